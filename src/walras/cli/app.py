@@ -1,0 +1,143 @@
+"""Own the `walras` command: parsing, exit codes, and the one sentence that every mistake ends in.
+
+EDGE: commands are registered as strings, so that help and mistakes never wait for jax to be imported.
+"""
+
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from cyclopts import App, CycloptsError
+
+from walras import __version__
+from walras.errors import WalrasError, one_line
+
+EXIT_FINE = 0
+EXIT_DEFECT = 1
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+"""What a shell expects of a program ended by Ctrl-C (128 + SIGINT)."""
+
+HELP = "Plan shared capacity for very large populations of agents that decide for themselves, with shadow prices."
+EPILOGUE = "Every command takes --json (one JSON object as the last line) and --debug (show where a defect came from)."
+
+
+def build_app() -> App:
+    """Describe the commands; their modules are imported only when one of them runs."""
+    app = App(name="walras", help=HELP, help_epilogue=EPILOGUE, version=__version__)
+    app.command("walras.cli.plan:demo", name="demo", help="Plan the embedded population: no file needed.")
+    app.command("walras.cli.plan:plan", name="plan", help="Plan capacity for the products of a table.")
+    app.command("walras.cli.simulate:simulate", name="simulate", help="Simulate a population under given prices.")
+    data = App(name="data", help="Look at tables before planning, or make one up.")
+    data.command("walras.cli.data:check", name="check", help="Say what is wrong with a table, and what is in it.")
+    data.command("walras.cli.data:generate", name="generate", help="Write a table of a made-up population.")
+    app.command(data)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; never raises, whatever the user or the code did.
+
+    Args:
+        argv: the words after `walras`; those of this process where not given.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    interrupts: list[int] = []
+    try:
+        with noting_interrupts(interrupts):
+            return dispatch(words)
+    except KeyboardInterrupt:
+        return complain("stopped by Ctrl-C; files that were being written are as they were before", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        return close_pipe()
+    except Exception as error:
+        if interrupts:
+            # Some C extensions turn the KeyboardInterrupt that reached them into an error of their own.
+            return complain("stopped by Ctrl-C", EXIT_INTERRUPTED)
+        if debug:
+            traceback.print_exc()
+        return report(error)
+
+
+def run() -> None:
+    """Be the `walras` program."""
+    sys.exit(main())
+
+
+def dispatch(words: list[str]) -> int:
+    """Parse the words and call the command they name; a command returns its exit code or nothing."""
+    app = build_app()
+    result = app(words, exit_on_error=False, print_error=False, verbose=False, result_action="return_value")
+    sys.stdout.flush()
+    return result if isinstance(result, int) else EXIT_FINE
+
+
+def report(error: Exception) -> int:
+    """Tell the user about an error in one sentence and choose the exit code."""
+    if isinstance(error, WalrasError):
+        return complain(str(error), EXIT_MISTAKE)
+    if isinstance(error, CycloptsError):
+        return complain(parse_sentence(error), EXIT_MISTAKE)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"`{error.filename}`: " if error.filename else ""
+        return complain(f"{where}{error.strerror}", EXIT_MISTAKE)
+    return complain(f"a defect in walras ended this command ({describe(error)})", EXIT_DEFECT)
+
+
+def complain(sentence: str, code: int) -> int:
+    """Print one sentence on stderr and pass the exit code on."""
+    print(f"walras: {one_line(sentence)}", file=sys.stderr, flush=True)
+    return code
+
+
+def parse_sentence(error: CycloptsError) -> str:
+    """Fold the parser's message, which may have several sentences, into one."""
+    text = one_line(str(error)).rstrip(".")
+    join: Callable[[re.Match[str]], str] = lambda match: "; " + match.group(1).lower()  # noqa: E731
+    return re.sub(r"\. ([A-Z])", join, text[:1].lower() + text[1:])
+
+
+def describe(error: Exception) -> str:
+    """Write the traceback to a file, so that a defect can be reported, and say where it lies."""
+    kind = type(error).__name__
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, path = tempfile.mkstemp(prefix="walras-", suffix=".log")
+        with os.fdopen(handle, "w") as log:
+            log.write(f"walras {__version__}, Python {sys.version.split()[0]}\n{text}")
+    except OSError:
+        return f"{kind}; run it again with --debug to see where"
+    return f"{kind}; the details are in {path}"
+
+
+@contextmanager
+def noting_interrupts(seen: list[int]) -> Iterator[None]:
+    """Remember that Ctrl-C was pressed, besides raising KeyboardInterrupt as Python does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def close_pipe() -> int:
+    """End quietly when the reader of our output has gone (`walras ... | head`)."""
+    # Python would flush stdout once more at exit and complain; nothing can be written there any more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FINE

@@ -1,0 +1,117 @@
+"""Own how long work tells people that it is still going: named stages and counted steps.
+
+CONTRACT: long functions take a `Progress` and call `stage` and `step`; the plain class listens and draws nothing.
+"""
+
+import sys
+import threading
+import time
+from typing import Any
+
+PATIENCE = 2.0
+"""Seconds that work may take before a bar appears: anything shorter would only flicker."""
+
+
+class Progress:
+    """Note the stages of some work and how long each took, without drawing anything.
+
+    Attributes:
+        seconds: wall time of each finished stage, in order [seconds].
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stage: str | None = None
+        self._since = time.perf_counter()
+
+    def stage(self, name: str) -> None:
+        """Begin the stage `name`, ending the one before it."""
+        self._end_stage()
+        self._stage, self._since = name, time.perf_counter()
+
+    def step(self, done: int, total: int) -> None:
+        """Say that `done` of `total` steps of this stage are finished."""
+
+    def close(self) -> None:
+        """End the last stage."""
+        self._end_stage()
+        self._stage = None
+
+    def _end_stage(self) -> None:
+        if self._stage is not None:
+            spent = time.perf_counter() - self._since
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Bars(Progress):
+    """Draw the present stage as a bar on a terminal's stderr, once the work has taken `patience` seconds."""
+
+    def __init__(self, patience: float = PATIENCE, console: Any = None) -> None:
+        super().__init__()
+        self._console = console
+        self._lock = threading.Lock()
+        self._bar: Any = None
+        self._task: Any = None
+        self._count: tuple[int, int | None] = (0, None)
+        self._closed = False
+        # A timer, not a check in `step`: one long compilation calls nothing for many seconds.
+        self._timer = threading.Timer(patience, self._show)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stage(self, name: str) -> None:
+        """Begin the stage `name` with an empty bar."""
+        super().stage(name)
+        self._count = (0, None)
+        self._draw()
+
+    def step(self, done: int, total: int) -> None:
+        """Move the bar to `done` of `total`."""
+        self._count = (done, total)
+        self._draw()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        super().close()
+        self._timer.cancel()
+        with self._lock:
+            self._closed = True
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+    def _show(self) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+        )
+        with self._lock:
+            if self._closed:
+                return
+            self._bar = progress.Progress(*columns, console=self._console or Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self._stage or "Working", total=None)
+            self._bar.start()
+        self._draw()
+
+    def _draw(self) -> None:
+        with self._lock:
+            if self._bar is not None:
+                done, total = self._count
+                self._bar.update(self._task, description=self._stage or "Working", completed=done, total=total)
+
+
+def on_terminal() -> Progress:
+    """Give bars where a person is watching stderr, and silence in a pipe, a log or a test."""
+    return Bars() if sys.stderr.isatty() else Progress()
