@@ -1,0 +1,142 @@
+"""Own the laws of one week, in the order in which things happen (docs/week.md).
+
+LAW: receipts, stock, orders, arrivals of lead time 0, demand, money, resource use; nothing here is random.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from walras.exogenous.arrivals import AbstractArrivals
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy, Observation
+from walras.population.population import Population
+from walras.ties import lesser, positive_part
+
+
+class WeekInputs(eqx.Module):
+    """Hold the exogenous happenings of one week and the shadow prices announced in it.
+
+    Attributes: as in `ExogenousPaths`, without the week axis; `shadow_prices` starts with this week's price.
+    """
+
+    demand: Float[Array, " agent"]
+    sale_price: Float[Array, " agent"]
+    unit_cost: Float[Array, " agent"]
+    next_unit_cost: Float[Array, " agent"]
+    arrivals: AbstractArrivals
+    lead_demand_mean: Float[Array, " agent"]
+    lead_demand_sd: Float[Array, " agent"]
+    supply_limit: Float[Array, " agent"] | None
+    shadow_prices: Float[Array, "lead resource"]
+
+
+class WeekRecord(eqx.Module):
+    """Hold what happened to every agent in one week [units, money].
+
+    Attributes:
+        receipts: units received, those of lead time 0 included.
+        orders: units placed and accepted by the vendor; `refused` what it could not supply.
+        demand, sales, lost_sales: units asked for, served, lost (0 under backlog).
+        stock_end: stock after demand.
+        reward: sales revenue - purchases - holding - penalties, without payments for resources [money].
+        utilization: units of each resource used.
+    """
+
+    receipts: Float[Array, " agent"]
+    orders: Float[Array, " agent"]
+    refused: Float[Array, " agent"]
+    demand: Float[Array, " agent"]
+    sales: Float[Array, " agent"]
+    lost_sales: Float[Array, " agent"]
+    stock_end: Float[Array, " agent"]
+    reward: Float[Array, " agent"]
+    utilization: Float[Array, "agent resource"]
+
+
+class Week(eqx.Module):
+    """Advance all agents by one week: a transition for any engine.
+
+    Attributes:
+        population: who the agents are.
+        policy: what they order.
+        backlog: unmet demand waits (True) or is lost (False).
+    """
+
+    population: Population
+    policy: AbstractPolicy
+    backlog: bool = eqx.field(static=True, default=False)
+
+    def __call__(self, state: State, inputs: WeekInputs) -> tuple[State, WeekRecord]:
+        """Apply the laws of the week in order; spec section 2."""
+        # 1-2. receipts, then the stock that the week starts with
+        receipts = state.pipeline[0]
+        pipeline = jnp.concatenate([state.pipeline[1:], jnp.zeros_like(state.pipeline[:1])])
+        stock_start = state.stock_end + receipts
+        # 3-4. with prices announced, every agent orders; the vendor supplies what it can
+        wanted = self.policy.orders(self._observe(stock_start, pipeline, inputs), inputs.shadow_prices)
+        orders = wanted if inputs.supply_limit is None else lesser(wanted, inputs.supply_limit)
+        arriving = inputs.arrivals.spread(orders, state.max_lead)
+        pipeline = pipeline + arriving[1:]
+        receipts, available = receipts + arriving[0], stock_start + arriving[0]
+        # 5. demand is served from stock; the rest is lost or waits
+        stock_end, sales, lost = self._serve(available, inputs.demand)
+        record = WeekRecord(
+            receipts=receipts,
+            orders=orders,
+            refused=wanted - orders,
+            demand=inputs.demand,
+            sales=sales,
+            lost_sales=lost,
+            stock_end=stock_end,
+            reward=self._money(inputs, orders, sales, lost, stock_end),
+            utilization=self._use(receipts, stock_end),
+        )
+        return State(stock_end=stock_end, pipeline=pipeline), record
+
+    def _observe(
+        self, stock_start: Float[Array, " agent"], pipeline: Float[Array, "lead agent"], inputs: WeekInputs
+    ) -> Observation:
+        return Observation(
+            population=self.population,
+            stock_start=stock_start,
+            position=stock_start + pipeline.sum(0),
+            lead_demand_mean=inputs.lead_demand_mean,
+            lead_demand_sd=inputs.lead_demand_sd,
+            sale_price=inputs.sale_price,
+            unit_cost=inputs.unit_cost,
+            next_unit_cost=inputs.next_unit_cost,
+        )
+
+    def _serve(
+        self, available: Float[Array, " agent"], demand: Float[Array, " agent"]
+    ) -> tuple[Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"]]:
+        """Return stock at the end, sales and lost sales; under backlog stock goes negative and all demand is sold."""
+        if self.backlog:
+            return available - demand, demand, jnp.zeros_like(demand)
+        sales = lesser(demand, available)
+        return available - sales, sales, demand - sales
+
+    def _money(
+        self,
+        inputs: WeekInputs,
+        orders: Float[Array, " agent"],
+        sales: Float[Array, " agent"],
+        lost: Float[Array, " agent"],
+        stock_end: Float[Array, " agent"],
+    ) -> Float[Array, " agent"]:
+        """Return sale price x sales - unit cost x accepted orders - holding - penalty for lost or waiting demand."""
+        short = positive_part(-stock_end) if self.backlog else lost
+        holding = self.population.holding_cost * positive_part(stock_end)
+        return (
+            inputs.sale_price * sales
+            - inputs.unit_cost * orders
+            - holding
+            - self.population.lost_sale_penalty * short
+        )
+
+    def _use(self, receipts: Float[Array, " agent"], stock_end: Float[Array, " agent"]) -> Float[Array, "agent resource"]:
+        """Return use per unit x receipts for flow resources, x stock on hand for storage."""
+        on_hand = positive_part(stock_end)
+        used_by = [on_hand if is_stock else receipts for is_stock in self.population.stock_resource]
+        return self.population.use * jnp.stack(used_by, axis=-1)

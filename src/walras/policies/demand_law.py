@@ -1,0 +1,49 @@
+"""Own the laws of lead-time demand whose quantiles set order-up-to levels.
+
+OPEN: add a law as a class with `quantile`; it must be differentiable in the critical ratio and finite on [.01, .99].
+"""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.scipy.special import ndtri
+from jaxtyping import Array, Float
+
+from walras.ties import positive_part
+
+SMALLEST_SHAPE = 0.05
+"""Gamma shapes below this (a coefficient of variation above 4.5) are treated as this one."""
+
+
+class AbstractDemandLaw(eqx.Module):
+    """Turn a critical ratio into a quantile of lead-time demand."""
+
+    @abc.abstractmethod
+    def quantile(
+        self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
+    ) -> Float[Array, " agent"]:
+        """Return F^{-1}(ratio) [units] for demand with this mean and standard deviation."""
+
+
+class NormalDemand(AbstractDemandLaw):
+    """Normal lead-time demand: mean + z sd."""
+
+    def quantile(
+        self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
+    ) -> Float[Array, " agent"]:
+        """Return the normal quantile; it can be negative for small ratios."""
+        return mean + ndtri(ratio) * sd
+
+
+class GammaDemand(AbstractDemandLaw):
+    """Gamma lead-time demand, never negative and skewed as lumpy series are (Wilson and Hilferty's cube-root quantile)."""
+
+    def quantile(
+        self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
+    ) -> Float[Array, " agent"]:
+        """Return mean (1 - 1/(9a) + z/(3 sqrt a))^3, a = (mean/sd)^2 the shape of the law."""
+        safe_mean = jnp.where(mean > 0, mean, 1.0)
+        inverse = jnp.minimum((sd / safe_mean) ** 2, 1.0 / SMALLEST_SHAPE)
+        root = positive_part(1.0 - inverse / 9.0 + ndtri(ratio) * jnp.sqrt(inverse) / 3.0)
+        return jnp.where(mean > 0, safe_mean * root**3, 0.0)

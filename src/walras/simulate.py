@@ -1,0 +1,387 @@
+"""Own the one pure function that runs a population through its exogenous paths.
+
+CONTRACT: same arguments, same rollout; agents are processed in blocks that stay in the processor's cache.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.engine.base import AbstractEngine, EngineInfo
+from walras.engine.sequential import Sequential
+from walras.errors import InputError, NotFiniteError, shape_mismatch
+from walras.exogenous.paths import ExogenousPaths
+from walras.model.record import Record, Totals
+from walras.model.state import State, empty_state
+from walras.model.week import Week, WeekInputs, WeekRecord
+from walras.policies.base import AbstractPolicy
+from walras.population.population import Population
+
+BLOCK_CELLS = 2048
+"""Agents x scenarios per block: small enough that the state of a block stays in cache between weeks."""
+
+EXTRA_WINDOW = 2
+"""An announced window spans this week, the longest lead time, and the week after it."""
+
+
+class Rollout(eqx.Module):
+    """Hold what a simulation found.
+
+    Attributes:
+        totals: sums over agents per week.
+        groups: utilization by group [*scenario, week, group, resource], where the record asked for it.
+        agents: per-agent traces [*scenario, week, agent], where the record asked for them.
+        final: state after the last week.
+        end_value: unit cost x (stock + open orders) at the end, so that starving the last weeks earns nothing [money].
+        shadow_prices: price charged in each week [*scenario, week, resource].
+        info: the engine's account of its work.
+    """
+
+    totals: Totals
+    groups: Float[Array, "*scenario week group resource"] | None
+    agents: WeekRecord | None
+    final: State
+    end_value: Float[Array, "*scenario"]
+    shadow_prices: Float[Array, "*scenario week resource"]
+    info: EngineInfo
+
+    @property
+    def reward(self) -> Float[Array, "*scenario"]:
+        """Return total reward: money of all weeks plus the value of what is left (spec section 2)."""
+        return self.totals.reward.sum(-1) + self.end_value
+
+
+class AbstractCoordinator(abc.ABC):
+    """Issue shadow prices week by week from what is known so far."""
+
+    @abc.abstractmethod
+    def issue(self, week: int, state: State) -> Float[Array, "*scenario ahead resource"]:
+        """Return the prices of this week and the following ones, as issued now.
+
+        The first row is this week's price. It was last issued before this week's receipts, so what is returned there
+        changes nothing, except in the first week of a run.
+
+        Args:
+            week: index of the week in the run.
+            state: state at the end of the previous week, so that this week's receipts are `pipeline[0]`.
+        """
+
+
+def simulate(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    *,
+    initial: State | None = None,
+    shadow_prices: Float[Array, "*scenario week resource"] | None = None,
+    coordinator: AbstractCoordinator | None = None,
+    engine: AbstractEngine | None = None,
+    record: Record | None = None,
+    backlog: bool = False,
+    throw: bool = True,
+) -> Rollout:
+    """Run the population through the paths and return what happened.
+
+    Args:
+        population: who the agents are.
+        exogenous: demand, prices, costs, arrivals; with a scenario axis all scenarios run at once.
+        policy: what agents order.
+        initial: stock and pipeline at the start; default empty with room for the longest lead time.
+        shadow_prices: announced in full at the start [money per unit of resource]; after the last week the last
+            price holds. Default 0. May carry the scenario axis.
+        coordinator: issues prices week by week instead; give one or the other.
+        engine: how the weeks are strung together; default sequential.
+        record: what to keep; default totals.
+        backlog: unmet demand waits instead of being lost.
+        throw: refuse to return a rollout that holds NaN or infinity.
+
+    Raises:
+        ShapeError: arrays whose axes do not meet.
+        NotFiniteError: a NaN, with the week and the agent where it appeared first (only with `throw`).
+    """
+    record = Record.totals() if record is None else record
+    engine = Sequential() if engine is None else engine
+    initial = default_state(population, exogenous) if initial is None else initial
+    _check_shapes(population, exogenous, initial, shadow_prices)
+    arguments = (population, exogenous, policy, initial)
+    if coordinator is not None:
+        if shadow_prices is not None:
+            raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
+        rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog)
+    else:
+        prices = _full_prices(population, exogenous, shadow_prices)
+        rollout = _run(*arguments, announced_windows(prices, initial.max_lead), prices, engine, record, backlog)
+    if throw:
+        _check_finite(rollout, lambda: _run_traced(*arguments, rollout, engine, backlog))
+    return rollout
+
+
+def default_state(population: Population, exogenous: ExogenousPaths) -> State:
+    """Start empty, with a pipeline long enough for the paths' lead times."""
+    leaves = jax.tree.leaves(exogenous.arrivals)
+    weeks = getattr(exogenous.arrivals, "weeks", None)
+    longest = leaves[0].shape[-2] - 1 if weeks is None else int(np.max(np.asarray(weeks), initial=1))
+    return empty_state(population.n_agents, max(longest, 1))
+
+
+def announced_windows(
+    shadow_prices: Float[Array, "*scenario week resource"], max_lead: int
+) -> Float[Array, "*scenario week lead resource"]:
+    """Cut, for every week, the prices of that week and the next max_lead + 1; the last price holds after the end."""
+    weeks = shadow_prices.shape[-2]
+    index = np.minimum(np.arange(weeks)[:, None] + np.arange(max_lead + EXTRA_WINDOW)[None, :], weeks - 1)
+    return shadow_prices[..., index, :]
+
+
+def _full_prices(
+    population: Population, exogenous: ExogenousPaths, shadow_prices: Float[Array, "*scenario week resource"] | None
+) -> Float[Array, "*scenario week resource"]:
+    scenarios = () if exogenous.n_scenarios is None else (exogenous.n_scenarios,)
+    shape = (*scenarios, exogenous.n_weeks, len(population.resources))
+    if shadow_prices is None:
+        return jnp.zeros(shape)
+    prices = jnp.asarray(shadow_prices, jnp.float32)
+    lead = (1,) * (len(shape) - prices.ndim)
+    return jnp.broadcast_to(prices.reshape(lead + prices.shape), shape)
+
+
+@eqx.filter_jit
+def _run(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    charged: Float[Array, "*scenario week resource"],
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+    following_cost: Float[Array, " agent"] | None = None,
+) -> Rollout:
+    """Run block after block of agents and put the pieces together.
+
+    `following_cost` is the unit cost of the week after the last one; by default the last week's holds.
+    """
+    following = exogenous.unit_cost[-1] if following_cost is None else following_cost
+    scenarios = exogenous.n_scenarios
+    n_agents = population.n_agents
+    size = min(n_agents, max(BLOCK_CELLS // (scenarios or 1), 64))
+    n_blocks = -(-n_agents // size)
+
+    def block(number: Array) -> Any:
+        start = jnp.minimum(number * size, n_agents - size)
+        fresh = (start + jnp.arange(size)) >= number * size  # the last block overlaps the one before
+        take = _slicer(start, size)
+        paths = take(exogenous)
+        people = _take_population(population, start, size, fresh)
+        kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
+        state = take(initial)
+        states = state if scenarios is None or initial.stock_end.ndim == 2 else _spread(state, scenarios)
+        return _run_block(people, paths, take(policy), states, windows, engine, kept, backlog, take(following))
+
+    if n_blocks == 1:
+        totals, groups, agents, final, end, info = block(jnp.asarray(0))
+    else:
+        pieces = jax.lax.map(jax.checkpoint(block), jnp.arange(n_blocks))
+        totals, groups, agents, final, end, info = _join(pieces, n_agents)
+    return Rollout(totals, groups, agents, final, end, charged, info)
+
+
+def _slicer(start: Array, size: int) -> Callable[[Any], Any]:
+    """Cut a block of agents out of every array leaf (agent axis last); scalars and other values pass."""
+
+    def cut(leaf: Any) -> Any:
+        if eqx.is_array(leaf) and leaf.ndim > 0:
+            return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
+        return leaf
+
+    return lambda tree: jax.tree.map(cut, tree)
+
+
+def _take_population(population: Population, start: Array, size: int, fresh: Array) -> Population:
+    """Cut a block of the population (agent axis first); agents already counted in the block before weigh nothing."""
+    cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
+    return eqx.tree_at(lambda p: p.weight, cut, jnp.where(fresh, cut.weight, 0.0))
+
+
+def _spread(state: State, scenarios: int) -> State:
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (scenarios, *leaf.shape)), state)
+
+
+def _run_block(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+    following_cost: Float[Array, " agent"],
+) -> Any:
+    """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
+    week = Week(population=population, policy=policy, backlog=backlog)
+
+    def one(demand: Array, arrivals: Any, state: State, window: Array) -> Any:
+        inputs = WeekInputs(
+            demand=demand,
+            sale_price=exogenous.sale_price,
+            unit_cost=exogenous.unit_cost,
+            next_unit_cost=jnp.concatenate([exogenous.unit_cost[1:], following_cost[None]]),
+            arrivals=arrivals,
+            lead_demand_mean=exogenous.lead_demand_mean,
+            lead_demand_sd=exogenous.lead_demand_sd,
+            supply_limit=exogenous.supply_limit,
+            shadow_prices=window,
+        )
+
+        def step(state: State, inputs: WeekInputs) -> Any:
+            state, happened = week(state, inputs)
+            return state, record.keep(happened, population.weight)
+
+        trajectory, info = engine.run(step, state, inputs)
+        left = trajectory.final.stock_end + trajectory.final.pipeline.sum(0)
+        end = jnp.sum(exogenous.unit_cost[-1] * left * population.weight)
+        return (*trajectory.records, trajectory.final, end, info)
+
+    if exogenous.n_scenarios is None:
+        return one(exogenous.demand, exogenous.arrivals, initial, windows)
+    return jax.vmap(one)(exogenous.demand, exogenous.arrivals, initial, windows)
+
+
+def _join(pieces: Any, n_agents: int) -> Any:
+    """Add the totals of all blocks and line the agents up again."""
+    totals, groups, agents, final, end, info = pieces
+
+    def line_up(leaf: Array) -> Array:
+        moved = jnp.moveaxis(leaf, 0, -2)  # [..., block, agent of the block]
+        size = moved.shape[-1]
+        whole = moved[..., :-1, :].reshape(*moved.shape[:-2], -1)
+        rest = n_agents - whole.shape[-1]
+        return jnp.concatenate([whole, moved[..., -1, size - rest :]], axis=-1)
+
+    def line_up_record(record: WeekRecord) -> WeekRecord:
+        turned = eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
+        lined = jax.tree.map(line_up, turned)
+        return eqx.tree_at(lambda r: r.utilization, lined, jnp.moveaxis(lined.utilization, -1, -2))
+
+    add = lambda leaf: leaf.sum(0)  # noqa: E731
+    return (
+        jax.tree.map(add, totals),
+        None if groups is None else add(groups),
+        None if agents is None else line_up_record(agents),
+        jax.tree.map(line_up, final),
+        add(end),
+        jax.tree.map(lambda leaf: leaf[0], info),
+    )
+
+
+def _run_coordinated(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    coordinator: AbstractCoordinator,
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+) -> Rollout:
+    """Step week by week; the coordinator may do anything in between, so this loop is not compiled as a whole."""
+    state, weeks, issued_before = initial, [], None
+    for week in range(exogenous.n_weeks):
+        issued = _full_window(coordinator.issue(week, state), exogenous, initial.max_lead)
+        charged = issued[..., :1, :] if issued_before is None else issued_before[..., 1:2, :]
+        window = jnp.concatenate([charged, issued[..., 1:, :]], axis=-2)[..., None, :, :]
+        following = exogenous.unit_cost[min(week + 1, exogenous.n_weeks - 1)]
+        today = week_of(exogenous, week)
+        part = _run(population, today, policy, state, window, charged, engine, record, backlog, following)
+        state, issued_before = part.final, issued
+        weeks.append(part)
+    return _string(weeks, None if exogenous.n_scenarios is None else 1)
+
+
+def _full_window(issued: Array, exogenous: ExogenousPaths, max_lead: int) -> Float[Array, "*scenario lead resource"]:
+    """Cut or hold what was issued to the window that policies see, for every scenario."""
+    issued = jnp.asarray(issued, jnp.float32)
+    index = np.minimum(np.arange(max_lead + EXTRA_WINDOW), issued.shape[-2] - 1)
+    window = issued[..., index, :]
+    if exogenous.n_scenarios is not None and window.ndim == 2:
+        window = jnp.broadcast_to(window, (exogenous.n_scenarios, *window.shape))
+    return window
+
+
+def week_of(exogenous: ExogenousPaths, week: int, count: int = 1) -> ExogenousPaths:
+    """Cut `count` weeks out of the paths."""
+    with_scenario = exogenous.n_scenarios is not None
+    shared = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, (None, None))
+    cut = jax.tree.map(lambda leaf: leaf[week : week + count], shared)
+    own = (exogenous.demand, exogenous.arrivals)
+    axis = 1 if with_scenario else 0
+    own = jax.tree.map(lambda leaf: jax.lax.slice_in_dim(leaf, week, week + count, axis=axis), own)
+    return eqx.tree_at(lambda e: (e.demand, e.arrivals), cut, own, is_leaf=lambda x: x is None)
+
+
+def _string(parts: list[Rollout], axis: int | None) -> Rollout:
+    """Put one-week rollouts one after the other."""
+    week_axis = axis or 0
+    join = lambda *leaves: jnp.concatenate(leaves, axis=week_axis)  # noqa: E731
+    last = parts[-1]
+    kept = [(p.totals, p.groups, p.agents, p.shadow_prices) for p in parts]
+    totals, groups, agents, prices = jax.tree.map(join, *kept)
+    info = jax.tree.map(lambda *leaves: sum(leaves), *[p.info for p in parts])
+    return Rollout(totals, groups, agents, last.final, last.end_value, prices, info)
+
+
+def _check_shapes(
+    population: Population, exogenous: ExogenousPaths, initial: State, shadow_prices: Array | None
+) -> None:
+    n_agents, weeks, resources = population.n_agents, exogenous.n_weeks, len(population.resources)
+    if exogenous.n_agents != n_agents:
+        raise shape_mismatch(
+            "exogenous", exogenous.demand.shape, f"[week, {n_agents} agents]", "build paths for this population"
+        )
+    if initial.stock_end.shape[-1] != n_agents:
+        raise shape_mismatch("initial", initial.stock_end.shape, f"[{n_agents} agents]", "start from this population")
+    if shadow_prices is not None and tuple(shadow_prices.shape[-2:]) != (weeks, resources):
+        raise shape_mismatch(
+            "shadow_prices", shadow_prices.shape, f"[{weeks} weeks, {resources} resources]", "give one price each"
+        )
+
+
+def _check_finite(rollout: Rollout, trace: Callable[[], WeekRecord]) -> None:
+    """Refuse NaN; name the week and agent where it appeared first. Skipped inside a JAX transform."""
+    reward = rollout.totals.reward
+    if isinstance(reward, jax.core.Tracer) or bool(jnp.isfinite(reward).all() & jnp.isfinite(rollout.end_value).all()):
+        return
+    orders = np.asarray(trace().orders)
+    bad = np.argwhere(~np.isfinite(orders.reshape(-1, *orders.shape[-2:])))
+    if len(bad) == 0:
+        raise NotFiniteError("the reward is not a finite number although all orders are; check prices and costs for NaN")
+    first = bad[np.argmin(bad[:, 1])]
+    raise NotFiniteError(
+        f"the policy's order is not a finite number in week {first[1]} for agent {first[2]}; "
+        "check the policy and the paths of that agent for NaN"
+    )
+
+
+def _run_traced(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    rollout: Rollout,
+    engine: AbstractEngine,
+    backlog: bool,
+) -> WeekRecord:
+    windows = announced_windows(rollout.shadow_prices, initial.max_lead)
+    again = _run(
+        population, exogenous, policy, initial, windows, rollout.shadow_prices, engine, Record.traces(), backlog
+    )
+    assert again.agents is not None  # traces were asked for
+    return again.agents
