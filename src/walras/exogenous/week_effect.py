@@ -1,0 +1,104 @@
+"""Own the week effect: level and season that all products share, and how uncertain they are in the weeks to come.
+
+FREE: internals of the demand model; change them as long as the backtest does not get worse.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+
+from walras.exogenous.calendar import WEEKS_PER_YEAR
+
+CONSTANT_VARIANCE = 1.0
+"""Prior variance of the log level's starting point: wide enough to say nothing."""
+
+PRIOR_CENTRE = np.log([0.015, 0.10, 0.25, 0.35])
+"""Prior of the step of the level per week, the noise of a week, the season's size and its smoothness (log)."""
+
+PRIOR_SPREAD = np.array([0.5, 0.7, 0.7, 0.3])
+"""One standard deviation of the same four logarithms: short histories stay near the prior."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeekEffect:
+    """Describe the log week effect as random-walk level + smooth yearly season + weekly noise (a Gaussian process).
+
+    Attributes:
+        observed: indices of the weeks it was fitted on.
+        values: their log week effects.
+        step, noise: standard deviation of the level's weekly step and of a week's noise (log).
+        season, smoothness: size (log) and smoothness of the yearly season; `season` 0 means no season.
+    """
+
+    observed: Int[np.ndarray, " week"]
+    values: Float[np.ndarray, " week"]
+    step: float
+    noise: float
+    season: float
+    smoothness: float
+
+    def predict(self, weeks: Int[np.ndarray, " ahead"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean [ahead] and covariance [ahead, ahead] of level + season (log, noise left out) in `weeks`."""
+        return _posterior(self, weeks)
+
+
+def fit_week_effect(
+    observed: Int[np.ndarray, " week"], values: Float[np.ndarray, " week"], *, season: bool
+) -> WeekEffect:
+    """Fit the four standard deviations by their posterior mode.
+
+    Args:
+        observed: indices of the weeks with a value.
+        values: log week effects.
+        season: whether the history can carry a season.
+    """
+    free = 4 if season else 2
+
+    def build(logs: np.ndarray) -> WeekEffect:
+        parts = np.exp(np.concatenate([logs, PRIOR_CENTRE[free:]]))
+        return WeekEffect(
+            observed, values, float(parts[0]), float(parts[1]), float(parts[2]) if season else 0.0, float(parts[3])
+        )
+
+    def loss(logs: np.ndarray) -> float:
+        penalty = 0.5 * float(np.sum(((logs - PRIOR_CENTRE[:free]) / PRIOR_SPREAD[:free]) ** 2))
+        return penalty - _log_likelihood(build(logs))
+
+    if len(values) < 2:
+        return build(PRIOR_CENTRE[:free])
+    bounds = [(c - 4 * s, c + 4 * s) for c, s in zip(PRIOR_CENTRE[:free], PRIOR_SPREAD[:free], strict=True)]
+    return build(minimize(loss, PRIOR_CENTRE[:free], method="L-BFGS-B", bounds=bounds).x)
+
+
+def _kernel(effect: WeekEffect, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    origin = float(effect.observed[0]) if len(effect.observed) else 0.0
+    walk = np.maximum(np.minimum(left[:, None], right[None, :]) - origin, 0.0)
+    angle = np.pi * (left[:, None] - right[None, :]) / WEEKS_PER_YEAR
+    yearly = np.exp(-2.0 * np.sin(angle) ** 2 / effect.smoothness**2)
+    return CONSTANT_VARIANCE + effect.step**2 * walk + effect.season**2 * yearly
+
+
+def _observed_factor(effect: WeekEffect) -> tuple[np.ndarray, bool]:
+    gram = _kernel(effect, effect.observed, effect.observed)
+    return cho_factor(gram + (effect.noise**2 + 1e-8) * np.eye(len(gram)), lower=True)
+
+
+def _log_likelihood(effect: WeekEffect) -> float:
+    factor = _observed_factor(effect)
+    centred = effect.values - effect.values.mean()
+    fit = float(centred @ cho_solve(factor, centred))
+    return -0.5 * fit - float(np.log(np.diag(factor[0])).sum())
+
+
+def _posterior(effect: WeekEffect, weeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    prior = _kernel(effect, weeks, weeks)
+    if len(effect.values) == 0:
+        return np.zeros(len(weeks)), prior - CONSTANT_VARIANCE
+    factor = _observed_factor(effect)
+    cross = _kernel(effect, weeks, effect.observed)
+    centre = effect.values.mean()
+    mean = centre + cross @ cho_solve(factor, effect.values - centre)
+    return mean, prior - cross @ cho_solve(factor, cross.T)
