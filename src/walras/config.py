@@ -1,0 +1,287 @@
+"""Own the settings that people write: TOML files and flags, checked once, with one sentence for every mistake.
+
+CONTRACT: commands fill these models, the planner reads them; a new field needs a default and a description.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from walras.errors import SettingsError, one_line
+
+ResourceName = Literal["inbound_units", "inbound_volume", "storage"]
+TableFormat = Literal["table", "online-retail", "m5", "favorita"]
+RuleName = Literal["consensus", "marginal", "proximal"]
+
+LONGEST_VALUE = 60
+"""Characters of a refused value that a sentence quotes."""
+
+PLAIN_WORDS = {
+    "^Input should": "it must",
+    ", unable.*": "",
+    ", got a number.*": "",
+    "Tuple should have at least 1 item.*": "name at least one",
+    "valid tuple": "list",
+    "valid dictionary.*": "table of names and values",
+}
+"""What pydantic says, and what to say instead."""
+
+
+class Settings(BaseModel):
+    """Refuse unknown keys, infinities, and true or false where a number is meant; never change after reading."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for name, value in values.items():
+                field = cls.model_fields.get(str(name))
+                if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                    raise ValueError(f"`{name}` is {str(value).lower()}, which is no value for it; give it a value")
+        return values
+
+
+class EconomicsSettings(Settings):
+    """Say what money a product costs beside its purchase, where the table does not say it."""
+
+    holding_rate: float = Field(0.25, ge=0, le=10, description="cost of holding stock for a year, share of unit cost")
+    lost_sale_penalty: float = Field(
+        0.0, ge=0, le=10, description="cost of a lost sale beyond its margin, share of price"
+    )
+    discount: float = Field(1.0, gt=0.9, le=1, description="worth next week of one unit of money now")
+
+
+class PlanSettings(Settings):
+    """Say which weeks and resources to plan, on how many possible futures, and how to search."""
+
+    weeks: int = Field(26, ge=1, le=260, description="weeks to plan, after the last week of the table")
+    resources: tuple[ResourceName, ...] = Field(
+        ("inbound_units",), min_length=1, description="shared resources to plan; repeat the flag for several"
+    )
+    scenarios: int = Field(16, ge=1, le=10_000, description="possible futures that the plan is made on")
+    paths: int = Field(16, ge=1, le=10_000, description="other futures that the finished plan is verified on")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
+    active_weeks: int = Field(
+        26, ge=1, le=10_000, description="products that sold in the last so many weeks are planned"
+    )
+    frozen_weeks: int = Field(0, ge=0, le=260, description="first weeks whose capacity is fixed at the regular one")
+    rule: RuleName = Field("consensus", description="how a plan is revised")
+    max_iterations: int = Field(60, ge=1, le=100_000, description="revisions before giving up")
+    reissue: bool = Field(True, description="verify with prices re-issued every week, besides fixed prices")
+    regular_share: float = Field(
+        0.9, gt=0, le=10, description="regular capacity, share of the mean expected use without prices"
+    )
+    economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.resources)) < len(self.resources):
+            raise ValueError("`resources` names a resource twice; name each once")
+        if self.frozen_weeks > self.weeks:
+            raise ValueError(
+                f"`frozen_weeks` is {self.frozen_weeks}, more than the {self.weeks} planned weeks; make it at most that"
+            )
+        return self
+
+
+class ResourceCosts(Settings):
+    """Price one resource: regular up to K0, overtime up to `overtime_limit` K0, agency up to `agency_limit` K0."""
+
+    regular_capacity: float | tuple[float, ...] | None = Field(
+        None, description="K0 per week, one number or one per week; `regular_share` decides where not given"
+    )
+    regular_rate: float = Field(0.05, ge=0, description="cost of one unit of resource up to K0")
+    overtime_rate: float = Field(0.25, ge=0, description="cost of one unit beyond K0")
+    agency_rate: float = Field(0.6, ge=0, description="cost of one unit beyond the overtime limit")
+    overtime_limit: float = Field(1.15, ge=1, le=100, description="overtime reaches to this share of K0")
+    agency_limit: float = Field(1.3, ge=1, le=100, description="agency work reaches to this share of K0")
+    ramp_up: float = Field(0.02, ge=0, description="cost of one unit more than the week before")
+    ramp_down: float = Field(0.02, ge=0, description="cost of one unit less than the week before")
+    lower_bound: float = Field(0.0, ge=0, le=100, description="least capacity, share of K0")
+    upper_bound: float | None = Field(None, ge=0, le=100, description="most capacity, share of K0; the agency limit")
+
+    @property
+    def highest_share(self) -> float:
+        """Give the most capacity that can be bought, as a share of K0."""
+        return self.agency_limit if self.upper_bound is None else min(self.upper_bound, self.agency_limit)
+
+    @model_validator(mode="after")
+    def _convex(self) -> Self:
+        # A dearer unit before a cheaper one would make the cost concave, and no price could then support a plan.
+        _rising("overtime_rate", self.overtime_rate, "regular_rate", self.regular_rate)
+        _rising("agency_rate", self.agency_rate, "overtime_rate", self.overtime_rate)
+        _rising("agency_limit", self.agency_limit, "overtime_limit", self.overtime_limit)
+        if self.upper_bound is not None:
+            _rising("upper_bound", self.upper_bound, "lower_bound", self.lower_bound)
+        given = self.regular_capacity if isinstance(self.regular_capacity, tuple) else (self.regular_capacity,)
+        if not given or any(value is not None and value < 0 for value in given):
+            raise ValueError("`regular_capacity` must be one number of at least 0, or a list of them, one per week")
+        return self
+
+
+class CostSettings(ResourceCosts):
+    """Price every resource alike, and single resources differently under `[resource.NAME]`.
+
+    Rates are shares of the population's median unit margin (`rates = "margin"`, the default) or money per unit of the
+    resource (`rates = "money"`). With volume or storage as a resource, say money: a share of a unit's margin is then
+    charged per unit of volume, or per unit and week of stock.
+    """
+
+    rates: Literal["margin", "money"] = Field(
+        "margin", description="what the rates are: shares of the margin, or money"
+    )
+    resource: dict[ResourceName, dict[str, Any]] = Field({}, description="what differs for one resource")
+
+    def of(self, name: str) -> ResourceCosts:
+        """Give the costs of one resource: its own where it has them, the common ones elsewhere."""
+        common = {key: getattr(self, key) for key in ResourceCosts.model_fields}
+        own = self.resource.get(name, {})  # type: ignore[call-overload]
+        return checked(ResourceCosts, {**common, **own}, f"[resource.{name}]")
+
+    @model_validator(mode="after")
+    def _resources_are_costs(self) -> Self:
+        for name in self.resource:
+            try:
+                self.of(name)
+            except SettingsError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+
+class TableSettings(Settings):
+    """Say how to read a table: its layout, a second table of product attributes, and its column names."""
+
+    format: TableFormat = Field("table", description="layout of the files")
+    static: Path | None = Field(None, description="table with one row per product")
+    columns: dict[str, str] = Field({}, description="our column name -> the table's")
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def _rising(name: str, value: float, below: str, least: float) -> None:
+    if value < least:
+        raise ValueError(f"`{name}` is {value:g}, less than `{below}` ({least:g}); it must be at least that")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        SettingsError: the file is missing, unreadable or not TOML; with the line.
+    """
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"cannot read settings from `{path}` ({error.strerror}); give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"`{path}` is not valid TOML: {one_line(str(error))}") from None
+
+
+def read_costs(path: Path | None) -> CostSettings:
+    """Read `costs.toml`, or give the default costs."""
+    return CostSettings() if path is None else checked(CostSettings, read_toml(path), str(path))
+
+
+def read_settings(
+    path: Path | None, flags: Settings | None = None, table_flags: Mapping[str, Any] | None = None
+) -> tuple[PlanSettings, TableSettings]:
+    """Join a settings file with flags, which win over it.
+
+    The file has the fields of `PlanSettings` and of `TableSettings` side by side; `[economics]` and `[columns]` are
+    its tables.
+
+    Args:
+        path: a TOML file, or None.
+        flags: `PlanSettings` whose explicitly given fields count.
+        table_flags: fields of `TableSettings` given as flags.
+    """
+    content = {} if path is None else read_toml(path)
+    source = "the flags" if path is None else str(path)
+    _refuse_unknown(content, {**PlanSettings.model_fields, **TableSettings.model_fields}, source)
+    table = {key: value for key, value in content.items() if key in TableSettings.model_fields}
+    plan = {key: value for key, value in content.items() if key not in table}
+    checked(PlanSettings, plan, source)
+    return (
+        checked(PlanSettings, _merged(plan, {} if flags is None else flags.model_dump(exclude_unset=True)), source),
+        checked(TableSettings, _merged(table, table_flags or {}), source),
+    )
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `over` on `under`, table by table."""
+    joined = dict(under)
+    for key, value in over.items():
+        below = joined.get(key)
+        joined[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return joined
+
+
+def checked(kind: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    """Build a settings model.
+
+    Raises:
+        SettingsError: one sentence with the field, the value and what is allowed.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsError(mistake(error, kind, source)) from None
+
+
+def mistake(error: ValidationError, kind: type[BaseModel], source: str) -> str:
+    """Say in one sentence what the first mistake is, and how many more there are."""
+    found = error.errors(include_url=False)
+    first = found[0]
+    others = len({error["loc"][0] for error in found if error["loc"]}) - 1
+    more = f" (and {others} more)" if others > 0 else ""
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(part for part in path if not part.startswith(("tuple[", "float", "[key]")))
+    if first["type"] == "extra_forbidden":
+        return f"{_unknown(path[-1], _fields_at(kind, path[:-1]), source)}{more}"
+    if first["type"] == "value_error":
+        return f"{first['ctx']['error']} (in {source}){more}"
+    return f"`{name}` is {shown(first['input'])} in {source}; {_demand(first['msg'])}{more}"
+
+
+def _demand(message: str) -> str:
+    """Turn the checker's words into those of somebody who writes a TOML file."""
+    for theirs, ours in PLAIN_WORDS.items():
+        message = re.sub(theirs, ours, message)
+    return message[:1].lower() + message[1:]
+
+
+def shown(value: Any) -> str:
+    """Quote a value, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+def _unknown(name: str, allowed: Mapping[str, Any], source: str) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(allowed)}"
+    return f"`{name}` in {source} is not a setting; {advice}"
+
+
+def _refuse_unknown(values: Mapping[str, Any], allowed: Mapping[str, Any], source: str) -> None:
+    for name in values:
+        if name not in allowed:
+            raise SettingsError(_unknown(name, allowed, source))
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> Mapping[str, Any]:
+    """Find the fields allowed at a path into nested settings."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        kind = field.annotation
+    return kind.model_fields
