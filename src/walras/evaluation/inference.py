@@ -1,0 +1,176 @@
+"""Own intervals over paths: what a difference between two methods on the same paths is worth.
+
+LAW: every reported interval follows from here; how it was chosen is written at `mean_interval`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+from scipy.special import stdtrit
+
+from walras.errors import InputError, SettingsError, shape_mismatch
+from walras.evaluation.tally import checked
+
+FEW_PATHS = 8
+"""Paths below which resampling says less than Student's t."""
+
+DRAWS = 2000
+"""Bootstrap samples: the 2.5 % point then rests on 50 of them."""
+
+DRAWS_AT_ONCE = 4_000_000
+"""Resampling counts held in memory at a time (32 MB)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Hold a mean with its confidence interval.
+
+    Attributes:
+        estimate: the mean.
+        low, high: ends of the interval.
+        level: nominal coverage.
+        count: paths (or blocks of weeks) it rests on.
+        method: how it was made, in words.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    count: int
+    method: str
+
+    def excludes(self, value: float = 0.0) -> bool:
+        """Say whether the value lies outside."""
+        return value < self.low or value > self.high
+
+    def __str__(self) -> str:
+        """Print as `estimate [low, high]`."""
+        return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def mean_interval(values: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+    """Bound the mean over independent paths.
+
+    From eight paths on it is the studentised bootstrap by path, below that Student's t. Coverage of nominal 95 %
+    measured at 20 paths (4,000 samples each); violations are skewed and often zero, which decides it:
+
+    | % | normal | exponential | half zeros, half exponential | lognormal(0, 1) |
+    |---|---|---|---|---|
+    | percentile | 92.6 | 91.1 | 87.7 | 86.0 |
+    | BCa | 92.6 | 92.3 | 90.3 | 87.4 |
+    | Student's t | 95.1 | 92.2 | 88.7 | 87.6 |
+    | studentised | 94.9 | 95.5 | 95.9 | 91.7 |
+
+    Args:
+        values: one number per path, at least two [path].
+        level: nominal coverage, between 0 and 1.
+        seed: of the resampling.
+    """
+    given = _ready(values, level)
+    method = "Student's t over paths" if len(given) < FEW_PATHS else "studentised bootstrap by path"
+    low, high = interval_bounds(given[None, :], level, seed)
+    return Interval(float(given.mean()), float(low[0]), float(high[0]), level, len(given), method)
+
+
+def paired_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+    """Bound the mean difference ours minus theirs of two methods on the same paths.
+
+    Args:
+        ours: one number per path [path].
+        theirs: the other method's, same paths in the same order [path].
+        level: nominal coverage, between 0 and 1.
+        seed: of the resampling.
+    """
+    left, right = checked("ours", ours, ("path",)), checked("theirs", theirs, ("path",))
+    if left.shape != right.shape:
+        raise shape_mismatch("theirs", right.shape, left.shape, "pass both methods' values on the same paths")
+    return mean_interval(left - right, level, seed)
+
+
+def block_interval(values: npt.ArrayLike, level: float = 0.95, block_weeks: int = 8) -> Interval:
+    """Bound the mean of a single path from the means of its blocks of weeks, by Student's t.
+
+    Weeks depend on each other; means of blocks longer than that dependence nearly do not. The weeks are cut into as
+    many equal blocks as fit (lengths differ by one week at most).
+
+    Args:
+        values: one number per week, or the weekly difference of two methods [week].
+        level: nominal coverage, between 0 and 1.
+        block_weeks: least length of a block.
+    """
+    weekly = checked("values", values, ("week",))
+    blocks = len(weekly) // max(block_weeks, 1)
+    if block_weeks < 1 or blocks < 2:
+        raise InputError(f"`values` has {len(weekly)} weeks and needs two blocks of {block_weeks}; shorten the blocks")
+    parts = np.array_split(weekly, blocks)
+    lengths = np.array([len(part) for part in parts])
+    mean = weekly.mean()
+    # The mean is a ratio of block sums to block lengths; these values carry its standard error.
+    contributions = mean + (np.array([part.sum() for part in parts]) - mean * lengths) / lengths.mean()
+    low, high = _student(_ready(contributions, level)[None, :], level)
+    return Interval(
+        float(mean), float(low[0]), float(high[0]), level, blocks, f"Student's t over {blocks} blocks of weeks"
+    )
+
+
+def interval_bounds(
+    samples: Float[np.ndarray, "sample path"], level: float, seed: int
+) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+    """Return both ends for many samples at once (they share the resampling)."""
+    return _student(samples, level) if samples.shape[1] < FEW_PATHS else _studentised(samples, level, seed)
+
+
+def _ready(values: npt.ArrayLike, level: float) -> Float[np.ndarray, " path"]:
+    if not 0 < level < 1:
+        raise SettingsError(f"`level` is {level} and needs to be between 0 and 1; 0.95 is usual")
+    array = checked("values", values, ("path",))
+    if len(array) < 2:
+        raise InputError(
+            f"`values` has {len(array)} paths and needs two for an interval; add paths or use `block_interval`"
+        )
+    return array
+
+
+def _moments(
+    samples: Float[np.ndarray, "sample path"],
+) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+    return samples.mean(axis=1), samples.std(axis=1, ddof=1) / np.sqrt(samples.shape[1])
+
+
+def _student(
+    samples: Float[np.ndarray, "sample path"], level: float
+) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+    mean, error = _moments(samples)
+    reach = stdtrit(samples.shape[1] - 1, (1 + level) / 2) * error
+    return mean - reach, mean + reach
+
+
+def _studentised(
+    samples: Float[np.ndarray, "sample path"], level: float, seed: int
+) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+    """Resample the t statistic itself: its own skewness then corrects the interval's."""
+    mean, error = _moments(samples)
+    centred = samples - mean[:, None]
+    # Scaled to unit standard error, so that the test for a degenerate resample has no units.
+    scaled = np.divide(centred, error[:, None], out=np.zeros_like(centred), where=error[:, None] > 0)
+    statistic = _resampled_t(scaled, np.random.default_rng(seed))
+    low, high = np.quantile(statistic, [(1 + level) / 2, (1 - level) / 2], axis=1)
+    return mean - low * error, mean - high * error
+
+
+def _resampled_t(
+    scaled: Float[np.ndarray, "sample path"], rng: np.random.Generator
+) -> Float[np.ndarray, "sample draw"]:
+    number = scaled.shape[1]
+    step = max(1, DRAWS_AT_ONCE // number)
+    pieces = []
+    for first in range(0, DRAWS, step):
+        shares = rng.multinomial(number, np.full(number, 1 / number), size=min(step, DRAWS - first)).T / number
+        mean = scaled @ shares
+        variance = np.maximum((scaled**2) @ shares - mean**2, 0.0) / (number - 1)
+        # A resample of one value only has no spread; the floor keeps its sign and makes it as extreme as it is.
+        pieces.append(mean / np.sqrt(np.maximum(variance, 1e-12)))
+    return np.concatenate(pieces, axis=1)

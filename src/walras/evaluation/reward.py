@@ -1,0 +1,106 @@
+"""Own what coordination cost the agents: reward kept and regret against the oracle at equal violation.
+
+CONTRACT: plans, studies and reports read `RewardMetrics`; the field names are stored in records.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+from walras.errors import InputError, shape_mismatch
+from walras.evaluation.tally import AbstractTally, checked, defined_mean, path_numbers
+
+NO_DIFFERENCE = 1e-6
+"""Share of the rewards below which a denominator is rounding (rewards are summed in single precision)."""
+
+
+@dataclass(frozen=True)
+class RewardMetrics:
+    """Say how much reward is left under coordination; ratios are per path, then averaged.
+
+    Attributes:
+        reward_kept: reward over the oracle's at equal violation; None where no path's oracle earns anything.
+        regret_ratio: `(R0 - R) / (R0 - R_oracle)`; None where on no path the oracle gave up any reward.
+        pooled_regret_ratio: the same of the summed rewards, steadier where some paths are hardly constrained.
+        paths: paths counted.
+        reward_kept_left_out: paths whose oracle reward is zero or negative, so that a share of it says nothing.
+        regret_left_out: paths on which the oracle gave up nothing (`R0 <= R_oracle` but for rounding).
+    """
+
+    reward_kept: float | None
+    regret_ratio: float | None
+    pooled_regret_ratio: float | None
+    paths: int
+    reward_kept_left_out: int
+    regret_left_out: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return the measures by name, ready for a record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class RewardTally(AbstractTally):
+    """Sum rewards per path [money]; parts of the same path add.
+
+    Attributes:
+        reward: of the method, without the price payment, end stock valued.
+        oracle_reward: of the oracle at capacity `max(K, U of the method)` on the same path.
+        unconstrained_reward: with prices 0 throughout.
+    """
+
+    reward: Float[np.ndarray, " path"]
+    oracle_reward: Float[np.ndarray, " path"]
+    unconstrained_reward: Float[np.ndarray, " path"]
+
+    def metrics(self) -> RewardMetrics:
+        """Derive the measures from the sums."""
+        lost, floor = self._lost()
+        kept_from = np.where(self.oracle_reward > floor, self.oracle_reward, 0.0)
+        given_up = self.unconstrained_reward - self.oracle_reward
+        has_regret = given_up > floor
+        pooled_floor = NO_DIFFERENCE * np.abs(self.unconstrained_reward.sum())
+        pooled = lost.sum() / given_up.sum() if given_up.sum() > pooled_floor else None
+        return RewardMetrics(
+            reward_kept=defined_mean(self.reward, kept_from),
+            regret_ratio=defined_mean(lost, np.where(has_regret, given_up, 0.0)),
+            pooled_regret_ratio=None if pooled is None else float(pooled),
+            paths=len(self.paths),
+            reward_kept_left_out=int((kept_from == 0).sum()),
+            regret_left_out=int((~has_regret).sum()),
+        )
+
+    def _lost(self) -> tuple[Float[np.ndarray, " path"], Float[np.ndarray, " path"]]:
+        size = np.maximum(np.abs(self.unconstrained_reward), np.abs(self.oracle_reward))
+        return self.unconstrained_reward - self.reward, NO_DIFFERENCE * size
+
+
+def reward_tally(
+    reward: npt.ArrayLike, oracle_reward: npt.ArrayLike, unconstrained_reward: npt.ArrayLike, *, first_path: int = 0
+) -> RewardTally:
+    """Collect the rewards of one piece of a study, so that pieces can be added.
+
+    Args:
+        reward: of the method [money; path].
+        oracle_reward: of the oracle at equal violation, on the same paths [money; path].
+        unconstrained_reward: R0, prices 0 throughout, on the same paths [money; path].
+        first_path: number of the first path.
+    """
+    given = {"reward": reward, "oracle_reward": oracle_reward, "unconstrained_reward": unconstrained_reward}
+    rewards = {name: checked(name, values, ("path",)) for name, values in given.items()}
+    number = len(rewards["reward"])
+    if number == 0:
+        raise InputError("`reward` is empty and needs one number per path; pass at least one path")
+    for name, values in rewards.items():
+        if len(values) != number:
+            raise shape_mismatch(name, values.shape, (number,), "pass the rewards of the same paths")
+    return RewardTally(paths=path_numbers(number, first_path), **rewards)
+
+
+def reward_metrics(
+    reward: npt.ArrayLike, oracle_reward: npt.ArrayLike, unconstrained_reward: npt.ArrayLike
+) -> RewardMetrics:
+    """Measure the reward kept; see `reward_tally` for the arguments."""
+    return reward_tally(reward, oracle_reward, unconstrained_reward).metrics()
