@@ -1,0 +1,329 @@
+"""Own the way from a user's table to a Panel.
+
+EDGE: people's files come in here; every rule is listed below and each has a test.
+
+Rules. A table is weekly when all its dates fall on one weekday; a week is named by that date. Otherwise it is read as
+daily records and summed to weeks that end with the last recorded day; days before the first complete week are dropped.
+Flows (units, orders, receipts, forecast) add up; price and unit cost are averaged by units; stock is the last recorded.
+A product is on sale from its first record on (with prices: its first record with a price or a sale); weeks without a
+record after that count as 0 units. Product attributes are the last recorded, and the static table's where it has one.
+A forecast is rows after the last week with `units` empty and `forecast` given; NaN where a product has none for a week.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from walras.data.cells import names_of, repeated_rows
+from walras.data.columns import FLOWS, LABELS, MONEY, NUMBERS_PER_AGENT
+from walras.data.findings import WEEKDAYS, Refuse, counted, listed
+from walras.data.panel import Panel
+from walras.data.records import Records, names_of_source, read_records, read_static, usable
+from walras.data.scatter import OneRowPerCell, Scatter, SummedRows, fill_over_weeks, last_of_each
+from walras.data.weeks import WeekGrid, place_in_weeks, weekday, written
+
+MOST_CELLS = 400_000_000
+"""Weeks times products that still fit an ordinary memory (3 GB per field)."""
+MOST_WEEKS_AHEAD = 520
+NOT_RECORDED = "not recorded"
+GIVEN = "given"
+
+
+def read_panel(source: Any, *, columns: Mapping[str, str] | None = None, static: Any = None) -> Panel:
+    """Read one long table, and a table of product attributes where there is one.
+
+    Args:
+        source: path of a .parquet or .csv file, or any frame with `__arrow_c_stream__` (pandas, polars, Arrow).
+        columns: our field name -> the table's column name, for columns that are called otherwise.
+        static: the same kind of source with one row per product.
+
+    Raises:
+        InputError: one sentence naming the row and the field.
+        SettingsError: when `columns` names what does not exist.
+    """
+    # `Refuse` raises before anything is missing
+    return cast(Panel, build_panel(source, columns, static, Refuse()))
+
+
+def build_panel(source: Any, columns: Mapping[str, str] | None, static: Any, findings: Refuse) -> Panel | None:
+    """Read a panel, telling `findings` everything; None when there were problems."""
+    records = read_records(source, columns, findings, also=names_of_source(static))
+    attributes = None if static is None else read_static(static, columns, findings)
+    if findings.found_problems or records is None or not usable(records):
+        return None
+    placed = _place(records, findings)
+    if placed is None or findings.found_problems:
+        return None
+    panel = _panel(placed, findings)
+    if attributes is not None:
+        panel = _with_static(panel, attributes, findings)
+    return None if findings.found_problems else _finished(panel, findings)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Hold records whose rows know their week and agent.
+
+    Attributes:
+        records: the checked rows.
+        grid: the weeks.
+        agents: product of each agent.
+        agent: agent of each row; -1 for products without history.
+        history: rows of the history that count.
+        ahead: rows of the forecast.
+        order: all rows by date.
+    """
+
+    records: Records
+    grid: WeekGrid
+    agents: np.ndarray
+    agent: np.ndarray
+    history: np.ndarray
+    ahead: np.ndarray
+    order: np.ndarray
+
+    def scatter(self, rows: np.ndarray, weeks: int, start: int, findings: Refuse) -> Scatter:
+        """Place some rows in a block of weeks; repeated rows of a weekly table are a problem."""
+        week = self.grid.week[rows] - start
+        key = week.astype(np.int64) * self.agents.size + self.agent[rows]
+        if self.grid.daily:
+            return SummedRows(key, np.argsort(self.records.day[rows], kind="stable"), (weeks, self.agents.size))
+        row_of_cell, repeated = repeated_rows(key, weeks * self.agents.size)
+        if repeated.any():
+            findings.problem(self._repeated(rows, key, row_of_cell, np.flatnonzero(repeated)))
+        return OneRowPerCell(row_of_cell.reshape(weeks, self.agents.size))
+
+    def _repeated(self, rows: np.ndarray, key: np.ndarray, row_of_cell: np.ndarray, again: np.ndarray) -> str:
+        second, first = rows[again[0]], rows[row_of_cell[key[again[0]]]]
+        more = f" ({counted(again.size, 'such row')} in all)" if again.size > 1 else ""
+        return (
+            f"`unique_id` and `ds` of {self.records.table} repeat in data row {second + 1}{more}: product "
+            f"{names_of(self.agents, self.agent[second] == np.arange(self.agents.size))} already has the week of "
+            f"{written(self.records.day[second])} in data row {first + 1}; keep one row per product and week"
+        )
+
+
+def _place(records: Records, findings: Refuse) -> Placed | None:
+    """Split history from forecast and give every row its week and agent."""
+    units = records.numbers["units"]
+    recorded = np.isfinite(units)
+    if not recorded.any():
+        findings.problem(f"`units` of {records.table} is empty in every row; give the units sold per week")
+        return None
+    last = records.day[recorded].max()
+    forecast = records.numbers.get("forecast", np.full(units.size, np.nan))
+    ahead = ~recorded & np.isfinite(forecast) & (records.day > last)
+    if not _explained(records, recorded | ahead, findings):
+        return None
+    grid = place_in_weeks(records.day, recorded, records.table, findings)
+    if grid is None:
+        return None
+    history = np.flatnonzero(recorded & grid.used)
+    with_history = np.zeros(records.products.labels.size, dtype=bool)
+    with_history[records.products.codes[history]] = True
+    place = np.where(with_history, np.cumsum(with_history) - 1, -1)
+    _note_left_out(records, with_history, findings)
+    agent = place[records.products.codes]
+    agents = records.products.labels[with_history]
+    if agents.size * grid.n_weeks > MOST_CELLS:
+        findings.problem(
+            f"{records.table} has {agents.size:,} products over {grid.n_weeks:,} weeks, more than fit in memory; "
+            "cut its history or plan groups of products"
+        )
+        return None
+    ahead &= agent >= 0
+    return Placed(
+        records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable")
+    )
+
+
+def _explained(records: Records, known: np.ndarray, findings: Refuse) -> bool:
+    """Refuse rows that have neither units nor a forecast for the weeks after the last."""
+    unknown = np.flatnonzero(~known)
+    if unknown.size == 0:
+        return True
+    more = f" ({counted(unknown.size, 'such row')} in all)" if unknown.size > 1 else ""
+    findings.problem(
+        f"`units` of {records.table} is empty or not a number in data row {unknown[0] + 1}{more}; write 0 where "
+        "nothing was sold (only rows after the last week that give a `forecast` may leave it empty)"
+    )
+    return False
+
+
+def _note_left_out(records: Records, with_history: np.ndarray, findings: Refuse) -> None:
+    without = ~with_history
+    if without.any():
+        findings.note(
+            f"{counted(int(without.sum()), 'product')} without any recorded week left out: "
+            f"{names_of(records.products.labels, without)}."
+        )
+    forecast = records.numbers.get("forecast")
+    if forecast is not None and (np.isfinite(forecast) & np.isfinite(records.numbers["units"])).any():
+        findings.note("`forecast` was ignored in weeks that have `units`; only weeks after the last one are used.")
+
+
+def _panel(placed: Placed, findings: Refuse) -> Panel:
+    """Build the dense arrays."""
+    records, grid, rows = placed.records, placed.grid, placed.history
+    cells = placed.scatter(rows, grid.n_weeks, 0, findings)
+    recorded = cells.recorded
+    weekly = {name: cells.total(records.numbers[name][rows]) for name in FLOWS
+              if name in records.numbers and name != "forecast"}
+    units = weekly.pop("units")
+    if "on_hand" in records.numbers:
+        weekly["on_hand"] = cells.latest(records.numbers["on_hand"][rows])
+    for name in MONEY:
+        if name in records.numbers:
+            weekly[name] = cells.average(records.numbers[name][rows], records.numbers["units"][rows])
+    units = np.nan_to_num(units)
+    on_sale = _on_sale(recorded, units, weekly.get("price"), findings)
+    _note_gaps(recorded, on_sale, findings)
+    fields: dict[str, Any] = {**weekly, **_attributes(placed)}
+    fields["forecast"] = _forecast(placed, findings)
+    return Panel(agents=placed.agents, weeks=grid.starts, units=units, on_sale=on_sale,
+                 **{name: value for name, value in fields.items() if value is not None})
+
+
+def _on_sale(
+    recorded: Bool[np.ndarray, "week agent"],
+    units: Float[np.ndarray, "week agent"],
+    price: Float[np.ndarray, "week agent"] | None,
+    findings: Refuse,
+) -> Bool[np.ndarray, "week agent"]:
+    """Mark the weeks from a product's first record on; records without price and sale at the start do not count."""
+    begun = np.logical_or.accumulate(recorded, axis=0)
+    if price is None:
+        return begun
+    real = np.logical_or.accumulate(recorded & (np.isfinite(price) | (units > 0)), axis=0)
+    launched = np.where(real.any(axis=0), real, begun)
+    early = recorded & ~launched
+    if early.any():
+        findings.note(f"{_extent(early, 'row')} before the first price and the first sale count as not yet on sale.")
+    return launched
+
+
+def _note_gaps(recorded: np.ndarray, on_sale: np.ndarray, findings: Refuse) -> None:
+    """Say how many weeks without a record count as no demand."""
+    later = np.logical_or.accumulate(recorded[::-1], axis=0)[::-1]
+    gaps = on_sale & ~recorded
+    for mask, where in ((gaps & later, "inside its series"), (gaps & ~later, "after its last record")):
+        if mask.any():
+            findings.note(f"{_extent(mask, 'product-week')} without a record {where} count as 0 units.")
+
+
+def _extent(mask: np.ndarray, what: str) -> str:
+    return f"{counted(int(mask.sum()), what)} of {counted(int(mask.any(axis=0).sum()), 'product')}"
+
+
+def _attributes(placed: Placed) -> dict[str, np.ndarray]:
+    """Take each product's last recorded attributes."""
+    records, count = placed.records, placed.agents.size
+    order = placed.order[placed.agent[placed.order] >= 0]
+    found = {name: last_of_each(records.numbers[name], placed.agent, order, count)
+             for name in NUMBERS_PER_AGENT if name in records.numbers}
+    for name, coded in records.labels.items():
+        codes = np.where(coded.codes < 0, np.nan, coded.codes)
+        found[name] = _words(last_of_each(codes, placed.agent, order, count), coded.labels)
+    return found
+
+
+def _words(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Turn codes into labels; NaN becomes "not recorded"."""
+    every = np.append(labels.astype(object), NOT_RECORDED)
+    return every[np.nan_to_num(codes, nan=labels.size).astype(int)].astype(np.str_)
+
+
+def _forecast(placed: Placed, findings: Refuse) -> Float[np.ndarray, "ahead agent"] | None:
+    """Place the rows of the user's forecast."""
+    rows, grid = placed.ahead, placed.grid
+    if rows.size == 0:
+        return None
+    day = placed.records.day[rows]
+    off = np.flatnonzero((day - grid.first_day) % 7 != 0)
+    if not grid.daily and off.size:
+        findings.problem(
+            f"`ds` of {placed.records.table} is {written(day[off[0]])} in data row {rows[off[0]] + 1}, a forecast "
+            f"for a {WEEKDAYS[weekday(int(day[off[0]]))]}; its weeks start on {WEEKDAYS[weekday(grid.first_day)]}"
+        )
+        return None
+    far = np.flatnonzero(grid.week[rows] >= grid.n_weeks + MOST_WEEKS_AHEAD)
+    if far.size:
+        findings.problem(
+            f"`ds` of {placed.records.table} is {written(day[far[0]])} in data row {rows[far[0]] + 1}, more than "
+            f"{MOST_WEEKS_AHEAD} weeks ahead; mend the date"
+        )
+        return None
+    return _dense_forecast(placed, rows, findings)
+
+
+def _dense_forecast(placed: Placed, rows: np.ndarray, findings: Refuse) -> Float[np.ndarray, "ahead agent"] | None:
+    grid = placed.grid
+    weeks = int(grid.week[rows].max()) + 1 - grid.n_weeks
+    if grid.daily and (placed.records.day[rows].max() + 1 - grid.first_day) % 7:
+        weeks -= 1
+        rows = rows[grid.week[rows] < grid.n_weeks + weeks]
+        findings.note("the last, incomplete week of the daily forecast was dropped.")
+    if weeks == 0:
+        return None
+    dense = placed.scatter(rows, weeks, grid.n_weeks, findings).total(placed.records.numbers["forecast"][rows])
+    if np.isnan(dense).any():
+        findings.note(f"{counted(int(np.isnan(dense).sum()), 'product-week')} of the forecast are not given.")
+    return dense
+
+
+def _with_static(panel: Panel, static: Records, findings: Refuse) -> Panel:
+    """Join the table of product attributes."""
+    row_of = np.full(static.products.labels.size, -1)
+    row_of[static.products.codes] = np.arange(static.n_rows)
+    at = np.searchsorted(static.products.labels, panel.agents).clip(max=static.products.labels.size - 1)
+    known = static.products.labels[at] == panel.agents
+    if not known.any():
+        findings.problem(
+            f"no `unique_id` of {static.table} occurs in the table, whose products are "
+            f"{listed(panel.agents.tolist(), 3)}; give the attributes of the same products"
+        )
+        return panel
+    if not known.all():
+        findings.note(
+            f"{counted(int((~known).sum()), 'product')} not in {static.table}: {names_of(panel.agents, ~known)}."
+        )
+    return _joined(panel, static, np.where(known, row_of[at], -1), findings)
+
+
+def _joined(panel: Panel, static: Records, row: np.ndarray, findings: Refuse) -> Panel:
+    change: dict[str, Any] = {}
+    for name, values in static.numbers.items():
+        mine = np.where(row >= 0, values[row], np.nan)
+        theirs = getattr(panel, name)
+        if name in NUMBERS_PER_AGENT:
+            change[name] = mine if theirs is None else np.where(np.isnan(mine), theirs, mine)
+        elif theirs is None:
+            change[name] = np.broadcast_to(mine, panel.units.shape).copy()
+        else:
+            findings.note(f"`{name}` of {static.table} was not used, since the table itself has it by week.")
+    for name, coded in static.labels.items():
+        codes = np.where((row >= 0) & (coded.codes[row] >= 0), coded.codes[row].astype(float), np.nan)
+        words = _words(codes, coded.labels)
+        theirs = getattr(panel, name)
+        change[name] = words if theirs is None else np.where(np.isnan(codes), theirs, words)
+    return replace(panel, **change)
+
+
+def _finished(panel: Panel, findings: Refuse) -> Panel:
+    """Fill the gaps of prices and costs and say where every field comes from."""
+    change: dict[str, Any] = {}
+    origin = {"units": GIVEN}
+    for name in (*MONEY, *FLOWS[1:], "on_hand", *NUMBERS_PER_AGENT, *LABELS):
+        value = getattr(panel, name)
+        if value is None:
+            continue
+        origin[name] = GIVEN
+        if name in MONEY:
+            gaps = np.isnan(value) & panel.on_sale
+            change[name] = fill_over_weeks(value)
+            if gaps.any():
+                origin[name] = "given, gaps filled"
+    return replace(panel, provenance=origin, notes=tuple(findings.notes), **change)

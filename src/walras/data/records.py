@@ -1,0 +1,157 @@
+"""Own the checked rows of a long table: every cell typed, nothing placed in weeks yet.
+
+CONTRACT: `read_records` is the only reader of long tables; adapters make a table and come through here too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from walras.data.cells import NO_DAY, Codes, Column, days, numbers, one_array, texts
+from walras.data.columns import (
+    LABELS,
+    NUMBERS,
+    REQUIRED,
+    STATIC_COLUMNS,
+    TABLE_COLUMNS,
+    TEXT,
+    checked_mapping,
+    match_columns,
+)
+from walras.data.findings import Refuse, listed
+from walras.data.sources import Source, open_source
+from walras.errors import SettingsError
+
+HIGHEST = {"fill_rate": 1.0}
+"""Fields with a largest allowed value; all others only need to be 0 or more."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Hold the rows of a table, checked cell by cell.
+
+    Attributes:
+        table: how sentences call the table.
+        columns: our name -> the table's name, for the fields it has.
+        products: product of each row.
+        day: days since 1970 of each row; empty for a static table.
+        numbers: our name -> values, NaN where empty.
+        labels: our name -> coded texts.
+    """
+
+    table: str
+    columns: Mapping[str, str]
+    products: Codes
+    day: np.ndarray
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: Mapping[str, Codes] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """Count the rows."""
+        return int(self.products.codes.size)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Hold the raw columns that were matched to our fields."""
+
+    table: str
+    columns: Mapping[str, str]
+    cells: pa.Table
+
+    def column(self, ours: str, findings: Refuse) -> Column:
+        """Pick the column of one of our fields."""
+        return Column(self.table, ours, one_array(self.cells[self.columns[ours]]), findings)
+
+
+def read_records(
+    source: Any, columns: Mapping[str, str] | None, findings: Refuse, *, also: tuple[str, ...] = ()
+) -> Records | None:
+    """Read and check a long table.
+
+    Args:
+        source: path or frame.
+        columns: our name -> the table's name.
+        findings: told what is wrong.
+        also: names of the static table, where mapped columns may be found too.
+
+    Returns:
+        The records, or None when gathering problems and nothing usable is left.
+    """
+    mapping = checked_mapping(columns)
+    opened = open_source(source)
+    _refuse_unknown(mapping, (*opened.names, *also), opened.name)
+    match = match_columns(opened.names, mapping, TABLE_COLUMNS, REQUIRED, opened.name, findings)
+    raw = _read(opened, match, REQUIRED, findings)
+    if raw is None:
+        return None
+    return Records(
+        raw.table,
+        match,
+        texts(raw.column("unique_id", findings), needed=True),
+        days(raw.column("ds", findings)),
+        _numbers(raw, findings),
+        _labels(raw, findings),
+    )
+
+
+def read_static(source: Any, columns: Mapping[str, str] | None, findings: Refuse) -> Records | None:
+    """Read and check a table with one row per product."""
+    opened = open_source(source, "the static table")
+    match = match_columns(opened.names, checked_mapping(columns), STATIC_COLUMNS, ("unique_id",), opened.name, findings)
+    raw = _read(opened, match, ("unique_id",), findings)
+    if raw is None:
+        return None
+    column = raw.column("unique_id", findings)
+    products = texts(column, needed=True)
+    _, first = np.unique(products.codes, return_index=True)
+    again = np.ones(products.codes.size, dtype=bool)
+    again[first] = False
+    column.problem(again & (products.codes >= 0), "the static table needs one row per product; drop the repeated one")
+    return Records(raw.table, match, products, np.empty(0, np.int32), _numbers(raw, findings), _labels(raw, findings))
+
+
+def names_of_source(source: Any) -> tuple[str, ...]:
+    """Read the column names of a static table, or none where there is no such table."""
+    return () if source is None else tuple(open_source(source, "the static table").names)
+
+
+def usable(records: Records) -> bool:
+    """Tell whether every row has a product and a date."""
+    return bool((records.products.codes >= 0).all() and (records.day != NO_DAY).all())
+
+
+def _read(opened: Source, match: Mapping[str, str], required: tuple[str, ...], findings: Refuse) -> Opened | None:
+    if not all(ours in match for ours in required):
+        return None
+    cells = opened.read(list(match.values()), [match[ours] for ours in TEXT if ours in match])
+    if cells.num_rows == 0:
+        findings.problem(f"{opened.name} has a header but no rows; give at least one row")
+        return None
+    return Opened(opened.name, match, cells)
+
+
+def _numbers(raw: Opened, findings: Refuse) -> dict[str, np.ndarray]:
+    return {
+        ours: numbers(raw.column(ours, findings), high=HIGHEST.get(ours, np.inf))
+        for ours in NUMBERS
+        if ours in raw.columns
+    }
+
+
+def _labels(raw: Opened, findings: Refuse) -> dict[str, Codes]:
+    return {ours: texts(raw.column(ours, findings), needed=False) for ours in LABELS if ours in raw.columns}
+
+
+def _refuse_unknown(mapping: Mapping[str, str], names: tuple[str, ...], table: str) -> None:
+    """Refuse a mapping to a column that no table has: it is always a slip of the pen."""
+    for ours, theirs in mapping.items():
+        if theirs not in names:
+            raise SettingsError(
+                f"column mapping sends `{ours}` to {theirs!r}, which {table} does not have; its columns are "
+                f"{listed(names, 12)}"
+            )

@@ -1,0 +1,119 @@
+"""Own how dates become weeks: weekly tables keep their weekday, daily ones are summed up to the last day.
+
+CONTRACT: a week is named by its first day. All dates on one weekday make a table weekly; anything else is daily.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from walras.data.findings import WEEKDAYS, Refuse, counted
+from walras.data.panel import DAYS_PER_WEEK
+
+MOST_WEEKS = 2_600
+"""Fifty years: a longer span means a mistyped year."""
+MONDAY_OF_DAY_0 = 3
+"""1970-01-01 was a Thursday, three days after a Monday."""
+FEWEST_MONTHS = 3
+
+
+@dataclass(frozen=True)
+class WeekGrid:
+    """Hold the weeks and where each row falls.
+
+    Attributes:
+        first_day: first day of the first week [days since 1970].
+        n_weeks: weeks of history.
+        week: week of each row, counted from the first; rows of a forecast lie at `n_weeks` and beyond [row].
+        daily: rows of one week have to be summed.
+        used: the row counts (not in the incomplete first week of a daily table) [row].
+    """
+
+    first_day: int
+    n_weeks: int
+    week: np.ndarray
+    daily: bool
+    used: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Date the first day of each week (`datetime64[D]`) [week]."""
+        return (self.first_day + DAYS_PER_WEEK * np.arange(self.n_weeks)).astype("datetime64[D]")
+
+
+Days = TypeVar("Days", int, np.ndarray)
+
+
+def weekday(day: Days) -> Days:
+    """Count the days since Monday."""
+    return (day + MONDAY_OF_DAY_0) % DAYS_PER_WEEK
+
+
+def written(day: int) -> str:
+    """Write a day as people do."""
+    return str(np.datetime64(int(day), "D"))
+
+
+def place_in_weeks(day: np.ndarray, is_history: np.ndarray, table: str, findings: Refuse) -> WeekGrid | None:
+    """Choose the weeks of a table and place every row.
+
+    Args:
+        day: days since 1970 [row].
+        is_history: the row records units (the others are a forecast) [row].
+        table: how sentences call the table.
+        findings: told what was summed and dropped.
+    """
+    known = np.unique(day[is_history])
+    if int(known[-1] - known[0]) > MOST_WEEKS * DAYS_PER_WEEK:
+        extremes = np.flatnonzero(is_history & ((day == known[0]) | (day == known[-1])))
+        findings.problem(
+            f"`ds` of {table} runs from {written(known[0])} to {written(known[-1])}, more than fifty years; "
+            f"mend the date in data row {extremes[0] + 1} or {extremes[-1] + 1}"
+        )
+        return None
+    if _monthly(known):
+        some = f"{written(known[0])}, {written(known[1])}, ..."
+        findings.problem(f"`ds` of {table} has one date per month ({some}); give weeks or days")
+        return None
+    share = np.bincount(weekday(day[is_history]), minlength=DAYS_PER_WEEK) / is_history.sum()
+    return _weekly(day, known) if share.max() == 1.0 else _daily(day, known, share, findings)
+
+
+def _weekly(day: np.ndarray, known: np.ndarray) -> WeekGrid:
+    first = int(known[0])
+    count = int(known[-1] - first) // DAYS_PER_WEEK + 1
+    return WeekGrid(first, count, (day - first) // DAYS_PER_WEEK, False, np.ones(day.size, dtype=bool))
+
+
+def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: Refuse) -> WeekGrid:
+    """Count weeks back from the last recorded day, so that the last week is complete."""
+    end, begin = int(known[-1]) + 1, int(known[0])
+    count = -(-(end - begin) // DAYS_PER_WEEK)
+    missing = count * DAYS_PER_WEEK - (end - begin)
+    if missing and count > 1:
+        count -= 1
+    first = end - count * DAYS_PER_WEEK
+    week = (day - first) // DAYS_PER_WEEK
+    common = ", ".join(f"{WEEKDAYS[index]} {share[index]:.0%}" for index in np.argsort(-share, kind="stable")[:3])
+    findings.note(
+        f"dates fall on several weekdays ({common}), so rows were read as daily records and summed to weeks that start "
+        f"on {WEEKDAYS[weekday(first)]}, the last week ending {written(end - 1)}."
+    )
+    dropped = int((week < 0).sum())
+    if dropped:
+        findings.note(
+            f"the first {DAYS_PER_WEEK - missing} days ({counted(dropped, 'row')}) do not fill a week and were dropped."
+        )
+    return WeekGrid(first, count, week, True, week >= 0)
+
+
+def _monthly(known: np.ndarray) -> bool:
+    """Recognise tables with one date per calendar month: the same day of the month, or the last one."""
+    dates = known.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    if known.size < FEWEST_MONTHS or np.unique(months).size != known.size:
+        return False
+    of_month = (dates - months.astype("datetime64[D]")).astype(int)
+    is_last = (dates + 1).astype("datetime64[M]") != months
+    return bool((of_month == of_month[0]).all() or is_last.all())

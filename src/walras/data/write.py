@@ -1,0 +1,129 @@
+"""Own how files come to disk: written aside in the same folder, then renamed, so that nobody ever sees half a file.
+
+EDGE: every file the package writes goes through `write_atomic`.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from walras.data.columns import FLOWS, LABELS, MONEY, NUMBERS_PER_AGENT
+from walras.data.findings import shown
+from walras.data.panel import Panel
+from walras.errors import InputError
+
+OPEN_TO_ALL = 0o666
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, then put it in its place.
+
+    Args:
+        path: where the file shall be; its folder must exist.
+        write: fills the path it is given.
+
+    Raises:
+        InputError: when the folder cannot be written to.
+    """
+    path = Path(path)
+    aside = _aside(path)
+    try:
+        write(aside)
+        os.chmod(aside, OPEN_TO_ALL & ~_umask())
+        os.replace(aside, path)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    finally:  # also after Ctrl-C
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+
+    def write(aside: Path) -> None:
+        aside.write_bytes(text.encode("utf-8"))
+
+    write_atomic(path, write)
+
+
+def write_table(path: str | Path, columns: Mapping[str, np.ndarray] | pa.Table) -> None:
+    """Write columns of equal length as Parquet or CSV, by the suffix of `path`."""
+    path = Path(path)
+    table = columns if isinstance(columns, pa.Table) else pa.table({name: _arrow(columns[name]) for name in columns})
+    if path.suffix.lower() == ".parquet":
+        write_atomic(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
+    elif path.suffix.lower() == ".csv":
+        write_atomic(path, lambda aside: pacsv.write_csv(table, aside))
+    else:
+        raise InputError(f"{path.name} ends in {shown(path.suffix or 'no suffix')}; write to .parquet or .csv")
+
+
+def panel_to_table(panel: Panel) -> pa.Table:
+    """Write a panel as the long table it could be read from: history rows on sale, then the forecast."""
+    week, agent = np.nonzero(panel.on_sale)
+    order = np.lexsort((week, agent))
+    week, agent = week[order], agent[order]
+    weekly = {name: getattr(panel, name) for name in (*FLOWS[:-1], *MONEY, "on_hand")}
+    columns = {"unique_id": panel.agents[agent], "ds": panel.weeks[week]}
+    columns |= {name: values[week, agent] for name, values in weekly.items() if values is not None}
+    columns |= {name: values[agent] for name, values in _per_agent(panel).items()}
+    table = pa.table({name: _arrow(values) for name, values in columns.items()})
+    if panel.forecast is None:
+        return table
+    return pa.concat_tables([table, _forecast_table(panel)], promote_options="default")
+
+
+def _forecast_table(panel: Panel) -> pa.Table:
+    assert panel.forecast is not None
+    week, agent = np.nonzero(np.isfinite(panel.forecast))
+    dates = panel.next_weeks(len(panel.forecast))
+    return pa.table(
+        {
+            "unique_id": _arrow(panel.agents[agent]),
+            "ds": _arrow(dates[week]),
+            "forecast": _arrow(panel.forecast[week, agent]),
+        }
+    )
+
+
+def _per_agent(panel: Panel) -> dict[str, np.ndarray]:
+    fields = {name: getattr(panel, name) for name in (*NUMBERS_PER_AGENT, *LABELS)}
+    return {name: values for name, values in fields.items() if values is not None}
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    """Turn one column into Arrow; NaN becomes empty, repeated words are stored once."""
+    values = np.asarray(values)
+    if values.dtype.kind == "U":
+        labels, codes = np.unique(values, return_inverse=True)
+        return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(labels.tolist(), pa.string()))
+    return pa.array(values, from_pandas=True)
+
+
+def _aside(path: Path) -> Path:
+    try:
+        if path.is_dir():
+            raise InputError(f"{shown(path, 200)} is a folder; give the name of a file to write")
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    except (OSError, ValueError) as error:
+        raise _not_writable(path, error) from error
+    os.close(handle)
+    return Path(name)
+
+
+def _umask() -> int:
+    """Read the permissions that new files lack; there is no way to ask without setting."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _not_writable(path: Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or error
+    return InputError(f"{shown(path, 200)} cannot be written ({shown(reason)}); choose a folder that you may write to")
