@@ -142,7 +142,8 @@ def _unit_cost(panel: Panel, seed: int) -> Panel:
 def _lead_time(panel: Panel, seed: int) -> Panel:
     words = (
         f"whole weeks, Gamma-shaped (shape {LEAD_SHAPE:g}) around a median of {LEAD_MEDIAN:g} weeks with a vendor "
-        f"component (log standard deviation {LEAD_LOG_SD_VENDOR:.2f}), cut to {LEAD_BOUNDS[0]:g}-{LEAD_BOUNDS[1]:g} weeks"
+        f"component (log standard deviation {LEAD_LOG_SD_VENDOR:.2f}), cut to "
+        f"{LEAD_BOUNDS[0]:g}-{LEAD_BOUNDS[1]:g} weeks"
     )
     return Assumption("lead_time", words, lambda: lead_times(panel.agents, np.asarray(panel.vendor), seed)).fill(panel)
 
