@@ -23,8 +23,8 @@ from walras.model.week import Week, WeekInputs, WeekRecord
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 
-BLOCK_CELLS = 2048
-"""Agents x scenarios per block: small enough that the state of a block stays in cache between weeks."""
+BLOCK_AGENTS = 2048
+"""Agents per block: small enough that the state of a block stays in cache between weeks."""
 
 EXTRA_WINDOW = 2
 """An announced window spans this week, the longest lead time, and the week after it."""
@@ -39,7 +39,7 @@ class Rollout(eqx.Module):
         agents: per-agent traces [*scenario, week, agent], where the record asked for them.
         final: state after the last week.
         end_value: unit cost x (stock + open orders) at the end, so that starving the last weeks earns nothing [money].
-        shadow_prices: price charged in each week [*scenario, week, resource].
+        shadow_prices: price charged in each week; no scenario axis where all scenarios were charged the same.
         info: the engine's account of its work.
     """
 
@@ -142,13 +142,10 @@ def announced_windows(
 def _full_prices(
     population: Population, exogenous: ExogenousPaths, shadow_prices: Float[Array, "*scenario week resource"] | None
 ) -> Float[Array, "*scenario week resource"]:
-    scenarios = () if exogenous.n_scenarios is None else (exogenous.n_scenarios,)
-    shape = (*scenarios, exogenous.n_weeks, len(population.resources))
+    """Fill in zeros; prices that all scenarios share keep no scenario axis, so that policies see them once."""
     if shadow_prices is None:
-        return jnp.zeros(shape)
-    prices = jnp.asarray(shadow_prices, jnp.float32)
-    lead = (1,) * (len(shape) - prices.ndim)
-    return jnp.broadcast_to(prices.reshape(lead + prices.shape), shape)
+        return jnp.zeros((exogenous.n_weeks, len(population.resources)))
+    return jnp.asarray(shadow_prices, jnp.float32)
 
 
 @eqx.filter_jit
@@ -171,7 +168,7 @@ def _run(
     following = exogenous.unit_cost[-1] if following_cost is None else following_cost
     scenarios = exogenous.n_scenarios
     n_agents = population.n_agents
-    size = min(n_agents, max(BLOCK_CELLS // (scenarios or 1), 64))
+    size = min(n_agents, BLOCK_AGENTS)
     n_blocks = -(-n_agents // size)
 
     def block(number: Array) -> Any:
@@ -252,7 +249,8 @@ def _run_block(
 
     if exogenous.n_scenarios is None:
         return one(exogenous.demand, exogenous.arrivals, initial, windows)
-    return jax.vmap(one)(exogenous.demand, exogenous.arrivals, initial, windows)
+    per_path = 0 if windows.ndim == 4 else None
+    return jax.vmap(one, in_axes=(0, 0, 0, per_path))(exogenous.demand, exogenous.arrivals, initial, windows)
 
 
 def _join(pieces: Any, n_agents: int) -> Any:
@@ -298,8 +296,8 @@ def _run_coordinated(
         issued = _full_window(coordinator.issue(week, state), exogenous, initial.max_lead)
         charged = issued[..., :1, :] if issued_before is None else issued_before[..., 1:2, :]
         window = jnp.concatenate([charged, issued[..., 1:, :]], axis=-2)[..., None, :, :]
-        following = exogenous.unit_cost[min(week + 1, exogenous.n_weeks - 1)]
-        today = week_of(exogenous, week)
+        today = week_of(exogenous, jnp.asarray(week))
+        following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.n_weeks - 1))]
         part = _run(population, today, policy, state, window, charged, engine, record, backlog, following)
         state, issued_before = part.final, issued
         weeks.append(part)
@@ -316,14 +314,14 @@ def _full_window(issued: Array, exogenous: ExogenousPaths, max_lead: int) -> Flo
     return window
 
 
-def week_of(exogenous: ExogenousPaths, week: int, count: int = 1) -> ExogenousPaths:
-    """Cut `count` weeks out of the paths."""
-    with_scenario = exogenous.n_scenarios is not None
+@eqx.filter_jit
+def week_of(exogenous: ExogenousPaths, week: Array, count: int = 1) -> ExogenousPaths:
+    """Cut `count` weeks from `week` on out of the paths; `week` is an array, so that one compilation serves all weeks."""
+    axis = 0 if exogenous.n_scenarios is None else 1
     shared = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, (None, None))
-    cut = jax.tree.map(lambda leaf: leaf[week : week + count], shared)
+    cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=0), shared)
     own = (exogenous.demand, exogenous.arrivals)
-    axis = 1 if with_scenario else 0
-    own = jax.tree.map(lambda leaf: jax.lax.slice_in_dim(leaf, week, week + count, axis=axis), own)
+    own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=axis), own)
     return eqx.tree_at(lambda e: (e.demand, e.arrivals), cut, own, is_leaf=lambda x: x is None)
 
 

@@ -1,0 +1,157 @@
+"""Own the weekly re-issue of shadow prices towards a fixed plan: model-predictive control with re-simulation.
+
+OPEN: a coordinator is anything that issues prices from the state; this one knows the expected future only.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.control.dual import AbstractDualSolver, DualProblem, GaussNewton
+from walras.control.simulated_view import inclusion_probabilities
+from walras.exogenous.paths import ExogenousPaths
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy
+from walras.population.population import Population
+from walras.progress import Progress
+from walras.simulate import EXTRA_WINDOW, AbstractCoordinator, simulate, week_of
+
+SLOPE_AGENTS = 2000
+"""Agents simulated for the weekly Jacobian, which only steers the search."""
+
+
+class Reissue(AbstractCoordinator):
+    """Re-issue prices each week so that expected utilization of the coming weeks fits the plan, path by path.
+
+    Each week it simulates everybody from the state as it is along the expected future (a path the coordinator made
+    itself, not the one that will happen) and solves the complementarity problem for the weeks that a policy looks
+    ahead, starting from last week's prices.
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        expected: ExogenousPaths,
+        policy: AbstractPolicy,
+        capacity: Float[np.ndarray, "week resource"],
+        shadow_prices: Float[np.ndarray, "week resource"],
+        *,
+        price_scale: float,
+        max_price: float,
+        max_lead: int,
+        solver: AbstractDualSolver | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Keep the plan and the expected future.
+
+        Args:
+            population, policy: who answers and how.
+            expected: one path, at least `max_lead` + 2 weeks longer than the plan.
+            capacity: the plan K; its last week holds afterwards.
+            shadow_prices: the plan's prices, the first guess.
+            price_scale: unit in which prices are compared.
+            max_price: no price above this.
+            max_lead: length of the pipeline [weeks].
+            solver: for the weekly problem.
+            progress: told after every week.
+        """
+        self.population, self.expected, self.policy = population, expected, policy
+        self.window = max_lead + EXTRA_WINDOW
+        self.weeks = len(capacity)
+        self.capacity = _hold(capacity, self.window)
+        self.planned = _hold(shadow_prices, self.window)
+        self.price_scale, self.max_price = price_scale, max_price
+        self.solver = GaussNewton(tolerance=3e-3, max_iterations=6) if solver is None else solver
+        self.progress = Progress() if progress is None else progress
+        self._last: np.ndarray | None = None
+        self._chosen = _large_agents(population)
+
+    def issue(self, week: int, state: State) -> Float[Array, "path ahead resource"]:
+        """Solve the coming weeks' problem from the present state; the price of this week stays as issued before."""
+        paths = state.stock_end.shape[0]
+        start = self._start(week, paths)
+        future = week_of(self.expected, jnp.asarray(week), self.window)
+        shape = start[:, 1:].shape
+        held = start[:, :1]
+
+        def full(free: np.ndarray) -> Array:
+            return jnp.asarray(np.concatenate([held[: len(free)], free.reshape(-1, *shape[1:])], axis=1), jnp.float32)
+
+        def response(free: np.ndarray) -> np.ndarray:
+            use = _use(self.population, future, self.policy, state, full(free))
+            return np.asarray(use, float)[:, 1:].reshape(len(free), -1)
+
+        def jacobian(free: np.ndarray) -> np.ndarray:
+            sample = jax.tree.map(lambda leaf: leaf[:1], state)
+            return self._slope(future, sample, full(free.mean(0, keepdims=True)))
+
+        target = np.broadcast_to(self.capacity[week + 1 : week + self.window].ravel(), (paths, np.prod(shape[1:])))
+        problem = DualProblem(response, jacobian, target, self.price_scale, self.max_price)
+        found = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices.reshape(shape)
+        self._last = np.concatenate([held, found], axis=1)
+        self.progress.step(week + 1, self.weeks)
+        return jnp.asarray(self._last, jnp.float32)
+
+    def _start(self, week: int, paths: int) -> Float[np.ndarray, "path ahead resource"]:
+        planned = self.planned[week : week + self.window]
+        if self._last is None:
+            return np.repeat(planned[None], paths, axis=0)
+        newest = np.repeat(planned[None, -1:], paths, axis=0)
+        return np.concatenate([self._last[:, 1:], newest], axis=1)
+
+    def _slope(self, future: ExogenousPaths, state: State, prices: Array) -> np.ndarray:
+        chosen, weight = self._chosen
+        people = jax.tree.map(lambda leaf: leaf[chosen], self.population)
+        people = eqx.tree_at(lambda p: p.weight, people, people.weight * weight)
+        cut = lambda tree: jax.tree.map(lambda leaf: leaf[..., chosen] if leaf.ndim else leaf, tree)  # noqa: E731
+        arrays, rest = eqx.partition(self.policy, eqx.is_array)
+        policy = eqx.combine(cut(arrays), rest)
+        return np.asarray(_slope(people, cut(future), policy, cut(state), prices), float)
+
+
+def _hold(values: np.ndarray, extra: int) -> np.ndarray:
+    """Repeat the last week `extra` times."""
+    return np.concatenate([np.asarray(values, float), np.repeat(np.asarray(values, float)[-1:], extra, axis=0)])
+
+
+def _large_agents(population: Population) -> tuple[np.ndarray, np.ndarray]:
+    """Draw agents in proportion to their demand; return their index and weights."""
+    n = population.n_agents
+    if n <= SLOPE_AGENTS:
+        return np.arange(n), np.ones(n, np.float32)
+    size = np.asarray(population.demand_scale, float)
+    chance = inclusion_probabilities(size + 0.1 * size.mean(), SLOPE_AGENTS)
+    ticks = np.floor(np.cumsum(chance) + 0.5)
+    chosen = np.flatnonzero(np.diff(ticks, prepend=0.0) > 0)
+    return chosen, (1.0 / chance[chosen]).astype(np.float32)
+
+
+def _on_paths(future: ExogenousPaths, paths: int) -> ExogenousPaths:
+    own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (paths, *leaf.shape)), (future.demand, future.arrivals))
+    return eqx.tree_at(lambda e: (e.demand, e.arrivals), future, own)
+
+
+@eqx.filter_jit
+def _use(
+    population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
+) -> Float[Array, "path week resource"]:
+    paths = _on_paths(future, prices.shape[0])
+    rollout = simulate(population, paths, policy, initial=state, shadow_prices=prices, throw=False)
+    return rollout.totals.utilization
+
+
+@eqx.filter_jit
+def _slope(
+    population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
+) -> Float[Array, "entry entry"]:
+    """Differentiate utilization after the first week in the prices after the first week (forward mode)."""
+    free = prices[:, 1:]
+
+    def use(flat: Array) -> Array:
+        candidate = jnp.concatenate([prices[:, :1], flat.reshape(free.shape)], axis=1)
+        return _use(population, future, policy, state, candidate)[0, 1:].ravel()
+
+    push = lambda direction: jax.jvp(use, (free.ravel(),), (direction,))[1]  # noqa: E731
+    return jax.lax.map(push, jnp.eye(free.size, dtype=jnp.float32), batch_size=8).T

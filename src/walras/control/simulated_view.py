@@ -1,0 +1,214 @@
+"""Own the planner's view by simulation: utilization, shadow prices, reward and Jacobian, exactly, without learning.
+
+CONTRACT: fills the same protocol as a learned map (`maps.interface.PlannerView`); arrays in and out are numpy.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, GaussNewton
+from walras.errors import InputError, NotFiniteError, shape_mismatch
+from walras.exogenous.paths import ExogenousPaths
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy
+from walras.policies.simple import ConstantOrder
+from walras.population.population import Population
+from walras.simulate import simulate
+
+MAX_PRICE_QUANTILE = 0.99
+"""The highest price that is tried eats this quantile of the margins per unit of resource: nobody would order beyond it."""
+
+NO_DIFFERENCE = 1e-4
+"""Relative difference in utilization below which future orders are said to make none."""
+
+JACOBIAN_AGENTS = 4000
+"""Agents simulated for the Jacobian; it only steers the search, so a sample of the population is enough."""
+
+
+class SimulatedView:
+    """Answer the planner's questions by simulating everybody on a set of scenarios.
+
+    Attributes:
+        population, exogenous, policy, initial: what is simulated; `exogenous` has a scenario axis.
+        n_weeks, resources, price_scale: see `PlannerView`.
+        committed: expected utilization if nobody ordered from now on [week, resource].
+        controllable: weeks in which orders still to be placed make a difference [week, resource].
+        queries: primal queries answered so far (candidate plans simulated).
+    """
+
+    def __init__(
+        self,
+        population: Population,
+        exogenous: ExogenousPaths,
+        policy: AbstractPolicy,
+        initial: State,
+        *,
+        solver: AbstractDualSolver | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Keep the parts, and find out what nobody can change any more."""
+        self.population, self.exogenous, self.policy, self.initial = population, exogenous, policy, initial
+        self.solver = GaussNewton() if solver is None else solver
+        self.resources = population.resources
+        self.n_weeks = exogenous.n_weeks
+        self.price_scale = float(price_scale(population))
+        self.max_price = highest_price(population)
+        self.queries = 0
+        self.committed = _committed(population, exogenous, initial)
+        self.controllable = self._controllable()
+        self._sample = _sample_agents(population, exogenous, policy, initial, seed)
+
+    def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+        """Return expected utilization over the scenarios for every candidate price path [*plans, week, resource]."""
+        use, _ = self._ask(shadow_prices)
+        return use
+
+    def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+        """Return expected reward, without payments for resources, for every candidate [*plans] [money]."""
+        _, reward = self._ask(shadow_prices)
+        return reward
+
+    def shadow_prices(self, capacity: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+        """Return prices at which expected utilization fits the capacity, for every candidate [*plans, week, resource]."""
+        plans = np.asarray(capacity, float).reshape(-1, self.n_weeks, len(self.resources))
+        found = [self.solve(plan).prices[0].reshape(plan.shape) for plan in plans]
+        return np.stack(found).reshape(np.shape(capacity))
+
+    def solve(
+        self, capacity: Float[np.ndarray, "week resource"], start: Float[np.ndarray, "week resource"] | None = None
+    ) -> DualSolution:
+        """Find the prices for one capacity, and say how well and with how much work."""
+        self._check(capacity, "capacity")
+        shape = capacity.shape
+        problem = DualProblem(
+            response=lambda prices: self.utilization(prices.reshape(-1, *shape)).reshape(len(prices), -1),
+            jacobian=lambda prices: self.jacobian(prices[0].reshape(shape)),
+            capacity=np.where(self.controllable, capacity, np.inf).reshape(1, -1),
+            price_scale=self.price_scale,
+            max_price=self.max_price,
+        )
+        first = np.zeros((1, capacity.size)) if start is None else np.asarray(start, float).reshape(1, -1)
+        return self.solver.solve(problem, first)
+
+    def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
+        """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""
+        return np.asarray(_jacobian(*self._sample, jnp.asarray(shadow_prices, jnp.float32)), float)
+
+    def _controllable(self) -> np.ndarray:
+        free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
+        return np.abs(free - self.committed) > NO_DIFFERENCE * np.maximum(free, 1.0)
+
+    def _check(self, array: Float[np.ndarray, "*plans week resource"], name: str) -> None:
+        needed = (self.n_weeks, len(self.resources))
+        if tuple(np.shape(array)[-2:]) != needed:
+            raise shape_mismatch(name, np.shape(array), f"[..., {needed[0]} weeks, {needed[1]} resources]", "give one each")
+        if not np.isfinite(array).all():
+            raise InputError(f"`{name}` holds a NaN or infinity; give a finite number for every week and resource")
+
+    def _ask(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> tuple[np.ndarray, np.ndarray]:
+        self._check(shadow_prices, "shadow_prices")
+        leading = np.shape(shadow_prices)[:-2]
+        plans = jnp.asarray(shadow_prices, jnp.float32).reshape(-1, self.n_weeks, len(self.resources))
+        self.queries += len(plans)
+        answers = [mean_response(self.population, self.exogenous, self.policy, self.initial, p) for p in plans]
+        use = np.stack([np.asarray(a[0], float) for a in answers]).reshape(*leading, self.n_weeks, -1)
+        reward = np.asarray([float(a[1]) for a in answers]).reshape(leading)
+        if not np.isfinite(use).all():
+            raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
+        return use, reward
+
+
+def _committed(
+    population: Population, exogenous: ExogenousPaths, initial: State
+) -> Float[np.ndarray, "week resource"]:
+    use, _ = mean_response(population, exogenous, ConstantOrder(jnp.zeros(())), initial, None)
+    return np.asarray(use, float)
+
+
+def price_scale(population: Population) -> Float[Array, ""]:
+    """Return the median margin per unit of the first resource, the unit in which prices are compared."""
+    use = jnp.maximum(population.use[:, 0], jnp.finfo(jnp.float32).tiny)
+    return jnp.median(jnp.maximum(population.unit_margin, 0.0) / use)
+
+
+def highest_price(population: Population) -> float:
+    """Return the price beyond which it is no use to go: it eats nearly everybody's margin."""
+    margin = np.asarray(population.unit_margin)
+    use = np.asarray(population.use)
+    ratios = margin[:, None] / np.maximum(use, np.finfo(np.float32).tiny)
+    return float(np.quantile(ratios[np.asarray(population.demand_scale) > 0], MAX_PRICE_QUANTILE))
+
+
+@eqx.filter_jit
+def mean_response(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    shadow_prices: Float[Array, "*scenario week resource"] | None,
+) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
+    """Return utilization and reward, averaged over scenarios."""
+    rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, throw=False)
+    return rollout.totals.utilization.mean(0), rollout.reward.mean(0)
+
+
+@eqx.filter_jit
+def _jacobian(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    shadow_prices: Float[Array, "week resource"],
+) -> Float[Array, "entry entry"]:
+    """Push one unit vector per price entry through the simulator (forward mode), a few at a time."""
+    shape = shadow_prices.shape
+
+    def use(flat: Float[Array, " entry"]) -> Float[Array, " entry"]:
+        return mean_response(population, exogenous, policy, initial, flat.reshape(shape))[0].ravel()
+
+    def push(direction: Float[Array, " entry"]) -> Float[Array, " entry"]:
+        return jax.jvp(use, (shadow_prices.ravel(),), (direction,))[1]
+
+    columns = jax.lax.map(push, jnp.eye(shadow_prices.size, dtype=jnp.float32), batch_size=8)
+    return columns.T
+
+
+def _sample_agents(
+    population: Population, exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State, seed: int
+) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
+    """Draw a demand-stratified sample of agents (systematic, large agents surely) and its first scenarios, weighted."""
+    n = population.n_agents
+    paths = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, _first_scenarios(exogenous, 2))
+    if n <= JACOBIAN_AGENTS:
+        return population, paths, policy, initial
+    size = np.asarray(population.demand_scale * population.weight, float)
+    chance = inclusion_probabilities(size + 0.1 * size.mean(), JACOBIAN_AGENTS)
+    ticks = np.cumsum(chance) + np.random.default_rng([seed, 0x5A]).uniform()
+    chosen = np.flatnonzero(np.floor(ticks) > np.floor(np.concatenate([[ticks[0] - chance[0]], ticks[:-1]])))
+    cut: Callable = lambda tree: jax.tree.map(lambda leaf: leaf[..., chosen] if leaf.ndim else leaf, tree)  # noqa: E731
+    people = jax.tree.map(lambda leaf: leaf[chosen], population)
+    people = eqx.tree_at(lambda p: p.weight, people, people.weight / jnp.asarray(chance[chosen], jnp.float32))
+    arrays, rest = eqx.partition(policy, eqx.is_array)
+    return people, cut(paths), eqx.combine(cut(arrays), rest), cut(initial)
+
+
+def _first_scenarios(exogenous: ExogenousPaths, count: int) -> tuple:
+    own = (exogenous.demand, exogenous.arrivals)
+    return jax.tree.map(lambda leaf: leaf[:count], own)
+
+
+def inclusion_probabilities(size: Float[np.ndarray, " agent"], count: int) -> Float[np.ndarray, " agent"]:
+    """Return probabilities proportional to size, at most 1, that add up to `count`."""
+    chance = np.minimum(1.0, count * size / size.sum())
+    for _ in range(50):
+        free = chance < 1.0
+        missing = count - (~free).sum()
+        chance = np.where(free, np.minimum(1.0, missing * size / size[free].sum()), 1.0)
+        if abs(chance.sum() - count) < 0.5:
+            break
+    return chance
