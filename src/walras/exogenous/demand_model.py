@@ -3,13 +3,13 @@
 OPEN: another generator may stand beside it, with the same `mean`, `sd`, `sample` and `history_mean`.
 
 A product's demand in a week is `mean * common * ratio`. `mean` is the product's level times the week effect (level and
-season of all products, a Gaussian process in logs), `common` draws that process's uncertainty, one path per scenario for
-all products, and `ratio` is demand over fitted mean in a past week. Past weeks are drawn in blocks, the same ones for
-all products, so that zeros, spikes, runs and shocks that hit many products at once stay as they were.
+season of all products, a Gaussian process in logs), `common` draws that process's uncertainty, one path per scenario
+for all products, and `ratio` is demand over fitted mean in a past week. Past weeks are drawn in blocks, the same ones
+for all products, so that zeros, spikes, runs and shocks that hit many products at once stay as they were.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 from zlib import crc32
 
@@ -20,18 +20,16 @@ from scipy.special import ndtri
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
 from walras.exogenous.calendar import Closings, find_closings, year_lag
+from walras.exogenous.two_way import TwoWay, age_bins, fit_two_way
 from walras.exogenous.week_effect import WeekEffect, fit_week_effect
 
 Season = Literal["auto", "yearly", "none"]
 
 SEASON_FROM = 56
-"""Usual weeks from which "auto" fits a yearly season: a year plus four weeks that were seen twice."""
+"""Weeks from which "auto" fits a yearly season: a year plus four weeks that were seen twice."""
 
 FEW_WEEKS = 8
 """A product with fewer weeks on sale borrows its ratios from a product of like level."""
-
-ALTERNATIONS = 4
-"""Rounds of the two-way fit product level x week effect; more change less than 1e-3."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +45,19 @@ class DemandSettings:
         residual_half_life: weeks of the two-sided level that ratios are taken to.
         residual_weeks: how far back ratios are taken.
         block: weeks drawn together.
-        spike: cap on a week's demand, in means of the product's other weeks with demand.
+        spike: cap on a week's demand, in means of the product's other weeks with demand; what is cut off is given
+            back to all products.
     """
 
     half_life: float = 10.0
     level_weeks: float = 4.0
-    class_weeks: float = 1.0
+    class_weeks: float = 8.0
     season_weeks: float = 6.0
     season_width: int = 3
     residual_half_life: float = 26.0
     residual_weeks: int = 78
     block: int = 4
-    spike: float = 8.0
+    spike: float = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +85,13 @@ class DemandModel:
     integer: bool
     limits: tuple[str, ...]
     settings: DemandSettings
-    _units: Float32[np.ndarray, "week agent"] = field(repr=False)
-    _known: Bool[np.ndarray, "week agent"] = field(repr=False)
+    _yearly: bool
+    _age: Float32[np.ndarray, " bin"] = field(repr=False)
+    _on_sale: Bool[np.ndarray, "week agent"] = field(repr=False)
+    _served: Float32[np.ndarray, "week agent"] = field(repr=False)
+    _exposure: Float32[np.ndarray, "week agent"] = field(repr=False)
     _base: Float32[np.ndarray, " agent"] = field(repr=False)
+    _lost: float
 
     @staticmethod
     def fit(panel: Panel, *, season: Season = "auto", settings: DemandSettings | None = None) -> "DemandModel":
@@ -96,7 +99,7 @@ class DemandModel:
 
         Args:
             panel: the history; its `forecast`, where present, becomes the mean of the weeks it covers.
-            season: "yearly" always fits a season, "none" never, "auto" from 56 usual weeks of history on.
+            season: "yearly" always fits a season, "none" never, "auto" from 56 weeks of history on.
             settings: constants of the fit.
 
         Raises:
@@ -106,45 +109,54 @@ class DemandModel:
         _check(panel, season)
         chosen = settings or DemandSettings()
         units = panel.units.astype(np.float32)
-        known = _after_launch(panel.on_sale)
-        capped = _cap_spikes(units, chosen.spike)
-        closings = find_closings(capped.sum(axis=1, dtype=np.float64), (units > 0).sum(axis=1).astype(float))
-        known = known & closings.usual[:, None]
-        yearly = season == "yearly" or (season == "auto" and int(closings.usual.sum()) >= SEASON_FROM)
-        effect = _fit_effect(capped, known, yearly)
-        shared = _shared(effect, np.arange(panel.n_weeks))
-        base = _class_level(units, known, shared, panel.category)
-        level = _levels(units, known, shared, base, chosen)
+        cut = _cap_spikes(units, chosen.spike)
+        closings = find_closings(cut.sum(axis=1, dtype=np.float64), (units > 0).sum(axis=1).astype(float))
+        known = _after_launch(panel.on_sale) & closings.usual[:, None]
+        yearly = season == "yearly" or (season == "auto" and panel.n_weeks >= SEASON_FROM)
+        past = np.arange(panel.n_weeks)
+        bins = age_bins(panel.on_sale, past)
+        parts = fit_two_way(cut, known, bins)
+        effect = _smooth(parts, known, yearly)
+        shape = _shared(effect, past)[:, None] * parts.age[bins].astype(np.float32)
+        exposure = np.where(known, shape, np.float32(0.0))
+        served = np.where(known, cut, np.float32(0.0))
+        base = _class_level(served, exposure, panel.category)
+        level = _levels(served, exposure, base, chosen)
         return DemandModel(
             agents=panel.agents,
             level=level,
             effect=effect,
             closings=closings,
-            ratio=_ratios(panel, units, known, shared, level, chosen),
+            ratio=_ratios(panel, served, exposure, level, chosen),
             forecast=panel.forecast,
             integer=bool(np.all(units == np.rint(units))),
             limits=_limits(panel, known, closings, yearly),
             settings=chosen,
-            _units=units,
-            _known=known,
+            _yearly=yearly,
+            _age=parts.age.astype(np.float32),
+            _on_sale=panel.on_sale,
+            _served=served,
+            _exposure=exposure,
             _base=base,
+            _lost=_lost_to_cap(units, served, known),
         )
 
     @property
     def n_weeks(self) -> int:
         """Count the weeks of history."""
-        return int(self._units.shape[0])
+        return int(self._served.shape[0])
 
-    @cached_property
-    def _past_shared(self) -> np.ndarray:
-        return _shared(self.effect, np.arange(self.n_weeks))
+    def _shape(self, weeks: np.ndarray) -> np.ndarray:
+        """Return week effect x age effect, closings left out [week, agent]."""
+        bins = age_bins(self._on_sale, weeks)
+        return _shared(self.effect, weeks)[:, None] * self._age[bins]
 
     def mean(self, weeks: int) -> Float32[np.ndarray, "week agent"]:
         """Return the expected demand of the coming `weeks` [units per week]."""
         ahead = _ahead(self.n_weeks, weeks)
-        shape = self._own_season(ahead)
-        shape *= (_shared(self.effect, ahead) * self.closings.expected(ahead)).astype(np.float32)[:, None]
-        return self._with_forecast(shape)
+        out = self._own_season(ahead) * self._shape(ahead)
+        out *= (self.closings.expected(ahead) * self._lost).astype(np.float32)[:, None]
+        return self._with_forecast(out)
 
     def sd(self, weeks: int) -> Float32[np.ndarray, "week agent"]:
         """Return the predictive standard deviation per product and week, common part included [units per week]."""
@@ -168,6 +180,17 @@ class DemandModel:
             weeks: weeks ahead.
             seed: the same seed draws the same paths, another seed independent ones.
         """
+        out = np.empty((max(scenarios, 0), weeks, len(self.agents)), np.float32)
+        for scenario, path in enumerate(self._paths(scenarios, weeks, seed)):
+            out[scenario] = path
+        return out
+
+    def sample_total(self, scenarios: int, weeks: int, *, seed: int) -> Float[np.ndarray, "scenario week"]:
+        """Sum the paths of `sample` over products, without holding them all."""
+        return np.stack([path.sum(axis=1, dtype=np.float64) for path in self._paths(scenarios, weeks, seed)])
+
+    def _paths(self, scenarios: int, weeks: int, seed: int) -> Iterator[Float32[np.ndarray, "week agent"]]:
+        """Draw one path after the other, in one buffer."""
         if scenarios < 1:
             raise SettingsError(f"`scenarios` is {scenarios} but at least 1 is needed; pass a positive number")
         random = np.random.default_rng(seed)
@@ -176,29 +199,28 @@ class DemandModel:
         common = _draw_common(random, scenarios, self._common_covariance(weeks)).astype(np.float32)
         dither = random.random((scenarios, weeks), dtype=np.float32)
         offset = _offsets(self.agents) if self.integer else None
-        out = np.empty((scenarios, weeks, len(self.agents)), np.float32)
+        path = np.empty_like(mean)
         for scenario in range(scenarios):
-            path = out[scenario]
             np.take(self.ratio, source[scenario], axis=0, out=path)
             path *= mean
             path *= common[scenario][:, None]
             if offset is not None:
                 path += (offset[None, :] + dither[scenario][:, None]) % np.float32(1.0)
                 np.floor(path, out=path)
-        return out
+            yield path
 
     def history_mean(self) -> Float32[np.ndarray, "past agent"]:
         """Return the mean that would have been expected in each past week, levels taken from earlier weeks only."""
         decay = 0.5 ** (1.0 / self.settings.half_life)
-        shared = self._past_shared
+        shape = self._shape(np.arange(self.n_weeks)) * self.closings.factor[:, None].astype(np.float32)
         # The class level, worth a few weeks, stands in until the product has a past of its own.
         weight = np.full(len(self.agents), self.settings.level_weeks)
         total = self._base.astype(np.float64) * weight
-        out = np.empty_like(self._units)
+        out = np.empty_like(self._served)
         for week in range(self.n_weeks):
-            out[week] = total / weight * shared[week] * self.closings.factor[week]
-            total = decay * total + np.where(self._known[week], self._units[week], 0.0)
-            weight = decay * weight + np.where(self._known[week], shared[week], 0.0)
+            out[week] = total / weight * shape[week]
+            total = decay * total + self._served[week]
+            weight = decay * weight + self._exposure[week]
         return out
 
     def _common_covariance(self, weeks: int) -> np.ndarray:
@@ -207,13 +229,11 @@ class DemandModel:
     def _own_season(self, ahead: np.ndarray) -> np.ndarray:
         """Blend each product's level with its own level around the same weeks a year before [ahead, agent]."""
         out = np.repeat(self.level[None, :], len(ahead), axis=0)
-        if self.effect.season == 0.0:
+        if not self._yearly:
             return out
         kernel = _same_season(ahead, self.n_weeks, self.settings.season_width)
-        served = (kernel @ (self._units * self._known)).astype(np.float32)
-        weight = kernel @ (self._known * self._past_shared[:, None].astype(np.float32))
-        trust = weight + np.float32(self.settings.season_weeks)
-        return (served + np.float32(self.settings.season_weeks) * out) / trust
+        own = np.float32(self.settings.season_weeks)
+        return (kernel @ self._served + own * out) / (kernel @ self._exposure + own)
 
     def _with_forecast(self, mean: np.ndarray) -> np.ndarray:
         if self.forecast is None:
@@ -263,22 +283,17 @@ def _cap_spikes(units: np.ndarray, spike: float) -> np.ndarray:
     return np.minimum(units, np.where(others > 0, spike * usual, np.inf).astype(np.float32))
 
 
-def _fit_effect(units: np.ndarray, known: np.ndarray, yearly: bool) -> WeekEffect:
-    """Fit product level x week effect by alternation, then smooth the log week effect."""
-    sold = np.where(known, units, 0.0).astype(np.float64)
-    mask = known.astype(np.float64)
+def _smooth(parts: TwoWay, known: np.ndarray, yearly: bool) -> WeekEffect:
+    """Smooth the log week effect."""
     seen = np.flatnonzero(known.any(axis=1))
-    week = np.ones(len(units))
-    per_week = sold.sum(axis=1)
-    for _ in range(ALTERNATIONS):
-        level = sold.sum(axis=0) / np.maximum(week @ mask, 1e-9)
-        expected = mask @ level
-        week = np.divide(per_week, expected, out=np.zeros_like(per_week), where=expected > 0)
-        week /= max(week[seen].mean() if len(seen) else 1.0, 1e-9)
     # A week without any demand has no log: thin tables get a pinch of the mean in proportion to their empty weeks.
-    empty = float((per_week[seen] == 0).mean()) if len(seen) else 0.0
-    pinch = min(0.5, empty) + 1e-6
-    return fit_week_effect(seen, np.log((week[seen] + pinch) / (1.0 + pinch)), season=yearly)
+    pinch = min(0.5, parts.empty) + 1e-6
+    return fit_week_effect(seen, np.log((parts.week[seen] + pinch) / (1.0 + pinch)), season=yearly)
+
+
+def _lost_to_cap(units: np.ndarray, served: np.ndarray, known: np.ndarray) -> float:
+    kept = float(served.sum(dtype=np.float64))
+    return float(units[known].sum(dtype=np.float64)) / kept if kept > 0 else 1.0
 
 
 def _shared(effect: WeekEffect, weeks: np.ndarray) -> np.ndarray:
@@ -286,41 +301,38 @@ def _shared(effect: WeekEffect, weeks: np.ndarray) -> np.ndarray:
 
 
 def _class_level(
-    units: np.ndarray, known: np.ndarray, shared: np.ndarray, category: np.ndarray | None
+    served: np.ndarray, exposure: np.ndarray, category: np.ndarray | None
 ) -> Float32[np.ndarray, " agent"]:
     """Return the mean level of each product's category, the best guess for a product without a past."""
-    weight = shared @ known
-    total = np.where(known, units, 0.0).sum(axis=0, dtype=np.float64)
-    label = np.zeros(units.shape[1], int) if category is None else np.unique(category, return_inverse=True)[1]
-    level = np.bincount(label, total) / np.maximum(np.bincount(label, weight), 1e-9)
+    label = np.zeros(served.shape[1], int) if category is None else np.unique(category, return_inverse=True)[1]
+    total = np.bincount(label, served.sum(axis=0, dtype=np.float64))
+    level = total / np.maximum(np.bincount(label, exposure.sum(axis=0, dtype=np.float64)), 1e-9)
     return level[label].astype(np.float32)
 
 
 def _levels(
-    units: np.ndarray, known: np.ndarray, shared: np.ndarray, base: np.ndarray, chosen: DemandSettings
+    served: np.ndarray, exposure: np.ndarray, base: np.ndarray, chosen: DemandSettings
 ) -> Float32[np.ndarray, " agent"]:
     """Shrink the recent level to the long-run level, and that to the category's."""
-    sold = np.where(known, units, 0.0)
-    age = np.arange(len(units))[::-1]
-    recent = 0.5 ** (age / chosen.half_life)
-    long_run = (sold.sum(axis=0, dtype=np.float64) + chosen.class_weeks * base) / (shared @ known + chosen.class_weeks)
-    level = (recent @ sold + chosen.level_weeks * long_run) / ((recent * shared) @ known + chosen.level_weeks)
+    recent = 0.5 ** (np.arange(len(served))[::-1] / chosen.half_life)
+    total, weight = served.sum(axis=0, dtype=np.float64), exposure.sum(axis=0, dtype=np.float64)
+    long_run = (total + chosen.class_weeks * base) / (weight + chosen.class_weeks)
+    level = (recent @ served + chosen.level_weeks * long_run) / (recent @ exposure + chosen.level_weeks)
     return level.astype(np.float32)
 
 
 def _ratios(
-    panel: Panel, units: np.ndarray, known: np.ndarray, shared: np.ndarray, level: np.ndarray, chosen: DemandSettings
+    panel: Panel, served: np.ndarray, exposure: np.ndarray, level: np.ndarray, chosen: DemandSettings
 ) -> Float32[np.ndarray, "past agent"]:
     """Take demand over its smooth fitted mean in recent usual weeks, and scale it to mean 1 per product."""
-    rows = np.flatnonzero(known.any(axis=1))[-chosen.residual_weeks :]
+    rows = np.flatnonzero(exposure.any(axis=1))[-chosen.residual_weeks :]
     if len(rows) == 0:
-        return np.ones((1, units.shape[1]), np.float32)
-    gap = np.abs(np.arange(len(units))[:, None] - np.arange(len(units))[None, :])
+        return np.ones((1, served.shape[1]), np.float32)
+    gap = np.abs(np.arange(len(served))[:, None] - np.arange(len(served))[None, :])
     near = (0.5 ** (gap / chosen.residual_half_life))[rows].astype(np.float32)
-    fitted = near @ (units * known) / np.maximum(near @ (known * shared[:, None].astype(np.float32)), 1e-6)
-    fitted *= shared[rows, None].astype(np.float32)
-    mask = known[rows]
-    ratio = np.divide(units[rows], fitted, out=np.zeros_like(fitted), where=mask & (fitted > 0))
+    mask = exposure[rows] > 0
+    fitted = near @ served / np.maximum(near @ exposure, 1e-6) * exposure[rows]
+    ratio = np.divide(served[rows], fitted, out=np.zeros_like(fitted), where=mask & (fitted > 0))
     own = (mask.sum(axis=0) >= min(FEW_WEEKS, len(rows))) & (ratio.sum(axis=0) > 0)
     _borrow(ratio, mask, own, level, panel)
     return ratio / ratio.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -381,7 +393,7 @@ def _offsets(agents: np.ndarray) -> np.ndarray:
 def _limits(panel: Panel, known: np.ndarray, closings: Closings, yearly: bool) -> tuple[str, ...]:
     out = []
     if not yearly:
-        out.append(f"The history has {panel.n_weeks} weeks, too few for a yearly season: next year's peaks are not seen.")
+        out.append(f"The history of {panel.n_weeks} weeks is too short for a yearly season: peaks ahead are not seen.")
     elif panel.n_weeks < year_lag(2):
         out.append(
             f"The season rests on {panel.n_weeks} weeks, less than two years: a one-off and a yearly peak look alike."

@@ -15,7 +15,13 @@ from walras.exogenous.calendar import WEEKS_PER_YEAR
 CONSTANT_VARIANCE = 1.0
 """Prior variance of the log level's starting point: wide enough to say nothing."""
 
-PRIOR_CENTRE = np.log([0.015, 0.10, 0.25, 0.35])
+DRIFT = 0.6 / WEEKS_PER_YEAR
+"""Prior size of the yearly drift of products already on sale (log per week); told apart from season only by a year."""
+
+UNSEEN_SEASON = 0.07
+"""Size of the season (log) allowed for when the history is too short to show it: it widens the interval."""
+
+PRIOR_CENTRE = np.log([0.010, 0.10, 0.35, 0.50])
 """Prior of the step of the level per week, the noise of a week, the season's size and its smoothness (log)."""
 
 PRIOR_SPREAD = np.array([0.5, 0.7, 0.7, 0.3])
@@ -30,13 +36,15 @@ class WeekEffect:
         observed: indices of the weeks it was fitted on.
         values: their log week effects.
         step, noise: standard deviation of the level's weekly step and of a week's noise (log).
-        season, smoothness: size (log) and smoothness of the yearly season; `season` 0 means no season.
+        yearly: whether the history shows a season; without one a small unseen season only widens the interval.
+        season, smoothness: size (log) and smoothness of the yearly season.
     """
 
     observed: Int[np.ndarray, " week"]
     values: Float[np.ndarray, " week"]
     step: float
     noise: float
+    yearly: bool
     season: float
     smoothness: float
 
@@ -59,9 +67,8 @@ def fit_week_effect(
 
     def build(logs: np.ndarray) -> WeekEffect:
         parts = np.exp(np.concatenate([logs, PRIOR_CENTRE[free:]]))
-        return WeekEffect(
-            observed, values, float(parts[0]), float(parts[1]), float(parts[2]) if season else 0.0, float(parts[3])
-        )
+        size = float(parts[2]) if season else UNSEEN_SEASON
+        return WeekEffect(observed, values, float(parts[0]), float(parts[1]), season, size, float(parts[3]))
 
     def loss(logs: np.ndarray) -> float:
         penalty = 0.5 * float(np.sum(((logs - PRIOR_CENTRE[:free]) / PRIOR_SPREAD[:free]) ** 2))
@@ -78,7 +85,11 @@ def _kernel(effect: WeekEffect, left: np.ndarray, right: np.ndarray) -> np.ndarr
     walk = np.maximum(np.minimum(left[:, None], right[None, :]) - origin, 0.0)
     angle = np.pi * (left[:, None] - right[None, :]) / WEEKS_PER_YEAR
     yearly = np.exp(-2.0 * np.sin(angle) ** 2 / effect.smoothness**2)
-    return CONSTANT_VARIANCE + effect.step**2 * walk + effect.season**2 * yearly
+    common = CONSTANT_VARIANCE + effect.step**2 * walk
+    if not effect.yearly:
+        return common + effect.season**2 * yearly
+    drift = DRIFT**2 * np.outer(left - origin, right - origin)
+    return common + effect.season**2 * yearly + drift
 
 
 def _observed_factor(effect: WeekEffect) -> tuple[np.ndarray, bool]:
