@@ -15,7 +15,8 @@ import jaxtyping
 import matplotlib
 from hypothesis import HealthCheck, settings
 
-HOOK = jaxtyping.install_import_hook("walras", "beartype.beartype")
+# The numeric tower lets an int stand where a float is asked for, as Python's own typing rules do.
+HOOK = jaxtyping.install_import_hook("walras", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 matplotlib.use("Agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")

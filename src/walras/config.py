@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -58,8 +58,8 @@ class EconomicsSettings(Settings):
     discount: float = Field(1.0, gt=0.9, le=1, description="worth next week of one unit of money now")
 
 
-class PlanSettings(Settings):
-    """Say which weeks and resources to plan, on how many possible futures, and how to search."""
+class PlanFields(Settings):
+    """List the fields of `PlanSettings`, each checked by itself: flags give a few of them, a file the others."""
 
     weeks: int = Field(26, ge=1, le=260, description="weeks to plan, after the last week of the table")
     resources: tuple[ResourceName, ...] = Field(
@@ -80,8 +80,12 @@ class PlanSettings(Settings):
     )
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
 
+
+class PlanSettings(PlanFields):
+    """Say which weeks and resources to plan, on how many possible futures, and how to search."""
+
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "PlanSettings":
         if len(set(self.resources)) < len(self.resources):
             raise ValueError("`resources` names a resource twice; name each once")
         if self.frozen_weeks > self.weeks:
@@ -113,7 +117,7 @@ class ResourceCosts(Settings):
         return self.agency_limit if self.upper_bound is None else min(self.upper_bound, self.agency_limit)
 
     @model_validator(mode="after")
-    def _convex(self) -> Self:
+    def _convex(self) -> "ResourceCosts":
         # A dearer unit before a cheaper one would make the cost concave, and no price could then support a plan.
         _rising("overtime_rate", self.overtime_rate, "regular_rate", self.regular_rate)
         _rising("agency_rate", self.agency_rate, "overtime_rate", self.overtime_rate)
@@ -146,7 +150,7 @@ class CostSettings(ResourceCosts):
         return checked(ResourceCosts, {**common, **own}, f"[resource.{name}]")
 
     @model_validator(mode="after")
-    def _resources_are_costs(self) -> Self:
+    def _resources_are_costs(self) -> "CostSettings":
         for name in self.resource:
             try:
                 self.of(name)
@@ -192,7 +196,7 @@ def read_costs(path: Path | None) -> CostSettings:
 
 
 def read_settings(
-    path: Path | None, flags: Settings | None = None, table_flags: Mapping[str, Any] | None = None
+    path: Path | None, flags: PlanFields | None = None, table_flags: Mapping[str, Any] | None = None
 ) -> tuple[PlanSettings, TableSettings]:
     """Join a settings file with flags, which win over it.
 
@@ -201,7 +205,7 @@ def read_settings(
 
     Args:
         path: a TOML file, or None.
-        flags: `PlanSettings` whose explicitly given fields count.
+        flags: its explicitly given fields count.
         table_flags: fields of `TableSettings` given as flags.
     """
     content = {} if path is None else read_toml(path)
@@ -209,10 +213,11 @@ def read_settings(
     _refuse_unknown(content, {**PlanSettings.model_fields, **TableSettings.model_fields}, source)
     table = {key: value for key, value in content.items() if key in TableSettings.model_fields}
     plan = {key: value for key, value in content.items() if key not in table}
-    checked(PlanSettings, plan, source)
+    checked(PlanFields, plan, source)
+    both = source if path is None else f"{source} and the flags"
     return (
-        checked(PlanSettings, _merged(plan, {} if flags is None else flags.model_dump(exclude_unset=True)), source),
-        checked(TableSettings, _merged(table, table_flags or {}), source),
+        checked(PlanSettings, _merged(plan, {} if flags is None else flags.model_dump(exclude_unset=True)), both),
+        checked(TableSettings, _merged(table, table_flags or {}), both),
     )
 
 

@@ -3,6 +3,7 @@
 EDGE: commands are registered as strings, so that help and mistakes never wait for jax to be imported.
 """
 
+import difflib
 import os
 import re
 import signal
@@ -10,10 +11,11 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 
 from walras import __version__
 from walras.errors import WalrasError, one_line
@@ -30,7 +32,8 @@ EPILOGUE = "Every command takes --json (one JSON object as the last line) and --
 
 def build_app() -> App:
     """Describe the commands; their modules are imported only when one of them runs."""
-    app = App(name="walras", help=HELP, help_epilogue=EPILOGUE, version=__version__)
+    plain = Parameter(negative_iterable=())
+    app = App(name="walras", help=HELP, help_epilogue=EPILOGUE, version=__version__, default_parameter=plain)
     app.command("walras.cli.plan:demo", name="demo", help="Plan the embedded population: no file needed.")
     app.command("walras.cli.plan:plan", name="plan", help="Plan capacity for the products of a table.")
     app.command("walras.cli.simulate:simulate", name="simulate", help="Simulate a population under given prices.")
@@ -100,9 +103,33 @@ def complain(sentence: str, code: int) -> int:
 
 def parse_sentence(error: CycloptsError) -> str:
     """Fold the parser's message, which may have several sentences, into one."""
+    if isinstance(error, UnknownCommandError):
+        return unknown_command(error)
+    if isinstance(error, UnusedCliTokensError):
+        return (
+            f"`{' '.join(error.unused_tokens or [])}` is more than this command takes; --help shows what it does take"
+        )
+    if type(error.__cause__).__module__.startswith("pydantic"):
+        return flag_sentence(error.__cause__)
     text = one_line(str(error)).rstrip(".")
-    join: Callable[[re.Match[str]], str] = lambda match: "; " + match.group(1).lower()  # noqa: E731
-    return re.sub(r"\. ([A-Z])", join, text[:1].lower() + text[1:])
+    return re.sub(r"\. ([A-Z])", lambda match: "; " + match.group(1).lower(), text[:1].lower() + text[1:])
+
+
+def unknown_command(error: UnknownCommandError) -> str:
+    """Say which commands there are, and which of them was probably meant."""
+    given = (error.unused_tokens or [""])[0]
+    # The parser's own message would import every command to list its aliases.
+    names = [] if error.app is None else sorted(name for name in error.app if not name.startswith("-"))
+    near = difflib.get_close_matches(given, names, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else f"the commands are {', '.join(names)}"
+    return f"`{given}` is not a command; {advice}"
+
+
+def flag_sentence(error: Any) -> str:
+    """Say what is wrong with a setting that was given as a flag."""
+    from walras.config import PlanFields, mistake
+
+    return mistake(error, PlanFields, "the flags")
 
 
 def describe(error: Exception) -> str:

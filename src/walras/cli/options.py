@@ -1,0 +1,80 @@
+"""Own the options that several commands share, and how they become settings.
+
+EDGE: names and help texts that people see; a changed name breaks their scripts.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from walras.config import PlanFields, PlanSettings, TableFormat, TableSettings, read_settings
+from walras.errors import SettingsError
+
+if TYPE_CHECKING:
+    from walras.data.panel import Panel
+
+PlanFlags = Annotated[PlanFields | None, Parameter(name="*")]
+SettingsFile = Annotated[Path | None, Parameter(name="--settings", help="TOML file with any of these settings")]
+CostsFile = Annotated[Path | None, Parameter(name="--costs", help="TOML file with what capacity costs")]
+Static = Annotated[Path | None, Parameter(name="--static", help="second table, one row per product")]
+Columns = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--column",
+        negative="",
+        show_default=False,
+        help="OURS=THEIRS, where the table calls a column otherwise; repeatable",
+    ),
+]
+Format = Annotated[TableFormat | None, Parameter(name="--format", help="layout of the files (default: table)")]
+Out = Annotated[Path, Parameter(name="--out", help="folder for the report and its tables")]
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", show_default=False, help="print one JSON object instead of words")
+]
+
+
+def table_flags(static: Path | None, column: Sequence[str], layout: TableFormat | None) -> dict[str, Any]:
+    """Collect the flags about the table that were given, as fields of `TableSettings`."""
+    from walras.data.columns import parse_options
+
+    given = {"static": static, "format": layout, "columns": parse_options(column) if column else None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def all_settings(
+    file: Path | None,
+    flags: PlanFields | None,
+    static: Path | None,
+    column: Sequence[str],
+    layout: TableFormat | None,
+) -> tuple[PlanSettings, TableSettings]:
+    """Join the settings file and the flags."""
+    return read_settings(file, flags, table_flags(static, column, layout))
+
+
+def open_panel(table: Path, layout: TableSettings) -> "Panel":
+    """Read the user's table in the layout that the settings name."""
+    if layout.format == "table":
+        from walras.data.read import read_panel
+
+        return read_panel(table, columns=layout.columns, static=layout.static)
+    for name, given in (("columns", layout.columns), ("static", layout.static)):
+        if given:
+            raise SettingsError(
+                f"`{name}` is set, but files in the {layout.format} layout have their own; leave it out"
+            )
+    from walras.data.adapters import READERS
+
+    return READERS[layout.format](table)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Complain about an output folder before minutes of work instead of after them."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise SettingsError(f"`--out` is {folder}, but {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise SettingsError(f"`--out` is {folder}, but {nearest} cannot be written to; name another folder")

@@ -1,0 +1,101 @@
+"""Own `walras plan` and `walras demo`: from a table, or the embedded population, to a verified plan and its report.
+
+EDGE: everything heavy is imported inside the commands, so that help stays quick.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from walras.cli import options
+from walras.cli.answer import print_files, print_json, print_words
+from walras.config import CostSettings, PlanSettings, read_costs
+from walras.progress import Progress, on_terminal
+
+if TYPE_CHECKING:
+    from walras.data.panel import Panel
+    from walras.planner.result import PlanResult
+
+OUT = Path("walras-out")
+DEMO_OUT = Path("walras-out/demo")
+
+
+def plan(
+    table: Annotated[
+        Path, Parameter(help="table of products and weeks, Parquet or CSV (a folder for m5 and favorita)")
+    ],
+    /,
+    *,
+    flags: options.PlanFlags = None,
+    settings: options.SettingsFile = None,
+    costs: options.CostsFile = None,
+    static: options.Static = None,
+    column: options.Columns = (),
+    layout: options.Format = None,
+    out: options.Out = OUT,
+    as_json: options.Json = False,
+) -> None:
+    """Plan capacity for the products of a table, verify the plan on unseen futures and write a report."""
+    started = time.perf_counter()
+    chosen, table_settings = options.all_settings(settings, flags, static, column, layout)
+    prices = read_costs(costs)
+    options.refuse_unwritable(out)
+    with on_terminal() as progress:
+        progress.stage("Reading the table")
+        panel = options.open_panel(table, table_settings)
+        result, files = make(panel, chosen, prices, out, progress, started)
+    show(result, files, as_json)
+
+
+def demo(
+    *,
+    flags: options.PlanFlags = None,
+    settings: options.SettingsFile = None,
+    costs: options.CostsFile = None,
+    agents: Annotated[int, Parameter(help="products of the embedded population")] = 2000,
+    history: Annotated[int, Parameter(help="weeks of history")] = 156,
+    out: options.Out = DEMO_OUT,
+    as_json: options.Json = False,
+) -> None:
+    """Plan the embedded population: made-up products with the published statistics of real stores."""
+    from walras.population.generate import generate_panel
+
+    started = time.perf_counter()
+    chosen, _ = options.all_settings(settings, flags, None, (), None)
+    prices = read_costs(costs)
+    options.refuse_unwritable(out)
+    with on_terminal() as progress:
+        progress.stage("Making up a population")
+        panel = generate_panel(agents, history, chosen.seed)
+        result, files = make(panel, chosen, prices, out, progress, started)
+    show(result, files, as_json)
+
+
+def make(
+    panel: "Panel", settings: PlanSettings, costs: CostSettings, out: Path, progress: Progress, started: float
+) -> "tuple[PlanResult, list[Path]]":
+    """Plan a panel and write the report; `seconds` then counts from when the command was `started`."""
+    from walras.planner.case import plan_panel
+    from walras.report.page import write_report
+
+    reading = time.perf_counter() - started
+    result = plan_panel(panel, settings, costs, progress=progress)
+    seconds = {"reading": reading, **result.seconds, "total": time.perf_counter() - started}
+    result = replace(result, seconds=seconds)
+    progress.stage("Writing the report")
+    return result, write_report(result, out)
+
+
+def show(result: "PlanResult", files: list[Path], as_json: bool) -> None:
+    """Print the plan for a program or for a person."""
+    from walras.report.summary import summary
+    from walras.report.tables import console_summary
+
+    if as_json:
+        print_json({**summary(result), "files": files})
+        return
+    print_words(console_summary(result))
+    print_files(files)
