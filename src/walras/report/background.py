@@ -1,0 +1,178 @@
+"""Own the second half of the page: who gave way, money, and what stands behind the plan.
+
+FREE: one function per section.
+"""
+
+import numpy as np
+
+from walras.planner.result import GroupUse, PlanResult
+from walras.report import html, words
+from walras.report.drawn import drawn, on_any_paper
+from walras.report.html import Html
+from walras.report.summary import assumed_columns, total_seconds
+from walras.report.words import reward_given_up
+
+
+def gave_way(result: PlanResult) -> Html:
+    """Show which groups use less, and which more, than they would without prices."""
+    from walras.report import totals
+
+    if not result.groups:
+        return html.section("Who gave way", [html.paragraph("No groups were compared.")])
+    intro = (
+        f"Use of {result.resources[0]} over the planned weeks under the plan, compared with no prices. Shadow prices "
+        "make products with little margin per unit of the resource give way first."
+    )
+    parts = [html.paragraph(intro)]
+    for index, group in enumerate(result.groups):
+        draw = on_any_paper(totals.gave_way, group)
+        parts.append(drawn(f"groups-{index}", draw, f"Change in use by {group.title}", _group_caption(group)))
+    return html.section("Who gave way", parts)
+
+
+def _group_caption(group: GroupUse) -> str:
+    change = float(np.sum(group.planned) - np.sum(group.unconstrained))
+    base = float(np.sum(group.unconstrained))
+    share = f" ({words.signed(words.percent(change / base))})" if base > 0 else ""
+    more = " The largest changes are shown, the rest is summed; groups.csv has all." if len(group.labels) > 12 else ""
+    return f"By {group.title}: {words.signed(words.number(change))} units in all{share}.{more}"
+
+
+def money(result: PlanResult) -> Html:
+    """Show what the plan earns and costs."""
+    from walras.report import totals
+
+    amounts = result.money
+    draw = on_any_paper(totals.money, result)
+    caption = "* Without coordination the products would use more than there is: that reward cannot be had."
+    parts = [drawn("money", draw, "Reward and cost over the planned weeks", caption)]
+    given_up = reward_given_up(result.money)
+    if given_up:
+        parts.append(
+            html.paragraph(
+                f"Staying within capacity costs {words.number(given_up[0])} of reward ({given_up[1]}). Reward is sales "
+                "less purchases, with the stock and open orders left at the end valued at cost."
+            )
+        )
+    if not words.is_missing(amounts.get("price_payments")):
+        parts.append(
+            html.paragraph(
+                f"Shadow prices times use add up to {words.number(amounts['price_payments'])}. That is a signal inside "
+                "the plan, not a payment, and is not part of the amounts above.",
+                "note",
+            )
+        )
+    return html.section("Money", parts)
+
+
+def verification(result: PlanResult) -> Html:
+    """Say how the finished plan was tested and what came out."""
+    paths = result.counts.get("paths")
+    scenarios = result.counts.get("scenarios")
+    intro = (
+        f"The plan was made on {_count(scenarios, 'scenario')} of demand and then simulated for every product on "
+        f"{_count(paths, 'other path')} that the planner had not seen: once with the prices re-issued every week from "
+        "what had happened so far, and once with the planned prices kept as they are. Real operation lies nearer to "
+        "the first, if prices are computed again every week."
+    )
+    names = [*(name for name in words.MEASURES if name in result.verified)]
+    names += [name for name in result.verified if name not in words.MEASURES]
+    rows = [
+        (
+            words.title_of(name),
+            words.measure(name, result.verified[name]),
+            words.interval(name, result.intervals.get(name)),
+            words.measure(name, result.verified_fixed.get(name)),
+            words.MEASURES.get(name, ("", ""))[1],
+        )
+        for name in names
+    ]
+    headings = (
+        ("Measure", ""),
+        ("Re-issued weekly", "n"),
+        ("95 % interval", "n x"),
+        ("Fixed prices", "n"),
+        ("What it means", "x"),
+    )
+    note = (
+        "Low overrun alone proves little, since a high enough price stops all orders: read it together with reward "
+        "kept and idle capacity."
+    )
+    parts = [html.paragraph(intro), html.table(headings, rows), html.paragraph(note)]
+    return html.section("How this was verified", parts)
+
+
+def _count(count: int | None, noun: str) -> str:
+    return f"several {noun}s" if count is None else words.plural(int(count), noun)
+
+
+def origins(result: PlanResult) -> Html:
+    """Say which numbers are real and which are assumed."""
+    assumed = assumed_columns(result)
+    if assumed:
+        columns = "column is" if len(assumed) == 1 else "columns are"
+        lead = (
+            f"{len(assumed)} of {len(result.provenance)} {columns} assumed, not measured: "
+            f"{words.listing(assumed, 12)}. "
+            "The amounts of money, the prices and who gives way depend on them; give the real columns to replace them."
+        )
+    else:
+        lead = "Nothing was assumed: every column used was given or computed from given ones."
+    rows = [(name, _origin_tag(text), _origin_text(text)) for name, text in result.provenance.items()]
+    rows.sort(key=lambda row: ("assumed" not in row[1], row[0]))
+    listed = html.table((("Column", "d"), ("Origin", ""), ("Where its numbers come from", "")), rows, safe=(1,))
+    return html.section("What is real and what is assumed", [html.paragraph(lead), *([listed] if rows else [])])
+
+
+def _origin_tag(origin: str) -> Html:
+    if origin.startswith("given") and "assumed" in origin:
+        return html.tag("partly assumed", "assumed")
+    if origin.startswith("given"):
+        return html.tag("your data", "given")
+    return html.tag("assumed", "assumed") if origin.startswith("assumed") else html.tag("computed", "derived")
+
+
+def _origin_text(origin: str) -> str:
+    for word in ("assumed", "given"):
+        if origin.startswith(word):
+            rest = origin[len(word) :].lstrip(" :,;").strip()
+            return rest or ("as in the table" if word == "given" else "no distribution stated")
+    return origin
+
+
+def limits(result: PlanResult) -> Html:
+    """List what was dropped, filled or could not be estimated."""
+    notes = list(result.notes) or ["Nothing was dropped or filled while reading the data."]
+    return html.section("Notes and limits", [html.bullets(notes)])
+
+
+def making(result: PlanResult) -> Html:
+    """Say how the plan was found: loop, counts, settings, time."""
+    from walras.report import totals
+
+    record = result.record
+    state = "settled" if record.converged else "did not settle"
+    reason = record.stop_reason.strip().rstrip(".")
+    intro = (
+        f"The planning loop {state} after {words.plural(int(record.iterations), 'revision')} and "
+        f"{words.plural(int(record.queries), 'simulated query', 'simulated queries')}. It stopped because: {reason}. "
+        f"All of it took {words.number(total_seconds(result))} seconds."
+    )
+    parts = [html.paragraph(intro)]
+    if totals.residuals(record.trace):
+        caption = "How far the loop was from done after each revision (powers of ten; falling is good)."
+        draw = on_any_paper(totals.convergence, result)
+        parts.append(drawn("loop", draw, "Convergence of the planning loop", caption))
+    stages = [(name.replace("_", " "), words.number(value)) for name, value in result.seconds.items()]
+    counts = [(name.replace("_", " "), f"{int(value):,}") for name, value in result.counts.items()]
+    parts += [
+        html.folded("Settings", [html.table((("Setting", ""), ("Value", "")), words.flat(result.settings))]),
+        html.folded("Counts", [html.table((("What", ""), ("How many", "n")), counts)]),
+        html.folded("Time by stage", [html.table((("Stage", ""), ("Seconds", "n")), stages)]),
+    ]
+    return html.section("How the plan was made", parts)
+
+
+def glossary() -> Html:
+    """Explain the words."""
+    return html.section("Words", [html.terms(words.GLOSSARY)])

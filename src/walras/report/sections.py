@@ -1,0 +1,296 @@
+"""Own the first half of the page: the answer, key figures, capacity, prices, weeks and demand.
+
+FREE: one function per section.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from walras.planner.result import PlanResult
+from walras.report import html, words
+from walras.report.drawn import drawn, on_any_paper
+from walras.report.html import Html
+from walras.report.tables import fails, headline, verdicts
+
+NEGLIGIBLE_PRICE = 1e-3
+"""Share of the largest price below which a price counts as zero in words."""
+
+NEGLIGIBLE_PURCHASE = 1e-6
+"""Share of regular capacity below which nothing counts as bought."""
+
+
+def title(result: PlanResult) -> str:
+    """Head the page with what is planned and when."""
+    what = words.listing(result.resources)
+    return f"Capacity plan: {what}, {words.day(result.weeks[0])} to {words.day(result.weeks[-1] + 6)}"
+
+
+def top(result: PlanResult) -> Html:
+    """Answer first: does it fit, and if not, in which weeks and why."""
+    counts = result.counts
+    basis = [words.plural(len(result.weeks), "week") + " planned"]
+    if "agents" in counts:
+        basis.append(words.plural(int(counts["agents"]), "product"))
+    if counts.get("inactive"):
+        basis.append(f"{int(counts['inactive']):,} more left out as inactive")
+    if "history_weeks" in counts:
+        basis.append(words.plural(int(counts["history_weeks"]), "week") + " of history")
+    return html.joined(
+        [
+            Html(f"<h1>{words.escaped(title(result))}</h1>"),
+            html.paragraph(" · ".join(basis), "quiet"),
+            html.answer([headline(result), *result.verdict], failing_weeks(result), bool(result.record.feasible)),
+        ]
+    )
+
+
+def failing_weeks(result: PlanResult) -> list[str]:
+    """Name the weeks that do not fit, with how much and why, one text per week and crowded resource."""
+    lines = []
+    for index, verdict in enumerate(verdicts(result)):
+        if fails(verdict):
+            over = [text for name in range(len(result.resources)) if (text := _overrun(result, index, name))]
+            lines.append(f"{words.day(result.weeks[index])}: {'; '.join([verdict, *over])}")
+    most = 12
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more, see the list of weeks"]
+
+
+def _overrun(result: PlanResult, week: int, resource: int) -> str:
+    granted = float(result.record.capacity[week, resource])
+    used = float(result.verified_utilization[1, week, resource])
+    if not (np.isfinite(used) and granted > 0 and used > granted):
+        return ""
+    committed = float(result.committed[week, resource])
+    already = f", {words.number(committed)} already committed" if committed > granted else ""
+    share = words.signed(words.percent(used / granted - 1))
+    return f"{words.number(used)} for {words.number(granted)} {result.resources[resource]} ({share}{already})"
+
+
+def key_figures(result: PlanResult) -> Html:
+    """Show the figures that a planner asks for first, then what to buy and when prices bite."""
+    entries = [_fits_tile(result), *(_measure_tile(result, name) for name in _TILES if name in result.verified)]
+    if not words.is_missing(result.money.get("acquisition_cost")):
+        small = "money, for capacity over the planned weeks"
+        entries.append(("Cost of capacity", words.short_number(result.money["acquisition_cost"]), small, ""))
+    given_up = words.reward_given_up(result.money)
+    if given_up:
+        small = "of reward: sales less purchases, against no coordination, which does not fit"
+        entries.append(("Cost of staying within capacity", given_up[1], small, ""))
+    entries += [_price_tile(result, index) for index in range(len(result.resources))]
+    return html.joined([html.tiles(entries), html.bullets(to_do(result))])
+
+
+_TILES = ("near_limit_mean_violation", "near_limit_share", "reward_kept", "idle_capacity")
+_TILE_WORDS = {
+    "near_limit_mean_violation": "above capacity on average, weeks in which it is tight",
+    "near_limit_share": "of weeks would use over 90 % of capacity without prices",
+    "reward_kept": "of what the best prices with hindsight reach",
+    "idle_capacity": "of capacity unused in weeks that are short",
+}
+
+
+def _fits_tile(result: PlanResult) -> tuple[str, str, str, str]:
+    judged = verdicts(result)
+    good = sum(not fails(verdict) for verdict in judged)
+    small = "the others are named above with the reason" if good < len(judged) else "of the planned weeks"
+    return ("Weeks that fit", f"{good} of {len(judged)}", small, "good" if good == len(judged) else "bad")
+
+
+def _measure_tile(result: PlanResult, name: str) -> tuple[str, str, str, str]:
+    value = result.verified[name]
+    span = words.interval(name, result.intervals.get(name))
+    small = _TILE_WORDS[name] + (f"; 95 % interval {span}" if span else "")
+    kind = ""
+    if name == "near_limit_mean_violation":
+        if words.is_missing(value):
+            small = "no week is near its limit"
+        else:
+            kind = "good" if float(value or 0) <= words.VIOLATION_TARGET else "bad"
+            small += f"; aim {words.percent(words.VIOLATION_TARGET, 0)} or less"
+    return (words.title_of(name), words.measure(name, value), small, kind)
+
+
+def _price_tile(result: PlanResult, resource: int) -> tuple[str, str, str, str]:
+    prices = result.record.shadow_prices[:, resource]
+    name = result.resources[resource]
+    if not np.nanmax(prices, initial=0.0) > 0:
+        return (f"Highest shadow price, {name}", "0", "there is room in every week", "")
+    week = int(np.nanargmax(prices))
+    return (
+        f"Highest shadow price, {name}",
+        words.number(prices[week]),
+        f"money per unit, week of {words.day_month(result.weeks[week])}",
+        "",
+    )
+
+
+def to_do(result: PlanResult) -> list[str]:
+    """Say per resource what to buy above regular capacity and when the shadow price is not zero."""
+    lines = []
+    for index, name in enumerate(result.resources):
+        prices = result.record.shadow_prices[:, index]
+        priced = int((prices > NEGLIGIBLE_PRICE * max(float(np.nanmax(prices, initial=0.0)), 1e-300)).sum())
+        tight = f"the shadow price is above zero in {priced} of {words.plural(len(prices), 'week')}"
+        lines.append(f"For {name}, {_to_buy(result, index)}; {tight}.")
+    return lines
+
+
+def _to_buy(result: PlanResult, resource: int) -> str:
+    planned, regular = result.record.capacity[:, resource], result.regular_capacity[:, resource]
+    above = np.maximum(planned - regular, 0.0)
+    weeks = int((above > NEGLIGIBLE_PURCHASE * regular).sum())
+    if not weeks:
+        return "regular capacity is enough and nothing is bought above it"
+    most = int(np.argmax(above))
+    share = f" (+{words.percent(above[most] / regular[most], 0)})" if regular[most] > 0 else ""
+    return (
+        f"the plan buys {words.number(above.sum())} above regular capacity in {words.plural(weeks, 'week')}, "
+        f"most in the week of {words.day(result.weeks[most])}: {words.number(above[most])}{share}"
+    )
+
+
+def capacity(result: PlanResult) -> Html:
+    """Show each resource's capacity against what is used."""
+    from walras.report import pictures
+
+    caption = (
+        "Each step is one week. Black: capacity planned, dashed: the regular one; the hatched part is bought above it. "
+        "Blue: use under the plan on paths that the planner did not see, prices re-issued weekly. Purple: the median "
+        "use if no prices were announced. Grey: use from orders that are already placed; prices cannot change it."
+    )
+    parts = [
+        drawn(
+            f"capacity-{index}",
+            on_any_paper(pictures.capacity, result, index),
+            f"Capacity and use of {name} by week",
+            f"{name}. {caption}" if index == 0 else f"{name}.",
+        )
+        for index, name in enumerate(result.resources)
+    ]
+    return html.section("Capacity and use", parts)
+
+
+def prices(result: PlanResult) -> Html:
+    """Show the shadow prices and say what they mean."""
+    from walras.report import pictures
+
+    meaning = (
+        "The shadow price of a week is what the products' ordering rules are told that one unit of the resource costs "
+        "when it is used in that week. It is zero where there is room. It is also what one more unit of capacity in "
+        "that week would be worth: buy more where that is cheaper than the price. No money changes hands."
+    )
+    parts = [html.paragraph(meaning)]
+    for index, name in enumerate(result.resources):
+        caption = f"{name}: shadow price by week [money per unit]."
+        if index == 0:
+            caption += (
+                " Where the dashed line is above the solid one, more had to be asked on the way than was planned, "
+                "because demand turned out differently."
+            )
+        draw = on_any_paper(pictures.shadow_prices, result, index)
+        parts.append(drawn(f"price-{index}", draw, f"Shadow price of {name} by week", caption))
+    return html.section("Shadow prices", parts)
+
+
+def week_list(result: PlanResult) -> Html:
+    """List the weeks: capacity, use, price and verdict, one table per resource."""
+    judged = verdicts(result)
+    bad = [index for index, verdict in enumerate(judged) if fails(verdict)]
+    parts = []
+    for index, name in enumerate(result.resources):
+        rows = [_week_row(result, week, index) for week in range(len(judged))]
+        listed = html.table(_WEEK_HEADINGS, rows, bad, safe=(0,))
+        if len(result.resources) == 1:
+            parts.append(listed)
+        elif index == 0:
+            parts += [html.heading(name), listed]
+        else:
+            parts.append(html.folded(f"{name}: list of weeks", [listed]))
+    note = "Amounts in units of the resource. The middle nine tenths of unseen paths lie in the range given."
+    return html.section("Week by week", [html.paragraph(note, "note"), *parts])
+
+
+_WEEK_HEADINGS = (
+    ("Week of", "d"),
+    ("Regular", "n x"),
+    ("Capacity", "n"),
+    ("Expected use", "n"),
+    ("Use / capacity", "n x"),
+    ("9 of 10 paths", "n x"),
+    ("Shadow price", "n"),
+    ("Verdict", ""),
+)
+
+
+def _week_row(result: PlanResult, week: int, resource: int) -> list[str | Html]:
+    granted, used = result.record.capacity[week, resource], result.record.utilization[week, resource]
+    low, _, high = result.verified_utilization[:, week, resource]
+    highest = float(np.nanmax(result.record.shadow_prices[:, resource], initial=0.0))
+    return [
+        Html(f'{words.day_month(result.weeks[week])}<span class="x"> {result.weeks[week].astype(object).year}</span>'),
+        words.number(result.regular_capacity[week, resource]),
+        words.number(granted),
+        words.number(used),
+        words.percent(used / granted, 0) if granted > 0 else words.NOT_DEFINED,
+        f"{words.number(low)} – {words.number(high)}",
+        words.price(result.record.shadow_prices[week, resource], highest),
+        verdicts(result)[week],
+    ]
+
+
+def demand(result: PlanResult) -> Html:
+    """Show demand so far and to come, and how such forecasts did on weeks that were held out."""
+    from walras.report import pictures
+
+    caption = (
+        "Total demand of all products. The band holds 9 of 10 of the possible futures on which the plan was verified. "
+        "Arrivals are what the products receive from their orders; they differ from demand where stock fills the gap, "
+        "where prices hold orders back and where sales are lost."
+    )
+    draw = on_any_paper(pictures.demand, result)
+    parts = [drawn("demand", draw, "Demand so far and expected", caption)]
+    return html.section("Demand and arrivals", [*parts, html.heading("How such forecasts did before"), *_score(result)])
+
+
+def _score(result: PlanResult) -> list[Html]:
+    score = result.forecast_score
+    if score.get("reason"):
+        return [html.paragraph(f"How far to trust this forecast is unknown. {score['reason']}")]
+    if not score:
+        return [html.paragraph("The forecast was not scored on held-out weeks, so how far to trust it is unknown.")]
+    known = {name for pair in _SCORES for name in pair[1:]} | set(_SCORE_WORDS)
+    rows = [
+        (label, words.percent(score[ours]), words.percent(score.get(naive)) if naive in score else "")
+        for label, ours, naive in _SCORES
+        if ours in score
+    ]
+    rest = [(name.replace("_", " "), value, "") for name, value in words.flat(score) if name.split(".")[0] not in known]
+    headings = (("On weeks that were held out", ""), ("This forecast", "n"), ("Naive forecast", "n"))
+    return [html.paragraph(_score_sentence(score)), html.table(headings, [*rows, *rest])]
+
+
+_SCORES = (
+    ("Error of the weekly total, of mean demand", "aggregate_error", "naive_error"),
+    ("The same, mean over several starting weeks", "rolling_error", "rolling_naive_error"),
+    ("Too much (+) or too little (−) expected in all", "bias", ""),
+    ("Weeks whose total fell inside the 90 % band (aim 90 %)", "coverage_90", ""),
+    ("Weeks whose total fell inside the 80 % band (aim 80 %)", "coverage_80", ""),
+    ("Error by product and week, of demand", "product_error", "naive_product_error"),
+    ("Error by product over all these weeks, of demand", "product_total_error", "naive_product_total_error"),
+    ("Error of the whole fan (CRPS), of mean demand", "crps", ""),
+)
+_SCORE_WORDS = ("reason", "holdout", "agents", "naive", "ratio_to_naive", "origins", "scored_weeks")
+
+
+def _score_sentence(score: Mapping[str, Any]) -> str:
+    weeks = f"the last {score['holdout']} weeks" if "holdout" in score else "the last known weeks"
+    naive = f" ({score['naive']})" if score.get("naive") else ""
+    text = f"The same method was fitted without {weeks} and compared with what came, beside a naive forecast{naive}."
+    ratio = score.get("ratio_to_naive")
+    if words.is_missing(ratio):
+        return text
+    gain = 1 - float(ratio)  # type: ignore[arg-type]
+    how = f"{words.percent(abs(gain), 0)} {'smaller' if gain >= 0 else 'LARGER'} than the naive one's"
+    return f"{text} Its error of the weekly total was {how}."
