@@ -5,13 +5,15 @@ CONTRACT: every tally adds with `+`, over weeks of the same paths and over diffe
 
 from abc import ABC
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from walras.errors import InputError, NotFiniteError, shape_mismatch
+
+Tally = TypeVar("Tally", bound="AbstractTally")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class AbstractTally(ABC):
 
     paths: Int[np.ndarray, " path"]
 
-    def __add__(self, other: Any) -> Self:
+    def __add__(self: Tally, other: Any) -> Tally:
         """Merge: sums of the same path add, other paths stand beside each other."""
         if not isinstance(other, type(self)):
             return NotImplemented
@@ -33,11 +35,11 @@ class AbstractTally(ABC):
         merged = {name: self._merged(name, other, union) for name in names}
         return type(self)(paths=union, **merged)
 
-    def __radd__(self, other: Any) -> Self:
+    def __radd__(self: Tally, other: Any) -> Tally:
         """Let `sum(tallies)` start at 0."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
-    def _merged(self, name: str, other: Self, union: Int[np.ndarray, " path"]) -> np.ndarray | None:
+    def _merged(self, name: str, other: Any, union: Int[np.ndarray, " path"]) -> np.ndarray | None:
         ours, theirs = getattr(self, name), getattr(other, name)
         if ours is None and theirs is None:
             return None

@@ -9,7 +9,6 @@ from an integer seed with numpy, so that the same seed gives the same path on ev
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +89,7 @@ class AbstractCapacityFamily(ABC):
     def shape(self, rng: np.random.Generator, weeks: int, resources: int) -> Path:
         """Draw paths about 1."""
 
-    def widened(self, factor: float) -> Self | None:
+    def widened(self, factor: float) -> "AbstractCapacityFamily | None":
         """Return the family with more variation, or None where its variation is its point or cannot grow."""
         return None
 
@@ -123,8 +122,8 @@ def haar_noise(
     """Draw Gaussian coefficients on a truncated Haar basis: constant on blocks, mean 0, standard deviation 1.
 
     `x(t) = sum_{j<=J0} sum_k c_jk psi_jk(t)`, `c_jk ~ N(0, 2^{-beta j})`, psi orthonormal on `finest_block * 2^{J0+1}`
-    weeks, the least such length that holds the path, which is then cut. A cut path is centred anew; a whole one has mean
-    0 already. A path of one block is 0.
+    weeks, the least such length that holds the path, which is then cut. A cut path is centred anew, so that `level`
+    stays its mean; a whole one has mean 0 already. A path of one block is 0.
 
     Args:
         rng: source of the coefficients.
@@ -182,7 +181,7 @@ class HaarCapacity(AbstractCapacityFamily):
         noise = haar_noise(rng, weeks, resources, self.finest_block, self.beta)
         return np.clip(1.0 + spread * noise, self.kmin, self.kmax)
 
-    def widened(self, factor: float) -> Self | None:
+    def widened(self, factor: float) -> "AbstractCapacityFamily | None":
         """Return the family with a larger spread; None beyond the largest that is usual."""
         low, high = _bounds(self.spread)
         if low >= LARGEST_SPREAD:
@@ -309,7 +308,7 @@ def tune_near_limit(
     tuned = tune_report(family, unconstrained, target)
     if not tuned.reached:
         raise SettingsError(
-            f"the nearest near-limit share is {tuned.share:.2f} and {target:.2f} is needed; use a family with more spread"
+            f"the nearest near-limit share is {tuned.share:.2f} and {target:.2f} is needed; use a wider family"
         )
     return tuned.family
 
@@ -327,19 +326,22 @@ def tune_report(
     while candidate is not None and not (found and found[-1].reached and found[-1].usual_level):
         found.append(_level_for(candidate, free, target))
         candidate = candidate.widened(1.25)
-    return max(found, key=lambda tuned: (tuned.reached, tuned.usual_level, -abs(tuned.share - target)))
+    best = min(abs(tuned.share - target) for tuned in found)
+    return max(found, key=lambda tuned: (tuned.reached, tuned.usual_level, abs(tuned.share - target) == best))
 
 
 def _level_for(family: AbstractCapacityFamily, free: Float[np.ndarray, "path week resource"], target: float) -> Tuned:
     """Scale the level; K is proportional to it, so the factor is a quantile of U0 / (0.9 K) and needs no search."""
     paths = np.stack([family.sample(seed, free.shape[1], free.mean(axis=(0, 1))) for seed in TUNING_SEEDS])
     # Each tuning path meets one utilization path in turn: all pairs would say no more and take more memory.
-    ratio = np.resize(free, (max(len(free), len(paths)), *free.shape[1:]))
-    ratio = ratio / (NEAR_LIMIT * np.resize(paths, ratio.shape))
-    factor = float(np.quantile(ratio, 1.0 - target))
-    if factor <= 0:
+    free = np.resize(free, (max(len(free), len(paths)), *free.shape[1:]))
+    limit = NEAR_LIMIT * np.resize(paths, free.shape)
+    # Without capacity a week is near-limit at any level if it is used, and never if it is not.
+    ratio = np.divide(free, limit, out=np.where(free > 0, np.inf, 0.0), where=limit > 0)
+    factor = float(np.quantile(ratio, 1.0 - target, method="lower"))
+    if not 0 < factor < np.inf:
         raise InputError(
-            f"`unconstrained` is 0 in more than {1 - target:.0%} of the weeks; pass weeks with utilization"
+            f"`unconstrained` is 0 in too many weeks for a share of {target:.2f}; pass weeks with utilization"
         )
     tuned = replace(family, level=_times(family.level, factor))
     share = float(np.mean(ratio > factor))
