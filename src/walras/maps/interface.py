@@ -1,0 +1,51 @@
+"""Own what a planner may ask about a population: its utilization at given prices, the prices that fit a capacity.
+
+CONTRACT: the simulator answers it exactly, learned maps answer it fast; planner and control see nothing else.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+
+@runtime_checkable
+class PlannerView(Protocol):
+    """Answer a planner's two questions about one population at one origin, for many candidate plans at once.
+
+    Everything that does not depend on the candidate (history, scenarios, embeddings of the population) is prepared when
+    the view is made, so that a call costs only what the candidates cost. Leading `plans` axes are free: a call on
+    `[plans, week, resource]` answers each plan as if it had been asked alone. Answers are deterministic: the same
+    question twice gives the same numbers. Prices are money per unit of resource; maps that work in other units convert
+    at this border.
+
+    Attributes:
+        n_weeks: weeks of the horizon.
+        resources: names along the resource axis.
+        price_scale: the population's median unit margin [money/unit], the unit in which prices are compared.
+    """
+
+    n_weeks: int
+    resources: tuple[str, ...]
+    price_scale: float
+
+    def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[
+        np.ndarray, "*plans week resource"
+    ]:
+        """Return the expected utilization F(lambda; P) when these prices are announced in full (spec eq. 3)."""
+        ...
+
+    def shadow_prices(self, capacity: Float[np.ndarray, "*plans week resource"]) -> Float[
+        np.ndarray, "*plans week resource"
+    ]:
+        """Return the prices G(K; P) >= 0 at which the population fits the capacity (spec eq. 3)."""
+        ...
+
+
+@runtime_checkable
+class ValuedView(PlannerView, Protocol):
+    """Answer also what the population earns: a view that can offers it, and the planner then reports total cost."""
+
+    def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "*plans"]:
+        """Return the expected reward over the horizon at these prices, price payments not deducted [money]."""
+        ...
