@@ -44,18 +44,19 @@ def folded(group: GroupUse) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def gave_way(group: GroupUse, paper: Paper) -> Figure:
-    """Draw each group's change in use, in percent, with the units beside it."""
+    """Draw each group's change in use, in percent; a wide paper has room for the units beside it."""
     labels, without, planned = folded(group)
     change = planned - without
     share = np.divide(100 * change, without, out=np.zeros_like(without), where=without > 0)
-    texts = [
-        f"{words.signed(words.percent(amount / base))}  ({words.signed(words.short_number(amount))})"
-        if base > 0
-        else "no use"
-        for amount, base in zip(change, without, strict=True)
-    ]
+    shares = zip(share, without, strict=True)
+    texts = [words.signed(words.percent(part / 100)) if base > 0 else "no use" for part, base in shares]
+    unit = "change in use, percent"
+    if paper.ends:
+        amounts = [words.signed(words.short_number(amount)) for amount in change]
+        texts = [f"{text}  ({amount})" for text, amount in zip(texts, amounts, strict=True)]
+        unit += " (units over the planned weeks)"
     colours = [style.PLAN if amount <= 0 else style.BOUGHT for amount in change]
-    return _bars(labels, share, texts, colours, paper, "change in use, percent (units over the horizon)")
+    return _bars(labels, share, texts, colours, paper, unit)
 
 
 def money(result: PlanResult, paper: Paper) -> Figure:

@@ -1,0 +1,170 @@
+"""Own the promise of the page: complete, self-contained, escaped, readable where numbers are missing."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import report_example
+
+from walras.report.page import page, write_report
+
+VOID = {"meta", "br", "img", "hr", "link", "input", "use", "path", "rect", "stop"}
+
+
+class Checker(HTMLParser):
+    """Follow open tags, and collect ids, the references to them and the visible text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "xlink:href", "src"):
+                self.references.append(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+            self.open.pop()
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+def read(text: str) -> Checker:
+    """Parse a page and see that every tag closes."""
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    return checker
+
+
+@pytest.fixture(scope="module")
+def one_page() -> str:
+    """Write the page of three resources once."""
+    return page(report_example.plan(("inbound units", "inbound <m3> & pallets", "storage units")))
+
+
+def test_all_files_are_written(result, tmp_path):
+    paths = write_report(result, tmp_path / "new" / "report")
+    assert [path.name for path in paths] == ["report.html", "plan.parquet", "plan.csv", "groups.csv", "report.json"]
+    assert all(path.stat().st_size > 0 for path in paths)
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(path.name for path in paths)
+
+
+def test_page_needs_nothing_from_outside(one_page):
+    assert "http" not in one_page and "@import" not in one_page and "<script" not in one_page
+    assert all(reference.startswith("#") for reference in read(one_page).references)
+    assert set(re.findall(r"url\((.)", one_page)) <= {"#"}
+
+
+def test_ids_are_unique_and_every_reference_is_met(one_page):
+    checker = read(one_page)
+    assert len(checker.ids) == len(set(checker.ids))
+    used = {reference.removeprefix("#") for reference in checker.references}
+    used |= set(re.findall(r"url\(#([^)]*)\)", one_page))
+    assert used and used <= set(checker.ids)
+
+
+def test_user_text_is_escaped(one_page):
+    assert "<b>Garden" not in one_page and "<m3>" not in one_page and "<sales" not in one_page
+    text = "".join(read(one_page).text)
+    assert "inbound <m3> & pallets" in text and "product <A&B>" in text and "<sales & returns>.csv" in text
+
+
+def test_every_section_is_there(one_page):
+    headings = re.findall(r"<h2>(.*?)</h2>", one_page)
+    assert headings == [
+        "Capacity and use", "Shadow prices", "Week by week", "Demand and arrivals", "Who gave way", "Money",
+        "How this was verified", "What is real and what is assumed", "Notes and limits", "How the plan was made",
+        "Words",
+    ]  # fmt: skip
+    # Three resources twice, demand, two groupings, money and the loop, each wide and for a phone.
+    assert one_page.count("<svg") == 2 * (3 + 3 + 1 + 2 + 1 + 1)
+
+
+def test_weeks_that_fail_are_named_with_the_reason(one_page):
+    text = "".join(read(one_page).text)
+    assert re.search(r"18 Jul 2011: already committed; [\d,]+ for [\d,]+ inbound units", text)
+    assert "7 Nov 2011: price not high enough" in text
+    assert one_page.count('<tr class="bad">') == 2 * 3
+
+
+def test_assumed_columns_are_named(one_page):
+    text = "".join(read(one_page).text)
+    assert "2 of 7 columns are assumed, not measured: lead_time and unit_cost." in text
+    assert "Gamma(2.49) with median 3 weeks" in text and "partly assumed" in text
+
+
+def test_missing_measures_are_not_defined(easy_result):
+    text = "".join(read(page(easy_result)).text)
+    assert "not defined" in text and "no week is near its limit" in text
+    assert not re.search(r"\b(nan|None|inf)\b", text)
+
+
+def test_forecast_without_a_score_says_why(result):
+    reason = "The history has 30 weeks, too few to hold out 26 and fit on 8."
+    text = "".join(read(page(replace(result, forecast_score={"reason": reason, "holdout": 26, "bias": None}))).text)
+    assert f"How far to trust this forecast is unknown. {reason}" in text and "CRPS" not in text
+
+
+@pytest.mark.parametrize("weeks", [1, 2, 60])
+def test_short_and_long_horizons(weeks):
+    short = report_example.plan(weeks=max(weeks, 12))
+    cut = replace(
+        short,
+        record=replace(
+            short.record,
+            capacity=short.record.capacity[:weeks],
+            shadow_prices=short.record.shadow_prices[:weeks],
+            utilization=short.record.utilization[:weeks],
+            trace=(),
+        ),
+        **{
+            name: getattr(short, name)[:weeks] for name in ("weeks", "regular_capacity", "committed", "reissued_prices")
+        },
+        **{
+            name: getattr(short, name)[:, :weeks]
+            for name in ("unconstrained", "verified_utilization", "fixed_utilization", "demand", "receipts")
+        },
+        week_verdicts=short.week_verdicts[:weeks],
+    )
+    read(page(cut))
+
+
+def test_almost_nothing_known():
+    bare = report_example.plan(
+        past=0, groups=(), money={}, verified={}, verified_fixed={}, intervals={}, forecast_score={}, week_verdicts=(),
+        verdict=(), provenance={}, notes=(), counts={}, settings={}, seconds={},
+    )  # fmt: skip
+    record = replace(bare.record, capacity=np.zeros_like(bare.record.capacity), trace=())
+    bare = replace(bare, record=record, regular_capacity=record.capacity, demand=np.full_like(bare.demand, np.nan))
+    text = "".join(read(page(bare)).text)
+    assert not re.search(r"\bnan\b", text)
+
+
+def test_same_plan_gives_the_same_page(result):
+    assert page(result) == page(result)
+
+
+def test_import_does_not_load_matplotlib():
+    code = "import sys, walras.report.page, walras.report.tables; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
