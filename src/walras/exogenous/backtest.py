@@ -11,7 +11,7 @@ from jaxtyping import Float
 from walras.data.panel import Panel
 from walras.errors import SettingsError
 from walras.exogenous.calendar import year_lag
-from walras.exogenous.demand_model import DemandModel, DemandSettings, Season
+from walras.exogenous.demand_model import DemandModel, DemandSettings
 
 ACTIVE_WEEKS = 26
 """A product is scored when it sold in this many weeks before the origin."""
@@ -113,7 +113,7 @@ def score(
     holdout: int = 26,
     scenarios: int = 100,
     seed: int = 0,
-    season: Season = "auto",
+    season: str = "auto",
     settings: DemandSettings | None = None,
 ) -> ForecastScore:
     """Fit on the weeks before the held-out ones and score on these; then move the origin through them.
@@ -149,7 +149,7 @@ def _origins(n_weeks: int, holdout: int) -> list[int]:
 
 
 def _run(
-    panel: Panel, week: int, scenarios: int, seed: int, season: Season, settings: DemandSettings | None
+    panel: Panel, week: int, scenarios: int, seed: int, season: str, settings: DemandSettings | None
 ) -> _Origin | None:
     sold = np.flatnonzero((panel.units[max(week - ACTIVE_WEEKS, 0) : week] > 0).any(axis=0))
     truth = panel.units[week:][:, sold].astype(np.float64)

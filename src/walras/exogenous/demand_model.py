@@ -10,7 +10,6 @@ for all products, so that zeros, spikes, runs and shocks that hit many products 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 from zlib import crc32
 
 import numpy as np
@@ -23,10 +22,10 @@ from walras.exogenous.calendar import Closings, find_closings, year_lag
 from walras.exogenous.two_way import TwoWay, age_bins, fit_two_way
 from walras.exogenous.week_effect import WeekEffect, fit_week_effect
 
-Season = Literal["auto", "yearly", "none"]
+SEASONS = ("auto", "yearly", "none")
 
-SEASON_FROM = 56
-"""Weeks from which "auto" fits a yearly season: a year plus four weeks that were seen twice."""
+SEASON_FROM = 53
+"""Weeks from which "auto" fits a yearly season: every week of the coming half year was seen a year before."""
 
 FEW_WEEKS = 8
 """A product with fewer weeks on sale borrows its ratios from a product of like level."""
@@ -94,12 +93,12 @@ class DemandModel:
     _lost: float
 
     @staticmethod
-    def fit(panel: Panel, *, season: Season = "auto", settings: DemandSettings | None = None) -> "DemandModel":
+    def fit(panel: Panel, *, season: str = "auto", settings: DemandSettings | None = None) -> "DemandModel":
         """Fit level, season, closings and ratios on a panel's history.
 
         Args:
             panel: the history; its `forecast`, where present, becomes the mean of the weeks it covers.
-            season: "yearly" always fits a season, "none" never, "auto" from 56 weeks of history on.
+            season: "yearly" always fits a season, "none" never, "auto" from 53 weeks of history on.
             settings: constants of the fit.
 
         Raises:
@@ -117,8 +116,8 @@ class DemandModel:
         bins = age_bins(panel.on_sale, past)
         parts = fit_two_way(cut, known, bins)
         effect = _smooth(parts, known, yearly)
-        shape = _shared(effect, past)[:, None] * parts.age[bins].astype(np.float32)
-        exposure = np.where(known, shape, np.float32(0.0))
+        shape = _shared(effect, past)[:, None] * parts.age[bins]
+        exposure = np.where(known, shape, 0.0).astype(np.float32)
         served = np.where(known, cut, np.float32(0.0))
         base = _class_level(served, exposure, panel.category)
         level = _levels(served, exposure, base, chosen)
@@ -149,7 +148,7 @@ class DemandModel:
     def _shape(self, weeks: np.ndarray) -> np.ndarray:
         """Return week effect x age effect, closings left out [week, agent]."""
         bins = age_bins(self._on_sale, weeks)
-        return _shared(self.effect, weeks)[:, None] * self._age[bins]
+        return (_shared(self.effect, weeks)[:, None] * self._age[bins]).astype(np.float32)
 
     def mean(self, weeks: int) -> Float32[np.ndarray, "week agent"]:
         """Return the expected demand of the coming `weeks` [units per week]."""
@@ -245,7 +244,7 @@ class DemandModel:
 
 
 def _check(panel: Panel, season: str) -> None:
-    if season not in ("auto", "yearly", "none"):
+    if season not in SEASONS:
         raise SettingsError(f"`season` is {season!r} but needs 'auto', 'yearly' or 'none'; choose one of them")
     if panel.n_weeks == 0 or panel.n_agents == 0:
         raise InputError(
@@ -393,7 +392,7 @@ def _offsets(agents: np.ndarray) -> np.ndarray:
 def _limits(panel: Panel, known: np.ndarray, closings: Closings, yearly: bool) -> tuple[str, ...]:
     out = []
     if not yearly:
-        out.append(f"The history of {panel.n_weeks} weeks is too short for a yearly season: peaks ahead are not seen.")
+        out.append(f"No season was estimated from a history of {panel.n_weeks} weeks: yearly peaks ahead are not seen.")
     elif panel.n_weeks < year_lag(2):
         out.append(
             f"The season rests on {panel.n_weeks} weeks, less than two years: a one-off and a yearly peak look alike."
