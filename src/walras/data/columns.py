@@ -6,6 +6,7 @@ CONTRACT: `--column ours=theirs` and the `[columns]` table of a TOML file both e
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from walras.data.findings import Refuse, listed, shown
 from walras.data.sources import existing_file
@@ -24,7 +25,7 @@ STATIC_COLUMNS = ("unique_id", *LABELS, *NUMBERS_PER_AGENT, *MONEY)
 TEXT = ("unique_id", *LABELS)
 
 
-def checked_mapping(columns: Mapping[str, str] | None) -> dict[str, str]:
+def checked_mapping(columns: Mapping[str, Any] | None) -> dict[str, str]:
     """Refuse a mapping that names a field we do not know or uses one column twice.
 
     Args:
@@ -108,6 +109,7 @@ def _missing_sentence(missing: Sequence[str], names: Sequence[str], mapping: Map
     wanted = ", ".join(f"`{ours}`" + (f" (mapped to {shown(mapping[ours])})" if ours in mapping else "")
                        for ours in missing)
     return (
-        f"{name} lacks the required column {wanted}; its columns are {listed(names, 12) or 'none'}: "
+        f"{name} lacks the required {'column' if len(missing) == 1 else 'columns'} {wanted}; its columns are "
+        f"{listed(names, 12) or 'none'}: "
         f"map yours with --column {missing[0]}=NAME"
     )

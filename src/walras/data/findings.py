@@ -13,9 +13,17 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 @dataclass
 class Refuse:
-    """Stop at the first problem with an `InputError`; keep the notes."""
+    """Stop at the first problem with an `InputError`; keep the notes.
+
+    Attributes:
+        notes: sentences about what was handled.
+        rows: rows of the table, once known.
+        columns: our name -> the table's name, once known.
+    """
 
     notes: list[str] = field(default_factory=list)
+    rows: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
 
     def problem(self, sentence: str) -> None:
         """Raise the sentence.

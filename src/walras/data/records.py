@@ -86,9 +86,11 @@ def read_records(
     opened = open_source(source)
     _refuse_unknown(mapping, (*opened.names, *also), opened.name)
     match = match_columns(opened.names, mapping, TABLE_COLUMNS, REQUIRED, opened.name, findings)
+    findings.columns = dict(match)
     raw = _read(opened, match, REQUIRED, findings)
     if raw is None:
         return None
+    findings.rows = raw.cells.num_rows
     return Records(
         raw.table,
         match,

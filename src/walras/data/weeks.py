@@ -50,7 +50,7 @@ def weekday(day: Days) -> Days:
     return (day + MONDAY_OF_DAY_0) % DAYS_PER_WEEK
 
 
-def written(day: int) -> str:
+def written(day: int | np.integer) -> str:
     """Write a day as people do."""
     return str(np.datetime64(int(day), "D"))
 
@@ -95,7 +95,8 @@ def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: Refu
         count -= 1
     first = end - count * DAYS_PER_WEEK
     week = (day - first) // DAYS_PER_WEEK
-    common = ", ".join(f"{WEEKDAYS[index]} {share[index]:.0%}" for index in np.argsort(-share, kind="stable")[:3])
+    often = [index for index in np.argsort(-share, kind="stable")[:3] if share[index] > 0]
+    common = ", ".join(f"{WEEKDAYS[index]} {share[index]:.0%}" for index in often)
     findings.note(
         f"dates fall on several weekdays ({common}), so rows were read as daily records and summed to weeks that start "
         f"on {WEEKDAYS[weekday(first)]}, the last week ending {written(end - 1)}."

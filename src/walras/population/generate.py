@@ -89,7 +89,7 @@ SEASONS = (
 
 
 def generate_panel(
-    *, agents: int = 2000, weeks: int = 120, seed: int = 0, last_week: np.datetime64 = LAST_WEEK
+    agents: int = 2000, weeks: int = 120, seed: int = 0, *, last_week: np.datetime64 = LAST_WEEK
 ) -> Panel:
     """Make up a product table with every field a plan needs.
 
