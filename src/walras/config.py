@@ -78,6 +78,12 @@ class PlanFields(Settings):
     regular_share: float = Field(
         0.9, gt=0, le=10, description="regular capacity, share of the mean expected use without prices"
     )
+    service_level: float = Field(
+        0.8, ge=0.5, lt=1, description="share of possible futures in which a week's use should fit its capacity"
+    )
+    service_level: float = Field(
+        0.8, gt=0, lt=1, description="how surely each week's use should fit its capacity at the planned prices"
+    )
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
 
 
@@ -108,7 +114,9 @@ class ResourceCosts(Settings):
     agency_limit: float = Field(1.3, ge=1, le=100, description="agency work reaches to this share of K0")
     ramp_up: float = Field(0.02, ge=0, description="cost of one unit more than the week before")
     ramp_down: float = Field(0.02, ge=0, description="cost of one unit less than the week before")
-    lower_bound: float = Field(0.0, ge=0, le=100, description="least capacity, share of K0")
+    lower_bound: float = Field(
+        1.0, ge=0, le=100, description="least capacity, share of K0; below 1 regular capacity can be given back"
+    )
     upper_bound: float | None = Field(None, ge=0, le=100, description="most capacity, share of K0; the agency limit")
 
     @property

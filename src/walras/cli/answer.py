@@ -22,7 +22,8 @@ def print_words(*parts: Any) -> None:
 
     console = Console(highlight=False)
     for part in parts:
-        console.print(part, markup=False)
+        # A pipe gets whole sentences: folding them would break what reads them line by line.
+        console.print(part, markup=False, soft_wrap=isinstance(part, str) and not console.is_terminal)
 
 
 def print_files(files: Iterable[Path]) -> None:

@@ -4,12 +4,57 @@ EDGE: everything heavy is imported inside the commands, so that help stays quick
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.answer import print_files, print_json, print_words
+from walras.errors import InputError
+
+if TYPE_CHECKING:
+    from walras.data.check import TableCheck
+
+
+def check(
+    table: Annotated[Path, Parameter(help="table of products and weeks, Parquet or CSV")],
+    /,
+    *,
+    settings: options.SettingsFile = None,
+    static: options.Static = None,
+    column: options.Columns = (),
+    as_json: options.Json = False,
+) -> None:
+    """Say what is in a table, everything that would be refused, and what would be handled while reading it.
+
+    The exit code is 2 where the table cannot be planned with.
+    """
+    from walras.data.check import check_table
+    from walras.data.sources import existing_file
+
+    _, layout = options.all_settings(settings, None, static, column, None)
+    found = check_table(existing_file(table), columns=layout.columns, static=layout.static)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_words(*check_words(found))
+    if not found.fine:
+        more = len(found.problems) - 1
+        raise InputError(found.problems[0].rstrip(".") + (f" (and {more} more)" if more else ""))
+
+
+def check_words(found: "TableCheck") -> list[str]:
+    """Put what was found into sentences."""
+    if not found.fine:
+        return [f"{found.rows:,} rows; this table cannot be planned with:", *(f"- {text}" for text in found.problems)]
+    span = f"{found.weeks:,} weeks from {found.first_week} to {found.last_week}"
+    fields = ", ".join(ours if ours == theirs else f"{ours} (from {theirs})" for ours, theirs in found.columns.items())
+    return [
+        f"{found.rows:,} rows: {found.agents:,} products over {span}.",
+        f"Columns: {fields}.",
+        *(f"- {text}" for text in found.notes),
+        "This table can be planned with.",
+    ]
 
 
 def generate(

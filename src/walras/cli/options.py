@@ -71,6 +71,15 @@ def open_panel(table: Path, layout: TableSettings) -> "Panel":
     return READERS[layout.format](table)
 
 
+def open_or_make_panel(table: Path | None, layout: TableSettings, agents: int, history: int, seed: int) -> "Panel":
+    """Read the user's table, or make up the embedded population where there is none."""
+    if table is not None:
+        return open_panel(table, layout)
+    from walras.population.generate import generate_panel
+
+    return generate_panel(agents, history, seed)
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Complain about an output folder before minutes of work instead of after them."""
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())

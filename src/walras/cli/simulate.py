@@ -1,0 +1,102 @@
+"""Own `walras simulate`: what the products of a table do under given shadow prices.
+
+EDGE: everything heavy is imported inside the command, so that help stays quick.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from walras.cli import options
+from walras.cli.answer import print_files, print_json, print_words
+from walras.progress import on_terminal
+
+if TYPE_CHECKING:
+    from walras.cli.trial import Trial
+
+OUT = Path("walras-out/simulation")
+Prices = Annotated[
+    Path | None, Parameter(name="--prices", help="file with week, resource, shadow_price, e.g. a plan's plan.csv")
+]
+
+
+def simulate(
+    table: Annotated[
+        Path | None, Parameter(help="table of products and weeks; the embedded population without")
+    ] = None,
+    /,
+    *,
+    prices: Prices = None,
+    flags: options.PlanFlags = None,
+    settings: options.SettingsFile = None,
+    static: options.Static = None,
+    column: options.Columns = (),
+    layout: options.Format = None,
+    agents: Annotated[int, Parameter(help="products of the embedded population")] = 2000,
+    history: Annotated[int, Parameter(help="its weeks of history")] = 156,
+    out: options.Out = OUT,
+    as_json: options.Json = False,
+) -> None:
+    """Simulate the coming weeks of a population under given shadow prices, beside the same futures without prices."""
+    started = time.perf_counter()
+    chosen, table_settings = options.all_settings(settings, flags, static, column, layout)
+    options.refuse_unwritable(out)
+    with on_terminal() as progress:
+        progress.stage("Reading the table")
+        panel = options.open_or_make_panel(table, table_settings, agents, history, chosen.seed)
+        weeks = panel.next_weeks(chosen.weeks)
+        from walras.cli.prices import read_prices, zero_prices
+        from walras.cli.trial import run_trial
+        from walras.planner.case import build_case
+
+        charged = (
+            zero_prices(weeks, chosen.resources) if prices is None else read_prices(prices, weeks, chosen.resources)
+        )
+        case = build_case(panel, chosen, progress=progress)
+        progress.stage("Simulating")
+        trial = run_trial(case, charged)
+        progress.stage("Writing the report")
+        files = write_trial(trial, out, time.perf_counter() - started)
+    show(trial, files, time.perf_counter() - started, as_json)
+
+
+def write_trial(trial: "Trial", folder: Path, seconds: float) -> list[Path]:
+    """Write the page and its tables; an interrupted call leaves the earlier ones as they were."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    from walras.cli.trial import trial_summary, trial_table
+    from walras.cli.trial_page import page
+    from walras.report.publish import publish
+    from walras.report.summary import plain
+    from walras.report.tables import arrow
+
+    table = arrow(trial_table(trial))
+    facts = json.dumps(plain({**trial_summary(trial), "seconds": seconds}), allow_nan=False, indent=1)
+
+    def text(content: str) -> Callable[[Path], None]:
+        return lambda path: path.write_text(content, encoding="utf-8") and None
+
+    writers: dict[str, Callable[[Path], None]] = {
+        "simulation.html": text(page(trial)),
+        "simulation.parquet": lambda path: pyarrow.parquet.write_table(table, path),
+        "simulation.csv": lambda path: pyarrow.csv.write_csv(table, path),
+        "simulation.json": text(facts + "\n"),
+    }
+    return publish(folder, writers)
+
+
+def show(trial: "Trial", files: list[Path], seconds: float, as_json: bool) -> None:
+    """Print the simulation for a program or for a person."""
+    from walras.cli.trial import trial_summary
+    from walras.cli.trial_page import sentences
+
+    if as_json:
+        print_json({**trial_summary(trial), "seconds": seconds, "files": files})
+        return
+    print_words(*sentences(trial))
+    print_files(files)
