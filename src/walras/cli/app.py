@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain("stopped by Ctrl-C; files that were being written are as they were before", EXIT_INTERRUPTED)
     except BrokenPipeError:
         return close_pipe()
+    except SystemExit as stop:
+        # The console library ends the program itself when nobody reads its output any more.
+        return stop.code if isinstance(stop.code, int) else EXIT_FINE
     except Exception as error:
         if interrupts:
             # Some C extensions turn the KeyboardInterrupt that reached them into an error of their own.

@@ -59,7 +59,7 @@ def _span(weeks: np.ndarray) -> str:
     return f"{weeks[0]} to {weeks[-1]}, seven days apart"
 
 
-def _table(path: Path, resources: tuple[str, ...]) -> tuple[list[str], list[str], list[float]]:
+def _table(path: Path, resources: tuple[str, ...]) -> tuple[list[str], list[str], list[float | None]]:
     """Read the three columns as lists."""
     import pyarrow as pa
     import pyarrow.compute as pc
