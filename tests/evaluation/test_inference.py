@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, SettingsError, ShapeError
-from walras.evaluation.inference import block_interval, interval_bounds, mean_interval, paired_interval
+from walras.evaluation.inference import DRAWS, block_interval, interval_bounds, mean_interval, paired_interval
 
 REPETITIONS = 2000
 
@@ -75,6 +75,19 @@ def test_students_t_by_hand():
     assert got.estimate == 2.0 and got.count == 3
     assert got.high == pytest.approx(2 + 4.302653 / np.sqrt(3), abs=1e-5)
     assert got.low == pytest.approx(2 - 4.302653 / np.sqrt(3), abs=1e-5)
+
+
+def test_studentised_bootstrap_equals_resampling_written_out():
+    values = np.random.default_rng(8).exponential(size=9)
+    number, error = len(values), values.std(ddof=1) / 3.0
+    statistics = []
+    for counts in np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=DRAWS):
+        resample = np.repeat(values, counts)
+        statistics.append((resample.mean() - values.mean()) / (resample.std(ddof=1) / 3.0))
+    high, low = np.quantile(statistics, [0.025, 0.975])
+    got = mean_interval(values)
+    assert got.low == pytest.approx(values.mean() - low * error)
+    assert got.high == pytest.approx(values.mean() - high * error)
 
 
 def test_equal_values_give_a_point():

@@ -197,6 +197,15 @@ def test_pulses_are_announced_once_and_stay_known():
     assert min(notices) <= 2 and max(notices) >= 20
 
 
+def test_a_pulse_is_announced_as_a_whole():
+    family = PulsePrices(every=10_000, longest=8)
+    for seed in range(20):
+        got = family.sample(seed, 60, np.array([1.0]))
+        weeks = np.flatnonzero(got.prices[:, 0])
+        announced = weeks - got.notice[weeks, 0]
+        assert np.all(announced == announced[0])
+
+
 def test_issued_prices_end_with_the_path():
     got = HaarPrices(level=0.5, spread=0.0).sample(0, 10, np.array([1.0]))
     np.testing.assert_allclose(got.issued(7, 4)[:, 0], [0.5, 0.5, 0.0, 0.0])
