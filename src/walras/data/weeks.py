@@ -66,10 +66,12 @@ def place_in_weeks(day: np.ndarray, is_history: np.ndarray, table: str, findings
     """
     known = np.unique(day[is_history])
     if int(known[-1] - known[0]) > MOST_WEEKS * DAYS_PER_WEEK:
-        extremes = np.flatnonzero(is_history & ((day == known[0]) | (day == known[-1])))
+        usual = np.median(known)
+        odd = known[0] if usual - known[0] > known[-1] - usual else known[-1]
+        row = int(np.flatnonzero(is_history & (day == odd))[0]) + 1
         findings.problem(
             f"`ds` of {table} runs from {written(known[0])} to {written(known[-1])}, more than fifty years; "
-            f"mend the date in data row {extremes[0] + 1} or {extremes[-1] + 1}"
+            f"mend the date {written(odd)} in data row {row}"
         )
         return None
     if _monthly(known):
