@@ -1,0 +1,126 @@
+"""Own the proof that what the README and the documents tell people to type works.
+
+EDGE: commands run in this process, with the same words and, where that changes only how long it takes, smaller sizes.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from walras.cli import app
+from walras.config import CostSettings, checked, read_costs, read_settings
+from walras.data.columns import STATIC_COLUMNS, TABLE_COLUMNS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SMALLER = {
+    "generate": "--agents 40 --weeks 60",
+    "plan": "--scenarios 2 --paths 2 --max-iterations 2",
+    "simulate": "--paths 2",
+}
+"""What is added to a command for a test: sizes only."""
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Find the code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Find the lines people are told to type."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_every_target_named_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    named = set(re.findall(r"`make ([a-z]+)`|^make ([a-z]+)$", README, re.M))
+    assert {a or b for a, b in named} >= {"demo", "test", "check", "bench"}
+    assert {a or b for a, b in named} <= targets
+
+
+def test_the_build_runs_the_test_command_of_the_readme():
+    section = README.split("## Test\n")[1].split("\n## ")[0]
+    (command,) = commands(section)
+    script = (ROOT / ".ci" / "run").read_text()
+    assert " ".join(command) in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK) and os.access(ROOT / ".ci" / "setup", os.X_OK)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell")
+def test_the_scripts_are_well_formed():
+    for name in ("run", "setup"):
+        assert subprocess.run(["bash", "-n", str(ROOT / ".ci" / name)], timeout=30).returncode == 0
+
+
+def test_the_commands_work_one_after_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [line[1:] for line in commands(README) if line[0] == "walras"]
+    assert [line[0] for line in words] == ["data", "plan", "data", "simulate"]
+    words.sort(key=lambda line: line[:2] != ["data", "generate"])  # the table must be there first
+    for line in words:
+        extra = next((more for name, more in SMALLER.items() if name in line[:2]), "")
+        code = app.main([*line, *extra.split(), "--json"])
+        out, err = capsys.readouterr()
+        assert (code, err) == (0, ""), (line, err)
+        assert isinstance(json.loads(out.splitlines()[-1]), dict)
+    promised = re.findall(r"^\| `([^|]+)` \|", README, re.M)
+    files = {name for cell in promised for name in re.findall(r"[\w.]+\.\w+", cell)}
+    assert files >= {"report.html", "plan.csv"}
+    assert files <= {path.name for path in (tmp_path / "walras-out").iterdir()}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_settings_shown_are_settings_that_are_read(path, tmp_path):
+    for index, block in enumerate(blocks(path.read_text(), "toml")):
+        file = tmp_path / f"{index}.toml"
+        file.write_text(block)
+        if "rate" in block and "[economics]" not in block:
+            costs = read_costs(file)
+            assert checked(CostSettings, costs.model_dump(), "itself") == costs
+        else:
+            read_settings(file)
+
+
+def test_the_python_example_runs(capsys):
+    (example,) = blocks(README, "python")
+    small = example.replace("agents=200", "agents=40").replace("weeks=13", "weeks=4, scenarios=2, paths=2")
+    assert small != example
+    exec(compile(small, "README.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_the_answer_has_what_the_document_promises(tmp_path, capsys):
+    text = (ROOT / "docs" / "output.md").read_text()
+    table = text.split("| key | meaning |")[1].split("\n\n")[0]
+    keys = {
+        key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    words = "demo --agents 40 --history 60 --weeks 4 --scenarios 2 --paths 2 --max-iterations 2 --json --out".split()
+    assert app.main([*words, str(tmp_path / "out")]) == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(keys) > 20 and keys <= set(answer)
+    measures = re.findall(r"`(\w+)`", table.split("measures with prices re-issued:")[1].split("\n")[0])
+    assert len(measures) >= 6 and set(measures) <= set(answer["verified"])
+
+
+def test_every_column_is_documented_and_no_other():
+    text = (ROOT / "docs" / "tables.md").read_text()
+    long = text.split("## The long table")[1].split("## ")[0]
+    cells = [row.split("|")[1] for row in long.splitlines() if row.startswith("| `")]
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == set(TABLE_COLUMNS)
+    static = text.split("## The static table")[1].split("Where it has")[0]
+    assert set(re.findall(r"`(\w+)`", static)) == set(STATIC_COLUMNS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
