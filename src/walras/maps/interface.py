@@ -23,6 +23,11 @@ class PlannerView(Protocol):
         n_weeks: weeks of the horizon.
         resources: names along the resource axis.
         price_scale: the population's median unit margin [money/unit], the unit in which prices are compared.
+
+    A view may also carry, and the planner then uses:
+        controllable: weeks in which orders still to be placed make a difference (bool) [week, resource].
+        max_price: the price beyond which nobody would order [money/unit].
+        value, jacobian: see `ValuedView` and `DifferentiableView`.
     """
 
     n_weeks: int
@@ -48,4 +53,13 @@ class ValuedView(PlannerView, Protocol):
 
     def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "*plans"]:
         """Return the expected reward over the horizon at these prices, price payments not deducted [money]."""
+        ...
+
+
+@runtime_checkable
+class DifferentiableView(PlannerView, Protocol):
+    """Answer also how utilization responds to prices; without it the planner asks by pulses."""
+
+    def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
+        """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
         ...

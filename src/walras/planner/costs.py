@@ -39,7 +39,7 @@ class AbstractAcquisitionCost(ABC):
 
     @abstractmethod
     def top_rate(self) -> Grid:
-        """Return the highest price at which more capacity can still be had: the left derivative at `upper`."""
+        """Return the price above which no more capacity can be had: the slope just below `upper`, ramps at worst."""
 
     def prox(self, target: Grid, weight: Grid) -> Grid:
         """Return `argmin_K A(K) + sum weight/2 (K - target)^2`, exactly; the weight is per week and resource."""
@@ -224,8 +224,9 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         return np.take_along_axis(self.rates, segment[..., None], axis=-1)[..., 0]
 
     def top_rate(self) -> Grid:
-        """Return the dearest tier's rate within the bounds, ramps not counted."""
-        return self._tier_rate(self.upper * (1 - EDGE_TOLERANCE))
+        """Return the dearest tier's rate within the bounds, with the ramps into and out of a single high week."""
+        out = np.vstack([self.ramp_down[1:], np.zeros_like(self.ramp_down[:1])])
+        return self._tier_rate(self.upper * (1 - EDGE_TOLERANCE)) + self.ramp_up + out
 
     def minimum(self, pulls: Pulls) -> Grid:
         """Return the exact minimiser, by segments where no ramp is charged and along the weeks where one is."""

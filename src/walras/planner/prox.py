@@ -4,9 +4,9 @@ FREE: `costs` calls it; brute-force minimisation in the tests holds it.
 
 One resource: `min over K  sum_t a_t(K_t) + ramps(K_t - K_{t-1})`, every a_t convex with a piecewise-linear derivative.
 Without ramps the weeks are separate (`separable_minimum`). With ramps, dynamic programming as for the fused lasso:
-`m_t(K)`, the least cost of weeks 0..t that ends at K, has a nondecreasing piecewise-linear derivative, and the ramp into
-week t+1 clips that derivative to [-ramp_down, ramp_up]. Each week adds a handful of knots and every knot is removed at
-most once, so the work is weeks x knots. Ties go to the largest capacity: room that costs nothing is granted.
+`m_t(K)`, the least cost of weeks 0..t that ends at K, has a nondecreasing piecewise-linear derivative, and the ramp
+into week t+1 clips that derivative to [-ramp_down, ramp_up]. Each week adds a handful of knots and every knot is
+removed at most once, so the work is weeks x knots. Ties go to the largest capacity: room that costs nothing is granted.
 """
 
 from bisect import insort
