@@ -29,7 +29,7 @@ def plan(resources=("inbound units",), weeks=26, past=83, seed=7, **change) -> P
     verdicts = ["fits"] * weeks
     verdicts[2], verdicts[-8] = "already committed", "price not high enough"
     trace = tuple(
-        {"iteration": float(step), "price_residual": 0.4 * 0.6**step, "violation": 0.2 * 0.5**step, "cost": 1e6}
+        {"iteration": float(step), "price_gap": 0.4 * 0.6**step, "feasibility": 0.2 * 0.5**step, "cost": 1e6}
         for step in range(14)
     )
     verified_measures = {

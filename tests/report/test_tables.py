@@ -67,9 +67,9 @@ def test_no_groups_give_an_empty_table(easy_result, tmp_path):
 
 
 def test_headline_tells_feasible_from_not(result):
-    assert headline(result).startswith("Not feasible: 2 of 26 weeks do not fit (18 Jul and 7 Nov)")
+    assert headline(result).startswith("Not feasible: 2 of 26 weeks can exceed capacity (18 Jul and 7 Nov)")
     yes = replace(result, record=replace(result.record, feasible=True))
-    assert headline(yes).startswith("Feasible, except")
+    assert headline(yes).startswith("Feasible, but 2 of 26")
     assert headline(replace(yes, week_verdicts=("fits",) * 26)) == "Feasible: the plan fits capacity in all 26 weeks."
 
 

@@ -20,8 +20,9 @@ def gave_way(result: PlanResult) -> Html:
     if not result.groups:
         return html.section("Who gave way", [html.paragraph("No groups were compared.")])
     intro = (
-        f"Use of {result.resources[0]} over the planned weeks under the plan, compared with no prices. Shadow prices "
-        "make products with little margin per unit of the resource give way first."
+        f"Use of {words.resource_name(result.resources[0])} over the planned weeks under the plan, compared with no "
+        "prices. Shadow prices make products with little margin per unit of the resource give way first. Demand buckets "
+        "are tenths of the products, from those that sell least to those that sell most."
     )
     parts = [html.paragraph(intro)]
     for index, group in enumerate(result.groups):
@@ -76,7 +77,6 @@ def verification(result: PlanResult) -> Html:
         "the first, if prices are computed again every week."
     )
     names = [*(name for name in words.MEASURES if name in result.verified)]
-    names += [name for name in result.verified if name not in words.MEASURES]
     rows = [
         (
             words.title_of(name),
@@ -164,10 +164,13 @@ def making(result: PlanResult) -> Html:
         draw = on_any_paper(totals.convergence, result)
         parts.append(drawn("loop", draw, "Convergence of the planning loop", caption))
     stages = [(name.replace("_", " "), words.number(value)) for name, value in result.seconds.items()]
+    rest = {name: value for name, value in result.verified.items() if name not in words.MEASURES}
+    behind = [(words.title_of(name), words.number(value)) for name, value in rest.items()]
     counts = [(name.replace("_", " "), f"{int(value):,}") for name, value in result.counts.items()]
     parts += [
         html.folded("Settings", [html.table((("Setting", ""), ("Value", "")), words.flat(result.settings))]),
         html.folded("Counts", [html.table((("What", ""), ("How many", "n")), counts)]),
+        html.folded("Numbers behind the measures", [html.table((("What", ""), ("How many", "n")), behind)]),
         html.folded("Time by stage", [html.table((("Stage", ""), ("Seconds", "n")), stages)]),
     ]
     return html.section("How the plan was made", parts)

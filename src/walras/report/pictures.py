@@ -80,8 +80,8 @@ def capacity(result: PlanResult, resource: int, paper: Paper) -> Figure:
     without, committed = result.unconstrained[1, :, resource], result.committed[:, resource]
     grey = band(axes, edges, np.zeros_like(committed), committed, color=style.COMMITTED, alpha=0.45)
     dotted = steps(axes, edges, without, color=style.WITHOUT, linewidth=1.3, linestyle=(0, (1, 1)))
-    extra = _bought(axes, edges, regular, planned)
     fan = band(axes, edges, low, high, color=style.PLAN, alpha=0.25)
+    extra = _bought(axes, edges, regular, planned)
     line = steps(axes, edges, middle, color=style.PLAN, linewidth=1.8)
     dots = _expected(axes, edges, result.record.utilization[:, resource])
     black = steps(axes, edges, planned, color=style.CAPACITY, linewidth=2.0)
@@ -98,7 +98,9 @@ def capacity(result: PlanResult, resource: int, paper: Paper) -> Figure:
         Named(grey, "Already committed", end, style.QUIET),
     ]
     style.week_axis(axes, paper, result.weeks)
-    return style.settle_with_key(figure, axes, paper, named, f"{result.resources[resource]} per week")
+    return style.settle_with_key(
+        figure, axes, paper, named, f"{words.resource_name(result.resources[resource])} per week"
+    )
 
 
 def _bought(axes: Axes, edges: np.ndarray, regular: np.ndarray, planned: np.ndarray) -> list[Named]:
@@ -130,19 +132,17 @@ def _expected(axes: Axes, edges: np.ndarray, utilization: np.ndarray) -> object:
 
 
 def _failing(axes: Axes, result: PlanResult, resource: int) -> list[Named]:
-    """Mark the weeks that do not fit, above everything else."""
+    """Mark the weeks that do not fit, in a row above everything else."""
     bad = np.asarray([fails(verdict) for verdict in verdicts(result)])
     if not bad.any():
         return []
     days = style.edges(result.weeks)
     middles = ((days[:-1] + days[1:]) / 2)[bad]
     top = axes.get_ylim()[1]
-    used = np.fmax(result.verified_utilization[1, bad, resource], result.record.capacity[bad, resource])
-    axes.set_ylim(0, 1.06 * top)
-    (marks,) = axes.plot(
-        middles, used + 0.06 * top, linestyle="none", marker="v", markersize=6, color=style.FAILS, zorder=5
-    )
-    return [Named(marks, "Week does not fit", 1.06 * top, style.FAILS)]
+    axes.set_ylim(0, 1.08 * top)
+    height = np.full(len(middles), 1.04 * top)
+    (marks,) = axes.plot(middles, height, linestyle="none", marker="v", markersize=6, color=style.FAILS, zorder=5)
+    return [Named(marks, "Week can exceed\ncapacity", 1.06 * top, style.FAILS)]
 
 
 def shadow_prices(result: PlanResult, resource: int, paper: Paper) -> Figure:
@@ -172,4 +172,6 @@ def shadow_prices(result: PlanResult, resource: int, paper: Paper) -> Figure:
         line = axes.axhline(margin, color=style.QUIET, linewidth=1.0, linestyle=(0, (1, 1.5)))
         named.append(Named(line, "Median margin\nof one unit sold", float(margin), style.QUIET))
     style.week_axis(axes, paper, result.weeks)
-    return style.settle(figure, axes, paper, named, f"money per unit ({result.resources[resource]})")
+    return style.settle(
+        figure, axes, paper, named, f"money per unit ({words.resource_name(result.resources[resource])})"
+    )

@@ -3,7 +3,8 @@
 FREE: one function per section.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from walras.report.drawn import drawn, on_any_paper
 from walras.report.html import Html
 from walras.report.tables import fails, headline, verdicts
 
+MOST_LINES = 3
+"""Weeks with the same reason that get a line each."""
+
 NEGLIGIBLE_PRICE = 1e-3
 """Share of the largest price below which a price counts as zero in words."""
 
@@ -23,7 +27,7 @@ NEGLIGIBLE_PURCHASE = 1e-6
 
 def title(result: PlanResult) -> str:
     """Head the page with what is planned and when."""
-    what = words.listing(result.resources)
+    what = words.listing(map(words.resource_name, result.resources))
     return f"Capacity plan: {what}, {words.day(result.weeks[0])} to {words.day(result.weeks[-1] + 6)}"
 
 
@@ -41,20 +45,44 @@ def top(result: PlanResult) -> Html:
         [
             Html(f"<h1>{words.escaped(title(result))}</h1>"),
             html.paragraph(" · ".join(basis), "quiet"),
-            html.answer([headline(result), *result.verdict], failing_weeks(result), bool(result.record.feasible)),
+            html.answer(
+                [headline(result), *map(words.sentence, result.verdict)],
+                failing_weeks(result),
+                bool(result.record.feasible),
+            ),
         ]
     )
 
 
 def failing_weeks(result: PlanResult) -> list[str]:
-    """Name the weeks that do not fit, with how much and why, one text per week and crowded resource."""
-    lines = []
-    for index, verdict in enumerate(verdicts(result)):
+    """Name the weeks that can exceed capacity, by reason; a reason with many weeks is told in one line."""
+    reasons: dict[str, list[int]] = {}
+    for week, verdict in enumerate(verdicts(result)):
         if fails(verdict):
-            over = [text for name in range(len(result.resources)) if (text := _overrun(result, index, name))]
-            lines.append(f"{words.day(result.weeks[index])}: {'; '.join([verdict, *over])}")
-    most = 12
-    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more, see the list of weeks"]
+            reasons.setdefault(re.sub(r"\d+", "…", verdict), []).append(week)
+    lines: list[str] = []
+    for weeks in reasons.values():
+        each = [_failing_week(result, week) for week in weeks]
+        lines.extend(each if len(each) <= MOST_LINES else [_failing_together(result, weeks)])
+    return lines
+
+
+def _failing_week(result: PlanResult, week: int) -> str:
+    over = [text for index in range(len(result.resources)) if (text := _overrun(result, week, index))]
+    return f"{words.day(result.weeks[week])}: {'; '.join([verdicts(result)[week], *over])}"
+
+
+def _failing_together(result: PlanResult, weeks: Sequence[int]) -> str:
+    """Tell in one line about weeks with the same reason: which, and the worst of them in the median."""
+    judged = verdicts(result)
+    used, granted = result.verified_utilization[1][list(weeks)], result.record.capacity[list(weeks)]
+    worst = weeks[int(np.argmax((used / np.maximum(granted, 1e-12)).max(axis=1)))]
+    figures = [int(found) for week in weeks for found in re.findall(r"\d+", judged[week])[:1]]
+    reason = judged[weeks[0]]
+    if figures:
+        reason = re.sub(r"\d+", f"{min(figures)} to {max(figures)}", reason, count=1)
+    days = words.listing((words.day_month(result.weeks[week]) for week in weeks), most=len(weeks))
+    return f"{reason}, {len(weeks)} weeks: {days}. The most crowded in the median: {_failing_week(result, worst)}"
 
 
 def _overrun(result: PlanResult, week: int, resource: int) -> str:
@@ -65,7 +93,8 @@ def _overrun(result: PlanResult, week: int, resource: int) -> str:
     committed = float(result.committed[week, resource])
     already = f", {words.number(committed)} already committed" if committed > granted else ""
     share = words.signed(words.percent(used / granted - 1))
-    return f"{words.number(used)} for {words.number(granted)} {result.resources[resource]} ({share}{already})"
+    name = words.resource_name(result.resources[resource])
+    return f"{words.number(used)} for {words.number(granted)} {name} ({share}{already})"
 
 
 def key_figures(result: PlanResult) -> Html:
@@ -114,7 +143,7 @@ def _measure_tile(result: PlanResult, name: str) -> tuple[str, str, str, str]:
 
 def _price_tile(result: PlanResult, resource: int) -> tuple[str, str, str, str]:
     prices = result.record.shadow_prices[:, resource]
-    name = result.resources[resource]
+    name = words.resource_name(result.resources[resource])
     if not np.nanmax(prices, initial=0.0) > 0:
         return (f"Highest shadow price, {name}", "0", "there is room in every week", "")
     week = int(np.nanargmax(prices))
@@ -129,7 +158,7 @@ def _price_tile(result: PlanResult, resource: int) -> tuple[str, str, str, str]:
 def to_do(result: PlanResult) -> list[str]:
     """Say per resource what to buy above regular capacity and when the shadow price is not zero."""
     lines = []
-    for index, name in enumerate(result.resources):
+    for index, name in enumerate(map(words.resource_name, result.resources)):
         prices = result.record.shadow_prices[:, index]
         priced = int((prices > NEGLIGIBLE_PRICE * max(float(np.nanmax(prices, initial=0.0)), 1e-300)).sum())
         tight = f"the shadow price is above zero in {priced} of {words.plural(len(prices), 'week')}"
@@ -167,7 +196,7 @@ def capacity(result: PlanResult) -> Html:
             f"Capacity and use of {name} by week",
             f"{name}. {caption}" if index == 0 else f"{name}.",
         )
-        for index, name in enumerate(result.resources)
+        for index, name in enumerate(map(words.resource_name, result.resources))
     ]
     return html.section("Capacity and use", parts)
 
@@ -182,7 +211,7 @@ def prices(result: PlanResult) -> Html:
         "that week would be worth: buy more where that is cheaper than the price. No money changes hands."
     )
     parts = [html.paragraph(meaning)]
-    for index, name in enumerate(result.resources):
+    for index, name in enumerate(map(words.resource_name, result.resources)):
         caption = f"{name}: shadow price by week [money per unit]."
         if index == 0:
             caption += (
@@ -199,7 +228,7 @@ def week_list(result: PlanResult) -> Html:
     judged = verdicts(result)
     bad = [index for index, verdict in enumerate(judged) if fails(verdict)]
     parts = []
-    for index, name in enumerate(result.resources):
+    for index, name in enumerate(map(words.resource_name, result.resources)):
         rows = [_week_row(result, week, index) for week in range(len(judged))]
         listed = html.table(_WEEK_HEADINGS, rows, bad, safe=(0,))
         if len(result.resources) == 1:
@@ -262,7 +291,11 @@ def _score(result: PlanResult) -> list[Html]:
         return [html.paragraph("The forecast was not scored on held-out weeks, so how far to trust it is unknown.")]
     known = {name for pair in _SCORES for name in pair[1:]} | set(_SCORE_WORDS)
     rows = [
-        (label, words.percent(score[ours]), words.percent(score.get(naive)) if naive in score else "")
+        (
+            label,
+            words.signed(words.percent(score[ours])) if ours == "bias" else words.percent(score[ours]),
+            words.percent(score.get(naive)) if naive in score else "",
+        )
         for label, ours, naive in _SCORES
         if ours in score
     ]
@@ -292,5 +325,5 @@ def _score_sentence(score: Mapping[str, Any]) -> str:
     if words.is_missing(ratio):
         return text
     gain = 1 - float(ratio)  # type: ignore[arg-type]
-    how = f"{words.percent(abs(gain), 0)} {'smaller' if gain >= 0 else 'LARGER'} than the naive one's"
+    how = f"{words.percent(abs(gain), 0)} {'smaller' if gain >= 0 else 'larger'} than the naive one's"
     return f"{text} Its error of the weekly total was {how}."

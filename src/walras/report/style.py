@@ -176,7 +176,14 @@ def _name_ends(axes: Axes, named: Sequence[Named]) -> None:
             fontsize=8.5,
             linespacing=1.1,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": item.colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": item.colour,
+                "lw": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )
 
 

@@ -14,6 +14,8 @@ from walras.report import words
 from walras.report.summary import quantile_names
 
 MOST_CONSOLE_ROWS = 30
+MOST_DATES = 4
+"""Weeks that a headline names; more are listed below it."""
 
 
 def verdicts(result: PlanResult) -> list[str]:
@@ -23,7 +25,7 @@ def verdicts(result: PlanResult) -> list[str]:
 
 
 def fails(verdict: str) -> bool:
-    """Tell whether a week's verdict means that the plan does not fit."""
+    """Tell whether a week's verdict means that utilization can exceed capacity in it."""
     return not (verdict.startswith(words.FITS) or verdict == "not judged")
 
 
@@ -98,19 +100,20 @@ def headline(result: PlanResult) -> str:
     judged = zip(result.weeks, verdicts(result), strict=True)
     bad = [words.day_month(week) for week, verdict in judged if fails(verdict)]
     span = words.plural(len(result.weeks), "week")
+    when = f" ({words.listing(bad)})" if len(bad) <= MOST_DATES else ""
     if result.record.feasible and not bad:
         return f"Feasible: the plan fits capacity in all {span}."
     if result.record.feasible:
-        return f"Feasible, except where nothing can be done: {len(bad)} of {span} do not fit ({words.listing(bad)})."
+        return f"Feasible, but {len(bad)} of {span} can exceed capacity{when}."
     if not bad:
         return "Not feasible: utilization is above capacity although something could be done about it."
-    return f"Not feasible: {len(bad)} of {span} {'does' if len(bad) == 1 else 'do'} not fit ({words.listing(bad)})."
+    return f"Not feasible: {len(bad)} of {span} can exceed capacity{when}."
 
 
 def console_summary(result: PlanResult) -> Group:
     """Show a plan in the terminal: the answer, key figures and the weeks that matter."""
     style = "bold green" if result.record.feasible else "bold red"
-    sentences = [Text(sentence) for sentence in result.verdict]
+    sentences = [Text(words.sentence(text)) for text in result.verdict]
     return Group(Text(headline(result), style=style), *sentences, _console_measures(result), _console_weeks(result))
 
 
@@ -139,6 +142,7 @@ def _console_weeks(result: PlanResult) -> Group:
         shown = shown[:MOST_CONSOLE_ROWS]
     table = Table(title="Weeks", title_justify="left", box=None, pad_edge=False)
     several = len(result.resources) > 1
+    highest = np.nan_to_num(result.record.shadow_prices).max(axis=0, initial=0.0)
     for heading in ("week", *(["resource"] if several else [])):
         table.add_column(heading)
     for heading in ("capacity", "expected use", "shadow price"):
@@ -149,7 +153,8 @@ def _console_weeks(result: PlanResult) -> Group:
         table.add_row(
             str(columns["week"][row]),
             *([Text(str(columns["resource"][row]))] if several else []),
-            *(words.number(columns[name][row]) for name in ("capacity", "utilization", "shadow_price")),
+            *(words.number(columns[name][row]) for name in ("capacity", "utilization")),
+            words.price(columns["shadow_price"][row], highest[row % len(highest)]),
             Text(verdict, style="red" if fails(verdict) else ""),
         )
     left_out = len(columns["week"]) - len(shown)

@@ -20,7 +20,7 @@ MOST_GROUPS = 12
 BAR = 0.25
 """Height that one bar needs [inch]."""
 
-RESIDUAL_WORDS = ("residual", "violation", "gap", "excess")
+RESIDUAL_WORDS = ("feasibility", "complementarity", "gap", "residual", "violation")
 """A column of the loop's trace with one of these in its name falls while the loop settles."""
 
 

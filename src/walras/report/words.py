@@ -42,6 +42,10 @@ MEASURES: dict[str, tuple[str, str]] = {
         "Cost of coordination against hindsight",
         "reward given up under the plan over reward given up by the best prices with hindsight; 1 is the limit",
     ),
+    "pooled_regret_ratio": (
+        "The same, of all paths together",
+        "steadier where some paths are hardly constrained",
+    ),
     "idle_capacity": (
         "Idle capacity",
         "mean share of capacity left unused in weeks in which demand for capacity exceeds it",
@@ -54,7 +58,7 @@ MEASURES: dict[str, tuple[str, str]] = {
 }
 """Measure -> (name, what it means), in the order in which a planner asks."""
 
-PLAIN_MEASURES = ("regret_ratio", "slackness")
+PLAIN_MEASURES = ("regret_ratio", "pooled_regret_ratio", "slackness")
 """Measures that are not fractions and are not shown in percent."""
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
@@ -88,6 +92,17 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "payments for shadow prices are not part of it.",
     ),
 )
+
+
+def resource_name(name: str) -> str:
+    """Write a resource's name as words."""
+    return name.replace("_", " ")
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital and end with a stop, whatever the text came as."""
+    text = text.strip()
+    return text if not text else text[0].upper() + text[1:] + ("" if text[-1] in ".!?:" else ".")
 
 
 def is_missing(value: Any) -> bool:
