@@ -49,7 +49,13 @@ def test_lead_times_are_whole_weeks_alike_within_a_vendor(completed):
 
 def test_the_words_say_what_was_assumed(completed):
     assert completed.assumed_columns == (
-        "category", "fill_rate", "lead_time", "price", "unit_cost", "vendor", "volume",
+        "category",
+        "fill_rate",
+        "lead_time",
+        "price",
+        "unit_cost",
+        "vendor",
+        "volume",
     )
     assert "7, 29, 46 %" in completed.provenance["unit_cost"]
     assert completed.provenance["units"] == "given"

@@ -84,11 +84,43 @@ def put_parquet(columns: dict[str, pa.Array]) -> Callable[[Path], Path]:
     return write
 
 
-BAD_NUMBERS = ("-1", "-0.5", "abc", "1e999", "inf", "-inf", "1.5.2", "12 pcs", "12kg", "$5", "5%", "1_000", "３", "yes",
-               '"1,5"', "1 000", "2024-01-01", "#REF!")
+BAD_NUMBERS = (
+    "-1",
+    "-0.5",
+    "abc",
+    "1e999",
+    "inf",
+    "-inf",
+    "1.5.2",
+    "12 pcs",
+    "12kg",
+    "$5",
+    "5%",
+    "1_000",
+    "３",
+    "yes",
+    '"1,5"',
+    "1 000",
+    "2024-01-01",
+    "#REF!",
+)
 BAD_UNITS = ("", "NaN", "null", "N/A")
-BAD_DATES = ("2024-13-01", "2024-02-30", "2024-00-10", "01/02/2024", "31.12.2024", "soon", "", "20240101", "2024-W03",
-             "24-01-01", "2024-01-01T25:00", "2024/01/01", "Jan 2024", "2024-01")
+BAD_DATES = (
+    "2024-13-01",
+    "2024-02-30",
+    "2024-00-10",
+    "01/02/2024",
+    "31.12.2024",
+    "soon",
+    "",
+    "20240101",
+    "2024-W03",
+    "24-01-01",
+    "2024-01-01T25:00",
+    "2024/01/01",
+    "Jan 2024",
+    "2024-01",
+)
 FAR_DATES = ("0000-01-01", "9999-12-31", "0001-01-01", "1890-01-01", "2204-01-05")
 BAD_NAMES = ("", "  ", "x" * 5000)
 
@@ -208,8 +240,9 @@ def bad_types(rng: np.random.Generator) -> Iterator[Case]:
         units = [1.0] * ROWS
         row = int(rng.integers(ROWS))
         units[row] = value
-        yield Case(f"float-{value}", put_parquet(good_arrow() | {"units": pa.array(units)}),
-                   ("`units`", f"data row {row + 1}"))
+        yield Case(
+            f"float-{value}", put_parquet(good_arrow() | {"units": pa.array(units)}), ("`units`", f"data row {row + 1}")
+        )
     months = [datetime.date(2024, 1 + index % WEEKS, 1) for index in range(ROWS)]
     yield Case("monthly", put_parquet(good_arrow() | {"ds": pa.array(months)}), ("`ds`", "month"))
     yield Case("no-rows", put_parquet({name: column[:0] for name, column in good_arrow().items()}), ("no rows",))

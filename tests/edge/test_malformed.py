@@ -84,9 +84,16 @@ def test_a_damaged_file_is_read_or_refused_but_nothing_else(seed, tmp_path):
 
 @pytest.mark.parametrize(
     "source",
-    [None, 3, [1, 2], {"unique_id": ["a"]}, pd.DataFrame(), pa.table({}),
-     pd.DataFrame({"unique_id": ["a", 1], "ds": ["2024-01-01"] * 2, "units": [1, 2]}),
-     pd.DataFrame({"unique_id": ["a"], "ds": ["2024-01-01"], "units": [object()]})],
+    [
+        None,
+        3,
+        [1, 2],
+        {"unique_id": ["a"]},
+        pd.DataFrame(),
+        pa.table({}),
+        pd.DataFrame({"unique_id": ["a", 1], "ds": ["2024-01-01"] * 2, "units": [1, 2]}),
+        pd.DataFrame({"unique_id": ["a"], "ds": ["2024-01-01"], "units": [object()]}),
+    ],
     ids=["none", "number", "list", "dict", "empty frame", "empty table", "mixed names", "objects"],
 )
 def test_what_is_no_table_is_refused(source):

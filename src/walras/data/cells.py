@@ -17,6 +17,8 @@ from walras.data.findings import Refuse, counted, listed, shown
 NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 DAYS_IN_ISO_TEXT = 10
 LONGEST_LABEL = 200
+LARGEST = 1e12
+"""More than any product sells or costs, and far within single precision."""
 NO_DAY = np.iinfo(np.int32).min
 
 
@@ -123,7 +125,7 @@ def days(column: Column) -> np.ndarray:
     return found
 
 
-def numbers(column: Column, low: float = 0.0, high: float = np.inf) -> np.ndarray:
+def numbers(column: Column, low: float = 0.0, high: float = LARGEST) -> np.ndarray:
     """Read numbers (`float64`) [row]; NaN where the cell is empty.
 
     Args:
@@ -143,9 +145,10 @@ def numbers(column: Column, low: float = 0.0, high: float = np.inf) -> np.ndarra
         return np.full(len(values), np.nan)
     found = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     column.problem(np.isinf(found), "it needs a finite number")
-    bound = f"{low:g} or more" if np.isinf(high) else f"between {low:g} and {high:g}"
-    outside = np.isfinite(found) & ((found < low) | (found > high))
-    column.problem(outside, f"it must be {bound}")
+    below, above = found < low, np.isfinite(found) & (found > high)
+    column.problem(below & np.isfinite(found), f"it must be {low:g} or more")
+    column.problem(above, f"it must be at most {high:g}")
+    outside = below | above
     return found if not outside.any() else np.where(outside, np.nan, found)
 
 

@@ -77,7 +77,11 @@ def read_mapping(path: str | Path) -> dict[str, str]:
 
 
 def match_columns(
-    names: Sequence[str], mapping: Mapping[str, str], fields: Sequence[str], required: Sequence[str], name: str,
+    names: Sequence[str],
+    mapping: Mapping[str, str],
+    fields: Sequence[str],
+    required: Sequence[str],
+    name: str,
     findings: Refuse,
 ) -> dict[str, str]:
     """Find which of the table's columns is which field: our name -> the table's name.
@@ -106,8 +110,9 @@ def match_columns(
 
 
 def _missing_sentence(missing: Sequence[str], names: Sequence[str], mapping: Mapping[str, str], name: str) -> str:
-    wanted = ", ".join(f"`{ours}`" + (f" (mapped to {shown(mapping[ours])})" if ours in mapping else "")
-                       for ours in missing)
+    wanted = ", ".join(
+        f"`{ours}`" + (f" (mapped to {shown(mapping[ours])})" if ours in mapping else "") for ours in missing
+    )
     return (
         f"{name} lacks the required {'column' if len(missing) == 1 else 'columns'} {wanted}; its columns are "
         f"{listed(names, 12) or 'none'}: "

@@ -26,7 +26,7 @@ class Panel:
         on_hand: stock at the end of the week [units]; NaN where not recorded.
         orders: replenishment orders placed in the week [units]; NaN where not recorded.
         receipts: replenishment received in the week [units]; NaN where not recorded.
-        forecast: the user's demand forecast for the weeks after `weeks[-1]` [units per week].
+        forecast: the user's demand forecast for the weeks after `weeks[-1]` [units per week]; NaN where not given.
         lead_time: typical replenishment lead time [weeks].
         volume: volume of one unit [volume].
         fill_rate: share of an order the vendor usually delivers, 0..1.

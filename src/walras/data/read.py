@@ -6,7 +6,9 @@ Rules. A table is weekly when all its dates fall on one weekday; a week is named
 daily records and summed to weeks that end with the last recorded day; days before the first complete week are dropped.
 Flows (units, orders, receipts, forecast) add up; price and unit cost are averaged by units; stock is the last recorded.
 A product is on sale from its first record on (with prices: its first record with a price or a sale); weeks without a
-record after that count as 0 units. Product attributes are the last recorded, and the static table's where it has one.
+record after that count as 0 units. Gaps in price and unit cost are filled with the value before them, those at the
+start with the first one after; a product that has none at all keeps NaN, which `complete_panel` replaces. Product
+attributes are the last recorded, and the static table's where it has one.
 A forecast is rows after the last week with `units` empty and `forecast` given; NaN where a product has none for a week.
 """
 
@@ -135,9 +137,7 @@ def _place(records: Records, findings: Refuse) -> Placed | None:
         )
         return None
     ahead &= agent >= 0
-    return Placed(
-        records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable")
-    )
+    return Placed(records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable"))
 
 
 def _explained(records: Records, known: np.ndarray, findings: Refuse) -> bool:
@@ -170,8 +170,11 @@ def _panel(placed: Placed, findings: Refuse) -> Panel:
     records, grid, rows = placed.records, placed.grid, placed.history
     cells = placed.scatter(rows, grid.n_weeks, 0, findings)
     recorded = cells.recorded
-    weekly = {name: cells.total(records.numbers[name][rows]) for name in FLOWS
-              if name in records.numbers and name != "forecast"}
+    weekly = {
+        name: cells.total(records.numbers[name][rows])
+        for name in FLOWS
+        if name in records.numbers and name != "forecast"
+    }
     units = weekly.pop("units")
     if "on_hand" in records.numbers:
         weekly["on_hand"] = cells.latest(records.numbers["on_hand"][rows])
@@ -183,8 +186,13 @@ def _panel(placed: Placed, findings: Refuse) -> Panel:
     _note_gaps(recorded, on_sale, findings)
     fields: dict[str, Any] = {**weekly, **_attributes(placed)}
     fields["forecast"] = _forecast(placed, findings)
-    return Panel(agents=placed.agents, weeks=grid.starts, units=units, on_sale=on_sale,
-                 **{name: value for name, value in fields.items() if value is not None})
+    return Panel(
+        agents=placed.agents,
+        weeks=grid.starts,
+        units=units,
+        on_sale=on_sale,
+        **{name: value for name, value in fields.items() if value is not None},
+    )
 
 
 def _on_sale(
@@ -222,8 +230,11 @@ def _attributes(placed: Placed) -> dict[str, np.ndarray]:
     """Take each product's last recorded attributes."""
     records, count = placed.records, placed.agents.size
     order = placed.order[placed.agent[placed.order] >= 0]
-    found = {name: last_of_each(records.numbers[name], placed.agent, order, count)
-             for name in NUMBERS_PER_AGENT if name in records.numbers}
+    found = {
+        name: last_of_each(records.numbers[name], placed.agent, order, count)
+        for name in NUMBERS_PER_AGENT
+        if name in records.numbers
+    }
     for name, coded in records.labels.items():
         codes = np.where(coded.codes < 0, np.nan, coded.codes)
         found[name] = _words(last_of_each(codes, placed.agent, order, count), coded.labels)

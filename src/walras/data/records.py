@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from walras.data.cells import NO_DAY, Codes, Column, days, numbers, one_array, texts
+from walras.data.cells import LARGEST, NO_DAY, Codes, Column, days, numbers, one_array, texts
 from walras.data.columns import (
     LABELS,
     NUMBERS,
@@ -26,7 +26,7 @@ from walras.data.sources import Source, open_source
 from walras.errors import SettingsError
 
 HIGHEST = {"fill_rate": 1.0}
-"""Fields with a largest allowed value; all others only need to be 0 or more."""
+"""Fields that are shares; all others only need to be 0 or more and not absurd."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _read(opened: Source, match: Mapping[str, str], required: tuple[str, ...], f
 
 def _numbers(raw: Opened, findings: Refuse) -> dict[str, np.ndarray]:
     return {
-        ours: numbers(raw.column(ours, findings), high=HIGHEST.get(ours, np.inf))
+        ours: numbers(raw.column(ours, findings), high=HIGHEST.get(ours, LARGEST))
         for ours in NUMBERS
         if ours in raw.columns
     }
