@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import report_example
 
+from walras.report import background, sections
 from walras.report.page import page, write_report
 
 VOID = {"meta", "br", "img", "hr", "link", "input", "use", "path", "rect", "stop"}
@@ -111,7 +112,28 @@ def test_weeks_that_fail_are_named_with_the_reason(one_page):
 def test_assumed_columns_are_named(one_page):
     text = "".join(read(one_page).text)
     assert "2 of 7 columns are assumed, not measured: lead_time and unit_cost." in text
-    assert "Gamma(2.49) with median 3 weeks" in text and "partly assumed" in text
+    assert "Gamma(2.49) with median 3 weeks" in text and "Assumed for some of the products: volume." in text
+
+
+@pytest.mark.parametrize(
+    ("provenance", "words"),
+    [
+        ({"units": "given", "price": "given"}, "Nothing was assumed"),
+        ({"units": "generated: seed 0"}, "This plan is about made-up products: units were generated"),
+        ({}, "did not say where its numbers come from"),
+    ],
+)
+def test_nothing_is_called_real_that_is_not(result, provenance, words):
+    section = background.origins(replace(result, provenance=provenance))
+    assert words in section
+    assert ("Nothing was assumed" in section) == (words == "Nothing was assumed")
+
+
+def test_many_weeks_with_one_reason_share_a_line(result):
+    verdicts = [f"over on {10 + week} % of paths" if 4 <= week < 10 else "fits" for week in range(26)]
+    lines = sections.failing_weeks(replace(result, week_verdicts=(*verdicts[:-1], "already committed")))
+    assert len(lines) == 2 and lines[1].startswith("26 Dec 2011: already committed")
+    assert lines[0].startswith("over on 14 to 19 % of paths, 6 weeks: 1 Aug, 8 Aug, 15 Aug, 22 Aug, 29 Aug and 5 Sep")
 
 
 def test_missing_measures_are_not_defined(easy_result):

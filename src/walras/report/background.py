@@ -21,8 +21,8 @@ def gave_way(result: PlanResult) -> Html:
         return html.section("Who gave way", [html.paragraph("No groups were compared.")])
     intro = (
         f"Use of {words.resource_name(result.resources[0])} over the planned weeks under the plan, compared with no "
-        "prices. Shadow prices make products with little margin per unit of the resource give way first. Demand buckets "
-        "are tenths of the products, from those that sell least to those that sell most."
+        "prices. Shadow prices make products with little margin per unit of the resource give way first. Demand "
+        "buckets are tenths of the products, from those that sell least to those that sell most."
     )
     parts = [html.paragraph(intro)]
     for index, group in enumerate(result.groups):
@@ -108,28 +108,51 @@ def _count(count: int | None, noun: str) -> str:
 
 def origins(result: PlanResult) -> Html:
     """Say which numbers are real and which are assumed."""
-    assumed = assumed_columns(result)
-    if assumed:
-        columns = "column is" if len(assumed) == 1 else "columns are"
-        lead = (
-            f"{len(assumed)} of {len(result.provenance)} {columns} assumed, not measured: "
-            f"{words.listing(assumed, 12)}. "
-            "The amounts of money, the prices and who gives way depend on them; give the real columns to replace them."
-        )
-    else:
-        lead = "Nothing was assumed: every column used was given or computed from given ones."
     rows = [(name, _origin_tag(text), _origin_text(text)) for name, text in result.provenance.items()]
     rows.sort(key=lambda row: ("assumed" not in row[1], row[0]))
     listed = html.table((("Column", "d"), ("Origin", ""), ("Where its numbers come from", "")), rows, safe=(1,))
-    return html.section("What is real and what is assumed", [html.paragraph(lead), *([listed] if rows else [])])
+    leads = [html.paragraph(lead) for lead in _origin_leads(result)]
+    return html.section("What is real and what is assumed", [*leads, *([listed] if rows else [])])
+
+
+def _origin_leads(result: PlanResult) -> list[str]:
+    """Say in words how much of the input is real; nothing is called real that is not stated to be."""
+    kinds = {name: _origin_kind(text) for name, text in result.provenance.items()}
+    leads = []
+    made_up = [name for name, kind in kinds.items() if kind == "made up"]
+    if made_up:
+        leads.append(f"This plan is about made-up products: {words.listing(made_up, 12)} were generated, not measured.")
+    assumed = assumed_columns(result)
+    if assumed:
+        leads.append(
+            f"{len(assumed)} of {words.plural(len(kinds), 'column')} {'is' if len(assumed) == 1 else 'are'} assumed, "
+            f"not measured: {words.listing(assumed, 12)}. The amounts of money, the prices and who gives way depend on "
+            "them; give the real columns to replace them."
+        )
+    partly = [name for name, kind in kinds.items() if kind == "partly assumed"]
+    if partly:
+        leads.append(f"Assumed for some of the products: {words.listing(partly, 12)}.")
+    if not kinds:
+        leads.append("The input did not say where its numbers come from.")
+    return leads or ["Nothing was assumed: every column used was given or computed from given ones."]
+
+
+_ORIGIN_COLOURS = {"your data": "given", "computed": "derived"}
+
+
+def _origin_kind(origin: str) -> str:
+    if origin.startswith("generated"):
+        return "made up"
+    if origin.startswith("assumed"):
+        return "assumed"
+    if origin.startswith("given"):
+        return "partly assumed" if "assumed" in origin else "your data"
+    return "computed"
 
 
 def _origin_tag(origin: str) -> Html:
-    if origin.startswith("given") and "assumed" in origin:
-        return html.tag("partly assumed", "assumed")
-    if origin.startswith("given"):
-        return html.tag("your data", "given")
-    return html.tag("assumed", "assumed") if origin.startswith("assumed") else html.tag("computed", "derived")
+    kind = _origin_kind(origin)
+    return html.tag(kind, _ORIGIN_COLOURS.get(kind, "assumed"))
 
 
 def _origin_text(origin: str) -> str:
