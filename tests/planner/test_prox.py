@@ -10,7 +10,7 @@ from scipy.optimize import LinearConstraint, linprog, minimize
 from walras.planner.costs import PiecewiseLinearCost
 from walras.planner.prox import Pulls
 
-WEEKS = 6
+WEEKS = 5
 
 
 def random_cost(rng: np.random.Generator, *, ramps: bool) -> PiecewiseLinearCost:
@@ -94,7 +94,7 @@ def reference_minimum(cost: PiecewiseLinearCost, pulls: Pulls, start: np.ndarray
 def test_minimum_beats_a_general_solver_and_every_small_move(ramps: bool, weight: float, bend: float) -> None:
     rng = np.random.default_rng(7)
     compared = 0
-    for _ in range(12):
+    for _ in range(6):
         cost, pulls = random_cost(rng, ramps=ramps), random_pulls(rng, weight=weight, bend=bend)
         capacity = cost.minimum(pulls)
         assert (capacity >= cost.lower).all() and (capacity <= cost.upper).all()
@@ -105,7 +105,7 @@ def test_minimum_beats_a_general_solver_and_every_small_move(ramps: bool, weight
         moves = rng.normal(0, 1e-3, (40, WEEKS, 1)) * (rng.random((40, WEEKS, 1)) < 0.5)
         for move in moves:
             assert best <= objective(cost, pulls, np.clip(capacity + move, cost.lower, cost.upper)) + 1e-9
-    assert compared >= 8
+    assert compared >= 4
 
 
 def test_without_pulls_the_minimum_is_the_linear_program_and_ties_take_the_most() -> None:

@@ -140,6 +140,7 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
             _refuse_where(name, ramp, ramp < 0, "a change cannot earn money: give a rate of 0 or more")
         if self.previous is not None:
             _same_shape("previous", self.previous, shape[1:])
+            _finite("previous", self.previous[None])
 
     @classmethod
     def tiers(
@@ -148,10 +149,10 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         *,
         rates: Sequence[Grid | float],
         tops: Sequence[float] = (1.0, 1.15, 1.3),
-        lower: Grid | float = 0.0,
-        ramp_up: Grid | float = 0.0,
-        ramp_down: Grid | float = 0.0,
-        previous: Float[np.ndarray, " resource"] | None = None,
+        lower: Float[np.ndarray, "..."] | float = 0.0,
+        ramp_up: Float[np.ndarray, "..."] | float = 0.0,
+        ramp_down: Float[np.ndarray, "..."] | float = 0.0,
+        previous: Float[np.ndarray, "..."] | None = None,
     ) -> "PiecewiseLinearCost":
         """Build tiers that end at multiples of the regular capacity: regular, overtime, agency.
 
@@ -163,6 +164,8 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
             ramp_up, ramp_down: money per unit of change against the week before.
             previous: capacity of the week before the first [resource].
         """
+        if previous is not None:
+            _same_shape("previous", previous, regular_capacity.shape[1:])
         if len(rates) != len(tops) or not rates:
             raise InputError(f"`rates` has {len(rates)} tiers but `tops` has {len(tops)}; give one rate per tier")
         shape = regular_capacity.shape
@@ -263,7 +266,7 @@ def _check_tiers(edges: np.ndarray, rates: np.ndarray) -> None:
     _refuse_where("rates", rates[..., -1], falling, remedy)
 
 
-def _spread(name: str, value: Grid | float, shape: tuple[int, ...]) -> Grid:
+def _spread(name: str, value: Float[np.ndarray, "..."] | float, shape: tuple[int, ...]) -> Grid:
     """Return one number per week and resource."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim:
@@ -273,7 +276,8 @@ def _spread(name: str, value: Grid | float, shape: tuple[int, ...]) -> Grid:
 
 def _same_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise shape_mismatch(name, array.shape, f"{shape} [week, resource]", "give one number per week and resource")
+        axes = "week and resource" if len(shape) > 1 else "resource"
+        raise shape_mismatch(name, array.shape, f"{shape}, one number per {axes}", "give as many as are planned")
 
 
 def _finite(name: str, array: np.ndarray) -> None:

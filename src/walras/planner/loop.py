@@ -226,7 +226,7 @@ def _first_state(asked: _Asked, cost: AbstractAcquisitionCost, start: Grid | Non
     typical = np.maximum(use.mean(axis=0), 1e-3 * float(np.max(np.abs(use), initial=0.0)))
     scale = np.broadcast_to(np.where(typical > 0, typical, 1.0), shape).copy()
     response = estimate_response(asked, prices, use, scale)
-    committed = _committed(asked.view, response)
+    committed = _committed(asked, response, prices, use, stop)
     ceiling = _ceiling(asked.view, cost, committed, stop)
     frame = Frame(asked.price_scale, scale, ceiling, committed)
     prices = np.minimum(prices, ceiling)
@@ -234,20 +234,30 @@ def _first_state(asked: _Asked, cost: AbstractAcquisitionCost, start: Grid | Non
     return PlanState(frame, capacity, prices, use, assess(frame, cost, capacity, prices, use), response)
 
 
-def _committed(view: PlannerView, response: Response) -> Bool[np.ndarray, "week resource"]:
+def _committed(
+    asked: _Asked, response: Response, prices: Grid, use: Grid, stop: StopRule
+) -> Bool[np.ndarray, "week resource"]:
     """Say in which weeks use does not answer to any price, from the view where it knows."""
-    known: Any = getattr(view, "controllable", None)
+    known: Any = getattr(asked.view, "controllable", None)
     if known is not None:
         return ~np.asarray(known, dtype=bool)
     answers = np.max(np.abs(response.slope), axis=1).reshape(response.capacity_scale.shape)
-    return answers < LEAST_RESPONSE
+    still = answers < LEAST_RESPONSE
+    if still.any():  # a lumpy population may sleep through a pulse: wake it with the highest price
+        loud = asked.utilization(np.where(still, np.maximum(prices, _highest(asked.view, stop)), prices))
+        still &= np.abs(loud - use) < LEAST_RESPONSE * response.capacity_scale
+    return still
+
+
+def _highest(view: PlannerView, stop: StopRule) -> float:
+    """Return the highest price worth trying, as set, as the view knows, or ten median margins."""
+    return stop.max_price if stop.max_price is not None else float(getattr(view, "max_price", 10 * view.price_scale))
 
 
 def _ceiling(view: PlannerView, cost: AbstractAcquisitionCost, committed: np.ndarray, stop: StopRule) -> Grid:
     """Return the highest prices tried: no higher than capacity costs where they would change nothing."""
-    highest = stop.max_price if stop.max_price is not None else getattr(view, "max_price", 10 * view.price_scale)
     dearest = np.maximum(cost.top_rate(), 0.0)
-    return np.where(committed, dearest, np.maximum(float(highest), dearest))
+    return np.where(committed, dearest, np.maximum(_highest(view, stop), dearest))
 
 
 def _record(log: _Log, reason: str) -> PlanRecord:

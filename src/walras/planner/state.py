@@ -73,8 +73,8 @@ def assess(
     room = np.where(helped, frame.room(capacity, utilization), 0.0)
     complement = np.abs(np.minimum(shadow_prices / frame.price_scale, room))
     merit = np.sqrt(np.mean(gap**2 + complement**2))
-    worst = (np.max(part, initial=0.0) for part in (-room, complement, gap))
-    return Residuals(*(float(value) for value in worst), float(merit))
+    short, complementarity, price_gap = (float(np.max(part, initial=0.0)) for part in (-room, complement, gap))
+    return Residuals(short, complementarity, price_gap, float(merit))
 
 
 @dataclass(frozen=True, eq=False)
