@@ -20,7 +20,7 @@ AGE_BINS = 5
 LAUNCH_EDGE = 4
 """A product first seen within this many weeks of the history's start may be older: it counts as grown up."""
 
-AGE_PRODUCTS = 50
+AGE_PRODUCTS = 15
 """Launched products at which the age effect is half trusted."""
 
 

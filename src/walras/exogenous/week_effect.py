@@ -24,7 +24,7 @@ UNSEEN_SEASON = 0.07
 PRIOR_CENTRE = np.log([0.010, 0.10, 0.35, 0.50])
 """Prior of the step of the level per week, the noise of a week, the season's size and its smoothness (log)."""
 
-PRIOR_SPREAD = np.array([0.5, 0.7, 0.7, 0.3])
+PRIOR_SPREAD = np.array([0.8, 0.7, 0.7, 0.3])
 """One standard deviation of the same four logarithms: short histories stay near the prior."""
 
 
