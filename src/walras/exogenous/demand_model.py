@@ -392,7 +392,10 @@ def _offsets(agents: np.ndarray) -> np.ndarray:
 def _limits(panel: Panel, known: np.ndarray, closings: Closings, yearly: bool) -> tuple[str, ...]:
     out = []
     if not yearly:
-        out.append(f"No season was estimated from a history of {panel.n_weeks} weeks: yearly peaks ahead are not seen.")
+        out.append(
+            f"No season was estimated from a history of {panel.n_weeks} weeks: yearly peaks ahead are not seen, "
+            "and the interval is too narrow if there are any."
+        )
     elif panel.n_weeks < year_lag(2):
         out.append(
             f"The season rests on {panel.n_weeks} weeks, less than two years: a one-off and a yearly peak look alike."
