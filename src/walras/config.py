@@ -79,9 +79,6 @@ class PlanFields(Settings):
         0.9, gt=0, le=10, description="regular capacity, share of the mean expected use without prices"
     )
     service_level: float = Field(
-        0.8, ge=0.5, lt=1, description="share of possible futures in which a week's use should fit its capacity"
-    )
-    service_level: float = Field(
         0.8, gt=0, lt=1, description="how surely each week's use should fit its capacity at the planned prices"
     )
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")

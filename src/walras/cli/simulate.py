@@ -79,7 +79,10 @@ def write_trial(trial: "Trial", folder: Path, seconds: float) -> list[Path]:
     facts = json.dumps(plain({**trial_summary(trial), "seconds": seconds}), allow_nan=False, indent=1)
 
     def text(content: str) -> Callable[[Path], None]:
-        return lambda path: path.write_text(content, encoding="utf-8") and None
+        def write(path: Path) -> None:
+            path.write_text(content, encoding="utf-8")
+
+        return write
 
     writers: dict[str, Callable[[Path], None]] = {
         "simulation.html": text(page(trial)),
