@@ -72,7 +72,7 @@ class PlanFields(Settings):
         26, ge=1, le=10_000, description="products that sold in the last so many weeks are planned"
     )
     frozen_weeks: int = Field(0, ge=0, le=260, description="first weeks whose capacity is fixed at the regular one")
-    rule: RuleName = Field("consensus", description="how a plan is revised")
+    rule: RuleName = Field("proximal", description="how a plan is revised")
     max_iterations: int = Field(60, ge=1, le=100_000, description="revisions before giving up")
     reissue: bool = Field(True, description="verify with prices re-issued every week, besides fixed prices")
     regular_share: float = Field(
@@ -104,13 +104,13 @@ class ResourceCosts(Settings):
     regular_capacity: float | tuple[float, ...] | None = Field(
         None, description="K0 per week, one number or one per week; `regular_share` decides where not given"
     )
-    regular_rate: float = Field(0.05, ge=0, description="cost of one unit of resource up to K0")
-    overtime_rate: float = Field(0.25, ge=0, description="cost of one unit beyond K0")
-    agency_rate: float = Field(0.6, ge=0, description="cost of one unit beyond the overtime limit")
+    regular_rate: float = Field(0.03, ge=0, description="cost of one unit of resource up to K0")
+    overtime_rate: float = Field(0.045, ge=0, description="cost of one unit beyond K0")
+    agency_rate: float = Field(0.08, ge=0, description="cost of one unit beyond the overtime limit")
     overtime_limit: float = Field(1.15, ge=1, le=100, description="overtime reaches to this share of K0")
     agency_limit: float = Field(1.3, ge=1, le=100, description="agency work reaches to this share of K0")
-    ramp_up: float = Field(0.02, ge=0, description="cost of one unit more than the week before")
-    ramp_down: float = Field(0.02, ge=0, description="cost of one unit less than the week before")
+    ramp_up: float = Field(0.005, ge=0, description="cost of one unit more than the week before")
+    ramp_down: float = Field(0.005, ge=0, description="cost of one unit less than the week before")
     lower_bound: float = Field(
         1.0, ge=0, le=100, description="least capacity, share of K0; below 1 regular capacity can be given back"
     )

@@ -64,7 +64,7 @@ def oracle(
     start: Float[np.ndarray, "path week resource"] | None = None,
     *,
     solver: AbstractDualSolver | None = None,
-    ascent_steps: int = 40,
+    ascent_steps: int = 15,
 ) -> PathOutcome:
     """Find prices that know the future: on every path, the most reward with utilization within that path's capacity.
 
@@ -110,7 +110,7 @@ def _climb(
         slope = np.nan_to_num(np.asarray(slope, float))
         first, second = 0.8 * first + 0.2 * slope, 0.98 * second + 0.02 * slope**2
         move = (first / (1 - 0.8**step)) / (np.sqrt(second / (1 - 0.98**step)) + 1e-12)
-        rate = 0.02 * view.price_scale * (1 - step / (steps + 1))
+        rate = 0.03 * view.price_scale * (1 - step / (steps + 1))
         prices = np.clip(prices + rate * move, 0.0, view.max_price)
     return PathOutcome(use, reward, kept)
 

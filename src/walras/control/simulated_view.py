@@ -49,11 +49,21 @@ class SimulatedView:
         initial: State,
         *,
         solver: AbstractDualSolver | None = None,
+        reserve: float = 0.0,
         seed: int = 0,
     ) -> None:
-        """Keep the parts, and find out what nobody can change any more."""
+        """Keep the parts, and find out what nobody can change any more.
+
+        Args:
+            population, exogenous, policy, initial: what is simulated.
+            solver: finds shadow prices; default Gauss-Newton.
+            reserve: standard deviations between scenarios that are added to expected utilization, so that a plan
+                that fits leaves room for the spread; 0 plans on expectation.
+            seed: decides which agents are sampled for the Jacobian.
+        """
         self.population, self.exogenous, self.policy, self.initial = population, exogenous, policy, initial
         self.solver = GaussNewton() if solver is None else solver
+        self.reserve = reserve
         self.resources = population.resources
         self.n_weeks = exogenous.n_weeks
         self.price_scale = float(price_scale(population))
@@ -64,13 +74,22 @@ class SimulatedView:
         self._sample = _sample_agents(population, exogenous, policy, initial, seed)
 
     def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
-        """Return expected utilization over the scenarios for every candidate price path [*plans, week, resource]."""
-        use, _ = self._ask(shadow_prices)
+        """Return utilization to plan for: expected over the scenarios plus `reserve` standard deviations.
+
+        Args:
+            shadow_prices: candidate price paths [money per unit of resource].
+        """
+        use, _ = self._ask(shadow_prices, self.reserve)
+        return use
+
+    def expected(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+        """Return expected utilization without any reserve [*plans, week, resource]."""
+        use, _ = self._ask(shadow_prices, 0.0)
         return use
 
     def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
         """Return expected reward, without payments for resources, for every candidate [*plans] [money]."""
-        _, reward = self._ask(shadow_prices)
+        _, reward = self._ask(shadow_prices, self.reserve)
         return reward
 
     def shadow_prices(self, capacity: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
@@ -110,12 +129,15 @@ class SimulatedView:
         if not np.isfinite(array).all():
             raise InputError(f"`{name}` holds a NaN or infinity; give a finite number for every week and resource")
 
-    def _ask(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> tuple[np.ndarray, np.ndarray]:
+    def _ask(
+        self, shadow_prices: Float[np.ndarray, "*plans week resource"], reserve: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         self._check(shadow_prices, "shadow_prices")
         leading = np.shape(shadow_prices)[:-2]
         plans = jnp.asarray(shadow_prices, jnp.float32).reshape(-1, self.n_weeks, len(self.resources))
         self.queries += len(plans)
-        answers = [mean_response(self.population, self.exogenous, self.policy, self.initial, p) for p in plans]
+        parts = (self.population, self.exogenous, self.policy, self.initial)
+        answers = [mean_response(*parts, plan, reserve) for plan in plans]
         use = np.stack([np.asarray(a[0], float) for a in answers]).reshape(*leading, self.n_weeks, -1)
         reward = np.asarray([float(a[1]) for a in answers]).reshape(leading)
         if not np.isfinite(use).all():
@@ -151,10 +173,12 @@ def mean_response(
     policy: AbstractPolicy,
     initial: State,
     shadow_prices: Float[Array, "*scenario week resource"] | None,
+    reserve: float = 0.0,
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
-    """Return utilization and reward, averaged over scenarios."""
+    """Return utilization averaged over scenarios plus `reserve` standard deviations, and mean reward."""
     rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, throw=False)
-    return rollout.totals.utilization.mean(0), rollout.reward.mean(0)
+    use = rollout.totals.utilization
+    return use.mean(0) + reserve * use.std(0), rollout.reward.mean(0)
 
 
 @eqx.filter_jit
@@ -169,7 +193,10 @@ def _jacobian(
     shape = shadow_prices.shape
 
     def use(flat: Float[Array, " entry"]) -> Float[Array, " entry"]:
-        return mean_response(population, exogenous, policy, initial, flat.reshape(shape))[0].ravel()
+        # Of the mean only: the spread between scenarios has no derivative where it is zero.
+        prices = flat.reshape(shape)
+        rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=prices, throw=False)
+        return rollout.totals.utilization.mean(0).ravel()
 
     def push(direction: Float[Array, " entry"]) -> Float[Array, " entry"]:
         return jax.jvp(use, (shadow_prices.ravel(),), (direction,))[1]

@@ -23,11 +23,13 @@ def _price_at_lead(
 ) -> Float[Array, " agent"]:
     """Add up use x shadow price in the week the order arrives (+ `extra`), over flow or stock resources [money/unit]."""
     population = observation.population
-    lead = jnp.minimum(population.lead_time + extra, shadow_prices.shape[0] - 1)
+    # A product with a table of ones and zeros, not an index: the derivative of an index is a slow scatter.
+    due = jnp.minimum(population.lead_time + extra, shadow_prices.shape[0] - 1)
+    arrives = (due[:, None] == jnp.arange(shadow_prices.shape[0])).astype(shadow_prices.dtype)
     total = jnp.zeros_like(observation.position)
     for index, is_stock in enumerate(population.stock_resource):
         if is_stock == stock:
-            total = total + population.use[:, index] * shadow_prices[:, index][lead]
+            total = total + population.use[:, index] * (arrives @ shadow_prices[:, index])
     return total
 
 

@@ -1,0 +1,95 @@
+"""Own the judgement of a plan in words: week by week, and as a whole.
+
+FREE: sentences may be reworded; what they claim must come from the numbers of the result.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from walras.control.paths import PathOutcome
+from walras.planner.costs import AbstractAcquisitionCost
+from walras.planner.result import PlanRecord, PlanResult
+
+FITS_TO = 0.01
+"""A week whose mean violation over the paths is at most this fits."""
+
+AT_THE_TOP = 0.98
+"""A price of at least this share of the highest one tried is at the top."""
+
+
+def week_verdicts(
+    record: PlanRecord,
+    seen: PathOutcome,
+    committed: Float[np.ndarray, "week resource"],
+    max_price: float,
+) -> tuple[str, ...]:
+    """Say for every week whether it fits, and if not, why; the worst resource speaks for the week."""
+    capacity = np.maximum(record.capacity, 1e-9)
+    over = np.maximum(seen.utilization - capacity, 0) / capacity
+    mean, share = over.mean(0), (over > FITS_TO).mean(0)
+    words = []
+    for week in range(len(capacity)):
+        worst = int(np.argmax(mean[week]))
+        if mean[week, worst] <= FITS_TO:
+            words.append("fits")
+        elif committed[week, worst] > capacity[week, worst] * (1 + FITS_TO):
+            words.append("already committed")
+        elif seen.shadow_prices[:, week, worst].mean() >= AT_THE_TOP * max_price:
+            words.append("price not high enough")
+        else:
+            words.append(f"over on {round(100 * share[week, worst])} % of paths")
+    return tuple(words)
+
+
+def verdict(result: PlanResult, cost: AbstractAcquisitionCost) -> tuple[str, ...]:
+    """Say in a few sentences whether the plan holds, what it buys, and how sure that is."""
+    record = result.record
+    return tuple(
+        sentence
+        for sentence in (_holds(result), _misses(result), _bought(result), _priced(result), record.stop_reason)
+        if sentence
+    )
+
+
+def _holds(result: PlanResult) -> str:
+    near = result.verified["near_limit_mean_violation"]
+    fixed = result.verified_fixed["near_limit_mean_violation"]
+    kept = result.verified.get("reward_kept")
+    if near is None or fixed is None:
+        return "Capacity is never short: utilization without any prices stays well below the plan."
+    word = "The plan is feasible" if result.record.feasible else "The plan is not feasible in every week"
+    rest = "" if kept is None else f", keeping {kept:.1%} of the reward that perfect foresight would earn"
+    return (
+        f"{word}: on {result.counts.get('paths', 0)} futures it was not made on, weeks near the limit exceed capacity by "
+        f"{near:.1%} on average with prices re-issued weekly ({fixed:.1%} with the planned prices held fixed){rest}."
+    )
+
+
+def _misses(result: PlanResult) -> str:
+    late = [str(week) for week, word in zip(result.weeks, result.week_verdicts, strict=True) if word != "fits"]
+    if not late:
+        return "Every week fits."
+    committed = sum(word == "already committed" for word in result.week_verdicts)
+    first = ", ".join(late[:4]) + (f" and {len(late) - 4} more" if len(late) > 4 else "")
+    why = f"; in {committed} of them what is already on order exceeds capacity" if committed else ""
+    return f"{len(late)} of {len(result.weeks)} weeks can exceed capacity: {first}{why}."
+
+
+def _bought(result: PlanResult) -> str:
+    extra = np.maximum(result.record.capacity - result.regular_capacity, 0)
+    weeks = int((extra.sum(1) > 1e-6 * np.maximum(result.regular_capacity.sum(1), 1e-9)).sum())
+    if weeks == 0:
+        return "No capacity beyond the regular one is worth its cost."
+    share = extra.sum() / max(float(result.regular_capacity.sum()), 1e-9)
+    return f"Beyond regular capacity the plan buys {share:.1%} more, spread over {weeks} weeks."
+
+
+def _priced(result: PlanResult) -> str:
+    prices = result.record.shadow_prices
+    if prices.max(initial=0.0) <= 0:
+        return "No week needs a shadow price."
+    week, resource = np.unravel_index(int(np.argmax(prices)), prices.shape)
+    return (
+        f"Capacity is scarcest in the week of {result.weeks[week]}: a unit of {result.resources[resource]} more would be "
+        f"worth {prices[week, resource]:.2f} (the median product earns {result.money['price_scale']:.2f} per unit)."
+    )

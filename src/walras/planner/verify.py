@@ -1,0 +1,233 @@
+"""Own the verification of a finished plan on paths that the planner did not see, and the collecting of its result.
+
+CONTRACT: prices are verified fixed as planned and re-issued weekly; every measure comes from `evaluation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from walras.config import CostSettings, PlanSettings
+from walras.control.paths import PathOutcome, committed_use, oracle, outcome
+from walras.control.reissue import Reissue
+from walras.control.simulated_view import SimulatedView
+from walras.evaluation.control import ControlTally, control_intervals, control_tally
+from walras.evaluation.reward import reward_tally
+from walras.exogenous.backtest import score
+from walras.exogenous.paths import ExogenousPaths
+from walras.model.record import Record
+from walras.planner.costs import PiecewiseLinearCost
+from walras.planner.result import QUANTILES, GroupUse, PlanRecord, PlanResult
+from walras.planner.verdict import verdict, week_verdicts
+from walras.population.from_panel import bucket_edges, bucket_of, mean_demand
+from walras.progress import Progress
+from walras.simulate import simulate
+
+if TYPE_CHECKING:
+    from walras.planner.case import PlanningCase
+
+ORACLE_CELLS = 1_000_000
+"""Agents x weeks x paths that the clairvoyant oracle is run on: it needs many simulations of each path."""
+
+LARGEST_GROUPS = 12
+"""Categories shown by name; the rest are added up as "other"."""
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """Hold what happened on the unseen paths.
+
+    Attributes:
+        free: with prices 0.
+        fixed: with the planned prices fixed.
+        reissued: with prices re-issued weekly (the planned ones fixed, where re-issuing is off).
+        demand, receipts: units per path and week, receipts under re-issued prices.
+        committed: utilization if nobody ordered any more.
+    """
+
+    free: PathOutcome
+    fixed: PathOutcome
+    reissued: PathOutcome
+    demand: Float[np.ndarray, "path week"]
+    receipts: Float[np.ndarray, "path week"]
+    committed: Float[np.ndarray, "path week resource"]
+
+
+def verify(
+    case: PlanningCase, record: PlanRecord, settings: PlanSettings, progress: Progress | None = None
+) -> Verification:
+    """Simulate the unseen paths without prices, with the planned prices, and with prices re-issued every week."""
+    parts = (case.population, case.unseen, case.policy, case.initial)
+    free = outcome(*parts, np.zeros_like(record.shadow_prices))
+    fixed = outcome(*parts, record.shadow_prices)
+    coordinator = Reissue(
+        case.population,
+        case.expected,
+        case.policy,
+        record.capacity,
+        record.shadow_prices,
+        price_scale=case.view.price_scale,
+        max_price=case.view.max_price,
+        max_lead=case.initial.max_lead,
+        progress=progress,
+    )
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), case.initial)
+    if settings.reissue:
+        rollout = simulate(*parts[:3], initial=start, coordinator=coordinator)
+    else:
+        rollout = simulate(*parts[:3], initial=start, shadow_prices=jnp.asarray(record.shadow_prices, jnp.float32))
+    totals = rollout.totals
+    charged = np.broadcast_to(np.asarray(rollout.shadow_prices, float), totals.utilization.shape)
+    reissued = PathOutcome(np.asarray(totals.utilization, float), np.asarray(rollout.reward, float), charged)
+    committed = committed_use(case.population, case.unseen, case.initial)
+    return Verification(free, fixed, reissued, np.asarray(totals.demand), np.asarray(totals.receipts), committed)
+
+
+def verified_result(
+    case: PlanningCase,
+    record: PlanRecord,
+    cost: PiecewiseLinearCost,
+    settings: PlanSettings,
+    costs: CostSettings,
+    progress: Progress,
+) -> PlanResult:
+    """Verify a plan and put together what a report needs."""
+    progress.stage("Verifying on unseen futures")
+    seen = verify(case, record, settings, progress)
+    progress.stage("Comparing with the clairvoyant oracle")
+    rewards = _reward_measures(case, record, seen)
+    progress.stage("Scoring the forecast")
+    forecast = score(case.whole, seed=settings.seed).as_dict()
+    progress.stage("Adding up")
+    tally = _tally(case, record, seen.reissued, seen)
+    verified = {**tally.metrics().as_dict(), **rewards["reissued"]}
+    fixed = {**_tally(case, record, seen.fixed, seen).metrics().as_dict(), **rewards["fixed"]}
+    result = PlanResult(
+        record=replace(record, utilization=case.view.expected(record.shadow_prices)),
+        weeks=case.panel.next_weeks(settings.weeks),
+        resources=case.population.resources,
+        regular_capacity=cost.edges[..., 1],
+        unconstrained=_fan(seen.free.utilization),
+        verified_utilization=_fan(seen.reissued.utilization),
+        fixed_utilization=_fan(seen.fixed.utilization),
+        committed=seen.committed.mean(0),
+        reissued_prices=seen.reissued.shadow_prices.mean(0),
+        history_weeks=case.panel.weeks,
+        history_demand=case.panel.units.sum(1, dtype=np.float64),
+        demand=_fan(seen.demand),
+        receipts=_fan(seen.receipts),
+        groups=_groups(case, record),
+        money=_money(case, record, cost, seen),
+        verified=verified,
+        verified_fixed=fixed,
+        intervals=control_intervals(tally, seed=settings.seed),
+        forecast_score=forecast,
+        week_verdicts=week_verdicts(record, seen.reissued, seen.committed.mean(0), case.view.max_price),
+        provenance=case.panel.provenance,
+        notes=case.notes,
+        counts=case.counts,
+        settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
+    )
+    return replace(result, verdict=verdict(result, cost), seconds=_seconds(progress))
+
+
+def _tally(case: PlanningCase, record: PlanRecord, method: PathOutcome, seen: Verification) -> ControlTally:
+    return control_tally(
+        method.utilization,
+        seen.free.utilization,
+        record.capacity,
+        committed=seen.committed,
+        shadow_prices=method.shadow_prices,
+        price_scale=case.view.price_scale,
+    )
+
+
+def _reward_measures(
+    case: PlanningCase, record: PlanRecord, seen: Verification
+) -> dict[str, dict[str, float | int | None]]:
+    """Compare with the oracle at equal violation, on as many of the unseen paths as its many simulations allow."""
+    cells = case.population.n_agents * case.unseen.n_weeks
+    count = int(np.clip(ORACLE_CELLS // cells, 1, case.unseen.n_scenarios or 1))
+    own = jax.tree.map(lambda leaf: leaf[:count], (case.unseen.demand, case.unseen.arrivals))
+    few: ExogenousPaths = eqx.tree_at(lambda e: (e.demand, e.arrivals), case.unseen, own)
+    view = SimulatedView(case.population, few, case.policy, case.initial)
+    found: dict[str, dict[str, float | int | None]] = {}
+    for name, method in (("reissued", seen.reissued), ("fixed", seen.fixed)):
+        limit = np.maximum(record.capacity[None], method.utilization[:count])
+        best = oracle(view, limit, start=method.shadow_prices[:count])
+        tally = reward_tally(method.reward[:count], best.reward, seen.free.reward[:count])
+        measures: dict[str, Any] = tally.metrics().as_dict()
+        found[name] = {key: measures[key] for key in ("reward_kept", "regret_ratio", "pooled_regret_ratio")}
+        found[name]["oracle_paths"] = count
+    return found
+
+
+def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile *rest"]:
+    return np.quantile(np.asarray(values, float), QUANTILES, axis=0)
+
+
+def _money(case: PlanningCase, record: PlanRecord, cost: PiecewiseLinearCost, seen: Verification) -> dict[str, float]:
+    acquisition = cost.total(record.capacity)
+    reward = float(seen.reissued.reward.mean())
+    charged = seen.reissued.shadow_prices * seen.reissued.utilization
+    return {
+        "reward_unconstrained": float(seen.free.reward.mean()),
+        "reward_plan": reward,
+        "reward_fixed_prices": float(seen.fixed.reward.mean()),
+        "acquisition_cost": acquisition,
+        "total_cost": acquisition - reward,
+        "price_payments": float(charged.sum((1, 2)).mean()),
+        "price_scale": case.view.price_scale,
+    }
+
+
+def _groups(case: PlanningCase, record: PlanRecord) -> tuple[GroupUse, ...]:
+    """Add up who uses how much of the first resource, without prices and under the planned ones."""
+    volume = mean_demand(case.panel)
+    buckets = bucket_of(volume, bucket_edges(volume))
+    names = tuple(f"{10 * b}-{10 * (b + 1)} %" for b in range(10))
+    found = [_group_use(case, record, "demand bucket", buckets, names)]
+    if case.panel.category is not None and len(np.unique(case.panel.category)) > 1:
+        labels, code, count = np.unique(case.panel.category.astype(str), return_inverse=True, return_counts=True)
+        order = np.argsort(-count, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        kept = [str(labels[i]) for i in order[:LARGEST_GROUPS]]
+        more = len(labels) > LARGEST_GROUPS
+        group = np.minimum(place[code], LARGEST_GROUPS)
+        found.append(_group_use(case, record, "category", group, (*kept, "other") if more else tuple(kept)))
+    return tuple(found)
+
+
+def _group_use(
+    case: PlanningCase, record: PlanRecord, title: str, group: np.ndarray, labels: tuple[str, ...]
+) -> GroupUse:
+    keep = Record.by_group(jnp.asarray(group, jnp.int32), len(labels))
+
+    def use(prices: np.ndarray) -> np.ndarray:
+        rollout = simulate(
+            case.population,
+            case.view.exogenous,
+            case.policy,
+            initial=case.initial,
+            shadow_prices=jnp.asarray(prices, jnp.float32),
+            record=keep,
+        )
+        return np.asarray(rollout.groups, float)[..., 0].mean(0).sum(0)
+
+    return GroupUse(title, labels, use(np.zeros_like(record.shadow_prices)), use(record.shadow_prices))
+
+
+def _seconds(progress: Progress) -> dict[str, float]:
+    progress.stage("Writing")
+    stages = dict(progress.seconds)
+    return {**stages, "total": sum(stages.values())}
+
+
