@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.sequential import Sequential
@@ -160,11 +160,13 @@ def _run(
     record: Record,
     backlog: bool,
     following_cost: Float[Array, " agent"] | None = None,
+    first_week: Array | int = 0,
 ) -> Rollout:
     """Run block after block of agents and put the pieces together.
 
     `following_cost` is the unit cost of the week after the last one; by default the last week's holds.
     """
+    weeks = first_week + jnp.arange(exogenous.n_weeks)
     following = exogenous.unit_cost[-1] if following_cost is None else following_cost
     scenarios = exogenous.n_scenarios
     n_agents = population.n_agents
@@ -180,7 +182,7 @@ def _run(
         kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
         state = take(initial)
         states = state if scenarios is None or initial.stock_end.ndim == 2 else _spread(state, scenarios)
-        return _run_block(people, paths, take(policy), states, windows, engine, kept, backlog, take(following))
+        return _run_block(people, paths, take(policy), states, windows, engine, kept, backlog, take(following), weeks)
 
     if n_blocks == 1:
         totals, groups, agents, final, end, info = block(jnp.asarray(0))
@@ -221,12 +223,14 @@ def _run_block(
     record: Record,
     backlog: bool,
     following_cost: Float[Array, " agent"],
+    weeks: Int[Array, " week"],
 ) -> Any:
     """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
     week = Week(population=population, policy=policy, backlog=backlog)
 
     def one(demand: Array, arrivals: Any, state: State, window: Array) -> Any:
         inputs = WeekInputs(
+            week=weeks,
             demand=demand,
             sale_price=exogenous.sale_price,
             unit_cost=exogenous.unit_cost,
@@ -298,7 +302,8 @@ def _run_coordinated(
         window = jnp.concatenate([charged, issued[..., 1:, :]], axis=-2)[..., None, :, :]
         today = week_of(exogenous, jnp.asarray(week))
         following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.n_weeks - 1))]
-        part = _run(population, today, policy, state, window, charged, engine, record, backlog, following)
+        index = jnp.asarray(week)
+        part = _run(population, today, policy, state, window, charged, engine, record, backlog, following, index)
         state, issued_before = part.final, issued
         weeks.append(part)
     return _string(weeks, None if exogenous.n_scenarios is None else 1)
@@ -360,7 +365,9 @@ def _check_finite(rollout: Rollout, trace: Callable[[], WeekRecord]) -> None:
     orders = np.asarray(trace().orders)
     bad = np.argwhere(~np.isfinite(orders.reshape(-1, *orders.shape[-2:])))
     if len(bad) == 0:
-        raise NotFiniteError("the reward is not a finite number although all orders are; check prices and costs for NaN")
+        raise NotFiniteError(
+            "the reward is not a finite number although all orders are; check prices and costs for NaN"
+        )
     first = bad[np.argmin(bad[:, 1])]
     raise NotFiniteError(
         f"the policy's order is not a finite number in week {first[1]} for agent {first[2]}; "

@@ -41,6 +41,7 @@ class Reissue(AbstractCoordinator):
         price_scale: float,
         max_price: float,
         max_lead: int,
+        reserve: Float[np.ndarray, "ahead resource"] | None = None,
         solver: AbstractDualSolver | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -54,6 +55,8 @@ class Reissue(AbstractCoordinator):
             price_scale: unit in which prices are compared.
             max_price: no price above this.
             max_lead: length of the pipeline [weeks].
+            reserve: share of expected use to keep free so many weeks ahead (0, 1, 2, ...), since what is further
+                away is less certain; the last row holds. Default none.
             solver: for the weekly problem.
             progress: told after every week.
         """
@@ -65,6 +68,8 @@ class Reissue(AbstractCoordinator):
         self.price_scale, self.max_price = price_scale, max_price
         self.solver = GaussNewton(tolerance=3e-3, max_iterations=6) if solver is None else solver
         self.progress = Progress() if progress is None else progress
+        kept = np.zeros((1, self.capacity.shape[1])) if reserve is None else np.asarray(reserve, float)
+        self.reserve = _hold(kept, self.window)[: self.window]
         self._last: np.ndarray | None = None
         self._chosen = _large_agents(population)
 
@@ -87,7 +92,8 @@ class Reissue(AbstractCoordinator):
             sample = jax.tree.map(lambda leaf: leaf[:1], state)
             return self._slope(future, sample, full(free.mean(0, keepdims=True)))
 
-        target = np.broadcast_to(self.capacity[week + 1 : week + self.window].ravel(), (paths, np.prod(shape[1:])))
+        limit = self.capacity[week : week + self.window] / (1.0 + self.reserve)
+        target = np.repeat(limit[1:].reshape(1, -1), paths, axis=0)
         problem = DualProblem(response, jacobian, target, self.price_scale, self.max_price)
         found = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices.reshape(shape)
         self._last = np.concatenate([held, found], axis=1)

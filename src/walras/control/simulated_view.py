@@ -87,6 +87,15 @@ class SimulatedView:
         use, _ = self._ask(shadow_prices, 0.0)
         return use
 
+    def spread(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week resource"]:
+        """Return the standard deviation of utilization between scenarios over its mean: 0 now, more further ahead."""
+        self._check(shadow_prices, "shadow_prices")
+        prices = jnp.asarray(shadow_prices, jnp.float32)
+        parts = (self.population, self.exogenous, self.policy, self.initial)
+        mean = np.asarray(mean_response(*parts, prices, 0.0)[0], float)
+        upper = np.asarray(mean_response(*parts, prices, 1.0)[0], float)
+        return (upper - mean) / np.maximum(mean, 1e-9 * max(float(mean.max(initial=0.0)), 1.0))
+
     def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
         """Return expected reward, without payments for resources, for every candidate [*plans] [money]."""
         _, reward = self._ask(shadow_prices, self.reserve)
@@ -125,7 +134,9 @@ class SimulatedView:
     def _check(self, array: Float[np.ndarray, "*plans week resource"], name: str) -> None:
         needed = (self.n_weeks, len(self.resources))
         if tuple(np.shape(array)[-2:]) != needed:
-            raise shape_mismatch(name, np.shape(array), f"[..., {needed[0]} weeks, {needed[1]} resources]", "give one each")
+            raise shape_mismatch(
+                name, np.shape(array), f"[..., {needed[0]} weeks, {needed[1]} resources]", "give one each"
+            )
         if not np.isfinite(array).all():
             raise InputError(f"`{name}` holds a NaN or infinity; give a finite number for every week and resource")
 
@@ -145,9 +156,7 @@ class SimulatedView:
         return use, reward
 
 
-def _committed(
-    population: Population, exogenous: ExogenousPaths, initial: State
-) -> Float[np.ndarray, "week resource"]:
+def _committed(population: Population, exogenous: ExogenousPaths, initial: State) -> Float[np.ndarray, "week resource"]:
     use, _ = mean_response(population, exogenous, ConstantOrder(jnp.zeros(())), initial, None)
     return np.asarray(use, float)
 

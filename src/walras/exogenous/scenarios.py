@@ -58,9 +58,7 @@ def coming_paths(
         log_sd: spread of the log lead time between orders.
     """
     ahead = weeks + int(lead_time.max(initial=1)) + 1
-    mean, sd = lead_time_demand(
-        demand.mean(ahead), demand.sd(ahead), lead_time, lead_time_sd(lead_time, log_sd), weeks
-    )
+    mean, sd = lead_time_demand(demand.mean(ahead), demand.sd(ahead), lead_time, lead_time_sd(lead_time, log_sd), weeks)
     drawn = draw_lead_times(lead_time, (scenarios, weeks), log_sd=log_sd, seed=seed)
     return _paths(panel, demand.sample(scenarios, weeks, seed=seed), drawn, mean, sd)
 
@@ -72,9 +70,7 @@ def past_paths(
     expected = demand.history_mean()[-weeks:]
     next_mean = np.maximum(demand.mean(1)[0], SMALLEST_DEMAND)
     variation = np.minimum(demand.sd(1)[0] / next_mean, 10.0)
-    mean, sd = lead_time_demand(
-        expected, expected * variation, lead_time, lead_time_sd(lead_time, log_sd), weeks
-    )
+    mean, sd = lead_time_demand(expected, expected * variation, lead_time, lead_time_sd(lead_time, log_sd), weeks)
     drawn = draw_lead_times(lead_time, (1, weeks), log_sd=log_sd, seed=seed)[0]
     return _paths(panel, panel.units[-weeks:], drawn, mean, sd)
 

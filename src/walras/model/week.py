@@ -5,7 +5,7 @@ LAW: receipts, stock, orders, arrivals of lead time 0, demand, money, resource u
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.exogenous.arrivals import AbstractArrivals
 from walras.model.state import State
@@ -17,9 +17,11 @@ from walras.ties import lesser, positive_part
 class WeekInputs(eqx.Module):
     """Hold the exogenous happenings of one week and the shadow prices announced in it.
 
-    Attributes: as in `ExogenousPaths`, without the week axis; `shadow_prices` starts with this week's price.
+    Attributes: as in `ExogenousPaths`, without the week axis; `week` counts from the start of the run and
+    `shadow_prices` starts with this week's price.
     """
 
+    week: Int[Array, ""]
     demand: Float[Array, " agent"]
     sale_price: Float[Array, " agent"]
     unit_cost: Float[Array, " agent"]
@@ -98,6 +100,7 @@ class Week(eqx.Module):
         self, stock_start: Float[Array, " agent"], pipeline: Float[Array, "lead agent"], inputs: WeekInputs
     ) -> Observation:
         return Observation(
+            week=inputs.week,
             population=self.population,
             stock_start=stock_start,
             position=stock_start + pipeline.sum(0),
@@ -129,13 +132,12 @@ class Week(eqx.Module):
         short = positive_part(-stock_end) if self.backlog else lost
         holding = self.population.holding_cost * positive_part(stock_end)
         return (
-            inputs.sale_price * sales
-            - inputs.unit_cost * orders
-            - holding
-            - self.population.lost_sale_penalty * short
+            inputs.sale_price * sales - inputs.unit_cost * orders - holding - self.population.lost_sale_penalty * short
         )
 
-    def _use(self, receipts: Float[Array, " agent"], stock_end: Float[Array, " agent"]) -> Float[Array, "agent resource"]:
+    def _use(
+        self, receipts: Float[Array, " agent"], stock_end: Float[Array, " agent"]
+    ) -> Float[Array, "agent resource"]:
         """Return use per unit x receipts for flow resources, x stock on hand for storage."""
         on_hand = positive_part(stock_end)
         used_by = [on_hand if is_stock else receipts for is_stock in self.population.stock_resource]

@@ -120,7 +120,12 @@ def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | Non
     scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
     reserve = float(ndtri(settings.service_level)) if settings.scenarios > 1 else 0.0
     view = SimulatedView(population, scenarios, policy, initial, reserve=reserve, seed=settings.seed)
-    notes = (*notes, *words, *demand.limits, f"Lead times vary between orders of a product with a log spread of {spread}.")
+    notes = (
+        *notes,
+        *words,
+        *demand.limits,
+        f"Lead times vary between orders of a product with a log spread of {spread}.",
+    )
     return PlanningCase(
         panel, completed, population, policy, initial, view, expected, unseen, demand, counts, (*panel.notes, *notes)
     )
@@ -145,9 +150,7 @@ def plan_panel(
     return verified_result(case, record, cost, settings, costs, progress)
 
 
-def make_plan(
-    view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress
-) -> PlanRecord:
+def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
     """Run the planning loop with the rule that the settings name."""
     stop = StopRule(
         max_iterations=settings.max_iterations,
@@ -165,7 +168,9 @@ def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSet
     regular = np.empty_like(free)
     for index, name in enumerate(view.resources):
         given = costs.of(name).regular_capacity
-        regular[:, index] = settings.regular_share * free[:, index].mean() if given is None else _weekly(given, view, name)
+        regular[:, index] = (
+            settings.regular_share * free[:, index].mean() if given is None else _weekly(given, view, name)
+        )
     parts = [costs.of(name) for name in view.resources]
     unit = view.price_scale if costs.rates == "margin" else 1.0
 
@@ -213,5 +218,7 @@ def _active(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str, int]
     if not dropped:
         return panel, counts, ()
     named = ", ".join(dropped[:5]) + (f" and {len(dropped) - 5} more" if len(dropped) > 5 else "")
-    note = f"{len(dropped)} products sold nothing in the last {settings.active_weeks} weeks and are not planned: {named}."
+    note = (
+        f"{len(dropped)} products sold nothing in the last {settings.active_weeks} weeks and are not planned: {named}."
+    )
     return panel.take(mask), counts, (note,)

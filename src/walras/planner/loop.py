@@ -15,7 +15,7 @@ from walras.maps.interface import DifferentiableView, PlannerView, ValuedView
 from walras.planner.costs import AbstractAcquisitionCost
 from walras.planner.response import Response, estimate_response
 from walras.planner.result import PlanRecord
-from walras.planner.rules import LEAST_STEP, AbstractRule, ProximalPoint
+from walras.planner.rules import LEAST_STEP, AbstractRule, Consensus, ProximalPoint
 from walras.planner.state import Frame, PlanState, Residuals, assess, covering
 from walras.progress import Progress
 
@@ -26,6 +26,9 @@ LEAST_RESPONSE = 1e-4
 
 SATURATED = 0.01
 """Halving a price at its ceiling frees less than this share of use: more price would not help either."""
+
+PROGRESS = 0.99
+"""Residual left by a revision, relative to the best so far, that still counts as progress."""
 
 WEEKS_NAMED = 6
 """Weeks named in a sentence before the rest is counted."""
@@ -45,9 +48,9 @@ class StopRule:
     """
 
     max_iterations: int = 100
-    feasibility: float = 2e-3
-    complementarity: float = 2e-3
-    price_gap: float = 2e-3
+    feasibility: float = 0.01
+    complementarity: float = 0.01
+    price_gap: float = 0.01
     patience: int = 12
     max_price: float | None = None
 
@@ -90,16 +93,16 @@ class _Asked:
                 "check that the products' sale prices exceed their unit costs"
             )
 
-    def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[
-        np.ndarray, "*plans week resource"
-    ]:
+    def utilization(
+        self, shadow_prices: Float[np.ndarray, "*plans week resource"]
+    ) -> Float[np.ndarray, "*plans week resource"]:
         """Return the view's utilization, checked."""
         self.queries += int(np.prod(shadow_prices.shape[:-2], dtype=int))
         return self._checked("utilization", self.view.utilization(shadow_prices), shadow_prices)
 
-    def shadow_prices(self, capacity: Float[np.ndarray, "*plans week resource"]) -> Float[
-        np.ndarray, "*plans week resource"
-    ]:
+    def shadow_prices(
+        self, capacity: Float[np.ndarray, "*plans week resource"]
+    ) -> Float[np.ndarray, "*plans week resource"]:
         """Return the view's shadow prices, checked."""
         return self._checked("shadow prices", self.view.shadow_prices(capacity), capacity)
 
@@ -139,7 +142,8 @@ def plan(
     Args:
         view: the population, as the planner sees it.
         acquisition_cost: what capacity costs, its bounds and its frozen zone.
-        rule: how the plan is revised; `ProximalPoint()` unless given.
+        rule: how the plan is revised; unless given `ProximalPoint()` where the view has a Jacobian, else
+            `Consensus()`, which needs to know less.
         start: first shadow prices [money/unit; week, resource], for instance the last plan's; 0 unless given.
         stop: when to stop; `StopRule()` unless given.
         progress: told how many of the revisions allowed are made.
@@ -148,8 +152,9 @@ def plan(
         InputError, ShapeError: the cost, the start and the view do not fit together.
         NotFiniteError: the view answered with something that is no number.
     """
-    rule, stop = rule or ProximalPoint(), stop or StopRule()
-    asked = (_AskedWithJacobian if isinstance(view, DifferentiableView) else _Asked)(view)
+    stop, known = stop or StopRule(), isinstance(view, DifferentiableView)
+    rule = rule or (ProximalPoint() if known else Consensus())
+    asked = (_AskedWithJacobian if known else _Asked)(view)
     state = rule.begin(_first_state(asked, acquisition_cost, start, stop), asked, acquisition_cost)
     log = _Log(view, acquisition_cost, asked, stop, progress or Progress())
     reason = log.entered(state)
@@ -170,6 +175,7 @@ class _Log:
     progress: Progress
     best: PlanState | None = None
     since_better: int = 0
+    least_merit: float = np.inf
     trace: list[Mapping[str, float]] = field(default_factory=list)
 
     def entered(self, state: PlanState) -> str | None:
@@ -178,8 +184,10 @@ class _Log:
         self.trace.append(self._entry(state))
         score = self.stop.score(state.residuals)
         record = np.inf if self.best is None else self.stop.score(self.best.residuals)
-        # Creeping by less than a hundredth is not progress, but the better state is kept.
-        self.since_better = 0 if score < 0.99 * record else self.since_better + 1
+        # One bad week can hide that all others improve, so the mean counts as well; creeping does not.
+        better = score < PROGRESS * record or state.residuals.merit < PROGRESS * self.least_merit
+        self.since_better = 0 if better else self.since_better + 1
+        self.least_merit = min(self.least_merit, state.residuals.merit)
         if score < record:
             self.best = state
         if score <= 1:
@@ -295,9 +303,13 @@ def _sentence(log: _Log, reason: str, too_cheap: np.ndarray, hopeless: np.ndarra
     """Say why the loop stopped, naming the weeks that do not fit."""
     rounds = len(log.trace) - 1
     residuals = log.best.residuals if log.best is not None else None
-    worst = "" if residuals is None else (
-        f"largest shortage {residuals.feasibility:.2%} of capacity, largest gap between price and marginal cost "
-        f"{residuals.price_gap:.3g} median margins"
+    worst = (
+        ""
+        if residuals is None
+        else (
+            f"largest shortage {residuals.feasibility:.2%} of capacity, largest gap between price and marginal cost "
+            f"{residuals.price_gap:.3g} median margins"
+        )
     )
     words = {
         "converged": f"converged after {rounds} revisions",

@@ -11,11 +11,11 @@ from jaxtyping import Float
 
 from walras.maps.interface import DifferentiableView
 
-PULSE = 0.25
-"""Size of a test pulse in units of the median margin: large enough to move lumpy populations."""
+PULSE = 0.05
+"""Size of a test pulse in median margins: about what holding stock for weeks costs; beyond it all orders have moved."""
 
-PULSE_SPACING = 3
-"""Weeks between the pulses of one query: a price acts on its own week and the two beside it (spec section 3)."""
+PULSE_SPACING = 5
+"""Weeks between the pulses of one query: a price acts on its own week and mostly on the two on either side."""
 
 LEAST_OWN_RESPONSE = 0.05
 """Least response believed, relative to the median week's: steps are never longer than twenty times the usual one."""
@@ -94,6 +94,6 @@ def _pulse_slopes(
     slope = np.zeros((n_weeks, n_resources, n_weeks, n_resources))
     for answer, (first, kind) in zip(drop, starts, strict=True):
         for week in range(first, n_weeks, PULSE_SPACING):
-            near = slice(max(week - 1, 0), week + 2)
+            near = slice(max(week - PULSE_SPACING // 2, 0), week + PULSE_SPACING // 2 + 1)
             slope[near, :, week, kind] = answer[near]
     return slope.reshape(n_weeks * n_resources, -1)

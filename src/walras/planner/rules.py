@@ -31,8 +31,14 @@ MOST_GROWTH = 1.5
 SLOW = 0.7
 """Merit left by a revision above which the belief about the response is in doubt."""
 
+STRETCHES = (2.0, 5.0)
+"""Longer moves tried when a whole one helps little: the response is steep near a price and flat farther off."""
+
 RENEWED_AFTER = 3
 """Revisions before the response is asked for again, which costs a batch of queries."""
+
+LEAST_TRUST = 0.5
+"""Step below which the linear model of the response has been wrong so often that it is not solved any more."""
 
 
 class AbstractRule(ABC):
@@ -107,7 +113,12 @@ class ProximalPoint(AbstractRule):
 
     def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Solve the model, ask the view, and renew the model where it misled."""
-        found, whole = _advance(state, view, cost, self._model_prices(state, cost), self.fallbacks)
+        if state.step >= LEAST_TRUST:
+            prices = self._model_prices(state, cost)
+        else:  # the model has misled several times: a plain consensus step needs less of it
+            rho = state.frame.weight() / state.response.strength()
+            prices, _ = _priced_cover(state.frame, cost, state.shadow_prices, state.utilization, rho)
+        found, whole = _advance(state, view, cost, prices, self.fallbacks)
         return replace(found, step=_resized(state.step, whole, 3.0, 0.25, self.longest_step))
 
     def _model_prices(self, state: PlanState, cost: AbstractAcquisitionCost) -> Grid:
@@ -206,14 +217,19 @@ def _priced_cover(
 def _advance(
     state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost, prices: Grid, fallbacks: tuple[float, ...]
 ) -> tuple[PlanState, bool]:
-    """Ask about new prices, and about shorter moves towards them if they are worse; say whether the whole move held."""
+    """Ask about new prices, and about shorter or longer moves where they disappoint; say whether the move held."""
     move = prices - state.shadow_prices
-    whole = state.moved(cost, prices, view.utilization(prices))
-    tried = [whole]
-    if fallbacks and _best(state, tried) is state:
-        shorter = np.stack([state.shadow_prices + part * move for part in fallbacks])
-        uses = view.utilization(shorter)
-        tried += [state.moved(cost, *parts) for parts in zip(shorter, uses, strict=True)]
+
+    def along(parts: tuple[float, ...]) -> list[PlanState]:
+        line = np.stack([np.clip(state.shadow_prices + part * move, 0.0, state.frame.ceiling) for part in parts])
+        return [state.moved(cost, *answer) for answer in zip(line, view.utilization(line), strict=True)]
+
+    [whole] = tried = along((1.0,))
+    held = _best(state, tried) is whole
+    if not held and fallbacks:
+        tried += along(fallbacks)
+    elif held and SLOW * state.residuals.merit < whole.residuals.merit < state.residuals.merit:
+        tried += along(STRETCHES)
     found = _best(state, tried)
     taught = state.taught(sorted(tried, key=lambda other: -other.residuals.merit))
     slow = found.residuals.merit > SLOW * state.residuals.merit
@@ -223,7 +239,7 @@ def _advance(
         # Pulses see only near weeks, secants only the ways gone: their mean has something of both.
         response, age = replace(fresh, slope=0.5 * (fresh.slope + response.slope)), 0
     bar = found.residuals.merit if not np.isfinite(state.bar) else 0.5 * (state.bar + found.residuals.merit)
-    return replace(found, response=response, age=age, bar=bar), found is whole
+    return replace(found, response=response, age=age, bar=bar), held
 
 
 def _best(state: PlanState, tried: list[PlanState]) -> PlanState:

@@ -48,11 +48,16 @@ def initial_state(
 
 def _recorded_stock(panel: Panel, replayed: np.ndarray) -> tuple[np.ndarray, str]:
     if panel.on_hand is None:
-        return replayed, "The table has no stock on hand: the policy was replayed over the last weeks of demand instead."
+        return (
+            replayed,
+            "The table has no stock on hand: the policy was replayed over the last weeks of demand instead.",
+        )
     last = np.asarray(panel.on_hand)[-1]
     known = np.isfinite(last)
     words = f"Stock on hand at the start is as recorded for {int(known.sum())} of {len(known)} products"
-    return np.where(known, last, replayed).astype(np.float32), words + ("." if known.all() else ", replayed for the rest.")
+    return np.where(known, last, replayed).astype(np.float32), words + (
+        "." if known.all() else ", replayed for the rest."
+    )
 
 
 def _open_orders(panel: Panel, lead: np.ndarray, replayed: np.ndarray) -> tuple[np.ndarray, str]:

@@ -109,17 +109,13 @@ class PlanState:
         """Return the state at other prices, with the capacity that suits them where none is given."""
         fitted = covering(self.frame, cost, shadow_prices, utilization) if capacity is None else capacity
         residuals = assess(self.frame, cost, fitted, shadow_prices, utilization)
-        return replace(
-            self, capacity=fitted, shadow_prices=shadow_prices, utilization=utilization, residuals=residuals
-        )
+        return replace(self, capacity=fitted, shadow_prices=shadow_prices, utilization=utilization, residuals=residuals)
 
     def taught(self, others: "list[PlanState]") -> "PlanState":
         """Return the state with the response learned from what other prices did."""
         response = self.response
         for other in others:
-            response = response.learned(
-                other.shadow_prices - self.shadow_prices, other.utilization - self.utilization
-            )
+            response = response.learned(other.shadow_prices - self.shadow_prices, other.utilization - self.utilization)
         return replace(self, response=response)
 
 

@@ -28,7 +28,7 @@ from walras.planner.result import QUANTILES, GroupUse, PlanRecord, PlanResult
 from walras.planner.verdict import verdict, week_verdicts
 from walras.population.from_panel import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
-from walras.simulate import simulate
+from walras.simulate import EXTRA_WINDOW, simulate
 
 if TYPE_CHECKING:
     from walras.planner.case import PlanningCase
@@ -76,6 +76,7 @@ def verify(
         price_scale=case.view.price_scale,
         max_price=case.view.max_price,
         max_lead=case.initial.max_lead,
+        reserve=case.view.reserve * case.view.spread(record.shadow_prices)[: case.initial.max_lead + EXTRA_WINDOW],
         progress=progress,
     )
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), case.initial)
@@ -162,14 +163,16 @@ def _reward_measures(
     for name, method in (("reissued", seen.reissued), ("fixed", seen.fixed)):
         limit = np.maximum(record.capacity[None], method.utilization[:count])
         best = oracle(view, limit, start=method.shadow_prices[:count])
-        tally = reward_tally(method.reward[:count], best.reward, seen.free.reward[:count])
+        # The method's own outcome is within its own limit, so the best known reward is never below it.
+        most = np.maximum(best.reward, method.reward[:count])
+        tally = reward_tally(method.reward[:count], most, seen.free.reward[:count])
         measures: dict[str, Any] = tally.metrics().as_dict()
         found[name] = {key: measures[key] for key in ("reward_kept", "regret_ratio", "pooled_regret_ratio")}
         found[name]["oracle_paths"] = count
     return found
 
 
-def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile *rest"]:
+def _fan(values: Float[np.ndarray, path * rest]) -> Float[np.ndarray, quantile * rest]:
     return np.quantile(np.asarray(values, float), QUANTILES, axis=0)
 
 
@@ -229,5 +232,3 @@ def _seconds(progress: Progress) -> dict[str, float]:
     progress.stage("Writing")
     stages = dict(progress.seconds)
     return {**stages, "total": sum(stages.values())}
-
-

@@ -6,7 +6,7 @@ CONTRACT: users bring their own; a policy is an Equinox module whose arrays, if 
 import abc
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.population.population import Population
 
@@ -15,6 +15,7 @@ class Observation(eqx.Module):
     """Hold what every agent knows when it orders (after receipts, before this week's demand).
 
     Attributes:
+        week: index of the week in the run.
         population: static attributes.
         stock_start: stock after receipts [units].
         position: stock_start plus open orders [units].
@@ -23,6 +24,7 @@ class Observation(eqx.Module):
         unit_cost: money per unit ordered this week; `next_unit_cost` the same next week.
     """
 
+    week: Int[Array, ""]
     population: Population
     stock_start: Float[Array, " agent"]
     position: Float[Array, " agent"]
@@ -37,9 +39,7 @@ class AbstractPolicy(eqx.Module):
     """Decide what every agent orders; every agent on its own (relabelling agents relabels orders)."""
 
     @abc.abstractmethod
-    def orders(
-        self, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return orders >= 0 [units].
 
         Args:

@@ -53,4 +53,3 @@ class ReorderPoint(AbstractPolicy):
         """Return S - position where position <= s, else nothing."""
         due = observation.position <= self.reorder_point
         return jnp.where(due, positive_part(self.level - observation.position), 0.0)
-
