@@ -116,25 +116,28 @@ def test_a_missing_file_and_a_binary_one(tmp_path):
         read_costs(binary)
 
 
+RATES = "regular_rate = 0.1\novertime_rate = 0.2\nagency_rate = 0.3\n"
+
+
 def test_costs_of_one_resource_stand_over_the_common_ones(tmp_path):
     costs = read_costs(
-        write(tmp_path, 'rates = "money"\nregular_rate = 0.1\n[resource.storage]\nregular_rate = 0.01\nramp_up = 0\n')
+        write(tmp_path, f'rates = "money"\n{RATES}[resource.storage]\nregular_rate = 0.01\nramp_up = 0\n')
     )
     assert (costs.of("inbound_units").regular_rate, costs.of("storage").regular_rate) == (0.1, 0.01)
-    assert costs.of("storage").overtime_rate == costs.of("inbound_units").overtime_rate == CostSettings().overtime_rate
+    assert costs.of("storage").overtime_rate == costs.of("inbound_units").overtime_rate == 0.2
 
 
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        ("regular_rate = 2", r"`overtime_rate` is 0.25, less than `regular_rate` \(2\)"),
+        ("regular_rate = 2\novertime_rate = 1", r"`overtime_rate` is 1, less than `regular_rate` \(2\)"),
         ("agency_limit = 1.1", r"`agency_limit` is 1.1, less than `overtime_limit` \(1.15\)"),
         ("lower_bound = 0.9\nupper_bound = 0.5", r"`upper_bound` is 0.5, less than `lower_bound` \(0.9\)"),
         ("regular_capacity = [10, -1]", "`regular_capacity` must be one number of at least 0"),
         ("regular_capacity = []", "`regular_capacity` must be one number of at least 0"),
         ("[resource.storage]\nregular_rat = 1", "`regular_rat` .* did you mean `regular_rate`"),
         ("[resource.storag]\nregular_rate = 1", "`resource.storag` .* it must be 'inbound_units', 'inbound_volume'"),
-        ("[resource.storage]\nregular_rate = 1", r"`overtime_rate` is 0.25, less than `regular_rate` \(1\)"),
+        (f"{RATES}[resource.storage]\nregular_rate = 1", r"`overtime_rate` is 0.2, less than `regular_rate` \(1\)"),
     ],
 )
 def test_costs_that_no_price_could_support_are_refused(tmp_path, text, sentence):
