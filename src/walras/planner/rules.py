@@ -37,8 +37,11 @@ STRETCHES = (2.0, 5.0)
 RENEWED_AFTER = 3
 """Revisions before the response is asked for again, which costs a batch of queries."""
 
-LEAST_TRUST = 0.5
-"""Step below which the linear model of the response has been wrong so often that it is not solved any more."""
+MOST_FAILURES = 3
+"""Revisions in a row that found nothing better before prices are pushed without asking whether that is better."""
+
+PUSH = 0.2
+"""Rise of the price for a week at twice its capacity when pushed, in median margins."""
 
 
 class AbstractRule(ABC):
@@ -78,6 +81,8 @@ class Consensus(AbstractRule):
 
     def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Fit capacity to use, then move prices by what is still short."""
+        if state.failures >= MOST_FAILURES:
+            return replace(_pushed(state, view, cost), step=self.first_step)
         rho = state.step * state.frame.weight() / state.response.strength()
         prices, _ = _priced_cover(state.frame, cost, state.shadow_prices, state.utilization, rho)
         found, whole = _advance(state, view, cost, prices, self.fallbacks)
@@ -113,12 +118,9 @@ class ProximalPoint(AbstractRule):
 
     def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Solve the model, ask the view, and renew the model where it misled."""
-        if state.step >= LEAST_TRUST:
-            prices = self._model_prices(state, cost)
-        else:  # the model has misled several times: a plain consensus step needs less of it
-            rho = state.frame.weight() / state.response.strength()
-            prices, _ = _priced_cover(state.frame, cost, state.shadow_prices, state.utilization, rho)
-        found, whole = _advance(state, view, cost, prices, self.fallbacks)
+        if state.failures >= MOST_FAILURES:
+            return replace(_pushed(state, view, cost), step=self.first_step)
+        found, whole = _advance(state, view, cost, self._model_prices(state, cost), self.fallbacks)
         return replace(found, step=_resized(state.step, whole, 3.0, 0.25, self.longest_step))
 
     def _model_prices(self, state: PlanState, cost: AbstractAcquisitionCost) -> Grid:
@@ -239,7 +241,21 @@ def _advance(
         # Pulses see only near weeks, secants only the ways gone: their mean has something of both.
         response, age = replace(fresh, slope=0.5 * (fresh.slope + response.slope)), 0
     bar = found.residuals.merit if not np.isfinite(state.bar) else 0.5 * (state.bar + found.residuals.merit)
-    return replace(found, response=response, age=age, bar=bar), held
+    failures = state.failures + 1 if found is state else 0
+    return replace(found, response=response, age=age, bar=bar, failures=failures), held
+
+
+def _pushed(state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
+    """Raise the price of every week that is short, and lower it where there is room, whatever comes of it.
+
+    One large product that moves its orders from week to week can make every small move worse; only prices that rise
+    together stop it. Near the solution the push is as small as what is left to do.
+    """
+    rho = PUSH * state.frame.weight()
+    prices, _ = _priced_cover(state.frame, cost, state.shadow_prices, state.utilization, rho)
+    moved = state.moved(cost, prices, view.utilization(prices))
+    response = estimate_response(view, prices, moved.utilization, state.frame.capacity_scale)
+    return replace(moved, response=response, age=0, bar=np.inf, failures=0)
 
 
 def _best(state: PlanState, tried: list[PlanState]) -> PlanState:
