@@ -48,7 +48,7 @@ class Rollout(eqx.Module):
     agents: WeekRecord | None
     final: State
     end_value: Float[Array, "*scenario"]
-    shadow_prices: Float[Array, "*scenario week resource"]
+    shadow_prices: Float[Array, "*priced week resource"]
     info: EngineInfo
 
     @property
@@ -321,7 +321,7 @@ def _full_window(issued: Array, exogenous: ExogenousPaths, max_lead: int) -> Flo
 
 @eqx.filter_jit
 def week_of(exogenous: ExogenousPaths, week: Array, count: int = 1) -> ExogenousPaths:
-    """Cut `count` weeks from `week` on out of the paths; `week` is an array, so that one compilation serves all weeks."""
+    """Cut `count` weeks from `week` on; `week` is an array, so that one compilation serves all weeks."""
     axis = 0 if exogenous.n_scenarios is None else 1
     shared = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, (None, None))
     cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=0), shared)

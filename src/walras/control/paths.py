@@ -103,11 +103,11 @@ def _climb(
     first, second = np.zeros_like(prices), np.zeros_like(prices)
     kept, reward, use = prices.copy(), best.reward.copy(), best.utilization.copy()
     for step in range(1, steps + 1):
-        value, seen, slope = _penalised(*parts, jnp.asarray(prices, jnp.float32), jnp.asarray(limit), view.max_price)
-        value, seen = np.asarray(value, float), np.asarray(seen, float)
+        answer = _penalised(*parts, jnp.asarray(prices, jnp.float32), jnp.asarray(limit), view.max_price)
+        value, seen, slope = (np.asarray(part, float) for part in answer)
         better = (value > reward) & (seen <= limit * (1 + KEEPS_TO)).all((1, 2))
         kept[better], reward[better], use[better] = prices[better], value[better], seen[better]
-        slope = np.nan_to_num(np.asarray(slope, float))
+        slope = np.nan_to_num(slope)
         first, second = 0.8 * first + 0.2 * slope, 0.98 * second + 0.02 * slope**2
         move = (first / (1 - 0.8**step)) / (np.sqrt(second / (1 - 0.98**step)) + 1e-12)
         rate = 0.03 * view.price_scale * (1 - step / (steps + 1))

@@ -21,7 +21,7 @@ from walras.population.population import Population
 from walras.simulate import simulate
 
 MAX_PRICE_QUANTILE = 0.99
-"""The highest price that is tried eats this quantile of the margins per unit of resource: nobody would order beyond it."""
+"""The highest price tried eats this quantile of the margins per unit of resource: beyond it nobody would order."""
 
 NO_DIFFERENCE = 1e-4
 """Relative difference in utilization below which future orders are said to make none."""
@@ -101,8 +101,14 @@ class SimulatedView:
         _, reward = self._ask(shadow_prices, self.reserve)
         return reward
 
+    def valued(
+        self, shadow_prices: Float[np.ndarray, "*plans week resource"]
+    ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+        """Return expected utilization without any reserve, and expected reward, of one and the same simulation."""
+        return self._ask(shadow_prices, 0.0)
+
     def shadow_prices(self, capacity: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
-        """Return prices at which expected utilization fits the capacity, for every candidate [*plans, week, resource]."""
+        """Return prices at which utilization fits the capacity, for every candidate [*plans, week, resource]."""
         plans = np.asarray(capacity, float).reshape(-1, self.n_weeks, len(self.resources))
         found = [self.solve(plan).prices[0].reshape(plan.shape) for plan in plans]
         return np.stack(found).reshape(np.shape(capacity))

@@ -3,7 +3,7 @@
 CONTRACT: builds `ExogenousPaths` from a completed panel and a demand model; same seed, same paths.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ SMALLEST_DEMAND = 1e-6
 """Mean demand below this has no meaningful coefficient of variation [units/week]."""
 
 
+@runtime_checkable
 class Demand(Protocol):
     """Promise what a demand model must offer (see `exogenous.demand_model.DemandModel`)."""
 

@@ -34,15 +34,15 @@ class PlannerView(Protocol):
     resources: tuple[str, ...]
     price_scale: float
 
-    def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[
-        np.ndarray, "*plans week resource"
-    ]:
+    def utilization(
+        self, shadow_prices: Float[np.ndarray, "*plans week resource"]
+    ) -> Float[np.ndarray, "*plans week resource"]:
         """Return the expected utilization F(lambda; P) when these prices are announced in full (spec eq. 3)."""
         ...
 
-    def shadow_prices(self, capacity: Float[np.ndarray, "*plans week resource"]) -> Float[
-        np.ndarray, "*plans week resource"
-    ]:
+    def shadow_prices(
+        self, capacity: Float[np.ndarray, "*plans week resource"]
+    ) -> Float[np.ndarray, "*plans week resource"]:
         """Return the prices G(K; P) >= 0 at which the population fits the capacity (spec eq. 3)."""
         ...
 

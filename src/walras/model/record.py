@@ -15,18 +15,19 @@ class Totals(eqx.Module):
     """Sum over agents, per week (and scenario). Units and money as in `WeekRecord`, weights applied.
 
     Attributes:
-        utilization: use of each resource [*scenario, week, resource]; all others are [*scenario, week].
+        utilization: use of each resource [*scenario, week, resource]; all others are [*scenario, week]. While a week is
+            being recorded there is no week axis yet.
     """
 
-    utilization: Float[Array, "*scenario week resource"]
-    reward: Float[Array, "*scenario week"]
-    demand: Float[Array, "*scenario week"]
-    sales: Float[Array, "*scenario week"]
-    lost_sales: Float[Array, "*scenario week"]
-    receipts: Float[Array, "*scenario week"]
-    orders: Float[Array, "*scenario week"]
-    refused: Float[Array, "*scenario week"]
-    stock_end: Float[Array, "*scenario week"]
+    utilization: Float[Array, "*steps resource"]
+    reward: Float[Array, "*steps"]
+    demand: Float[Array, "*steps"]
+    sales: Float[Array, "*steps"]
+    lost_sales: Float[Array, "*steps"]
+    receipts: Float[Array, "*steps"]
+    orders: Float[Array, "*steps"]
+    refused: Float[Array, "*steps"]
+    stock_end: Float[Array, "*steps"]
 
 
 class Record(eqx.Module):

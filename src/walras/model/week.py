@@ -15,22 +15,22 @@ from walras.ties import lesser, positive_part
 
 
 class WeekInputs(eqx.Module):
-    """Hold the exogenous happenings of one week and the shadow prices announced in it.
+    """Hold the exogenous happenings of one week and the shadow prices announced in it; an engine gets all weeks stacked.
 
-    Attributes: as in `ExogenousPaths`, without the week axis; `week` counts from the start of the run and
-    `shadow_prices` starts with this week's price.
+    Attributes: as in `ExogenousPaths`; `week` counts from the start of the run and `shadow_prices` starts with this
+    week's price.
     """
 
-    week: Int[Array, ""]
-    demand: Float[Array, " agent"]
-    sale_price: Float[Array, " agent"]
-    unit_cost: Float[Array, " agent"]
-    next_unit_cost: Float[Array, " agent"]
+    week: Int[Array, "*steps"]
+    demand: Float[Array, "*steps agent"]
+    sale_price: Float[Array, "*steps agent"]
+    unit_cost: Float[Array, "*steps agent"]
+    next_unit_cost: Float[Array, "*steps agent"]
     arrivals: AbstractArrivals
-    lead_demand_mean: Float[Array, " agent"]
-    lead_demand_sd: Float[Array, " agent"]
-    supply_limit: Float[Array, " agent"] | None
-    shadow_prices: Float[Array, "lead resource"]
+    lead_demand_mean: Float[Array, "*steps agent"]
+    lead_demand_sd: Float[Array, "*steps agent"]
+    supply_limit: Float[Array, "*steps agent"] | None
+    shadow_prices: Float[Array, "*steps lead resource"]
 
 
 class WeekRecord(eqx.Module):
@@ -45,15 +45,15 @@ class WeekRecord(eqx.Module):
         utilization: units of each resource used.
     """
 
-    receipts: Float[Array, " agent"]
-    orders: Float[Array, " agent"]
-    refused: Float[Array, " agent"]
-    demand: Float[Array, " agent"]
-    sales: Float[Array, " agent"]
-    lost_sales: Float[Array, " agent"]
-    stock_end: Float[Array, " agent"]
-    reward: Float[Array, " agent"]
-    utilization: Float[Array, "agent resource"]
+    receipts: Float[Array, "*steps agent"]
+    orders: Float[Array, "*steps agent"]
+    refused: Float[Array, "*steps agent"]
+    demand: Float[Array, "*steps agent"]
+    sales: Float[Array, "*steps agent"]
+    lost_sales: Float[Array, "*steps agent"]
+    stock_end: Float[Array, "*steps agent"]
+    reward: Float[Array, "*steps agent"]
+    utilization: Float[Array, "*steps agent resource"]
 
 
 class Week(eqx.Module):

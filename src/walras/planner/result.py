@@ -77,8 +77,8 @@ class PlanResult:
         money: sentences' numbers [money over the horizon]: keys `reward_unconstrained`, `reward_plan`,
             `acquisition_cost`, `total_cost` (acquisition minus reward), `price_payments`, `price_scale`.
         verified: measures with prices re-issued weekly: `mean_violation`, `near_limit_mean_violation`,
-            `near_limit_share`, `irreducible_violation`, `avoidable_violation`, `reward_kept`, `regret_ratio`, `idle_capacity`,
-            `slackness`, `share_weeks_over_10_percent`, `near_limit_share_over_10_percent`.
+            `near_limit_share`, `irreducible_violation`, `avoidable_violation`, `reward_kept`, `regret_ratio`,
+            `idle_capacity`, `slackness`, `share_weeks_over_10_percent`, `near_limit_share_over_10_percent`.
         verified_fixed: the same measures with the planned prices fixed.
         intervals: measure -> (low, high), 95 % over paths, for `verified`.
         forecast_score: held-out score of the demand scenarios (see `exogenous.backtest`), or a reason why not.

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.control.paths import PathOutcome
-from walras.planner.costs import AbstractAcquisitionCost
 from walras.planner.result import PlanRecord, PlanResult
 
 FITS_TO = 0.01
@@ -41,14 +40,14 @@ def week_verdicts(
     return tuple(words)
 
 
-def verdict(result: PlanResult, cost: AbstractAcquisitionCost) -> tuple[str, ...]:
-    """Say in a few sentences whether the plan holds, what it buys, and how sure that is."""
-    record = result.record
-    return tuple(
-        sentence
-        for sentence in (_holds(result), _misses(result), _bought(result), _priced(result), record.stop_reason)
-        if sentence
-    )
+def verdict(result: PlanResult) -> tuple[str, ...]:
+    """Say in a few sentences whether the plan holds, what it buys, and where capacity is scarcest."""
+    return _holds(result), _bought(result), _priced(result)
+
+
+def _day(date: np.datetime64) -> str:
+    day = date.astype("datetime64[D]").item()
+    return f"{day.day} {day:%b %Y}"
 
 
 def _holds(result: PlanResult) -> str:
@@ -60,19 +59,9 @@ def _holds(result: PlanResult) -> str:
     word = "The plan is feasible" if result.record.feasible else "The plan is not feasible in every week"
     rest = "" if kept is None else f", keeping {kept:.1%} of the reward that perfect foresight would earn"
     return (
-        f"{word}: on {result.counts.get('paths', 0)} futures it was not made on, weeks near the limit exceed capacity by "
-        f"{near:.1%} on average with prices re-issued weekly ({fixed:.1%} with the planned prices held fixed){rest}."
+        f"{word}: on {result.counts.get('paths', 0)} futures it was not made on, weeks near the limit exceed capacity "
+        f"by {near:.1%} on average with prices re-issued weekly ({fixed:.1%} with the planned prices fixed){rest}."
     )
-
-
-def _misses(result: PlanResult) -> str:
-    late = [str(week) for week, word in zip(result.weeks, result.week_verdicts, strict=True) if word != "fits"]
-    if not late:
-        return "Every week fits."
-    committed = sum(word == "already committed" for word in result.week_verdicts)
-    first = ", ".join(late[:4]) + (f" and {len(late) - 4} more" if len(late) > 4 else "")
-    why = f"; in {committed} of them what is already on order exceeds capacity" if committed else ""
-    return f"{len(late)} of {len(result.weeks)} weeks can exceed capacity: {first}{why}."
 
 
 def _bought(result: PlanResult) -> str:
@@ -90,6 +79,7 @@ def _priced(result: PlanResult) -> str:
         return "No week needs a shadow price."
     week, resource = np.unravel_index(int(np.argmax(prices)), prices.shape)
     return (
-        f"Capacity is scarcest in the week of {result.weeks[week]}: a unit of {result.resources[resource]} more would be "
-        f"worth {prices[week, resource]:.2f} (the median product earns {result.money['price_scale']:.2f} per unit)."
+        f"Capacity is scarcest in the week of {_day(result.weeks[week])}: one unit more of "
+        f"{result.resources[resource].replace('_', ' ')} would be worth {prices[week, resource]:.3g} "
+        f"(the median product earns {result.money['price_scale']:.3g} per unit)."
     )

@@ -136,7 +136,7 @@ def verified_result(
         counts=case.counts,
         settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
     )
-    return replace(result, verdict=verdict(result, cost), seconds=_seconds(progress))
+    return replace(result, verdict=verdict(result), seconds=_seconds(progress))
 
 
 def _tally(case: PlanningCase, record: PlanRecord, method: PathOutcome, seen: Verification) -> ControlTally:

@@ -21,11 +21,11 @@ TINY_COST = 1e-9
 def _price_at_lead(
     observation: Observation, shadow_prices: Float[Array, "lead resource"], stock: bool, extra: int
 ) -> Float[Array, " agent"]:
-    """Add up use x shadow price in the week the order arrives (+ `extra`), over flow or stock resources [money/unit]."""
+    """Add up use x shadow price in the arrival week (+ `extra`), over flow or stock resources [money/unit]."""
     population = observation.population
     # A product with a table of ones and zeros, not an index: the derivative of an index is a slow scatter.
     due = jnp.minimum(population.lead_time + extra, shadow_prices.shape[0] - 1)
-    arrives = (due[:, None] == jnp.arange(shadow_prices.shape[0])).astype(shadow_prices.dtype)
+    arrives = (due[:, None] == jnp.arange(shadow_prices.shape[0])[None]).astype(shadow_prices.dtype)
     total = jnp.zeros_like(observation.position)
     for index, is_stock in enumerate(population.stock_resource):
         if is_stock == stock:

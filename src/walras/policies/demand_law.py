@@ -37,7 +37,7 @@ class NormalDemand(AbstractDemandLaw):
 
 
 class GammaDemand(AbstractDemandLaw):
-    """Gamma lead-time demand, never negative and skewed as lumpy series are (Wilson and Hilferty's cube-root quantile)."""
+    """Gamma lead-time demand, never negative and skewed as lumpy series are (Wilson and Hilferty's quantile)."""
 
     def quantile(
         self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
