@@ -62,8 +62,9 @@ class MixedSolution:
         dual_value: D(lambda), no plan within the capacity earns more [money].
         primal_value: reward of the mix [money]; `utilization` is its use.
         shares: share of every query's response in the mix; they sum to 1.
-        gap: (dual value - primal value) over the size of the dual value; below 0 only by what the mix violates.
-        violation: largest (U - K)^+ / K of the mix, above 0 only where a price is at its ceiling.
+        gap: dual value minus its lower bound, over the size of the dual value. The bound is the reward of the mix, less
+            the highest price for every unit that the mix uses beyond the capacity.
+        violation: largest (U - K)^+ / K of the mix; it stays where no mix fits at any price below the ceiling.
         converged: the gap fell below the tolerance.
         queries: calls of the response.
         trace: gap after every query.
@@ -88,6 +89,7 @@ class LevelBundle:
     Every query gives a plane under D. The planes' minimum (a linear program) bounds the best reward from below and its
     multipliers mix the responses seen into one that fits; the next prices are the nearest to the best so far at which
     the planes allow a value `level` of the way up from that bound, so that prices do not jump between far corners.
+    100 and 1,000 products over 26 weeks took 50 to 90 queries at levels from .5 to .95, 176 at .2.
 
     Attributes:
         tolerance: gap to stop at, relative to the dual value.
@@ -97,7 +99,7 @@ class LevelBundle:
 
     tolerance: float = 1e-4
     max_queries: int = 400
-    level: float = 0.3
+    level: float = 0.8
 
     def __post_init__(self) -> None:
         """Refuse settings that could never end."""
@@ -140,21 +142,27 @@ class _Bundle:
         return np.where(self.ceiling > 0, self.capacity - np.array(self.uses), 0.0)
 
     def ask(self, prices: Float[np.ndarray, " entry"]) -> None:
-        """Query the response; a value below the planes says that it is no best response."""
+        """Query the response and keep its plane; it must agree with all planes before it."""
         reward, use = self.problem.response(prices)
-        value = reward + float(prices @ np.where(self.ceiling > 0, self.capacity - use, 0.0))
+        slope = np.where(self.ceiling > 0, self.capacity - use, 0.0)
+        value = reward + float(prices @ slope)
         if self.rewards:
-            least = float(np.max(np.array(self.rewards) + self.slopes @ prices))
-            if value < least - ROUNDING * max(abs(least), abs(reward)):
-                raise InputError(
-                    f"at the prices of query {len(self.rewards)} the population earns {value:.6g} net of payments but "
-                    f"an earlier response would earn {least:.6g}; a bundle needs agents that maximise exactly what "
-                    "they earn minus what they pay: use GaussNewton or ProjectedDual for others"
-                )
+            scale = max(abs(reward), abs(self.best))
+            self._agree(value, float(np.max(np.array(self.rewards) + self.slopes @ prices)), scale)
+            self._agree(self.best, reward + float(self.best_prices @ slope), scale)
         self.rewards.append(reward)
         self.uses.append(use)
         if value < self.best:
             self.best, self.best_prices = value, prices
+
+    def _agree(self, earned: float, possible: float, scale: float) -> None:
+        """Refuse a population that could have earned more with a response that it gave at other prices."""
+        if earned < possible - ROUNDING * scale:
+            raise InputError(
+                f"the population's net value is {earned:.6g} where its response to other prices is worth "
+                f"{possible:.6g}, found at query {len(self.rewards)}, but a bundle needs agents that maximise exactly "
+                "what they earn minus what they pay; use GaussNewton or ProjectedDual"
+            )
 
     def bound(self) -> tuple[float, Float[np.ndarray, " query"]]:
         """Return the minimum of the planes, and the shares of the responses that attain it."""
