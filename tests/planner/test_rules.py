@@ -53,6 +53,25 @@ def test_bent_cross_week_response_is_solved_with_few_queries(rule: AbstractRule,
     np.testing.assert_allclose(record.utilization, view.utilization(record.shadow_prices))
 
 
+class ShiftingPopulation(BentPopulation):
+    """Moves a third of its use to the weeks beside for a small difference in price, and no more for a large one."""
+
+    def utilization(self, shadow_prices: np.ndarray) -> np.ndarray:
+        price = shadow_prices / self.money
+        padded = np.concatenate([price[..., :1, :], price, price[..., -1:, :]], axis=-2)
+        later = 0.15 * np.tanh(np.diff(padded, axis=-2) / 0.03)  # what leaves each week for the one before or after
+        moved = later[..., 1:, :] - later[..., :-1, :]
+        return self.units * (self.season * 1.4 / (1 + np.exp(1.5 * price)) + 0.5 + moved)
+
+
+@by_rule
+def test_a_response_that_is_steep_nearby_and_flat_farther_off(rule: AbstractRule) -> None:
+    view = ShiftingPopulation()
+    record = plan(view, tiered(view, ramp_up=0.02, ramp_down=0.02), rule=rule)
+    assert record.converged and record.feasible
+    assert record.queries <= 200
+
+
 @by_rule
 @pytest.mark.parametrize(("money", "units"), [(1e-4, 1e7), (3e5, 0.02)])
 def test_units_of_money_and_capacity_change_nothing(rule: AbstractRule, money: float, units: float) -> None:

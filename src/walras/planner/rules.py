@@ -24,7 +24,6 @@ Grid = Float[np.ndarray, "week resource"]
 LEAST_STEP = 1e-6
 """Step below which a rule no longer moves anything that float64 and lumpy populations can tell apart."""
 
-
 MOST_GROWTH = 1.5
 """Factor by which a revision may make the merit worse for once."""
 
@@ -36,12 +35,6 @@ STRETCHES = (2.0, 5.0)
 
 RENEWED_AFTER = 3
 """Revisions before the response is asked for again, which costs a batch of queries."""
-
-MOST_FAILURES = 3
-"""Revisions in a row that found nothing better before prices are pushed without asking whether that is better."""
-
-PUSH = 0.2
-"""Rise of the price for a week at twice its capacity when pushed, in median margins."""
 
 
 class AbstractRule(ABC):
@@ -81,8 +74,6 @@ class Consensus(AbstractRule):
 
     def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Fit capacity to use, then move prices by what is still short."""
-        if state.failures >= MOST_FAILURES:
-            return replace(_pushed(state, view, cost), step=self.first_step)
         rho = state.step * state.frame.weight() / state.response.strength()
         prices, _ = _priced_cover(state.frame, cost, state.shadow_prices, state.utilization, rho)
         found, whole = _advance(state, view, cost, prices, self.fallbacks)
@@ -118,8 +109,6 @@ class ProximalPoint(AbstractRule):
 
     def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Solve the model, ask the view, and renew the model where it misled."""
-        if state.failures >= MOST_FAILURES:
-            return replace(_pushed(state, view, cost), step=self.first_step)
         found, whole = _advance(state, view, cost, self._model_prices(state, cost), self.fallbacks)
         return replace(found, step=_resized(state.step, whole, 3.0, 0.25, self.longest_step))
 
@@ -241,21 +230,7 @@ def _advance(
         # Pulses see only near weeks, secants only the ways gone: their mean has something of both.
         response, age = replace(fresh, slope=0.5 * (fresh.slope + response.slope)), 0
     bar = found.residuals.merit if not np.isfinite(state.bar) else 0.5 * (state.bar + found.residuals.merit)
-    failures = state.failures + 1 if found is state else 0
-    return replace(found, response=response, age=age, bar=bar, failures=failures), held
-
-
-def _pushed(state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
-    """Raise the price of every week that is short, and lower it where there is room, whatever comes of it.
-
-    One large product that moves its orders from week to week can make every small move worse; only prices that rise
-    together stop it. Near the solution the push is as small as what is left to do.
-    """
-    rho = PUSH * state.frame.weight()
-    prices, _ = _priced_cover(state.frame, cost, state.shadow_prices, state.utilization, rho)
-    moved = state.moved(cost, prices, view.utilization(prices))
-    response = estimate_response(view, prices, moved.utilization, state.frame.capacity_scale)
-    return replace(moved, response=response, age=0, bar=np.inf, failures=0)
+    return replace(found, response=response, age=age, bar=bar), held
 
 
 def _best(state: PlanState, tried: list[PlanState]) -> PlanState:

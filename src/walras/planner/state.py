@@ -89,7 +89,6 @@ class PlanState:
         step: the rule's step size, without units.
         bar: merit that a candidate must beat, an average over the last iterates.
         age: revisions since the response was asked for.
-        failures: revisions in a row that found nothing better.
         worth: G(capacity), where a rule asks for it; the prices may be others that fit as well [money/unit].
     """
 
@@ -102,7 +101,6 @@ class PlanState:
     step: float = 1.0
     bar: float = np.inf
     age: int = 0
-    failures: int = 0
     worth: Grid | None = None
 
     def moved(
