@@ -15,6 +15,7 @@ from walras.policies.base import AbstractPolicy
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population
 from walras.simulate import AbstractCoordinator
+from walras.ties import positive_part
 
 AGENTS, WEEKS, MAX_LEAD, SCENARIOS = 7, 8, 3, 3
 ALL_RESOURCES = ("inbound_units", "inbound_volume", "storage")
@@ -112,6 +113,21 @@ def relabel(population: Population, paths: ExogenousPaths, policy: AbstractPolic
     people = jax.tree.map(lambda leaf: leaf[order], population)
     arrays, rest = eqx.partition(policy, eqx.is_array)
     return people, last(paths), eqx.combine(last(arrays), rest), last(state)
+
+
+class Leaning(AbstractPolicy):
+    """Order up to a level that falls with every announced price: quick to compile, and priced.
+
+    Attributes:
+        level: units at prices of zero.
+    """
+
+    level: jax.Array
+
+    def orders(self, observation, shadow_prices):
+        """Return (level - position - sum of prices x use)^+."""
+        charged = observation.population.use @ shadow_prices.sum(0)
+        return positive_part(self.level - observation.position - charged)
 
 
 class Announcer(AbstractCoordinator):
