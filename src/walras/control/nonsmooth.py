@@ -3,10 +3,11 @@
 OPEN: add a solver as a class with `solve`; each must bound the best reward from both sides.
 
 Which solver when: `dual.GaussNewton` and `dual.ProjectedDual` look for prices at which use itself fits the capacity.
-That needs use to move gradually, as it does with uncertain demand or many different agents, but no more: the policies
-may be any fixed responders. Agents that maximise exactly what they earn minus what they pay use all or nothing of a
-week; no single response fits then, only a mix of responses does. For them the dual function
-`D(lambda) = reward - lambda.(U - K)` is convex and piecewise linear, and its minimum is the best reward attainable.
+The policies may be any fixed responders, but use must move gradually, as it does with uncertain demand. Agents that
+maximise exactly what they earn minus what they pay use all or nothing of a week: Gauss-Newton sees no slope, and no
+single response need fit, only a mix of them (among very many different agents the jumps average out, and ProjectedDual
+comes close in a few hundred queries). For maximisers the dual function `D(lambda) = reward - lambda.(U - K)` is convex
+and piecewise linear, its minimum is the best reward attainable, and `LevelBundle` here proves how near it is.
 """
 
 from collections.abc import Callable
