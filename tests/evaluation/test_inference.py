@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, SettingsError, ShapeError
-from walras.evaluation.inference import DRAWS, block_interval, interval_bounds, mean_interval, paired_interval
+from walras.evaluation.inference import (
+    DRAWS,
+    LEAST_SPREAD,
+    block_interval,
+    interval_bounds,
+    mean_interval,
+    paired_interval,
+)
 
 REPETITIONS = 2000
 
@@ -83,7 +90,8 @@ def test_studentised_bootstrap_equals_resampling_written_out():
     statistics = []
     for counts in np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), size=DRAWS):
         resample = np.repeat(values, counts)
-        statistics.append((resample.mean() - values.mean()) / (resample.std(ddof=1) / 3.0))
+        spread = max((resample.std(ddof=1) / 3.0) ** 2, LEAST_SPREAD * error**2) ** 0.5
+        statistics.append((resample.mean() - values.mean()) / spread)
     high, low = np.quantile(statistics, [0.025, 0.975])
     got = mean_interval(values)
     assert got.low == pytest.approx(values.mean() - low * error)
@@ -125,3 +133,10 @@ def test_bad_input_is_refused():
         paired_interval([1.0, 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(InputError, match="blocks"):
         block_interval(np.ones(10))
+
+
+def test_mostly_equal_values_do_not_stretch_the_interval_without_end():
+    values = np.zeros(16)
+    values[:2] = (0.04, 0.08)
+    interval = mean_interval(values)
+    assert interval.low <= values.mean() <= interval.high < 0.1

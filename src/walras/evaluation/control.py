@@ -217,7 +217,14 @@ def control_intervals(tally: ControlTally, level: float = 0.95, seed: int = 0) -
     """Return measure -> (low, high) over paths, for every measure that two paths or more have."""
     values = {measure: list(tally.path_values(measure).values()) for measure in MEASURES}
     found = {measure: mean_interval(each, level, seed) for measure, each in values.items() if len(each) > 1}
-    return {measure: (interval.low, interval.high) for measure, interval in found.items()}
+    return {measure: _within(measure, interval.low, interval.high) for measure, interval in found.items()}
+
+
+def _within(measure: str, low: float, high: float) -> tuple[float, float]:
+    """Cut an interval to the values that the measure can take: all but the avoidable violation are at least 0."""
+    least = -np.inf if measure == "avoidable_violation" else 0.0
+    most = 1.0 if "share" in measure or measure == "idle_capacity" else np.inf
+    return max(low, least), min(high, most)
 
 
 def paired_control_intervals(

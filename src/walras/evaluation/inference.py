@@ -164,6 +164,11 @@ def _studentised(
     return mean - low * error, mean - high * error
 
 
+LEAST_SPREAD = 0.1
+"""Least squared standard error of a resample, relative to the sample's: where most values are equal some resamples have
+no spread at all, and dividing by it would make the interval as wide as you like."""
+
+
 def _resampled_t(
     scaled: Float[np.ndarray, "sample path"], rng: np.random.Generator
 ) -> Float[np.ndarray, "sample draw"]:
@@ -174,6 +179,5 @@ def _resampled_t(
         shares = rng.multinomial(number, np.full(number, 1 / number), size=min(step, DRAWS - first)).T / number
         mean = scaled @ shares
         variance = np.maximum((scaled**2) @ shares - mean**2, 0.0) / (number - 1)
-        # A resample of one value only has no spread; the floor keeps its sign and makes it as extreme as it is.
-        pieces.append(mean / np.sqrt(np.maximum(variance, 1e-12)))
+        pieces.append(mean / np.sqrt(np.maximum(variance, LEAST_SPREAD)))
     return np.concatenate(pieces, axis=1)
