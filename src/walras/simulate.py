@@ -124,10 +124,15 @@ def simulate(
 
 def default_state(population: Population, exogenous: ExogenousPaths) -> State:
     """Start empty, with a pipeline long enough for the paths' lead times."""
-    leaves = jax.tree.leaves(exogenous.arrivals)
+    return empty_state(population.n_agents, max(_longest_lead(exogenous) or 1, 1))
+
+
+def _longest_lead(exogenous: ExogenousPaths) -> int | None:
+    """Return the longest lead time of the paths [weeks]; None where it cannot be read, inside a JAX transform."""
     weeks = getattr(exogenous.arrivals, "weeks", None)
-    longest = leaves[0].shape[-2] - 1 if weeks is None else int(np.max(np.asarray(weeks), initial=1))
-    return empty_state(population.n_agents, max(longest, 1))
+    if weeks is None:
+        return jax.tree.leaves(exogenous.arrivals)[0].shape[-2] - 1
+    return None if isinstance(weeks, jax.core.Tracer) else int(np.max(np.asarray(weeks), initial=1))
 
 
 def announced_windows(
@@ -351,6 +356,14 @@ def _check_shapes(
         )
     if initial.stock_end.shape[-1] != n_agents:
         raise shape_mismatch("initial", initial.stock_end.shape, f"[{n_agents} agents]", "start from this population")
+    longest = _longest_lead(exogenous)
+    if longest is not None and longest > initial.max_lead:  # what arrives later than the pipeline reaches would vanish
+        raise shape_mismatch(
+            "initial.pipeline",
+            initial.pipeline.shape,
+            f"[at least {longest} weeks of lead time, {n_agents} agents]",
+            "give it a row for every lead time that occurs",
+        )
     if shadow_prices is not None and tuple(shadow_prices.shape[-2:]) != (weeks, resources):
         raise shape_mismatch(
             "shadow_prices", shadow_prices.shape, f"[{weeks} weeks, {resources} resources]", "give one price each"
@@ -362,17 +375,28 @@ def _check_finite(rollout: Rollout, trace: Callable[[], WeekRecord]) -> None:
     reward = rollout.totals.reward
     if isinstance(reward, jax.core.Tracer) or bool(jnp.isfinite(reward).all() & jnp.isfinite(rollout.end_value).all()):
         return
-    orders = np.asarray(trace().orders)
-    bad = np.argwhere(~np.isfinite(orders.reshape(-1, *orders.shape[-2:])))
-    if len(bad) == 0:
+    traces = trace()
+    order = _first_not_finite(traces.orders)
+    reward = _first_not_finite(traces.reward)
+    if order is not None and (reward is None or order[0] <= reward[0]):
         raise NotFiniteError(
-            "the reward is not a finite number although all orders are; check prices and costs for NaN"
+            f"the policy's order is not a finite number in week {order[0]} for agent {order[1]}; "
+            "check the policy and the paths of that agent for NaN"
         )
-    first = bad[np.argmin(bad[:, 1])]
-    raise NotFiniteError(
-        f"the policy's order is not a finite number in week {first[1]} for agent {first[2]}; "
-        "check the policy and the paths of that agent for NaN"
-    )
+    if reward is not None:
+        raise NotFiniteError(
+            f"the reward is not a finite number in week {reward[0]} for agent {reward[1]}; "
+            "check that agent's demand, prices and costs for NaN"
+        )
+    raise NotFiniteError("the total reward is not a finite number; check the prices, costs and weights for huge values")
+
+
+def _first_not_finite(values: Float[Array, "*scenario week agent"]) -> tuple[int, int] | None:
+    """Find the earliest week, and an agent in it, whose number is NaN or infinite in any scenario."""
+    shape = values.shape[-2:]
+    bad = (~np.isfinite(np.asarray(values))).reshape(-1, *shape).any(0)
+    places = np.argwhere(bad)
+    return (int(places[0, 0]), int(places[0, 1])) if len(places) else None
 
 
 def _run_traced(

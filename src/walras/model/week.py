@@ -15,7 +15,7 @@ from walras.ties import lesser, positive_part
 
 
 class WeekInputs(eqx.Module):
-    """Hold the exogenous happenings of one week and the shadow prices announced in it; an engine gets all weeks stacked.
+    """Hold the happenings of one week and the shadow prices announced in it; engines get all weeks stacked.
 
     Attributes: as in `ExogenousPaths`; `week` counts from the start of the run and `shadow_prices` starts with this
     week's price.
