@@ -377,15 +377,15 @@ def _check_finite(rollout: Rollout, trace: Callable[[], WeekRecord]) -> None:
         return
     traces = trace()
     order = _first_not_finite(traces.orders)
-    reward = _first_not_finite(traces.reward)
-    if order is not None and (reward is None or order[0] <= reward[0]):
+    spoilt = _first_not_finite(traces.reward)
+    if order is not None and (spoilt is None or order[0] <= spoilt[0]):
         raise NotFiniteError(
             f"the policy's order is not a finite number in week {order[0]} for agent {order[1]}; "
             "check the policy and the paths of that agent for NaN"
         )
-    if reward is not None:
+    if spoilt is not None:
         raise NotFiniteError(
-            f"the reward is not a finite number in week {reward[0]} for agent {reward[1]}; "
+            f"the reward is not a finite number in week {spoilt[0]} for agent {spoilt[1]}; "
             "check that agent's demand, prices and costs for NaN"
         )
     raise NotFiniteError("the total reward is not a finite number; check the prices, costs and weights for huge values")

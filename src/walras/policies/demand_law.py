@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
-from walras.ties import positive_part
+from walras.ties import lesser, positive_part
 
 SMALLEST_SHAPE = 0.05
 """Gamma shapes below this (a coefficient of variation above 4.5) are treated as this one."""
@@ -44,6 +44,7 @@ class GammaDemand(AbstractDemandLaw):
     ) -> Float[Array, " agent"]:
         """Return mean (1 - 1/(9a) + z/(3 sqrt a))^3, a = (mean/sd)^2 the shape of the law."""
         safe_mean = jnp.where(mean > 0, mean, 1.0)
-        inverse = jnp.minimum((sd / safe_mean) ** 2, 1.0 / SMALLEST_SHAPE)
-        root = positive_part(1.0 - inverse / 9.0 + ndtri(ratio) * jnp.sqrt(inverse) / 3.0)
+        # Not the root of a square: its derivative where nothing varies would not be a number.
+        variation = lesser(sd / safe_mean, jnp.full_like(sd, SMALLEST_SHAPE**-0.5))
+        root = positive_part(1.0 - variation**2 / 9.0 + ndtri(ratio) * variation / 3.0)
         return jnp.where(mean > 0, safe_mean * root**3, 0.0)

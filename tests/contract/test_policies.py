@@ -1,0 +1,146 @@
+"""Ask every policy of the package for what a policy promises."""
+
+import importlib
+import inspect
+import pkgutil
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_to, prices, reorder_point, shop, start
+
+import walras.policies
+from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
+from walras.policies.demand_law import GammaDemand, NormalDemand
+from walras.policies.foresight import PerfectForesight
+from walras.policies.simple import ConstantOrder
+from walras.simulate import simulate
+
+POPULATION = shop()
+POLICIES = [
+    order_up_to(POPULATION),
+    ConstantOrder(jnp.arange(1.0, AGENTS + 1)),
+    reorder_point(POPULATION),
+    PricedNewsvendor(),
+    PricedNewsvendor(law=NormalDemand(), discount=0.99),
+    PricedBaseStock(),
+    PricedBaseStock(law=GammaDemand(), discount=0.99),
+    PerfectForesight(happenings(POPULATION).demand),
+]
+every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
+
+
+def observed(seed: int = 0) -> Observation:
+    random = np.random.default_rng(seed)
+
+    def drawn(low: int, high: int) -> jax.Array:
+        return jnp.asarray(random.integers(low, high, AGENTS), jnp.float32)
+
+    return Observation(
+        week=jnp.asarray(seed),
+        population=POPULATION,
+        stock_start=drawn(0, 10),
+        position=drawn(0, 30),
+        lead_demand_mean=drawn(5, 40),
+        lead_demand_sd=drawn(0, 20),
+        sale_price=drawn(10, 20),
+        unit_cost=drawn(3, 9),
+        next_unit_cost=drawn(3, 9),
+    )
+
+
+def announced(seed: int = 0) -> jax.Array:
+    random = np.random.default_rng(seed)
+    return jnp.asarray(np.maximum(random.integers(-4, 8, (MAX_LEAD + 2, 3)), 0) / 4.0, jnp.float32)
+
+
+def test_every_policy_of_the_package_is_asked():
+    found = set()
+    for module in pkgutil.iter_modules(walras.policies.__path__, "walras.policies."):
+        for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(kind, AbstractPolicy) and not inspect.isabstract(kind):
+                found.add(kind)
+    assert found == {type(policy) for policy in POLICIES}
+
+
+@every_policy
+def test_orders_are_finite_and_not_negative(policy):
+    wanted = policy.orders(observed(), announced())
+    assert wanted.shape == (AGENTS,) and wanted.dtype == jnp.float32
+    assert np.isfinite(wanted).all() and (np.asarray(wanted) >= 0).all() and float(wanted.sum()) > 0
+
+
+@every_policy
+def test_compiled_orders_are_the_same(policy):
+    compiled = eqx.filter_jit(lambda policy, seen, path: policy.orders(seen, path))
+    assert_same(policy.orders(observed(), announced()), compiled(policy, observed(), announced()), exactly=False)
+
+
+@every_policy
+def test_many_price_paths_at_once_are_each_by_itself(policy):
+    paths = jnp.stack([announced(seed) for seed in range(4)])
+    together = jax.vmap(lambda path: policy.orders(observed(), path))(paths)
+    alone = jnp.stack([policy.orders(observed(), path) for path in paths])
+    assert_same(together, alone, exactly=False)
+
+
+@eqx.filter_jit
+@eqx.filter_grad
+def slopes_of_orders(parts):
+    policy, seen, path = parts
+    return policy.orders(seen, path).sum()
+
+
+@every_policy
+def test_gradients_are_finite_in_everything(policy):
+    # Also where nothing is expected, nothing is held and everything costs nothing.
+    bare = eqx.tree_at(
+        lambda o: (o.lead_demand_mean, o.lead_demand_sd, o.sale_price, o.unit_cost, o.next_unit_cost),
+        observed(),
+        tuple(jnp.zeros(AGENTS) for _ in range(5)),
+    )
+    for seen in (observed(), bare):
+        for path in (announced(), jnp.zeros_like(announced()), 1e3 + announced()):
+            slopes = slopes_of_orders((policy, seen, path))
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+@every_policy
+def test_relabelled_agents_order_the_same(policy):
+    order = np.random.default_rng(3).permutation(AGENTS)
+    seen = observed()
+    moved = jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, seen)
+    arrays, rest = eqx.partition(policy, eqx.is_array)
+    relabelled = eqx.combine(jax.tree.map(lambda leaf: leaf[..., order], arrays), rest)
+    orders = relabelled.orders(moved, announced())
+    assert_same(policy.orders(seen, announced())[order], orders, exactly=False)
+
+
+@pytest.mark.parametrize("policy", [PricedNewsvendor(), PricedBaseStock()], ids=lambda policy: type(policy).__name__)
+def test_a_dear_week_of_arrival_orders_less(policy):
+    free = policy.orders(observed(), jnp.zeros((MAX_LEAD + 2, 3)))
+    pulse = jnp.zeros((MAX_LEAD + 2, 3)).at[2, 0].set(1.0)
+    dear = policy.orders(observed(), pulse)
+    lead = np.asarray(POPULATION.lead_time)
+    touched = np.asarray(free > dear)
+    assert touched[(lead == 2) & (np.asarray(free) > 0)].all() and touched.any()
+    assert_same(free[lead > 2], dear[lead > 2])
+    assert (np.asarray(dear)[lead == 1] >= np.asarray(free)[lead == 1]).all()
+
+
+def test_no_policy_is_traced_again_for_new_values():
+    policy = Counted(PricedNewsvendor())
+
+    def run(seed: int) -> None:
+        people = shop(seed=seed)
+        paths, state = happenings(people, seed=seed), start(people, seed)
+        simulate(people, paths, policy, initial=state, shadow_prices=prices(people, seed=seed))
+
+    run(0)
+    before = Counted.calls
+    run(1)
+    run(2)
+    assert Counted.calls == before > 0
