@@ -77,7 +77,8 @@ class Week(eqx.Module):
         stock_start = state.stock_end + receipts
         # 3-4. with prices announced, every agent orders; the vendor supplies what it can
         wanted = self.policy.orders(self._observe(stock_start, pipeline, inputs), inputs.shadow_prices)
-        orders = wanted if inputs.supply_limit is None else lesser(wanted, inputs.supply_limit)
+        # At a tie the derivative is that of an order about to fall, as for stock: the limit plays no part.
+        orders = wanted if inputs.supply_limit is None else lesser(inputs.supply_limit, wanted)
         arriving = inputs.arrivals.spread(orders, state.max_lead)
         pipeline = pipeline + arriving[1:]
         receipts, available = receipts + arriving[0], stock_start + arriving[0]
@@ -129,8 +130,10 @@ class Week(eqx.Module):
         stock_end: Float[Array, " agent"],
     ) -> Float[Array, " agent"]:
         """Return sale price x sales - unit cost x accepted orders - holding - penalty for lost or waiting demand."""
-        short = positive_part(-stock_end) if self.backlog else lost
-        holding = self.population.holding_cost * positive_part(stock_end)
+        on_hand = positive_part(stock_end)
+        # (-stock)^+ written so that at zero both parts have the derivative of stock about to fall.
+        short = on_hand - stock_end if self.backlog else lost
+        holding = self.population.holding_cost * on_hand
         return (
             inputs.sale_price * sales - inputs.unit_cost * orders - holding - self.population.lost_sale_penalty * short
         )
