@@ -152,7 +152,7 @@ def test_a_storage_price_in_one_week_has_the_derivative_of_a_rise() -> None:
     Weeks sell 3 of a level of 6 over two weeks, so that each week's stock is just sold out. The order of week 2 arrives
     in week 3: its level falls by 24 / 16 = 1.5 per unit of price, and week 3 receives and sells that much less. The
     order of week 3 makes up for it; the sales lost in week 3 spare one order, that of week 4, which arrives in week 5.
-    In week 4 that leaves 1.5 on the shelf: stock about to rise, to which the tie rule gives the derivative of a fall, 0.
+    In week 4 that leaves 1.5 on the shelf: stock about to rise, which the tie rule gives the derivative of a fall, 0.
     """
     demand = np.full((6, 1), 3.0, np.float32)
     prices = jnp.zeros((6, 2))
