@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.control.dual import AbstractDualSolver, DualProblem, GaussNewton
+from walras.control.dual import AbstractDualSolver, DualProblem, NewtonThenProjected
 from walras.control.simulated_view import SimulatedView
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
@@ -89,7 +89,7 @@ def oracle(
         max_price=view.max_price,
     )
     first = np.zeros(shape) if start is None else np.asarray(start, float)
-    prices = (solver or GaussNewton()).solve(problem, first.reshape(len(capacity), -1)).prices.reshape(shape)
+    prices = (solver or NewtonThenProjected()).solve(problem, first.reshape(len(capacity), -1)).prices.reshape(shape)
     return _climb(view, capacity, prices, ascent_steps)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, GaussNewton
+from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, NewtonThenProjected
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
@@ -56,13 +56,13 @@ class SimulatedView:
 
         Args:
             population, exogenous, policy, initial: what is simulated.
-            solver: finds shadow prices; default Gauss-Newton.
+            solver: finds shadow prices; default Gauss-Newton, finished by projected dual steps.
             reserve: standard deviations between scenarios that are added to expected utilization, so that a plan
                 that fits leaves room for the spread; 0 plans on expectation.
             seed: decides which agents are sampled for the Jacobian.
         """
         self.population, self.exogenous, self.policy, self.initial = population, exogenous, policy, initial
-        self.solver = GaussNewton() if solver is None else solver
+        self.solver = NewtonThenProjected() if solver is None else solver
         self.reserve = reserve
         self.resources = population.resources
         self.n_weeks = exogenous.n_weeks
