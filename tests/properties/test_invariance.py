@@ -261,6 +261,24 @@ def test_the_window_is_used_to_its_end():
     assert not np.array_equal(before.orders[1], after.orders[1])
 
 
+def test_a_policy_that_looks_at_all_it_is_shown_sees_the_window_only():
+    population, week = shop(), MAX_LEAD + 3
+    charged = jnp.zeros((WEEKS, 3))
+    run = [
+        simulate(
+            population,
+            happenings(population),
+            Leaning(jnp.full(AGENTS, 60.0)),
+            initial=start(population),
+            shadow_prices=path,
+            record=Record.traces(),
+        ).agents.orders
+        for path in (charged, charged.at[week].set(0.25))
+    ]
+    assert_same(run[0][: week - MAX_LEAD - 1], run[1][: week - MAX_LEAD - 1])
+    assert not np.array_equal(run[0][week - MAX_LEAD - 1], run[1][week - MAX_LEAD - 1])
+
+
 def test_a_coordinator_sees_nothing_of_the_coming_weeks():
     population, week = shop(), 4
     paths, charged = happenings(population), prices(population)
