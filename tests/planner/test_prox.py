@@ -71,9 +71,7 @@ def reference_minimum(cost: PiecewiseLinearCost, pulls: Pulls, start: np.ndarray
 
     def value(x: np.ndarray) -> float:
         gap, short = x[:WEEKS] - pulls.target[:, 0], np.maximum(pulls.floor[:, 0] - x[:WEEKS], 0.0)
-        return float(
-            price @ x + 0.5 * pulls.weight[:, 0] @ gap**2 + 0.5 * pulls.floor_weight[:, 0] @ short**2
-        )
+        return float(price @ x + 0.5 * pulls.weight[:, 0] @ gap**2 + 0.5 * pulls.floor_weight[:, 0] @ short**2)
 
     def gradient(x: np.ndarray) -> np.ndarray:
         slope = price.copy()
@@ -83,8 +81,13 @@ def reference_minimum(cost: PiecewiseLinearCost, pulls: Pulls, start: np.ndarray
 
     first = np.concatenate([start, np.full(2 * WEEKS, 100.0)])
     found = minimize(
-        value, first, jac=gradient, bounds=bounds, constraints=[LinearConstraint(rows, -np.inf, limits)],
-        method="SLSQP", options={"ftol": 1e-12, "maxiter": 200},
+        value,
+        first,
+        jac=gradient,
+        bounds=bounds,
+        constraints=[LinearConstraint(rows, -np.inf, limits)],
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 200},
     )
     return float(found.fun) if found.success else np.inf
 
@@ -119,8 +122,10 @@ def test_without_pulls_the_minimum_is_the_linear_program_and_ties_take_the_most(
         program = linprog(price, A_ub=rows, b_ub=limits, bounds=bounds)
         assert cost.total(capacity) == pytest.approx(program.fun, abs=1e-8)
         largest = linprog(
-            np.r_[-np.ones(WEEKS), np.zeros(2 * WEEKS)], A_ub=np.vstack([rows, price]),
-            b_ub=np.r_[limits, program.fun + 1e-9], bounds=bounds,
+            np.r_[-np.ones(WEEKS), np.zeros(2 * WEEKS)],
+            A_ub=np.vstack([rows, price]),
+            b_ub=np.r_[limits, program.fun + 1e-9],
+            bounds=bounds,
         )
         assert capacity.sum() == pytest.approx(-largest.fun, abs=1e-6)
 
@@ -150,9 +155,7 @@ def test_many_weeks_take_little_time_per_week() -> None:
     """Knots are removed as they are passed: a long horizon must not cost its square."""
     rng = np.random.default_rng(0)
     weeks = 400
-    cost = PiecewiseLinearCost.tiers(
-        np.full((weeks, 1), 100.0), rates=(0.0, 1.0, 2.0), ramp_up=0.3, ramp_down=0.2
-    )
+    cost = PiecewiseLinearCost.tiers(np.full((weeks, 1), 100.0), rates=(0.0, 1.0, 2.0), ramp_up=0.3, ramp_down=0.2)
     target = 100 + 20 * rng.standard_normal((weeks, 1))
     capacity = cost.prox(target, np.full((weeks, 1), 0.05))
     best = cost.total(capacity) + 0.025 * np.sum((capacity - target) ** 2)

@@ -114,9 +114,18 @@ class SimulatedView:
         return np.stack(found).reshape(np.shape(capacity))
 
     def solve(
-        self, capacity: Float[np.ndarray, "week resource"], start: Float[np.ndarray, "week resource"] | None = None
+        self,
+        capacity: Float[np.ndarray, "week resource"],
+        start: Float[np.ndarray, "week resource"] | None = None,
+        solver: AbstractDualSolver | None = None,
     ) -> DualSolution:
-        """Find the prices for one capacity, and say how well and with how much work."""
+        """Find the prices for one capacity, and say how well and with how much work.
+
+        Args:
+            capacity: K [units of resource].
+            start: first prices tried; 0 unless given.
+            solver: instead of the view's own.
+        """
         self._check(capacity, "capacity")
         shape = capacity.shape
         problem = DualProblem(
@@ -127,7 +136,7 @@ class SimulatedView:
             max_price=self.max_price,
         )
         first = np.zeros((1, capacity.size)) if start is None else np.asarray(start, float).reshape(1, -1)
-        return self.solver.solve(problem, first)
+        return (solver or self.solver).solve(problem, first)
 
     def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""

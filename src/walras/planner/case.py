@@ -3,13 +3,14 @@
 CONTRACT: `plan_panel` is what commands call; `build_case` gives the parts to whoever wants to look inside.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 
 from walras.config import CostSettings, PlanSettings
+from walras.control.dual import GaussNewton, NewtonThenProjected, ProjectedDual
 from walras.control.simulated_view import SimulatedView
 from walras.data.active import active_agents
 from walras.data.assume import complete_panel
@@ -23,7 +24,7 @@ from walras.model.state import State
 from walras.planner.costs import PiecewiseLinearCost
 from walras.planner.loop import StopRule, plan
 from walras.planner.result import PlanRecord, PlanResult
-from walras.planner.rules import AbstractRule, Consensus, MarginalCost, ProximalPoint
+from walras.planner.rules import AbstractRule, Consensus, EntrywiseConsensus, MarginalCost, ProximalPoint
 from walras.planner.start import initial_state
 from walras.planner.verify import verified_result
 from walras.policies.base import AbstractPolicy
@@ -42,6 +43,15 @@ RULES: dict[str, type[AbstractRule]] = {
 
 TOLERANCE = 5e-3
 """Residuals at which a plan is good enough: a tenth of what scenarios differ by from week to week."""
+
+ROUGH = 0.01
+"""Residual at which the prices that the loop starts from are good enough."""
+
+FEASIBLE = 0.01
+"""Expected use may exceed capacity by this share in a feasible plan."""
+
+NOTHING = 1e-6
+"""Use below this is none [units of resource]: it keeps a week without capacity and without use feasible."""
 
 UNSEEN = 104_729
 """Added to the seed for the paths that the finished plan is verified on; the planner never draws them."""
@@ -151,15 +161,31 @@ def plan_panel(
 
 
 def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
-    """Run the planning loop with the rule that the settings name."""
-    stop = StopRule(
-        max_iterations=settings.max_iterations,
-        feasibility=TOLERANCE,
-        complementarity=TOLERANCE,
-        price_gap=TOLERANCE,
-        max_price=view.max_price,
-    )
-    return plan(view, cost, rule=RULES[settings.rule](), stop=stop, progress=progress)
+    """Run the planning loop from the prices of the middle tier, and creep on where the named rule stalls.
+
+    `feasible` then says that expected use is within capacity in every week; that the reserve is kept as well is what
+    `converged` says.
+    """
+    rough = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
+    start = view.solve(cost.edges[..., 2], solver=rough).prices[0].reshape(cost.lower.shape)
+
+    def run(rule: AbstractRule, first: np.ndarray, iterations: int, patience: int) -> PlanRecord:
+        limits = {"feasibility": TOLERANCE, "complementarity": TOLERANCE, "price_gap": TOLERANCE}
+        stop = StopRule(max_iterations=iterations, patience=patience, max_price=view.max_price, **limits)
+        return plan(view, cost, rule=rule, start=first, stop=stop, progress=progress)
+
+    record = run(RULES[settings.rule](), start, settings.max_iterations, 12)
+    if not record.converged:
+        crept = run(EntrywiseConsensus(), record.shadow_prices, 3 * settings.max_iterations, settings.max_iterations)
+        record = min((record, crept), key=_worst)
+    expected = view.expected(record.shadow_prices)
+    fits = expected <= record.capacity * (1 + FEASIBLE) + NOTHING
+    return replace(record, utilization=expected, feasible=bool(fits.all()))
+
+
+def _worst(record: PlanRecord) -> float:
+    """Return the worst residual of the best iterate."""
+    return min(max(entry["feasibility"], entry["complementarity"], entry["price_gap"]) for entry in record.trace)
 
 
 def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSettings) -> PiecewiseLinearCost:

@@ -81,6 +81,37 @@ class Consensus(AbstractRule):
 
 
 @dataclass(frozen=True)
+class EntrywiseConsensus(AbstractRule):
+    """Let cost and population agree as `Consensus` does, each week and resource at a pace of its own.
+
+    An entry whose price turns back halves its step, the others lengthen theirs; no revision is refused and nothing is
+    believed about the response. It creeps where a lumpy population stalls the other rules, one query per revision, and
+    needs a loop that keeps the best plan met and has patience.
+
+    Attributes:
+        first_step: step at the start, in median margins per typical use short.
+        longest_step: where a step stops growing.
+        shortest_step: where it stops shrinking.
+    """
+
+    first_step: float = 0.15
+    longest_step: float = 1.0
+    shortest_step: float = 1e-3
+
+    def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
+        """Fit capacity to use, move every price by what is still short, and adapt the paces."""
+        pace = np.full(state.shadow_prices.shape, self.first_step) if state.pace is None else state.pace
+        prices, _ = _priced_cover(
+            state.frame, cost, state.shadow_prices, state.utilization, pace * state.frame.weight()
+        )
+        move = prices - state.shadow_prices
+        turned = np.zeros(move.shape, bool) if state.heading is None else move * state.heading < 0
+        pace = np.clip(pace * np.where(turned, 0.5, 1.1), self.shortest_step, self.longest_step)
+        found = state.moved(cost, prices, view.utilization(prices[None])[0])
+        return replace(found, pace=pace, heading=move)
+
+
+@dataclass(frozen=True)
 class ProximalPoint(AbstractRule):
     """Solve the whole plan on a model of the response that is linear around the last answer, held near it.
 

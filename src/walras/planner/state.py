@@ -90,6 +90,7 @@ class PlanState:
         bar: merit that a candidate must beat, an average over the last iterates.
         age: revisions since the response was asked for.
         worth: G(capacity), where a rule asks for it; the prices may be others that fit as well [money/unit].
+        pace: step of every entry, where a rule keeps one each; `heading` is the last move of the prices.
     """
 
     frame: Frame
@@ -102,6 +103,8 @@ class PlanState:
     bar: float = np.inf
     age: int = 0
     worth: Grid | None = None
+    pace: Grid | None = None
+    heading: Grid | None = None
 
     def moved(
         self, cost: AbstractAcquisitionCost, shadow_prices: Grid, utilization: Grid, capacity: Grid | None = None

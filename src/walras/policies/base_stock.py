@@ -14,6 +14,9 @@ from walras.ties import clip, positive_part
 LOWEST_RATIO, HIGHEST_RATIO = 0.01, 0.99
 """Critical ratios outside are clipped: beyond them the quantile of a fitted law means nothing."""
 
+LEAST_OVERAGE = 0.25
+"""A unit too many costs at least this share of its holding cost, however much dearer it is next week."""
+
 TINY_COST = 1e-9
 """Keeps a ratio of two zero costs defined [money/unit]."""
 
@@ -48,7 +51,9 @@ class PricedNewsvendor(AbstractPolicy):
     """Order up to the myopic lost-sales quantile: a product whose margin the price eats stops ordering.
 
     Spec section 3 (R): Cu = p + penalty - g^-L C_t, Co = h + g^-L (C_t - g C_{t+1}), C_t = c_t + g^L lambda_{t+L},
-    kappa = Cu^+ / (Cu^+ + Co), clipped. A storage price in the arrival week adds to the holding cost.
+    kappa = Cu^+ / (Cu^+ + Co), clipped. A storage price in the arrival week adds to the holding cost. Co never falls
+    below a quarter of the holding cost (ours): with a price about to rise it would turn negative, and kappa would jump
+    from 1 to 0 where the price eats the margin.
 
     Attributes:
         law: law of lead-time demand.
@@ -70,7 +75,9 @@ class PricedNewsvendor(AbstractPolicy):
         cost = growth * observation.unit_cost + price
         next_cost = growth * observation.next_unit_cost + later
         under = positive_part(observation.sale_price + population.lost_sale_penalty - cost)
-        over = population.holding_cost + storage + cost - g * next_cost
+        holding = population.holding_cost + storage
+        saved = holding + cost - g * next_cost
+        over = jnp.where(saved > LEAST_OVERAGE * holding, saved, LEAST_OVERAGE * holding)
         denominator = under + over
         regular = denominator > TINY_COST
         ratio = under / jnp.where(regular, denominator, 1.0)
