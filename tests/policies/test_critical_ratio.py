@@ -40,18 +40,18 @@ def agent(*, lead: int, use: tuple[float, float] = (1.0, 1.0), **changed: float)
 NEWSVENDOR = [
     # Cu = 10 + 2 - (4 + 1) = 7; Co = 1 + 0 + (4 + 1) - (4 + .5) = 1.5
     (1, 1.0, {}, 7 / 8.5),
-    # Cu = 12 - (4 + .5) = 7.5; Co = 1 + .25 + (4 + .5) - (4 + 2) = -.25
-    (2, 1.0, {}, 7.5 / 7.25),
+    # Cu = 12 - (4 + .5) = 7.5; Co = 1 + .25 + (4 + .5) - (4 + 2) = -.25, kept at 2 % of 1.25
+    (2, 1.0, {}, 7.5 / 7.525),
     # Each unit uses half a dock unit: Cu = 12 - 4.5 = 7.5; Co = 1 + 4.5 - 4.25 = 1.25
     (1, 1.0, {"use": (0.5, 2.0)}, 7.5 / 8.75),
     # g = .9, g^-1 = 1.1111: Cu = 12 - (4.4444 + 1); Co = 1 + 5.4444 - .9 (4.4444 + .5) = 1.99444
     (1, 0.9, {}, (12 - 4 / 0.9 - 1) / ((12 - 4 / 0.9 - 1) + 1 + 4 / 0.9 + 1 - 0.9 * (4 / 0.9 + 0.5))),
-    # g = .9, two weeks: g^-2 = 1.234568; next week's cost 5
-    (2, 0.9, {"next_unit_cost": 5.0}, 6.561728395 / (6.561728395 + 1.25 + 4.938271605 + 0.5 - 0.9 * 8.172839506)),
+    # g = .9, two weeks: g^-2 = 1.234568; next week's cost 5: Co = 6.688 - .9 * 8.173 < 0 is kept at 2 % of 1.25
+    (2, 0.9, {"next_unit_cost": 5.0}, 6.561728395 / (6.561728395 + 0.025)),
     # Sale price 4, no penalty: the price of 1 leaves a margin of -1
     (1, 1.0, {"sale_price": 4.0, "lost_sale_penalty": 0.0}, 0.0),
-    # Next week costs 50: waiting is worse than any stock, Cu + Co = 7 - 44.5 < 0
-    (1, 1.0, {"next_unit_cost": 50.0}, 1.0),
+    # Next week costs 50: waiting is worse than any stock, Co = -44.5 is kept at 2 % of 1
+    (1, 1.0, {"next_unit_cost": 50.0}, 7 / 7.02),
     # Neither margin nor cost: order nothing
     (0, 1.0, {"use": (0.0, 0.0), "sale_price": 4.0, "lost_sale_penalty": 0.0, "holding_cost": 0.0}, 0.0),
 ]
@@ -98,3 +98,12 @@ def test_after_the_announced_weeks_the_last_price_holds() -> None:
     # kappa = (2 - 0) / (2 + 1 + .5)
     for lead in (3, 9):
         np.testing.assert_allclose(policy.critical_ratio(agent(lead=lead), PRICES), 2 / 3.5, rtol=1e-6)
+
+
+def test_the_ratio_does_not_jump_where_a_rising_price_eats_the_margin():
+    before, after = (
+        float(PricedNewsvendor().critical_ratio(agent(lead=2, sale_price=2.5 + step), PRICES)[0])
+        for step in (0.002, 0.0)
+    )
+    assert after == 0.0
+    assert 0 < before < 0.1

@@ -14,7 +14,7 @@ from walras.ties import clip, positive_part
 LOWEST_RATIO, HIGHEST_RATIO = 0.01, 0.99
 """Critical ratios outside are clipped: beyond them the quantile of a fitted law means nothing."""
 
-LEAST_OVERAGE = 0.25
+LEAST_OVERAGE = 0.02
 """A unit too many costs at least this share of its holding cost, however much dearer it is next week."""
 
 TINY_COST = 1e-9
@@ -52,7 +52,7 @@ class PricedNewsvendor(AbstractPolicy):
 
     Spec section 3 (R): Cu = p + penalty - g^-L C_t, Co = h + g^-L (C_t - g C_{t+1}), C_t = c_t + g^L lambda_{t+L},
     kappa = Cu^+ / (Cu^+ + Co), clipped. A storage price in the arrival week adds to the holding cost. Co never falls
-    below a quarter of the holding cost (ours): with a price about to rise it would turn negative, and kappa would jump
+    below a fiftieth of the holding cost (ours): with a price about to rise it would turn negative, and kappa would jump
     from 1 to 0 where the price eats the margin.
 
     Attributes:
