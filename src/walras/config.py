@@ -277,6 +277,7 @@ def shown(value: Any) -> str:
 
 def _unknown(name: str, allowed: Mapping[str, Any], source: str) -> str:
     near = difflib.get_close_matches(name, allowed, n=1)
+    name = name if name.isprintable() else repr(name)
     advice = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(allowed)}"
     return f"`{name}` in {source} is not a setting; {advice}"
 
