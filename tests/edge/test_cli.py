@@ -22,7 +22,7 @@ from walras.cli.answer import print_json
 from walras.cli.prices import read_prices
 from walras.errors import InputError
 
-PROGRAM = [sys.executable, "-c", "from walras.cli.app import run; run()"]
+PROGRAM = [sys.executable, "-c", "from walras.cli.interrupts import run; run()"]
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -262,7 +262,8 @@ def dispatch(words):
     print("ready", flush=True)
     {body}
 app.dispatch = dispatch
-app.run()
+from walras.cli.interrupts import run
+run()
 """
 BODIES = {
     "plain": "time.sleep(60)",
@@ -282,6 +283,21 @@ def test_ctrl_c_is_one_line_and_exit_code_130(body):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert one_sentence(err).startswith("stopped by Ctrl-C")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent differently there")
+@pytest.mark.parametrize("seconds", [2.0, 6.0])
+def test_ctrl_c_ends_a_real_plan_with_one_line_and_leaves_the_old_report(tmp_path, seconds):
+    old = tmp_path / "report.html"
+    old.write_text("old")
+    command = [*PROGRAM, "demo", "--agents", "60", "--weeks", "4", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert one_sentence(err).startswith("stopped by Ctrl-C")
+    assert old.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_reader_that_leaves_is_no_mistake():

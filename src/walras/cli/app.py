@@ -18,14 +18,12 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 
 from walras import __version__
+from walras.cli.interrupts import forget, say_stopped
 from walras.errors import WalrasError, one_line
 
 EXIT_FINE = 0
 EXIT_DEFECT = 1
 EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
-"""What a shell expects of a program ended by Ctrl-C (128 + SIGINT)."""
-
 HELP = "Plan shared capacity for very large populations of agents that decide for themselves, with shadow prices."
 EPILOGUE = "Every command takes --json (one JSON object as the last line) and --debug (show where a defect came from)."
 
@@ -34,6 +32,7 @@ def build_app() -> App:
     """Describe the commands; their modules are imported only when one of them runs."""
     plain = Parameter(negative_iterable=())
     app = App(name="walras", help=HELP, help_epilogue=EPILOGUE, version=__version__, default_parameter=plain)
+    app.suppress_keyboard_interrupt = False  # the library would end the program without a word
     app.command("walras.cli.plan:demo", name="demo", help="Plan the embedded population: no file needed.")
     app.command("walras.cli.plan:plan", name="plan", help="Plan capacity for the products of a table.")
     app.command("walras.cli.simulate:simulate", name="simulate", help="Simulate a population under given prices.")
@@ -54,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     interrupts: list[int] = []
+    forget()
     try:
         with noting_interrupts(interrupts):
             return dispatch(words)
     except KeyboardInterrupt:
-        return complain("stopped by Ctrl-C; files that were being written are as they were before", EXIT_INTERRUPTED)
+        return say_stopped()
     except BrokenPipeError:
         return close_pipe()
     except SystemExit as stop:
@@ -67,15 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if interrupts:
             # Some C extensions turn the KeyboardInterrupt that reached them into an error of their own.
-            return complain("stopped by Ctrl-C", EXIT_INTERRUPTED)
+            return say_stopped()
         if debug:
             traceback.print_exc()
         return report(error)
-
-
-def run() -> None:
-    """Be the `walras` program."""
-    sys.exit(main())
 
 
 def dispatch(words: list[str]) -> int:
