@@ -73,7 +73,12 @@ class PlanFields(Settings):
     )
     frozen_weeks: int = Field(0, ge=0, le=260, description="first weeks whose capacity is fixed at the regular one")
     rule: RuleName = Field("proximal", description="how a plan is revised")
-    max_iterations: int = Field(60, ge=1, le=100_000, description="revisions before giving up")
+    max_iterations: int = Field(
+        60,
+        ge=1,
+        le=100_000,
+        description="revisions by the named rule; where it stalls, up to three times as many small ones follow",
+    )
     reissue: bool = Field(True, description="verify with prices re-issued every week, besides fixed prices")
     regular_share: float = Field(
         0.9, gt=0, le=10, description="regular capacity, share of the mean expected use without prices"

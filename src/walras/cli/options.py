@@ -4,6 +4,7 @@ EDGE: names and help texts that people see; a changed name breaks their scripts.
 """
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,3 +88,8 @@ def refuse_unwritable(folder: Path) -> None:
         raise SettingsError(f"`--out` is {folder}, but {nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise SettingsError(f"`--out` is {folder}, but {nearest} cannot be written to; name another folder")
+    try:  # permissions do not say everything: a file system may be read-only, or no place for files at all
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError:
+        raise SettingsError(f"`--out` is {folder}, but no file can be made in {nearest}; name another folder") from None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from walras.data.active import active_agents
 from walras.data.findings import Gather
 from walras.data.panel import Panel
 from walras.data.read import build_panel
@@ -60,6 +61,8 @@ def check_table(source: Any, *, columns: Mapping[str, str] | None = None, static
         panel = build_panel(source, columns, static, findings)
     except WalrasError as error:  # no table at all: nothing more to gather
         findings.problem(str(error))
+    if panel is not None and not findings.problems and not active_agents(panel).any():
+        findings.problem("no product sold anything in the last 26 weeks, so none would be planned; give a later table")
     return TableCheck(
         rows=findings.rows,
         agents=panel.n_agents if panel else 0,

@@ -29,7 +29,7 @@ from walras.planner.start import initial_state
 from walras.planner.verify import verified_result
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
-from walras.population.from_panel import population_from_panel
+from walras.population.from_panel import latest_prices, population_from_panel
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.simulate import EXTRA_WINDOW, week_of
@@ -100,6 +100,7 @@ def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | Non
     active, counts, notes = _active(panel, settings)
     progress.stage("Fitting the demand")
     completed = complete_panel(active, seed=settings.seed)
+    _refuse_no_margin(completed)
     demand = DemandModel.fit(completed)
     economics = settings.economics
     population = population_from_panel(
@@ -153,6 +154,8 @@ def plan_panel(
         progress: told about stages and steps.
     """
     progress = Progress() if progress is None else progress
+    for name in settings.resources:
+        _weekly(costs.of(name).regular_capacity or 0.0, settings.weeks, name)
     case = build_case(panel, settings, progress=progress)
     progress.stage("Planning")
     cost = acquisition_cost(case.view, settings, costs)
@@ -163,8 +166,8 @@ def plan_panel(
 def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
     """Run the planning loop from the prices of the middle tier, and creep on where the named rule stalls.
 
-    `feasible` then says that expected use is within capacity in every week; that the reserve is kept as well is what
-    `converged` says.
+    `feasible` then says that expected use is within capacity wherever anything can be done about it; that the reserve
+    is kept as well is what `converged` says.
     """
     rough = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
     start = view.solve(cost.edges[..., 2], solver=rough).prices[0].reshape(cost.lower.shape)
@@ -178,9 +181,22 @@ def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSett
     if not record.converged:
         crept = run(EntrywiseConsensus(), record.shadow_prices, 3 * settings.max_iterations, settings.max_iterations)
         record = min((record, crept), key=_worst)
+    return judged(view, record)
+
+
+def judged(view: SimulatedView, record: PlanRecord) -> PlanRecord:
+    """Judge a plan by expected use, without the reserve that it was made with, and name the weeks that do not fit."""
     expected = view.expected(record.shadow_prices)
-    fits = expected <= record.capacity * (1 + FEASIBLE) + NOTHING
-    return replace(record, utilization=expected, feasible=bool(fits.all()))
+    limit = record.capacity * (1 + FEASIBLE) + NOTHING
+    over, late = expected > limit, view.committed > limit
+    head, _, _ = record.stop_reason.partition(";")
+    parts = [head.replace("largest shortage", "largest shortage, reserve included,")]
+    for words, where in (("already committed", over & late), ("expected use above capacity", over & ~late)):
+        weeks = np.flatnonzero(where.any(axis=1)) + 1
+        if len(weeks):
+            named = ", ".join(map(str, weeks[:6])) + (f" and {len(weeks) - 6} more" if len(weeks) > 6 else "")
+            parts.append(f"{words} in planned week {named}")
+    return replace(record, utilization=expected, feasible=not bool((over & ~late).any()), stop_reason="; ".join(parts))
 
 
 def _worst(record: PlanRecord) -> float:
@@ -195,7 +211,7 @@ def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSet
     for index, name in enumerate(view.resources):
         given = costs.of(name).regular_capacity
         regular[:, index] = (
-            settings.regular_share * free[:, index].mean() if given is None else _weekly(given, view, name)
+            settings.regular_share * free[:, index].mean() if given is None else _weekly(given, view.n_weeks, name)
         )
     parts = [costs.of(name) for name in view.resources]
     unit = view.price_scale if costs.rates == "margin" else 1.0
@@ -214,14 +230,35 @@ def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSet
     return cost.frozen(regular[: settings.frozen_weeks]) if settings.frozen_weeks else cost
 
 
-def _weekly(given: float | tuple[float, ...], view: SimulatedView, name: str) -> np.ndarray:
+def _weekly(given: float | tuple[float, ...], weeks: int, name: str) -> np.ndarray:
     values = np.asarray(given, float)
-    if values.ndim and len(values) != view.n_weeks:
+    if values.ndim and len(values) != weeks:
         raise InputError(
-            f"`regular_capacity` of {name} has {len(values)} weeks but {view.n_weeks} are planned; "
+            f"`regular_capacity` of {name} has {len(values)} weeks but {weeks} are planned; "
             "give one number, or one per week"
         )
-    return np.broadcast_to(values, (view.n_weeks,))
+    return np.broadcast_to(values, (weeks,))
+
+
+def _forecast_note(panel: Panel, weeks: int) -> tuple[str, ...]:
+    """Say how far the user's own forecast was used."""
+    if panel.forecast is None:
+        return ()
+    given = min(len(panel.forecast), weeks)
+    rest = "" if given == weeks else f"; the {weeks - given} weeks after it are the demand model's"
+    return (f"The forecast in the table is the expected demand of the first {given} planned weeks{rest}.",)
+
+
+def _refuse_no_margin(panel: Panel) -> None:
+    """Refuse a population of which hardly any product earns money: no price of capacity means anything to it."""
+    price, cost = latest_prices(panel)
+    if np.median(price - cost) > 0:
+        return
+    worst = int(np.argmin(price - cost))
+    raise InputError(
+        f"at least half of the products cost as much as they sell for (`{panel.agents[worst]}`: price "
+        f"{price[worst]:g}, unit_cost {cost[worst]:g}); correct the columns price and unit_cost"
+    )
 
 
 def _active(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str, int], tuple[str, ...]]:

@@ -53,14 +53,19 @@ def _day(date: np.datetime64) -> str:
 def _holds(result: PlanResult) -> str:
     near = result.verified["near_limit_mean_violation"]
     fixed = result.verified_fixed["near_limit_mean_violation"]
-    kept = result.verified.get("reward_kept")
+    feasible = result.record.feasible
     if near is None or fixed is None:
-        return "Capacity is never short: utilization without any prices stays well below the plan."
-    word = "The plan is feasible" if result.record.feasible else "The plan is not feasible in every week"
-    rest = "" if kept is None else f", keeping {kept:.1%} of the reward that perfect foresight would earn"
+        if feasible and not result.verified.get("near_limit_share"):
+            return "Capacity is never short: utilization without any prices stays well below the plan."
+        return "The plan is not feasible: in the weeks that are short there is no capacity to speak of."
+    word = "Expected use fits the plan" if feasible else "The plan is not feasible in every week"
+    reissued = result.settings.get("plan", {}).get("reissue", True)
+    how = f" with prices re-issued weekly ({fixed:.1%} with the planned prices fixed)" if reissued else ""
+    kept = result.verified.get("reward_kept")
+    rest = "" if kept is None else f", keeping {kept:.1%} of the reward of the best prices with hindsight"
     return (
         f"{word}: on {result.counts.get('paths', 0)} futures it was not made on, weeks near the limit exceed capacity "
-        f"by {near:.1%} on average with prices re-issued weekly ({fixed:.1%} with the planned prices fixed){rest}."
+        f"by {near:.1%} on average{how}{rest}."
     )
 
 
@@ -70,7 +75,8 @@ def _bought(result: PlanResult) -> str:
     if weeks == 0:
         return "No capacity beyond the regular one is worth its cost."
     share = extra.sum() / max(float(result.regular_capacity.sum()), 1e-9)
-    return f"Beyond regular capacity the plan buys {share:.1%} more, spread over {weeks} weeks."
+    spread = "in one week" if weeks == 1 else f"spread over {weeks} weeks"
+    return f"Beyond regular capacity the plan buys {share:.1%} more, {spread}."
 
 
 def _priced(result: PlanResult) -> str:

@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from walras.data.panel import Panel
-from walras.errors import SettingsError
+from walras.errors import InputError, SettingsError
 from walras.population.population import RESOURCES, Population
 
 WEEKS_PER_YEAR = 52.0
-SHORTEST_LEAD_TIME = 1
+SHORTEST_LEAD_TIME, LONGEST_LEAD_TIME = 1, 52
+"""Typical lead times that are planned with [weeks]."""
+
 N_BUCKETS = 10
 
 
@@ -35,12 +37,14 @@ def population_from_panel(
 
     Raises:
         SettingsError: an unknown resource.
+        InputError: a typical lead time of more than a year.
     """
     unknown = [name for name in resources if name not in RESOURCES]
     if unknown:
         raise SettingsError(f"resource `{unknown[0]}` is not known; choose from {', '.join(RESOURCES)}")
     price, cost = latest_prices(panel)
     lead = np.maximum(np.rint(np.asarray(panel.lead_time)), SHORTEST_LEAD_TIME).astype(np.int32)
+    _refuse_long(panel, lead)
     volume = np.asarray(panel.volume, np.float32)
     per_unit = {"inbound_units": np.ones_like(volume), "inbound_volume": volume, "storage": volume}
     return Population(
@@ -53,6 +57,16 @@ def population_from_panel(
         weight=jnp.ones(panel.n_agents, jnp.float32),
         resources=tuple(resources),
     )
+
+
+def _refuse_long(panel: Panel, lead: np.ndarray) -> None:
+    """Refuse lead times beyond a year, which are mostly days taken for weeks."""
+    worst = int(np.argmax(lead))
+    if lead[worst] > LONGEST_LEAD_TIME:
+        raise InputError(
+            f"`lead_time` of `{panel.agents[worst]}` is {lead[worst]} weeks but at most {LONGEST_LEAD_TIME} are "
+            "planned; give lead times in weeks"
+        )
 
 
 def latest_prices(panel: Panel) -> tuple[Float[np.ndarray, " agent"], Float[np.ndarray, " agent"]]:
