@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import report_example
 
-from walras.report import background, sections
+from walras.config import CostSettings
+from walras.report import background, sections, words
 from walras.report.page import page, write_report
 
 VOID = {"meta", "br", "img", "hr", "link", "input", "use", "path", "rect", "stop"}
@@ -190,3 +191,50 @@ def test_same_plan_gives_the_same_page(result):
 def test_import_does_not_load_matplotlib():
     code = "import sys, walras.report.page, walras.report.tables; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_products_are_counted_once(result):
+    counts = {"agents": 4378, "active": 3280, "inactive": 1098}
+    text = sections.top(replace(result, counts=counts))
+    assert "3,280 products planned (of 4,378; 1,098 sold nothing lately)" in text
+    assert '<p class="quiet">26 weeks planned · 1 product planned</p>' in sections.top(
+        replace(result, counts={"agents": 1, "active": 1})
+    )
+
+
+def test_nothing_is_said_to_be_reissued_that_was_not(result):
+    text = "".join(read(page(replace(result, settings={"plan": {"reissue": False}}))).text)
+    assert not re.search("re-?issued", text, re.IGNORECASE) and "9 of 10 futures, planned prices" in text
+    assert "Re-issued weekly" in page(result)
+
+
+def test_assumed_capacity_and_rates_are_named(result):
+    costs = CostSettings().model_dump()
+    text = background.origins(replace(result, settings={"plan": {"regular_share": 0.8}, "costs": costs}, provenance={}))
+    assert "assumed 0.8 × mean expected use without prices" in text and "shares of the median unit margin" in text
+    given = {**costs, "regular_capacity": 9.0, "regular_rate": 0.01}
+    text = background.origins(replace(result, settings={"costs": given}, provenance={"units": "given"}))
+    assert "Nothing was assumed" in text
+
+
+def test_settings_that_are_empty_are_not_given(result):
+    assert "not given" in background.making(replace(result, settings={"costs": {"upper_bound": None}}))
+
+
+def test_reward_kept_says_on_how_many_futures(result):
+    counted = replace(result, verified={**result.verified, "oracle_paths": 4})
+    assert "computed on 4 of 32 futures" in sections.key_figures(counted)
+    assert "computed on" not in sections.key_figures(result)
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("spread over 1 weeks.", "spread over 1 week."),
+        ("12345 of 20000 rows left", "12,345 of 20,000 rows left"),
+        ("product 85123 in 2011", "product 85123 in 2011"),
+        ("0.1 units, 21 weeks", "0.1 units, 21 weeks"),
+    ],
+)
+def test_sentences_from_elsewhere_are_tidied(given, written):
+    assert words.tidy(given) == written

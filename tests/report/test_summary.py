@@ -62,3 +62,10 @@ def test_plain_handles_what_settings_may_hold(tmp_path):
     given = {"path": tmp_path, 3: np.int64(4), "flag": np.bool_(True), "when": np.datetime64("2011-07-04"), "s": {1}}
     assert plain(given) == {"path": str(tmp_path), "3": 4, "flag": True, "when": "2011-07-04", "s": [1]}
     assert plain(np.asarray([1.0, np.inf])) == [1.0, None]
+
+
+def test_reading_is_timed_once(result):
+    from dataclasses import replace
+
+    read = summary(replace(result, seconds={"reading": 2.1, "Reading the table": 2.0, "planning": 1.0}))
+    assert read["stages"] == {"Reading the table": 2.0, "planning": 1.0} and read["seconds"] == 3.0

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from walras.report.page import write_report
-from walras.report.tables import console_summary, group_table, headline, week_table
+from walras.report.tables import console_summary, group_table, headline, level, measures, week_table
 
 
 def shown(renderable, width: int = 100) -> str:
@@ -67,9 +67,15 @@ def test_no_groups_give_an_empty_table(easy_result, tmp_path):
 
 
 def test_headline_tells_feasible_from_not(result):
-    assert headline(result).startswith("Not feasible: 2 of 26 weeks can exceed capacity (18 Jul and 7 Nov)")
+    two = "2 of 26 weeks exceed capacity noticeably (by more than 1\u00a0% on average): 18 Jul and 7 Nov."
+    assert headline(result) == f"Not feasible: {two}" and level(result) == "bad"
     yes = replace(result, record=replace(result.record, feasible=True))
-    assert headline(yes).startswith("Feasible, but 2 of 26")
+    assert headline(yes) == f"Feasible: {two}" and level(yes) == "good"
+    large = replace(yes, verified={"near_limit_mean_violation": 0.07})
+    assert (
+        headline(large) == f"Fits on average, but overruns are larger than 3\u00a0%: {two}" and level(large) == "fair"
+    )
+    assert level(replace(yes, verified={"near_limit_mean_violation": None})) == "good"
     assert headline(replace(yes, week_verdicts=("fits",) * 26)) == "Feasible: the plan fits capacity in all 26 weeks."
 
 
@@ -92,3 +98,15 @@ def test_terminal_reads_odd_names_literally(wide_result):
 def test_terminal_names_what_is_not_defined(easy_result):
     text = shown(console_summary(easy_result))
     assert "not defined" in text and "nan" not in text
+
+
+def test_terminal_shows_one_column_where_prices_were_not_reissued(result):
+    assert "fixed prices" in shown(console_summary(result))
+    text = shown(console_summary(replace(result, settings={"plan": {"reissue": False}})))
+    assert "planned prices" in text and "fixed prices" not in text and "re-issued" not in text
+
+
+def test_regret_is_shown_only_beside_the_pooled_one(result):
+    assert "regret_ratio" not in measures(result)
+    pooled = replace(result, verified={**result.verified, "pooled_regret_ratio": 1.1})
+    assert {"regret_ratio", "pooled_regret_ratio"} <= set(measures(pooled))

@@ -3,13 +3,17 @@
 FREE: one function per section.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from walras.config import CostSettings
 from walras.planner.result import GroupUse, PlanResult
 from walras.report import html, words
 from walras.report.drawn import drawn, on_any_paper
 from walras.report.html import Html
-from walras.report.summary import assumed_columns, total_seconds
+from walras.report.summary import assumed_columns, stages, total_seconds
+from walras.report.tables import measures, oracle_basis, reissues
 from walras.report.words import reward_given_up
 
 
@@ -68,38 +72,46 @@ def money(result: PlanResult) -> Html:
 
 def verification(result: PlanResult) -> Html:
     """Say how the finished plan was tested and what came out."""
-    paths = result.counts.get("paths")
-    scenarios = result.counts.get("scenarios")
-    intro = (
-        f"The plan was made on {_count(scenarios, 'scenario')} of demand and then simulated for every product on "
-        f"{_count(paths, 'other path')} that the planner had not seen: once with the prices re-issued every week from "
-        "what had happened so far, and once with the planned prices kept as they are. Real operation lies nearer to "
-        "the first, if prices are computed again every week."
-    )
-    names = [*(name for name in words.MEASURES if name in result.verified)]
-    rows = [
-        (
-            words.title_of(name),
-            words.measure(name, result.verified[name]),
-            words.interval(name, result.intervals.get(name)),
-            words.measure(name, result.verified_fixed.get(name)),
-            words.MEASURES.get(name, ("", ""))[1],
-        )
-        for name in names
-    ]
+    both = reissues(result)
+    rows = [_measure_row(result, name, both) for name in measures(result)]
     headings = (
         ("Measure", ""),
-        ("Re-issued weekly", "n"),
+        ("Re-issued weekly" if both else "Planned prices", "n"),
         ("95 % interval", "n x"),
-        ("Fixed prices", "n"),
+        *([("Fixed prices", "n")] if both else []),
         ("What it means", "x"),
     )
     note = (
         "Low overrun alone proves little, since a high enough price stops all orders: read it together with reward "
         "kept and idle capacity."
     )
-    parts = [html.paragraph(intro), html.table(headings, rows), html.paragraph(note)]
+    parts = [html.paragraph(_tested(result, both)), html.table(headings, rows), html.paragraph(note)]
     return html.section("How this was verified", parts)
+
+
+def _tested(result: PlanResult, both: bool) -> str:
+    scenarios, paths = result.counts.get("scenarios"), result.counts.get("paths")
+    how = (
+        ": once with the prices re-issued every week from what had happened so far, and once with the planned prices "
+        "kept as they are. Real operation lies nearer to the first, if prices are computed again every week."
+        if both
+        else ", with the planned prices kept as they are."
+    )
+    return (
+        f"The plan was made on {_count(scenarios, 'scenario')} of demand and then simulated for every product on "
+        f"{_count(paths, 'other path')}, or futures, that the planner had not seen{how}"
+    )
+
+
+def _measure_row(result: PlanResult, name: str, both: bool) -> tuple[str, ...]:
+    basis = oracle_basis(result) if name == "reward_kept" else ""
+    return (
+        words.title_of(name),
+        words.measure(name, result.verified[name]),
+        words.interval(name, result.intervals.get(name)),
+        *([words.measure(name, result.verified_fixed.get(name))] if both else []),
+        words.MEASURES[name][1] + (f"; computed {basis}" if basis else ""),
+    )
 
 
 def _count(count: int | None, noun: str) -> str:
@@ -118,7 +130,7 @@ def origins(result: PlanResult) -> Html:
 def _origin_leads(result: PlanResult) -> list[str]:
     """Say in words how much of the input is real; nothing is called real that is not stated to be."""
     kinds = {name: _origin_kind(text) for name, text in result.provenance.items()}
-    leads = []
+    leads = _assumed_costs(result)
     made_up = [name for name, kind in kinds.items() if kind == "made up"]
     if made_up:
         leads.append(f"This plan is about made-up products: {words.listing(made_up, 12)} were generated, not measured.")
@@ -135,6 +147,32 @@ def _origin_leads(result: PlanResult) -> list[str]:
     if not kinds:
         leads.append("The input did not say where its numbers come from.")
     return leads or ["Nothing was assumed: every column used was given or computed from given ones."]
+
+
+def _assumed_costs(result: PlanResult) -> list[str]:
+    """Say where regular capacity and the rates were not given, so that the plan stands on assumed ones."""
+    costs, plan = result.settings.get("costs"), result.settings.get("plan")
+    if not isinstance(costs, Mapping) or "regular_capacity" not in costs:
+        return []
+    own = costs.get("resource") or {}
+    free = [name for name in result.resources if {**costs, **own.get(name, {})}["regular_capacity"] is None]
+    leads = []
+    if free:
+        share = plan.get("regular_share") if isinstance(plan, Mapping) else None
+        size = "a share of the" if share is None else f"{words.number(share)} ×"
+        leads.append(
+            f"Regular capacity ({words.listing(map(words.resource_name, free))}): assumed {size} mean expected use "
+            "without prices. What is bought, when capacity is tight and every price depend on it; give the real one as "
+            "regular_capacity."
+        )
+    usual = CostSettings().model_dump()
+    rates = [name for name in usual if name.endswith("_rate") or name.startswith("ramp_")]
+    if costs.get("rates") == "margin" and all(costs.get(name) == usual[name] for name in rates):
+        listed = words.listing(
+            (f"{name.removesuffix('_rate').replace('_', ' ')} {usual[name]:g}" for name in rates), len(rates)
+        )
+        leads.append(f"Rates of capacity: assumed, shares of the median unit margin ({listed}).")
+    return leads
 
 
 _ORIGIN_COLOURS = {"your data": "given", "computed": "derived"}
@@ -165,7 +203,7 @@ def _origin_text(origin: str) -> str:
 
 def limits(result: PlanResult) -> Html:
     """List what was dropped, filled or could not be estimated."""
-    notes = list(result.notes) or ["Nothing was dropped or filled while reading the data."]
+    notes = [words.tidy(note) for note in result.notes] or ["Nothing was dropped or filled while reading the data."]
     return html.section("Notes and limits", [html.bullets(notes)])
 
 
@@ -186,19 +224,22 @@ def making(result: PlanResult) -> Html:
         caption = "How far the loop was from done after each revision (powers of ten; falling is good)."
         draw = on_any_paper(totals.convergence, result)
         parts.append(drawn("loop", draw, "Convergence of the planning loop", caption))
-    stages = [(name.replace("_", " "), words.number(value)) for name, value in result.seconds.items()]
+    stages_shown = [(name.replace("_", " "), words.number(value)) for name, value in stages(result).items()]
+    stages_shown.append(("total", words.number(total_seconds(result))))
     rest = {name: value for name, value in result.verified.items() if name not in words.MEASURES}
     behind = [(words.title_of(name), words.number(value)) for name, value in rest.items()]
     counts = [(name.replace("_", " "), f"{int(value):,}") for name, value in result.counts.items()]
+    settings = words.flat(result.settings, absent=words.NOT_GIVEN)
     parts += [
-        html.folded("Settings", [html.table((("Setting", ""), ("Value", "")), words.flat(result.settings))]),
+        html.folded("Settings", [html.table((("Setting", ""), ("Value", "")), settings)]),
         html.folded("Counts", [html.table((("What", ""), ("How many", "n")), counts)]),
         html.folded("Numbers behind the measures", [html.table((("What", ""), ("How many", "n")), behind)]),
-        html.folded("Time by stage", [html.table((("Stage", ""), ("Seconds", "n")), stages)]),
+        html.folded("Time by stage", [html.table((("Stage", ""), ("Seconds", "n")), stages_shown)]),
     ]
     return html.section("How the plan was made", parts)
 
 
-def glossary() -> Html:
-    """Explain the words."""
-    return html.section("Words", [html.terms(words.GLOSSARY)])
+def glossary(result: PlanResult) -> Html:
+    """Explain the words that this page uses."""
+    entries = [entry for entry in words.GLOSSARY if entry != words.RE_ISSUED or reissues(result)]
+    return html.section("Words", [html.terms(entries)])

@@ -12,7 +12,7 @@ Html = NewType("Html", str)
 """Text that is already safe to stand in a page."""
 
 STYLE = """
-:root{--ink:#1a1a1a;--quiet:#5c5c5c;--line:#dcdcdc;--soft:#f5f6f8;--good:#00795a;--bad:#b83f00;--plan:#0072b2}
+:root{--ink:#1a1a1a;--quiet:#5c5c5c;--line:#dcdcdc;--soft:#f5f6f8;--good:#00795a;--fair:#9a6a00;--bad:#b83f00;--plan:#0072b2}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:#fff;color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",
@@ -24,7 +24,9 @@ h3{font-size:1rem;margin:1.4em 0 .3em}
 p{margin:.5em 0}
 .quiet,figcaption,.note{color:var(--quiet);font-size:.9rem}
 .answer{border-left:6px solid var(--good);background:var(--soft);padding:12px 16px;margin:16px 0}
-.answer.bad{border-color:var(--bad)}
+.answer.bad{border-color:var(--bad)}.answer.fair{border-color:var(--fair)}
+.answer.good p:first-child{color:var(--good)}.answer.fair p:first-child{color:var(--fair)}
+.answer.bad p:first-child{color:var(--bad)}
 .answer p:first-child{font-weight:650;font-size:1.12rem;margin-top:0}
 .answer p:last-child,.answer ul{margin-bottom:0}
 ul{padding-left:1.2em;margin:.5em 0}
@@ -33,7 +35,7 @@ ul{padding-left:1.2em;margin:.5em 0}
 .tile b{display:block;font-size:1.35rem;line-height:1.25;font-weight:650}
 .tile span{display:block;font-size:.85rem}
 .tile small{display:block;color:var(--quiet);font-size:.8rem;line-height:1.35;margin-top:2px}
-.tile.bad b{color:var(--bad)}.tile.good b{color:var(--good)}
+.tile.bad b{color:var(--bad)}.tile.fair b{color:var(--fair)}.tile.good b{color:var(--good)}
 figure{margin:12px 0 20px}
 figure svg{display:block;width:100%;height:auto}
 .phone{display:none}
@@ -100,14 +102,14 @@ def bullets(items: Iterable[str]) -> Html:
     return Html(f"<ul>{lines}</ul>") if lines else Html("")
 
 
-def answer(sentences: Sequence[str], items: Sequence[str], good: bool) -> Html:
-    """Set the answer apart at the top."""
+def answer(sentences: Sequence[str], items: Sequence[str], kind: str) -> Html:
+    """Set the answer apart at the top; its kind is "good", "fair" or "bad"."""
     text = joined([*(paragraph(sentence) for sentence in sentences), bullets(items)])
-    return Html(f'<div class="answer{"" if good else " bad"}">{text}</div>')
+    return Html(f'<div class="answer {escaped(kind)}">{text}</div>')
 
 
 def tiles(entries: Iterable[tuple[str, str, str, str]]) -> Html:
-    """Lay out key figures: (name, value, small print, "good" or "bad" or "")."""
+    """Lay out key figures: (name, value, small print, "good", "fair", "bad" or "")."""
     cells = (
         f'<div class="tile {kind}"><span>{escaped(name)}</span><b>{escaped(value)}</b>'
         f"<small>{escaped(small)}</small></div>"

@@ -58,7 +58,7 @@ def page(result: PlanResult) -> str:
         background.origins(result),
         background.limits(result),
         background.making(result),
-        background.glossary(),
+        background.glossary(result),
     ]
     return document(sections.title(result), parts)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from walras.planner.result import PlanResult
 from walras.report import style, words
 from walras.report.style import Named, Paper
-from walras.report.tables import fails, verdicts
+from walras.report.tables import fails, price_basis, reissues, verdicts
 
 BOUGHT_FROM = 1e-6
 """Share of regular capacity above which capacity counts as bought."""
@@ -92,9 +92,9 @@ def capacity(result: PlanResult, resource: int, paper: Paper) -> Figure:
         Named(dotted, "Use without prices\n(median)", end, style.WITHOUT),
         Named(black, "Capacity planned", end, style.CAPACITY),
         *extra,
-        Named(line, "Use on unseen paths\n(median)", end, style.PLAN),
-        Named(fan, "9 of 10 unseen paths", end, style.PLAN),
-        Named(dots, "Use expected", end, style.PLAN),
+        Named(line, f"Median of futures,\n{price_basis(result)}", end, style.PLAN),
+        Named(fan, f"9 of 10 futures,\n{price_basis(result)}", end, style.PLAN),
+        Named(dots, "Expected at\nplanned prices", end, style.PLAN),
         Named(grey, "Already committed", end, style.QUIET),
     ]
     style.week_axis(axes, paper, result.weeks)
@@ -109,8 +109,8 @@ def _bought(axes: Axes, edges: np.ndarray, regular: np.ndarray, planned: np.ndar
     above = np.where(planned > regular * (1 + BOUGHT_FROM), planned, regular)
     if (above > regular).any():
         fill = band(axes, edges, regular, above, facecolor=style.BOUGHT, alpha=0.55, hatch="////", edgecolor="white")
-        share = (above - regular).sum() / planned.sum()
-        text = f"Bought above it\n({words.percent(share)} of capacity)"
+        share = (above - regular).sum() / max(float(regular.sum()), 1e-9)
+        text = f"Bought above it\n({words.percent(share)} of regular)"
         named.append(Named(fill, text, float((above[-1] + regular[-1]) / 2), "#8A5A00"))
     return named
 
@@ -142,11 +142,11 @@ def _failing(axes: Axes, result: PlanResult, resource: int) -> list[Named]:
     axes.set_ylim(0, 1.08 * top)
     height = np.full(len(middles), 1.04 * top)
     (marks,) = axes.plot(middles, height, linestyle="none", marker="v", markersize=6, color=style.FAILS, zorder=5)
-    return [Named(marks, "Week can exceed\ncapacity", 1.06 * top, style.FAILS)]
+    return [Named(marks, "Exceeds capacity\nby more than 1 %\non average", 1.06 * top, style.FAILS)]
 
 
 def shadow_prices(result: PlanResult, resource: int, paper: Paper) -> Figure:
-    """Draw the price of a resource by week, as planned and as re-issued, beside the usual margin of a unit."""
+    """Draw the price of a resource by week, as planned and as re-issued (if it was), beside the usual margin."""
     figure, axes = style.blank(paper, paper.height - 0.5)
     edges = style.edges(result.weeks)
     planned, reissued = result.record.shadow_prices[:, resource], result.reissued_prices[:, resource]
@@ -158,13 +158,10 @@ def shadow_prices(result: PlanResult, resource: int, paper: Paper) -> Figure:
             style.last_of(planned),
             style.PLAN,
         ),
-        Named(
-            steps(axes, edges, reissued, color=style.FAILS, linewidth=1.3, linestyle=(0, (4, 1.5))),
-            "Price re-issued weekly\n(mean over paths)",
-            style.last_of(reissued),
-            style.FAILS,
-        ),
     ]
+    if reissues(result):
+        line = steps(axes, edges, reissued, color=style.FAILS, linewidth=1.3, linestyle=(0, (4, 1.5)))
+        named.append(Named(line, "Price re-issued weekly\n(mean over futures)", style.last_of(reissued), style.FAILS))
     axes.set_ylim(0, style.top_of(planned, reissued))
     margin = result.money.get("price_scale")
     if resource == 0 and margin is not None and 0 < margin < 1.6 * axes.get_ylim()[1]:

@@ -13,7 +13,7 @@ from walras.planner.result import PlanResult
 from walras.report import html, words
 from walras.report.drawn import drawn, on_any_paper
 from walras.report.html import Html
-from walras.report.tables import fails, headline, verdicts
+from walras.report.tables import fails, headline, level, oracle_basis, price_basis, reissues, verdicts
 
 MOST_LINES = 3
 """Weeks with the same reason that get a line each."""
@@ -35,10 +35,8 @@ def top(result: PlanResult) -> Html:
     """Answer first: does it fit, and if not, in which weeks and why."""
     counts = result.counts
     basis = [words.plural(len(result.weeks), "week") + " planned"]
-    if "agents" in counts:
-        basis.append(words.plural(int(counts["agents"]), "product"))
-    if counts.get("inactive"):
-        basis.append(f"{int(counts['inactive']):,} more left out as inactive")
+    if "active" in counts or "agents" in counts:
+        basis.append(_products(counts))
     if "history_weeks" in counts:
         basis.append(words.plural(int(counts["history_weeks"]), "week") + " of history")
     return html.joined(
@@ -46,16 +44,26 @@ def top(result: PlanResult) -> Html:
             Html(f"<h1>{words.escaped(title(result))}</h1>"),
             html.paragraph(" · ".join(basis), "quiet"),
             html.answer(
-                [headline(result), *map(words.sentence, result.verdict)],
+                [headline(result), *(words.sentence(words.tidy(text)) for text in result.verdict)],
                 failing_weeks(result),
-                bool(result.record.feasible),
+                level(result),
             ),
         ]
     )
 
 
+def _products(counts: Mapping[str, int]) -> str:
+    """Say how many products are planned, of how many, and why the others are not."""
+    planned, given = int(counts.get("active", counts.get("agents", 0))), int(counts.get("agents", 0))
+    text = f"{words.plural(planned, 'product')} planned"
+    if not counts.get("inactive"):
+        return text
+    idle = f"{int(counts['inactive']):,} sold nothing lately"
+    return f"{text} (of {given:,}; {idle})" if given > planned else f"{text} ({idle})"
+
+
 def failing_weeks(result: PlanResult) -> list[str]:
-    """Name the weeks that can exceed capacity, by reason; a reason with many weeks is told in one line."""
+    """Name the weeks that exceed capacity noticeably, by reason; a reason with many weeks is told in one line."""
     reasons: dict[str, list[int]] = {}
     for week, verdict in enumerate(verdicts(result)):
         if fails(verdict):
@@ -116,7 +124,7 @@ _TILE_WORDS = {
     "near_limit_mean_violation": "above capacity on average, weeks in which it is tight",
     "near_limit_share": "of weeks would use over 90 % of capacity without prices",
     "reward_kept": "of what the best prices with hindsight reach",
-    "idle_capacity": "of capacity unused in weeks that are short",
+    "idle_capacity": "of capacity unused in short weeks: those whose use without prices exceeds capacity",
 }
 
 
@@ -124,19 +132,27 @@ def _fits_tile(result: PlanResult) -> tuple[str, str, str, str]:
     judged = verdicts(result)
     good = sum(not fails(verdict) for verdict in judged)
     small = "the others are named above with the reason" if good < len(judged) else "of the planned weeks"
-    return ("Weeks that fit", f"{good} of {len(judged)}", small, "good" if good == len(judged) else "bad")
+    return (
+        "Weeks that fit",
+        f"{good} of {len(judged)}",
+        small,
+        "good" if good == len(judged) else {"good": ""}.get(level(result), level(result)),
+    )
 
 
 def _measure_tile(result: PlanResult, name: str) -> tuple[str, str, str, str]:
     value = result.verified[name]
     span = words.interval(name, result.intervals.get(name))
     small = _TILE_WORDS[name] + (f"; 95 % interval {span}" if span else "")
+    if name == "reward_kept" and (basis := oracle_basis(result)):
+        small += f"; computed {basis}"
     kind = ""
     if name == "near_limit_mean_violation":
         if words.is_missing(value):
             small = "no week is near its limit"
         else:
-            kind = "good" if float(value or 0) <= words.VIOLATION_TARGET else "bad"
+            kind = "good" if float(value or 0) <= words.VIOLATION_TARGET else "fair"
+            small += f"; {price_basis(result)}"
             small += f"; aim {words.percent(words.VIOLATION_TARGET, 0)} or less"
     return (words.title_of(name), words.measure(name, value), small, kind)
 
@@ -186,8 +202,9 @@ def capacity(result: PlanResult) -> Html:
 
     caption = (
         "Each step is one week. Black: capacity planned, dashed: the regular one; the hatched part is bought above it. "
-        "Blue: use under the plan on paths that the planner did not see, prices re-issued weekly. Purple: the median "
-        "use if no prices were announced. Grey: use from orders that are already placed; prices cannot change it."
+        f"Blue: use on futures that the planner did not see, {price_basis(result)}; circles: expected on the planning "
+        "scenarios at planned prices, so they can lie outside the band. Purple: the median use if no prices were "
+        "announced. Grey: use from orders that are already placed; prices cannot change it."
     )
     parts = [
         drawn(
@@ -213,10 +230,11 @@ def prices(result: PlanResult) -> Html:
     parts = [html.paragraph(meaning)]
     for index, name in enumerate(map(words.resource_name, result.resources)):
         caption = f"{name}: shadow price by week [money per unit]."
-        if index == 0:
+        if index == 0 and reissues(result):
             caption += (
-                " Where the dashed line is above the solid one, more had to be asked on the way than was planned, "
-                "because demand turned out differently."
+                " Solid: announced in full before the first week. Dashed: what was needed week by week from the real "
+                "state, on average over the futures. The two differ because re-issued prices react to each future's "
+                "shocks, which takes higher prices than a plan announced in full."
             )
         draw = on_any_paper(pictures.shadow_prices, result, index)
         parts.append(drawn(f"price-{index}", draw, f"Shadow price of {name} by week", caption))
@@ -230,27 +248,40 @@ def week_list(result: PlanResult) -> Html:
     parts = []
     for index, name in enumerate(map(words.resource_name, result.resources)):
         rows = [_week_row(result, week, index) for week in range(len(judged))]
-        listed = html.table(_WEEK_HEADINGS, rows, bad, safe=(0,))
+        listed = html.table(_week_headings(result), rows, bad, safe=(0,))
         if len(result.resources) == 1:
             parts.append(listed)
         elif index == 0:
             parts += [html.heading(name), listed]
         else:
             parts.append(html.folded(f"{name}: list of weeks", [listed]))
-    note = "Amounts in units of the resource. The middle nine tenths of unseen paths lie in the range given."
-    return html.section("Week by week", [html.paragraph(note, "note"), *parts])
+    note = html.paragraph("Amounts in units of the resource.", "note")
+    below = [html.paragraph(text, "note") for text in _week_notes(result)]
+    return html.section("Week by week", [note, *parts, *below])
 
 
-_WEEK_HEADINGS = (
-    ("Week of", "d"),
-    ("Regular", "n x"),
-    ("Capacity", "n"),
-    ("Expected use", "n"),
-    ("Use / capacity", "n x"),
-    ("9 of 10 paths", "n x"),
-    ("Shadow price", "n"),
-    ("Verdict", ""),
-)
+def _week_headings(result: PlanResult) -> tuple[tuple[str, str], ...]:
+    return (
+        ("Week of", "d"),
+        ("Regular", "n x"),
+        ("Capacity", "n"),
+        ("Expected at planned prices", "n"),
+        ("Expected / capacity", "n x"),
+        (f"9 of 10 futures, {price_basis(result)}", "n x"),
+        ("Shadow price", "n"),
+        ("Verdict", ""),
+    )
+
+
+def _week_notes(result: PlanResult) -> list[str]:
+    """Say what the columns and verdicts of the list of weeks stand on."""
+    return [
+        "Expected use is the mean over the scenarios that the plan was made on, with the planned prices kept; the "
+        f"range holds 9 of 10 futures that the planner had not seen, with {price_basis(result)}. So the first can lie "
+        "outside the second.",
+        "A week “fits” if use is above capacity by at most 1\u00a0% of it, in the mean over these futures (a "
+        "future within capacity counts as 0). “Over on 30\u00a0% of paths” counts the futures above by more.",
+    ]
 
 
 def _week_row(result: PlanResult, week: int, resource: int) -> list[str | Html]:
@@ -318,7 +349,7 @@ _SCORE_WORDS = ("reason", "holdout", "agents", "naive", "ratio_to_naive", "origi
 
 
 def _score_sentence(score: Mapping[str, Any]) -> str:
-    weeks = f"the last {score['holdout']} weeks" if "holdout" in score else "the last known weeks"
+    weeks = f"the last {words.plural(int(score['holdout']), 'week')}" if "holdout" in score else "the last known weeks"
     naive = f" ({score['naive']})" if score.get("naive") else ""
     text = f"The same method was fitted without {weeks} and compared with what came, beside a naive forecast{naive}."
     ratio = score.get("ratio_to_naive")

@@ -58,7 +58,14 @@ def assumed_columns(result: PlanResult) -> list[str]:
 
 def total_seconds(result: PlanResult) -> float:
     """Read the wall time in all; without a `total` the stages are added."""
-    return float(result.seconds.get("total", sum(result.seconds.values())))
+    return float(result.seconds.get("total", sum(stages(result).values())))
+
+
+def stages(result: PlanResult) -> dict[str, float]:
+    """Read the wall time by stage, each stage once."""
+    # Commands add `reading`, which covers the stage of that name and more.
+    twice = {"reading"} if "Reading the table" in result.seconds else set()
+    return {name: value for name, value in result.seconds.items() if name != "total" and name not in twice}
 
 
 def summary(result: PlanResult) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _background(result: PlanResult) -> dict[str, Any]:
         "notes": plain(result.notes),
         "settings": plain(result.settings),
         "seconds": plain(total_seconds(result)),
-        "stages": {name: plain(value) for name, value in result.seconds.items() if name != "total"},
+        "stages": plain(stages(result)),
     }
 
 

@@ -3,6 +3,8 @@
 CONTRACT: column names are read by other programs; add columns at the end.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 from rich.console import Group
@@ -25,7 +27,7 @@ def verdicts(result: PlanResult) -> list[str]:
 
 
 def fails(verdict: str) -> bool:
-    """Tell whether a week's verdict means that utilization can exceed capacity in it."""
+    """Tell whether a week's verdict means that utilization exceeds capacity noticeably in it."""
     return not (verdict.startswith(words.FITS) or verdict == "not judged")
 
 
@@ -95,41 +97,85 @@ def arrow(columns: dict[str, np.ndarray]) -> pa.Table:
     return pa.table(arrays)
 
 
+def reissues(result: PlanResult) -> bool:
+    """Tell whether the plan was verified with prices re-issued weekly, besides the planned ones fixed."""
+    plan = result.settings.get("plan")
+    return not isinstance(plan, Mapping) or plan.get("reissue", True) is not False
+
+
+def price_basis(result: PlanResult) -> str:
+    """Say which prices the verification charged first of all."""
+    return "prices re-issued" if reissues(result) else "planned prices"
+
+
+def level(result: PlanResult) -> str:
+    """Grade the plan: `good`, `fair` where it fits on average but overruns are above the target, or `bad`."""
+    if not result.record.feasible:
+        return "bad"
+    near = result.verified.get("near_limit_mean_violation")
+    return "good" if near is None or words.is_missing(near) or near <= words.VIOLATION_TARGET else "fair"
+
+
+def measures(result: PlanResult) -> list[str]:
+    """Name the measures that people are shown, in order."""
+    # Paths that are hardly constrained blow the mean of ratios up; only beside the pooled ratio can it be judged.
+    hidden = {"regret_ratio", "pooled_regret_ratio"}
+    if not words.is_missing(result.verified.get("pooled_regret_ratio")):
+        hidden = set()
+    return [name for name in words.MEASURES if name in result.verified and name not in hidden]
+
+
+def oracle_basis(result: PlanResult) -> str:
+    """Say on how many futures hindsight was computed, or nothing where that is unknown."""
+    count = result.verified.get("oracle_paths")
+    if count is None or words.is_missing(count) or "reward_kept" not in result.verified:
+        return ""
+    of = f" of {int(result.counts['paths']):,}" if "paths" in result.counts else ""
+    return f"on {int(count):,}{of} futures"
+
+
 def headline(result: PlanResult) -> str:
     """Answer in one line whether the plan fits."""
     judged = zip(result.weeks, verdicts(result), strict=True)
     bad = [words.day_month(week) for week, verdict in judged if fails(verdict)]
     span = words.plural(len(result.weeks), "week")
-    when = f" ({words.listing(bad)})" if len(bad) <= MOST_DATES else ""
-    if result.record.feasible and not bad:
-        return f"Feasible: the plan fits capacity in all {span}."
-    if result.record.feasible:
-        return f"Feasible, but {len(bad)} of {span} can exceed capacity{when}."
-    if not bad:
-        return "Not feasible: utilization is above capacity although something could be done about it."
-    return f"Not feasible: {len(bad)} of {span} can exceed capacity{when}."
+    when = f": {words.listing(bad)}" if len(bad) <= MOST_DATES else ""
+    verb = "exceeds" if len(bad) == 1 else "exceed"
+    exceed = f"{len(bad)} of {span} {verb} capacity noticeably ({words.NOTICEABLE}){when}."
+    target = words.percent(words.VIOLATION_TARGET, 0)
+    grade = level(result)
+    if grade == "bad":
+        start, rest = "Not feasible: ", "utilization is above capacity although something could be done about it."
+    elif grade == "fair":
+        start, rest = f"Fits on average, but overruns are larger than {target}: ", "no single week stands out."
+    else:
+        start, rest = "Feasible: ", f"the plan fits capacity in all {span}."
+    return start + (exceed if bad else rest)
 
 
 def console_summary(result: PlanResult) -> Group:
     """Show a plan in the terminal: the answer, key figures and the weeks that matter."""
-    style = "bold green" if result.record.feasible else "bold red"
-    sentences = [Text(words.sentence(text)) for text in result.verdict]
+    style = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}[level(result)]
+    sentences = [Text(words.sentence(words.tidy(text))) for text in result.verdict]
     return Group(Text(headline(result), style=style), *sentences, _console_measures(result), _console_weeks(result))
 
 
 def _console_measures(result: PlanResult) -> Table:
     table = Table(title="Verified on unseen paths", title_justify="left", box=None, pad_edge=False)
     table.add_column("measure")
-    for heading in ("re-issued weekly", "95 % interval", "fixed prices"):
+    both = reissues(result)
+    for heading in (
+        ("re-issued weekly", "95 % interval", "fixed prices") if both else ("planned prices", "95 % interval")
+    ):
         table.add_column(heading, justify="right")
-    for name in words.MEASURES:
-        if name in result.verified:
-            table.add_row(
-                words.title_of(name),
-                words.measure(name, result.verified[name]),
-                words.interval(name, result.intervals.get(name)),
-                words.measure(name, result.verified_fixed.get(name)),
-            )
+    for name in measures(result):
+        basis = oracle_basis(result) if name == "reward_kept" else ""
+        table.add_row(
+            words.title_of(name) + (f", {basis}" if basis else ""),
+            words.measure(name, result.verified[name]),
+            words.interval(name, result.intervals.get(name)),
+            *([words.measure(name, result.verified_fixed.get(name))] if both else []),
+        )
     return table
 
 
@@ -158,4 +204,8 @@ def _console_weeks(result: PlanResult) -> Group:
             Text(verdict, style="red" if fails(verdict) else ""),
         )
     left_out = len(columns["week"]) - len(shown)
-    return Group(table, *([Text(f"{left_out} more rows are in plan.csv", style="dim")] if left_out else []))
+    return Group(table, *([Text(_more_rows(left_out), style="dim")] if left_out else []))
+
+
+def _more_rows(count: int) -> str:
+    return f"{words.plural(count, 'more row')} {'is' if count == 1 else 'are'} in plan.csv"

@@ -5,17 +5,21 @@ FREE: wording only; a measure that is not listed here is still shown, under its 
 
 import html
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 NOT_DEFINED = "not defined"
+NOT_GIVEN = "not given"
 FITS = "fits"
 PERCENT = "\u00a0%"
 """A percent sign that does not leave its number at the end of a line."""
 VIOLATION_TARGET = 0.03
 """Near-limit mean violation that a finished plan should not exceed (3 %)."""
+NOTICEABLE = "by more than 1\u00a0% on average"
+"""How far a week that does not fit is above capacity, in the mean over the futures."""
 
 MEASURES: dict[str, tuple[str, str]] = {
     "near_limit_mean_violation": (
@@ -36,7 +40,7 @@ MEASURES: dict[str, tuple[str, str]] = {
     "near_limit_share_over_10_percent": ("Near-limit weeks overrun by more than 10 %", "share of the near-limit weeks"),
     "reward_kept": (
         "Reward kept",
-        "reward of the products under the plan over that of the best prices found with hindsight, at equal overrun",
+        "reward under the plan as a share of what the best prices with hindsight reach, at equal overrun",
     ),
     "regret_ratio": (
         "Cost of coordination against hindsight",
@@ -48,7 +52,7 @@ MEASURES: dict[str, tuple[str, str]] = {
     ),
     "idle_capacity": (
         "Idle capacity",
-        "mean share of capacity left unused in weeks in which demand for capacity exceeds it",
+        "mean share of capacity left unused in short weeks: those whose use without prices exceeds capacity",
     ),
     "slackness": ("Price on unused capacity", "sum of shadow price times unused capacity [money]; 0 is ideal"),
     "complementarity_residual": (
@@ -60,6 +64,11 @@ MEASURES: dict[str, tuple[str, str]] = {
 
 PLAIN_MEASURES = ("regret_ratio", "pooled_regret_ratio", "slackness")
 """Measures that are not fractions and are not shown in percent."""
+
+RE_ISSUED = (
+    "Re-issued prices",
+    "Prices computed again every week from what has happened so far, instead of being kept as planned (fixed).",
+)
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
     (
@@ -82,9 +91,11 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Utilization from orders placed before the plan starts. If it alone is above capacity, no "
         "price helps (irreducible); only more capacity or cancelled orders do.",
     ),
+    RE_ISSUED,
     (
-        "Re-issued prices",
-        "Prices computed again every week from what has happened so far, instead of being kept as planned (fixed).",
+        "Hindsight",
+        "The best prices that could have been set had the whole future been known. No plan can know them; reward kept "
+        "says how close the plan comes.",
     ),
     (
         "Reward",
@@ -215,10 +226,20 @@ def plural(count: int, one: str, several: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
-def anything(value: Any) -> str:
+_COUNTED = "rows|products|weeks|units|days|columns|scenarios|paths|futures"
+
+
+def tidy(text: str) -> str:
+    """Write `1 weeks` as `1 week` and `12345 rows` as `12,345 rows` in a sentence that came from elsewhere."""
+    text = re.sub(rf"(?<![\w.,`'-])1 ({_COUNTED})\b", lambda found: f"1 {found[1][:-1]}", text)
+    counts = rf"(?<![\w.,`'-])\d{{4,}}(?= (?:of (?:the )?[\d,]+ )?(?:{_COUNTED})\b)"
+    return re.sub(counts, lambda found: f"{int(found[0]):,}", text)
+
+
+def anything(value: Any, absent: str = NOT_DEFINED) -> str:
     """Write a value of unknown kind in one line."""
     if is_missing(value):
-        return NOT_DEFINED
+        return absent
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
@@ -228,18 +249,18 @@ def anything(value: Any) -> str:
     if isinstance(value, np.datetime64):
         return day(value)
     if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(anything(item) for item in value) or "none"
+        return ", ".join(anything(item, absent) for item in value) or "none"
     return str(value)
 
 
-def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat(mapping: Mapping[str, Any], prefix: str = "", absent: str = NOT_DEFINED) -> list[tuple[str, str]]:
     """List a nested mapping as (dotted name, written value)."""
     rows: list[tuple[str, str]] = []
     for name, value in mapping.items():
         if isinstance(value, Mapping):
-            rows.extend(flat(value, f"{prefix}{name}."))
+            rows.extend(flat(value, f"{prefix}{name}.", absent))
         else:
-            rows.append((f"{prefix}{name}", anything(value)))
+            rows.append((f"{prefix}{name}", anything(value, absent)))
     return rows
 
 
