@@ -166,8 +166,8 @@ def plan_panel(
 def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
     """Run the planning loop from the prices of the middle tier, and creep on where the named rule stalls.
 
-    `feasible` then says that expected use is within capacity wherever anything can be done about it; that the reserve
-    is kept as well is what `converged` says.
+    `feasible` then says that expected use is within capacity in every week; that the reserve is kept as well is what
+    `converged` says.
     """
     rough = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
     start = view.solve(cost.edges[..., 2], solver=rough).prices[0].reshape(cost.lower.shape)
@@ -196,7 +196,7 @@ def judged(view: SimulatedView, record: PlanRecord) -> PlanRecord:
         if len(weeks):
             named = ", ".join(map(str, weeks[:6])) + (f" and {len(weeks) - 6} more" if len(weeks) > 6 else "")
             parts.append(f"{words} in planned week {named}")
-    return replace(record, utilization=expected, feasible=not bool((over & ~late).any()), stop_reason="; ".join(parts))
+    return replace(record, utilization=expected, feasible=not bool(over.any()), stop_reason="; ".join(parts))
 
 
 def _worst(record: PlanRecord) -> float:

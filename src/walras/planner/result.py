@@ -22,7 +22,8 @@ class PlanRecord:
         capacity: planned capacity K [week, resource].
         shadow_prices: prices that make the agents fit it, lambda [money per unit of resource; week, resource].
         utilization: expected utilization F(lambda) on the planning scenarios [week, resource].
-        feasible: utilization is within capacity on the planning scenarios wherever anything can be done about it.
+        feasible: utilization is within capacity on the planning scenarios; `plan` itself leaves out weeks in which
+            nothing can be done, a finished plan counts them and names them in `stop_reason`.
         converged: the loop met its stopping rule.
         stop_reason: why it stopped, one sentence.
         iterations: revisions made; `queries` counts the simulated primal queries.
