@@ -40,7 +40,7 @@ def sentences(trial: Trial) -> list[str]:
 def page(trial: Trial) -> str:
     """Write the whole page as one text that needs nothing from outside."""
     title = f"Simulation: {words.listing(trial.resources)} from {words.day(trial.weeks[0])}"
-    parts = [Html(f"<h1>{words.escaped(title)}</h1>"), html.answer(sentences(trial), [], True)]
+    parts = [Html(f"<h1>{words.escaped(title)}</h1>"), html.answer(sentences(trial), [], "good")]
     for index, name in enumerate(trial.resources):
         pictures = [drawn(f"use-{index}", on_any_paper(use_picture, trial, index), f"Use of {name}", USE_CAPTION)]
         if trial.shadow_prices[:, index].any():

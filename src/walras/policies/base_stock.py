@@ -36,6 +36,16 @@ def _price_at_lead(
     return total
 
 
+def _prices_on_arrival(
+    observation: Observation, shadow_prices: Float[Array, "lead resource"], discount: float
+) -> tuple[Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"]]:
+    """Return g^-L, and what a unit pays for flow on arrival, a week later, and for storage on arrival [money/unit]."""
+    growth = discount ** (-observation.population.lead_time.astype(jnp.float32))
+    price = _price_at_lead(observation, shadow_prices, stock=False, extra=0)
+    later = _price_at_lead(observation, shadow_prices, stock=False, extra=1)
+    return growth, price, later, _price_at_lead(observation, shadow_prices, stock=True, extra=0)
+
+
 def _order_up_to(
     ratio: Float[Array, " agent"], law: AbstractDemandLaw, observation: Observation
 ) -> Float[Array, " agent"]:
@@ -68,10 +78,7 @@ class PricedNewsvendor(AbstractPolicy):
     ) -> Float[Array, " agent"]:
         """Return kappa before clipping at the top; 0 where the price eats the margin, 1 where waiting costs more."""
         population, g = observation.population, self.discount
-        growth = g ** (-population.lead_time.astype(jnp.float32))
-        price = _price_at_lead(observation, shadow_prices, stock=False, extra=0)
-        later = _price_at_lead(observation, shadow_prices, stock=False, extra=1)
-        storage = _price_at_lead(observation, shadow_prices, stock=True, extra=0)
+        growth, price, later, storage = _prices_on_arrival(observation, shadow_prices, g)
         cost = growth * observation.unit_cost + price
         next_cost = growth * observation.next_unit_cost + later
         under = positive_part(observation.sale_price + population.lost_sale_penalty - cost)
@@ -107,10 +114,7 @@ class PricedBaseStock(AbstractPolicy):
     ) -> Float[Array, " agent"]:
         """Return kappa clipped to [.01, .99]; the penalty for a unit short and week is `lost_sale_penalty`."""
         population, g = observation.population, self.discount
-        growth = g ** (-population.lead_time.astype(jnp.float32))
-        price = _price_at_lead(observation, shadow_prices, stock=False, extra=0)
-        later = _price_at_lead(observation, shadow_prices, stock=False, extra=1)
-        storage = _price_at_lead(observation, shadow_prices, stock=True, extra=0)
+        growth, price, later, storage = _prices_on_arrival(observation, shadow_prices, g)
         step = growth * (observation.unit_cost - g * observation.next_unit_cost) + price - g * later
         short, over = population.lost_sale_penalty, population.holding_cost + storage
         return clip((short - step) / (short + over + TINY_COST), LOWEST_RATIO, HIGHEST_RATIO)

@@ -145,7 +145,7 @@ def headline(result: PlanResult) -> str:
     target = words.percent(words.VIOLATION_TARGET, 0)
     grade = level(result)
     if grade == "bad":
-        start, rest = "Not feasible: ", "utilization is above capacity although something could be done about it."
+        start, rest = "Not feasible: ", "expected use is above capacity in some week."
     elif grade == "fair":
         start, rest = f"Fits on average, but overruns are larger than {target}: ", "no single week stands out."
     else:
