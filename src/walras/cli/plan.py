@@ -78,7 +78,7 @@ def make(
     panel: "Panel", settings: PlanSettings, costs: CostSettings, out: Path, progress: Progress, started: float
 ) -> "tuple[PlanResult, list[Path]]":
     """Plan a panel and write the report; `seconds` then counts from when the command was `started`."""
-    from walras.planner.case import plan_panel
+    from walras.planner.make import plan_panel
     from walras.report.page import write_report
 
     reading = time.perf_counter() - started

@@ -3,10 +3,8 @@
 CONTRACT: prices are verified fixed as planned and re-issued weekly; every measure comes from `evaluation`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,15 +21,13 @@ from walras.evaluation.reward import reward_tally
 from walras.exogenous.backtest import score
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.record import Record
+from walras.planner.case import PlanningCase
 from walras.planner.costs import PiecewiseLinearCost
 from walras.planner.result import QUANTILES, GroupUse, PlanRecord, PlanResult
 from walras.planner.verdict import verdict, week_verdicts
 from walras.population.from_panel import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
 from walras.simulate import EXTRA_WINDOW, simulate
-
-if TYPE_CHECKING:
-    from walras.planner.case import PlanningCase
 
 ORACLE_CELLS = 1_000_000
 """Agents x weeks x paths that the clairvoyant oracle is run on: it needs many simulations of each path."""
@@ -172,7 +168,7 @@ def _reward_measures(
     return found
 
 
-def _fan(values: Float[np.ndarray, path * rest]) -> Float[np.ndarray, quantile * rest]:
+def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile *rest"]:
     return np.quantile(np.asarray(values, float), QUANTILES, axis=0)
 
 
