@@ -70,7 +70,7 @@ def test_headline_tells_feasible_from_not(result):
     two = "2 of 26 weeks exceed capacity noticeably (by more than 1\u00a0% on average): 18 Jul and 7 Nov."
     assert headline(result) == f"Not feasible: {two}" and level(result) == "bad"
     yes = replace(result, record=replace(result.record, feasible=True))
-    assert headline(yes) == f"Feasible: {two}" and level(yes) == "good"
+    assert headline(yes) == f"Feasible: overruns stay within 3\u00a0% on average; {two}" and level(yes) == "good"
     large = replace(yes, verified={"near_limit_mean_violation": 0.07})
     assert (
         headline(large) == f"Fits on average, but overruns are larger than 3\u00a0%: {two}" and level(large) == "fair"

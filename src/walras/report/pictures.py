@@ -41,7 +41,7 @@ def demand(result: PlanResult, paper: Paper) -> Figure:
     arrives = steps(axes, coming, result.receipts[1], color=style.PLAN, linewidth=1.3, linestyle=(0, (4, 1.5)))
     named += [
         Named(line, "Demand expected\n(median)", style.last_of(middle), style.FORECAST),
-        Named(fan, "9 of 10 paths", style.last_of(high), style.FORECAST),
+        Named(fan, "9 of 10 futures", style.last_of(high), style.FORECAST),
         Named(arrives, "Arrivals under\nthe plan (median)", style.last_of(result.receipts[1]), style.PLAN),
     ]
     axes.set_ylim(0, style.top_of(result.history_demand, high, result.receipts[1]))

@@ -234,7 +234,7 @@ def prices(result: PlanResult) -> Html:
             caption += (
                 " Solid: announced in full before the first week. Dashed: what was needed week by week from the real "
                 "state, on average over the futures. The two differ because re-issued prices react to each future's "
-                "shocks, which takes higher prices than a plan announced in full."
+                "shocks, which can take higher prices than a plan announced in full."
             )
         draw = on_any_paper(pictures.shadow_prices, result, index)
         parts.append(drawn(f"price-{index}", draw, f"Shadow price of {name} by week", caption))

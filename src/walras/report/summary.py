@@ -64,7 +64,7 @@ def total_seconds(result: PlanResult) -> float:
 def stages(result: PlanResult) -> dict[str, float]:
     """Read the wall time by stage, each stage once."""
     # Commands add `reading`, which covers the stage of that name and more.
-    twice = {"reading"} if "Reading the table" in result.seconds else set()
+    twice = {"reading"} if {"Reading the table", "Making up a population"} & set(result.seconds) else set()
     return {name: value for name, value in result.seconds.items() if name != "total" and name not in twice}
 
 

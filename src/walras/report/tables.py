@@ -149,7 +149,8 @@ def headline(result: PlanResult) -> str:
     elif grade == "fair":
         start, rest = f"Fits on average, but overruns are larger than {target}: ", "no single week stands out."
     else:
-        start, rest = "Feasible: ", f"the plan fits capacity in all {span}."
+        start = f"Feasible: overruns stay within {target} on average; " if bad else "Feasible: "
+        rest = f"the plan fits capacity in all {span}."
     return start + (exceed if bad else rest)
 
 
