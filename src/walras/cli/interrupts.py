@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 EXIT_INTERRUPTED = 130
 """What a shell expects of a program ended by Ctrl-C (128 + SIGINT)."""
@@ -55,6 +56,14 @@ def watch() -> None:
                 os._exit(say_stopped())
 
     threading.Thread(target=wait, name="walras-interrupts", daemon=True).start()
+    usual = sys.unraisablehook
+
+    def quiet(lost: Any) -> None:
+        # Dropped by a callback of a compiled library: the thread above ends the program, with one line and no more.
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            usual(lost)
+
+    sys.unraisablehook = quiet
 
 
 def run() -> None:
