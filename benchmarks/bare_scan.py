@@ -1,4 +1,4 @@
-"""Own the yardstick: a plain scan over the weeks of a lost-sales store, without any feature, in blocks that fit the cache.
+"""Own the yardstick: a plain scan over the weeks of a lost-sales store, featureless, in blocks that fit the cache.
 
 Order up to 18 less this week's price, lead time 2, everything constant; kept are two totals a week, receipts and money.
 """

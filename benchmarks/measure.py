@@ -1,4 +1,4 @@
-"""Own how things are timed: in turn, so that other work on the machine slows all of them alike, and medians reported."""
+"""Own how things are timed: in turn, so that other work on the machine slows all alike; medians are reported."""
 
 import resource
 import statistics
@@ -33,12 +33,6 @@ def _seconds(call):
     started = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - started
-
-
-def best(calls, rounds):
-    """Return the name of the fastest call, and the seconds of all."""
-    seconds, _ = medians(calls, rounds)
-    return min(seconds, key=seconds.get), seconds
 
 
 def peak_gb():

@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from bare_scan import bare_forward, bare_gradient
-from measure import best, medians, peak_gb
+from measure import medians, peak_gb
 from numpy_loop import numpy_loop
 from packages import simpy_stores, stockpyl_stages, version_of
 from table import Row, bandwidth, show, versions, write
@@ -101,7 +101,8 @@ class Benchmark:
         self.rows: list[Row] = []
         self.tried: dict[str, dict[str, float]] = {}
         self.speed: dict[str, float] = {}
-        self.settings: dict[str, tuple] = {}
+        self.settings: dict[str, list[tuple]] = {}
+        self.chosen: dict[str, str] = {}
 
     def run(self) -> None:
         """Measure at the reference size first, since the others may take its settings over."""
@@ -109,8 +110,8 @@ class Benchmark:
         for agents in sizes:
             print(f"{agents} agents ...", file=sys.stderr, flush=True)
             self.at(agents)
-        self.others()
         self.rows.sort(key=lambda row: (row.direction != "forward", row.agents))
+        self.others()
 
     def at(self, agents: int) -> None:
         """Measure the bare scan and ours at one size."""
@@ -124,8 +125,8 @@ class Benchmark:
                 self.settings[direction] = self.tune(direction, demand, prices)
             self.compare(direction, demand, prices, loads)
 
-    def tune(self, direction, demand, prices) -> tuple:
-        """Find the bare scan's own best block size, and whether its gradient is faster with a checkpoint."""
+    def tune(self, direction, demand, prices) -> list[tuple]:
+        """Order the bare scan's block sizes, with and without a checkpoint for its gradient, fastest first."""
         effort, agents = self.effort, demand.shape[1]
         settings = [(block, False) for block in (effort.blocks if direction == "forward" else effort.plain_blocks)]
         if direction == "gradient":
@@ -134,21 +135,22 @@ class Benchmark:
         if not fitting or jax.default_backend() != "cpu":
             fitting += [(agents, checked) for checked in sorted({checked for _, checked in settings})]
         calls = {setting: _bare(direction, setting, demand, prices) for setting in fitting}
-        found, seconds = best(calls, min(3, effort.rounds))
+        seconds, _ = medians(calls, min(3, effort.rounds))
         self.tried[f"{direction}, {agents} agents"] = {_words(one): seconds[one] for one in seconds}
-        return found
+        return sorted(seconds, key=seconds.get)
 
     def compare(self, direction, demand, prices, loads) -> None:
         """Time the bare scan and ours in turn; ours with each record and block size."""
-        agents, setting = demand.shape[1], self.settings[direction]
-        setting = setting if agents % setting[0] == 0 else (agents, setting[1])
+        agents, settings = demand.shape[1], self.settings[direction]
+        setting = next((one for one in settings if agents % one[0] == 0), (agents, settings[0][1]))
         calls = {"bare": _bare(direction, setting, demand, prices)}
-        cases = {(load, kept, block): None for load in loads for kept in RECORDS for block in BLOCKS}
+        cases = [(load, kept, block) for load in loads for kept in RECORDS for block in BLOCKS]
         for load, kept, block in cases:
             calls[load.name, kept, block] = partial(getattr(load, direction), RECORDS[kept], block)
         seconds, repeats = medians(calls, self.effort.rounds, self.effort.patience)
         if agents == self.effort.reference:
             self.speed[direction] = agents * WEEKS / seconds["bare"]
+            self.chosen[direction] = _words(setting)
         base = {"direction": direction, "agents": agents, "weeks": WEEKS, "command": self.command, "repeats": repeats}
         timed = {"seconds": seconds["bare"], "bandwidth_share": _share(agents, loads[0].bytes_each, seconds["bare"])}
         known = {"ratio_to_bare": 1.0, "block": _words(setting), "versions": versions("jax", "jaxlib")}
@@ -165,7 +167,8 @@ class Benchmark:
         rounds, agents = min(5, self.effort.rounds), self.effort.reference
         demand, prices = np.asarray(poisson_demand(agents)), price_path()
         blocks = sorted({agents, min(agents, 2_000)})
-        block, seconds = best({size: partial(numpy_loop, demand, prices, size) for size in blocks}, rounds)
+        seconds, _ = medians({size: partial(numpy_loop, demand, prices, size) for size in blocks}, rounds)
+        block = min(seconds, key=seconds.get)
         self._add("NumPy loop over weeks", agents, seconds[block], rounds, str(block), ("numpy",))
         few = self.effort.simpy_agents
         self._package("SimPy, a process per agent", few, partial(simpy_stores, demand[:, :few], prices), "simpy")
@@ -199,7 +202,7 @@ class Benchmark:
             "bare scan gradient": self.speed["gradient"] / 1e6,
             **{name.removesuffix("_ratio"): row.million_agent_weeks for name, row in figures.items()},
         }
-        answer["blocks"] = {"bare scan": {name: _words(one) for name, one in self.settings.items()}}
+        answer["blocks"] = {"bare scan": self.chosen}
         answer["blocks"]["tried [seconds]"] = self.tried
         answer["blocks"]["walras"] = {name: row.block for name, row in figures.items()}
         return answer

@@ -109,7 +109,7 @@ def bare_workload(demand: jax.Array) -> Workload:
     """Give the simulator the bare scan's work: constant prices and costs, lead time 2, a level lowered by the price."""
     weeks, agents = demand.shape
     arrivals = IntegerLeadTimes(jnp.full((weeks, agents), LEAD, jnp.int8))
-    exogenous = constant_paths(demand, arrivals, sale_price=SALE_PRICE, unit_cost=UNIT_COST)
+    exogenous = constant_paths(np.asarray(demand), arrivals, sale_price=SALE_PRICE, unit_cost=UNIT_COST)
     population = _population(
         np.full(agents, HOLDING), np.full(agents, PENALTY), np.full(agents, LEAD), np.full(agents, MEAN_DEMAND), agents
     )
