@@ -8,13 +8,11 @@ from pathlib import Path
 
 import jax
 
-FEWEST_ROUNDS = 3
 
-
-def medians(calls, rounds, patience=float("inf")):
+def medians(calls, rounds, patience=float("inf"), fewest=3):
     """Time every call once per round, after one call each to compile; return median seconds by name, and the rounds.
 
-    Where one round takes longer than `patience` seconds, three rounds have to do.
+    Where one round takes longer than `patience` seconds, the `fewest` rounds have to do.
     """
     for call in calls.values():
         jax.block_until_ready(call())
@@ -25,7 +23,7 @@ def medians(calls, rounds, patience=float("inf")):
             seconds[name].append(_seconds(call))
         done += 1
         if done == 1 and time.perf_counter() - started > patience:
-            rounds = min(rounds, FEWEST_ROUNDS)
+            rounds = min(rounds, fewest)
     return {name: statistics.median(values) for name, values in seconds.items()}, done
 
 

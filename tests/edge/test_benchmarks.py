@@ -137,3 +137,16 @@ def test_a_size_that_is_none_is_refused(benchmark, capsys):
         with pytest.raises(SystemExit):
             benchmark.main(["--agents", wrong])
         assert capsys.readouterr().err
+
+
+def test_the_share_of_the_bandwidth_is_told_where_it_is_known(benchmark, monkeypatch):
+    assert benchmark._share(1_000, 4, 1.0) is None or jax.default_backend() != "cpu"
+    device = type("Device", (), {"device_kind": "NVIDIA H200"})()
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert benchmark._share(1_000_000, 21, 0.001) == pytest.approx(1_000_000 * 156 * 21 / 0.001 / 4.8e12)
+
+
+def test_slow_calls_are_repeated_less_often(benchmark):
+    calls = []
+    assert benchmark.medians({"one": lambda: calls.append(1)}, 9, patience=0.0, fewest=2)[1] == 2
+    assert len(calls) == 3  # the first one compiles
