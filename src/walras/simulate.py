@@ -20,7 +20,7 @@ from walras.engine.tiles import block_size, over_blocks, tile_sums
 from walras.errors import InputError
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
-from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing, together
+from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing
 from walras.model.record import Record, Totals, as_totals
 from walras.model.state import State, empty_state
 from walras.model.trouble import refuse_not_finite
@@ -240,19 +240,19 @@ def _run_block(
 ) -> Any:
     """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
     weight = week.population.weight
-    inputs = shared_inputs(exogenous, following_cost, weeks)
-    encoded = encode_weeks(week.population, week.policy, inputs, windows)
-    steady, changing = steady_and_changing(inputs)
+    fields = shared_inputs(exogenous, following_cost)
+    encoded = encode_weeks(week.population, week.policy, fields, weeks, windows)
+    steady, changing = steady_and_changing(fields, len(weeks))
 
     def one(demand: Array, arrivals: Any, encoded: Any, window: Array, state: State) -> Any:
-        own = WeekInputs(demand=demand, arrivals=arrivals, encoded=encoded, shadow_prices=window)
+        own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": window}
 
         @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)
-        def step(running: Running, inputs: WeekInputs) -> Any:
-            running, happened = week(running, together(inputs, steady))
+        def step(running: Running, inputs: dict[str, Any]) -> Any:
+            running, happened = week(running, WeekInputs(**steady, **inputs))
             return running, (*record.sums(happened, weight), _agents_last(happened) if record.agents else None)
 
-        trajectory, info = engine.run(step, week.begin(state), together(changing, own))
+        trajectory, info = engine.run(step, week.begin(state), {**changing, **own})
         rows, cells, traces = trajectory.records
         final = trajectory.final.state
         end = tile_sums([exogenous.unit_cost[-1] * (final.stock_end + final.pipeline.sum(0))], weight)
