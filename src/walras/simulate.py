@@ -129,10 +129,7 @@ def default_state(population: Population, exogenous: ExogenousPaths) -> State:
 
 def _longest_lead(exogenous: ExogenousPaths) -> int | None:
     """Return the longest lead time of the paths [weeks]; None where it cannot be read, inside a JAX transform."""
-    weeks = getattr(exogenous.arrivals, "weeks", None)
-    if weeks is None:
-        return jax.tree.leaves(exogenous.arrivals)[0].shape[-2] - 1
-    return None if isinstance(weeks, jax.core.Tracer) else int(np.max(np.asarray(weeks), initial=1))
+    return exogenous.arrivals.longest()
 
 
 def announced_windows(
@@ -243,7 +240,7 @@ def _run_block(
             arrivals=arrivals,
             lead_demand_mean=exogenous.lead_demand_mean,
             lead_demand_sd=exogenous.lead_demand_sd,
-            supply_limit=exogenous.supply_limit,
+            supply=exogenous.supply,
             shadow_prices=window,
         )
 

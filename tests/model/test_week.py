@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
+from walras.exogenous.supply import SupplyLimit
 from walras.model.record import Record
 from walras.model.state import State, empty_state
 from walras.model.week import Week, WeekInputs
@@ -40,7 +41,7 @@ def week_with(demand: float, lead: int = 1, supply: float | None = None) -> Week
         arrivals=IntegerLeadTimes(jnp.asarray([lead], jnp.int8)),
         lead_demand_mean=one(0.0),
         lead_demand_sd=one(0.0),
-        supply_limit=None if supply is None else one(supply),
+        supply=None if supply is None else SupplyLimit(one(supply)),
         shadow_prices=jnp.zeros((4, 3)),
     )
 
@@ -122,7 +123,7 @@ def test_totals_weigh_agents_and_groups_split_them():
         week=inputs.week,
         **wide,
         arrivals=IntegerLeadTimes(jnp.asarray([1, 1], jnp.int8)),
-        supply_limit=None,
+        supply=None,
         shadow_prices=inputs.shadow_prices,
     )
     state = State(stock_end=one(0.0, 0.0), pipeline=jnp.asarray([[4.0, 5.0]]))

@@ -181,7 +181,8 @@ def changed(paths, name, week, population):
         return eqx.tree_at(lambda e: e.arrivals.weeks, paths, weeks)
     old = getattr(paths, name)
     fresh = getattr(happenings(population, seed=77, supply=True), name)
-    return eqx.tree_at(lambda e: getattr(e, name), paths, old.at[week:].set(fresh[week:] + 1.0))
+    mixed = jax.tree.map(lambda was, will: was.at[week:].set(will[week:] + 1.0), old, fresh)
+    return eqx.tree_at(lambda e: getattr(e, name), paths, mixed)
 
 
 def traced(population, paths, charged):
@@ -197,7 +198,7 @@ FORESIGHT = {
     "unit_cost": 1,
     "lead_demand_mean": 0,
     "lead_demand_sd": 0,
-    "supply_limit": 0,
+    "supply": 0,
     "lead times": 0,
 }
 
@@ -230,7 +231,7 @@ def test_what_was_changed_does_show_once_it_happens(name):
 def test_a_week_ahead_is_where_the_next_cost_shows():
     population, week = shop(), 5
     paths = happenings(population, supply=True)
-    paths = eqx.tree_at(lambda e: e.supply_limit, paths, None)
+    paths = eqx.tree_at(lambda e: e.supply, paths, None)
     before = traced(population, paths, prices(population))
     dearer = eqx.tree_at(lambda e: e.unit_cost, paths, paths.unit_cost.at[week:].add(3.0))
     after = traced(population, dearer, prices(population))
@@ -242,7 +243,7 @@ def test_a_week_ahead_is_where_the_next_cost_shows():
 @settings(max_examples=10)
 def test_announced_prices_are_seen_as_far_as_the_window_and_no_further(week, seed):
     population = shop(seed=seed)
-    paths = eqx.tree_at(lambda e: e.supply_limit, happenings(population, seed=seed, supply=True), None)
+    paths = eqx.tree_at(lambda e: e.supply, happenings(population, seed=seed, supply=True), None)
     charged = prices(population, seed=seed)
     before = traced(population, paths, charged)
     after = traced(population, paths, charged.at[week:].add(1.0))
@@ -253,7 +254,7 @@ def test_announced_prices_are_seen_as_far_as_the_window_and_no_further(week, see
 def test_the_window_is_used_to_its_end():
     population = shop()
     population = eqx.tree_at(lambda p: p.lead_time, population, jnp.full(AGENTS, MAX_LEAD, jnp.int32))
-    paths = eqx.tree_at(lambda e: e.supply_limit, happenings(population, supply=True), None)
+    paths = eqx.tree_at(lambda e: e.supply, happenings(population, supply=True), None)
     charged, week = jnp.full((WEEKS, 3), 0.25), MAX_LEAD + 2
     before = traced(population, paths, charged)
     after = traced(population, paths, charged.at[week, :2].add(1.0))

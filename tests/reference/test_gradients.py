@@ -13,6 +13,7 @@ from textbook import stores
 from walras.control.simulated_view import SimulatedView
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
+from walras.exogenous.supply import SupplyLimit
 from walras.model.state import State
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_law import GammaDemand, NormalDemand
@@ -64,7 +65,7 @@ def world(seed: int, n_agents: int = AGENTS, shares: bool = False) -> tuple[Popu
         arrivals=arrivals,
         lead_demand_mean=jnp.asarray(mean * (lead + 1) * rng.uniform(0.9, 1.1, shape)),
         lead_demand_sd=jnp.asarray(mean / 2 * np.sqrt(lead + 1) * rng.uniform(0.9, 1.1, shape)),
-        supply_limit=jnp.asarray(rng.uniform(8.0, 60.0, shape)),
+        supply=SupplyLimit(jnp.asarray(rng.uniform(8.0, 60.0, shape))),
     )
     start = State(jnp.asarray(rng.uniform(0, 20, n_agents)), jnp.asarray(rng.uniform(0, 10, (4, n_agents))))
     return people, paths, start
@@ -144,7 +145,7 @@ def test_blocks_of_agents_add_their_gradients() -> None:
     n_agents = BLOCK_AGENTS + 300
     people, paths, start = world(6, n_agents)
     one_path = (paths.demand[0], IntegerLeadTimes(paths.arrivals.weeks[0]))
-    paths = eqx.tree_at(lambda e: (e.demand, e.arrivals, e.supply_limit), paths, (*one_path, None))
+    paths = eqx.tree_at(lambda e: (e.demand, e.arrivals, e.supply), paths, (*one_path, None))
     policy, prices = PricedBaseStock(NormalDemand()), jnp.asarray(announced(6))
 
     def part(first: int, last: int):

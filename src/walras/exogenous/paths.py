@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.exogenous.arrivals import AbstractArrivals
+from walras.exogenous.supply import AbstractSupply
 
 
 class ExogenousPaths(eqx.Module):
@@ -21,7 +22,7 @@ class ExogenousPaths(eqx.Module):
         arrivals: when orders placed in a week arrive.
         lead_demand_mean: what the agent expects of the demand of weeks t .. t + lead time [units].
         lead_demand_sd: standard deviation of that [units].
-        supply_limit: most that the vendor can supply of an order placed in that week [units]; None is no limit.
+        supply: what the vendor accepts of an order placed in that week; None is all of it.
     """
 
     demand: Float[Array, "*scenario week agent"]
@@ -30,7 +31,7 @@ class ExogenousPaths(eqx.Module):
     arrivals: AbstractArrivals
     lead_demand_mean: Float[Array, "week agent"]
     lead_demand_sd: Float[Array, "week agent"]
-    supply_limit: Float[Array, "week agent"] | None = None
+    supply: AbstractSupply | None = None
 
     @property
     def n_weeks(self) -> int:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from walras.exogenous.arrivals import AbstractArrivals
+from walras.exogenous.supply import AbstractSupply
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy, Observation
 from walras.population.population import Population
@@ -29,7 +30,7 @@ class WeekInputs(eqx.Module):
     arrivals: AbstractArrivals
     lead_demand_mean: Float[Array, "*steps agent"]
     lead_demand_sd: Float[Array, "*steps agent"]
-    supply_limit: Float[Array, "*steps agent"] | None
+    supply: AbstractSupply | None
     shadow_prices: Float[Array, "*steps lead resource"]
 
 
@@ -76,9 +77,8 @@ class Week(eqx.Module):
         pipeline = jnp.concatenate([state.pipeline[1:], jnp.zeros_like(state.pipeline[:1])])
         stock_start = state.stock_end + receipts
         # 3-4. with prices announced, every agent orders; the vendor supplies what it can
-        wanted = self.policy.orders(self._observe(stock_start, pipeline, inputs), inputs.shadow_prices)
-        # At a tie the derivative is that of an order about to fall, as for stock: the limit plays no part.
-        orders = wanted if inputs.supply_limit is None else lesser(inputs.supply_limit, wanted)
+        placed = self.policy.orders(self._observe(stock_start, pipeline, inputs), inputs.shadow_prices)
+        orders = placed if inputs.supply is None else inputs.supply.accept(placed)
         arriving = inputs.arrivals.spread(orders, state.max_lead)
         pipeline = pipeline + arriving[1:]
         receipts, available = receipts + arriving[0], stock_start + arriving[0]
@@ -87,7 +87,7 @@ class Week(eqx.Module):
         record = WeekRecord(
             receipts=receipts,
             orders=orders,
-            refused=wanted - orders,
+            refused=placed - orders,
             demand=inputs.demand,
             sales=sales,
             lost_sales=lost,
