@@ -137,6 +137,13 @@ def test_terms_for_different_numbers_of_agents_are_refused():
         WholeCases(minimum=[1.0, 2.0], maximum=[5.0, 6.0, 7.0])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
+def test_terms_of_any_type_of_numbers_are_single_precision(kind):
+    terms = WholeCases(np.full(3, 2, kind), np.ones(3, kind), np.full(3, 9, kind))
+    assert {x.dtype for x in jax.tree.leaves((terms, terms.relaxed()))} == {jnp.dtype("float32")}
+
+
 def test_terms_may_be_built_inside_a_transform():
     built = jax.jit(lambda case: WholeCases(case_pack=case).place(jnp.asarray([7.0])))
     np.testing.assert_array_equal(built(3.0), [6])

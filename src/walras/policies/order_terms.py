@@ -21,7 +21,7 @@ def _numbers(value: Any) -> Any:
     """Make numbers an array, so that new values compile nothing anew; keep the precision of arrays of fractions."""
     kind = getattr(value, "dtype", None)
     fractions = kind is not None and jnp.issubdtype(kind, jnp.floating)
-    return jnp.asarray(value, kind if fractions else jnp.float32)
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(kind) if fractions else jnp.float32)
 
 
 class AbstractOrderTerms(eqx.Module):
@@ -114,8 +114,9 @@ class Relaxed(AbstractOrderTerms):
     """Place the wish itself, up to the largest allowed order: whole cases for training.
 
     It passes through every order that `WholeCases` allows, and between two of them it is what `WholeCases` places on
-    average over evenly spread wishes. A minimum and a case pack are such steps; they move neither the average nor its
-    derivative, which is 1 up to the largest order and 0 beyond it. At the two ends it is that of a wish about to fall.
+    average over evenly spread wishes. The derivative is 1 up to the largest order and 0 beyond it, and at the two ends
+    that of a wish about to fall. It knows nothing of waiting for a minimum: where the least order is many weeks of
+    demand, stock and lost sales differ much from those under whole cases.
 
     Attributes:
         most: largest allowed order [units], one number or one per agent.
