@@ -136,8 +136,8 @@ def test_prices_and_a_coordinator_exclude_each_other():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"exogenous": happenings(shop(agents=5))}, r"`exogenous` has shape \(8, 5\) but needs \[week, 7 agents\]"),
-        ({"initial": empty_state(5, MAX_LEAD)}, r"`initial` has shape \(5,\) but needs \[7 agents\]"),
+        ({"exogenous": happenings(shop(agents=5))}, r"`exogenous.demand` has shape \(8, 5\) but needs \[8 weeks, 7 a"),
+        ({"initial": empty_state(5, MAX_LEAD)}, r"`initial.stock_end` has shape \(5,\) but needs \[7 agents\]"),
         ({"shadow_prices": jnp.zeros((WEEKS, 2))}, r"`shadow_prices` has shape \(8, 2\) but needs \[8 weeks, 3 res"),
         ({"shadow_prices": jnp.zeros((WEEKS - 1, 3))}, r"`shadow_prices` has shape \(7, 3\)"),
     ],
@@ -166,14 +166,16 @@ def test_a_policy_that_orders_nan_is_named_by_week_and_agent(scenarios, coordina
     charged = prices(POPULATION)
     paths = happenings(POPULATION, scenarios=scenarios)
     more = {"coordinator": Announcer(charged)} if coordinated else {"shadow_prices": charged}
-    with pytest.raises(NotFiniteError, match="order is not a finite number in week 5 for agent 4;"):
+    with pytest.raises(
+        NotFiniteError, match="order is not a finite number in week 5 .*for agent 4 \\(counted from 0\\);"
+    ):
         simulate(POPULATION, paths, Broken(jnp.full(AGENTS, 20.0)), initial=start(POPULATION), **more)
 
 
 @pytest.mark.parametrize("backlog", [False, True])
 def test_demand_that_is_nan_is_named_by_week_and_agent(backlog):
     paths = eqx.tree_at(lambda e: e.demand, PATHS, PATHS.demand.at[3, 2].set(jnp.nan).at[6, 1].set(jnp.nan))
-    with pytest.raises(NotFiniteError, match="reward is not a finite number in week 3 for agent 2; check that agent's"):
+    with pytest.raises(NotFiniteError, match="`exogenous.demand` is nan in week 3 for agent 2 "):
         simulate(POPULATION, paths, order_up_to(POPULATION), backlog=backlog)
 
 

@@ -1,7 +1,7 @@
 """Own the one clip of the package and its tie rule, so that every engine has the same gradient.
 
 LAW: with integer demand stock hits zero exactly all the time; JAX's `maximum` splits the gradient there, these do not.
-What is not a number passes through all of them, so that a mistake shows instead of becoming a zero.
+A number that is none passes through (of `lesser`, the bound), so that a mistake shows instead of becoming a zero.
 """
 
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def positive_part(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def lesser(value: Float[Array, "..."], bound: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return min(value, bound); at a tie the whole derivative goes to `bound` (as if the bound were about to fall)."""
-    return jnp.where(_side(value >= bound), bound, value)
+    return jnp.where(_side(value < bound), value, bound)
 
 
 def clip(x: Float[Array, "..."], low: float, high: float) -> Float[Array, "..."]:

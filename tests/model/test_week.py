@@ -44,6 +44,7 @@ def week_with(demand: float, lead: int = 1, supply: float | None = None) -> Week
         lead_demand_sd=one(0.0),
         supply=None if supply is None else SupplyLimit(one(supply)),
         shadow_prices=jnp.zeros((4, 3)),
+        encoded=None,
     )
 
 
@@ -131,7 +132,9 @@ def test_totals_weigh_agents_and_groups_split_them():
         week=inputs.week,
         **wide,
         arrivals=IntegerLeadTimes(jnp.asarray([1, 1], jnp.int8)),
+        supply=None,
         shadow_prices=inputs.shadow_prices,
+        encoded=None,
     )
     state = State(stock_end=one(0.0, 0.0), pipeline=jnp.asarray([[4.0, 5.0]]))
     _, record = step(Week(people, ConstantOrder(one(0.0, 0.0))), state, inputs)

@@ -31,29 +31,33 @@ class _Rule:
 
     Attributes:
         lowest: least number allowed; None for no least.
+        highest: greatest number allowed.
         endless: infinity is allowed.
         remedy: what to do about others, an imperative phrase.
     """
 
     lowest: float | None = 0.0
+    highest: float = math.inf
     endless: bool = False
     remedy: str = "correct it where the array was built"
 
     def allows(self, low: float, high: float) -> bool:
         """Tell whether all numbers between two extremes are allowed; NaN is not."""
         above = low > -math.inf if self.lowest is None else low >= self.lowest
-        return above and (high < math.inf or (self.endless and not math.isnan(high)))
+        return above and high <= self.highest and (high < math.inf or (self.endless and not math.isnan(high)))
 
     def breaks(self, values: np.ndarray) -> np.ndarray:
         """Mark the numbers that are not allowed."""
         bad = np.isnan(values) if self.endless else ~np.isfinite(values)
+        bad |= values > self.highest
         return np.asarray(bad if self.lowest is None else bad | (values < self.lowest))
 
     def words(self) -> str:
         """Say what is needed."""
         kind = "a number" if self.endless else "a finite number"
         least = "" if self.lowest is None else f" of at least {self.lowest:g}"
-        return f"it must be {kind}{least}{', infinity for no limit' if self.endless else ''}"
+        most = "" if self.highest == math.inf else f" and at most {self.highest:g}"
+        return f"it must be {kind}{least}{most}{', infinity for no limit' if self.endless else ''}"
 
 
 FILL_GAPS = "fill gaps and take returns out before the paths are built"
@@ -145,6 +149,8 @@ class _Field:
     @property
     def rule(self) -> _Rule:
         """Look up which numbers the field may hold."""
+        if self.name.startswith("exogenous.supply") and self.name.endswith(".share"):
+            return _Rule(highest=1.0, remedy="give the share of an order that the vendor fills")
         if self.name.startswith("exogenous.supply"):
             return _Rule(endless=True)
         return RULES.get(self.name, NO_LESS_THAN_ZERO if self.known else ANY_NUMBER)
@@ -158,7 +164,10 @@ class _Field:
         """Compare every axis with its length."""
         shape = tuple(self.array.shape)
         given = dict(zip(self.axes, shape[len(shape) - len(self.axes) :], strict=False))
-        fits = len(shape) >= len(self.axes) and all(given[axis] == sizes.get(axis, given[axis]) for axis in given)
+        one_row = ("week",) if self.scenarios == "never" else ()  # stands for all weeks
+        fits = len(shape) >= len(self.axes) and all(
+            given[axis] == sizes.get(axis, given[axis]) or (axis in one_row and given[axis] == 1) for axis in given
+        )
         own = shape[: len(shape) - len(self.axes)]
         several = sizes["scenario"]
         scenarios: tuple[int, ...] = () if several is None else (several,)
