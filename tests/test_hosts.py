@@ -9,13 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import host_run
 import jax
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "support"))
-
-import host_run
 
 from walras import hosts
 from walras.engine.shards import AgentMesh
@@ -32,6 +29,15 @@ def python(program: str) -> list[str]:
 def journal(folder: Path) -> list[list[np.ndarray]]:
     """Read the totals of all ranges."""
     return [list(np.load(folder / f"{number}.npz").values()) for number in range(host_run.RANGES)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Let the processes keep compiled programs where this one does."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"):
+            patch.setenv(name.upper(), str(getattr(jax.config, name) or ""))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -256,6 +256,9 @@ def _stop(workers: list[_Worker]) -> None:
         worker.process.wait()
         if worker.reader is not None:
             worker.reader.join(GRACE)
+        for stream in (worker.process.stdin, worker.process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 def _sentence(worker: _Worker, of: int | None, logs: Path | None) -> LostWorkerError:

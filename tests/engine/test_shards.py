@@ -18,6 +18,7 @@ from walras.engine import shards
 from walras.engine.shards import FIRST, LAST, SHARED, AgentMesh, pad, sharded
 from walras.errors import ShapeError
 
+CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
@@ -25,9 +26,10 @@ SUPPORT = Path(__file__).parents[1] / "support"
 def answer() -> dict:
     """Ask three forced host devices."""
     devices = "--xla_force_host_platform_device_count=3"
+    cache = {name.upper(): str(getattr(jax.config, name) or "") for name in CACHE}
     done = subprocess.run(
         [sys.executable, SUPPORT / "shard_run.py"],
-        env={**os.environ, "XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **cache, "XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=120,
