@@ -24,6 +24,10 @@ class NotFiniteError(WalrasError):
     """Report the first NaN or infinity of a simulation: name the quantity, week and agent."""
 
 
+class LostWorkerError(WalrasError):
+    """Report that a process of a run was lost: name it, how it ended, and how to go on."""
+
+
 def one_line(text: str) -> str:
     """Fold a message to one line, so that a command prints exactly one sentence."""
     return " ".join(text.split())

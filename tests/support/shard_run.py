@@ -1,0 +1,99 @@
+"""Own the checks that need several devices: run as a program with forced host devices, it prints what it found as JSON.
+
+EDGE: the number of devices must be in XLA_FLAGS before jax is imported.
+"""
+
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from shops import Leaning, happenings, prices, shop, start
+
+from walras.engine.shards import FIRST, LAST, SHARED, AgentMesh, pad, sharded
+from walras.errors import ShapeError
+from walras.model.record import Record
+from walras.simulate import simulate
+
+AGENTS = 7  # not a multiple of the devices
+
+population = shop(AGENTS)
+question = (population, happenings(population), start(population), jnp.full(AGENTS, 30.0))
+AXES = (FIRST, LAST, LAST, LAST)
+charged = prices(population)
+
+
+def run(population, paths, state, level, charged):
+    """Simulate a part: totals, and the final stock of its agents."""
+    found = simulate(
+        population, paths, Leaning(level), initial=state, shadow_prices=charged, record=Record.totals(), throw=False
+    )
+    return (found.totals, found.end_value), (found.final, found.info)
+
+
+def score(function, charged, parts):
+    """Give one number that depends on all totals."""
+    totals, end = function(*parts, charged)[0]
+    return (totals.utilization**2).sum() * 1e-3 + totals.reward.sum() + end
+
+
+def collectives(text: str) -> dict[str, int]:
+    """Count the sums over devices in a compiled program: in its main computation, and anywhere else."""
+    where, found = "", {"main": 0, "inside": 0}
+    for line in text.splitlines():
+        if head := re.match(r"(ENTRY )?%?[\w.\-]+ \(", line):
+            where = "main" if head.group(1) else "inside"
+        if " all-reduce(" in line or " all-reduce-start(" in line:
+            found[where] += 1
+    return found
+
+
+def difference(left, right) -> float:
+    """Give the largest difference, relative to the largest value of each array."""
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max() / (1e-9 + np.abs(b).max())) for a, b in pairs)
+
+
+def main() -> None:
+    """Compare all devices with one."""
+    mesh = AgentMesh.of()
+    agents = mesh.padded(AGENTS)
+    padded = [pad(tree, axis, agents) for tree, axis in zip(question, AXES, strict=True)]
+    weight = jnp.where(jnp.arange(agents) < AGENTS, 1.0, 0.0)
+    people = padded[0]
+    padded[0] = type(people)(
+        **{**{name: getattr(people, name) for name in people.__dataclass_fields__}, "weight": weight}
+    )
+    placed = [mesh.place(tree, axis) for tree, axis in zip(padded, AXES, strict=True)]
+    many = jax.jit(sharded(run, mesh, (*AXES, SHARED), kept=(LAST, SHARED)))
+    one = jax.jit(run)
+    (totals, (final, info)), (expected, (state, steps)) = many(*placed, charged), one(*question, charged)
+    again = many(*placed, charged)[0]
+    gradient = jax.jit(jax.grad(lambda charged, parts: score(many, charged, parts)))
+    tangent = jax.jit(lambda charged, parts: jax.jvp(lambda c: score(many, c, parts), (charged,), (charged + 1,))[1])
+    alone = jax.grad(lambda charged: score(one, charged, question))(charged)
+    try:
+        sharded(run, mesh, (*AXES, SHARED), kept=(LAST, SHARED))(*question, charged)
+        refused = ""
+    except ShapeError as error:
+        refused = str(error)
+    answer = {
+        "devices": mesh.n_devices,
+        "padded": agents,
+        "held": len({shard.device for shard in placed[1].demand.addressable_shards}),
+        "totals": difference(totals, expected),
+        "same_bits": difference(again, totals) == 0.0,
+        "kept": difference(jax.tree.map(lambda leaf: leaf[..., :AGENTS], final), state),
+        "shared": [int(info.rounds), int(steps.rounds)],
+        "gradient": difference(gradient(charged, placed), alone),
+        "gradient_size": float(np.abs(alone).max()),
+        "tangent": difference(tangent(charged, placed), (alone * (charged + 1)).sum()),
+        "collectives": collectives(gradient.lower(charged, placed).compile().as_text()),
+        "refused": refused,
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
