@@ -1,4 +1,4 @@
-"""Ask whether paths on disk come back as they were, by any range, and whether broken folders are named in a sentence."""
+"""Ask whether paths on disk come back as they were, by any range, and whether broken folders are named."""
 
 import dataclasses
 import json
