@@ -39,7 +39,10 @@ class Drawn(AbstractSource):
 
     def __init__(self, agents: int, weeks: int, seed: int = SEED) -> None:
         self.n_agents, self.n_weeks, self.max_lead, self.seed = agents, weeks, LONGEST, seed
-        self.identity = f"benchmarks/scale.py {agents} agents {weeks} weeks seed {seed}"
+
+    def identity(self) -> str:
+        """Name all that the draws follow from, but for this file."""
+        return f"benchmarks/scale.py: {self.n_agents} agents, {self.n_weeks} weeks, seed {self.seed}"
 
     def read(self, start: int, stop: int) -> Inputs:
         """Draw the tiles of the range into arrays of its size."""
@@ -76,7 +79,10 @@ class Timed(AbstractSource):
     def __init__(self, inner: AbstractSource) -> None:
         self.inner, self.seconds, self._lock = inner, 0.0, threading.Lock()
         self.n_agents, self.n_weeks, self.max_lead = inner.n_agents, inner.n_weeks, inner.max_lead
-        self.identity = inner.identity
+
+    def identity(self) -> str:
+        """Return the inner one's."""
+        return self.inner.identity()
 
     def read(self, start: int, stop: int) -> Inputs:
         """Read and take the time."""

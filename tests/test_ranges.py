@@ -271,7 +271,7 @@ KILL = "import sys, ranged; ranged.simulate_made_up(ranged.Killed(1024, 8, at=76
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     in_a_process(KILL, tmp_path / "journal", ok=-signal.SIGKILL)
     source = MadeUp(1024, 8)
-    assert Killed(1024, 8, at=768).identity == source.identity
+    assert Killed(1024, 8, at=768).identity() == source.identity()
     resumed = simulate_made_up(source, 256, tmp_path / "journal")
     assert 0 < resumed.resumed < resumed.n_ranges
     straight = simulate_made_up(source, 256)

@@ -47,17 +47,19 @@ class AbstractSource(abc.ABC):
     Attributes:
         n_agents, n_weeks: size of the whole.
         max_lead: longest lead time of all agents [weeks], so that every range gets the same pipeline.
-        identity: changes whenever what is supplied changes; a journal of another identity is refused.
     """
 
     n_agents: int
     n_weeks: int
     max_lead: int
-    identity: str
 
     @abc.abstractmethod
     def read(self, start: int, stop: int) -> Inputs:
         """Return agents start .. stop - 1: the same every time. Called from another thread."""
+
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """Return words that change whenever what is supplied changes: a journal of another identity is refused."""
 
 
 class StoredSource(AbstractSource):
@@ -65,12 +67,16 @@ class StoredSource(AbstractSource):
 
     def __init__(self, stored: StoredPaths) -> None:
         """Keep the open folder."""
-        self.stored, self.identity = stored, stored.identity
+        self.stored = stored
         self.n_agents, self.n_weeks, self.max_lead = stored.n_agents, stored.n_weeks, stored.max_lead
 
     def read(self, start: int, stop: int) -> Inputs:
         """Read the range from disk."""
         return self.stored.population(start, stop), self.stored.read(start, stop), None
+
+    def identity(self) -> str:
+        """Return that of the folder."""
+        return self.stored.identity
 
 
 class MemorySource(AbstractSource):
@@ -80,11 +86,14 @@ class MemorySource(AbstractSource):
         """Keep the arguments of `simulate`."""
         self._whole = population, exogenous, default_state(population, exogenous) if initial is None else initial
         self.n_agents, self.n_weeks, self.max_lead = population.n_agents, exogenous.n_weeks, self._whole[2].max_lead
-        self.identity = digest(self._whole)
 
     def read(self, start: int, stop: int) -> Inputs:
         """Cut the range."""
         return _take(self._whole, slice(start, stop))
+
+    def identity(self) -> str:
+        """Return the digest of all arrays."""
+        return digest(self._whole)
 
 
 @dataclass(frozen=True)
@@ -211,7 +220,7 @@ class _Work:
             "agents": self.source.n_agents,
             "weeks": self.source.n_weeks,
             "range_agents": range_agents,
-            "source": self.source.identity,
+            "source": self.source.identity(),
             "shadow_prices": digest(self.prices),
             "engine": digest(self.engine),
             "record": digest(self.record),

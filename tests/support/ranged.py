@@ -24,7 +24,10 @@ class MadeUp(AbstractSource):
     def __init__(self, agents: int, weeks: int) -> None:
         """Set the size."""
         self.n_agents, self.n_weeks, self.max_lead = agents, weeks, MAX_LEAD
-        self.identity = f"made up {agents} {weeks}"
+
+    def identity(self):
+        """Name the size: all else is fixed."""
+        return f"made up {self.n_agents} {self.n_weeks}"
 
     def read(self, start, stop):
         """Draw the tiles of a range, and cut it out of them."""
