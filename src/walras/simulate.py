@@ -5,6 +5,7 @@ CONTRACT: same arguments, same rollout; agents are processed in blocks that stay
 
 import abc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,16 +16,22 @@ from jaxtyping import Array, Float, Int
 
 from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.sequential import Sequential
+from walras.engine.tiles import block_size, over_blocks, tile_sums
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
-from walras.model.record import Record, Totals
+from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing, together
+from walras.model.record import Record, Totals, as_totals
 from walras.model.state import State, empty_state
-from walras.model.week import Week, WeekInputs, WeekRecord
+from walras.model.week import Running, Week, WeekRecord
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
+from walras.ties import SIDE
 
-BLOCK_AGENTS = 2048
-"""Agents per block: small enough that the state of a block stays in cache between weeks."""
+ROWS_PER_WEEK = 24
+"""Numbers per agent that one week reads and makes beside the pipeline; sets how many agents fit in a cache."""
+
+KEEP_SIDES = jax.checkpoint_policies.save_only_these_names(SIDE)
+"""A gradient keeps which side every clip took, and recomputes the rest of a week from its inputs."""
 
 EXTRA_WINDOW = 2
 """An announced window spans this week, the longest lead time, and the week after it."""
@@ -41,6 +48,7 @@ class Rollout(eqx.Module):
         end_value: unit cost x (stock + open orders) at the end, so that starving the last weeks earns nothing [money].
         shadow_prices: price charged in each week; no scenario axis where all scenarios were charged the same.
         info: the engine's account of its work.
+        block_agents: agents that were simulated together.
     """
 
     totals: Totals
@@ -50,6 +58,7 @@ class Rollout(eqx.Module):
     end_value: Float[Array, "*scenario"]
     shadow_prices: Float[Array, "*priced week resource"]
     info: EngineInfo
+    block_agents: int = eqx.field(static=True)
 
     @property
     def reward(self) -> Float[Array, "*scenario"]:
@@ -84,6 +93,7 @@ def simulate(
     engine: AbstractEngine | None = None,
     record: Record | None = None,
     backlog: bool = False,
+    block_agents: int | None = None,
     throw: bool = True,
 ) -> Rollout:
     """Run the population through the paths and return what happened.
@@ -99,10 +109,13 @@ def simulate(
         engine: how the weeks are strung together; default sequential.
         record: what to keep; default totals.
         backlog: unmet demand waits instead of being lost.
+        block_agents: agents simulated together, a multiple of 256; by default what the machine's cache holds. Changes
+            the time, never a bit of the answer.
         throw: refuse to return a rollout that holds NaN or infinity.
 
     Raises:
         ShapeError: arrays whose axes do not meet.
+        SettingsError: a block size that is not a multiple of 256.
         NotFiniteError: a NaN, with the week and the agent where it appeared first (only with `throw`).
     """
     record = Record.totals() if record is None else record
@@ -110,29 +123,24 @@ def simulate(
     initial = default_state(population, exogenous) if initial is None else initial
     _check_shapes(population, exogenous, initial, shadow_prices)
     arguments = (population, exogenous, policy, initial)
+    bytes_per_agent = 4 * (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
+    block = block_size(bytes_per_agent, block_agents)
     if coordinator is not None:
         if shadow_prices is not None:
             raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
-        rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog)
+        rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block)
     else:
         prices = _full_prices(population, exogenous, shadow_prices)
-        rollout = _run(*arguments, announced_windows(prices, initial.max_lead), prices, engine, record, backlog)
+        windows = announced_windows(prices, initial.max_lead)
+        rollout = _run(*arguments, windows, prices, engine, record, backlog, block)
     if throw:
-        _check_finite(rollout, lambda: _run_traced(*arguments, rollout, engine, backlog))
+        _check_finite(rollout, lambda: _run_traced(*arguments, rollout, engine, backlog, block))
     return rollout
 
 
 def default_state(population: Population, exogenous: ExogenousPaths) -> State:
     """Start empty, with a pipeline long enough for the paths' lead times."""
-    return empty_state(population.n_agents, max(_longest_lead(exogenous) or 1, 1))
-
-
-def _longest_lead(exogenous: ExogenousPaths) -> int | None:
-    """Return the longest lead time of the paths [weeks]; None where it cannot be read, inside a JAX transform."""
-    weeks = getattr(exogenous.arrivals, "weeks", None)
-    if weeks is None:
-        return jax.tree.leaves(exogenous.arrivals)[0].shape[-2] - 1
-    return None if isinstance(weeks, jax.core.Tracer) else int(np.max(np.asarray(weeks), initial=1))
+    return empty_state(population.n_agents, max(exogenous.arrivals.longest() or 1, 1))
 
 
 def announced_windows(
@@ -164,6 +172,7 @@ def _run(
     engine: AbstractEngine,
     record: Record,
     backlog: bool,
+    block: int,
     following_cost: Float[Array, " agent"] | None = None,
     first_week: Array | int = 0,
 ) -> Rollout:
@@ -174,30 +183,25 @@ def _run(
     weeks = first_week + jnp.arange(exogenous.n_weeks)
     following = exogenous.unit_cost[-1] if following_cost is None else following_cost
     scenarios = exogenous.n_scenarios
-    n_agents = population.n_agents
-    size = min(n_agents, BLOCK_AGENTS)
-    n_blocks = -(-n_agents // size)
 
-    def block(number: Array) -> Any:
-        start = jnp.minimum(number * size, n_agents - size)
-        fresh = (start + jnp.arange(size)) >= number * size  # the last block overlaps the one before
+    def body(start: Array | int, size: int) -> Any:
         take = _slicer(start, size)
-        paths = take(exogenous)
-        people = _take_population(population, start, size, fresh)
+        people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
         kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
         state = take(initial)
         states = state if scenarios is None or initial.stock_end.ndim == 2 else _spread(state, scenarios)
-        return _run_block(people, paths, take(policy), states, windows, engine, kept, backlog, take(following), weeks)
+        week = Week(population=people, policy=take(policy), backlog=backlog)
+        return _run_block(week, take(exogenous), states, windows, engine, kept, take(following), weeks)
 
-    if n_blocks == 1:
-        totals, groups, agents, final, end, info = block(jnp.asarray(0))
-    else:
-        pieces = jax.lax.map(jax.checkpoint(block), jnp.arange(n_blocks))
-        totals, groups, agents, final, end, info = _join(pieces, n_agents)
-    return Rollout(totals, groups, agents, final, end, charged, info)
+    parts, by_agent, info = over_blocks(body, population.n_agents, block)
+    rows, cells, end = parts
+    groups = None if cells is None else cells.reshape(*cells.shape[:-1], record.n_groups, -1)
+    final, traces = by_agent
+    agents = None if traces is None else _agents_before_resources(traces)
+    return Rollout(as_totals(rows), groups, agents, final, end[..., 0], charged, info, block)
 
 
-def _slicer(start: Array, size: int) -> Callable[[Any], Any]:
+def _slicer(start: Array | int, size: int) -> Callable[[Any], Any]:
     """Cut a block of agents out of every array leaf (agent axis last); scalars and other values pass."""
 
     def cut(leaf: Any) -> Any:
@@ -208,85 +212,52 @@ def _slicer(start: Array, size: int) -> Callable[[Any], Any]:
     return lambda tree: jax.tree.map(cut, tree)
 
 
-def _take_population(population: Population, start: Array, size: int, fresh: Array) -> Population:
-    """Cut a block of the population (agent axis first); agents already counted in the block before weigh nothing."""
-    cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
-    return eqx.tree_at(lambda p: p.weight, cut, jnp.where(fresh, cut.weight, 0.0))
-
-
 def _spread(state: State, scenarios: int) -> State:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (scenarios, *leaf.shape)), state)
 
 
+def _agents_last(record: WeekRecord) -> WeekRecord:
+    return eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
+
+
+_agents_before_resources = _agents_last  # the same exchange of the last two axes of utilization, back again
+
+
 def _run_block(
-    population: Population,
+    week: Week,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
     initial: State,
     windows: Float[Array, "*scenario week lead resource"],
     engine: AbstractEngine,
     record: Record,
-    backlog: bool,
     following_cost: Float[Array, " agent"],
     weeks: Int[Array, " week"],
 ) -> Any:
     """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
-    week = Week(population=population, policy=policy, backlog=backlog)
+    weight = week.population.weight
+    inputs = shared_inputs(exogenous, following_cost, weeks)
+    encoded = encode_weeks(week.population, week.policy, inputs, windows)
+    steady, changing = steady_and_changing(inputs)
 
-    def one(demand: Array, arrivals: Any, state: State, window: Array) -> Any:
-        inputs = WeekInputs(
-            week=weeks,
-            demand=demand,
-            sale_price=exogenous.sale_price,
-            unit_cost=exogenous.unit_cost,
-            next_unit_cost=jnp.concatenate([exogenous.unit_cost[1:], following_cost[None]]),
-            arrivals=arrivals,
-            lead_demand_mean=exogenous.lead_demand_mean,
-            lead_demand_sd=exogenous.lead_demand_sd,
-            supply_limit=exogenous.supply_limit,
-            shadow_prices=window,
-        )
+    def one(demand: Array, arrivals: Any, encoded: Any, window: Array, state: State) -> Any:
+        own = WeekInputs(demand=demand, arrivals=arrivals, encoded=encoded, shadow_prices=window)
 
-        def step(state: State, inputs: WeekInputs) -> Any:
-            state, happened = week(state, inputs)
-            return state, record.keep(happened, population.weight)
+        @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)
+        def step(running: Running, inputs: WeekInputs) -> Any:
+            running, happened = week(running, together(inputs, steady))
+            return running, (*record.sums(happened, weight), _agents_last(happened) if record.agents else None)
 
-        trajectory, info = engine.run(step, state, inputs)
-        left = trajectory.final.stock_end + trajectory.final.pipeline.sum(0)
-        end = jnp.sum(exogenous.unit_cost[-1] * left * population.weight)
-        return (*trajectory.records, trajectory.final, end, info)
+        trajectory, info = engine.run(step, week.begin(state), together(changing, own))
+        rows, cells, traces = trajectory.records
+        final = trajectory.final.state
+        end = tile_sums([exogenous.unit_cost[-1] * (final.stock_end + final.pipeline.sum(0))], weight)
+        return (rows, cells, end), (final, traces), info
 
+    paths = (exogenous.demand, exogenous.arrivals)
     if exogenous.n_scenarios is None:
-        return one(exogenous.demand, exogenous.arrivals, initial, windows)
+        return one(*paths, encoded, windows, initial)
     per_path = 0 if windows.ndim == 4 else None
-    return jax.vmap(one, in_axes=(0, 0, 0, per_path))(exogenous.demand, exogenous.arrivals, initial, windows)
-
-
-def _join(pieces: Any, n_agents: int) -> Any:
-    """Add the totals of all blocks and line the agents up again."""
-    totals, groups, agents, final, end, info = pieces
-
-    def line_up(leaf: Array) -> Array:
-        moved = jnp.moveaxis(leaf, 0, -2)  # [..., block, agent of the block]
-        size = moved.shape[-1]
-        whole = moved[..., :-1, :].reshape(*moved.shape[:-2], -1)
-        rest = n_agents - whole.shape[-1]
-        return jnp.concatenate([whole, moved[..., -1, size - rest :]], axis=-1)
-
-    def line_up_record(record: WeekRecord) -> WeekRecord:
-        turned = eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
-        lined = jax.tree.map(line_up, turned)
-        return eqx.tree_at(lambda r: r.utilization, lined, jnp.moveaxis(lined.utilization, -1, -2))
-
-    add = lambda leaf: leaf.sum(0)  # noqa: E731
-    return (
-        jax.tree.map(add, totals),
-        None if groups is None else add(groups),
-        None if agents is None else line_up_record(agents),
-        jax.tree.map(line_up, final),
-        add(end),
-        jax.tree.map(lambda leaf: leaf[0], info),
-    )
+    return jax.vmap(one, in_axes=(0, 0, per_path, per_path, 0))(*paths, encoded, windows, initial)
 
 
 def _run_coordinated(
@@ -298,6 +269,7 @@ def _run_coordinated(
     engine: AbstractEngine,
     record: Record,
     backlog: bool,
+    block: int,
 ) -> Rollout:
     """Step week by week; the coordinator may do anything in between, so this loop is not compiled as a whole."""
     state, weeks, issued_before = initial, [], None
@@ -306,9 +278,9 @@ def _run_coordinated(
         charged = issued[..., :1, :] if issued_before is None else issued_before[..., 1:2, :]
         window = jnp.concatenate([charged, issued[..., 1:, :]], axis=-2)[..., None, :, :]
         today = week_of(exogenous, jnp.asarray(week))
-        following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.n_weeks - 1))]
+        following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.unit_cost.shape[0] - 1))]
         index = jnp.asarray(week)
-        part = _run(population, today, policy, state, window, charged, engine, record, backlog, following, index)
+        part = _run(population, today, policy, state, window, charged, engine, record, backlog, block, following, index)
         state, issued_before = part.final, issued
         weeks.append(part)
     return _string(weeks, None if exogenous.n_scenarios is None else 1)
@@ -329,10 +301,15 @@ def week_of(exogenous: ExogenousPaths, week: Array, count: int = 1) -> Exogenous
     """Cut `count` weeks from `week` on; `week` is an array, so that one compilation serves all weeks."""
     axis = 0 if exogenous.n_scenarios is None else 1
     shared = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, (None, None))
-    cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=0), shared)
+    cut = jax.tree.map(lambda leaf: _weeks_of(leaf, week, count), shared)
     own = (exogenous.demand, exogenous.arrivals)
     own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=axis), own)
     return eqx.tree_at(lambda e: (e.demand, e.arrivals), cut, own, is_leaf=lambda x: x is None)
+
+
+def _weeks_of(leaf: Float[Array, "#week agent"], week: Array, count: int) -> Float[Array, "#count agent"]:
+    """Cut the weeks; one row for all weeks stays one."""
+    return leaf if leaf.shape[0] == 1 else jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=0)
 
 
 def _string(parts: list[Rollout], axis: int | None) -> Rollout:
@@ -343,7 +320,7 @@ def _string(parts: list[Rollout], axis: int | None) -> Rollout:
     kept = [(p.totals, p.groups, p.agents, p.shadow_prices) for p in parts]
     totals, groups, agents, prices = jax.tree.map(join, *kept)
     info = jax.tree.map(lambda *leaves: sum(leaves), *[p.info for p in parts])
-    return Rollout(totals, groups, agents, last.final, last.end_value, prices, info)
+    return Rollout(totals, groups, agents, last.final, last.end_value, prices, info, last.block_agents)
 
 
 def _check_shapes(
@@ -356,7 +333,7 @@ def _check_shapes(
         )
     if initial.stock_end.shape[-1] != n_agents:
         raise shape_mismatch("initial", initial.stock_end.shape, f"[{n_agents} agents]", "start from this population")
-    longest = _longest_lead(exogenous)
+    longest = exogenous.arrivals.longest()
     if longest is not None and longest > initial.max_lead:  # what arrives later than the pipeline reaches would vanish
         raise shape_mismatch(
             "initial.pipeline",
@@ -407,10 +384,11 @@ def _run_traced(
     rollout: Rollout,
     engine: AbstractEngine,
     backlog: bool,
+    block: int,
 ) -> WeekRecord:
     windows = announced_windows(rollout.shadow_prices, initial.max_lead)
     again = _run(
-        population, exogenous, policy, initial, windows, rollout.shadow_prices, engine, Record.traces(), backlog
+        population, exogenous, policy, initial, windows, rollout.shadow_prices, engine, Record.traces(), backlog, block
     )
     assert again.agents is not None  # traces were asked for
     return again.agents

@@ -10,8 +10,8 @@ from shops import Counted
 from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, GaussNewton, ProjectedDual
 from walras.control.paths import committed_use, oracle, outcome
 from walras.control.reissue import Reissue
-from walras.control.simulated_view import SimulatedView, inclusion_probabilities
-from walras.errors import InputError, ShapeError
+from walras.control.simulated_view import SimulatedView
+from walras.errors import InputError, NotFiniteError, ShapeError
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.interface import DifferentiableView, PlannerView, ValuedView
@@ -241,7 +241,13 @@ def test_questions_of_the_wrong_shape_are_refused(view):
         view.solve(np.full((WEEKS, 1), np.nan))
 
 
-def test_inclusion_probabilities_add_up_and_take_the_largest_surely():
-    size = np.concatenate([np.ones(90), np.full(10, 100.0)])
-    chance = inclusion_probabilities(size, 20)
-    assert chance.sum() == pytest.approx(20, abs=0.5) and (chance[90:] == 1).all() and (chance > 0).all()
+def test_paths_that_cannot_be_simulated_are_refused_before_anything_is_compiled():
+    """The view and the verification simulate inside compiled functions, which cannot look at numbers."""
+    sick = eqx.tree_at(lambda e: e.demand, FUTURES, FUTURES.demand.at[1, 4, 7].set(jnp.nan))
+    words = r"`exogenous.demand` is nan in week 4 of scenario 1 for agent 7 \(counted from 0\)"
+    with pytest.raises(NotFiniteError, match=words):
+        SimulatedView(PEOPLE, sick, POLICY, STATE)
+    with pytest.raises(NotFiniteError, match=words):
+        outcome(PEOPLE, sick, POLICY, STATE, np.zeros((WEEKS, 1)))
+    with pytest.raises(ShapeError, match=r"`shadow_prices` has shape \(5, 1\) but needs \[8 weeks, 1 resource\]"):
+        outcome(PEOPLE, FUTURES, POLICY, STATE, np.zeros((5, 1)))

@@ -24,7 +24,7 @@ def test_coming_weeks_have_the_latest_prices_and_drawn_demand():
     np.testing.assert_allclose(paths.sale_price, np.repeat(PANEL.price[-1:], 6, axis=0), rtol=1e-6)
     np.testing.assert_allclose(paths.unit_cost, np.repeat(PANEL.unit_cost[-1:], 6, axis=0), rtol=1e-6)
     np.testing.assert_allclose(paths.demand, MODEL.sample(5, 6, seed=0), rtol=1e-6)
-    assert paths.supply_limit is None
+    assert paths.supply is None
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not():

@@ -13,6 +13,7 @@ import numpy as np
 from walras.engine.base import AbstractEngine
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
+from walras.exogenous.supply import SupplyLimit
 from walras.model.state import State
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.population.population import Population
@@ -59,7 +60,7 @@ def paths(shares: bool) -> ExogenousPaths:
         else IntegerLeadTimes(jnp.asarray(whole)),
         lead_demand_mean=jnp.asarray(spread(11, 15.0, 40.0, 4, *full), jnp.float32),
         lead_demand_sd=jnp.asarray(spread(7, 4.0, 12.0, 2, *full), jnp.float32),
-        supply_limit=jnp.asarray(spread(5, 6.0, 40.0, 3, *full), jnp.float32) if shares else None,
+        supply=SupplyLimit(jnp.asarray(spread(5, 6.0, 40.0, 3, *full), jnp.float32)) if shares else None,
     )
 
 

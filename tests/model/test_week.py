@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
-from walras.model.record import Record
+from walras.exogenous.supply import SupplyLimit
+from walras.model.inputs import WeekInputs
+from walras.model.record import Record, as_totals
 from walras.model.state import State, empty_state
-from walras.model.week import Week, WeekInputs
+from walras.model.week import Week
 from walras.policies.simple import ConstantOrder, OrderUpTo
 from walras.population.population import Population
 
@@ -40,7 +42,7 @@ def week_with(demand: float, lead: int = 1, supply: float | None = None) -> Week
         arrivals=IntegerLeadTimes(jnp.asarray([lead], jnp.int8)),
         lead_demand_mean=one(0.0),
         lead_demand_sd=one(0.0),
-        supply_limit=None if supply is None else one(supply),
+        supply=None if supply is None else SupplyLimit(one(supply)),
         shadow_prices=jnp.zeros((4, 3)),
     )
 
@@ -50,12 +52,19 @@ def numbers(record) -> dict[str, float]:
     return {name: float(getattr(record, name)[0]) for name in names}
 
 
+def step(week: Week, state: State, inputs: WeekInputs):
+    running, record = week(week.begin(state), inputs)
+    position = running.stock_end + running.pipeline.sum(0)
+    np.testing.assert_array_equal(running.position, position)
+    return running.state, record
+
+
 STATE = State(stock_end=one(5.0), pipeline=jnp.asarray([[4.0], [3.0]]))
 
 
 def test_a_week_with_lost_sales():
     # 4 arrive, stock 9, position 9 + 3 = 12, order 8 to 20, demand 11 meets 9: 2 are lost, 8 units arrive next week.
-    state, record = Week(population(), OrderUpTo(one(20.0)))(STATE, week_with(11.0))
+    state, record = step(Week(population(), OrderUpTo(one(20.0))), STATE, week_with(11.0))
     expected = {"receipts": 4, "orders": 8, "refused": 0, "sales": 9, "lost_sales": 2, "stock_end": 0}
     assert numbers(record) == {**expected, "reward": 9 * 10 - 8 * 6 - 0 - 2 * 2}
     np.testing.assert_array_equal(state.pipeline[:, 0], [3 + 8, 0])
@@ -63,7 +72,7 @@ def test_a_week_with_lost_sales():
 
 
 def test_a_week_with_stock_left_pays_for_it_and_uses_storage():
-    state, record = Week(population(), OrderUpTo(one(20.0)))(STATE, week_with(2.0))
+    state, record = step(Week(population(), OrderUpTo(one(20.0))), STATE, week_with(2.0))
     assert numbers(record)["reward"] == 2 * 10 - 8 * 6 - 0.5 * 7
     np.testing.assert_array_equal(record.utilization[0], [4, 12, 4 * 7])
     assert float(state.stock_end[0]) == 7
@@ -71,7 +80,7 @@ def test_a_week_with_stock_left_pays_for_it_and_uses_storage():
 
 def test_a_week_with_backlog():
     # All 11 are sold; 2 of them wait and cost the penalty, and no storage is used.
-    state, record = Week(population(), OrderUpTo(one(20.0)), backlog=True)(STATE, week_with(11.0))
+    state, record = step(Week(population(), OrderUpTo(one(20.0)), backlog=True), STATE, week_with(11.0))
     expected = {"receipts": 4, "orders": 8, "refused": 0, "sales": 11, "lost_sales": 0, "stock_end": -2}
     assert numbers(record) == {**expected, "reward": 11 * 10 - 8 * 6 - 2 * 2}
     np.testing.assert_array_equal(record.utilization[0], [4, 12, 0])
@@ -80,7 +89,7 @@ def test_a_week_with_backlog():
 
 def test_an_order_of_lead_time_zero_serves_the_same_week():
     # The order is placed at position 12 and arrives before demand: 9 + 8 = 17 meet 11.
-    state, record = Week(population(), OrderUpTo(one(20.0)))(STATE, week_with(11.0, lead=0))
+    state, record = step(Week(population(), OrderUpTo(one(20.0))), STATE, week_with(11.0, lead=0))
     found = numbers(record)
     assert (found["receipts"], found["sales"], found["stock_end"]) == (12, 11, 6)
     np.testing.assert_array_equal(state.pipeline[:, 0], [3, 0])
@@ -88,7 +97,7 @@ def test_an_order_of_lead_time_zero_serves_the_same_week():
 
 
 def test_refused_units_are_not_paid_for_and_never_arrive():
-    state, record = Week(population(), OrderUpTo(one(20.0)))(STATE, week_with(9.0, supply=3.0))
+    state, record = step(Week(population(), OrderUpTo(one(20.0))), STATE, week_with(9.0, supply=3.0))
     found = numbers(record)
     assert (found["orders"], found["refused"], found["reward"]) == (3, 5, 9 * 10 - 3 * 6)
     np.testing.assert_array_equal(state.pipeline[:, 0], [6, 0])
@@ -99,7 +108,7 @@ def test_an_order_meets_the_demand_of_the_week_of_its_arrival(lead):
     week, state = Week(population(), ConstantOrder(one(1.0))), empty_state(1, 3)
     receipts = []
     for _ in range(5):
-        state, record = week(state, week_with(0.0, lead=lead))
+        state, record = step(week, state, week_with(0.0, lead=lead))
         receipts.append(float(record.receipts[0]))
     assert receipts == [0.0] * lead + [1.0] * (5 - lead)
 
@@ -108,7 +117,7 @@ def test_shares_arrive_over_the_weeks():
     inputs = week_with(0.0)
     shares = ArrivalShares(jnp.asarray([[0.25], [0.5], [0.25]]))
     inputs = WeekInputs(**{**{name: getattr(inputs, name) for name in vars(inputs)}, "arrivals": shares})
-    state, record = Week(population(), ConstantOrder(one(8.0)))(empty_state(1, 2), inputs)
+    state, record = step(Week(population(), ConstantOrder(one(8.0))), empty_state(1, 2), inputs)
     assert float(record.receipts[0]) == 2
     np.testing.assert_array_equal(state.pipeline[:, 0], [4, 2])
 
@@ -122,13 +131,13 @@ def test_totals_weigh_agents_and_groups_split_them():
         week=inputs.week,
         **wide,
         arrivals=IntegerLeadTimes(jnp.asarray([1, 1], jnp.int8)),
-        supply_limit=None,
         shadow_prices=inputs.shadow_prices,
     )
     state = State(stock_end=one(0.0, 0.0), pipeline=jnp.asarray([[4.0, 5.0]]))
-    _, record = Week(people, ConstantOrder(one(0.0, 0.0)))(state, inputs)
-    totals, groups, agents = Record.by_group(jnp.asarray([1, 0]), 3).keep(record, people.weight)
-    assert float(totals.receipts) == 4 + 3 * 5 and agents is None
+    _, record = step(Week(people, ConstantOrder(one(0.0, 0.0))), state, inputs)
+    rows, cells = Record.by_group(jnp.asarray([1, 0]), 3).sums(record, people.weight)
+    totals, groups = as_totals(rows[0]), cells[0].reshape(3, 3)
+    assert float(totals.receipts) == 4 + 3 * 5
     np.testing.assert_array_equal(groups[:, 0], [15, 4, 0])
     np.testing.assert_array_equal(totals.utilization, groups.sum(0))
 

@@ -87,7 +87,7 @@ def test_demand_is_served_lost_or_waits(seed, number):
 @settings(max_examples=20)
 def test_vendors_never_supply_more_than_they_can(seed, number):
     _, paths, _, seen = run(seed, number)
-    limit = np.broadcast_to(paths.supply_limit, seen.orders.shape)
+    limit = np.broadcast_to(paths.supply.units, seen.orders.shape)
     assert (seen.orders >= 0).all() and (seen.refused >= 0).all()
     assert (seen.orders <= limit).all()
     np.testing.assert_array_equal(seen.orders[seen.refused > 0], limit[seen.refused > 0])

@@ -24,20 +24,13 @@ from shops import (
     start,
 )
 
-import walras.simulate
-from walras.engine.sequential import Sequential
+from walras.engine.tiles import TILE
+from walras.errors import SettingsError
 from walras.model.record import Record
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.simulate import simulate
 
 seeds = st.integers(0, 10_000)
-EVERYTHING = Record(group=jnp.arange(AGENTS) % 3, n_groups=3, agents=True)
-
-
-class Tagged(Sequential):
-    """Tell compiled programs for different block sizes apart."""
-
-    size: int = eqx.field(static=True, default=0)
 
 
 @given(seeds, st.permutations(range(AGENTS)))
@@ -70,44 +63,64 @@ def test_labels_do_not_matter_to_priced_policies(policy):
     assert float(run[0].totals.orders.sum()) > 0
 
 
-@pytest.mark.parametrize("size", [3, 5, AGENTS - 1])
-def test_block_size_does_not_matter(monkeypatch, size):
-    population = shop()
-    arguments = (population, happenings(population, scenarios=SCENARIOS), order_up_to(population))
-    more = {"initial": start(population), "shadow_prices": prices(population), "record": EVERYTHING}
-    whole = simulate(*arguments, **more, engine=Tagged(AGENTS))
-    calls = []
-    join = walras.simulate._join
-    monkeypatch.setattr(walras.simulate, "BLOCK_AGENTS", size)
-    monkeypatch.setattr(walras.simulate, "_join", lambda *given: calls.append(1) or join(*given))
-    pieces = simulate(*arguments, **more, engine=Tagged(size))
-    assert calls, "the blocks were not used"
-    assert_same(whole.agents, pieces.agents)
-    assert_same(whole.final, pieces.final)
-    # The last block overlaps the one before: counted twice, totals would be off by a seventh, not by rounding.
-    assert_same(whole.totals, pieces.totals, exactly=False)
-    assert_same(whole.groups, pieces.groups, exactly=False)
-    assert_same(whole.end_value, pieces.end_value, exactly=False)
-    assert_same(whole.info, pieces.info)
+MANY = 4 * TILE + 77
+"""Agents of a population that no block size divides."""
 
 
-def test_gradients_pass_through_blocks(monkeypatch):
+def fractions(population, seed: int = 0):
+    """Draw paths whose sums depend on the order in which they are taken."""
+    paths = happenings(population, scenarios=SCENARIOS, seed=seed)
+    scale = jnp.asarray(np.random.default_rng(seed).uniform(0.1, 3.0, population.n_agents), jnp.float32)
+    return eqx.tree_at(
+        lambda e: (e.demand, e.sale_price), paths, (paths.demand * scale[None, None], paths.sale_price * scale[None])
+    )
+
+
+@pytest.mark.parametrize("policy", [PricedNewsvendor(), PricedBaseStock()], ids=lambda p: type(p).__name__)
+def test_no_block_size_changes_a_bit(policy):
+    population = shop(MANY)
+    group = jnp.asarray(np.random.default_rng(3).integers(0, 3, MANY))
+    record = Record(group=group, n_groups=3, agents=True)
+    arguments = (population, fractions(population), policy)
+    more = {"initial": start(population), "shadow_prices": prices(population), "record": record}
+    whole = simulate(*arguments, **more, block_agents=8 * TILE)
+    assert whole.block_agents == 8 * TILE
+    for tiles in (1, 2, 3, 4):
+        pieces = simulate(*arguments, **more, block_agents=tiles * TILE)
+        names = ("totals", "groups", "agents", "final", "end_value", "shadow_prices", "info")
+        assert_same([getattr(whole, name) for name in names], [getattr(pieces, name) for name in names])
+
+
+def test_the_same_run_gives_the_same_bits():
+    population = shop(MANY)
+    arguments = (population, fractions(population), PricedNewsvendor())
+    more = {"initial": start(population), "shadow_prices": prices(population), "block_agents": TILE}
+    first = simulate(*arguments, **more)
+    jax.clear_caches()
+    assert_same(first, simulate(*arguments, **more))
+
+
+@pytest.mark.parametrize("size", [0, 100, -TILE, TILE + 1])
+def test_blocks_are_whole_tiles(size):
     population = shop()
+    with pytest.raises(SettingsError, match=f"`block_agents` is {size} but needs to be a multiple of 256"):
+        simulate(population, happenings(population), order_up_to(population), block_agents=size)
+
+
+def test_gradients_pass_through_blocks():
+    population = shop(MANY)
     paths, state = happenings(population), start(population)
+    policy = Leaning(jnp.linspace(30.0, 60.0, MANY))
 
     def slope(size):
         def earned(charged):
-            policy = Leaning(jnp.linspace(30.0, 60.0, AGENTS))
-            return simulate(
-                population, paths, policy, initial=state, shadow_prices=charged, engine=Tagged(10 + size)
-            ).reward
+            return simulate(population, paths, policy, initial=state, shadow_prices=charged, block_agents=size).reward
 
-        monkeypatch.setattr(walras.simulate, "BLOCK_AGENTS", size)
         return jax.grad(earned)(prices(population))
 
-    whole = slope(AGENTS)
+    whole = slope(8 * TILE)
     assert float(jnp.abs(whole).max()) > 0
-    assert_same(whole, slope(3), exactly=False)
+    assert_same(whole, slope(TILE), exactly=False)
 
 
 @given(seeds)
@@ -179,9 +192,9 @@ def changed(paths, name, week, population):
         fresh = arrivals_of("integer", (WEEKS, AGENTS), random).weeks
         weeks = paths.arrivals.weeks.at[week:].set(fresh[week:])
         return eqx.tree_at(lambda e: e.arrivals.weeks, paths, weeks)
-    old = getattr(paths, name)
-    fresh = getattr(happenings(population, seed=77, supply=True), name)
-    return eqx.tree_at(lambda e: getattr(e, name), paths, old.at[week:].set(fresh[week:] + 1.0))
+    other = happenings(population, seed=77, supply=True)
+    where = (lambda e: e.supply.units) if name == "supply" else (lambda e: getattr(e, name))
+    return eqx.tree_at(where, paths, where(paths).at[week:].set(where(other)[week:] + 1.0))
 
 
 def traced(population, paths, charged):
@@ -197,7 +210,7 @@ FORESIGHT = {
     "unit_cost": 1,
     "lead_demand_mean": 0,
     "lead_demand_sd": 0,
-    "supply_limit": 0,
+    "supply": 0,
     "lead times": 0,
 }
 
@@ -230,7 +243,7 @@ def test_what_was_changed_does_show_once_it_happens(name):
 def test_a_week_ahead_is_where_the_next_cost_shows():
     population, week = shop(), 5
     paths = happenings(population, supply=True)
-    paths = eqx.tree_at(lambda e: e.supply_limit, paths, None)
+    paths = eqx.tree_at(lambda e: e.supply, paths, None)
     before = traced(population, paths, prices(population))
     dearer = eqx.tree_at(lambda e: e.unit_cost, paths, paths.unit_cost.at[week:].add(3.0))
     after = traced(population, dearer, prices(population))
@@ -242,7 +255,7 @@ def test_a_week_ahead_is_where_the_next_cost_shows():
 @settings(max_examples=10)
 def test_announced_prices_are_seen_as_far_as_the_window_and_no_further(week, seed):
     population = shop(seed=seed)
-    paths = eqx.tree_at(lambda e: e.supply_limit, happenings(population, seed=seed, supply=True), None)
+    paths = eqx.tree_at(lambda e: e.supply, happenings(population, seed=seed, supply=True), None)
     charged = prices(population, seed=seed)
     before = traced(population, paths, charged)
     after = traced(population, paths, charged.at[week:].add(1.0))
@@ -253,7 +266,7 @@ def test_announced_prices_are_seen_as_far_as_the_window_and_no_further(week, see
 def test_the_window_is_used_to_its_end():
     population = shop()
     population = eqx.tree_at(lambda p: p.lead_time, population, jnp.full(AGENTS, MAX_LEAD, jnp.int32))
-    paths = eqx.tree_at(lambda e: e.supply_limit, happenings(population, supply=True), None)
+    paths = eqx.tree_at(lambda e: e.supply, happenings(population, supply=True), None)
     charged, week = jnp.full((WEEKS, 3), 0.25), MAX_LEAD + 2
     before = traced(population, paths, charged)
     after = traced(population, paths, charged.at[week, :2].add(1.0))

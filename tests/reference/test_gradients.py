@@ -11,14 +11,16 @@ import pytest
 from textbook import stores
 
 from walras.control.simulated_view import SimulatedView
+from walras.engine.tiles import TILE
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
+from walras.exogenous.supply import SupplyLimit
 from walras.model.state import State
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_law import GammaDemand, NormalDemand
 from walras.policies.simple import OrderUpTo
 from walras.population.population import Population
-from walras.simulate import BLOCK_AGENTS, simulate
+from walras.simulate import simulate
 
 WEEKS, AGENTS, SCENARIOS = 9, 6, 2
 STEP = 2.0**-16
@@ -64,7 +66,7 @@ def world(seed: int, n_agents: int = AGENTS, shares: bool = False) -> tuple[Popu
         arrivals=arrivals,
         lead_demand_mean=jnp.asarray(mean * (lead + 1) * rng.uniform(0.9, 1.1, shape)),
         lead_demand_sd=jnp.asarray(mean / 2 * np.sqrt(lead + 1) * rng.uniform(0.9, 1.1, shape)),
-        supply_limit=jnp.asarray(rng.uniform(8.0, 60.0, shape)),
+        supply=SupplyLimit(jnp.asarray(rng.uniform(8.0, 60.0, shape))),
     )
     start = State(jnp.asarray(rng.uniform(0, 20, n_agents)), jnp.asarray(rng.uniform(0, 10, (4, n_agents))))
     return people, paths, start
@@ -140,11 +142,11 @@ def test_initial_stock_has_the_gradient_of_its_differences() -> None:
 
 
 def test_blocks_of_agents_add_their_gradients() -> None:
-    """A population larger than a block, whose last block overlaps the one before, counts every agent once."""
-    n_agents = BLOCK_AGENTS + 300
+    """A population larger than a block, which it does not divide, counts every agent once."""
+    n_agents = 2 * TILE + 300
     people, paths, start = world(6, n_agents)
     one_path = (paths.demand[0], IntegerLeadTimes(paths.arrivals.weeks[0]))
-    paths = eqx.tree_at(lambda e: (e.demand, e.arrivals, e.supply_limit), paths, (*one_path, None))
+    paths = eqx.tree_at(lambda e: (e.demand, e.arrivals, e.supply), paths, (*one_path, None))
     policy, prices = PricedBaseStock(NormalDemand()), jnp.asarray(announced(6))
 
     def part(first: int, last: int):
@@ -157,7 +159,7 @@ def test_blocks_of_agents_add_their_gradients() -> None:
 
     value = jax.jit(jax.value_and_grad(both))
     whole = value(prices, (people, paths, start))
-    pieces = [value(prices, part(*ends)) for ends in ((0, 1_174), (1_174, n_agents))]
+    pieces = [value(prices, part(*ends)) for ends in ((0, 374), (374, n_agents))]
     assert float(whole[0]) == pytest.approx(sum(float(p[0]) for p in pieces), rel=1e-9)
     np.testing.assert_allclose(whole[1], sum(p[1] for p in pieces), rtol=1e-5)
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from textbook import lead_times, stores
 
 from walras.exogenous.paths import ExogenousPaths, constant_paths
+from walras.exogenous.supply import SupplyLimit
 from walras.model.state import empty_state
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.demand_law import AbstractDemandLaw
@@ -28,7 +29,7 @@ def total(demand, policy, *, lead=0, start=0.0, prices=None, backlog=False, limi
     """Return total reward of stores that buy at 1, sell at 3, pay 1 to hold and 4 per unit short."""
     n_agents = demand.shape[1]
     paths = constant_paths(demand, lead_times(demand, lead), sale_price=3.0, unit_cost=1.0)
-    paths = ExogenousPaths(**{**vars(paths), "supply_limit": limit})
+    paths = ExogenousPaths(**{**vars(paths), "supply": None if limit is None else SupplyLimit(limit)})
     people = stores(n_agents, penalty=4.0, lead=lead, resources=resources)
     initial = empty_state(n_agents, 3, start if isinstance(start, float) else jnp.asarray(start))
     more = {"initial": initial, "shadow_prices": prices, "backlog": backlog, "throw": False}

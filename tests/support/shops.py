@@ -10,6 +10,7 @@ import numpy as np
 
 from walras.exogenous.arrivals import AbstractArrivals, ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
+from walras.exogenous.supply import SupplyLimit
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.policies.simple import OrderUpTo, ReorderPoint
@@ -74,7 +75,7 @@ def happenings(
         arrivals=arrivals_of(kind, own, random),
         lead_demand_mean=drawn(40, 100),
         lead_demand_sd=drawn(8, 40),
-        supply_limit=jnp.floor(drawn(0, 60)) * (1.0 if seed % 3 else 1e3) if supply else None,
+        supply=SupplyLimit(jnp.floor(drawn(0, 60)) * (1.0 if seed % 3 else 1e3)) if supply else None,
     )
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualProblem, NewtonThenProjected
+from walras.control.respond import respond
 from walras.control.simulated_view import SimulatedView
 from walras.exogenous.paths import ExogenousPaths
+from walras.model.check import check_shapes, check_values
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.policies.simple import ConstantOrder
@@ -44,7 +46,9 @@ def outcome(
     shadow_prices: Float[np.ndarray, "*path week resource"],
 ) -> PathOutcome:
     """Simulate every path under given prices, the same on all paths or one price path each."""
-    use, reward = _respond(population, exogenous, policy, initial, jnp.asarray(shadow_prices, jnp.float32))
+    check_shapes(population, exogenous, initial, shadow_prices)
+    check_values(population, exogenous, initial, shadow_prices)
+    use, reward = respond(population, exogenous, policy, initial, jnp.asarray(shadow_prices, jnp.float32))
     prices = np.broadcast_to(shadow_prices, use.shape)
     return PathOutcome(np.asarray(use, float), np.asarray(reward, float), np.asarray(prices, float))
 
@@ -120,14 +124,6 @@ KEEPS_TO = 1e-3
 
 
 @eqx.filter_jit
-def _respond(
-    population: Population, exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State, prices: Array
-) -> tuple[Array, Array]:
-    rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=prices, throw=False)
-    return rollout.totals.utilization, rollout.reward
-
-
-@eqx.filter_jit
 def _penalised(
     population: Population,
     exogenous: ExogenousPaths,
@@ -140,7 +136,7 @@ def _penalised(
     """Return reward and use on every path, and the gradient of reward minus penalty x excess in the prices."""
 
     def objective(candidate: Array) -> tuple[Array, tuple[Array, Array]]:
-        use, reward = _respond(population, exogenous, policy, initial, candidate)
+        use, reward = respond(population, exogenous, policy, initial, candidate)
         excess = jnp.where(use > limit, use - limit, 0.0)
         return (reward - penalty * excess.sum((1, 2))).sum(), (reward, use)
 

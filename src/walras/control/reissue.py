@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualProblem, GaussNewton
-from walras.control.simulated_view import inclusion_probabilities
+from walras.control.respond import forward_jacobian, respond
+from walras.control.sample import draw_agents
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 from walras.progress import Progress
-from walras.simulate import EXTRA_WINDOW, AbstractCoordinator, simulate, week_of
+from walras.simulate import EXTRA_WINDOW, AbstractCoordinator, week_of
 
 SLOPE_AGENTS = 2000
 """Agents simulated for the weekly Jacobian, which only steers the search."""
@@ -71,7 +72,8 @@ class Reissue(AbstractCoordinator):
         kept = np.zeros((1, self.capacity.shape[1])) if reserve is None else np.asarray(reserve, float)
         self.reserve = _hold(kept, self.window)[: self.window]
         self._last: np.ndarray | None = None
-        self._chosen = _large_agents(population)
+        self._sample = draw_agents(population, SLOPE_AGENTS)
+        self._people = self._sample.people(population)
 
     def issue(self, week: int, state: State) -> Float[Array, "path ahead resource"]:
         """Solve the coming weeks' problem from the present state; the price of this week stays as issued before."""
@@ -108,30 +110,13 @@ class Reissue(AbstractCoordinator):
         return np.concatenate([self._last[:, 1:], newest], axis=1)
 
     def _slope(self, future: ExogenousPaths, state: State, prices: Array) -> np.ndarray:
-        chosen, weight = self._chosen
-        people = jax.tree.map(lambda leaf: leaf[chosen], self.population)
-        people = eqx.tree_at(lambda p: p.weight, people, people.weight * weight)
-        cut = lambda tree: jax.tree.map(lambda leaf: leaf[..., chosen] if leaf.ndim else leaf, tree)  # noqa: E731
-        arrays, rest = eqx.partition(self.policy, eqx.is_array)
-        policy = eqx.combine(cut(arrays), rest)
-        return np.asarray(_slope(people, cut(future), policy, cut(state), prices), float)
+        cut = self._sample.along
+        return np.asarray(_slope(self._people, cut(future), cut(self.policy), cut(state), prices), float)
 
 
 def _hold(values: np.ndarray, extra: int) -> np.ndarray:
     """Repeat the last week `extra` times."""
     return np.concatenate([np.asarray(values, float), np.repeat(np.asarray(values, float)[-1:], extra, axis=0)])
-
-
-def _large_agents(population: Population) -> tuple[np.ndarray, np.ndarray]:
-    """Draw agents in proportion to their demand; return their index and weights."""
-    n = population.n_agents
-    if n <= SLOPE_AGENTS:
-        return np.arange(n), np.ones(n, np.float32)
-    size = np.asarray(population.demand_scale, float)
-    chance = inclusion_probabilities(size + 0.1 * size.mean(), SLOPE_AGENTS)
-    ticks = np.floor(np.cumsum(chance) + 0.5)
-    chosen = np.flatnonzero(np.diff(ticks, prepend=0.0) > 0)
-    return chosen, (1.0 / chance[chosen]).astype(np.float32)
 
 
 def _on_paths(future: ExogenousPaths, paths: int) -> ExogenousPaths:
@@ -144,8 +129,7 @@ def _use(
     population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
 ) -> Float[Array, "path week resource"]:
     paths = _on_paths(future, prices.shape[0])
-    rollout = simulate(population, paths, policy, initial=state, shadow_prices=prices, throw=False)
-    return rollout.totals.utilization
+    return respond(population, paths, policy, state, prices)[0]
 
 
 @eqx.filter_jit
@@ -159,5 +143,4 @@ def _slope(
         candidate = jnp.concatenate([prices[:, :1], flat.reshape(free.shape)], axis=1)
         return _use(population, future, policy, state, candidate)[0, 1:].ravel()
 
-    push = lambda direction: jax.jvp(use, (free.ravel(),), (direction,))[1]  # noqa: E731
-    return jax.lax.map(push, jnp.eye(free.size, dtype=jnp.float32), batch_size=8).T
+    return forward_jacobian(use, free.ravel())

@@ -3,8 +3,6 @@
 CONTRACT: fills the same protocol as a learned map (`maps.interface.PlannerView`); arrays in and out are numpy.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,13 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, NewtonThenProjected
+from walras.control.respond import forward_jacobian, mean_response, respond
+from walras.control.sample import draw_agents
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
+from walras.model.check import check_shapes, check_values
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
-from walras.simulate import simulate
 
 MAX_PRICE_QUANTILE = 0.99
 """The highest price tried eats this quantile of the margins per unit of resource: beyond it nobody would order."""
@@ -60,7 +60,12 @@ class SimulatedView:
             reserve: standard deviations between scenarios that are added to expected utilization, so that a plan
                 that fits leaves room for the spread; 0 plans on expectation.
             seed: decides which agents are sampled for the Jacobian.
+
+        Raises:
+            ShapeError, InputError, NotFiniteError: paths or a start that cannot be simulated, see `model.check`.
         """
+        check_shapes(population, exogenous, initial)
+        check_values(population, exogenous, initial)  # later simulations are compiled and cannot look at numbers
         self.population, self.exogenous, self.policy, self.initial = population, exogenous, policy, initial
         self.solver = NewtonThenProjected() if solver is None else solver
         self.reserve = reserve
@@ -71,7 +76,7 @@ class SimulatedView:
         self.queries = 0
         self.committed = _committed(population, exogenous, initial)
         self.controllable = self._controllable()
-        self._sample = _sample_agents(population, exogenous, policy, initial, seed)
+        self._sample = _sample_parts(population, exogenous, policy, initial, seed)
 
     def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
         """Return utilization to plan for: expected over the scenarios plus `reserve` standard deviations.
@@ -191,21 +196,6 @@ def highest_price(population: Population) -> float:
 
 
 @eqx.filter_jit
-def mean_response(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
-    initial: State,
-    shadow_prices: Float[Array, "*scenario week resource"] | None,
-    reserve: float = 0.0,
-) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
-    """Return utilization averaged over scenarios plus `reserve` standard deviations, and mean reward."""
-    rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, throw=False)
-    use = rollout.totals.utilization
-    return use.mean(0) + reserve * use.std(0), rollout.reward.mean(0)
-
-
-@eqx.filter_jit
 def _jacobian(
     population: Population,
     exogenous: ExogenousPaths,
@@ -218,48 +208,21 @@ def _jacobian(
 
     def use(flat: Float[Array, " entry"]) -> Float[Array, " entry"]:
         # Of the mean only: the spread between scenarios has no derivative where it is zero.
-        prices = flat.reshape(shape)
-        rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=prices, throw=False)
-        return rollout.totals.utilization.mean(0).ravel()
+        return respond(population, exogenous, policy, initial, flat.reshape(shape))[0].mean(0).ravel()
 
-    def push(direction: Float[Array, " entry"]) -> Float[Array, " entry"]:
-        return jax.jvp(use, (shadow_prices.ravel(),), (direction,))[1]
-
-    columns = jax.lax.map(push, jnp.eye(shadow_prices.size, dtype=jnp.float32), batch_size=8)
-    return columns.T
+    return forward_jacobian(use, shadow_prices.ravel())
 
 
-def _sample_agents(
+def _sample_parts(
     population: Population, exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State, seed: int
 ) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
-    """Draw a demand-stratified sample of agents (systematic, large agents surely) and its first scenarios, weighted."""
-    n = population.n_agents
+    """Draw agents in proportion to demand, weighted, and their first scenarios."""
     paths = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, _first_scenarios(exogenous, 2))
-    if n <= JACOBIAN_AGENTS:
-        return population, paths, policy, initial
-    size = np.asarray(population.demand_scale * population.weight, float)
-    chance = inclusion_probabilities(size + 0.1 * size.mean(), JACOBIAN_AGENTS)
-    ticks = np.cumsum(chance) + np.random.default_rng([seed, 0x5A]).uniform()
-    chosen = np.flatnonzero(np.floor(ticks) > np.floor(np.concatenate([[ticks[0] - chance[0]], ticks[:-1]])))
-    cut: Callable = lambda tree: jax.tree.map(lambda leaf: leaf[..., chosen] if leaf.ndim else leaf, tree)  # noqa: E731
-    people = jax.tree.map(lambda leaf: leaf[chosen], population)
-    people = eqx.tree_at(lambda p: p.weight, people, people.weight / jnp.asarray(chance[chosen], jnp.float32))
-    arrays, rest = eqx.partition(policy, eqx.is_array)
-    return people, cut(paths), eqx.combine(cut(arrays), rest), cut(initial)
+    offset = np.random.default_rng([seed, 0x5A]).uniform()
+    sample = draw_agents(population, JACOBIAN_AGENTS, offset)
+    return sample.people(population), sample.along(paths), sample.along(policy), sample.along(initial)
 
 
 def _first_scenarios(exogenous: ExogenousPaths, count: int) -> tuple:
     own = (exogenous.demand, exogenous.arrivals)
     return jax.tree.map(lambda leaf: leaf[:count], own)
-
-
-def inclusion_probabilities(size: Float[np.ndarray, " agent"], count: int) -> Float[np.ndarray, " agent"]:
-    """Return probabilities proportional to size, at most 1, that add up to `count`."""
-    chance = np.minimum(1.0, count * size / size.sum())
-    for _ in range(50):
-        free = chance < 1.0
-        missing = count - (~free).sum()
-        chance = np.where(free, np.minimum(1.0, missing * size / size[free].sum()), 1.0)
-        if abs(chance.sum() - count) < 0.5:
-            break
-    return chance

@@ -9,10 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.exogenous.arrivals import AbstractArrivals
+from walras.exogenous.supply import AbstractSupply
 
 
 class ExogenousPaths(eqx.Module):
     """Hold one path (or, with a leading scenario axis on `demand` and `arrivals`, several) of exogenous history.
+
+    Fields other than demand and arrivals may have one row for all weeks: what does not change is neither stored nor
+    read week after week.
 
     Attributes:
         demand: units asked for [units/week].
@@ -21,16 +25,16 @@ class ExogenousPaths(eqx.Module):
         arrivals: when orders placed in a week arrive.
         lead_demand_mean: what the agent expects of the demand of weeks t .. t + lead time [units].
         lead_demand_sd: standard deviation of that [units].
-        supply_limit: most that the vendor can supply of an order placed in that week [units]; None is no limit.
+        supply: what the vendor accepts of an order placed in that week; None accepts all.
     """
 
     demand: Float[Array, "*scenario week agent"]
-    sale_price: Float[Array, "week agent"]
-    unit_cost: Float[Array, "week agent"]
+    sale_price: Float[Array, "#week agent"]
+    unit_cost: Float[Array, "#week agent"]
     arrivals: AbstractArrivals
-    lead_demand_mean: Float[Array, "week agent"]
-    lead_demand_sd: Float[Array, "week agent"]
-    supply_limit: Float[Array, "week agent"] | None = None
+    lead_demand_mean: Float[Array, "#week agent"]
+    lead_demand_sd: Float[Array, "#week agent"]
+    supply: AbstractSupply | None = None
 
     @property
     def n_weeks(self) -> int:
@@ -92,10 +96,9 @@ def constant_paths(
     lead_demand_sd: float = 0.0,
 ) -> ExogenousPaths:
     """Build paths with the same prices, costs and forecasts in every week for every agent (textbook stores)."""
-    shape = demand.shape[-2:]
 
-    def full(value: float) -> Float[Array, "week agent"]:
-        return jnp.full(shape, value, jnp.float32)
+    def full(value: float) -> Float[Array, "1 agent"]:
+        return jnp.full((1, demand.shape[-1]), value, jnp.float32)
 
     return ExogenousPaths(
         demand=jnp.asarray(demand, jnp.float32),

@@ -1,6 +1,6 @@
 """Own what a simulation keeps: totals by default, totals by group and per-agent traces when asked.
 
-CONTRACT: memory follows from the record; totals add over agents, so blocks of agents can be summed.
+CONTRACT: memory follows from the record; totals add over agents, tile by tile (`engine.tiles`).
 """
 
 import equinox as eqx
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from walras.engine.tiles import TILE, tile_sums
 from walras.model.week import WeekRecord
 
 
@@ -15,8 +16,7 @@ class Totals(eqx.Module):
     """Sum over agents, per week (and scenario). Units and money as in `WeekRecord`, weights applied.
 
     Attributes:
-        utilization: use of each resource [*scenario, week, resource]; all others are [*scenario, week]. While a week is
-            being recorded there is no week axis yet.
+        utilization: use of each resource [*scenario, week, resource]; all others are [*scenario, week].
     """
 
     utilization: Float[Array, "*steps resource"]
@@ -28,6 +28,10 @@ class Totals(eqx.Module):
     orders: Float[Array, "*steps"]
     refused: Float[Array, "*steps"]
     stock_end: Float[Array, "*steps"]
+
+
+SUMMED = ("reward", "demand", "sales", "lost_sales", "receipts", "orders", "refused", "stock_end")
+"""Fields of `WeekRecord` that are summed beside utilization, in the order of the rows."""
 
 
 class Record(eqx.Module):
@@ -58,25 +62,25 @@ class Record(eqx.Module):
         """Keep totals, and what happened to every agent in every week."""
         return Record(agents=True)
 
-    def keep(
+    def sums(
         self, week: WeekRecord, weight: Float[Array, " agent"]
-    ) -> tuple[Totals, Float[Array, "group resource"] | None, WeekRecord | None]:
-        """Reduce one week of a block of agents to what is kept of it."""
+    ) -> tuple[Float[Array, "tile row"], Float[Array, "tile cell"] | None]:
+        """Sum one week by tile: all totals in rows, and utilization in cells of group and resource."""
+        used = [week.utilization[:, index] for index in range(week.utilization.shape[1])]
+        rows = tile_sums([*used, *(getattr(week, name) for name in SUMMED)], weight)
+        return rows, None if self.group is None else self._by_group(week.utilization * weight[:, None])
 
-        def total(value: Float[Array, " agent"]) -> Float[Array, ""]:
-            return jnp.sum(value * weight)
+    def _by_group(self, use: Float[Array, "agent resource"]) -> Float[Array, "tile cell"]:
+        """Sum within each tile of agents by group, so that the order of the sum is that of the totals."""
+        missing = -use.shape[0] % TILE
+        tiles = jnp.pad(use, ((0, missing), (0, 0))).reshape(-1, TILE, use.shape[1])
+        group = jnp.pad(self.group, (0, missing)).reshape(-1, TILE)
+        summed = jax.vmap(lambda u, g: jax.ops.segment_sum(u, g, self.n_groups))(tiles, group)
+        return summed.reshape(len(tiles), -1)
 
-        use = week.utilization * weight[:, None]
-        totals = Totals(
-            utilization=use.sum(0),
-            reward=total(week.reward),
-            demand=total(week.demand),
-            sales=total(week.sales),
-            lost_sales=total(week.lost_sales),
-            receipts=total(week.receipts),
-            orders=total(week.orders),
-            refused=total(week.refused),
-            stock_end=total(week.stock_end),
-        )
-        groups = None if self.group is None else jax.ops.segment_sum(use, self.group, self.n_groups)
-        return totals, groups, week if self.agents else None
+
+def as_totals(rows: Float[Array, "*steps row"]) -> Totals:
+    """Name the rows that `Record.sums` summed."""
+    resources = rows.shape[-1] - len(SUMMED)
+    named = {name: rows[..., resources + index] for index, name in enumerate(SUMMED)}
+    return Totals(utilization=rows[..., :resources], **named)

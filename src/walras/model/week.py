@@ -4,33 +4,33 @@ LAW: receipts, stock, orders, arrivals of lead time 0, demand, money, resource u
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from walras.exogenous.arrivals import AbstractArrivals
+from walras.model.inputs import WeekInputs
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy, Observation
 from walras.population.population import Population
 from walras.ties import lesser, positive_part
 
 
-class WeekInputs(eqx.Module):
-    """Hold the happenings of one week and the shadow prices announced in it; engines get all weeks stacked.
+class Running(eqx.Module):
+    """Carry the state from week to week, with the position kept up instead of summed over the pipeline every week.
 
-    Attributes: as in `ExogenousPaths`; `week` counts from the start of the run and `shadow_prices` starts with this
-    week's price.
+    Attributes:
+        stock_end, pipeline: as in `State`.
+        position: stock plus all open orders [units].
     """
 
-    week: Int[Array, "*steps"]
-    demand: Float[Array, "*steps agent"]
-    sale_price: Float[Array, "*steps agent"]
-    unit_cost: Float[Array, "*steps agent"]
-    next_unit_cost: Float[Array, "*steps agent"]
-    arrivals: AbstractArrivals
-    lead_demand_mean: Float[Array, "*steps agent"]
-    lead_demand_sd: Float[Array, "*steps agent"]
-    supply_limit: Float[Array, "*steps agent"] | None
-    shadow_prices: Float[Array, "*steps lead resource"]
+    stock_end: Float[Array, " agent"]
+    pipeline: Float[Array, "lead agent"]
+    position: Float[Array, " agent"]
+
+    @property
+    def state(self) -> State:
+        """Return the state alone."""
+        return State(stock_end=self.stock_end, pipeline=self.pipeline)
 
 
 class WeekRecord(eqx.Module):
@@ -69,19 +69,21 @@ class Week(eqx.Module):
     policy: AbstractPolicy
     backlog: bool = eqx.field(static=True, default=False)
 
-    def __call__(self, state: State, inputs: WeekInputs) -> tuple[State, WeekRecord]:
+    def begin(self, state: State) -> Running:
+        """Sum up the position that the run starts with."""
+        return Running(state.stock_end, state.pipeline, state.stock_end + state.pipeline.sum(0))
+
+    def __call__(self, running: Running, inputs: WeekInputs) -> tuple[Running, WeekRecord]:
         """Apply the laws of the week in order; spec section 2."""
-        # 1-2. receipts, then the stock that the week starts with
-        receipts = state.pipeline[0]
-        pipeline = jnp.concatenate([state.pipeline[1:], jnp.zeros_like(state.pipeline[:1])])
-        stock_start = state.stock_end + receipts
+        # 1-2. receipts, then the stock that the week starts with; an arrival leaves the position as it was
+        receipts, pipeline = running.pipeline[0], _move_up(running.pipeline)
+        stock_start = running.stock_end + receipts
         # 3-4. with prices announced, every agent orders; the vendor supplies what it can
-        wanted = self.policy.orders(self._observe(stock_start, pipeline, inputs), inputs.shadow_prices)
-        # At a tie the derivative is that of an order about to fall, as for stock: the limit plays no part.
-        orders = wanted if inputs.supply_limit is None else lesser(inputs.supply_limit, wanted)
-        arriving = inputs.arrivals.spread(orders, state.max_lead)
-        pipeline = pipeline + arriving[1:]
-        receipts, available = receipts + arriving[0], stock_start + arriving[0]
+        observation = self._observe(stock_start, running.position, inputs)
+        wanted = self.policy.decide(inputs.encoded, observation, inputs.shadow_prices)
+        orders = wanted if inputs.supply is None else inputs.supply.accept(wanted)
+        at_once, pipeline = inputs.arrivals.place(orders, pipeline)
+        receipts, available = receipts + at_once, stock_start + at_once
         # 5. demand is served from stock; the rest is lost or waits
         stock_end, sales, lost = self._serve(available, inputs.demand)
         record = WeekRecord(
@@ -95,16 +97,16 @@ class Week(eqx.Module):
             reward=self._money(inputs, orders, sales, lost, stock_end),
             utilization=self._use(receipts, stock_end),
         )
-        return State(stock_end=stock_end, pipeline=pipeline), record
+        return Running(stock_end, pipeline, running.position + orders - sales), record
 
     def _observe(
-        self, stock_start: Float[Array, " agent"], pipeline: Float[Array, "lead agent"], inputs: WeekInputs
+        self, stock_start: Float[Array, " agent"], position: Float[Array, " agent"], inputs: WeekInputs
     ) -> Observation:
         return Observation(
             week=inputs.week,
             population=self.population,
             stock_start=stock_start,
-            position=stock_start + pipeline.sum(0),
+            position=position,
             lead_demand_mean=inputs.lead_demand_mean,
             lead_demand_sd=inputs.lead_demand_sd,
             sale_price=inputs.sale_price,
@@ -145,3 +147,8 @@ class Week(eqx.Module):
         on_hand = positive_part(stock_end)
         used_by = [on_hand if is_stock else receipts for is_stock in self.population.stock_resource]
         return self.population.use * jnp.stack(used_by, axis=-1)
+
+
+def _move_up(pipeline: Float[Array, "lead agent"]) -> Float[Array, "lead agent"]:
+    """Bring every open order one week nearer; the last row is free again."""
+    return jax.lax.pad(pipeline, jnp.zeros((), pipeline.dtype), [(-1, 1, 0), (0, 0, 0)])

@@ -5,9 +5,10 @@ LAW: spec section 3, the time-coupled critical ratio; the three-week signature o
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import AbstractOrderUpTo, Outlook
 from walras.policies.demand_law import AbstractDemandLaw, GammaDemand, NormalDemand
 from walras.ties import clip, positive_part
 
@@ -21,43 +22,43 @@ TINY_COST = 1e-9
 """Keeps a ratio of two zero costs defined [money/unit]."""
 
 
-def _price_at_lead(
-    observation: Observation, shadow_prices: Float[Array, "lead resource"], stock: bool, extra: int
-) -> Float[Array, " agent"]:
-    """Add up use x shadow price in the arrival week (+ `extra`), over flow or stock resources [money/unit]."""
-    population = observation.population
-    # A product with a table of ones and zeros, not an index: the derivative of an index is a slow scatter.
-    due = jnp.minimum(population.lead_time + extra, shadow_prices.shape[0] - 1)
-    arrives = (due[:, None] == jnp.arange(shadow_prices.shape[0])[None]).astype(shadow_prices.dtype)
-    total = jnp.zeros_like(observation.position)
-    for index, is_stock in enumerate(population.stock_resource):
-        if is_stock == stock:
-            total = total + population.use[:, index] * (arrives @ shadow_prices[:, index])
-    return total
-
-
 def _prices_on_arrival(
-    observation: Observation, shadow_prices: Float[Array, "lead resource"], discount: float
+    outlook: Outlook, shadow_prices: Float[Array, "lead resource"], discount: float
 ) -> tuple[Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"]]:
     """Return g^-L, and what a unit pays for flow on arrival, a week later, and for storage on arrival [money/unit]."""
-    growth = discount ** (-observation.population.lead_time.astype(jnp.float32))
-    price = _price_at_lead(observation, shadow_prices, stock=False, extra=0)
-    later = _price_at_lead(observation, shadow_prices, stock=False, extra=1)
-    return growth, price, later, _price_at_lead(observation, shadow_prices, stock=True, extra=0)
+    population, ahead = outlook.population, shadow_prices.shape[0]
+    growth = discount ** (-population.lead_time.astype(jnp.float32))
+    now, later = (_arrives(population.lead_time + extra, ahead, shadow_prices.dtype) for extra in (0, 1))
+    stock = population.stock_resource
+
+    def price(arrives: Float[Array, "lead agent"], stored: bool) -> Float[Array, " agent"]:
+        total = jnp.zeros_like(outlook.unit_cost)
+        for index, is_stock in enumerate(stock):
+            if is_stock == stored:
+                due = jnp.matmul(shadow_prices[:, index], arrives, precision="highest")
+                total = total + population.use[:, index] * due
+        return total
+
+    return growth, price(now, False), price(later, False), price(now, True)
 
 
-def _order_up_to(
-    ratio: Float[Array, " agent"], law: AbstractDemandLaw, observation: Observation
-) -> Float[Array, " agent"]:
-    """Order up to the quantile at `ratio`; below the lowest ratio the level falls linearly to nothing."""
-    level = law.quantile(
-        clip(ratio, LOWEST_RATIO, HIGHEST_RATIO), observation.lead_demand_mean, observation.lead_demand_sd
-    )
+def _arrives(lead: Int[Array, " agent"], ahead: int, dtype: DTypeLike) -> Float[Array, "lead agent"]:
+    """Mark the week in which an order arrives by a table of ones and zeros.
+
+    Not an index into the prices: the derivative of an index is a scatter, that of a product is a product.
+    """
+    due = jnp.minimum(lead, ahead - 1)
+    return (due[None, :] == jnp.arange(ahead)[:, None]).astype(dtype)
+
+
+def _level(ratio: Float[Array, " agent"], law: AbstractDemandLaw, outlook: Outlook) -> Float[Array, " agent"]:
+    """Return the quantile of lead-time demand at `ratio`; below the lowest ratio it falls linearly to nothing."""
+    level = law.quantile(clip(ratio, LOWEST_RATIO, HIGHEST_RATIO), outlook.lead_demand_mean, outlook.lead_demand_sd)
     fade = clip(ratio / LOWEST_RATIO, 0.0, 1.0)
-    return positive_part(fade * positive_part(level) - observation.position)
+    return fade * positive_part(level)
 
 
-class PricedNewsvendor(AbstractPolicy):
+class PricedNewsvendor(AbstractOrderUpTo):
     """Order up to the myopic lost-sales quantile: a product whose margin the price eats stops ordering.
 
     Spec section 3 (R): Cu = p + penalty - g^-L C_t, Co = h + g^-L (C_t - g C_{t+1}), C_t = c_t + g^L lambda_{t+L},
@@ -73,15 +74,13 @@ class PricedNewsvendor(AbstractPolicy):
     law: AbstractDemandLaw = GammaDemand()
     discount: float = eqx.field(static=True, default=1.0)
 
-    def critical_ratio(
-        self, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def critical_ratio(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return kappa before clipping at the top; 0 where the price eats the margin, 1 where waiting costs more."""
-        population, g = observation.population, self.discount
-        growth, price, later, storage = _prices_on_arrival(observation, shadow_prices, g)
-        cost = growth * observation.unit_cost + price
-        next_cost = growth * observation.next_unit_cost + later
-        under = positive_part(observation.sale_price + population.lost_sale_penalty - cost)
+        population, g = outlook.population, self.discount
+        growth, price, later, storage = _prices_on_arrival(outlook, shadow_prices, g)
+        cost = growth * outlook.unit_cost + price
+        next_cost = growth * outlook.next_unit_cost + later
+        under = positive_part(outlook.sale_price + population.lost_sale_penalty - cost)
         holding = population.holding_cost + storage
         saved = holding + cost - g * next_cost
         over = jnp.where(saved > LEAST_OVERAGE * holding, saved, LEAST_OVERAGE * holding)
@@ -90,12 +89,12 @@ class PricedNewsvendor(AbstractPolicy):
         ratio = under / jnp.where(regular, denominator, 1.0)
         return jnp.where(regular, ratio, jnp.where(under > 0, 1.0, 0.0))
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return the order up to the quantile of lead-time demand at kappa."""
-        return _order_up_to(self.critical_ratio(observation, shadow_prices), self.law, observation)
+    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return the quantile of lead-time demand at kappa [units]."""
+        return _level(self.critical_ratio(outlook, shadow_prices), self.law, outlook)
 
 
-class PricedBaseStock(AbstractPolicy):
+class PricedBaseStock(AbstractOrderUpTo):
     """Order up to the time-coupled backlog quantile, the optimal myopic base-stock with announced prices.
 
     Spec section 3 (R): kappa_t = (b - g^-L (C_t - g C_{t+1})) / (b + h), C_t = c_t + g^L lambda_{t+L}; with g = 1 a
@@ -109,16 +108,14 @@ class PricedBaseStock(AbstractPolicy):
     law: AbstractDemandLaw = NormalDemand()
     discount: float = eqx.field(static=True, default=1.0)
 
-    def critical_ratio(
-        self, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def critical_ratio(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return kappa clipped to [.01, .99]; the penalty for a unit short and week is `lost_sale_penalty`."""
-        population, g = observation.population, self.discount
-        growth, price, later, storage = _prices_on_arrival(observation, shadow_prices, g)
-        step = growth * (observation.unit_cost - g * observation.next_unit_cost) + price - g * later
+        population, g = outlook.population, self.discount
+        growth, price, later, storage = _prices_on_arrival(outlook, shadow_prices, g)
+        step = growth * (outlook.unit_cost - g * outlook.next_unit_cost) + price - g * later
         short, over = population.lost_sale_penalty, population.holding_cost + storage
         return clip((short - step) / (short + over + TINY_COST), LOWEST_RATIO, HIGHEST_RATIO)
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return the order up to the quantile of lead-time demand at kappa."""
-        return _order_up_to(self.critical_ratio(observation, shadow_prices), self.law, observation)
+    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return the quantile of lead-time demand at kappa [units]."""
+        return _level(self.critical_ratio(outlook, shadow_prices), self.law, outlook)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
+from walras.population.names import AgentNames
 from walras.population.population import RESOURCES, Population
 
 WEEKS_PER_YEAR = 52.0
@@ -56,6 +57,7 @@ def population_from_panel(
         use=jnp.asarray(np.stack([per_unit[name] for name in resources], axis=-1)),
         weight=jnp.ones(panel.n_agents, jnp.float32),
         resources=tuple(resources),
+        names=AgentNames(panel.agents),
     )
 
 

@@ -3,9 +3,15 @@
 CONTRACT: built by `from_panel` or the generator; every field is an array with the agent axis first.
 """
 
+import dataclasses
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from walras.population.names import NO_NAMES, AgentNames
 
 RESOURCES = ("inbound_units", "inbound_volume", "storage")
 """Resources in the order of the resource axis: the first two are used on arrival, storage by stock on hand."""
@@ -26,6 +32,7 @@ class Population(eqx.Module):
         use: units of resource per unit received (flow) or per unit on hand (stock) [agent, resource].
         weight: agents of the target population that this agent stands for (1 / inclusion probability).
         resources: names along the resource axis, a subset of `RESOURCES`.
+        names: what agents are called in sentences; never compared, see `AgentNames`.
     """
 
     holding_cost: Float[Array, " agent"]
@@ -36,6 +43,7 @@ class Population(eqx.Module):
     use: Float[Array, "agent resource"]
     weight: Float[Array, " agent"]
     resources: tuple[str, ...] = eqx.field(static=True)
+    names: AgentNames = eqx.field(static=True, default=NO_NAMES)
 
     @property
     def n_agents(self) -> int:
@@ -51,3 +59,23 @@ class Population(eqx.Module):
     def price_scale(self) -> Float[Array, ""]:
         """Give the median unit margin, the unit in which shadow prices are compared [money/unit]."""
         return jnp.median(self.unit_margin)
+
+    def take(self, index: Any) -> "Population":
+        """Keep the agents that `index` selects, in that order, with their names.
+
+        Args:
+            index: mask, index or slice along the agent axis; names cannot follow a traced one and are dropped.
+        """
+        kept = jax.tree.map(lambda leaf: leaf[index], self)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((self, index)))
+        return kept.named(NO_NAMES if traced else self.names.take(index))
+
+    def named(self, names: AgentNames) -> "Population":
+        """Return the same agents under these names."""
+        return dataclasses.replace(self, names=names)
+
+    def name_of(self, agent: int) -> str:
+        """Name an agent in a sentence: `agent "X"`, or `agent 12` where it has no name or a transform runs."""
+        if isinstance(self.demand_scale, jax.core.Tracer):
+            return f"agent {agent}"
+        return self.names.of(agent, self.n_agents)
