@@ -27,6 +27,7 @@ from walras.model.record import Record, Totals
 from walras.model.state import State, empty_state
 from walras.model.week import WeekRecord
 from walras.policies.base import AbstractPolicy
+from walras.population.names import AgentNames
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.simulate import Rollout, default_state, simulate
@@ -154,6 +155,7 @@ def simulate_ranges(
     engine: AbstractEngine | None = None,
     record: RangedRecord | None = None,
     backlog: bool = False,
+    block_agents: int | None = None,
     range_agents: int = RANGE_AGENTS,
     journal: str | Path | None = None,
     progress: Progress | None = None,
@@ -171,6 +173,7 @@ def simulate_ranges(
         engine: how the weeks are strung together; default sequential.
         record: what to keep beyond totals.
         backlog: unmet demand waits instead of being lost.
+        block_agents: as in `simulate`; changes the time only.
         range_agents: agents in memory at once, twice (one range is computed, one is read).
         journal: a folder in which every finished range is noted, so that the same call goes on where it ended. A
             damaged note is computed again.
@@ -179,12 +182,12 @@ def simulate_ranges(
     Raises:
         InputError: a journal of another question, agents outside the population, an empty range size.
         ShapeError: arrays whose axes do not meet.
-        NotFiniteError: a NaN; the sentence names the range, and the agent within it.
+        NotFiniteError: a NaN, with the week and the agent where it appeared first in its range.
     """
     record, progress = record or RangedRecord(), progress or Progress()
     _check(source, shadow_prices, record, range_agents)
     prices = jnp.asarray(shadow_prices, jnp.float32)
-    work = _Work(source, policy, prices, engine, record, backlog)
+    work = _Work(source, policy, prices, engine, record, backlog, block_agents)
     spans = [(at, min(at + range_agents, source.n_agents)) for at in range(0, source.n_agents, range_agents)]
     notes = None if journal is None else Journal(Path(journal), work.question(range_agents))
     pieces = {} if notes is None else _noted(notes, work, spans)
@@ -195,7 +198,10 @@ def simulate_ranges(
     # Closed here and not when collected, so that a failing range does not leave a thread reading.
     with contextlib.closing(_read_ahead(source, missing)) as ahead:
         for span, inputs in ahead:
-            pieces[span] = work.run(span, *inputs)
+            try:
+                pieces[span] = work.run(span, *inputs)
+            except NotFiniteError as error:
+                raise NotFiniteError(f"in the range that begins with agent {span[0]}, {error}") from error
             del inputs  # or the range would be in memory while the one after the next is read
             if notes is not None:
                 notes.note(span, digest(work.policy_of(span)), pieces[span])
@@ -213,6 +219,7 @@ class _Work:
     engine: AbstractEngine | None
     record: RangedRecord
     backlog: bool
+    block_agents: int | None
 
     def question(self, range_agents: int) -> dict[str, object]:
         """Name everything that the bits of a range follow from, but for the policy, which may differ by range."""
@@ -241,18 +248,15 @@ class _Work:
         if initial is None:
             initial = empty_state(population.n_agents, max(self.source.max_lead, 1))
         policy = self.policy_of(span)
-        try:
-            rollout = self._simulate(population, exogenous, policy, initial, Record.totals())
-            kept = {"end_value": rollout.end_value, **_named("totals", rollout.totals)}
-            if self.record.final:
-                kept |= _named("final", rollout.final)
-            del rollout
-            asked = np.array([at - span[0] for at in sorted(self.record.agents) if span[0] <= at < span[1]], int)
-            if len(asked):
-                kept |= self._traces((population, exogenous, initial), policy, asked)
-        except NotFiniteError as error:
-            place = f"among agents {span[0]} to {span[1] - 1}, counted there from 0"
-            raise NotFiniteError(f"{place}, {error}") from error
+        if population.names.labels is None:  # so that a sentence names the agent of the whole and not of the range
+            population = population.named(AgentNames(np.arange(*span)))
+        rollout = self._simulate(population, exogenous, policy, initial, Record.totals())
+        kept = {"end_value": rollout.end_value, **_named("totals", rollout.totals)}
+        if self.record.final:
+            kept |= _named("final", rollout.final)
+        asked = np.array([at - span[0] for at in sorted(self.record.agents) if span[0] <= at < span[1]], int)
+        if len(asked):
+            kept |= self._traces((population, exogenous, initial), policy, asked)
         return {name: np.asarray(values) for name, values in kept.items()}
 
     def _traces(self, inputs: Inputs, policy: AbstractPolicy, asked: np.ndarray) -> dict[str, Array]:
@@ -284,6 +288,7 @@ class _Work:
             engine=self.engine,
             record=record,
             backlog=self.backlog,
+            block_agents=self.block_agents,
         )
 
 
@@ -363,8 +368,7 @@ def _take(inputs: Inputs, agents: np.ndarray | slice) -> Inputs:
     """Take agents out of a population (agent axis first), paths and a state (agent axis last)."""
     population, exogenous, state = inputs
     count = population.n_agents
-    people = jax.tree.map(lambda leaf: leaf[agents], population)
-    return people, _take_last(exogenous, agents, count), _take_last(state, agents, count)
+    return population.take(agents), _take_last(exogenous, agents, count), _take_last(state, agents, count)
 
 
 def _take_last(tree: Any, agents: np.ndarray | slice, count: int) -> Any:

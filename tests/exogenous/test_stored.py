@@ -12,6 +12,7 @@ import pytest
 from shops import MAX_LEAD, WEEKS, assert_same, happenings, shop
 
 from walras.errors import InputError, ShapeError
+from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.stored import PathsWriter, StoredPaths
 
 AGENTS, CUT = 23, 9
@@ -60,8 +61,15 @@ def test_shares_and_scenarios_come_back(tmp_path, scenarios):
     exogenous = happenings(population, kind="shares", scenarios=scenarios)
     folder = stored(tmp_path / "paths", population, exogenous)
     assert_same(folder.read(4, 20), cut(exogenous, 4, 20, -1))
-    assert folder.read(0, 1).supply_limit is None
+    assert folder.read(0, 1).supply is None
     assert folder.max_lead == MAX_LEAD
+
+
+def test_one_lead_time_for_all_and_one_row_for_all_weeks_come_back(tmp_path, whole):
+    exogenous = dataclasses.replace(whole[1], arrivals=ConstantLeadTime(2), unit_cost=whole[1].unit_cost[:1])
+    folder = stored(tmp_path / "paths", whole[0], exogenous)
+    assert_same(folder.read(4, 20), cut(exogenous, 4, 20, -1))
+    assert folder.read(4, 20).arrivals == ConstantLeadTime(2) and folder.max_lead == 2
 
 
 def test_the_files_are_plain_arrays_in_narrow_types(whole):
@@ -123,7 +131,7 @@ MISWRITTEN = {
     "too few": (dict(agents=AGENTS + 1), InputError, "23 agents were written but 24 announced"),
     "too many": (dict(agents=AGENTS - 1), InputError, "23 agents were written but 22 announced"),
     "none": (dict(agents=0), InputError, "at least 1 agent"),
-    "other fields": (dict(change=lambda e: dataclasses.replace(e, supply_limit=None)), InputError, "other fields"),
+    "other fields": (dict(change=lambda e: dataclasses.replace(e, supply=None)), InputError, "other fields"),
     "other weeks": (dict(change=lambda e: cut(e, 0, 5, 0)), ShapeError, "exogenous.demand.*shape"),
     "no such type": (dict(stored_as={"exogenous.demand": "object"}), InputError, "types of files are"),
     "no such field": (dict(stored_as={"demand": "uint16"}), InputError, "names demand but"),

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.lib import format as npy
@@ -20,7 +19,6 @@ from numpy.lib import format as npy
 from walras.data.findings import listed, shown
 from walras.data.write import write_text
 from walras.errors import InputError, shape_mismatch
-from walras.exogenous.arrivals import AbstractArrivals, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.stored_layout import (
     DEMAND,
@@ -227,7 +225,7 @@ class PathsWriter:
         except OSError as error:
             raise _not_writable(self.folder, error) from error
         self.written += count
-        self._max_lead = max(self._max_lead, _longest_lead(exogenous.arrivals))
+        self._max_lead = max(self._max_lead, exogenous.arrivals.longest() or 0)
 
     def _begin(self, parts: Parts) -> None:
         """Fix every file's type and shape by the first range."""
@@ -296,13 +294,6 @@ class PathsWriter:
             "plain": self._first.plain,
             "arrays": arrays,
         }
-
-
-def _longest_lead(arrivals: AbstractArrivals) -> int:
-    """Return the longest lead time of a range [weeks]."""
-    if isinstance(arrivals, IntegerLeadTimes):
-        return int(np.max(np.asarray(arrivals.weeks), initial=0))
-    return jax.tree.leaves(arrivals)[0].shape[-2] - 1
 
 
 def _not_writable(folder: Path, error: OSError) -> InputError:
