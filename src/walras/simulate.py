@@ -17,11 +17,13 @@ from jaxtyping import Array, Float, Int
 from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.sequential import Sequential
 from walras.engine.tiles import block_size, over_blocks, tile_sums
-from walras.errors import InputError, NotFiniteError, shape_mismatch
+from walras.errors import InputError
 from walras.exogenous.paths import ExogenousPaths
-from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing, together
+from walras.model.check import check_shapes, check_values
+from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing
 from walras.model.record import Record, Totals, as_totals
 from walras.model.state import State, empty_state
+from walras.model.trouble import refuse_not_finite
 from walras.model.week import Running, Week, WeekRecord
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
@@ -121,7 +123,9 @@ def simulate(
     record = Record.totals() if record is None else record
     engine = Sequential() if engine is None else engine
     initial = default_state(population, exogenous) if initial is None else initial
-    _check_shapes(population, exogenous, initial, shadow_prices)
+    check_shapes(population, exogenous, initial, shadow_prices)
+    if throw:
+        check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     arguments = (population, exogenous, policy, initial)
     bytes_per_agent = 4 * (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
     block = block_size(bytes_per_agent, block_agents)
@@ -134,7 +138,8 @@ def simulate(
         windows = announced_windows(prices, initial.max_lead)
         rollout = _run(*arguments, windows, prices, engine, record, backlog, block)
     if throw:
-        _check_finite(rollout, lambda: _run_traced(*arguments, rollout, engine, backlog, block))
+        rerun = _tracer(*arguments, rollout, engine, backlog, block)
+        refuse_not_finite(population, rollout.totals.reward, rollout.end_value, rerun)
     return rollout
 
 
@@ -185,7 +190,7 @@ def _run(
     scenarios = exogenous.n_scenarios
 
     def body(start: Array | int, size: int) -> Any:
-        take = _slicer(start, size)
+        take = _slicer(start, size, population.n_agents)
         people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
         kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
         state = take(initial)
@@ -201,11 +206,11 @@ def _run(
     return Rollout(as_totals(rows), groups, agents, final, end[..., 0], charged, info, block)
 
 
-def _slicer(start: Array | int, size: int) -> Callable[[Any], Any]:
-    """Cut a block of agents out of every array leaf (agent axis last); scalars and other values pass."""
+def _slicer(start: Array | int, size: int, n_agents: int) -> Callable[[Any], Any]:
+    """Cut a block of agents out of every array whose last axis is that of the agents; other values pass."""
 
     def cut(leaf: Any) -> Any:
-        if eqx.is_array(leaf) and leaf.ndim > 0:
+        if eqx.is_array(leaf) and leaf.ndim > 0 and leaf.shape[-1] == n_agents:
             return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
         return leaf
 
@@ -235,19 +240,19 @@ def _run_block(
 ) -> Any:
     """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
     weight = week.population.weight
-    inputs = shared_inputs(exogenous, following_cost, weeks)
-    encoded = encode_weeks(week.population, week.policy, inputs, windows)
-    steady, changing = steady_and_changing(inputs)
+    fields = shared_inputs(exogenous, following_cost)
+    encoded = encode_weeks(week.population, week.policy, fields, weeks, windows)
+    steady, changing = steady_and_changing(fields, len(weeks))
 
     def one(demand: Array, arrivals: Any, encoded: Any, window: Array, state: State) -> Any:
-        own = WeekInputs(demand=demand, arrivals=arrivals, encoded=encoded, shadow_prices=window)
+        own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": window}
 
         @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)
-        def step(running: Running, inputs: WeekInputs) -> Any:
-            running, happened = week(running, together(inputs, steady))
+        def step(running: Running, inputs: dict[str, Any]) -> Any:
+            running, happened = week(running, WeekInputs(**steady, **inputs))
             return running, (*record.sums(happened, weight), _agents_last(happened) if record.agents else None)
 
-        trajectory, info = engine.run(step, week.begin(state), together(changing, own))
+        trajectory, info = engine.run(step, week.begin(state), {**changing, **own})
         rows, cells, traces = trajectory.records
         final = trajectory.final.state
         end = tile_sums([exogenous.unit_cost[-1] * (final.stock_end + final.pipeline.sum(0))], weight)
@@ -323,60 +328,7 @@ def _string(parts: list[Rollout], axis: int | None) -> Rollout:
     return Rollout(totals, groups, agents, last.final, last.end_value, prices, info, last.block_agents)
 
 
-def _check_shapes(
-    population: Population, exogenous: ExogenousPaths, initial: State, shadow_prices: Array | None
-) -> None:
-    n_agents, weeks, resources = population.n_agents, exogenous.n_weeks, len(population.resources)
-    if exogenous.n_agents != n_agents:
-        raise shape_mismatch(
-            "exogenous", exogenous.demand.shape, f"[week, {n_agents} agents]", "build paths for this population"
-        )
-    if initial.stock_end.shape[-1] != n_agents:
-        raise shape_mismatch("initial", initial.stock_end.shape, f"[{n_agents} agents]", "start from this population")
-    longest = exogenous.arrivals.longest()
-    if longest is not None and longest > initial.max_lead:  # what arrives later than the pipeline reaches would vanish
-        raise shape_mismatch(
-            "initial.pipeline",
-            initial.pipeline.shape,
-            f"[at least {longest} weeks of lead time, {n_agents} agents]",
-            "give it a row for every lead time that occurs",
-        )
-    if shadow_prices is not None and tuple(shadow_prices.shape[-2:]) != (weeks, resources):
-        raise shape_mismatch(
-            "shadow_prices", shadow_prices.shape, f"[{weeks} weeks, {resources} resources]", "give one price each"
-        )
-
-
-def _check_finite(rollout: Rollout, trace: Callable[[], WeekRecord]) -> None:
-    """Refuse NaN; name the week and agent where it appeared first. Skipped inside a JAX transform."""
-    reward = rollout.totals.reward
-    if isinstance(reward, jax.core.Tracer) or bool(jnp.isfinite(reward).all() & jnp.isfinite(rollout.end_value).all()):
-        return
-    traces = trace()
-    order = _first_not_finite(traces.orders)
-    spoilt = _first_not_finite(traces.reward)
-    if order is not None and (spoilt is None or order[0] <= spoilt[0]):
-        raise NotFiniteError(
-            f"the policy's order is not a finite number in week {order[0]} for agent {order[1]}; "
-            "check the policy and the paths of that agent for NaN"
-        )
-    if spoilt is not None:
-        raise NotFiniteError(
-            f"the reward is not a finite number in week {spoilt[0]} for agent {spoilt[1]}; "
-            "check that agent's demand, prices and costs for NaN"
-        )
-    raise NotFiniteError("the total reward is not a finite number; check the prices, costs and weights for huge values")
-
-
-def _first_not_finite(values: Float[Array, "*scenario week agent"]) -> tuple[int, int] | None:
-    """Find the earliest week, and an agent in it, whose number is NaN or infinite in any scenario."""
-    shape = values.shape[-2:]
-    bad = (~np.isfinite(np.asarray(values))).reshape(-1, *shape).any(0)
-    places = np.argwhere(bad)
-    return (int(places[0, 0]), int(places[0, 1])) if len(places) else None
-
-
-def _run_traced(
+def _tracer(
     population: Population,
     exogenous: ExogenousPaths,
     policy: AbstractPolicy,
@@ -385,10 +337,16 @@ def _run_traced(
     engine: AbstractEngine,
     backlog: bool,
     block: int,
-) -> WeekRecord:
+) -> Callable[[int, int], WeekRecord]:
+    """Return what traces a range of agents again, under the prices that were charged."""
     windows = announced_windows(rollout.shadow_prices, initial.max_lead)
-    again = _run(
-        population, exogenous, policy, initial, windows, rollout.shadow_prices, engine, Record.traces(), backlog, block
-    )
-    assert again.agents is not None  # traces were asked for
-    return again.agents
+
+    def rerun(first: int, last: int) -> WeekRecord:
+        take = _slicer(first, last - first, population.n_agents)
+        people = population.take(slice(first, last))
+        parts = (people, take(exogenous), take(policy), take(initial), windows, rollout.shadow_prices)
+        again = _run(*parts, engine, Record.traces(), backlog, block)
+        assert again.agents is not None  # traces were asked for
+        return again.agents
+
+    return rerun

@@ -16,10 +16,12 @@ from walras.policies.base import AbstractPolicy, Observation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_law import GammaDemand, NormalDemand
 from walras.policies.foresight import PerfectForesight
+from walras.policies.order_terms import UnderTerms, WholeCases
 from walras.policies.simple import ConstantOrder
 from walras.simulate import simulate
 
 POPULATION = shop()
+TERMS = WholeCases(jnp.arange(0.0, AGENTS), jnp.arange(1.0, AGENTS + 1), jnp.full(AGENTS, 30.0))
 POLICIES = [
     order_up_to(POPULATION),
     ConstantOrder(jnp.arange(1.0, AGENTS + 1)),
@@ -29,6 +31,8 @@ POLICIES = [
     PricedBaseStock(),
     PricedBaseStock(law=GammaDemand(), discount=0.99),
     PerfectForesight(happenings(POPULATION).demand),
+    UnderTerms(order_up_to(POPULATION), TERMS),
+    UnderTerms(PricedNewsvendor(), TERMS.relaxed()),
 ]
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
 

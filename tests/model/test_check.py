@@ -61,7 +61,7 @@ def refused(asked: dict, kind: type[WalrasError]) -> str:
     return str(caught.value)
 
 
-WEEK_FIELDS = ("sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd", "supply_limit")
+WEEK_FIELDS = ("sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd", "supply.units")
 NAMED_FIELDS = ("holding_cost", "lost_sale_penalty", "demand_scale", "unit_margin", "weight")
 
 
@@ -72,7 +72,7 @@ def test_sound_input_passes(kind, scenarios):
     check_shapes(**asked)
     check_values(**asked)
     check_values(**{**asked, "shadow_prices": None})
-    endless = spoil(asked, "exogenous.supply_limit", put((2, 3), INF))
+    endless = spoil(asked, "exogenous.supply.units", put((2, 3), INF))
     check_values(**endless)
     own_start = State(
         stock_end=jnp.ones((SCENARIOS, AGENTS)), pipeline=jnp.ones((SCENARIOS, MAX_LEAD, AGENTS), jnp.float32)
@@ -89,7 +89,7 @@ def test_nan_in_the_paths_is_named_by_field_week_and_agent(field):
     assert said.startswith(f'`exogenous.{field}` is nan in week 5 for agent "shop-c" (counted from 0); it must be')
 
 
-@pytest.mark.parametrize("field", ["demand", "sale_price", "unit_cost", "lead_demand_sd", "supply_limit"])
+@pytest.mark.parametrize("field", ["demand", "sale_price", "unit_cost", "lead_demand_sd", "supply.units"])
 def test_what_cannot_be_negative_is_refused(field):
     said = refused(spoil(question(), f"exogenous.{field}", put((7, 6), -1.5)), InputError)
     assert f'`exogenous.{field}` is -1.5 in week 7 for agent "shop-g" (counted from 0); it must be' in said
@@ -212,7 +212,7 @@ SHAPES = [
     ("exogenous.sale_price", lambda a: a[:, :1], "(8, 1) but needs [8 weeks, 7 agents];"),
     ("exogenous.unit_cost", lambda a: a[:-1], "`exogenous.unit_cost` has shape (7, 7) but needs [8 weeks, 7 agents];"),
     ("exogenous.lead_demand_sd", lambda a: a[0], "`exogenous.lead_demand_sd` has shape (7,) but needs [8 weeks,"),
-    ("exogenous.supply_limit", lambda a: a[:, :-1], "`exogenous.supply_limit` has shape (8, 6) but needs [8 weeks, 7"),
+    ("exogenous.supply.units", lambda a: a[:, :-1], "`exogenous.supply.units` has shape (8, 6) but needs [8 weeks, 7"),
     ("exogenous.arrivals.weeks", lambda a: a[1:], "`exogenous.arrivals.weeks` has shape (7, 7) but needs [8 weeks, 7"),
     ("initial.stock_end", lambda a: a[1:], "`initial.stock_end` has shape (6,) but needs [7 agents];"),
     ("initial.pipeline", lambda a: a[:, 1:], "`initial.pipeline` has shape (3, 6) but needs [lead, 7 agents];"),
@@ -272,6 +272,10 @@ class Slow(AbstractArrivals):
     def spread(self, delivered, max_lead):
         """Never asked."""
         raise NotImplementedError
+
+    def longest(self):
+        """Never asked for more than it says."""
+        return 1
 
 
 @pytest.mark.parametrize(

@@ -11,78 +11,101 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
+from walras.errors import InputError, ShapeError, shape_mismatch
+
 
 class AbstractArrivals(eqx.Module):
-    """Spread what a vendor delivers of this week's orders over the weeks in which it arrives."""
+    """Spread what a vendor accepts of this week's orders over the weeks in which it arrives.
+
+    In `ExogenousPaths` the arrays of an arrival model have a week axis; `spread` is called on the model of one week,
+    whose arrays have none. A later order may arrive before an earlier one.
+    """
 
     @abc.abstractmethod
-    def spread(self, delivered: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
-        """Return the units that arrive 0, 1, ..., max_lead weeks from now [lead, agent]; they sum to `delivered`."""
+    def spread(self, accepted: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
+        """Return the units that arrive 0, 1, ..., max_lead weeks from now [lead, agent]; they sum to `accepted`.
 
-    def place(
-        self, delivered: Float[Array, " agent"], pipeline: Float[Array, "lead agent"]
-    ) -> tuple[Float[Array, " agent"], Float[Array, "lead agent"]]:
-        """Return what arrives at once, and the pipeline (1, 2, ... weeks from now) with the rest added."""
-        arriving = self.spread(delivered, pipeline.shape[0])
-        return arriving[0], pipeline + arriving[1:]
+        Args:
+            accepted: what the vendors accepted of this week's orders [units].
+            max_lead: rows of the pipeline, at least the longest lead time [weeks].
+        """
 
     @abc.abstractmethod
     def longest(self) -> int | None:
-        """Return the longest lead time [weeks]; None where it cannot be read, inside a JAX transform."""
-
-
-class ConstantLeadTime(AbstractArrivals):
-    """Let every order arrive whole after the same number of weeks.
-
-    Attributes:
-        weeks: lead time of all orders [weeks].
-    """
-
-    weeks: int = eqx.field(static=True)
-
-    def spread(self, delivered: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
-        """Put all orders into the row of the lead time."""
-        row = (jnp.arange(max_lead + 1) == self.weeks)[:, None]
-        return jnp.where(row, delivered[None, :], 0.0)
-
-    def longest(self) -> int:
-        """Return the lead time."""
-        return self.weeks
+        """Return the longest lead time that can occur [weeks]; None where it cannot be read, in a JAX transform."""
 
 
 class IntegerLeadTimes(AbstractArrivals):
     """Let an order placed in week t arrive whole in week t + weeks[t] (spec: v = 0 serves the same week).
 
     Attributes:
-        weeks: lead time of an order placed in that week [weeks].
+        weeks: lead time >= 0 of an order placed in that week [weeks]; bytes (int8) hold all that occur.
     """
 
     weeks: Integer[Array, "*axes agent"]
 
-    def spread(self, delivered: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
+    def spread(self, accepted: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
         """Put each order whole into the row of its lead time."""
-        lead = jnp.arange(max_lead + 1, dtype=self.weeks.dtype)[:, None]
-        return jnp.where(self.weeks[None, :] == lead, delivered[None, :], 0.0)
+        # A pipeline longer than the type of `weeks` can count to would number its rows wrongly, some of them twice.
+        narrow = max_lead <= jnp.iinfo(self.weeks.dtype).max
+        lead = jnp.arange(max_lead + 1, dtype=self.weeks.dtype if narrow else jnp.int32)[:, None]
+        return jnp.where(self.weeks[None, :] == lead, accepted[None, :], 0.0)
 
     def longest(self) -> int | None:
-        """Return the longest lead time of any order."""
-        return None if isinstance(self.weeks, jax.core.Tracer) else int(np.max(np.asarray(self.weeks), initial=1))
+        """Return the largest of the lead times."""
+        return None if isinstance(self.weeks, jax.core.Tracer) else int(np.max(np.asarray(self.weeks), initial=0))
+
+
+class ConstantLeadTime(AbstractArrivals):
+    """Let every order arrive whole after the same number of weeks: a number of the program, with no array to read.
+
+    Another number of weeks is another compiled program.
+
+    Attributes:
+        weeks: lead time >= 0 of all orders of all agents [weeks].
+    """
+
+    weeks: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        """Refuse a lead time that is not a whole number of weeks from 0 on."""
+        if not isinstance(self.weeks, int | np.integer) or self.weeks < 0:
+            raise InputError(f"the lead time is {self.weeks!r} but must be a whole number of weeks, 0 or more; mend it")
+
+    def spread(self, accepted: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
+        """Put all orders whole into one row."""
+        if self.weeks > max_lead:
+            raise _too_short(self.weeks, max_lead)
+        return jnp.pad(accepted[None, :], ((self.weeks, max_lead - self.weeks), (0, 0)))
+
+    def longest(self) -> int | None:
+        """Return the lead time; it can be read everywhere."""
+        return self.weeks
 
 
 class ArrivalShares(AbstractArrivals):
     """Let a share of an order arrive after each number of weeks (quantity over time).
 
     Attributes:
-        shares: share of the delivered quantity that arrives `lead` weeks after ordering; sums to 1 over lead.
+        shares: share of what was accepted that arrives `lead` weeks after ordering; >= 0, sums to 1 over lead.
     """
 
     shares: Float[Array, "*axes lead agent"]
 
-    def spread(self, delivered: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
+    def spread(self, accepted: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
         """Multiply by the shares; rows beyond those given are empty."""
         missing = max_lead + 1 - self.shares.shape[0]
-        return jnp.pad(self.shares, ((0, missing), (0, 0))) * delivered[None, :]
+        if missing < 0:
+            raise _too_short(self.shares.shape[0] - 1, max_lead)
+        return jnp.pad(self.shares * accepted[None, :], ((0, missing), (0, 0)))
 
-    def longest(self) -> int:
-        """Return the last week for which there is a share."""
+    def longest(self) -> int | None:
+        """Return the last row of the shares, whether or not anything arrives in it."""
         return self.shares.shape[-2] - 1
+
+
+def _too_short(longest: int, max_lead: int) -> ShapeError:
+    """Build the sentence for units that would arrive after the last row of the pipeline, and so vanish."""
+    return shape_mismatch(
+        "pipeline", f"({max_lead} weeks, ...)", f"[at least {longest} weeks of lead time, agents]", "give it more rows"
+    )

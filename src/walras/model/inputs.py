@@ -21,35 +21,39 @@ class WeekInputs(eqx.Module):
     """Hold the happenings of one week and the shadow prices announced in it; engines get all weeks stacked.
 
     Attributes: as in `ExogenousPaths`; `week` counts from the start of the run, `shadow_prices` starts with this week's
-    price, and `encoded` is what the policy said of this week beforehand. While inputs are put together some are None.
+    price, and `encoded` is what the policy said of this week beforehand.
     """
 
-    week: Int[Array, "*steps"] | None = None
-    demand: Float[Array, "*steps agent"] | None = None
-    sale_price: Float[Array, "*steps agent"] | None = None
-    unit_cost: Float[Array, "*steps agent"] | None = None
-    next_unit_cost: Float[Array, "*steps agent"] | None = None
-    arrivals: AbstractArrivals | None = None
-    lead_demand_mean: Float[Array, "*steps agent"] | None = None
-    lead_demand_sd: Float[Array, "*steps agent"] | None = None
-    supply: AbstractSupply | None = None
-    shadow_prices: Float[Array, "*steps lead resource"] | None = None
-    encoded: Any = None
+    week: Int[Array, "*steps"]
+    demand: Float[Array, "*steps agent"]
+    sale_price: Float[Array, "*steps agent"]
+    unit_cost: Float[Array, "*steps agent"]
+    next_unit_cost: Float[Array, "*steps agent"]
+    arrivals: AbstractArrivals
+    lead_demand_mean: Float[Array, "*steps agent"]
+    lead_demand_sd: Float[Array, "*steps agent"]
+    supply: AbstractSupply | None
+    shadow_prices: Float[Array, "*steps lead resource"]
+    encoded: Any
 
 
-def shared_inputs(
-    exogenous: ExogenousPaths, following_cost: Float[Array, " agent"], weeks: Int[Array, " week"]
-) -> WeekInputs:
-    """Stack what all scenarios have in common; `following_cost` is the unit cost of the week after the last."""
-    return WeekInputs(
-        week=weeks,
-        sale_price=exogenous.sale_price,
-        unit_cost=exogenous.unit_cost,
-        next_unit_cost=_next_week(exogenous.unit_cost, following_cost),
-        lead_demand_mean=exogenous.lead_demand_mean,
-        lead_demand_sd=exogenous.lead_demand_sd,
-        supply=exogenous.supply,
-    )
+KNOWN = ("lead_demand_mean", "lead_demand_sd", "sale_price", "unit_cost", "next_unit_cost")
+"""Fields that a policy knows whatever its stock, in the order of `Outlook`."""
+
+
+def shared_inputs(exogenous: ExogenousPaths, following_cost: Float[Array, " agent"]) -> dict[str, Any]:
+    """Name the fields that all scenarios have in common; `following_cost` is the unit cost of the week after the last.
+
+    Each has as many rows as there are weeks, or one row for all of them.
+    """
+    return {
+        "sale_price": exogenous.sale_price,
+        "unit_cost": exogenous.unit_cost,
+        "next_unit_cost": _next_week(exogenous.unit_cost, following_cost),
+        "lead_demand_mean": exogenous.lead_demand_mean,
+        "lead_demand_sd": exogenous.lead_demand_sd,
+        "supply": exogenous.supply,
+    }
 
 
 def _next_week(values: Float[Array, "#week agent"], following: Float[Array, " agent"]) -> Float[Array, "#week agent"]:
@@ -67,43 +71,28 @@ def _next_week(values: Float[Array, "#week agent"], following: Float[Array, " ag
     return jax.lax.map(row, jnp.arange(last + 1))
 
 
-def steady_and_changing(inputs: WeekInputs) -> tuple[WeekInputs, WeekInputs]:
+def steady_and_changing(fields: dict[str, Any], weeks: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part the fields that have one row for all weeks (returned as that row) from those that change."""
-    weeks = inputs.week.shape[0]
-    steady, changing = {}, {}
-    for name, value in vars(inputs).items():
-        lengths = {leaf.shape[0] for leaf in jax.tree.leaves(value)}
-        if name != "week" and lengths == {1}:
-            steady[name] = jax.tree.map(lambda leaf: leaf[0], value)
-        else:
-            changing[name] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (weeks, *leaf.shape[1:])), value)
-    return WeekInputs(**steady), WeekInputs(**changing)
-
-
-def together(first: WeekInputs, second: WeekInputs) -> WeekInputs:
-    """Take every field from where it is given."""
-    own = vars(first)
-    return WeekInputs(**{name: value if own[name] is None else own[name] for name, value in vars(second).items()})
+    is_steady = {name: {leaf.shape[0] for leaf in jax.tree.leaves(field)} <= {1} for name, field in fields.items()}
+    steady = {name: jax.tree.map(lambda leaf: leaf[0], field) for name, field in fields.items() if is_steady[name]}
+    full = lambda leaf: jnp.broadcast_to(leaf, (weeks, *leaf.shape[1:]))  # noqa: E731
+    return steady, {name: jax.tree.map(full, field) for name, field in fields.items() if not is_steady[name]}
 
 
 def encode_weeks(
     population: Population,
     policy: AbstractPolicy,
-    inputs: WeekInputs,
+    fields: dict[str, Any],
+    weeks: Int[Array, " week"],
     windows: Float[Array, "*scenario week lead resource"],
 ) -> Any:
     """Let the policy say all it can before any stock is known, for all weeks at once."""
-    weeks = inputs.week.shape[0]
-
-    def row(values: Float[Array, "#week agent"]) -> Float[Array, "week agent"]:
-        return jnp.broadcast_to(values, (weeks, values.shape[1]))
 
     def one(week: Array, window: Array, *known: Array) -> Any:
         return policy.encode(Outlook(week, population, *known), window)
 
-    known = (inputs.lead_demand_mean, inputs.lead_demand_sd, inputs.sale_price, inputs.unit_cost, inputs.next_unit_cost)
     all_weeks = jax.vmap(one)
-    rows = [row(values) for values in known]
+    known = [jnp.broadcast_to(fields[name], (len(weeks), fields[name].shape[1])) for name in KNOWN]
     if windows.ndim == 4:
-        return jax.vmap(lambda window: all_weeks(inputs.week, window, *rows))(windows)
-    return all_weeks(inputs.week, windows, *rows)
+        return jax.vmap(lambda window: all_weeks(weeks, window, *known))(windows)
+    return all_weeks(weeks, windows, *known)

@@ -68,15 +68,20 @@ class Record(eqx.Module):
         """Sum one week by tile: all totals in rows, and utilization in cells of group and resource."""
         used = [week.utilization[:, index] for index in range(week.utilization.shape[1])]
         rows = tile_sums([*used, *(getattr(week, name) for name in SUMMED)], weight)
-        return rows, None if self.group is None else self._by_group(week.utilization * weight[:, None])
+        return rows, None if self.group is None else _by_group(
+            week.utilization * weight[:, None], self.group, self.n_groups
+        )
 
-    def _by_group(self, use: Float[Array, "agent resource"]) -> Float[Array, "tile cell"]:
-        """Sum within each tile of agents by group, so that the order of the sum is that of the totals."""
-        missing = -use.shape[0] % TILE
-        tiles = jnp.pad(use, ((0, missing), (0, 0))).reshape(-1, TILE, use.shape[1])
-        group = jnp.pad(self.group, (0, missing)).reshape(-1, TILE)
-        summed = jax.vmap(lambda u, g: jax.ops.segment_sum(u, g, self.n_groups))(tiles, group)
-        return summed.reshape(len(tiles), -1)
+
+def _by_group(
+    use: Float[Array, "agent resource"], group: Int[Array, " agent"], n_groups: int
+) -> Float[Array, "tile cell"]:
+    """Sum within each tile of agents by group, so that the order of the sum is that of the totals."""
+    missing = -use.shape[0] % TILE
+    tiles = jnp.pad(use, ((0, missing), (0, 0))).reshape(-1, TILE, use.shape[1])
+    groups = jnp.pad(group, (0, missing)).reshape(-1, TILE)
+    summed = jax.vmap(lambda u, g: jax.ops.segment_sum(u, g, n_groups))(tiles, groups)
+    return summed.reshape(len(tiles), -1)
 
 
 def as_totals(rows: Float[Array, "*steps row"]) -> Totals:

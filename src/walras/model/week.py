@@ -80,16 +80,17 @@ class Week(eqx.Module):
         stock_start = running.stock_end + receipts
         # 3-4. with prices announced, every agent orders; the vendor supplies what it can
         observation = self._observe(stock_start, running.position, inputs)
-        wanted = self.policy.decide(inputs.encoded, observation, inputs.shadow_prices)
-        orders = wanted if inputs.supply is None else inputs.supply.accept(wanted)
-        at_once, pipeline = inputs.arrivals.place(orders, pipeline)
-        receipts, available = receipts + at_once, stock_start + at_once
+        placed = self.policy.decide(inputs.encoded, observation, inputs.shadow_prices)
+        orders = placed if inputs.supply is None else inputs.supply.accept(placed)
+        arriving = inputs.arrivals.spread(orders, pipeline.shape[0])
+        pipeline = pipeline + arriving[1:]
+        receipts, available = receipts + arriving[0], stock_start + arriving[0]
         # 5. demand is served from stock; the rest is lost or waits
         stock_end, sales, lost = self._serve(available, inputs.demand)
         record = WeekRecord(
             receipts=receipts,
             orders=orders,
-            refused=wanted - orders,
+            refused=placed - orders,
             demand=inputs.demand,
             sales=sales,
             lost_sales=lost,
