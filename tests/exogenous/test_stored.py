@@ -14,6 +14,7 @@ from shops import MAX_LEAD, WEEKS, assert_same, happenings, shop
 from walras.errors import InputError, ShapeError
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.stored import PathsWriter, StoredPaths
+from walras.exogenous.supply import FillRate, InTurn
 
 AGENTS, CUT = 23, 9
 
@@ -70,6 +71,14 @@ def test_one_lead_time_for_all_and_one_row_for_all_weeks_come_back(tmp_path, who
     folder = stored(tmp_path / "paths", whole[0], exogenous)
     assert_same(folder.read(4, 20), cut(exogenous, 4, 20, -1))
     assert folder.read(4, 20).arrivals == ConstantLeadTime(2) and folder.max_lead == 2
+
+
+def test_a_law_of_supply_made_of_others_comes_back(tmp_path, whole):
+    law = InTurn(FillRate(whole[1].unit_cost / 8), whole[1].supply)
+    exogenous = dataclasses.replace(whole[1], supply=law)
+    folder = stored(tmp_path / "paths", whole[0], exogenous)
+    assert_same(folder.read(4, 20), cut(exogenous, 4, 20, -1))
+    assert isinstance(folder.read(4, 20).supply.first, FillRate)
 
 
 def test_the_files_are_plain_arrays_in_narrow_types(whole):

@@ -20,14 +20,15 @@ from walras.data.findings import listed, shown
 from walras.errors import InputError
 from walras.exogenous.arrivals import ArrivalShares, ConstantLeadTime, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.supply import SupplyLimit
+from walras.exogenous.supply import FillRate, InTurn, SupplyLimit
 from walras.population.population import Population
 
 SCHEMA = 1
 KIND = "walras stored paths"
 MANIFEST = "manifest.json"
 
-KNOWN = {known.__name__: known for known in (IntegerLeadTimes, ArrivalShares, ConstantLeadTime, SupplyLimit)}
+ARRIVALS, SUPPLY = (IntegerLeadTimes, ConstantLeadTime, ArrivalShares), (SupplyLimit, FillRate, InTurn)
+KNOWN = {known.__name__: known for known in (*ARRIVALS, *SUPPLY)}
 """The classes that a folder may name; whatever else a manifest names is refused, so that loading runs no code."""
 
 PARTS: dict[str, type] = {"population": Population, "exogenous": ExogenousPaths}
