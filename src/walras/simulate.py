@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.engine.base import AbstractEngine, EngineInfo
+from walras.engine.lanes import CPU_OPTIONS, cores, in_lanes
 from walras.engine.sequential import Sequential
-from walras.engine.tiles import block_size, over_blocks, tile_sums
+from walras.engine.tiles import block_size, fold, join, over_blocks, ranges, tile_sums
 from walras.errors import InputError
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
@@ -166,7 +167,6 @@ def _full_prices(
     return jnp.asarray(shadow_prices, jnp.float32)
 
 
-@eqx.filter_jit
 def _run(
     population: Population,
     exogenous: ExogenousPaths,
@@ -181,12 +181,51 @@ def _run(
     following_cost: Float[Array, " agent"] | None = None,
     first_week: Array | int = 0,
 ) -> Rollout:
-    """Run block after block of agents and put the pieces together.
+    """Run all agents, on all cores where nothing is being traced, and add up their tiles.
 
     `following_cost` is the unit cost of the week after the last one; by default the last week's holds.
     """
-    weeks = first_week + jnp.arange(exogenous.n_weeks)
     following = exogenous.unit_cost[-1] if following_cost is None else following_cost
+    everything = (
+        population,
+        exogenous,
+        policy,
+        initial,
+        windows,
+        engine,
+        record,
+        backlog,
+        block,
+        following,
+        first_week,
+    )
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(everything))
+    lanes = 1 if traced else cores()
+    run = _run_range if traced or jax.default_backend() != "cpu" else _run_range_alone
+    tasks = [
+        partial(run, *everything, jnp.asarray(first), count)
+        for first, count in ranges(population.n_agents, block, lanes)
+    ]
+    return _gather(in_lanes(tasks, lanes), charged, record.n_groups, block)
+
+
+def _range(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+    block: int,
+    following_cost: Float[Array, " agent"],
+    first_week: Array | int,
+    first: Array | int,
+    count: int,
+) -> Any:
+    """Run `count` agents from `first` on, block after block."""
+    weeks = first_week + jnp.arange(exogenous.n_weeks)
     scenarios = exogenous.n_scenarios
 
     def body(start: Array | int, size: int) -> Any:
@@ -196,14 +235,24 @@ def _run(
         state = take(initial)
         states = state if scenarios is None or initial.stock_end.ndim == 2 else _spread(state, scenarios)
         week = Week(population=people, policy=take(policy), backlog=backlog)
-        return _run_block(week, take(exogenous), states, windows, engine, kept, take(following), weeks)
+        return _run_block(week, take(exogenous), states, windows, engine, kept, take(following_cost), weeks)
 
-    parts, by_agent, info = over_blocks(body, population.n_agents, block)
-    rows, cells, end = parts
-    groups = None if cells is None else cells.reshape(*cells.shape[:-1], record.n_groups, -1)
-    final, traces = by_agent
+    return over_blocks(body, first, count, block)
+
+
+_run_range = eqx.filter_jit(_range)
+_run_range_alone = eqx.filter_jit(_range, compiler_options=CPU_OPTIONS)
+
+
+@eqx.filter_jit
+def _gather(pieces: list[Any], charged: Float[Array, "*scenario week resource"], n_groups: int, block: int) -> Rollout:
+    """Fold the tiles of all ranges in order, and line their agents up."""
+    parts, kept, infos = zip(*pieces, strict=True)
+    rows, cells, end = jax.tree.map(fold, join(lambda leaf: leaf, parts, 0))
+    groups = None if cells is None else cells.reshape(*cells.shape[:-1], n_groups, -1)
+    final, traces = join(lambda leaf: leaf, kept, -1)
     agents = None if traces is None else _agents_before_resources(traces)
-    return Rollout(as_totals(rows), groups, agents, final, end[..., 0], charged, info, block)
+    return Rollout(as_totals(rows), groups, agents, final, end[..., 0], charged, infos[0], block)
 
 
 def _slicer(start: Array | int, size: int, n_agents: int) -> Callable[[Any], Any]:

@@ -21,8 +21,11 @@ CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 USUAL_CACHE = 1 << 20
 """Size of a core's own cache where the machine does not tell [bytes]."""
 
-LARGEST_BLOCK = 8192
+LARGEST_BLOCK = 2048
 """Larger blocks gain nothing on any processor tried: the cost of starting a kernel is spread thin enough."""
+
+BLOCKS_AT_ONCE = 64
+"""Blocks that one call of a compiled program runs: long enough to hide the call, short enough to share out evenly."""
 
 ACCELERATOR_BLOCK = 1 << 19
 """An accelerator has no cache to stay in, but thousands of lanes to fill."""
@@ -51,43 +54,55 @@ def fold(parts: Float[Array, "tile *row"]) -> Float[Array, "*row"]:
     return parts[0]
 
 
-def over_blocks(body: Callable[[Array | int, int], Any], n_agents: int, block: int) -> Any:
+def over_blocks(body: Callable[[Array | int, int], Any], first: Array | int, n_agents: int, block: int) -> Any:
     """Run `body(start, size)` over consecutive blocks of agents and put the pieces together.
 
     Args:
         body: returns `(parts, kept, once)`: sums by tile (tile axis second to last), values by agent (agent axis last),
             and values that are the same for every block. It is checkpointed: a gradient keeps nothing of a block.
+        first: agent to start with.
         n_agents: agents in all.
         block: agents per block, whole tiles.
 
     Returns:
-        The folded sums, the values by agent in order, and the values of the first block.
+        The sums by tile (tile axis first, to be folded), the values by agent in order, and those of the first block.
     """
     whole, rest = divmod(n_agents, block)
     alone = whole + (rest > 0) == 1
     run = body if alone else jax.checkpoint(body, static_argnums=(1,))
     pieces = []
     if whole > 1:
-        pieces.append(jax.lax.map(lambda number: run(number * block, block), jnp.arange(whole)))
+        pieces.append(jax.lax.map(lambda number: run(first + number * block, block), jnp.arange(whole)))
     elif whole:
-        pieces.append(_one_piece(run(0, block)))
+        pieces.append(_one_piece(run(first, block)))
     if rest:
-        pieces.append(_one_piece(run(whole * block, rest)))
+        pieces.append(_one_piece(run(first + whole * block, rest)))
     parts, kept, once = zip(*pieces, strict=True)
     return (
-        _together(lambda leaves: fold(jnp.concatenate([_tiles_first(leaf) for leaf in leaves])), parts),
-        _together(lambda leaves: jnp.concatenate([_lined_up(leaf) for leaf in leaves], axis=-1), kept),
+        join(_tiles_first, parts, 0),
+        join(_lined_up, kept, -1),
         jax.tree.map(lambda leaf: leaf[0], once[0]),
     )
 
 
+def join(ready: Callable[[Array], Array], pieces: Sequence[Any], axis: int) -> Any:
+    """Make every leaf of every piece ready, and put the same leaf of all pieces one after the other."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate([ready(leaf) for leaf in leaves], axis=axis), *pieces)
+
+
+def ranges(n_agents: int, block: int, lanes: int) -> list[tuple[int, int]]:
+    """Cut agents into ranges (first, number) of whole blocks that lanes work off side by side, the odd rest last."""
+    blocks = n_agents // block
+    each = min(blocks // lanes, BLOCKS_AT_ONCE)
+    if lanes == 1 or each == 0:
+        return [(0, n_agents)]
+    cuts = [(first * block, each * block) for first in range(0, blocks - each + 1, each)]
+    done = len(cuts) * each * block
+    return cuts if done == n_agents else [*cuts, (done, n_agents - done)]
+
+
 def _one_piece(piece: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], piece)
-
-
-def _together(join: Callable[[list[Array]], Array], pieces: Sequence[Any]) -> Any:
-    """Join the same leaf of all pieces."""
-    return jax.tree.map(lambda *leaves: join(list(leaves)), *pieces)
 
 
 def _tiles_first(leaf: Float[Array, "block *axes tile row"]) -> Float[Array, "all *axes row"]:

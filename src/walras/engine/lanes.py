@@ -1,0 +1,44 @@
+"""Own the use of all cores by one process: the same compiled program on different agents, side by side.
+
+FREE: results come back in the order of the tasks; how many run at once changes the time only.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import jax
+
+Result = TypeVar("Result")
+
+CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""How a processor's programs are compiled: wide vectors (where there are none, narrower ones are used), and kernels one
+after the other, since the small ones of a week are done sooner than another thread is woken; lanes fill the cores."""
+
+
+def cores() -> int:
+    """Count the cores this process may use for lanes; an accelerator needs only one lane."""
+    if jax.default_backend() != "cpu":
+        return 1
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not every system tells
+        return os.cpu_count() or 1
+
+
+def in_lanes(tasks: Sequence[Callable[[], Result]], lanes: int) -> list[Result]:
+    """Run all tasks, as many at a time as there are lanes; the first error ends them.
+
+    A compiled program occupies one core, and lets go of the interpreter while it runs, so threads suffice.
+    """
+    if lanes == 1 or len(tasks) == 1:
+        return [task() for task in tasks]
+    double = bool(jax.config.jax_enable_x64)  # a setting of the calling thread
+
+    def run(task: Callable[[], Result]) -> Result:
+        with jax.enable_x64(double):
+            return jax.block_until_ready(task())
+
+    with ThreadPoolExecutor(lanes) as pool:
+        return list(pool.map(run, tasks))
