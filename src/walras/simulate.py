@@ -5,7 +5,7 @@ CONTRACT: same arguments, same rollout; agents are processed in blocks that stay
 
 import abc
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.engine.base import AbstractEngine, EngineInfo
-from walras.engine.lanes import CPU_OPTIONS, cores, in_lanes
+from walras.engine.lanes import cores, for_a_lane, in_lanes
 from walras.engine.sequential import Sequential
 from walras.engine.tiles import block_size, fold, join, over_blocks, ranges, tile_sums
 from walras.errors import InputError
@@ -201,12 +201,12 @@ def _run(
     )
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(everything))
     lanes = 1 if traced else cores()
-    run = _run_range if traced or jax.default_backend() != "cpu" else _run_range_alone
+    run = _run_range if traced or jax.default_backend() != "cpu" else _run_range_alone()
     tasks = [
         partial(run, *everything, jnp.asarray(first), count)
         for first, count in ranges(population.n_agents, block, lanes)
     ]
-    return _gather(in_lanes(tasks, lanes), charged, record.n_groups, block)
+    return _gather(in_lanes(tasks, lanes), charged, record, block)
 
 
 def _range(
@@ -241,18 +241,23 @@ def _range(
 
 
 _run_range = eqx.filter_jit(_range)
-_run_range_alone = eqx.filter_jit(_range, compiler_options=CPU_OPTIONS)
+
+
+@cache
+def _run_range_alone() -> Callable[..., Any]:
+    """Compile ranges for lanes of their own."""
+    return eqx.filter_jit(_range, **for_a_lane())
 
 
 @eqx.filter_jit
-def _gather(pieces: list[Any], charged: Float[Array, "*scenario week resource"], n_groups: int, block: int) -> Rollout:
+def _gather(pieces: list[Any], charged: Float[Array, "*scenario week resource"], record: Record, block: int) -> Rollout:
     """Fold the tiles of all ranges in order, and line their agents up."""
     parts, kept, infos = zip(*pieces, strict=True)
     rows, cells, end = jax.tree.map(fold, join(lambda leaf: leaf, parts, 0))
-    groups = None if cells is None else cells.reshape(*cells.shape[:-1], n_groups, -1)
+    groups = None if cells is None else cells.reshape(*cells.shape[:-1], record.n_groups, -1)
     final, traces = join(lambda leaf: leaf, kept, -1)
     agents = None if traces is None else _agents_before_resources(traces)
-    return Rollout(as_totals(rows), groups, agents, final, end[..., 0], charged, infos[0], block)
+    return Rollout(as_totals(rows, record.flows), groups, agents, final, end[..., 0], charged, infos[0], block)
 
 
 def _slicer(start: Array | int, size: int, n_agents: int) -> Callable[[Any], Any]:

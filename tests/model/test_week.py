@@ -7,7 +7,7 @@ import pytest
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
 from walras.exogenous.supply import SupplyLimit
 from walras.model.inputs import WeekInputs
-from walras.model.record import Record, as_totals
+from walras.model.record import FLOWS, Record, as_totals
 from walras.model.state import State, empty_state
 from walras.model.week import Week
 from walras.policies.simple import ConstantOrder, OrderUpTo
@@ -139,7 +139,7 @@ def test_totals_weigh_agents_and_groups_split_them():
     state = State(stock_end=one(0.0, 0.0), pipeline=jnp.asarray([[4.0, 5.0]]))
     _, record = step(Week(people, ConstantOrder(one(0.0, 0.0))), state, inputs)
     rows, cells = Record.by_group(jnp.asarray([1, 0]), 3).sums(record, people.weight)
-    totals, groups = as_totals(rows[0]), cells[0].reshape(3, 3)
+    totals, groups = as_totals(rows[0], FLOWS), cells[0].reshape(3, 3)
     assert float(totals.receipts) == 4 + 3 * 5
     np.testing.assert_array_equal(groups[:, 0], [15, 4, 0])
     np.testing.assert_array_equal(totals.utilization, groups.sum(0))

@@ -91,6 +91,19 @@ def test_no_block_size_changes_a_bit(policy):
         assert_same([getattr(whole, name) for name in names], [getattr(pieces, name) for name in names])
 
 
+def test_no_block_size_changes_a_bit_of_few_totals():
+    population = shop(MANY, resources=("inbound_units",))
+    arguments = (population, fractions(population), PricedNewsvendor())
+    more = {"initial": start(population), "shadow_prices": prices(population), "record": Record.use_and_reward()}
+    whole = simulate(*arguments, **more)
+    assert whole.totals.sales is None
+    pieces = [simulate(*arguments, **more, block_agents=tiles * TILE) for tiles in (1, 2, 3)]
+    for piece in pieces:
+        assert_same(whole.totals, piece.totals)
+    everything = simulate(*arguments, **{**more, "record": Record.totals()})
+    assert_same(whole.totals.reward, everything.totals.reward, exactly=False)
+
+
 def test_the_same_run_gives_the_same_bits():
     population = shop(MANY)
     arguments = (population, fractions(population), PricedNewsvendor())

@@ -6,15 +6,31 @@ FREE: results come back in the order of the tasks; how many run at once changes 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 Result = TypeVar("Result")
 
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 """How a processor's programs are compiled: wide vectors (where there are none, narrower ones are used), and kernels one
 after the other, since the small ones of a week are done sooner than another thread is woken; lanes fill the cores."""
+
+
+@cache
+def for_a_lane() -> dict[str, Any]:
+    """Return how to compile a program that has one of a processor's lanes to itself (arguments of a JAX jit).
+
+    Compilers of other versions may not know the options, which a program of one addition finds out.
+    """
+    options = {"compiler_options": CPU_OPTIONS}
+    try:
+        jax.jit(lambda x: x + 1, **options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def cores() -> int:
@@ -34,7 +50,7 @@ def in_lanes(tasks: Sequence[Callable[[], Result]], lanes: int) -> list[Result]:
     """
     if lanes == 1 or len(tasks) == 1:
         return [task() for task in tasks]
-    double = bool(jax.config.jax_enable_x64)  # a setting of the calling thread
+    double = jax.dtypes.canonicalize_dtype(float) == jnp.float64  # a setting of the calling thread
 
     def run(task: Callable[[], Result]) -> Result:
         with jax.enable_x64(double):

@@ -21,8 +21,11 @@ CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 USUAL_CACHE = 1 << 20
 """Size of a core's own cache where the machine does not tell [bytes]."""
 
-LARGEST_BLOCK = 2048
+LARGEST_BLOCK = 1024
 """Larger blocks gain nothing on any processor tried: the cost of starting a kernel is spread thin enough."""
+
+STACKED_ROWS = 9
+"""Rows from which a stack is compiled by itself."""
 
 BLOCKS_AT_ONCE = 64
 """Blocks that one call of a compiled program runs: long enough to hide the call, short enough to share out evenly."""
@@ -34,13 +37,17 @@ ACCELERATOR_BLOCK = 1 << 19
 def tile_sums(rows: Sequence[Float[Array, " agent"]], weight: Float[Array, " agent"]) -> Float[Array, "tile row"]:
     """Sum every row times weight within each tile of agents; a last tile that is not full counts as zeros.
 
-    One product of a small matrix and a vector per tile: the order within a tile is the same wherever the tile lies.
+    Products of a tile's rows and its weights: the order within a tile is the same wherever the tile lies. Many rows are
+    stacked first; few are not, since a small stack is compiled into what makes its rows, which then runs slower.
     """
     missing = -weight.shape[0] % TILE
 
     def tiled(row: Float[Array, " agent"]) -> Float[Array, "tile within"]:
         return (jnp.pad(row, (0, missing)) if missing else row).reshape(-1, TILE)
 
+    if len(rows) < STACKED_ROWS:
+        products = [jnp.einsum("tw,tw->t", tiled(row), tiled(weight), precision="highest") for row in rows]
+        return jnp.stack(products, axis=1)
     stacked = jnp.stack([tiled(row) for row in rows], axis=1)
     return jnp.einsum("trw,tw->tr", stacked, tiled(weight), precision="highest")
 

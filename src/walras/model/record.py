@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from walras.engine.tiles import TILE, tile_sums
+from walras.errors import SettingsError
 from walras.model.week import WeekRecord
 
 
@@ -17,21 +18,22 @@ class Totals(eqx.Module):
 
     Attributes:
         utilization: use of each resource [*scenario, week, resource]; all others are [*scenario, week].
+        reward: as in `WeekRecord`; these two are always kept, the others where the record asked for them.
     """
 
     utilization: Float[Array, "*steps resource"]
     reward: Float[Array, "*steps"]
-    demand: Float[Array, "*steps"]
-    sales: Float[Array, "*steps"]
-    lost_sales: Float[Array, "*steps"]
-    receipts: Float[Array, "*steps"]
-    orders: Float[Array, "*steps"]
-    refused: Float[Array, "*steps"]
-    stock_end: Float[Array, "*steps"]
+    demand: Float[Array, "*steps"] | None = None
+    sales: Float[Array, "*steps"] | None = None
+    lost_sales: Float[Array, "*steps"] | None = None
+    receipts: Float[Array, "*steps"] | None = None
+    orders: Float[Array, "*steps"] | None = None
+    refused: Float[Array, "*steps"] | None = None
+    stock_end: Float[Array, "*steps"] | None = None
 
 
-SUMMED = ("reward", "demand", "sales", "lost_sales", "receipts", "orders", "refused", "stock_end")
-"""Fields of `WeekRecord` that are summed beside utilization, in the order of the rows."""
+FLOWS = ("demand", "sales", "lost_sales", "receipts", "orders", "refused", "stock_end")
+"""Fields of `WeekRecord` that can be summed beside utilization and reward, in the order of the rows."""
 
 
 class Record(eqx.Module):
@@ -41,16 +43,29 @@ class Record(eqx.Module):
         group: group of each agent, to also keep utilization by group; None for no groups.
         n_groups: number of groups.
         agents: also keep every agent's `WeekRecord` (memory: week x agent per quantity).
+        flows: which totals to keep beside utilization and reward; each costs time, most of all on few resources.
     """
 
     group: Int[Array, " agent"] | None = None
     n_groups: int = eqx.field(static=True, default=0)
     agents: bool = eqx.field(static=True, default=False)
+    flows: tuple[str, ...] = eqx.field(static=True, default=FLOWS)
+
+    def __check_init__(self) -> None:
+        """Refuse totals that there are not."""
+        unknown = [name for name in self.flows if name not in FLOWS]
+        if unknown:
+            raise SettingsError(f"total `{unknown[0]}` is not known; choose from {', '.join(FLOWS)}")
 
     @staticmethod
     def totals() -> "Record":
         """Keep totals only."""
         return Record()
+
+    @staticmethod
+    def use_and_reward() -> "Record":
+        """Keep totals of utilization and reward only: all that a search for prices asks."""
+        return Record(flows=())
 
     @staticmethod
     def by_group(group: Int[Array, " agent"], n_groups: int) -> "Record":
@@ -67,7 +82,7 @@ class Record(eqx.Module):
     ) -> tuple[Float[Array, "tile row"], Float[Array, "tile cell"] | None]:
         """Sum one week by tile: all totals in rows, and utilization in cells of group and resource."""
         used = [week.utilization[:, index] for index in range(week.utilization.shape[1])]
-        rows = tile_sums([*used, *(getattr(week, name) for name in SUMMED)], weight)
+        rows = tile_sums([*used, week.reward, *(getattr(week, name) for name in self.flows)], weight)
         return rows, None if self.group is None else _by_group(
             week.utilization * weight[:, None], self.group, self.n_groups
         )
@@ -84,8 +99,8 @@ def _by_group(
     return summed.reshape(len(tiles), -1)
 
 
-def as_totals(rows: Float[Array, "*steps row"]) -> Totals:
+def as_totals(rows: Float[Array, "*steps row"], flows: tuple[str, ...]) -> Totals:
     """Name the rows that `Record.sums` summed."""
-    resources = rows.shape[-1] - len(SUMMED)
-    named = {name: rows[..., resources + index] for index, name in enumerate(SUMMED)}
+    resources = rows.shape[-1] - len(flows) - 1
+    named = {name: rows[..., resources + index] for index, name in enumerate(("reward", *flows))}
     return Totals(utilization=rows[..., :resources], **named)
