@@ -128,8 +128,7 @@ def simulate(
     if throw:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     arguments = (population, exogenous, policy, initial)
-    bytes_per_agent = 4 * (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
-    block = block_size(bytes_per_agent, block_agents)
+    block = block_size(_bytes_per_agent(exogenous, policy, initial), block_agents)
     if coordinator is not None:
         if shadow_prices is not None:
             raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
@@ -144,11 +143,19 @@ def simulate(
     return rollout
 
 
+def _bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:
+    """Estimate what a block keeps at hand of an agent: what goes from week to week, and what was said beforehand."""
+    carried = (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
+    encodes = type(policy).encode is not AbstractPolicy.encode
+    return 4 * (carried + (exogenous.n_weeks if encodes else 0))
+
+
 def default_state(population: Population, exogenous: ExogenousPaths) -> State:
     """Start empty, with a pipeline long enough for the paths' lead times."""
     return empty_state(population.n_agents, max(exogenous.arrivals.longest() or 1, 1))
 
 
+@partial(jax.jit, static_argnames="max_lead")
 def announced_windows(
     shadow_prices: Float[Array, "*scenario week resource"], max_lead: int
 ) -> Float[Array, "*scenario week lead resource"]:
@@ -393,9 +400,9 @@ def _tracer(
     block: int,
 ) -> Callable[[int, int], WeekRecord]:
     """Return what traces a range of agents again, under the prices that were charged."""
-    windows = announced_windows(rollout.shadow_prices, initial.max_lead)
 
     def rerun(first: int, last: int) -> WeekRecord:
+        windows = announced_windows(rollout.shadow_prices, initial.max_lead)
         take = _slicer(first, last - first, population.n_agents)
         people = population.take(slice(first, last))
         parts = (people, take(exogenous), take(policy), take(initial), windows, rollout.shadow_prices)

@@ -25,12 +25,11 @@ def for_a_lane() -> dict[str, Any]:
 
     Compilers of other versions may not know the options, which a program of one addition finds out.
     """
-    options = {"compiler_options": CPU_OPTIONS}
     try:
-        jax.jit(lambda x: x + 1, **options).lower(0.0).compile()
+        jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return options
+    return {"compiler_options": CPU_OPTIONS}
 
 
 def cores() -> int:
@@ -56,5 +55,10 @@ def in_lanes(tasks: Sequence[Callable[[], Result]], lanes: int) -> list[Result]:
         with jax.enable_x64(double):
             return jax.block_until_ready(task())
 
-    with ThreadPoolExecutor(lanes) as pool:
-        return list(pool.map(run, tasks))
+    return list(_pool(lanes).map(run, tasks))
+
+
+@cache
+def _pool(lanes: int) -> ThreadPoolExecutor:
+    """Keep the threads: starting them anew costs as much as simulating thousands of agents."""
+    return ThreadPoolExecutor(lanes, thread_name_prefix="lane")

@@ -21,7 +21,7 @@ CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 USUAL_CACHE = 1 << 20
 """Size of a core's own cache where the machine does not tell [bytes]."""
 
-LARGEST_BLOCK = 1024
+LARGEST_BLOCK = 2048
 """Larger blocks gain nothing on any processor tried: the cost of starting a kernel is spread thin enough."""
 
 STACKED_ROWS = 9
