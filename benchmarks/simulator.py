@@ -225,7 +225,7 @@ class Benchmark:
     def _flatness(self) -> float | None:
         """Return the largest over the smallest time per agent-week of the full workload; None with one size only."""
         sizes = [agents for agents in self.effort.sizes if agents >= LARGE]
-        each = [1 / self._fastest("full", DEFAULT, "forward", agents).million_agent_weeks for agents in sizes]
+        each = [1 / self._fastest("full", LEANEST, "forward", agents).million_agent_weeks for agents in sizes]
         return max(each) / min(each) if len(each) > 1 else None
 
 
