@@ -5,7 +5,7 @@ CONTRACT: same arguments, same rollout; agents are processed in blocks that stay
 
 import abc
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.engine.base import AbstractEngine, EngineInfo
-from walras.engine.lanes import cores, for_a_lane, in_lanes
+from walras.engine.lanes import over_ranges
 from walras.engine.sequential import Sequential
-from walras.engine.tiles import block_size, fold, join, over_blocks, ranges, tile_sums
+from walras.engine.tiles import block_size, fold, join, over_blocks, tile_sums
 from walras.errors import InputError
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
@@ -128,13 +128,13 @@ def simulate(
     if throw:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     arguments = (population, exogenous, policy, initial)
-    block = block_size(_bytes_per_agent(exogenous, policy, initial), block_agents)
+    block = block_size(bytes_per_agent(exogenous, policy, initial), block_agents)
     if coordinator is not None:
         if shadow_prices is not None:
             raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
         rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block)
     else:
-        prices = _full_prices(population, exogenous, shadow_prices)
+        prices = full_prices(population, exogenous, shadow_prices)
         windows = announced_windows(prices, initial.max_lead)
         rollout = _run(*arguments, windows, prices, engine, record, backlog, block)
     if throw:
@@ -143,7 +143,7 @@ def simulate(
     return rollout
 
 
-def _bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:
+def bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:
     """Estimate what a block keeps at hand of an agent: what goes from week to week, and what was said beforehand."""
     carried = (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
     encodes = type(policy).encode is not AbstractPolicy.encode
@@ -165,7 +165,7 @@ def announced_windows(
     return shadow_prices[..., index, :]
 
 
-def _full_prices(
+def full_prices(
     population: Population, exogenous: ExogenousPaths, shadow_prices: Float[Array, "*scenario week resource"] | None
 ) -> Float[Array, "*scenario week resource"]:
     """Fill in zeros; prices that all scenarios share keep no scenario axis, so that policies see them once."""
@@ -206,14 +206,7 @@ def _run(
         following,
         first_week,
     )
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(everything))
-    lanes = 1 if traced else cores()
-    run = _run_range if traced or jax.default_backend() != "cpu" else _run_range_alone()
-    tasks = [
-        partial(run, *everything, jnp.asarray(first), count)
-        for first, count in ranges(population.n_agents, block, lanes)
-    ]
-    return _gather(in_lanes(tasks, lanes), charged, record, block)
+    return _gather(over_ranges(_range, everything, population.n_agents, block), charged, record, block)
 
 
 def _range(
@@ -233,27 +226,47 @@ def _range(
 ) -> Any:
     """Run `count` agents from `first` on, block after block."""
     weeks = first_week + jnp.arange(exogenous.n_weeks)
-    scenarios = exogenous.n_scenarios
 
     def body(start: Array | int, size: int) -> Any:
         take = _slicer(start, size, population.n_agents)
-        people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
         kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
-        state = take(initial)
-        states = state if scenarios is None or initial.stock_end.ndim == 2 else _spread(state, scenarios)
-        week = Week(population=people, policy=take(policy), backlog=backlog)
-        return _run_block(week, take(exogenous), states, windows, engine, kept, take(following_cost), weeks)
+        agents = cut_agents(population, exogenous, policy, initial, start, size)
+        return run_agents(*agents, windows, engine, kept, backlog, take(following_cost), weeks)
 
     return over_blocks(body, first, count, block)
 
 
-_run_range = eqx.filter_jit(_range)
+def cut_agents(
+    population: Population, exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State, start: Array | int, size: int
+) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
+    """Cut `size` agents from `start` on out of everything that is theirs."""
+    take = _slicer(start, size, population.n_agents)
+    people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
+    return people, take(exogenous), take(policy), take(initial)
 
 
-@cache
-def _run_range_alone() -> Callable[..., Any]:
-    """Compile ranges for lanes of their own."""
-    return eqx.filter_jit(_range, **for_a_lane())
+def run_agents(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+    following_cost: Float[Array, " agent"],
+    weeks: Int[Array, " week"],
+) -> Any:
+    """Run a few agents all at once and sum them by tile.
+
+    Returns:
+        `(rows, cells, end)`: the record's sums [*scenario, week, tile, row or cell] and the value of what is left
+        [*scenario, tile, 1]; `(final, traces)`, agents last; the engine's account.
+    """
+    scenarios = exogenous.n_scenarios
+    states = initial if scenarios is None or initial.stock_end.ndim == 2 else _spread(initial, scenarios)
+    week = Week(population=population, policy=policy, backlog=backlog)
+    return _run_block(week, exogenous, states, windows, engine, record, following_cost, weeks)
 
 
 @eqx.filter_jit
