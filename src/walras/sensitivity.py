@@ -33,12 +33,12 @@ def reward_gradient(
     policy: AbstractPolicy,
     *,
     initial: State | None = None,
-    shadow_prices: Float[Array, "*scenario week resource"],
+    shadow_prices: Float[Array, "*priced week resource"],
     engine: AbstractEngine | None = None,
     backlog: bool = False,
     block_agents: int | None = None,
-    weights_of_use: Float[Array, "*scenario week resource"] | None = None,
-) -> tuple[Float[Array, "*scenario"], Float[Array, "*scenario week resource"]]:
+    weights_of_use: Float[Array, "*weighted week resource"] | None = None,
+) -> tuple[Float[Array, "*scenario"], Float[Array, "*priced week resource"]]:
     """Return total reward and its gradient in the shadow prices (reverse mode).
 
     With `weights_of_use` it is that of reward + sum(weights * utilization), the weights held: a Lagrangian whose
@@ -49,7 +49,7 @@ def reward_gradient(
         weights_of_use: money per unit of resource used [*scenario, week, resource]; default none.
 
     Returns:
-        The value [money], of every scenario by itself and to the bit that of `simulate` without weights; and the
+        The value [money], of every scenario by itself; and the
         derivative of its sum over scenarios, of the shape of `shadow_prices`: prices that all scenarios share have the
         sum of their gradients.
 
@@ -68,11 +68,11 @@ def policy_gradient(
     policy: AbstractPolicy,
     *,
     initial: State | None = None,
-    shadow_prices: Float[Array, "*scenario week resource"] | None = None,
+    shadow_prices: Float[Array, "*priced week resource"] | None = None,
     engine: AbstractEngine | None = None,
     backlog: bool = False,
     block_agents: int | None = None,
-    weights_of_use: Float[Array, "*scenario week resource"] | None = None,
+    weights_of_use: Float[Array, "*weighted week resource"] | None = None,
 ) -> tuple[Float[Array, "*scenario"], AbstractPolicy]:
     """Return total reward and its gradient in the policy's arrays of floating-point numbers (reverse mode).
 
@@ -102,8 +102,8 @@ def utilization_jvp(
     policy: AbstractPolicy,
     *,
     initial: State | None = None,
-    shadow_prices: Float[Array, "*scenario week resource"],
-    direction: Float[Array, "*scenario week resource"],
+    shadow_prices: Float[Array, "*priced week resource"],
+    direction: Float[Array, "*directed week resource"],
     engine: AbstractEngine | None = None,
     backlog: bool = False,
     block_agents: int | None = None,
@@ -129,7 +129,7 @@ def utilization_jacobian(
     policy: AbstractPolicy,
     *,
     initial: State | None = None,
-    shadow_prices: Float[Array, "*scenario week resource"],
+    shadow_prices: Float[Array, "*priced week resource"],
     engine: AbstractEngine | None = None,
     backlog: bool = False,
     block_agents: int | None = None,
@@ -159,7 +159,7 @@ class _Case(eqx.Module):
     exogenous: ExogenousPaths
     policy: AbstractPolicy
     initial: State
-    shadow_prices: Float[Array, "*scenario week resource"]
+    shadow_prices: Float[Array, "*priced week resource"]
     engine: AbstractEngine
     backlog: bool = eqx.field(static=True)
     block: int = eqx.field(static=True)
@@ -174,7 +174,7 @@ class _Case(eqx.Module):
         return _Case(*agents, self.shadow_prices, self.engine, self.backlog, self.block)
 
     def run(
-        self, shadow_prices: Float[Array, "*scenario week resource"], policy: AbstractPolicy
+        self, policy: AbstractPolicy, shadow_prices: Float[Array, "*priced week resource"]
     ) -> tuple[Float[Array, "*scenario week tile row"], Float[Array, "*scenario tile one"]]:
         """Return utilization and reward in rows, and the value of what is left, by tile."""
         parts = (self.population, self.exogenous, policy, self.initial)
@@ -184,9 +184,9 @@ class _Case(eqx.Module):
         (rows, _, end), _, _ = run_agents(*parts, windows, self.engine, record, self.backlog, following, weeks)
         return rows, end
 
-    def use(self, shadow_prices: Float[Array, "*scenario week resource"]) -> Float[Array, "*scenario week tile resource"]:
+    def use(self, shadow_prices: Float[Array, "*priced week resource"]) -> Float[Array, "*scenario week tile resource"]:
         """Return utilization by tile."""
-        return self.run(shadow_prices, self.policy)[0][..., :-1]
+        return self.run(self.policy, shadow_prices)[0][..., :-1]
 
 
 def _case(
@@ -194,7 +194,7 @@ def _case(
     exogenous: ExogenousPaths,
     policy: AbstractPolicy,
     initial: State | None,
-    shadow_prices: Float[Array, "*scenario week resource"] | None,
+    shadow_prices: Float[Array, "*priced week resource"] | None,
     engine: AbstractEngine | None,
     backlog: bool,
     block_agents: int | None,
@@ -245,7 +245,7 @@ def _reward_range(case: _Case, weights: Array | None, first: Array | int, count:
         part = case.cut(start, size)
 
         def objective(prices: Array) -> Any:
-            rows, end = part.run(prices, part.policy)
+            rows, end = part.run(part.policy, prices)
             return _objective(rows, end, weights), (rows, end)
 
         slope, sums = jax.grad(objective, has_aux=True)(case.shadow_prices)
@@ -263,7 +263,7 @@ def _policy_range(case: _Case, weights: Array | None, first: Array | int, count:
         numbers, others = eqx.partition(part.policy, eqx.is_inexact_array)
 
         def objective(numbers: AbstractPolicy) -> Any:
-            rows, end = part.run(case.shadow_prices, eqx.combine(numbers, others))
+            rows, end = part.run(eqx.combine(numbers, others), case.shadow_prices)
             return _objective(rows, end, weights), (rows, end)
 
         slope, sums = jax.grad(objective, has_aux=True)(numbers)
@@ -279,7 +279,7 @@ def _jvp_range(case: _Case, along: Array, first: Array | int, count: int) -> Any
 
     def body(start: Array | int, size: int) -> Any:
         part = case.cut(start, size)
-        run = lambda prices: part.run(prices, part.policy)  # noqa: E731
+        run = lambda prices: part.run(part.policy, prices)  # noqa: E731
         sums, (slope, _) = jax.jvp(run, (case.shadow_prices,), (along,))
         return (*sums, slope[..., :-1]), None, None
 

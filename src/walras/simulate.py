@@ -237,7 +237,12 @@ def _range(
 
 
 def cut_agents(
-    population: Population, exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State, start: Array | int, size: int
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    start: Array | int,
+    size: int,
 ) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
     """Cut `size` agents from `start` on out of everything that is theirs."""
     take = _slicer(start, size, population.n_agents)
