@@ -23,8 +23,8 @@ from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 from walras.simulate import announced_windows, bytes_per_agent, cut_agents, default_state, full_prices, run_agents
 
-DIRECTIONS_AT_ONCE = 8
-"""Price directions pushed through a block of agents together in forward mode."""
+DIRECTIONS_AT_ONCE = 4
+"""Price directions pushed through a block of agents together in forward mode: of 4, 8, 13 and 26 the fastest."""
 
 
 def reward_gradient(
@@ -146,7 +146,8 @@ def utilization_jacobian(
     Raises:
         ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`.
     """
-    case = _case(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    given = (population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    case = _case(*given, carried=1 + DIRECTIONS_AT_ONCE)
     flat = _folded(case.over_ranges(_jacobian_range))
     entry = case.shadow_prices.shape[-2:]
     return flat.reshape(*flat.shape[:-2], *entry, *entry)
@@ -198,13 +199,17 @@ def _case(
     engine: AbstractEngine | None,
     backlog: bool,
     block_agents: int | None,
+    carried: int = 1,
 ) -> _Case:
-    """Check what was given, and fill in what was not, as `simulate` does."""
+    """Check what was given, and fill in what was not, as `simulate` does.
+
+    `carried` says how many times over an agent's week is carried along: as often fewer agents fit in a cache.
+    """
     engine = Sequential() if engine is None else engine
     initial = default_state(population, exogenous) if initial is None else initial
     check_shapes(population, exogenous, initial, shadow_prices)
     check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
-    block = block_size(bytes_per_agent(exogenous, policy, initial), block_agents)
+    block = block_size(carried * bytes_per_agent(exogenous, policy, initial), block_agents)
     prices = full_prices(population, exogenous, shadow_prices)
     return _Case(population, exogenous, policy, initial, prices, engine, backlog, block)
 
