@@ -15,15 +15,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.engine.base import AbstractEngine, EngineInfo
-from walras.engine.lanes import cores, in_lanes
+from walras.engine.lanes import over_ranges
 from walras.engine.sequential import Sequential
 from walras.engine.shards import AgentMesh
-from walras.engine.tiles import block_size, fold, join, ranges
+from walras.engine.tiles import block_size, fold, join
 from walras.errors import InputError, SettingsError
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
 from walras.model.record import Record, Totals, as_totals
-from walras.model.run import agents_before_resources, run_range_alone, run_range_compiled, slicer
+from walras.model.run import agents_before_resources, run_range, slicer
 from walras.model.spread import run_spread
 from walras.model.state import State, empty_state
 from walras.model.trouble import refuse_not_finite
@@ -131,13 +131,13 @@ def simulate(
     if throw:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     arguments = (population, exogenous, policy, initial)
-    block = block_size(_bytes_per_agent(exogenous, policy, initial), block_agents)
+    block = block_size(bytes_per_agent(exogenous, policy, initial), block_agents)
     if coordinator is not None:
         if shadow_prices is not None:
             raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
         rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block, mesh)
     else:
-        prices = _full_prices(population, exogenous, shadow_prices)
+        prices = full_prices(population, exogenous, shadow_prices)
         windows = announced_windows(prices, initial.max_lead)
         rollout = _run(*arguments, windows, prices, engine, record, backlog, block, mesh)
     if throw:
@@ -158,7 +158,7 @@ def _several(mesh: AgentMesh | None) -> AgentMesh | None:
     return mesh
 
 
-def _bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:
+def bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:
     """Estimate what a block keeps at hand of an agent: what goes from week to week, and what was said beforehand."""
     carried = (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
     encodes = type(policy).encode is not AbstractPolicy.encode
@@ -180,7 +180,7 @@ def announced_windows(
     return shadow_prices[..., index, :]
 
 
-def _full_prices(
+def full_prices(
     population: Population, exogenous: ExogenousPaths, shadow_prices: Float[Array, "*scenario week resource"] | None
 ) -> Float[Array, "*scenario week resource"]:
     """Fill in zeros; prices that all scenarios share keep no scenario axis, so that policies see them once."""
@@ -225,14 +225,7 @@ def _run(
     if mesh is not None:
         sums, kept, info = run_spread(*everything, mesh)
         return _rollout(sums, kept, info, charged, record, block)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(everything))
-    lanes = 1 if traced else cores()
-    run = run_range_compiled if traced or jax.default_backend() != "cpu" else run_range_alone()
-    tasks = [
-        partial(run, *everything, jnp.asarray(first), count)
-        for first, count in ranges(population.n_agents, block, lanes)
-    ]
-    return _gather(in_lanes(tasks, lanes), charged, record, block)
+    return _gather(over_ranges(run_range, everything, population.n_agents, block), charged, record, block)
 
 
 @eqx.filter_jit

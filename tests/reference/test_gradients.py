@@ -20,6 +20,7 @@ from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_law import GammaDemand, NormalDemand
 from walras.policies.simple import OrderUpTo
 from walras.population.population import Population
+from walras.sensitivity import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
 from walras.simulate import simulate
 
 WEEKS, AGENTS, SCENARIOS = 9, 6, 2
@@ -171,3 +172,32 @@ def test_the_view_pushes_forward_the_same_jacobian() -> None:
     prices = announced(7)
     exact = differences(lambda p: view.expected(p).ravel(), prices)
     np.testing.assert_allclose(view.jacobian(prices), exact, rtol=1e-4, atol=1e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_public_derivatives_are_those_of_differences(name: str) -> None:
+    policy, backlog = POLICIES[name]
+    drawn, prices = world(8), announced(8)
+    parts = (*drawn[:2], policy)
+    named = {"initial": drawn[2], "shadow_prices": jnp.asarray(prices), "backlog": backlog}
+    compiled = jax.jit(lambda p: answer(drawn, policy, p, backlog=backlog))
+    exact = differences(lambda p: np.asarray(compiled(jnp.asarray(p))[0]), prices).reshape(prices.shape)
+    use = differences(lambda p: np.asarray(compiled(jnp.asarray(p))[1]), prices)
+    value, slope = reward_gradient(*parts, **named)
+    assert float(value.sum()) == pytest.approx(float(compiled(jnp.asarray(prices))[0]), rel=1e-12)
+    np.testing.assert_allclose(slope, exact, rtol=2e-5, atol=1e-6 * np.abs(exact).max())
+    jacobian = np.asarray(utilization_jacobian(*parts, **named))
+    np.testing.assert_allclose(jacobian.reshape(use.shape), use, rtol=2e-5, atol=1e-6 * np.abs(use).max())
+    direction = np.random.default_rng(8).integers(-2, 3, prices.shape).astype(np.float32)
+    _, along = utilization_jvp(*parts, **named, direction=jnp.asarray(direction))
+    np.testing.assert_allclose(along, use @ direction.ravel(), rtol=2e-5, atol=1e-5 * np.abs(along).max())
+
+
+def test_every_agents_level_has_the_gradient_of_its_differences() -> None:
+    people, paths, start = world(4)
+    levels = np.random.default_rng(4).uniform(20.0, 60.0, AGENTS)
+    reward = eqx.filter_jit(lambda s: answer((people, paths, start), OrderUpTo(s), None, backlog=False)[0])
+    exact = differences(lambda s: np.asarray(reward(jnp.asarray(s))), levels, step=1e-4)
+    _, found = policy_gradient(people, paths, OrderUpTo(jnp.asarray(levels)), initial=start)
+    assert (exact != 0).all()
+    np.testing.assert_allclose(found.level, exact, rtol=1e-6)

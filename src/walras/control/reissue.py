@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualProblem, GaussNewton
-from walras.control.respond import forward_jacobian, respond
+from walras.control.respond import respond
 from walras.control.sample import draw_agents
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 from walras.progress import Progress
+from walras.sensitivity import utilization_jacobian
 from walras.simulate import EXTRA_WINDOW, AbstractCoordinator, week_of
 
 SLOPE_AGENTS = 2000
@@ -137,10 +138,6 @@ def _slope(
     population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
 ) -> Float[Array, "entry entry"]:
     """Differentiate utilization after the first week in the prices after the first week (forward mode)."""
-    free = prices[:, 1:]
-
-    def use(flat: Array) -> Array:
-        candidate = jnp.concatenate([prices[:, :1], flat.reshape(free.shape)], axis=1)
-        return _use(population, future, policy, state, candidate)[0, 1:].ravel()
-
-    return forward_jacobian(use, free.ravel())
+    slope = utilization_jacobian(population, _on_paths(future, 1), policy, initial=state, shadow_prices=prices)
+    entries = prices[0, 1:].size
+    return slope[0, 1:, :, 1:].reshape(entries, entries)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, NewtonThenProjected
-from walras.control.respond import forward_jacobian, mean_response, respond
+from walras.control.respond import mean_response
 from walras.control.sample import draw_agents
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
@@ -19,6 +19,7 @@ from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
+from walras.sensitivity import utilization_jacobian
 
 MAX_PRICE_QUANTILE = 0.99
 """The highest price tried eats this quantile of the margins per unit of resource: beyond it nobody would order."""
@@ -145,7 +146,10 @@ class SimulatedView:
 
     def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""
-        return np.asarray(_jacobian(*self._sample, jnp.asarray(shadow_prices, jnp.float32)), float)
+        parts, prices = self._sample, jnp.asarray(shadow_prices, jnp.float32)
+        slope = utilization_jacobian(*parts[:3], initial=parts[3], shadow_prices=prices)
+        # Of the mean only: the spread between scenarios has no derivative where it is zero.
+        return np.asarray(slope.mean(0), float).reshape(prices.size, prices.size)
 
     def _controllable(self) -> np.ndarray:
         free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
@@ -193,24 +197,6 @@ def highest_price(population: Population) -> float:
     use = np.asarray(population.use)
     ratios = margin[:, None] / np.maximum(use, np.finfo(np.float32).tiny)
     return float(np.quantile(ratios[np.asarray(population.demand_scale) > 0], MAX_PRICE_QUANTILE))
-
-
-@eqx.filter_jit
-def _jacobian(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
-    initial: State,
-    shadow_prices: Float[Array, "week resource"],
-) -> Float[Array, "entry entry"]:
-    """Push one unit vector per price entry through the simulator (forward mode), a few at a time."""
-    shape = shadow_prices.shape
-
-    def use(flat: Float[Array, " entry"]) -> Float[Array, " entry"]:
-        # Of the mean only: the spread between scenarios has no derivative where it is zero.
-        return respond(population, exogenous, policy, initial, flat.reshape(shape))[0].mean(0).ravel()
-
-    return forward_jacobian(use, shadow_prices.ravel())
 
 
 def _sample_parts(

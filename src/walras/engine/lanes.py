@@ -6,11 +6,14 @@ FREE: results come back in the order of the tasks; how many run at once changes 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+
+from walras.engine.tiles import ranges
 
 Result = TypeVar("Result")
 
@@ -56,6 +59,33 @@ def in_lanes(tasks: Sequence[Callable[[], Result]], lanes: int) -> list[Result]:
             return jax.block_until_ready(task())
 
     return list(_pool(lanes).map(run, tasks))
+
+
+def over_ranges(run: Callable[..., Result], arguments: tuple, n_agents: int, block: int) -> list[Result]:
+    """Run `run(*arguments, first, count)`, compiled, over ranges of whole blocks, on all cores where nothing is traced.
+
+    Args:
+        run: a function at the top of a module, since what was compiled for it is kept as long as the process lives.
+        arguments: arrays, and what can be compared: any other value is compiled in.
+        n_agents: agents in all.
+        block: agents per block.
+
+    Returns:
+        One answer for every range, in the order of the agents.
+    """
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
+    lanes = 1 if traced else cores()
+    compiled = _compiled(run, alone=not traced and jax.default_backend() == "cpu")
+    tasks = [
+        partial(compiled, *arguments, jnp.asarray(first), count) for first, count in ranges(n_agents, block, lanes)
+    ]
+    return in_lanes(tasks, lanes)
+
+
+@cache
+def _compiled(run: Callable[..., Result], alone: bool) -> Callable[..., Result]:
+    """Compile what runs inside a larger program or on an accelerator, or what has a lane to itself."""
+    return eqx.filter_jit(run, **(for_a_lane() if alone else {}))
 
 
 @cache

@@ -4,7 +4,7 @@ LAW: what a week does is `model.week`; this strings weeks and agents together, a
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from walras.engine.base import AbstractEngine
-from walras.engine.lanes import for_a_lane
 from walras.engine.tiles import over_blocks, tile_sums
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing
@@ -45,27 +44,52 @@ def run_range(
 ) -> Any:
     """Run `count` agents from `first` on, block after block."""
     weeks = first_week + jnp.arange(exogenous.n_weeks)
-    scenarios = exogenous.n_scenarios
 
     def body(start: Array | int, size: int) -> Any:
         take = slicer(start, size, population.n_agents)
-        people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
         kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
-        state = take(initial)
-        states = state if scenarios is None or initial.stock_end.ndim == 2 else _spread(state, scenarios)
-        week = Week(population=people, policy=take(policy), backlog=backlog)
-        return _run_block(week, take(exogenous), states, windows, engine, kept, take(following_cost), weeks)
+        agents = cut_agents(population, exogenous, policy, initial, start, size)
+        return run_agents(*agents, windows, engine, kept, backlog, take(following_cost), weeks)
 
     return over_blocks(body, first, count, block)
 
 
-run_range_compiled = eqx.filter_jit(run_range)
+def cut_agents(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    start: Array | int,
+    size: int,
+) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
+    """Cut `size` agents from `start` on out of everything that is theirs."""
+    take = slicer(start, size, population.n_agents)
+    people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
+    return people, take(exogenous), take(policy), take(initial)
 
 
-@cache
-def run_range_alone() -> Callable[..., Any]:
-    """Compile ranges for lanes of their own."""
-    return eqx.filter_jit(run_range, **for_a_lane())
+def run_agents(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+    following_cost: Float[Array, " agent"],
+    weeks: Int[Array, " week"],
+) -> Any:
+    """Run a few agents all at once and sum them by tile.
+
+    Returns:
+        `(rows, cells, end)`: the record's sums [*scenario, week, tile, row or cell] and the value of what is left
+        [*scenario, tile, 1]; `(final, traces)`, agents last; the engine's account.
+    """
+    scenarios = exogenous.n_scenarios
+    states = initial if scenarios is None or initial.stock_end.ndim == 2 else _spread(initial, scenarios)
+    week = Week(population=population, policy=policy, backlog=backlog)
+    return _run_block(week, exogenous, states, windows, engine, record, following_cost, weeks)
 
 
 def slicer(start: Array | int, size: int, n_agents: int) -> Callable[[Any], Any]:
