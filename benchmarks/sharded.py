@@ -1,6 +1,6 @@
 """Compare one process on one core with several processes on one core each, on the same agents.
 
-    python benchmarks/sharded.py [--processes 2] [--agents 150000] [--weeks 52] [--repeats 7] [--rounds 3] [--json]
+    python benchmarks/sharded.py [--processes 2] [--agents 150000] [--weeks 156] [--repeats 7] [--rounds 3] [--json]
 
 Every process makes up and keeps its own part of the agents; only totals cross. Timed is the simulation with the
 exchange of its totals, after compilation and with the data in place: medians over all repeats of all rounds, the two
@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2, help="2 or more")
     parser.add_argument("--agents", type=int, default=150_000)
-    parser.add_argument("--weeks", type=int, default=52)
+    parser.add_argument("--weeks", type=int, default=156)
     parser.add_argument("--repeats", type=int, default=7, help="in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")

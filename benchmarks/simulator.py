@@ -26,7 +26,7 @@ from measure import medians, peak_gb
 from numpy_loop import numpy_loop
 from packages import simpy_stores, stockpyl_stages, version_of
 from table import Row, bandwidth, show, versions, write
-from workloads import BLOCKS, DEFAULT, LEANEST, RECORDS, WEEKS, bare_workload, full_workload, poisson_demand, price_path
+from workloads import DEFAULT, LEANEST, RECORDS, WEEKS, bare_workload, full_workload, poisson_demand, price_path
 
 SIZES = (1_000, 10_000, 100_000, 500_000)
 REFERENCE_SIZE = 100_000
@@ -39,10 +39,12 @@ WALRAS = ("walras", "jax", "jaxlib", "equinox")
 FIGURES = {
     "bare_forward_ratio": ("bare", LEANEST, "forward"),
     "bare_gradient_ratio": ("bare", LEANEST, "gradient"),
-    "full_forward_ratio": ("full", DEFAULT, "forward"),
-    "full_gradient_ratio": ("full", DEFAULT, "gradient"),
+    "full_forward_ratio": ("full", LEANEST, "forward"),
+    "full_gradient_ratio": ("full", LEANEST, "gradient"),
+    "bare_forward_ratio_nine_totals": ("bare", DEFAULT, "forward"),
+    "full_forward_ratio_nine_totals": ("full", DEFAULT, "forward"),
 }
-"""Workload, record and direction of every ratio."""
+"""Workload, record and direction of every ratio; like for like with the two totals that the bare scan keeps."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Effort:
         sizes: agents.
         rounds: times that everything is timed, or `fewest` where a round takes longer than `patience` seconds.
         blocks, plain_blocks: block sizes tried for the bare scan (plain: its gradient without a checkpoint).
+        own_blocks: block sizes tried for ours; None leaves the choice to the simulator.
         every_size: tune the bare scan, and take all gradients, at every size and not only at the reference size.
         peak_agents: size of the run whose memory is measured; `peak_gradient` to take the gradient there too.
         simpy_agents, stockpyl_agents: what these packages are given.
@@ -64,6 +67,7 @@ class Effort:
     fewest: int = 5
     blocks: tuple[int, ...] = (400, 800, 1_000, 2_000, 4_000, 10_000)
     plain_blocks: tuple[int, ...] = (400, 800, 1_000, 2_000, 4_000, 10_000)
+    own_blocks: tuple[int | None, ...] = (None, 256, 512, 1024, 2048)
     every_size: bool = True
     peak_agents: int = SIZES[-1]
     peak_gradient: bool = True
@@ -89,6 +93,7 @@ QUICK = Effort(
     fewest=3,
     blocks=(1_000, 2_000, 4_000),
     plain_blocks=(2_000,),
+    own_blocks=(None,),
     every_size=False,
     peak_gradient=False,
     simpy_agents=200,
@@ -143,12 +148,12 @@ class Benchmark:
         return sorted(seconds, key=seconds.get)
 
     def compare(self, direction, demand, prices, loads) -> None:
-        """Time the bare scan and ours in turn; ours at each block size, its bare workload with each record."""
+        """Time the bare scan and ours in turn; ours at each block size and, forward, with each record."""
         agents, settings = demand.shape[1], self.settings[direction]
         setting = next((one for one in settings if agents % one[0] == 0), (agents, settings[0][1]))
         calls = {"bare": _bare(direction, setting, demand, prices)}
-        records = {"bare": RECORDS, "full": (DEFAULT,)}
-        cases = [(load, kept, block) for load in loads for kept in records[load.name] for block in BLOCKS]
+        kinds = RECORDS if direction == "forward" else (LEANEST,)
+        cases = [(load, kept, block) for load in loads for kept in kinds for block in self.effort.own_blocks]
         for load, kept, block in cases:
             calls[load.name, kept, block] = partial(getattr(load, direction), RECORDS[kept], block)
         seconds, repeats = medians(calls, self.effort.rounds, self.effort.patience, self.effort.fewest)
@@ -220,7 +225,7 @@ class Benchmark:
     def _flatness(self) -> float | None:
         """Return the largest over the smallest time per agent-week of the full workload; None with one size only."""
         sizes = [agents for agents in self.effort.sizes if agents >= LARGE]
-        each = [1 / self._fastest("full", DEFAULT, "forward", agents).million_agent_weeks for agents in sizes]
+        each = [1 / self._fastest("full", LEANEST, "forward", agents).million_agent_weeks for agents in sizes]
         return max(each) / min(each) if len(each) > 1 else None
 
 

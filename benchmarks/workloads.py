@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from bare_scan import HOLDING, LEVEL, PENALTY, SALE_PRICE, UNIT_COST
 
-from walras.exogenous.arrivals import IntegerLeadTimes
+from walras.exogenous.arrivals import ConstantLeadTime, IntegerLeadTimes
 from walras.exogenous.lead_times import draw_lead_times, lead_time_sd, longest_lead_time
 from walras.exogenous.paths import ExogenousPaths, constant_paths, lead_time_demand
 from walras.model.record import Record
@@ -32,9 +32,6 @@ DISTINCT = 20_000
 DEFAULT, LEANEST = "nine totals", "two totals"
 RECORDS = {DEFAULT: Record.totals(), LEANEST: Record.use_and_reward()}
 """What ours keeps, by the name in the table: by default nine totals a week, or the two that the bare scan keeps."""
-
-BLOCKS = (None, 2048)
-"""Block sizes tried for ours; None leaves the choice to the simulator."""
 
 
 class PricedLevel(AbstractPolicy):
@@ -109,8 +106,7 @@ def repeat(drawn: np.ndarray, agents: int) -> jax.Array:
 def bare_workload(demand: jax.Array) -> Workload:
     """Give the simulator the bare scan's work: constant prices and costs, lead time 2, a level lowered by the price."""
     weeks, agents = demand.shape
-    arrivals = IntegerLeadTimes(jnp.full((weeks, agents), LEAD, jnp.int8))
-    exogenous = constant_paths(np.asarray(demand), arrivals, sale_price=SALE_PRICE, unit_cost=UNIT_COST)
+    exogenous = constant_paths(np.asarray(demand), ConstantLeadTime(LEAD), sale_price=SALE_PRICE, unit_cost=UNIT_COST)
     population = _population(
         np.full(agents, HOLDING), np.full(agents, PENALTY), np.full(agents, LEAD), np.full(agents, MEAN_DEMAND), agents
     )

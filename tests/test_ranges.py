@@ -16,6 +16,7 @@ import pytest
 from ranged import Killed, MadeUp, policy_of, simulate_made_up
 from shops import Leaning, assert_same, happenings, order_up_to, prices, shop, start
 
+from walras.engine.shards import AgentMesh
 from walras.errors import InputError, NotFiniteError, ShapeError
 from walras.exogenous.stored import PathsWriter, StoredPaths
 from walras.model.record import Record
@@ -99,6 +100,37 @@ def test_traces_of_the_agents_asked_for(question):
 def test_the_final_state_where_asked_for(question):
     found = in_ranges(question, record=RangedRecord(final=True))
     assert_same(found.final, whole(question).final, exactly=False, rtol=1e-6)
+
+
+class Part(AgentMesh):
+    """Be one of two processes that does not hear of the other: the first takes four agents of every range."""
+
+    number = 0
+
+    def local_slice(self, start, stop):
+        cut = min(start + 4, stop)
+        return slice(start, cut) if self.number == 0 else slice(cut, stop)
+
+
+class Other(Part):
+    """Be the other one; of a range of four it has none."""
+
+    number = 1
+
+
+def test_parts_of_processes_add_up_to_the_whole(question):
+    record = RangedRecord(agents=(20, 3, 1), final=True)
+    whole = in_ranges(question, record=record, range_agents=RANGE + 1)  # 10, 10 and 3 agents
+    parts = [
+        in_ranges(question, record=record, range_agents=RANGE + 1, mesh=kind(AgentMesh.local().mesh))
+        for kind in (Part, Other)
+    ]
+    for kept in ("totals", "end_value", "agents", "final"):
+        one, other, expected = (jax.tree.leaves(getattr(found, kept)) for found in (*parts, whole))
+        for ours, theirs, all_of_them in zip(one, other, expected, strict=True):
+            assert ours.shape == all_of_them.shape
+            np.testing.assert_allclose(ours + theirs, all_of_them, rtol=0, atol=2e-6 * np.abs(all_of_them).max())
+    assert np.abs(parts[1].final.stock_end).sum() > 0 and np.abs(parts[1].final.stock_end[-3:]).sum() == 0
 
 
 def test_a_policy_by_range(question):

@@ -5,13 +5,15 @@ CONTRACT: sources are implemented by others; the same range size gives the same 
 
 import abc
 import contextlib
+import io
 import platform
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,7 @@ from jaxtyping import Array, Float
 from walras import __version__
 from walras.data.journal import Journal, Span, digest
 from walras.engine.base import AbstractEngine
+from walras.engine.shards import AgentMesh
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.stored import StoredPaths
@@ -158,6 +161,7 @@ def simulate_ranges(
     block_agents: int | None = None,
     range_agents: int = RANGE_AGENTS,
     journal: str | Path | None = None,
+    mesh: AgentMesh | None = None,
     progress: Progress | None = None,
 ) -> RangedTotals:
     """Simulate range after range of agents, the next range being read while one is computed, and add the totals.
@@ -165,10 +169,14 @@ def simulate_ranges(
     Every range is a call of `simulate`, whose float32 totals are added as float64, in the order of the agents. So the
     result has the same bits run after run with the same `range_agents`, and agrees with `simulate` to its rounding.
 
+    With a mesh of several processes, all of them make this call with the same arguments. Each reads and simulates its
+    own part of every range on its own devices, and only totals (and the traces and states asked for) cross; the result
+    is the same in all of them. Whether a range is finished is asked of process 0, which alone keeps the journal.
+
     Args:
         source: supplies population, paths and initial state of any range.
         policy: what agents order; its arrays have all agents on their last axis and are cut. A function
-            (start, stop) -> policy builds the policy of a range instead.
+            (start, stop) -> policy builds the policy of a range, or of a process's part of one, instead.
         shadow_prices: announced in full at the start [money per unit of resource].
         engine: how the weeks are strung together; default sequential.
         record: what to keep beyond totals.
@@ -177,6 +185,8 @@ def simulate_ranges(
         range_agents: agents in memory at once, twice (one range is computed, one is read).
         journal: a folder in which every finished range is noted, so that the same call goes on where it ended. A
             damaged note is computed again.
+        mesh: devices to spread every range over; `AgentMesh.of()` for all devices of all processes that have joined
+            (`walras.hosts`). By default this process by itself. The same mesh gives the same bits.
         progress: hears of every finished range.
 
     Raises:
@@ -185,19 +195,21 @@ def simulate_ranges(
         NotFiniteError: a NaN, with the week and the agent where it appeared first in its range.
     """
     record, progress = record or RangedRecord(), progress or Progress()
+    mesh = AgentMesh.of(jax.local_devices()[:1]) if mesh is None else mesh
     _check(source, shadow_prices, record, range_agents)
     prices = jnp.asarray(shadow_prices, jnp.float32)
-    work = _Work(source, policy, prices, engine, record, backlog, block_agents)
+    work = _Work(source, policy, prices, engine, record, backlog, block_agents, mesh)
     spans = [(at, min(at + range_agents, source.n_agents)) for at in range(0, source.n_agents, range_agents)]
-    notes = None if journal is None else Journal(Path(journal), work.question(range_agents))
-    pieces = {} if notes is None else _noted(notes, work, spans)
+    keeps = jax.process_index() == min(mesh.processes)
+    notes = Journal(Path(journal), work.question(range_agents)) if journal is not None and keeps else None
+    pieces = _noted_by_first(notes, work, spans)
     resumed = len(pieces)
     progress.stage("Simulating")
     progress.step(resumed, len(spans))
     missing = [span for span in spans if span not in pieces]
     # Closed here and not when collected, so that a failing range does not leave a thread reading.
-    with contextlib.closing(_read_ahead(source, missing)) as ahead:
-        for span, inputs in ahead:
+    with contextlib.closing(_read_ahead(source, [work.part(span) for span in missing])) as ahead:
+        for span, (_, inputs) in zip(missing, ahead, strict=True):
             try:
                 pieces[span] = work.run(span, *inputs)
             except NotFiniteError as error:
@@ -220,6 +232,12 @@ class _Work:
     record: RangedRecord
     backlog: bool
     block_agents: int | None
+    mesh: AgentMesh
+
+    def part(self, span: Span) -> Span:
+        """Give this process's agents of a range; where there is none for it the last one, which then counts nothing."""
+        own = self.mesh.local_slice(*span)
+        return (own.start, own.stop) if own.start < own.stop else (span[1] - 1, span[1])
 
     def question(self, range_agents: int) -> dict[str, object]:
         """Name everything that the bits of a range follow from, but for the policy, which may differ by range."""
@@ -232,6 +250,7 @@ class _Work:
             "engine": digest(self.engine),
             "record": digest(self.record),
             "backlog": self.backlog,
+            "mesh": f"{self.mesh.n_devices} devices of {len(self.mesh.processes)} processes",
             "versions": [__version__, jax.__version__, jax.default_backend(), platform.machine()],
         }
 
@@ -244,20 +263,28 @@ class _Work:
     def run(
         self, span: Span, population: Population, exogenous: ExogenousPaths, initial: State | None
     ) -> dict[str, np.ndarray]:
-        """Simulate one range and name the arrays that are kept of it."""
+        """Simulate this process's part of a range, and name the arrays that are kept of the whole range."""
+        part, own = self.part(span), self.mesh.local_slice(*span)
         if initial is None:
             initial = empty_state(population.n_agents, max(self.source.max_lead, 1))
-        policy = self.policy_of(span)
+        policy = self.policy_of(part)
         if population.names.labels is None:  # so that a sentence names the agent of the whole and not of the range
-            population = population.named(AgentNames(np.arange(*span)))
+            population = population.named(AgentNames(np.arange(*part)))
+        if own.start == own.stop:
+            population = eqx.tree_at(lambda p: p.weight, population, jnp.zeros_like(population.weight))
         rollout = self._simulate(population, exogenous, policy, initial, Record.totals())
-        kept = {"end_value": rollout.end_value, **_named("totals", rollout.totals)}
+        kept: dict[str, Any] = {"end_value": rollout.end_value, **_named("totals", rollout.totals)}
         if self.record.final:
-            kept |= _named("final", rollout.final)
-        asked = np.array([at - span[0] for at in sorted(self.record.agents) if span[0] <= at < span[1]], int)
+            final = _named("final", rollout.final)
+            kept |= _placed(final, np.arange(own.start, own.stop) - span[0], span[1] - span[0])
+        asked = np.array([at for at in sorted(self.record.agents) if span[0] <= at < span[1]], int)
         if len(asked):
-            kept |= self._traces((population, exogenous, initial), policy, asked)
-        return {name: np.asarray(values) for name, values in kept.items()}
+            mine = (own.start <= asked) & (asked < own.stop)
+            # Who has none of them simulates some agent all the same, so as to send arrays of the same shapes.
+            traced = asked[mine] - part[0] if mine.any() else np.zeros(1, int)
+            traces = self._traces((population, exogenous, initial), policy, traced)
+            kept |= _placed(traces, np.flatnonzero(mine), len(asked))
+        return dict(self.mesh.totals({name: np.asarray(values) for name, values in kept.items()}))
 
     def _traces(self, inputs: Inputs, policy: AbstractPolicy, asked: np.ndarray) -> dict[str, Array]:
         """Simulate the agents asked for once more on their own: tracing the whole range would take its memory again."""
@@ -289,6 +316,7 @@ class _Work:
             record=record,
             backlog=self.backlog,
             block_agents=self.block_agents,
+            mesh=self.mesh.here,
         )
 
 
@@ -304,10 +332,44 @@ def _check(source: AbstractSource, shadow_prices: Array, record: RangedRecord, r
         raise InputError(f"`record.agents` {wrong} but needs different agents of 0 to {source.n_agents - 1}; mend it")
 
 
+def _noted_by_first(notes: Journal | None, work: _Work, spans: list[Span]) -> dict[Span, dict[str, np.ndarray]]:
+    """Collect the finished ranges of the journal that process 0 keeps, in every process."""
+    here = {} if notes is None else _noted(notes, work, spans)
+    if len(work.mesh.processes) == 1:
+        return here
+    done = work.mesh.first(np.array([span in here for span in spans]))
+    return {span: _sent(here.get(span), work.mesh) for span, known in zip(spans, done, strict=True) if known}
+
+
 def _noted(notes: Journal, work: _Work, spans: list[Span]) -> dict[Span, dict[str, np.ndarray]]:
     """Collect the finished ranges of a journal."""
     found = {span: notes.noted(span, digest(work.policy_of(span))) for span in spans if notes.has(span)}
     return {span: piece for span, piece in found.items() if piece is not None}
+
+
+def _sent(piece: dict[str, np.ndarray] | None, mesh: AgentMesh) -> dict[str, np.ndarray]:
+    """Give every process the arrays that process 0 holds, whose shapes the others do not know."""
+    packed = io.BytesIO()
+    if piece is not None:
+        np.savez(packed, allow_pickle=False, **piece)
+    with np.load(io.BytesIO(mesh.first_bytes(packed.getvalue())), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _placed(named: Mapping[str, Array], places: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Put agents in their places among `count` of a range, zeros elsewhere, so that processes' parts may be added."""
+
+    def put(values: np.ndarray, axis: int) -> np.ndarray:
+        if len(places) == count == values.shape[axis]:
+            return values
+        agents_first = np.moveaxis(values, axis, 0)
+        whole = np.zeros((count, *agents_first.shape[1:]), values.dtype)
+        whole[places] = agents_first[: len(places)]
+        return np.moveaxis(whole, 0, axis)
+
+    return {
+        name: put(np.asarray(values), -2 if name.endswith(".utilization") else -1) for name, values in named.items()
+    }
 
 
 def _read_ahead(source: AbstractSource, spans: list[Span]) -> Generator[tuple[Span, Inputs], None, None]:

@@ -18,10 +18,11 @@ from walras.errors import shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
 from walras.model.record import Record, Totals, as_totals
+from walras.model.run import cut_agents, run_agents
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
-from walras.simulate import announced_windows, bytes_per_agent, cut_agents, default_state, full_prices, run_agents
+from walras.simulate import announced_windows, bytes_per_agent, default_state, full_prices
 
 DIRECTIONS_AT_ONCE = 4
 """Price directions pushed through a block of agents together in forward mode: of 4, 8, 13 and 26 the fastest."""

@@ -12,29 +12,27 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.lanes import over_ranges
 from walras.engine.sequential import Sequential
-from walras.engine.tiles import block_size, fold, join, over_blocks, tile_sums
-from walras.errors import InputError
+from walras.engine.shards import AgentMesh
+from walras.engine.tiles import block_size, fold, join
+from walras.errors import InputError, SettingsError
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
-from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing
 from walras.model.record import Record, Totals, as_totals
+from walras.model.run import agents_before_resources, run_range, slicer
+from walras.model.spread import run_spread
 from walras.model.state import State, empty_state
 from walras.model.trouble import refuse_not_finite
-from walras.model.week import Running, Week, WeekRecord
+from walras.model.week import WeekRecord
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
-from walras.ties import SIDE
 
 ROWS_PER_WEEK = 24
 """Numbers per agent that one week reads and makes beside the pipeline; sets how many agents fit in a cache."""
-
-KEEP_SIDES = jax.checkpoint_policies.save_only_these_names(SIDE)
-"""A gradient keeps which side every clip took, and recomputes the rest of a week from its inputs."""
 
 EXTRA_WINDOW = 2
 """An announced window spans this week, the longest lead time, and the week after it."""
@@ -97,6 +95,7 @@ def simulate(
     record: Record | None = None,
     backlog: bool = False,
     block_agents: int | None = None,
+    mesh: AgentMesh | None = None,
     throw: bool = True,
 ) -> Rollout:
     """Run the population through the paths and return what happened.
@@ -114,15 +113,19 @@ def simulate(
         backlog: unmet demand waits instead of being lost.
         block_agents: agents simulated together, a multiple of 256; by default what the machine's cache holds. Changes
             the time, never a bit of the answer.
+        mesh: devices of this process to spread the agents over, each its own part from the first week to the last;
+            totals agree with those of one device to rounding. Agents that do not divide evenly are filled up with some
+            of weight zero. By default one device; several processes go through `walras.ranges.simulate_ranges`.
         throw: refuse to return a rollout that holds NaN or infinity.
 
     Raises:
         ShapeError: arrays whose axes do not meet.
-        SettingsError: a block size that is not a multiple of 256.
+        SettingsError: a block size that is not a multiple of 256, a mesh with devices of another process.
         NotFiniteError: a NaN, with the week and the agent where it appeared first (only with `throw`).
     """
     record = Record.totals() if record is None else record
     engine = Sequential() if engine is None else engine
+    mesh = _several(mesh)
     initial = default_state(population, exogenous) if initial is None else initial
     check_shapes(population, exogenous, initial, shadow_prices)
     if throw:
@@ -132,15 +135,27 @@ def simulate(
     if coordinator is not None:
         if shadow_prices is not None:
             raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
-        rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block)
+        rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block, mesh)
     else:
         prices = full_prices(population, exogenous, shadow_prices)
         windows = announced_windows(prices, initial.max_lead)
-        rollout = _run(*arguments, windows, prices, engine, record, backlog, block)
+        rollout = _run(*arguments, windows, prices, engine, record, backlog, block, mesh)
     if throw:
-        rerun = _tracer(*arguments, rollout, engine, backlog, block)
+        rerun = _tracer(*arguments, rollout, engine, backlog, block, mesh)
         refuse_not_finite(population, rollout.totals.reward, rollout.end_value, rerun)
     return rollout
+
+
+def _several(mesh: AgentMesh | None) -> AgentMesh | None:
+    """Refuse devices of other processes; one device that is used anyway needs no mesh, and then has all its lanes."""
+    if mesh is None or list(mesh.mesh.devices.flat) == jax.local_devices()[:1]:
+        return None
+    if mesh.processes != (jax.process_index(),):
+        raise SettingsError(
+            f"`mesh` holds devices of the processes {mesh.processes} but `simulate` runs on those of its own; give "
+            "`AgentMesh.local()`, or give the mesh to `walras.ranges.simulate_ranges`"
+        )
+    return mesh
 
 
 def bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:
@@ -185,10 +200,11 @@ def _run(
     record: Record,
     backlog: bool,
     block: int,
+    mesh: AgentMesh | None,
     following_cost: Float[Array, " agent"] | None = None,
     first_week: Array | int = 0,
 ) -> Rollout:
-    """Run all agents, on all cores where nothing is being traced, and add up their tiles.
+    """Run all agents, on the devices of a mesh or on all cores where nothing is being traced, and add up their tiles.
 
     `following_cost` is the unit cost of the week after the last one; by default the last week's holds.
     """
@@ -206,142 +222,28 @@ def _run(
         following,
         first_week,
     )
-    return _gather(over_ranges(_range, everything, population.n_agents, block), charged, record, block)
-
-
-def _range(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
-    initial: State,
-    windows: Float[Array, "*scenario week lead resource"],
-    engine: AbstractEngine,
-    record: Record,
-    backlog: bool,
-    block: int,
-    following_cost: Float[Array, " agent"],
-    first_week: Array | int,
-    first: Array | int,
-    count: int,
-) -> Any:
-    """Run `count` agents from `first` on, block after block."""
-    weeks = first_week + jnp.arange(exogenous.n_weeks)
-
-    def body(start: Array | int, size: int) -> Any:
-        take = _slicer(start, size, population.n_agents)
-        kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
-        agents = cut_agents(population, exogenous, policy, initial, start, size)
-        return run_agents(*agents, windows, engine, kept, backlog, take(following_cost), weeks)
-
-    return over_blocks(body, first, count, block)
-
-
-def cut_agents(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
-    initial: State,
-    start: Array | int,
-    size: int,
-) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
-    """Cut `size` agents from `start` on out of everything that is theirs."""
-    take = _slicer(start, size, population.n_agents)
-    people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
-    return people, take(exogenous), take(policy), take(initial)
-
-
-def run_agents(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
-    initial: State,
-    windows: Float[Array, "*scenario week lead resource"],
-    engine: AbstractEngine,
-    record: Record,
-    backlog: bool,
-    following_cost: Float[Array, " agent"],
-    weeks: Int[Array, " week"],
-) -> Any:
-    """Run a few agents all at once and sum them by tile.
-
-    Returns:
-        `(rows, cells, end)`: the record's sums [*scenario, week, tile, row or cell] and the value of what is left
-        [*scenario, tile, 1]; `(final, traces)`, agents last; the engine's account.
-    """
-    scenarios = exogenous.n_scenarios
-    states = initial if scenarios is None or initial.stock_end.ndim == 2 else _spread(initial, scenarios)
-    week = Week(population=population, policy=policy, backlog=backlog)
-    return _run_block(week, exogenous, states, windows, engine, record, following_cost, weeks)
+    if mesh is not None:
+        sums, kept, info = run_spread(*everything, mesh)
+        return _rollout(sums, kept, info, charged, record, block)
+    return _gather(over_ranges(run_range, everything, population.n_agents, block), charged, record, block)
 
 
 @eqx.filter_jit
 def _gather(pieces: list[Any], charged: Float[Array, "*scenario week resource"], record: Record, block: int) -> Rollout:
     """Fold the tiles of all ranges in order, and line their agents up."""
     parts, kept, infos = zip(*pieces, strict=True)
-    rows, cells, end = jax.tree.map(fold, join(lambda leaf: leaf, parts, 0))
+    sums = jax.tree.map(fold, join(lambda leaf: leaf, parts, 0))
+    return _rollout(sums, join(lambda leaf: leaf, kept, -1), infos[0], charged, record, block)
+
+
+def _rollout(
+    sums: Any, kept: Any, info: EngineInfo, charged: Float[Array, "*scenario week resource"], record: Record, block: int
+) -> Rollout:
+    """Name the sums over all agents, and what is kept of each."""
+    (rows, cells, end), (final, traces) = sums, kept
     groups = None if cells is None else cells.reshape(*cells.shape[:-1], record.n_groups, -1)
-    final, traces = join(lambda leaf: leaf, kept, -1)
-    agents = None if traces is None else _agents_before_resources(traces)
-    return Rollout(as_totals(rows, record.flows), groups, agents, final, end[..., 0], charged, infos[0], block)
-
-
-def _slicer(start: Array | int, size: int, n_agents: int) -> Callable[[Any], Any]:
-    """Cut a block of agents out of every array whose last axis is that of the agents; other values pass."""
-
-    def cut(leaf: Any) -> Any:
-        if eqx.is_array(leaf) and leaf.ndim > 0 and leaf.shape[-1] == n_agents:
-            return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
-        return leaf
-
-    return lambda tree: jax.tree.map(cut, tree)
-
-
-def _spread(state: State, scenarios: int) -> State:
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (scenarios, *leaf.shape)), state)
-
-
-def _agents_last(record: WeekRecord) -> WeekRecord:
-    return eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
-
-
-_agents_before_resources = _agents_last  # the same exchange of the last two axes of utilization, back again
-
-
-def _run_block(
-    week: Week,
-    exogenous: ExogenousPaths,
-    initial: State,
-    windows: Float[Array, "*scenario week lead resource"],
-    engine: AbstractEngine,
-    record: Record,
-    following_cost: Float[Array, " agent"],
-    weeks: Int[Array, " week"],
-) -> Any:
-    """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
-    weight = week.population.weight
-    fields = shared_inputs(exogenous, following_cost)
-    encoded = encode_weeks(week.population, week.policy, fields, weeks, windows)
-    steady, changing = steady_and_changing(fields, len(weeks))
-
-    def one(demand: Array, arrivals: Any, encoded: Any, window: Array, state: State) -> Any:
-        own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": window}
-
-        @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)
-        def step(running: Running, inputs: dict[str, Any]) -> Any:
-            running, happened = week(running, WeekInputs(**steady, **inputs))
-            return running, (*record.sums(happened, weight), _agents_last(happened) if record.agents else None)
-
-        trajectory, info = engine.run(step, week.begin(state), {**changing, **own})
-        rows, cells, traces = trajectory.records
-        final = trajectory.final.state
-        end = tile_sums([exogenous.unit_cost[-1] * (final.stock_end + final.pipeline.sum(0))], weight)
-        return (rows, cells, end), (final, traces), info
-
-    paths = (exogenous.demand, exogenous.arrivals)
-    if exogenous.n_scenarios is None:
-        return one(*paths, encoded, windows, initial)
-    per_path = 0 if windows.ndim == 4 else None
-    return jax.vmap(one, in_axes=(0, 0, per_path, per_path, 0))(*paths, encoded, windows, initial)
+    agents = None if traces is None else agents_before_resources(traces)
+    return Rollout(as_totals(rows, record.flows), groups, agents, final, end[..., 0], charged, info, block)
 
 
 def _run_coordinated(
@@ -354,6 +256,7 @@ def _run_coordinated(
     record: Record,
     backlog: bool,
     block: int,
+    mesh: AgentMesh | None,
 ) -> Rollout:
     """Step week by week; the coordinator may do anything in between, so this loop is not compiled as a whole."""
     state, weeks, issued_before = initial, [], None
@@ -364,7 +267,8 @@ def _run_coordinated(
         today = week_of(exogenous, jnp.asarray(week))
         following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.unit_cost.shape[0] - 1))]
         index = jnp.asarray(week)
-        part = _run(population, today, policy, state, window, charged, engine, record, backlog, block, following, index)
+        told = (window, charged, engine, record, backlog, block, mesh)
+        part = _run(population, today, policy, state, *told, following, index)
         state, issued_before = part.final, issued
         weeks.append(part)
     return _string(weeks, None if exogenous.n_scenarios is None else 1)
@@ -416,15 +320,16 @@ def _tracer(
     engine: AbstractEngine,
     backlog: bool,
     block: int,
+    mesh: AgentMesh | None,
 ) -> Callable[[int, int], WeekRecord]:
     """Return what traces a range of agents again, under the prices that were charged."""
 
     def rerun(first: int, last: int) -> WeekRecord:
         windows = announced_windows(rollout.shadow_prices, initial.max_lead)
-        take = _slicer(first, last - first, population.n_agents)
+        take = slicer(first, last - first, population.n_agents)
         people = population.take(slice(first, last))
         parts = (people, take(exogenous), take(policy), take(initial), windows, rollout.shadow_prices)
-        again = _run(*parts, engine, Record.traces(), backlog, block)
+        again = _run(*parts, engine, Record.traces(), backlog, block, mesh)
         assert again.agents is not None  # traces were asked for
         return again.agents
 

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shops import happenings, order_up_to, shop
 
 from walras.engine import shards
 from walras.engine.shards import FIRST, LAST, SHARED, AgentMesh, pad, sharded
-from walras.errors import ShapeError
+from walras.errors import SettingsError, ShapeError
+from walras.simulate import simulate
 
 CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -60,6 +62,24 @@ def test_nothing_crosses_inside_the_backward_pass(answer):
     assert answer["collectives"]["inside"] == 0 < answer["collectives"]["main"]
 
 
+def test_simulate_over_a_mesh_is_simulate(answer):
+    assert answer["simulate"] < 1e-6 and answer["simulate_shapes"] and answer["simulate_same_bits"]
+    assert answer["simulate_scenarios"] < 1e-6 and answer["simulate_weekly"] < 1e-6
+    assert answer["simulate_gradient"] < 1e-5 and answer["simulate_gradient_compiled"] < 1e-5
+
+
+def test_agents_that_fill_a_mesh_up_weigh_nothing(answer):
+    assert answer["simulate_weightless"] > 1e-2  # with weight they would be seen
+
+
+def test_a_table_as_long_as_a_part_is_not_cut(answer):
+    assert answer["simulate_like_a_part"] < 1e-6
+
+
+def test_a_mesh_names_the_agent_of_an_infinity(answer):
+    assert "week 3" in answer["simulate_nan"] and "agent 5" in answer["simulate_nan"]
+
+
 def test_agents_that_do_not_divide_evenly_are_refused(answer):
     assert "7 agents but needs a multiple of 3" in answer["refused"]
 
@@ -90,6 +110,22 @@ def test_parts_of_two_processes_cover_the_agents_once(monkeypatch, start, stop):
     parts = slices(monkeypatch, start, stop)
     assert [agent for part in parts for agent in range(part.start, part.stop)] == list(range(start, stop))
     assert parts[0].stop - parts[0].start <= -(-(stop - start) // 4) * 2
+
+
+def test_simulate_refuses_devices_of_other_processes(monkeypatch):
+    people = shop()
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(SettingsError, match="devices of the processes .0, 1. but"):
+        simulate(people, happenings(people), order_up_to(people), mesh=Apart(AgentMesh.of(jax.devices() * 2).mesh))
+
+
+def test_bytes_of_process_0_reach_those_who_know_no_length(monkeypatch):
+    monkeypatch.setattr(Apart, "processes", (0, 1))
+    mesh, sent = Apart(AgentMesh.local().mesh), b"abc\0"
+    ours = iter([np.array(len(sent), np.int64), np.frombuffer(sent, np.uint8)])
+    monkeypatch.setattr(shards, "_exchange", lambda row: np.stack([shards._pack([next(ours)]), row]))
+    assert mesh.first_bytes(b"") == sent
+    assert AgentMesh.local().first_bytes(sent) == sent
 
 
 def test_padding_repeats_the_last_agent_and_leaves_numbers_alone():

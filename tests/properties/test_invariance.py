@@ -31,6 +31,7 @@ from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.simulate import simulate
 
 seeds = st.integers(0, 10_000)
+EVERYTHING = Record(group=jnp.arange(AGENTS) % 3, n_groups=3, agents=True)
 
 
 @given(seeds, st.permutations(range(AGENTS)))

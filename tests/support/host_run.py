@@ -6,24 +6,20 @@ EDGE: run as a program: `host_run.py FOLDER [--lose PROCESS RANGE HOW]`.
 import argparse
 import os
 import signal
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
-from shops import happenings, order_up_to, prices, shop, start
+from shops import Leaning, happenings, prices, shop, start
 
-from walras.engine.shards import FIRST, LAST, AgentMesh, sharded
+from walras.engine.shards import AgentMesh
 from walras.errors import InputError
 from walras.hosts import join_cluster
-from walras.policies.simple import OrderUpTo
-from walras.simulate import simulate
+from walras.ranges import MemorySource, RangedRecord, RangedTotals, simulate_ranges
 
-AGENTS, RANGE, RANGES = 24, 8, 3
-
-
-def cut(tree, axis, part):
-    """Cut agents out of all arrays."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[(..., part) if axis == LAST else part], tree)
+AGENTS, RANGE = 25, 8
+ASKED = (20, 3, 6, 24)
 
 
 def lose(how: str) -> None:
@@ -35,45 +31,41 @@ def lose(how: str) -> None:
     raise InputError("`demand` is negative for agent A in week 3; mend the table")
 
 
-def run_ranges(folder: Path, mesh: AgentMesh, losing=None) -> None:
-    """Simulate what the journal does not hold yet; process 0 writes each range when it is finished."""
+def run_ranges(folder: Path, mesh: AgentMesh | None, losing=None) -> RangedTotals:
+    """Simulate what the journal does not hold yet; the last range has one agent, so that some processes have none."""
     people = shop(AGENTS)
-    everything = (people, happenings(people), start(people), order_up_to(people).level)
-    axes = (FIRST, LAST, LAST, LAST)
-    here = AgentMesh.local()
-    run = compiled(here)
-    done = mesh.first(np.array([(folder / f"{number}.npz").exists() for number in range(RANGES)]))
-    for number in np.flatnonzero(~done):
-        own = mesh.local_slice(int(number) * RANGE, (int(number) + 1) * RANGE)
-        parts = [here.place(cut(tree, axis, own), axis) for tree, axis in zip(everything, axes, strict=True)]
+    levels = np.linspace(10, 40, AGENTS).astype(np.float32)
+
+    def policy(first: int, last: int) -> Leaning:
+        number = first // RANGE
         if losing and (jax.process_index(), number) == (int(losing[0]), int(losing[1])):
+            while len(list(folder.glob("agents-*"))) < number:  # the ranges before have been noted
+                time.sleep(0.01)
             lose(losing[2])
-        local = run(*parts, prices(people))
-        totals = mesh.totals(local)
-        if jax.process_index() == 0:
-            np.savez(folder / "part.npz", *jax.tree.leaves(totals))
-            os.replace(folder / "part.npz", folder / f"{number}.npz")
-            print(f"finished range {number}", flush=True)
+        return Leaning(jax.numpy.asarray(levels[first:last]))
 
-
-def compiled(mesh: AgentMesh):
-    """Give the compiled totals of one part."""
-
-    def totals(population, paths, state, level, charged):
-        found = simulate(population, paths, OrderUpTo(level), initial=state, shadow_prices=charged, throw=False)
-        return found.totals, found.end_value
-
-    return jax.jit(sharded(totals, mesh, (FIRST, LAST, LAST, LAST, None)))
+    return simulate_ranges(
+        MemorySource(people, happenings(people), start(people)),
+        policy,
+        shadow_prices=prices(people),
+        record=RangedRecord(agents=ASKED, final=True),
+        range_agents=RANGE,
+        journal=folder,
+        mesh=mesh,
+    )
 
 
 def main() -> None:
-    """Be one process."""
+    """Be one process; write what this one found, and say how much of it came from the journal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lose", nargs=3)
     given = parser.parse_args()
     with join_cluster():
-        run_ranges(given.folder, AgentMesh.of(), given.lose)
+        found = run_ranges(given.folder / "journal", AgentMesh.of(), given.lose)
+        leaves = jax.tree.leaves((found.totals, found.end_value, found.agents, found.final))
+        np.savez(given.folder / f"found-{jax.process_index()}.npz", *leaves)
+        print(f"{found.n_ranges - found.resumed} of {found.n_ranges} ranges simulated", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ EDGE: the number of devices must be in XLA_FLAGS before jax is imported.
 import json
 import re
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from shops import Leaning, happenings, prices, shop, start
+from shops import Announcer, Leaning, happenings, prices, shop, start
 
 from walras.engine.shards import FIRST, LAST, SHARED, AgentMesh, pad, sharded
-from walras.errors import ShapeError
+from walras.errors import NotFiniteError, ShapeError
 from walras.model.record import Record
+from walras.policies.base import AbstractPolicy
 from walras.simulate import simulate
 
 AGENTS = 7  # not a multiple of the devices
@@ -55,6 +57,79 @@ def difference(left, right) -> float:
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max() / (1e-9 + np.abs(b).max())) for a, b in pairs)
 
 
+def in_simulate(mesh: AgentMesh) -> dict[str, object]:
+    """Ask `simulate` itself for values and gradients over a mesh, with agents that do not divide evenly."""
+    people, paths, state, level = question
+    group = jnp.arange(AGENTS) % 2
+    everything = Record(group=group, n_groups=2, agents=True)
+
+    def whole(mesh, charged=charged, record=everything, paths=paths, **more):
+        return simulate(
+            people, paths, Leaning(level), initial=state, shadow_prices=charged, record=record, mesh=mesh, **more
+        )
+
+    def slope(mesh, compile_all):
+        gradient = jax.grad(lambda charged: whole(mesh, charged, Record.totals()).reward)
+        return (jax.jit(gradient) if compile_all else gradient)(charged)
+
+    many, one = whole(mesh), whole(None)
+    futures = happenings(people, scenarios=2)
+    announced = simulate(
+        people, paths, Leaning(level), initial=state, coordinator=Announcer(charged), mesh=mesh, throw=False
+    )
+    return {
+        "simulate": difference(many, one),
+        "simulate_same_bits": difference(whole(mesh), many) == 0.0,
+        "simulate_shapes": [leaf.shape for leaf in jax.tree.leaves(many)]
+        == [leaf.shape for leaf in jax.tree.leaves(one)],
+        "simulate_scenarios": difference(whole(mesh, paths=futures), whole(None, paths=futures)),
+        "simulate_weekly": difference(announced.totals, one.totals),
+        "simulate_gradient": difference(slope(mesh, False), slope(None, False)),
+        "simulate_gradient_compiled": difference(slope(mesh, True), slope(None, False)),
+        "simulate_weightless": difference(filled_up(mesh), one.totals),
+        "simulate_nan": said(lambda: whole(mesh, paths=holed(paths), throw=True)),
+        "simulate_like_a_part": difference(*(like_a_part(mesh) for mesh in (mesh, None))),
+    }
+
+
+def filled_up(mesh: AgentMesh):
+    """Plant what filling up would give if the agents added weighed as much as the last one."""
+    more = mesh.padded(AGENTS)
+    people, paths, state, level = (pad(tree, axis, more) for tree, axis in zip(question, AXES, strict=True))
+    return simulate(people, paths, Leaning(level), initial=state, shadow_prices=charged, mesh=mesh).totals
+
+
+def holed(paths):
+    """Plant a margin that overflows for the agent before the last, in week 3."""
+    return eqx.tree_at(lambda e: e.sale_price, paths, paths.sale_price.at[3, AGENTS - 2].set(3e38))
+
+
+def said(ask) -> str:
+    """Return the sentence of a refusal."""
+    try:
+        ask()
+    except NotFiniteError as error:
+        return str(error)
+    return ""
+
+
+class Weekdays(AbstractPolicy):
+    """Order by a table that all agents share, as long as a device's part of the agents."""
+
+    table: jax.Array
+
+    def orders(self, observation, shadow_prices):
+        """Read the table at the number of units in stock."""
+        return self.table[jnp.clip(observation.position, 0, len(self.table) - 1).astype(int)]
+
+
+def like_a_part(mesh: AgentMesh | None):
+    """Simulate with a shared table of 300 entries, where 900 agents make parts of 300 in two blocks."""
+    people = shop(900)
+    policy = Weekdays(jnp.arange(300.0)[::-1] % 7)
+    return simulate(people, happenings(people), policy, block_agents=256, mesh=mesh).totals
+
+
 def main() -> None:
     """Compare all devices with one."""
     mesh = AgentMesh.of()
@@ -91,6 +166,7 @@ def main() -> None:
         "tangent": difference(tangent(charged, placed), (alone * (charged + 1)).sum()),
         "collectives": collectives(gradient.lower(charged, placed).compile().as_text()),
         "refused": refused,
+        **in_simulate(mesh),
     }
     print(json.dumps(answer))
 

@@ -55,6 +55,11 @@ class AgentMesh:
         """Name the processes that hold the devices, in the order of their parts of the agents."""
         return tuple(dict.fromkeys(device.process_index for device in self.mesh.devices.flat))
 
+    @property
+    def here(self) -> "AgentMesh":
+        """Line up those of the devices that this process holds."""
+        return AgentMesh.of(self.mesh.local_devices)
+
     def padded(self, agents: int) -> int:
         """Round a number of agents up to a multiple of the devices; the caller gives those added weight zero."""
         return -(-agents // self.n_devices) * self.n_devices
@@ -86,6 +91,8 @@ class AgentMesh:
                 return leaf
             spec = _spec(leaf, axis)
             _refuse_uneven(leaf.shape, spec, parts)
+            if len(self.processes) == 1:  # from device to device, and not at all where it lies there already
+                return jax.device_put(leaf, NamedSharding(self.mesh, spec))
             return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), np.asarray(leaf))
 
         return jax.tree.map(put, tree)
@@ -112,6 +119,13 @@ class AgentMesh:
         if len(self.processes) > 1:
             arrays = _unpack(_exchange(_pack(arrays))[0], arrays)
         return jax.tree.unflatten(structure, arrays)
+
+    def first_bytes(self, raw: bytes) -> bytes:
+        """Give every process the bytes that process 0 holds; the others need not know how many, and give none."""
+        if len(self.processes) == 1:
+            return raw
+        count = int(self.first(np.array(len(raw), np.int64)))
+        return self.first(np.frombuffer(raw.ljust(count, b"\0")[:count], np.uint8)).tobytes()
 
 
 def sharded(

@@ -1,0 +1,151 @@
+"""Own the compiled run of a range of agents: block after block, week after week, sums by tile.
+
+LAW: what a week does is `model.week`; this strings weeks and agents together, and no block size changes a bit.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from walras.engine.base import AbstractEngine
+from walras.engine.tiles import over_blocks, tile_sums
+from walras.exogenous.paths import ExogenousPaths
+from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing
+from walras.model.record import Record
+from walras.model.state import State
+from walras.model.week import Running, Week, WeekRecord
+from walras.policies.base import AbstractPolicy
+from walras.population.population import Population
+from walras.ties import SIDE
+
+KEEP_SIDES = jax.checkpoint_policies.save_only_these_names(SIDE)
+"""A gradient keeps which side every clip took, and recomputes the rest of a week from its inputs."""
+
+
+def run_range(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+    block: int,
+    following_cost: Float[Array, " agent"],
+    first_week: Array | int,
+    first: Array | int,
+    count: int,
+) -> Any:
+    """Run `count` agents from `first` on, block after block."""
+    weeks = first_week + jnp.arange(exogenous.n_weeks)
+
+    def body(start: Array | int, size: int) -> Any:
+        take = slicer(start, size, population.n_agents)
+        kept = eqx.tree_at(lambda r: r.group, record, take(record.group)) if record.group is not None else record
+        agents = cut_agents(population, exogenous, policy, initial, start, size)
+        return run_agents(*agents, windows, engine, kept, backlog, take(following_cost), weeks)
+
+    return over_blocks(body, first, count, block)
+
+
+def cut_agents(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    start: Array | int,
+    size: int,
+) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
+    """Cut `size` agents from `start` on out of everything that is theirs."""
+    take = slicer(start, size, population.n_agents)
+    people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
+    return people, take(exogenous), take(policy), take(initial)
+
+
+def run_agents(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    engine: AbstractEngine,
+    record: Record,
+    backlog: bool,
+    following_cost: Float[Array, " agent"],
+    weeks: Int[Array, " week"],
+) -> Any:
+    """Run a few agents all at once and sum them by tile.
+
+    Returns:
+        `(rows, cells, end)`: the record's sums [*scenario, week, tile, row or cell] and the value of what is left
+        [*scenario, tile, 1]; `(final, traces)`, agents last; the engine's account.
+    """
+    scenarios = exogenous.n_scenarios
+    states = initial if scenarios is None or initial.stock_end.ndim == 2 else _spread(initial, scenarios)
+    week = Week(population=population, policy=policy, backlog=backlog)
+    return _run_block(week, exogenous, states, windows, engine, record, following_cost, weeks)
+
+
+def slicer(start: Array | int, size: int, n_agents: int) -> Callable[[Any], Any]:
+    """Cut a block of agents out of every array whose last axis is that of the agents; other values pass."""
+
+    def cut(leaf: Any) -> Any:
+        if eqx.is_array(leaf) and leaf.ndim > 0 and leaf.shape[-1] == n_agents:
+            return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
+        return leaf
+
+    return lambda tree: jax.tree.map(cut, tree)
+
+
+def _spread(state: State, scenarios: int) -> State:
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (scenarios, *leaf.shape)), state)
+
+
+def _agents_last(record: WeekRecord) -> WeekRecord:
+    return eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
+
+
+agents_before_resources = _agents_last  # the same exchange of the last two axes of utilization, back again
+
+
+def _run_block(
+    week: Week,
+    exogenous: ExogenousPaths,
+    initial: State,
+    windows: Float[Array, "*scenario week lead resource"],
+    engine: AbstractEngine,
+    record: Record,
+    following_cost: Float[Array, " agent"],
+    weeks: Int[Array, " week"],
+) -> Any:
+    """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
+    weight = week.population.weight
+    fields = shared_inputs(exogenous, following_cost)
+    encoded = encode_weeks(week.population, week.policy, fields, weeks, windows)
+    steady, changing = steady_and_changing(fields, len(weeks))
+
+    def one(demand: Array, arrivals: Any, encoded: Any, window: Array, state: State) -> Any:
+        own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": window}
+
+        @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)
+        def step(running: Running, inputs: dict[str, Any]) -> Any:
+            running, happened = week(running, WeekInputs(**steady, **inputs))
+            return running, (*record.sums(happened, weight), _agents_last(happened) if record.agents else None)
+
+        trajectory, info = engine.run(step, week.begin(state), {**changing, **own})
+        rows, cells, traces = trajectory.records
+        final = trajectory.final.state
+        end = tile_sums([exogenous.unit_cost[-1] * (final.stock_end + final.pipeline.sum(0))], weight)
+        return (rows, cells, end), (final, traces), info
+
+    paths = (exogenous.demand, exogenous.arrivals)
+    if exogenous.n_scenarios is None:
+        return one(*paths, encoded, windows, initial)
+    per_path = 0 if windows.ndim == 4 else None
+    return jax.vmap(one, in_axes=(0, 0, per_path, per_path, 0))(*paths, encoded, windows, initial)
