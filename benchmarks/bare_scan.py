@@ -1,6 +1,7 @@
 """Own the yardstick: a plain scan over the weeks of a lost-sales store, featureless, in blocks that fit the cache.
 
-Order up to 18 less this week's price, lead time 2, everything constant; kept are two totals a week, receipts and money.
+Order up to 18 less this week's price, lead time 2, everything constant; kept are two totals a week, receipts and money,
+and what stock and open orders are worth in the end.
 """
 
 import jax
@@ -10,7 +11,7 @@ LEVEL, SALE_PRICE, UNIT_COST, HOLDING, PENALTY = 18.0, 10.0, 6.0, 1.0, 4.0
 
 
 def bare_scan(demand, prices, block, around=lambda run: run):
-    """Return receipts and money of every week; `demand` is [week, agent], `block` divides the number of agents."""
+    """Return receipts and money of every week, and what is left at cost; `block` divides the agents of [week, agent]."""
 
     def run(start):
         def week(state, inputs):
@@ -25,17 +26,23 @@ def bare_scan(demand, prices, block, around=lambda run: run):
 
         mine = jax.lax.dynamic_slice_in_dim(demand, start, block, axis=1)
         empty = jnp.zeros(block)
-        return jax.lax.scan(week, (empty, empty, empty), (mine, prices))[1]
+        state, totals = jax.lax.scan(week, (empty, empty, empty), (mine, prices))
+        return *totals, UNIT_COST * sum(part.sum() for part in state)
 
-    receipts, money = jax.lax.map(around(run), jnp.arange(0, demand.shape[1], block))
-    return receipts.sum(0), money.sum(0)
+    receipts, money, left = jax.lax.map(around(run), jnp.arange(0, demand.shape[1], block))
+    return receipts.sum(0), money.sum(0), left.sum()
 
 
 def bare_forward(block):
-    """Compile the scan at one block size: (demand, prices) -> two totals a week."""
+    """Compile the scan at one block size: (demand, prices) -> two totals a week, and the end value."""
     return jax.jit(lambda demand, prices: bare_scan(demand, prices, block))
 
 
 def bare_gradient(block, around=lambda run: run):
     """Compile the derivative of all money in the prices of all weeks; `around` may be `jax.checkpoint`."""
-    return jax.jit(jax.grad(lambda prices, demand: bare_scan(demand, prices, block, around)[1].sum()))
+
+    def reward(prices, demand):
+        _, money, left = bare_scan(demand, prices, block, around)
+        return money.sum() + left
+
+    return jax.jit(jax.grad(reward))

@@ -6,7 +6,6 @@ Needs no more than jax, numpy and equinox, so that it runs where the rest of the
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.demand_law import GammaDemand
 from walras.population.population import Population
+from walras.sensitivity import reward_gradient
 from walras.simulate import simulate
 from walras.ties import positive_part
 
@@ -66,8 +66,15 @@ class Workload:
         return _simulate(self.prices, self._rest, record, block).totals
 
     def gradient(self, record: Record, block: int | None = None) -> jax.Array:
-        """Return the derivative of all money in the prices of all weeks."""
-        return _gradient(self.prices, self._rest, record, block)
+        """Return the derivative of the reward in the prices of all weeks; it has two totals, whatever the record."""
+        return reward_gradient(
+            self.population,
+            self.exogenous,
+            self.policy,
+            initial=self.initial,
+            shadow_prices=self.prices,
+            block_agents=block,
+        )[1]
 
     @property
     def _rest(self) -> tuple:
@@ -78,11 +85,6 @@ def _simulate(prices, rest, record, block):
     population, exogenous, policy, initial = rest
     sized = {} if block is None else {"block_agents": block}
     return simulate(population, exogenous, policy, initial=initial, shadow_prices=prices, record=record, **sized)
-
-
-@eqx.filter_jit
-def _gradient(prices, rest, record, block):
-    return jax.grad(lambda prices: _simulate(prices, rest, record, block).totals.reward.sum())(prices)
 
 
 def price_path(weeks: int = WEEKS) -> np.ndarray:
