@@ -11,7 +11,7 @@ LEVEL, SALE_PRICE, UNIT_COST, HOLDING, PENALTY = 18.0, 10.0, 6.0, 1.0, 4.0
 
 
 def bare_scan(demand, prices, block, around=lambda run: run):
-    """Return receipts and money of every week, and what is left at cost; `block` divides the agents of [week, agent]."""
+    """Return receipts and money of every week, and what is left at cost; `block` divides the agents."""
 
     def run(start):
         def week(state, inputs):

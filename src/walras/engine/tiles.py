@@ -98,14 +98,13 @@ def join(ready: Callable[[Array], Array], pieces: Sequence[Any], axis: int) -> A
 
 
 def ranges(n_agents: int, block: int, lanes: int) -> list[tuple[int, int]]:
-    """Cut agents into ranges (first, number) of whole blocks that lanes work off side by side, the odd rest last."""
-    blocks = n_agents // block
-    each = min(blocks // lanes, BLOCKS_AT_ONCE)
-    if lanes == 1 or each == 0:
+    """Cut agents into ranges (first, number) of whole blocks, as many for every lane, the last one shorter."""
+    blocks = -(-n_agents // block)
+    rounds = -(-blocks // (lanes * BLOCKS_AT_ONCE))
+    each = -(-blocks // (lanes * rounds)) * block
+    if lanes == 1:
         return [(0, n_agents)]
-    cuts = [(first * block, each * block) for first in range(0, blocks - each + 1, each)]
-    done = len(cuts) * each * block
-    return cuts if done == n_agents else [*cuts, (done, n_agents - done)]
+    return [(first, min(each, n_agents - first)) for first in range(0, n_agents, each)]
 
 
 def _one_piece(piece: Any) -> Any:
