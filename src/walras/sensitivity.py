@@ -181,9 +181,9 @@ class _Case(eqx.Module):
         """Return utilization and reward in rows, and the value of what is left, by tile."""
         parts = (self.population, self.exogenous, policy, self.initial)
         windows = announced_windows(shadow_prices, self.initial.max_lead)
-        following, weeks = self.exogenous.unit_cost[-1], jnp.arange(self.exogenous.n_weeks)
+        weeks = jnp.arange(self.exogenous.n_weeks)
         record = Record.use_and_reward()
-        (rows, _, end), _, _ = run_agents(*parts, windows, self.engine, record, self.backlog, following, weeks)
+        (rows, _, end), _, _ = run_agents(*parts, windows, self.engine, record, self.backlog, None, weeks)
         return rows, end
 
     def use(self, shadow_prices: Float[Array, "*priced week resource"]) -> Float[Array, "*scenario week tile resource"]:

@@ -208,7 +208,6 @@ def _run(
 
     `following_cost` is the unit cost of the week after the last one; by default the last week's holds.
     """
-    following = exogenous.unit_cost[-1] if following_cost is None else following_cost
     everything = (
         population,
         exogenous,
@@ -219,7 +218,7 @@ def _run(
         record,
         backlog,
         block,
-        following,
+        following_cost,
         first_week,
     )
     if mesh is not None:

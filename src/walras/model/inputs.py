@@ -41,15 +41,16 @@ KNOWN = ("lead_demand_mean", "lead_demand_sd", "sale_price", "unit_cost", "next_
 """Fields that a policy knows whatever its stock, in the order of `Outlook`."""
 
 
-def shared_inputs(exogenous: ExogenousPaths, following_cost: Float[Array, " agent"]) -> dict[str, Any]:
-    """Name the fields that all scenarios have in common; `following_cost` is the unit cost of the week after the last.
+def shared_inputs(exogenous: ExogenousPaths, following_cost: Float[Array, " agent"] | None) -> dict[str, Any]:
+    """Name the fields that all scenarios have in common.
 
-    Each has as many rows as there are weeks, or one row for all of them.
+    `following_cost` is the unit cost of the week after the last, by default that of the last. Each field has as many rows as there are weeks, or one row for all of them.
     """
+    following = exogenous.unit_cost[-1] if following_cost is None else following_cost
     return {
         "sale_price": exogenous.sale_price,
         "unit_cost": exogenous.unit_cost,
-        "next_unit_cost": _next_week(exogenous.unit_cost, following_cost),
+        "next_unit_cost": _next_week(exogenous.unit_cost, following),
         "lead_demand_mean": exogenous.lead_demand_mean,
         "lead_demand_sd": exogenous.lead_demand_sd,
         "supply": exogenous.supply,

@@ -37,7 +37,7 @@ def run_range(
     record: Record,
     backlog: bool,
     block: int,
-    following_cost: Float[Array, " agent"],
+    following_cost: Float[Array, " agent"] | None,
     first_week: Array | int,
     first: Array | int,
     count: int,
@@ -77,7 +77,7 @@ def run_agents(
     engine: AbstractEngine,
     record: Record,
     backlog: bool,
-    following_cost: Float[Array, " agent"],
+    following_cost: Float[Array, " agent"] | None,
     weeks: Int[Array, " week"],
 ) -> Any:
     """Run a few agents all at once and sum them by tile.
@@ -121,7 +121,7 @@ def _run_block(
     windows: Float[Array, "*scenario week lead resource"],
     engine: AbstractEngine,
     record: Record,
-    following_cost: Float[Array, " agent"],
+    following_cost: Float[Array, " agent"] | None,
     weeks: Int[Array, " week"],
 ) -> Any:
     """Run one block; a scenario axis on demand (and arrivals) is mapped over."""

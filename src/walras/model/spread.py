@@ -31,7 +31,7 @@ def run_spread(
     record: Record,
     backlog: bool,
     block: int,
-    following_cost: Float[Array, " agent"],
+    following_cost: Float[Array, " agent"] | None,
     first_week: Array | int,
     mesh: AgentMesh,
 ) -> Any:
