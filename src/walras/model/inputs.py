@@ -44,7 +44,8 @@ KNOWN = ("lead_demand_mean", "lead_demand_sd", "sale_price", "unit_cost", "next_
 def shared_inputs(exogenous: ExogenousPaths, following_cost: Float[Array, " agent"] | None) -> dict[str, Any]:
     """Name the fields that all scenarios have in common.
 
-    `following_cost` is the unit cost of the week after the last, by default that of the last. Each field has as many rows as there are weeks, or one row for all of them.
+    `following_cost` is the unit cost of the week after the last, by default that of the last. Each field has as many
+    rows as there are weeks, or one row for all of them.
     """
     following = exogenous.unit_cost[-1] if following_cost is None else following_cost
     return {
