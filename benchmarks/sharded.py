@@ -145,14 +145,25 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def at_least(fewest):
+    """Read a whole number of at least `fewest` off the command line."""
+
+    def read(text):
+        if not text.isdigit() or int(text) < fewest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {fewest}")
+        return int(text)
+
+    return read
+
+
 def main() -> None:
     """Print the comparison as a table or one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=2, help="2 or more")
-    parser.add_argument("--agents", type=int, default=150_000)
-    parser.add_argument("--weeks", type=int, default=156)
-    parser.add_argument("--repeats", type=int, default=7, help="in each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=at_least(2), default=2, help="2 or more")
+    parser.add_argument("--agents", type=at_least(1), default=150_000)
+    parser.add_argument("--weeks", type=at_least(1), default=156)
+    parser.add_argument("--repeats", type=at_least(1), default=7, help="in each round")
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

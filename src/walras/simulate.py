@@ -19,7 +19,7 @@ from walras.engine.lanes import over_ranges
 from walras.engine.sequential import Sequential
 from walras.engine.shards import AgentMesh
 from walras.engine.tiles import block_size, fold, join
-from walras.errors import InputError, SettingsError
+from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
 from walras.model.record import Record, Totals, as_totals
@@ -112,7 +112,8 @@ def simulate(
         record: what to keep; default totals.
         backlog: unmet demand waits instead of being lost.
         block_agents: agents simulated together, a multiple of 256; by default what the machine's cache holds. Changes
-            the time, never a bit of the answer.
+            the time, never a bit of the answer, as long as the policy treats agents one by one (a product of
+            matrices in a policy of one's own is summed in the order the compiler likes).
         mesh: devices of this process to spread the agents over, each its own part from the first week to the last;
             totals agree with those of one device to rounding. Agents that do not divide evenly are filled up with some
             of weight zero. By default one device; several processes go through `walras.ranges.simulate_ranges`.
@@ -127,7 +128,9 @@ def simulate(
     engine = Sequential() if engine is None else engine
     mesh = _several(mesh)
     initial = default_state(population, exogenous) if initial is None else initial
+    shadow_prices = None if shadow_prices is None else jnp.asarray(shadow_prices)
     check_shapes(population, exogenous, initial, shadow_prices)
+    _check_groups(population, record)
     if throw:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     arguments = (population, exogenous, policy, initial)
@@ -156,6 +159,13 @@ def _several(mesh: AgentMesh | None) -> AgentMesh | None:
             "`AgentMesh.local()`, or give the mesh to `walras.ranges.simulate_ranges`"
         )
     return mesh
+
+
+def _check_groups(population: Population, record: Record) -> None:
+    """Refuse groups of another number of agents."""
+    if record.group is not None and record.group.shape != (population.n_agents,):
+        needed = f"[{population.n_agents} agents]"
+        raise shape_mismatch("record.group", record.group.shape, needed, "give every agent one group")
 
 
 def bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:

@@ -138,8 +138,8 @@ def block_size(bytes_per_agent: int, wanted: int | None = None) -> int:
             return ACCELERATOR_BLOCK
         fitting = max(cache_of_a_core() // 2 // max(bytes_per_agent, 1), TILE)
         return min(1 << (fitting.bit_length() - 1), LARGEST_BLOCK)
-    if wanted < TILE or wanted % TILE:
-        raise SettingsError(f"`block_agents` is {wanted} but needs to be a multiple of {TILE}; give e.g. {8 * TILE}")
+    if not isinstance(wanted, int) or wanted < TILE or wanted % TILE:
+        raise SettingsError(f"`block_agents` is {wanted!r} but needs to be a multiple of {TILE}; give e.g. {8 * TILE}")
     return wanted
 
 

@@ -93,6 +93,9 @@ def check_shapes(
         ShapeError: naming the array, its shape and the one that is needed.
     """
     sizes = _sizes(population, exogenous, initial)
+    empty = [name for name in ("agent", "week") if sizes[name] == 0]
+    if empty:
+        raise InputError(f"there is no {empty[0]} to simulate but at least one is needed; give one")
     for field in _fields(population, exogenous, initial, shadow_prices):
         field.refuse_shape(sizes)
     _refuse_short_pipeline(exogenous, initial, population.n_agents)

@@ -52,12 +52,12 @@ def refuse_not_finite(
     if order is not None and (spoilt is None or order[0] <= spoilt[0]):
         raise NotFiniteError(
             f"the policy's order is not a finite number {_words(population, order, several)}; "
-            "check the policy and the paths of that agent for NaN"
+            "check the policy and the paths of that agent for NaN and huge values"
         )
     if spoilt is not None:
         raise NotFiniteError(
             f"the reward is not a finite number {_words(population, spoilt, several)}; "
-            "check that agent's demand, prices and costs for NaN"
+            "check that agent's demand, prices and costs for NaN and huge values"
         )
     raise NotFiniteError("the total reward is not a finite number; check the prices, costs and weights for huge values")
 

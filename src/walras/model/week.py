@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from walras.errors import shape_mismatch
 from walras.model.inputs import WeekInputs
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy, Observation
@@ -81,6 +82,10 @@ class Week(eqx.Module):
         # 3-4. with prices announced, every agent orders; the vendor supplies what it can
         observation = self._observe(stock_start, running.position, inputs)
         placed = self.policy.decide(inputs.encoded, observation, inputs.shadow_prices)
+        if jnp.shape(placed) != stock_start.shape:
+            raise shape_mismatch(
+                "the policy's orders", jnp.shape(placed), "[agents]", "order one number for every agent"
+            )
         orders = placed if inputs.supply is None else inputs.supply.accept(placed)
         arriving = inputs.arrivals.spread(orders, pipeline.shape[0])
         pipeline = pipeline + arriving[1:]

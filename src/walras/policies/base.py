@@ -55,7 +55,7 @@ class AbstractPolicy(eqx.Module):
 
     @abc.abstractmethod
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return orders >= 0 [units].
+        """Return orders >= 0 [units], which is not checked: a negative order would take stock back from the pipeline.
 
         Args:
             observation: what is known now.
