@@ -10,6 +10,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 
 from walras.cli import app
@@ -90,12 +91,20 @@ def test_settings_shown_are_settings_that_are_read(path, tmp_path):
 
 
 def test_the_python_example_runs(capsys):
-    (example,) = blocks(README, "python")
+    example, _ = blocks(README, "python")
     small = example.replace("agents=200, weeks=120", "agents=40, weeks=60")
     small = small.replace("weeks=13", "weeks=26, scenarios=2, paths=2, max_iterations=2")
     assert small.count("weeks=60") == small.count("paths=2") == 1
     exec(compile(small, "README.md", "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_the_simulation_example_runs(capsys):
+    _, example = blocks(README, "python")
+    assert "jax.grad(reward)" in example
+    with jax.numpy_rank_promotion("allow"):  # as in a user's session
+        exec(compile(example.replace("n, weeks = 5000, 52", "n, weeks = 300, 6"), "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 2
 
 
 def test_the_answer_has_what_the_document_promises(tmp_path, capsys):
