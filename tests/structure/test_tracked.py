@@ -41,7 +41,8 @@ def test_stored_files_name_no_machine(path):
 def test_a_planted_path_is_found():
     for folder in FOLDERS:
         assert machine_paths(f'open("/{folder}/someone/table.csv")') != []
-    assert machine_paths("src/walras/home/page.py and docs/work/x, https://example.org/home/x") == []
+    within = [f"src/walras/{folder}/page.py and docs/{folder}/x, https://example.org/{folder}/x" for folder in FOLDERS]
+    assert machine_paths(" ".join(within)) == []
 
 
 def test_stored_files_are_small():
