@@ -30,6 +30,7 @@ from walras.model.record import Record, Totals
 from walras.model.state import State, empty_state
 from walras.model.week import WeekRecord
 from walras.policies.base import AbstractPolicy
+from walras.population.along import map_own
 from walras.population.names import AgentNames
 from walras.population.population import Population
 from walras.progress import Progress
@@ -435,5 +436,4 @@ def _take(inputs: Inputs, agents: np.ndarray | slice) -> Inputs:
 
 def _take_last(tree: Any, agents: np.ndarray | slice, count: int) -> Any:
     """Take agents out of every array whose last axis has `count` agents; others are shared by all."""
-    whole = lambda leaf: getattr(leaf, "shape", ())[-1:] == (count,)  # noqa: E731
-    return jax.tree.map(lambda leaf: leaf[..., agents] if whole(leaf) else leaf, tree)
+    return map_own(lambda leaf: leaf[..., agents], tree, count)

@@ -21,6 +21,7 @@ from walras.model.record import Record, Totals, as_totals
 from walras.model.run import cut_agents, run_agents
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
+from walras.population.along import own
 from walras.population.population import Population
 from walras.simulate import announced_windows, bytes_per_agent, default_state, full_prices
 
@@ -91,10 +92,10 @@ def policy_gradient(
     """
     case = _case(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
     weights = _full_weights(case, weights_of_use)
-    sums, own = zip(*case.over_ranges(_policy_range, weights), strict=True)
+    sums, theirs = zip(*case.over_ranges(_policy_range, weights), strict=True)
     totals, end, flat = _folded(sums)
     shared = jax.tree.map(lambda slope, leaf: slope.reshape(leaf.shape), flat, _parted(policy, population.n_agents)[1])
-    return _value(totals, end, weights), eqx.combine(join(lambda leaf: leaf, own, -1), shared)
+    return _value(totals, end, weights), eqx.combine(join(lambda leaf: leaf, theirs, -1), shared)
 
 
 def utilization_jvp(
@@ -273,11 +274,11 @@ def _policy_range(case: _Case, weights: Array | None, first: Array | int, count:
             return _objective(rows, end, weights), (rows, end)
 
         slope, sums = jax.grad(objective, has_aux=True)(numbers)
-        own, shared = eqx.partition(slope, is_own)
-        return (*sums, jax.tree.map(lambda leaf: leaf.reshape(1, -1), shared)), own, None
+        theirs, shared = eqx.partition(slope, is_own)
+        return (*sums, jax.tree.map(lambda leaf: leaf.reshape(1, -1), shared)), theirs, None
 
-    sums, own, _ = over_blocks(body, first, count, case.block)
-    return sums, own
+    sums, theirs, _ = over_blocks(body, first, count, case.block)
+    return sums, theirs
 
 
 def _jvp_range(case: _Case, along: Array, first: Array | int, count: int) -> Any:
@@ -322,8 +323,7 @@ def _directions(entries: int) -> Float[Array, "batch direction entry"]:
 
 def _is_own(policy: AbstractPolicy, n_agents: int) -> AbstractPolicy:
     """Mark the policy's arrays that hold a number for every agent."""
-    numbers = eqx.filter(policy, eqx.is_inexact_array)
-    return jax.tree.map(lambda leaf: leaf.ndim > 0 and leaf.shape[-1] == n_agents, numbers)
+    return own(eqx.filter(policy, eqx.is_inexact_array), n_agents)
 
 
 def _parted(policy: AbstractPolicy, n_agents: int) -> tuple[AbstractPolicy, AbstractPolicy]:

@@ -4,7 +4,7 @@ FREE: systematic sampling in proportion to demand, large agents surely; weights 
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from walras.population.along import is_shared
 from walras.population.population import Population
 
 FLOOR_SHARE = 0.1
@@ -46,7 +47,11 @@ class AgentSample:
         """Cut the drawn agents out of every array of paths, policy or state (agent axis last); other values pass."""
         if self.chosen is None:
             return tree
-        return jax.tree.map(lambda x: x[..., self.chosen] if eqx.is_array(x) and x.ndim > 0 else x, tree)
+
+        def cut(node: Any) -> Any:
+            return node[..., self.chosen] if eqx.is_array(node) and node.ndim > 0 else node
+
+        return jax.tree.map(cut, tree, is_leaf=is_shared)
 
 
 def draw_agents(population: Population, count: int, offset: float = MIDDLE) -> AgentSample:

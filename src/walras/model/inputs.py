@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from walras.exogenous.arrivals import AbstractArrivals
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.supply import AbstractSupply
-from walras.policies.base import AbstractPolicy, Outlook
+from walras.policies.base import AbstractPolicy, Memory, Outlook
 from walras.population.population import Population
 
 
@@ -87,14 +87,37 @@ def encode_weeks(
     fields: dict[str, Any],
     weeks: Int[Array, " week"],
     windows: Float[Array, "*scenario week lead resource"],
+    read: Any = None,
 ) -> Any:
-    """Let the policy say all it can before any stock is known, for all weeks at once."""
+    """Let the policy say all it can before any stock is known, for all weeks at once.
 
-    def one(week: Array, window: Array, *known: Array) -> Any:
-        return policy.encode(Outlook(week, population, *known), window)
+    `read` is what it has read of the past, by week; where it has, windows are those of one scenario.
+    """
+
+    def one(week: Array, window: Array, read: Any, *known: Array) -> Any:
+        return policy.encode(Outlook(week, population, *known, read=read), window)
 
     all_weeks = jax.vmap(one)
-    known = [jnp.broadcast_to(fields[name], (len(weeks), fields[name].shape[1])) for name in KNOWN]
+    known = _known(fields, weeks)
     if windows.ndim == 4:
-        return jax.vmap(lambda window: all_weeks(weeks, window, *known))(windows)
-    return all_weeks(weeks, windows, *known)
+        return jax.vmap(lambda window: all_weeks(weeks, window, read, *known))(windows)
+    return all_weeks(weeks, windows, read, *known)
+
+
+def read_weeks(
+    population: Population,
+    policy: AbstractPolicy,
+    fields: dict[str, Any],
+    weeks: Int[Array, " week"],
+    demand: Float[Array, "week agent"],
+    memory: Memory,
+) -> tuple[Any, Memory]:
+    """Let the policy read all weeks of a run in one pass, each from what was known in it."""
+    outlooks = Outlook(weeks, population, *_known(fields, weeks))
+    read, after = policy.read(memory.read, outlooks, demand)
+    return read, Memory(after, memory.own)
+
+
+def _known(fields: dict[str, Any], weeks: Int[Array, " week"]) -> list[Float[Array, "week agent"]]:
+    """Give every week its row of what a policy knows whatever its stock."""
+    return [jnp.broadcast_to(fields[name], (len(weeks), fields[name].shape[1])) for name in KNOWN]

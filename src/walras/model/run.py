@@ -15,11 +15,12 @@ from jaxtyping import Array, Float, Int
 from walras.engine.base import AbstractEngine
 from walras.engine.tiles import over_blocks, tile_sums
 from walras.exogenous.paths import ExogenousPaths
-from walras.model.inputs import WeekInputs, encode_weeks, shared_inputs, steady_and_changing
+from walras.model.inputs import WeekInputs, encode_weeks, read_weeks, shared_inputs, steady_and_changing
 from walras.model.record import Record
 from walras.model.state import State
 from walras.model.week import Running, Week, WeekRecord
 from walras.policies.base import AbstractPolicy
+from walras.population.along import map_own
 from walras.population.population import Population
 from walras.ties import SIDE
 
@@ -95,12 +96,10 @@ def run_agents(
 def slicer(start: Array | int, size: int, n_agents: int) -> Callable[[Any], Any]:
     """Cut a block of agents out of every array whose last axis is that of the agents; other values pass."""
 
-    def cut(leaf: Any) -> Any:
-        if eqx.is_array(leaf) and leaf.ndim > 0 and leaf.shape[-1] == n_agents:
-            return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
-        return leaf
+    def cut(leaf: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
 
-    return lambda tree: jax.tree.map(cut, tree)
+    return lambda tree: map_own(cut, tree, n_agents)
 
 
 def _spread(state: State, scenarios: int) -> State:
@@ -125,12 +124,18 @@ def _run_block(
     weeks: Int[Array, " week"],
 ) -> Any:
     """Run one block; a scenario axis on demand (and arrivals) is mapped over."""
-    weight = week.population.weight
+    population, policy, weight = week.population, week.policy, week.population.weight
     fields = shared_inputs(exogenous, following_cost)
-    encoded = encode_weeks(week.population, week.policy, fields, weeks, windows)
+    # A policy that does not read the past says the same in all scenarios, once.
+    encoded = None if policy.reads else encode_weeks(population, policy, fields, weeks, windows)
     steady, changing = steady_and_changing(fields, len(weeks))
 
     def one(demand: Array, arrivals: Any, encoded: Any, window: Array, state: State) -> Any:
+        memory = policy.begin(population) if state.memory is None else state.memory
+        if policy.reads:
+            read, memory = read_weeks(population, policy, fields, weeks, demand, memory)
+            encoded = encode_weeks(population, policy, fields, weeks, window, read)
+        state = State(state.stock_end, state.pipeline, memory)
         own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": window}
 
         @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)

@@ -18,6 +18,7 @@ from walras.model.record import Record
 from walras.model.run import run_range
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
+from walras.population.along import own
 from walras.population.population import Population
 
 
@@ -42,8 +43,8 @@ def run_spread(
         engine's account.
     """
     count = population.n_agents
-    own = lambda leaf: eqx.is_array_like(leaf) and jnp.shape(leaf)[-1:] == (count,)  # noqa: E731
-    by_agent, shared = eqx.partition((exogenous, policy, initial, record, following_cost), own)
+    told = (exogenous, policy, initial, record, following_cost)
+    by_agent, shared = eqx.partition(told, own(told, count))
     padded = _padded(mesh, count, (shared, windows))
     people, by_agent = pad(population, FIRST, padded), pad(by_agent, LAST, padded)
     people = eqx.tree_at(lambda p: p.weight, people, jnp.where(jnp.arange(padded) < count, people.weight, 0))

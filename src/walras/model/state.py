@@ -7,6 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from walras.policies.base import Memory
+
 
 class State(eqx.Module):
     """Hold stock and open orders at the end of a week.
@@ -14,10 +16,12 @@ class State(eqx.Module):
     Attributes:
         stock_end: stock on hand; negative is backlog where backlogging is on [units].
         pipeline: units that arrive 1, 2, ..., max_lead weeks from now [units].
+        memory: what a policy remembers of the past, where it remembers anything.
     """
 
     stock_end: Float[Array, "*scenario agent"]
     pipeline: Float[Array, "*scenario lead agent"]
+    memory: Memory | None = None
 
     @property
     def max_lead(self) -> int:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from walras.errors import shape_mismatch
 from walras.model.inputs import WeekInputs
 from walras.model.state import State
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import AbstractPolicy, Memory, Observation
 from walras.population.population import Population
 from walras.ties import lesser, positive_part
 
@@ -20,18 +20,19 @@ class Running(eqx.Module):
     """Carry the state from week to week, with the position kept up instead of summed over the pipeline every week.
 
     Attributes:
-        stock_end, pipeline: as in `State`.
+        stock_end, pipeline, memory: as in `State`.
         position: stock plus all open orders [units].
     """
 
     stock_end: Float[Array, " agent"]
     pipeline: Float[Array, "lead agent"]
     position: Float[Array, " agent"]
+    memory: Memory | None = None
 
     @property
     def state(self) -> State:
         """Return the state alone."""
-        return State(stock_end=self.stock_end, pipeline=self.pipeline)
+        return State(self.stock_end, self.pipeline, self.memory)
 
 
 class WeekRecord(eqx.Module):
@@ -72,7 +73,7 @@ class Week(eqx.Module):
 
     def begin(self, state: State) -> Running:
         """Sum up the position that the run starts with."""
-        return Running(state.stock_end, state.pipeline, state.stock_end + state.pipeline.sum(0))
+        return Running(state.stock_end, state.pipeline, state.stock_end + state.pipeline.sum(0), state.memory)
 
     def __call__(self, running: Running, inputs: WeekInputs) -> tuple[Running, WeekRecord]:
         """Apply the laws of the week in order; spec section 2."""
@@ -80,7 +81,7 @@ class Week(eqx.Module):
         receipts, pipeline = running.pipeline[0], _move_up(running.pipeline)
         stock_start = running.stock_end + receipts
         # 3-4. with prices announced, every agent orders; the vendor supplies what it can
-        observation = self._observe(stock_start, running.position, inputs)
+        observation = self._observe(stock_start, running, inputs)
         placed = self.policy.decide(inputs.encoded, observation, inputs.shadow_prices)
         if jnp.shape(placed) != stock_start.shape:
             raise shape_mismatch(
@@ -103,21 +104,27 @@ class Week(eqx.Module):
             reward=self._money(inputs, orders, sales, lost, stock_end),
             utilization=self._use(receipts, stock_end),
         )
-        return Running(stock_end, pipeline, running.position + orders - sales), record
+        position = running.position + orders - sales
+        return Running(stock_end, pipeline, position, self._remember(observation, orders)), record
 
-    def _observe(
-        self, stock_start: Float[Array, " agent"], position: Float[Array, " agent"], inputs: WeekInputs
-    ) -> Observation:
+    def _remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Memory | None:
+        """Let the policy keep what it wants to know in later weeks."""
+        if observation.memory is None:
+            return None
+        return Memory(observation.memory.read, self.policy.remember(observation, orders))
+
+    def _observe(self, stock_start: Float[Array, " agent"], running: Running, inputs: WeekInputs) -> Observation:
         return Observation(
             week=inputs.week,
             population=self.population,
             stock_start=stock_start,
-            position=position,
+            position=running.position,
             lead_demand_mean=inputs.lead_demand_mean,
             lead_demand_sd=inputs.lead_demand_sd,
             sale_price=inputs.sale_price,
             unit_cost=inputs.unit_cost,
             next_unit_cost=inputs.next_unit_cost,
+            memory=running.memory,
         )
 
     def _serve(

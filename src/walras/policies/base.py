@@ -13,6 +13,18 @@ from walras.population.population import Population
 from walras.ties import positive_part
 
 
+class Memory(eqx.Module):
+    """Hold what a policy carries from week to week; all arrays have the agent axis last.
+
+    Attributes:
+        read: what it needs to go on reading: the past that happened whatever the agents did.
+        own: what it remembers of its own doing, such as its last orders.
+    """
+
+    read: Any = None
+    own: Any = None
+
+
 class Outlook(eqx.Module):
     """Hold what every agent knows in a week whatever it did before: everything but its stock.
 
@@ -22,6 +34,7 @@ class Outlook(eqx.Module):
         lead_demand_mean, lead_demand_sd: forecast of the demand of weeks t .. t + lead time [units].
         sale_price: money per unit sold this week.
         unit_cost: money per unit ordered this week; `next_unit_cost` the same next week.
+        read: what the policy has read of the past up to this week, where it reads (`AbstractPolicy.read`).
     """
 
     week: Int[Array, ""]
@@ -31,6 +44,7 @@ class Outlook(eqx.Module):
     sale_price: Float[Array, " agent"]
     unit_cost: Float[Array, " agent"]
     next_unit_cost: Float[Array, " agent"]
+    read: Any = eqx.field(default=None, kw_only=True)
 
 
 class Observation(Outlook):
@@ -39,10 +53,12 @@ class Observation(Outlook):
     Attributes:
         stock_start: stock after receipts [units].
         position: stock_start plus open orders [units].
+        memory: what the policy remembers, where it remembers anything (`AbstractPolicy.begin`).
     """
 
     stock_start: Float[Array, " agent"]
     position: Float[Array, " agent"]
+    memory: Memory | None = eqx.field(default=None, kw_only=True)
 
 
 class AbstractPolicy(eqx.Module):
@@ -51,7 +67,16 @@ class AbstractPolicy(eqx.Module):
     A policy may part its work: `encode` sees all that does not depend on stock, and is computed for all weeks (and once
     for all scenarios) before the first; `decide` finishes within the week. Then `orders` has to equal `decide` of
     `encode`.
+
+    A policy may also remember: `begin` says what it starts with, `remember` what it keeps of a week, and the state
+    carries it on. What happens whatever the agents do (demand, prices, costs) it can `read` for all weeks of a run in
+    one pass; a run of one week after the other reads the same, a column at a time.
     """
+
+    @property
+    def reads(self) -> bool:
+        """Tell whether the policy reads the past."""
+        return type(self).read is not AbstractPolicy.read
 
     @abc.abstractmethod
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
@@ -72,6 +97,29 @@ class AbstractPolicy(eqx.Module):
     ) -> Float[Array, " agent"]:
         """Return orders >= 0 [units], given what `encode` returned for this week."""
         return self.orders(observation, shadow_prices)
+
+    def begin(self, population: Population) -> Memory | None:
+        """Return the memory of agents of whom nothing is known yet; None for a policy that remembers nothing."""
+        return None
+
+    def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
+        """Read the weeks of a run in one pass.
+
+        Args:
+            memory: `Memory.read` at the start of the run.
+            outlooks: what was known in each week, week axis first (the population has none).
+            demand: what was asked for in each week [units]; it is known from the next week on.
+
+        Returns:
+            What is known in each week (week axis first, agent axis last), which becomes `Outlook.read`: of week t it
+            may depend on what was known in weeks up to t and on the demand of weeks before t. And `Memory.read` after
+            the last week, such that reading on from it is the same as reading all in one pass.
+        """
+        return None, memory
+
+    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
+        """Return `Memory.own` for the next week, given what was accepted of this week's orders [units]."""
+        return None if observation.memory is None else observation.memory.own
 
 
 class AbstractOrderUpTo(AbstractPolicy):

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from walras.errors import InputError, shape_mismatch
-from walras.policies.base import AbstractPolicy, Observation, Outlook
+from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
+from walras.population.population import Population
 from walras.ties import lesser, positive_part
 
 
@@ -157,6 +158,23 @@ class UnderTerms(AbstractPolicy):
     ) -> Float[Array, " agent"]:
         """Return what is placed for what the inner policy decides."""
         return self.terms.place(self.policy.decide(encoded, observation, shadow_prices))
+
+    @property
+    def reads(self) -> bool:
+        """Tell whether the inner policy reads the past."""
+        return self.policy.reads
+
+    def begin(self, population: Population) -> Memory | None:
+        """Return the inner policy's memory."""
+        return self.policy.begin(population)
+
+    def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
+        """Let the inner policy read."""
+        return self.policy.read(memory, outlooks, demand)
+
+    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
+        """Let the inner policy remember what was accepted."""
+        return self.policy.remember(observation, orders)
 
     def relaxed(self) -> "UnderTerms":
         """Return the same policy under the continuous form of the terms."""
