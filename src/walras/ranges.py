@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr
 from jaxtyping import Array, Float
 
 from walras import __version__
@@ -276,7 +277,7 @@ class _Work:
         rollout = self._simulate(population, exogenous, policy, initial, Record.totals())
         kept: dict[str, Any] = {"end_value": rollout.end_value, **_named("totals", rollout.totals)}
         if self.record.final:
-            final = _named("final", rollout.final)
+            final = _named_state(rollout.final)
             kept |= _placed(final, np.arange(own.start, own.stop) - span[0], span[1] - span[0])
         asked = np.array([at for at in sorted(self.record.agents) if span[0] <= at < span[1]], int)
         if len(asked):
@@ -397,7 +398,7 @@ def _add(pieces: list[dict[str, np.ndarray]], work: _Work, resumed: int) -> Rang
     return RangedTotals(
         totals=jax.tree.unflatten(jax.tree.structure(first), wide),
         agents=_lined_up_traces(pieces, work.record) if work.record.agents else None,
-        final=_lined_up_state(pieces) if work.record.final else None,
+        final=_lined_up_state(pieces, work) if work.record.final else None,
         end_value=added["end_value"],
         shadow_prices=work.prices,
         n_agents=work.source.n_agents,
@@ -417,9 +418,19 @@ def _lined_up_traces(pieces: list[dict[str, np.ndarray]], record: RangedRecord) 
     return WeekRecord(**{each.name: whole(each.name) for each in fields(WeekRecord)})
 
 
-def _lined_up_state(pieces: list[dict[str, np.ndarray]]) -> State:
-    whole = {each.name: [piece[f"final.{each.name}"] for piece in pieces] for each in fields(State)}
-    return State(**{name: jnp.asarray(np.concatenate(found, -1)) for name, found in whole.items()})
+def _named_state(state: State) -> dict[str, Array]:
+    """Name the arrays of a state, those that a policy remembers among them."""
+    return {f"final{keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def _lined_up_state(pieces: list[dict[str, np.ndarray]], work: _Work) -> State:
+    people = work.source.read(0, 1)[0]
+    one = empty_state(1, 1)
+    like = State(one.stock_end, one.pipeline, work.policy_of((0, 1)).begin(people))
+    named = {name: [piece[name] for piece in pieces] for name in _named_state(like)}
+    return jax.tree.unflatten(
+        jax.tree.structure(like), [jnp.asarray(np.concatenate(found, -1)) for found in named.values()]
+    )
 
 
 def _named(part: str, module: Any) -> dict[str, Array]:

@@ -19,7 +19,7 @@ from walras.model.inputs import WeekInputs, encode_weeks, read_weeks, shared_inp
 from walras.model.record import Record
 from walras.model.state import State
 from walras.model.week import Running, Week, WeekRecord
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import AbstractPolicy, Memory
 from walras.population.along import map_own
 from walras.population.population import Population
 from walras.ties import SIDE
@@ -133,7 +133,7 @@ def _run_block(
     def one(demand: Array, arrivals: Any, encoded: Any, window: Array, state: State) -> Any:
         memory = policy.begin(population) if state.memory is None else state.memory
         if policy.reads:
-            read, memory = read_weeks(population, policy, fields, weeks, demand, memory)
+            read, memory = read_weeks(population, policy, fields, weeks, demand, memory or Memory())
             encoded = encode_weeks(population, policy, fields, weeks, window, read)
         state = State(state.stock_end, state.pipeline, memory)
         own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": window}
