@@ -139,6 +139,7 @@ def fit(
             f"{shown(folder, 200)} cannot be a folder ({error.strerror}); name another for the training"
         ) from error
     with Checkpoints(folder / CHECKPOINTS, f"{task.kind} training", settings.keep) as checkpoints:
+        _tidy(folder)
         if not resume:
             checkpoints.forget()
             for name in (RUN, METRICS, FITTED):
@@ -334,6 +335,13 @@ class _Training:
         )
 
 
+def _tidy(folder: Path) -> None:
+    """Remove what a run left that was killed while it wrote."""
+    for name in (RUN, METRICS, FITTED):
+        for left in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
+            left.unlink(missing_ok=True)
+
+
 def _both(now: _Now) -> dict[str, Any]:
     """Give what a checkpoint holds; each has the best parameters too, so that none needs another."""
     return {"carry": now.carry, "best": now.best}
@@ -363,7 +371,8 @@ def _check_shapes(before: dict[str, str], after: dict[str, str]) -> None:
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, int | float]:
-    fetched = {name: np.asarray(value) for name, value in jax.device_get(dict(metrics)).items()}
+    values = jax.device_get(dict(metrics))
+    fetched = {name: np.asarray(values[name]) for name in metrics}  # the order of names is the task's
     for name, value in fetched.items():
         if value.shape != () or value.dtype.kind not in "biufV":
             raise InputError(
