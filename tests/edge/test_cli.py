@@ -57,10 +57,22 @@ def table(tmp_path) -> Path:
 def test_help_lists_every_command(capsys, words):
     code, out, err = run(capsys, *words)
     assert code == 0 and err == ""
-    assert all(name in out for name in ("demo", "plan", "simulate", "data"))
+    assert all(name in out for name in ("demo", "plan", "simulate", "data", "train"))
 
 
-@pytest.mark.parametrize("words", [["demo"], ["plan"], ["simulate"], ["data"], ["data", "check"], ["data", "generate"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo"],
+        ["plan"],
+        ["simulate"],
+        ["data"],
+        ["data", "check"],
+        ["data", "generate"],
+        ["train"],
+        ["train", "buyer"],
+    ],
+)
 def test_every_command_has_help(capsys, words):
     code, out, err = run(capsys, *words, "--help")
     assert code == 0 and err == "" and "Usage: walras " + " ".join(words) in out

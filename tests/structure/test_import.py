@@ -64,7 +64,15 @@ def test_importing_the_package_is_light():
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["plan", "--help"], ["demo", "--help"], ["simulate", "--help"], ["data", "check", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["plan", "--help"],
+        ["demo", "--help"],
+        ["simulate", "--help"],
+        ["data", "check", "--help"],
+        ["train", "buyer", "--help"],
+    ],
 )
 def test_help_does_not_wait_for_jax(words):
     got = loaded(f"from walras.cli.app import main; assert main({words!r}) == 0")

@@ -40,6 +40,9 @@ def build_app() -> App:
     data.command("walras.cli.data:check", name="check", help="Say what is wrong with a table, and what is in it.")
     data.command("walras.cli.data:generate", name="generate", help="Write a table of a made-up population.")
     app.command(data)
+    train = App(name="train", help="Train what answers shadow prices, or sets them.")
+    train.command("walras.cli.train:buyer", name="buyer", help="Train a buyer through the simulator.")
+    app.command(train)
     return app
 
 

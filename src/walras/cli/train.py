@@ -1,0 +1,84 @@
+"""Own `walras train`: policies and maps that are learned, in folders that a stopped training goes on from.
+
+EDGE: everything heavy is imported inside the commands, so that help stays quick.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from walras.cli import options
+from walras.cli.answer import print_files, print_json, print_words
+from walras.config import TableSettings, checked
+from walras.errors import SettingsError
+from walras.progress import on_terminal
+from walras.train.settings import BuyerTraining, read_training
+
+if TYPE_CHECKING:
+    from walras.train.loop import Fitted
+
+BUYER_OUT = Path("walras-out/buyer")
+BuyerFlags = Annotated[BuyerTraining | None, Parameter(name="*")]
+Resume = Annotated[
+    bool,
+    Parameter(
+        name="--resume",
+        negative="--fresh",
+        help="go on where the folder's training ended, or remove it and begin again",
+    ),
+]
+
+
+def buyer(
+    table: Annotated[
+        Path | None, Parameter(help="table of products and weeks to train on; made-up populations without")
+    ] = None,
+    /,
+    *,
+    flags: BuyerFlags = None,
+    settings: options.SettingsFile = None,
+    static: options.Static = None,
+    column: options.Columns = (),
+    layout: options.Format = None,
+    out: Annotated[Path, Parameter(name="--out", help="folder for checkpoints, records and the result")] = BUYER_OUT,
+    resume: Resume = True,
+    as_json: options.Json = False,
+) -> None:
+    """Train a buyer that answers shadow prices; a training that was stopped goes on where it ended."""
+    chosen, in_file = read_training(settings, flags, BuyerTraining)
+    given = in_file.model_dump(exclude_unset=True) | options.table_flags(static, column, layout)
+    table_settings = checked(TableSettings, given, "the settings")
+    if table is None and given:
+        raise SettingsError(
+            f"`{min(given)}` says how to read a table, but no table was named; name one, or leave it out"
+        )
+    options.refuse_unwritable(out)
+    with on_terminal() as progress:
+        progress.stage("Reading the table" if table else "Starting")
+        panel = None if table is None else options.open_panel(table, table_settings)
+        from walras.train.buyer import train_buyer
+
+        fitted = train_buyer(panel, chosen, out, progress=progress, resume=resume, command=["walras", *sys.argv[1:]])
+    show(fitted, as_json)
+
+
+def show(fitted: "Fitted", as_json: bool) -> None:
+    """Print what came of a training for a program or for a person."""
+    if as_json:
+        print_json(facts(fitted))
+        return
+    end = "all steps were done" if fitted.stopped == "steps" else "what was held out no longer got better"
+    print_words(
+        *fitted.notes,
+        f"{fitted.step:,} steps in {fitted.seconds:,.0f} s: {end}.",
+        f"Best after step {fitted.best_step:,}, with {fitted.best_value:.6g} on what was held out.",
+    )
+    print_files([fitted.path])
+
+
+def facts(fitted: "Fitted") -> dict[str, Any]:
+    """Give what came of a training as a program reads it."""
+    names = ("step", "best_step", "best_value", "stopped", "seconds", "notes")
+    return {**{name: getattr(fitted, name) for name in names}, "files": [fitted.path]}
