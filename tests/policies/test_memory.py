@@ -104,7 +104,7 @@ def test_ranges_line_memories_up(people, paths):
     whole = simulate(people, paths, POLICY, initial=start(people))
     source = MemorySource(people, paths, start(people))
     zero = jnp.zeros((paths.n_weeks, len(people.resources)))
-    ranged = simulate_ranges(source, POLICY, zero, record=RangedRecord(final=True), range_agents=3)
+    ranged = simulate_ranges(source, POLICY, shadow_prices=zero, record=RangedRecord(final=True), range_agents=3)
     np.testing.assert_array_equal(ranged.final.memory.own, whole.final.memory.own)
     np.testing.assert_array_equal(ranged.final.memory.read, whole.final.memory.read)
 
