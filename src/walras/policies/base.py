@@ -76,6 +76,11 @@ class AbstractPolicy(eqx.Module):
     """
 
     @property
+    def ahead(self) -> int:
+        """Count the weeks beyond the longest lead time whose announced prices the policy wants to see."""
+        return 1
+
+    @property
     def reads(self) -> bool:
         """Tell whether the policy reads the past."""
         return type(self).read is not AbstractPolicy.read
