@@ -88,7 +88,7 @@ def simulate(
     initial: State | None = None,
     shadow_prices: Float[Array, "*scenario week resource"] | None = None,
     coordinator: AbstractCoordinator | None = None,
-    notice: Int[Array, "week resource"] | None = None,
+    notice: Int[Array, "announced resource"] | None = None,
     engine: AbstractEngine | None = None,
     record: Record | None = None,
     backlog: bool = False,
@@ -163,7 +163,7 @@ def _several(mesh: AgentMesh | None) -> AgentMesh | None:
 
 
 def _checked_notice(
-    notice: Int[Array, "week resource"] | None, population: Population, exogenous: ExogenousPaths
+    notice: Int[Array, "announced resource"] | None, population: Population, exogenous: ExogenousPaths
 ) -> Int[Array, "week resource"] | None:
     """Refuse a notice for other weeks or resources."""
     if notice is None:
