@@ -23,7 +23,7 @@ from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.along import own
 from walras.population.population import Population
-from walras.simulate import announced_windows, bytes_per_agent, default_state, full_prices
+from walras.simulate import announced_windows, bytes_per_agent, default_state, full_prices, window_length
 
 DIRECTIONS_AT_ONCE = 4
 """Price directions pushed through a block of agents together in forward mode: of 4, 8, 13 and 26 the fastest."""
@@ -181,7 +181,7 @@ class _Case(eqx.Module):
     ) -> tuple[Float[Array, "*scenario week tile row"], Float[Array, "*scenario tile one"]]:
         """Return utilization and reward in rows, and the value of what is left, by tile."""
         parts = (self.population, self.exogenous, policy, self.initial)
-        windows = announced_windows(shadow_prices, self.initial.max_lead)
+        windows = announced_windows(shadow_prices, window_length(policy, self.initial.max_lead))
         weeks = jnp.arange(self.exogenous.n_weeks)
         record = Record.use_and_reward()
         (rows, _, end), _, _ = run_agents(*parts, windows, self.engine, record, self.backlog, None, weeks)
