@@ -130,7 +130,7 @@ def stopping(error: BaseException, at: int):
     return hook
 
 
-@pytest.mark.parametrize("at", [1, 2, 8, 30, 31, 57, 80])
+@pytest.mark.parametrize("at", [1, 8, 31, 80])
 def test_a_run_that_broke_goes_on_with_the_same_bits(whole, tmp_path, at):
     with pytest.raises(Stop):
         fit(LineTask(hook=stopping(Stop(), at)), SETTINGS, tmp_path)
@@ -142,7 +142,7 @@ def test_a_run_that_broke_goes_on_with_the_same_bits(whole, tmp_path, at):
     )
 
 
-@pytest.mark.parametrize("at", [1, 25, 26])
+@pytest.mark.parametrize("at", [1, 26])
 def test_ctrl_c_writes_a_checkpoint_first(whole, tmp_path, at):
     with pytest.raises(KeyboardInterrupt):
         fit(LineTask(hook=stopping(KeyboardInterrupt(), at)), SETTINGS, tmp_path)
@@ -159,6 +159,10 @@ def test_a_damaged_newest_checkpoint_costs_steps_only(whole, tmp_path):
         fit(LineTask(hook=stopping(Stop(), 60)), SETTINGS, tmp_path)
     newest = tmp_path / "checkpoints" / names(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:-3] + b"abc")
+    with pytest.raises(Stop):
+        fit(LineTask(hook=stopping(Stop(), 51)), SETTINGS, tmp_path)
+    assert not newest.exists()
+    newest.write_bytes(b"half")
     done = []
     fitted = fit(LineTask(hook=done.append), SETTINGS, tmp_path)
     assert done[0] == 50 and "step 56 is damaged" in fitted.notes[0]
@@ -182,14 +186,16 @@ def test_a_fresh_start_forgets_the_old_one(whole, tmp_path):
 def test_killed_runs_go_on_with_the_same_bits(whole, tmp_path):
     """Kill at random moments: in a step, just before or after a file reaches the disk or its place, and anywhere."""
     drawn = random.Random(KILLS)
-    folder, killed = tmp_path / "0", 0
+    folder, killed, tried = tmp_path / "0", 0, 0
     while killed < KILLS:
+        tried += 1
         # Every second one by the clock, wherever that is; a start takes about two seconds.
-        moment, seconds = (drawn.randint(1, 100), 120) if killed % 2 else (0, drawn.uniform(1, 4))
-        if not killed_run(folder, moment, seconds):  # it was at its end before
+        moment, seconds = (drawn.randint(1, 100), 120.0) if tried % 2 else (0, drawn.uniform(1, 3))
+        if killed_run(folder, moment, seconds):
+            killed += 1
+        else:  # it was at its end before
             compare(whole, folder)
-            folder = tmp_path / str(killed)
-        killed += 1
+            folder = tmp_path / str(tried)
     assert not killed_run(folder, 0, 120)
     compare(whole, folder)
 

@@ -54,7 +54,7 @@ def test_an_interrupted_flush_writes_nothing_twice(file, monkeypatch):
     for step in (2, 3, 2, 4, 5, 5):
         metrics.add(step, {"loss": step / 4, **({"held_out_loss": 1.5} if step % 2 == 0 else {})}, 0.25)
     with open(file, "ab") as end:
-        end.write(b'{"step": 2}\n{"st')  # as far as the first try came
+        end.write(b'{"step": 2}\n{"st' + b"." * 999)  # as far as the first try came
     metrics.flush()
     metrics.flush()
     assert file.read_bytes() == whole

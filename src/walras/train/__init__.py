@@ -1,1 +1,4 @@
-"""Own what is learned or tuned: policies through the simulator, on weeks before those that judge them."""
+"""Own what is learned or tuned: policies through the simulator, on weeks before those that judge them.
+
+OPEN: put what is trained beside the others; `loop` trains any of it, `store` keeps it.
+"""

@@ -27,7 +27,10 @@ from walras.train.store import fill, named_arrays, write_arrays
 
 CHECKPOINTS, FITTED = "checkpoints", "fitted.walras"
 BATCH = 16
-"""Steps whose metrics are fetched from the device together: fetching one makes the next step wait."""
+"""Most steps whose metrics are fetched from the device together: fetching one makes the next step wait."""
+
+BATCH_SECONDS = 1.0
+"""Longest time that metrics wait, so that whoever watches sees slow steps one by one [seconds]."""
 
 
 class AbstractTask(abc.ABC):
@@ -202,6 +205,7 @@ class _Training:
         self.metrics = Metrics(folder / METRICS, -1 if found is None else found.step)
         self.record = RunRecord(folder / RUN, self.config, command)
         self.waiting: list[tuple[int, Mapping[str, Any], float]] = []
+        self.told = time.perf_counter()
 
     def run(self) -> Fitted:
         self.progress.stage("Training")
@@ -241,7 +245,7 @@ class _Training:
             metrics = {**metrics, **seen}
         self.waiting.append((step, metrics, time.perf_counter() - self.since))
         self.now = _Now(step, carry, best, score)
-        if looked or len(self.waiting) >= BATCH:
+        if looked or len(self.waiting) >= BATCH or time.perf_counter() - self.told > BATCH_SECONDS:
             self._tell()
         if self._save_is_due(looked):
             self._save()
@@ -282,7 +286,7 @@ class _Training:
                 if not math.isfinite(values.get(name, 0.0)):
                     raise self._not_finite(f"`{name}` is {values[name]}", step)
         self.metrics.flush()
-        self.waiting = []
+        self.waiting, self.told = [], time.perf_counter()
         self.progress.step(self.now.step, self.settings.steps)
 
     def _save(self) -> None:
