@@ -1,21 +1,13 @@
 """What policies remember and read: the same whether a run is one pass, weeks apart, in blocks, scenarios or ranges."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.engine.shards import AgentMesh
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
-from walras.model.record import Record
-from walras.model.state import State
 from walras.policies.base import AbstractPolicy, Memory
-from walras.policies.order_terms import UnderTerms, WholeCases
-from walras.population.along import Shared, map_own, own
-from walras.ranges import InMemory, RangedRecord, simulate_ranges
-from walras.sensitivity import policy_gradient
-from walras.simulate import AbstractCoordinator, simulate
+from walras.population.along import Shared
 from walras.ties import positive_part
 
 from shops import textbook_shop  # isort: skip

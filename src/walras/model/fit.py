@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.errors import InputError, one_line, shape_mismatch
+from walras.model.inputs import KNOWN, read_weeks
 from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
 from walras.population.along import is_shared, map_own
 from walras.population.population import Population
@@ -92,15 +93,14 @@ def _ask(population: Population, policy: AbstractPolicy, agents: int, ahead: int
 def _one_week(population: Population, policy: AbstractPolicy, *, ahead: int) -> Any:
     """Do all that a policy is asked to do in the first week."""
     zeros = jnp.zeros_like(population.demand_scale)
-    prices, known = jnp.zeros((ahead, len(population.resources))), [zeros] * 5
-    memory, read, week = policy.begin(population), None, jnp.asarray(0)
+    prices, fields = jnp.zeros((ahead, len(population.resources))), dict.fromkeys(KNOWN, zeros)
+    memory, read, week = policy.begin(population), None, jnp.asarray(0, jnp.int32)
     if policy.reads:
-        rows = [each[None] for each in known]
-        memory = memory or Memory()
-        reads, after = policy.read(memory.read, Outlook(week[None], population, *rows), zeros[None])
-        read, memory = jax.tree.map(lambda leaf: leaf[0], reads), Memory(after, memory.own)
-    encoded = policy.encode(Outlook(week, population, *known, read=read), prices)
-    seen = Observation(week, population, *known, stock_start=zeros, position=zeros, memory=memory)
+        rows = dict.fromkeys(KNOWN, zeros[None])
+        reads, memory = read_weeks(population, policy, rows, week[None], zeros[None], memory or Memory())
+        read = jax.tree.map(lambda leaf: leaf[0], reads)
+    encoded = policy.encode(Outlook(week=week, population=population, read=read, **fields), prices)
+    seen = Observation(week=week, population=population, stock_start=zeros, position=zeros, memory=memory, **fields)
     return policy.decide(encoded, seen, prices)
 
 

@@ -7,7 +7,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Callee:
         function: anything that can be called.
     """
 
-    function: Callable[..., Any]
+    function: Any
 
     def __post_init__(self) -> None:
         """Refuse what cannot be called."""
@@ -151,7 +151,7 @@ class Call:
             flat = [_flat(array, cases, rank) if own else _bare(array, rank) for array, own, rank in parts]
             return self._checked(flat).reshape(*cases, agents)
         spread = [np.broadcast_to(a, (*cases, *a.shape[a.ndim - rank :])) for a, _, rank in parts]
-        found = [self._checked([array[case] for array in spread]) for case in np.ndindex(*cases)]
+        found = [self._checked([np.asarray(array[case]) for array in spread]) for case in np.ndindex(*cases)]
         return np.stack(found).reshape(*cases, agents)
 
     def _checked(self, arrays: list[np.ndarray]) -> Float[np.ndarray, " agent"]:
@@ -165,12 +165,12 @@ class Call:
             why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
             sentence = f"the policy `{self.callee.name}` failed in week {seen.week} ({why}); mend the function"
             raise self._raised(_Trouble(InputError, sentence, cause=error)) from error
-        trouble = self._trouble(seen, orders)
+        trouble = self._trouble(seen, orders, arrays[0])
         if trouble is not None:
             raise self._raised(trouble)
         return orders
 
-    def _trouble(self, seen: Seen, orders: np.ndarray) -> _Trouble | None:
+    def _trouble(self, seen: Seen, orders: np.ndarray, row: np.ndarray) -> _Trouble | None:
         """Find what is wrong with orders."""
         who = f"the policy `{self.callee.name}`"
         if orders.shape != seen.position.shape:
@@ -184,13 +184,11 @@ class Call:
         first = int(np.argmax(wrong))
         kind = InputError if np.isfinite(orders[first]) else NotFiniteError
         what = f"{who} ordered {orders[first]:g} in week {seen.week} for {{agent}}"
-        return _Trouble(
-            kind, f"{what} but must order 0 or a finite number above; mend the function", int(seen.agent[first])
-        )
+        return _Trouble(kind, f"{what} but must order 0 or a finite number above; mend the function", int(row[first]))
 
     def _seen(self, arrays: list[np.ndarray]) -> Seen:
         """Name the arrays."""
-        named = dict(zip(PASSED, arrays, strict=False))
+        named = dict(zip(PASSED[1:], arrays[1:], strict=False))
         week, prices, use, past = (named.pop(name) for name in ("week", "shadow_prices", "use", "past_demand"))
         return Seen(
             **named,
@@ -218,7 +216,7 @@ BY_AGENT = (
     "next_unit_cost",
 )
 STATIC = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin")
-PASSED = ("agent", *BY_AGENT, *STATIC, "use", "past_demand", "week", "shadow_prices")
+PASSED = ("row", "agent", *BY_AGENT, *STATIC, "use", "past_demand", "week", "shadow_prices")
 """Arrays in the order in which they are passed, before the parameters; the last two are all agents' alike."""
 
 OWN = (*[True] * (len(PASSED) - 2), False, False)

@@ -3,7 +3,6 @@
 CONTRACT: docs/policies.md promises what functions are shown; a policy with memory is a module instead, see `base`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -32,7 +31,7 @@ class FunctionPolicy(AbstractPolicy):
     function: Callee = eqx.field(static=True)
     parameters: Any = None
 
-    def __init__(self, function: Callable[..., Array], parameters: Any = None) -> None:
+    def __init__(self, function: Any, parameters: Any = None) -> None:
         """Keep the function, and its parameters as arrays, so that new values compile nothing anew."""
         self.function = Callee(function)
         self.parameters = _as_arrays(parameters)
@@ -58,19 +57,21 @@ class CallbackPolicy(AbstractPolicy):
         surrogate: policy whose derivative stands in for that of the function; None for none.
         past: weeks of past demand that the function is shown; before the start, an agent's mean demand.
         thread_safe: the function may run in several threads at once; otherwise it never does.
-        agent: which agents these are; `simulate` fills it in.
+        agent: which agents of the whole population these are; filled in before the first cut.
+        row: and where they stand in the population that is being simulated, which knows their names.
     """
 
     function: Callee = eqx.field(static=True)
     parameters: Any
     surrogate: AbstractPolicy | None
     agent: Int[Array, " agent"] | None
+    row: Int[Array, " agent"] | None
     past: int = eqx.field(static=True)
     thread_safe: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        function: Callable[[Any], Any],
+        function: Any,
         parameters: Any = None,
         *,
         surrogate: AbstractPolicy | None = None,
@@ -85,16 +86,16 @@ class CallbackPolicy(AbstractPolicy):
         if past < 0:
             raise InputError(f"`past` is {past} but a policy sees 0 or more weeks of the past; give e.g. 8")
         self.function, self.parameters, self.surrogate = Callee(function), _as_arrays(parameters), surrogate
-        self.past, self.thread_safe, self.agent = past, thread_safe, None
+        self.past, self.thread_safe = past, thread_safe
+        self.agent = self.row = None
 
-    def numbered(self, n_agents: int) -> "CallbackPolicy":
-        """Return the same policy, told which agent is which and which parameters are theirs."""
-        if self.agent is not None:
-            return self
+    def numbered(self, n_agents: int, first: int = 0) -> "CallbackPolicy":
+        """Return the same policy, told which agent is which and which parameters are theirs; who knows keeps to it."""
+        rows = jnp.arange(n_agents, dtype=jnp.int32)
+        agents = rows + first if self.agent is None else self.agent
         mine = own(self.parameters, n_agents)
         marked = jax.tree.map(_marked, self.parameters, mine, is_leaf=is_shared)
-        told = eqx.tree_at(lambda p: p.agent, self, jnp.arange(n_agents, dtype=jnp.int32), is_leaf=_is_none)
-        return eqx.tree_at(lambda p: p.parameters, told, marked, is_leaf=_is_none)
+        return eqx.tree_at(lambda p: (p.parameters, p.agent, p.row), self, (marked, agents, rows), is_leaf=_is_none)
 
     @property
     def reads(self) -> bool:
@@ -159,13 +160,17 @@ class CallbackPolicy(AbstractPolicy):
         fields = {name: getattr(observation, name) for name in BY_AGENT}
         fields |= {name: getattr(people, name) for name in STATIC} | {"use": people.use.T, "past_demand": past}
         fields |= {"week": observation.week, "shadow_prices": shadow_prices}
-        fields["agent"] = jnp.arange(agents, dtype=jnp.int32) if self.agent is None else self.agent
+        numbers = jnp.arange(agents, dtype=jnp.int32)
+        fields |= {
+            "agent": numbers if self.agent is None else self.agent,
+            "row": numbers if self.row is None else self.row,
+        }
         mine = tuple(jax.tree.leaves(own(parameters, agents)))
-        numbers, structure = jax.tree.flatten(_unmarked(parameters))
-        ranks = (*RANKS, *(np.ndim(each) for each in numbers))
+        leaves, structure = jax.tree.flatten(_unmarked(parameters))
+        ranks = (*RANKS, *(np.ndim(each) for each in leaves))
         call = Call(self.function, self.thread_safe, people.resources, structure, (*OWN, *mine), ranks)
         shape = jax.ShapeDtypeStruct((agents,), jnp.float32)
-        found = jax.pure_callback(call, shape, *leaves_passed(fields, numbers), vmap_method="expand_dims")
+        found = jax.pure_callback(call, shape, *leaves_passed(fields, leaves), vmap_method="expand_dims")
         return found.astype(observation.position.dtype)
 
 
@@ -197,10 +202,17 @@ def _slope(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, An
     return _ask(*primals), slope
 
 
-def number_agents(policy: AbstractPolicy, n_agents: int) -> AbstractPolicy:
-    """Tell every black box within a policy which agent is which, so that its sentences name them."""
+def number_agents(policy: AbstractPolicy, n_agents: int, first: int = 0) -> AbstractPolicy:
+    """Tell every black box within a policy which agent is which, before agents are cut into ranges, blocks or samples.
+
+    Args:
+        policy: any policy; where it holds no black box it stays as it is.
+        n_agents: agents that it is for.
+        first: number of the first of them in the whole population.
+    """
     is_box = lambda node: isinstance(node, CallbackPolicy)  # noqa: E731
-    return jax.tree.map(lambda node: node.numbered(n_agents) if is_box(node) else node, policy, is_leaf=is_box)
+    number = lambda node: node.numbered(n_agents, first) if is_box(node) else node  # noqa: E731
+    return jax.tree.map(number, policy, is_leaf=is_box)
 
 
 def _as_arrays(parameters: Any) -> Any:
