@@ -58,8 +58,27 @@ def test_a_pipeline_too_short_for_a_lead_time_is_refused_not_lost():
 
 def test_windows_start_with_the_week_itself_and_hold_the_last_price():
     path = jnp.arange(4.0)[:, None]
-    windows = np.asarray(announced_windows(path, 1))[..., 0]
+    windows = np.asarray(announced_windows(path, 3))[..., 0]
     np.testing.assert_array_equal(windows, [[0, 1, 2], [1, 2, 3], [2, 3, 3], [3, 3, 3]])
+
+
+def test_prices_not_announced_yet_are_not_seen():
+    path, notice = jnp.arange(1.0, 5.0)[:, None], jnp.asarray([0, 1, 0, 2])[:, None]
+    windows = np.asarray(announced_windows(path, 3, notice))[..., 0]
+    np.testing.assert_array_equal(windows, [[1, 2, 0], [2, 0, 4], [3, 4, 4], [4, 4, 4]])
+
+
+def test_what_is_announced_late_is_paid_all_the_same_and_answered_late():
+    charged = jnp.zeros((WEEKS, len(ALL_RESOURCES))).at[WEEKS - 2].set(5.0)
+    early, late = (
+        simulate(POPULATION, PATHS, LEANING, shadow_prices=charged, notice=jnp.full(charged.shape, weeks))
+        for weeks in (WEEKS, 1)
+    )
+    assert_same(early.totals, simulate(POPULATION, PATHS, LEANING, shadow_prices=charged).totals)
+    assert not np.array_equal(early.totals.orders, late.totals.orders)
+    np.testing.assert_array_equal(late.shadow_prices, charged)
+    with pytest.raises(ShapeError, match=r"`notice` has shape \(2, 3\)"):
+        simulate(POPULATION, PATHS, LEANING, shadow_prices=charged, notice=jnp.zeros((2, 3), int))
 
 
 def test_weeks_are_cut_where_asked():

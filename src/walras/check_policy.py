@@ -22,7 +22,7 @@ from walras.policies.base import AbstractPolicy
 from walras.policies.own import number_agents
 from walras.population.along import map_own
 from walras.population.population import Population
-from walras.simulate import EXTRA_WINDOW, AbstractCoordinator, default_state, simulate
+from walras.simulate import AbstractCoordinator, default_state, simulate, window_length
 
 TOLERANCE = 1e-4
 """Orders are the same within this share of the largest order: sums of a network may be taken in another order."""
@@ -182,7 +182,7 @@ def _the_same_without_the_others(case: _Case) -> str | None:
 
 
 def _the_same_week_by_week(case: _Case) -> str | None:
-    told = _Announced(case.shadow_prices, case.initial.max_lead + EXTRA_WINDOW)
+    told = _Announced(case.shadow_prices, window_length(case.policy, case.initial.max_lead))
     return case.apart("run week by week instead of in one pass", case.orders(coordinator=told))
 
 
@@ -213,7 +213,7 @@ def _other_futures(case: _Case, week: int) -> list[tuple[str, _Case]]:
         values = _other(getattr(paths, field), first)
         return replace(case, exogenous=eqx.tree_at(lambda e: getattr(e, field), paths, values))
 
-    ahead = week + case.initial.max_lead + EXTRA_WINDOW
+    ahead = week + window_length(case.policy, case.initial.max_lead)
     return [
         (f"demands of weeks from {week} on", changed("demand", week)),
         (f"sale prices of weeks after {week}", changed("sale_price", week + 1)),

@@ -17,6 +17,8 @@ from walras.errors import SettingsError, one_line
 ResourceName = Literal["inbound_units", "inbound_volume", "storage"]
 TableFormat = Literal["table", "online-retail", "m5", "favorita"]
 RuleName = Literal["consensus", "marginal", "proximal"]
+LeadTimes = Literal["drawn", "planned"]
+PastPrices = Literal["latest", "recorded"]
 
 LONGEST_VALUE = 60
 """Characters of a refused value that a sentence quotes."""
@@ -100,6 +102,35 @@ class PlanSettings(PlanFields):
             raise ValueError(
                 f"`frozen_weeks` is {self.frozen_weeks}, more than the {self.weeks} planned weeks; make it at most that"
             )
+        return self
+
+
+class HistorySettings(Settings):
+    """Say how a table's history is cut into weeks to learn from and later weeks to be judged on."""
+
+    holdout: int = Field(26, ge=1, le=10_000, description="last weeks of the table, kept for judging")
+    active_weeks: int = Field(
+        26, ge=1, le=10_000, description="products that sold in so many weeks before the held-out ones are used"
+    )
+    resources: tuple[ResourceName, ...] = Field(
+        ("inbound_units",), min_length=1, description="shared resources that can be priced; repeat the flag for several"
+    )
+    lead_times: LeadTimes = Field(
+        "drawn", description="lead times of orders: drawn around each product's typical one, or exactly that one"
+    )
+    draws: int = Field(4, ge=1, le=1000, description="draws of the lead times, each beside the same recorded demand")
+    prices: PastPrices = Field(
+        "latest",
+        description="sale prices and unit costs: those of the last training week throughout, or as recorded each week",
+    )
+    refit_weeks: int = Field(1, ge=1, le=260, description="weeks between two fits of the forecast as history goes by")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
+    economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "HistorySettings":
+        if len(set(self.resources)) < len(self.resources):
+            raise ValueError("`resources` names a resource twice; name each once")
         return self
 
 

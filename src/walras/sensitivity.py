@@ -26,7 +26,7 @@ from walras.policies.called_back import told
 from walras.policies.own import number_agents
 from walras.population.along import own
 from walras.population.population import Population
-from walras.simulate import EXTRA_WINDOW, announced_windows, bytes_per_agent, default_state, full_prices
+from walras.simulate import announced_windows, bytes_per_agent, default_state, full_prices, window_length
 
 DIRECTIONS_AT_ONCE = 4
 """Price directions pushed through a block of agents together in forward mode: of 4, 8, 13 and 26 the fastest."""
@@ -185,7 +185,7 @@ class _Case(eqx.Module):
     ) -> tuple[Float[Array, "*scenario week tile row"], Float[Array, "*scenario tile one"]]:
         """Return utilization and reward in rows, and the value of what is left, by tile."""
         parts = (self.population, self.exogenous, policy, self.initial)
-        windows = announced_windows(shadow_prices, self.initial.max_lead)
+        windows = announced_windows(shadow_prices, window_length(policy, self.initial.max_lead))
         weeks = jnp.arange(self.exogenous.n_weeks)
         record = Record.use_and_reward()
         (rows, _, end), _, _ = run_agents(*parts, windows, self.engine, record, self.backlog, None, weeks)
@@ -216,7 +216,7 @@ def _case(
     check_shapes(population, exogenous, initial, shadow_prices)
     check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     block = block_size(carried * bytes_per_agent(exogenous, policy, initial), block_agents)
-    check_fit(population, policy, initial.max_lead + EXTRA_WINDOW, block)
+    check_fit(population, policy, window_length(policy, initial.max_lead), block)
     policy = number_agents(policy, population.n_agents)
     prices = full_prices(population, exogenous, shadow_prices)
     return _Case(population, exogenous, policy, initial, prices, engine, backlog, block)

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.lanes import over_ranges
@@ -36,9 +36,6 @@ from walras.population.population import Population
 
 ROWS_PER_WEEK = 24
 """Numbers per agent that one week reads and makes beside the pipeline; sets how many agents fit in a cache."""
-
-EXTRA_WINDOW = 2
-"""An announced window spans this week, the longest lead time, and the week after it."""
 
 
 class Rollout(eqx.Module):
@@ -94,6 +91,7 @@ def simulate(
     initial: State | None = None,
     shadow_prices: Float[Array, "*scenario week resource"] | None = None,
     coordinator: AbstractCoordinator | None = None,
+    notice: Int[Array, "announced resource"] | None = None,
     engine: AbstractEngine | None = None,
     record: Record | None = None,
     backlog: bool = False,
@@ -111,6 +109,8 @@ def simulate(
         shadow_prices: announced in full at the start [money per unit of resource]; after the last week the last
             price holds. Default 0. May carry the scenario axis.
         coordinator: issues prices week by week instead; give one or the other.
+        notice: weeks ahead of which each week's price is announced, 0 only in the week itself; before that agents see
+            no price. By default all prices are known from the start.
         engine: how the weeks are strung together; default sequential.
         record: what to keep; default totals.
         backlog: unmet demand waits instead of being lost.
@@ -135,22 +135,23 @@ def simulate(
     shadow_prices = None if shadow_prices is None else jnp.asarray(shadow_prices)
     check_shapes(population, exogenous, initial, shadow_prices)
     _check_groups(population, record)
+    notice = _checked_notice(notice, population, exogenous)
     if throw:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     if coordinator is not None and shadow_prices is not None:
         raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
     block = block_size(bytes_per_agent(exogenous, policy, initial), block_agents)
-    check_fit(population, policy, initial.max_lead + EXTRA_WINDOW, block)
+    check_fit(population, policy, window_length(policy, initial.max_lead), block)
     arguments = (population, exogenous, number_agents(policy, population.n_agents), initial)
     with told(population):
         if coordinator is not None:
             rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block, mesh)
         else:
             prices = full_prices(population, exogenous, shadow_prices)
-            windows = announced_windows(prices, initial.max_lead)
+            windows = announced_windows(prices, window_length(policy, initial.max_lead), notice)
             rollout = _run(*arguments, windows, prices, engine, record, backlog, block, mesh)
         if throw:
-            rerun = _tracer(*arguments, rollout, engine, backlog, block, mesh)
+            rerun = _tracer(*arguments, rollout, notice, engine, backlog, block, mesh)
             refuse_not_finite(population, rollout.totals.reward, rollout.end_value, rerun)
     return rollout
 
@@ -165,6 +166,18 @@ def _several(mesh: AgentMesh | None) -> AgentMesh | None:
             "`AgentMesh.local()`, or give the mesh to `walras.ranges.simulate_ranges`"
         )
     return mesh
+
+
+def _checked_notice(
+    notice: Int[Array, "announced resource"] | None, population: Population, exogenous: ExogenousPaths
+) -> Int[Array, "week resource"] | None:
+    """Refuse a notice for other weeks or resources."""
+    if notice is None:
+        return None
+    needed = (exogenous.n_weeks, len(population.resources))
+    if np.shape(notice) != needed:
+        raise shape_mismatch("notice", np.shape(notice), f"[{needed[0]} weeks, {needed[1]} resources]", "give one each")
+    return jnp.asarray(notice)
 
 
 def _check_groups(population: Population, record: Record) -> None:
@@ -186,14 +199,29 @@ def default_state(population: Population, exogenous: ExogenousPaths) -> State:
     return empty_state(population.n_agents, max(exogenous.arrivals.longest() or 1, 1))
 
 
-@partial(jax.jit, static_argnames="max_lead")
+def window_length(policy: AbstractPolicy, max_lead: int) -> int:
+    """Count the weeks of an announced window: this one, the longest lead time, and what the policy wants after it."""
+    return max_lead + 1 + policy.ahead
+
+
+@partial(jax.jit, static_argnames="length")
 def announced_windows(
-    shadow_prices: Float[Array, "*scenario week resource"], max_lead: int
+    shadow_prices: Float[Array, "*scenario week resource"],
+    length: int,
+    notice: Int[Array, "week resource"] | None = None,
 ) -> Float[Array, "*scenario week lead resource"]:
-    """Cut, for every week, the prices of that week and the next max_lead + 1; the last price holds after the end."""
+    """Cut, for every week, the prices of that week and the next ones; the last price holds after the end.
+
+    Args:
+        shadow_prices: charged in each week [money per unit of resource].
+        length: weeks of a window.
+        notice: weeks ahead of which each price is announced; what is not announced yet is seen as 0.
+    """
+    ahead = np.arange(length)
     weeks = shadow_prices.shape[-2]
-    index = np.minimum(np.arange(weeks)[:, None] + np.arange(max_lead + EXTRA_WINDOW)[None, :], weeks - 1)
-    return shadow_prices[..., index, :]
+    index = np.minimum(np.arange(weeks)[:, None] + ahead[None, :], weeks - 1)
+    window = shadow_prices[..., index, :]
+    return window if notice is None else jnp.where(notice[index] >= ahead[None, :, None], window, 0.0)
 
 
 def full_prices(
@@ -276,7 +304,7 @@ def _run_coordinated(
     """Step week by week; the coordinator may do anything in between, so this loop is not compiled as a whole."""
     state, weeks, issued_before = initial, [], None
     for week in range(exogenous.n_weeks):
-        issued = _full_window(coordinator.issue(week, state), exogenous, initial.max_lead)
+        issued = _full_window(coordinator.issue(week, state), exogenous, window_length(policy, initial.max_lead))
         charged = issued[..., :1, :] if issued_before is None else issued_before[..., 1:2, :]
         window = jnp.concatenate([charged, issued[..., 1:, :]], axis=-2)[..., None, :, :]
         today = week_of(exogenous, jnp.asarray(week))
@@ -289,10 +317,10 @@ def _run_coordinated(
     return _string(weeks, None if exogenous.n_scenarios is None else 1)
 
 
-def _full_window(issued: Array, exogenous: ExogenousPaths, max_lead: int) -> Float[Array, "*scenario lead resource"]:
+def _full_window(issued: Array, exogenous: ExogenousPaths, length: int) -> Float[Array, "*scenario lead resource"]:
     """Cut or hold what was issued to the window that policies see, for every scenario."""
     issued = jnp.asarray(issued, jnp.float32)
-    index = np.minimum(np.arange(max_lead + EXTRA_WINDOW), issued.shape[-2] - 1)
+    index = np.minimum(np.arange(length), issued.shape[-2] - 1)
     window = issued[..., index, :]
     if exogenous.n_scenarios is not None and window.ndim == 2:
         window = jnp.broadcast_to(window, (exogenous.n_scenarios, *window.shape))
@@ -332,6 +360,7 @@ def _tracer(
     policy: AbstractPolicy,
     initial: State,
     rollout: Rollout,
+    notice: Int[Array, "week resource"] | None,
     engine: AbstractEngine,
     backlog: bool,
     block: int,
@@ -340,7 +369,7 @@ def _tracer(
     """Return what traces a range of agents again, under the prices that were charged."""
 
     def rerun(first: int, last: int) -> WeekRecord:
-        windows = announced_windows(rollout.shadow_prices, initial.max_lead)
+        windows = announced_windows(rollout.shadow_prices, window_length(policy, initial.max_lead), notice)
         take = slicer(first, last - first, population.n_agents)
         people = population.take(slice(first, last))
         parts = (people, take(exogenous), take(policy), take(initial), windows, rollout.shadow_prices)

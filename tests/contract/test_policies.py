@@ -13,12 +13,12 @@ from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_t
 
 import walras.policies
 from walras.policies.base import AbstractPolicy, Observation
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
+from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
 from walras.policies.demand_law import GammaDemand, NormalDemand
 from walras.policies.foresight import PerfectForesight
 from walras.policies.order_terms import UnderTerms, WholeCases
 from walras.policies.own import CallbackPolicy, FunctionPolicy
-from walras.policies.simple import ConstantOrder
+from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock
 from walras.simulate import simulate
 from walras.ties import positive_part
 
@@ -39,7 +39,10 @@ POLICIES = [
     order_up_to(POPULATION),
     ConstantOrder(jnp.arange(1.0, AGENTS + 1)),
     reorder_point(POPULATION),
+    CappedBaseStock(jnp.arange(20.0, 20.0 + AGENTS), jnp.arange(1.0, AGENTS + 1)),
+    ForecastBaseStock(jnp.linspace(0.5, 1.5, AGENTS), jnp.linspace(-1.0, 2.0, AGENTS)),
     PricedNewsvendor(),
+    ScaledNewsvendor(mean_factor=jnp.linspace(0.5, 1.5, AGENTS), sd_factor=jnp.linspace(0.0, 2.0, AGENTS)),
     PricedNewsvendor(law=NormalDemand(), discount=0.99),
     PricedBaseStock(),
     PricedBaseStock(law=GammaDemand(), discount=0.99),

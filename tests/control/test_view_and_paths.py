@@ -19,7 +19,7 @@ from walras.model.state import State
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
-from walras.simulate import EXTRA_WINDOW, simulate, week_of
+from walras.simulate import simulate, week_of, window_length
 
 AGENTS, WEEKS, LEAD, PATHS = 40, 8, 2, 3
 
@@ -198,7 +198,7 @@ def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(c
     # Demand is 30 % higher than anybody expects, in every week.
     random = np.random.default_rng(5)
     shocked = futures(PEOPLE, WEEKS, 0, 1.3 * random.gamma(16.0, 10 / 16, (PATHS, WEEKS, AGENTS)))
-    longer = WEEKS + LEAD + EXTRA_WINDOW
+    longer = WEEKS + window_length(POLICY, LEAD)
     expected = futures(PEOPLE, longer, 0, random.gamma(16.0, 10 / 16, (longer, AGENTS)))
     coordinator = Reissue(
         PEOPLE,
@@ -224,14 +224,16 @@ def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(c
 
 
 def test_reissuing_asks_for_no_new_trace_from_week_to_week(cleared):
-    expected = week_of(futures(PEOPLE, 20, 0, np.full((20, AGENTS), 10.0)), jnp.asarray(0), WEEKS + LEAD + EXTRA_WINDOW)
+    expected = week_of(
+        futures(PEOPLE, 20, 0, np.full((20, AGENTS), 10.0)), jnp.asarray(0), WEEKS + window_length(POLICY, LEAD)
+    )
     coordinator = Reissue(PEOPLE, expected, POLICY, SMALL, cleared, price_scale=3.0, max_price=5.9, max_lead=LEAD)
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (PATHS, *leaf.shape)), STATE)
     coordinator.issue(0, start)
     before = Counted.calls
     for week in range(1, 4):
         issued = coordinator.issue(week, start)
-    assert Counted.calls == before and issued.shape == (PATHS, LEAD + EXTRA_WINDOW, 1)
+    assert Counted.calls == before and issued.shape == (PATHS, window_length(POLICY, LEAD), 1)
 
 
 def test_questions_of_the_wrong_shape_are_refused(view):

@@ -1,22 +1,26 @@
 """What policies remember and read: the same whether a run is one pass, weeks apart, in blocks, scenarios or ranges."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shops import AGENTS, SCENARIOS, happenings, prices, shop, start
 
-from walras.exogenous.arrivals import ConstantLeadTime
-from walras.exogenous.paths import constant_paths
+from walras.model.record import Record
+from walras.model.state import State
 from walras.policies.base import AbstractPolicy, Memory
-from walras.population.along import Shared
+from walras.policies.order_terms import UnderTerms, WholeCases
+from walras.population.along import Shared, map_own, own
+from walras.ranges import MemorySource, RangedRecord, simulate_ranges
+from walras.sensitivity import policy_gradient
+from walras.simulate import AbstractCoordinator, simulate
 from walras.ties import positive_part
-
-from shops import textbook_shop  # isort: skip
-
-WEEKS, AGENTS = 9, 6
 
 
 class Recaller(AbstractPolicy):
-    """Order last week's demand plus a shared share of the last order; as many shared numbers as there are agents."""
+    """Order last week's demand plus a share of the last order; it has as many shared numbers as there are agents."""
 
     share: Shared
 
@@ -25,8 +29,7 @@ class Recaller(AbstractPolicy):
         return Memory(nothing, nothing)
 
     def read(self, memory, outlooks, demand):
-        known = jnp.concatenate([memory[None], demand[:-1]])
-        return known, demand[-1]
+        return jnp.concatenate([memory[None], demand[:-1]]), demand[-1]
 
     def remember(self, observation, orders):
         return orders
@@ -35,22 +38,105 @@ class Recaller(AbstractPolicy):
         return outlook.read
 
     def decide(self, encoded, observation, shadow_prices):
-        return positive_part(encoded + self.share.value.mean() * observation.memory.own)
+        return positive_part(encoded + self.share.value[0] * observation.memory.own)
 
     def orders(self, observation, shadow_prices):
         return self.decide(observation.read, observation, shadow_prices)
 
 
-@pytest.fixture
-def case():
-    demand = np.random.default_rng(1).poisson(5.0, (WEEKS, AGENTS)).astype(np.float32)
-    paths = constant_paths(demand, ConstantLeadTime(2), sale_price=3.0, unit_cost=2.0)
-    return textbook_shop(AGENTS, lead_time=2), paths, Recaller(Shared(jnp.full(AGENTS, 0.25)))
+SHARE = 0.25
+POLICY = Recaller(Shared(jnp.full(AGENTS, SHARE)))
 
 
-def by_hand(demand):
-    orders, last = [], np.zeros(demand.shape[1])
+def by_hand(demand: np.ndarray) -> np.ndarray:
+    last, orders = np.zeros(demand.shape[-1]), []
     for week in range(len(demand)):
-        last = (demand[week - 1] if week else 0.0) + 0.25 * last
+        last = (demand[week - 1] if week else 0.0) + SHARE * last
         orders.append(last)
     return np.stack(orders)
+
+
+@pytest.fixture(scope="module")
+def people():
+    return shop()
+
+
+@pytest.fixture(scope="module")
+def paths(people):
+    return happenings(people)
+
+
+def test_orders_follow_what_is_read_and_remembered(people, paths):
+    rollout = simulate(people, paths, POLICY, initial=start(people), record=Record.traces())
+    np.testing.assert_allclose(rollout.agents.orders, by_hand(np.asarray(paths.demand)), rtol=1e-6)
+    np.testing.assert_array_equal(rollout.final.memory.read, paths.demand[-1])
+    np.testing.assert_array_equal(rollout.final.memory.own, rollout.agents.orders[-1])
+
+
+def test_week_after_week_is_the_same_as_one_pass(people, paths):
+    class Quiet(AbstractCoordinator):
+        def issue(self, week, state):
+            return jnp.zeros((1, len(people.resources)))
+
+    whole = simulate(people, paths, POLICY, initial=start(people))
+    apart = simulate(people, paths, POLICY, initial=start(people), coordinator=Quiet())
+    np.testing.assert_allclose(apart.totals.orders, whole.totals.orders, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, apart.final, whole.final)
+
+
+def test_every_scenario_remembers_its_own(people):
+    several = happenings(people, scenarios=SCENARIOS)
+    rollout = simulate(people, several, POLICY, initial=start(people), record=Record.traces())
+    for index in range(SCENARIOS):
+        expected = by_hand(np.asarray(several.demand[index]))
+        np.testing.assert_allclose(rollout.agents.orders[index], expected, rtol=1e-6)
+
+
+def test_prices_of_every_scenario_leave_what_is_read_alone(people):
+    several = happenings(people, scenarios=SCENARIOS)
+    charged = prices(people, scenarios=SCENARIOS)
+    free = simulate(people, several, POLICY, initial=start(people))
+    priced = simulate(people, several, POLICY, initial=start(people), shadow_prices=charged)
+    np.testing.assert_array_equal(priced.totals.orders, free.totals.orders)
+
+
+def test_ranges_line_memories_up(people, paths):
+    whole = simulate(people, paths, POLICY, initial=start(people))
+    source = MemorySource(people, paths, start(people))
+    zero = jnp.zeros((paths.n_weeks, len(people.resources)))
+    ranged = simulate_ranges(source, POLICY, shadow_prices=zero, record=RangedRecord(final=True), range_agents=3)
+    np.testing.assert_array_equal(ranged.final.memory.own, whole.final.memory.own)
+    np.testing.assert_array_equal(ranged.final.memory.read, whole.final.memory.read)
+
+
+def test_terms_let_the_inner_policy_remember_what_was_placed(people, paths):
+    whole = UnderTerms(POLICY, WholeCases())
+    rollout = simulate(people, paths, whole, initial=start(people), record=Record.traces())
+    orders = np.asarray(rollout.agents.orders)
+    np.testing.assert_array_equal(orders, np.rint(orders))
+    np.testing.assert_array_equal(rollout.final.memory.own, orders[-1])
+
+
+def test_shared_numbers_have_one_derivative_for_all(people, paths):
+    _, slope = policy_gradient(people, paths, POLICY, initial=start(people))
+
+    def reward(share):
+        return simulate(people, paths, Recaller(Shared(share)), initial=start(people), throw=False).reward
+
+    np.testing.assert_allclose(slope.share.value, jax.grad(reward)(POLICY.share.value), rtol=1e-4)
+
+
+def test_own_arrays_are_those_with_the_agents_last():
+    tree = {"mine": jnp.zeros((2, AGENTS)), "theirs": jnp.zeros((AGENTS, 2)), "all": Shared(jnp.zeros(AGENTS)), "n": 3}
+    marked = own(tree, AGENTS)
+    assert (marked["mine"], marked["theirs"], marked["all"].value, marked["n"]) == (True, False, False, False)
+    cut = map_own(lambda leaf: leaf[..., :2], tree, AGENTS)
+    assert cut["mine"].shape == (2, 2) and cut["all"].value.shape == (AGENTS,) and cut["n"] == 3
+
+
+def test_a_state_without_memory_starts_afresh(people, paths):
+    ended = simulate(people, paths, POLICY, initial=start(people)).final
+    forgetful = State(ended.stock_end, ended.pipeline)
+    again = simulate(people, paths, POLICY, initial=forgetful)
+    known = simulate(people, paths, POLICY, initial=dataclasses.replace(forgetful, memory=ended.memory))
+    assert float(known.totals.orders[0]) > float(again.totals.orders[0]) == 0.0

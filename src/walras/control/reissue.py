@@ -18,7 +18,7 @@ from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.sensitivity import utilization_jacobian
-from walras.simulate import EXTRA_WINDOW, AbstractCoordinator, week_of
+from walras.simulate import AbstractCoordinator, week_of, window_length
 
 SLOPE_AGENTS = 2000
 """Agents simulated for the weekly Jacobian, which only steers the search."""
@@ -63,7 +63,7 @@ class Reissue(AbstractCoordinator):
             progress: told after every week.
         """
         self.population, self.expected, self.policy = population, expected, policy
-        self.window = max_lead + EXTRA_WINDOW
+        self.window = window_length(policy, max_lead)
         self.weeks = len(capacity)
         self.capacity = _hold(capacity, self.window)
         self.planned = _hold(shadow_prices, self.window)

@@ -26,7 +26,7 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.population.from_panel import latest_prices, population_from_panel
 from walras.population.population import Population
 from walras.progress import Progress
-from walras.simulate import EXTRA_WINDOW, week_of
+from walras.simulate import week_of, window_length
 
 UNSEEN = 104_729
 """Added to the seed for the paths that the finished plan is verified on; the planner never draws them."""
@@ -89,7 +89,7 @@ def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | Non
     initial, words = initial_state(completed, population, policy, demand, log_sd=spread, seed=settings.seed)
     progress.stage("Drawing scenarios")
     lead = np.asarray(population.lead_time)
-    longer = settings.weeks + initial.max_lead + EXTRA_WINDOW
+    longer = settings.weeks + window_length(policy, initial.max_lead)
     drawn = coming_paths(
         completed, lead, demand, scenarios=settings.scenarios, weeks=longer, seed=settings.seed, log_sd=spread
     )

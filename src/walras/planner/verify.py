@@ -27,7 +27,7 @@ from walras.planner.result import QUANTILES, GroupUse, PlanRecord, PlanResult
 from walras.planner.verdict import verdict, week_verdicts
 from walras.population.from_panel import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
-from walras.simulate import EXTRA_WINDOW, simulate
+from walras.simulate import simulate, window_length
 
 ORACLE_CELLS = 1_000_000
 """Agents x weeks x paths that the clairvoyant oracle is run on: it needs many simulations of each path."""
@@ -72,7 +72,8 @@ def verify(
         price_scale=case.view.price_scale,
         max_price=case.view.max_price,
         max_lead=case.initial.max_lead,
-        reserve=case.view.reserve * case.view.spread(record.shadow_prices)[: case.initial.max_lead + EXTRA_WINDOW],
+        reserve=case.view.reserve
+        * case.view.spread(record.shadow_prices)[: window_length(case.policy, case.initial.max_lead)],
         progress=progress,
     )
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), case.initial)

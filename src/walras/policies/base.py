@@ -28,6 +28,8 @@ class Memory(eqx.Module):
 class Outlook(eqx.Module):
     """Hold what every agent knows in a week whatever it did before: everything but its stock.
 
+    Fields but the population have a week axis first where all weeks of a run are read at once.
+
     Attributes:
         week: index of the week in the run.
         population: static attributes.
@@ -37,13 +39,13 @@ class Outlook(eqx.Module):
         read: what the policy has read of the past up to this week, where it reads (`AbstractPolicy.read`).
     """
 
-    week: Int[Array, ""]
+    week: Int[Array, "*steps"]
     population: Population
-    lead_demand_mean: Float[Array, " agent"]
-    lead_demand_sd: Float[Array, " agent"]
-    sale_price: Float[Array, " agent"]
-    unit_cost: Float[Array, " agent"]
-    next_unit_cost: Float[Array, " agent"]
+    lead_demand_mean: Float[Array, "*steps agent"]
+    lead_demand_sd: Float[Array, "*steps agent"]
+    sale_price: Float[Array, "*steps agent"]
+    unit_cost: Float[Array, "*steps agent"]
+    next_unit_cost: Float[Array, "*steps agent"]
     read: Any = eqx.field(default=None, kw_only=True)
 
 
@@ -72,6 +74,11 @@ class AbstractPolicy(eqx.Module):
     carries it on. What happens whatever the agents do (demand, prices, costs) it can `read` for all weeks of a run in
     one pass; a run of one week after the other reads the same, a column at a time.
     """
+
+    @property
+    def ahead(self) -> int:
+        """Count the weeks beyond the longest lead time whose announced prices the policy wants to see."""
+        return 1
 
     @property
     def reads(self) -> bool:

@@ -94,6 +94,30 @@ class PricedNewsvendor(AbstractOrderUpTo):
         return _level(self.critical_ratio(outlook, shadow_prices), self.law, outlook)
 
 
+class ScaledNewsvendor(PricedNewsvendor):
+    """Order up to the newsvendor's quantile of a corrected forecast: prices act as they do on the newsvendor.
+
+    With both factors 1 it is the newsvendor. They stand for what the myopic level leaves out (lost sales shorten the
+    pipeline's memory, orders cross) and for a forecast whose mean or spread is off.
+
+    Attributes:
+        mean_factor: the forecast's mean is multiplied by this.
+        sd_factor: the same for its standard deviation; both one number, or both one per agent.
+    """
+
+    mean_factor: Float[Array, "*agent"] = eqx.field(kw_only=True)
+    sd_factor: Float[Array, "*agent"] = eqx.field(kw_only=True)
+
+    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return the quantile of corrected lead-time demand at kappa [units]."""
+        corrected = eqx.tree_at(
+            lambda o: (o.lead_demand_mean, o.lead_demand_sd),
+            outlook,
+            (self.mean_factor * outlook.lead_demand_mean, self.sd_factor * outlook.lead_demand_sd),
+        )
+        return super().target(corrected, shadow_prices)
+
+
 class PricedBaseStock(AbstractOrderUpTo):
     """Order up to the time-coupled backlog quantile, the optimal myopic base-stock with announced prices.
 

@@ -151,7 +151,7 @@ class Call:
             flat = [_flat(array, cases, rank) if own else _bare(array, rank) for array, own, rank in parts]
             return self._checked(flat).reshape(*cases, agents)
         spread = [np.broadcast_to(a, (*cases, *a.shape[a.ndim - rank :])) for a, _, rank in parts]
-        found = [self._checked([np.asarray(array[case]) for array in spread]) for case in np.ndindex(*cases)]
+        found = [self._checked([np.array(array[case]) for array in spread]) for case in np.ndindex(*cases)]
         return np.stack(found).reshape(*cases, agents)
 
     def _checked(self, arrays: list[np.ndarray]) -> Float[np.ndarray, " agent"]:
@@ -235,7 +235,7 @@ def told(population: Population) -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # which of the two depends on the road through JAX
         text = str(error)
         trouble = next((each for each in _RAISED if each.words() in text), None)
         if trouble is None:
@@ -249,7 +249,7 @@ def _flat(array: np.ndarray, cases: tuple[int, ...], rank: int) -> np.ndarray:
     """List the agents of all cases one after the other: [*case, *axis, agent] to [*axis, case x agent]."""
     own = array.shape[array.ndim - rank :]
     full = np.broadcast_to(array, (*cases, *own)).reshape(math.prod(cases), *own)
-    return np.ascontiguousarray(np.moveaxis(full, 0, -2)).reshape(*own[:-1], math.prod(cases) * own[-1])
+    return np.array(np.moveaxis(full, 0, -2)).reshape(*own[:-1], math.prod(cases) * own[-1])
 
 
 def _bare(array: np.ndarray, rank: int) -> np.ndarray:

@@ -160,6 +160,11 @@ class UnderTerms(AbstractPolicy):
         return self.terms.place(self.policy.decide(encoded, observation, shadow_prices))
 
     @property
+    def ahead(self) -> int:
+        """Count the weeks that the inner policy looks ahead."""
+        return self.policy.ahead
+
+    @property
     def reads(self) -> bool:
         """Tell whether the inner policy reads the past."""
         return self.policy.reads

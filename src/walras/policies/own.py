@@ -98,6 +98,11 @@ class CallbackPolicy(AbstractPolicy):
         return eqx.tree_at(lambda p: (p.parameters, p.agent, p.row), self, (marked, agents, rows), is_leaf=_is_none)
 
     @property
+    def ahead(self) -> int:
+        """Count the weeks of announced prices beyond the longest lead time: as many as the surrogate wants."""
+        return 1 if self.surrogate is None else self.surrogate.ahead
+
+    @property
     def reads(self) -> bool:
         """Tell whether the function is shown the past, or the surrogate reads it."""
         return self.past > 0 or (self.surrogate is not None and self.surrogate.reads)
@@ -107,16 +112,21 @@ class CallbackPolicy(AbstractPolicy):
         theirs = None if self.surrogate is None else self.surrogate.begin(population)
         if not self.past and theirs is None:
             return None
-        before = jnp.broadcast_to(population.demand_scale, (self.past, population.n_agents))
         theirs = Memory() if theirs is None else theirs
-        return Memory((before, theirs.read), theirs.own)
+        return Memory((self._before(population) if self.past else None, theirs.read), theirs.own)
+
+    def _before(self, population: Population) -> Float[Array, "past agent"]:
+        """Return what stands for the demand of the weeks before the first."""
+        return jnp.broadcast_to(population.demand_scale, (self.past, population.n_agents))
 
     def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
         """Cut for every week the demand of the weeks before; let the surrogate read what it wants."""
-        before, theirs = (jnp.zeros((0, demand.shape[1])), None) if memory is None else memory
+        before, theirs = (None, None) if memory is None else memory
+        found, theirs = (None, theirs) if self.surrogate is None else self.surrogate.read(theirs, outlooks, demand)
+        if not self.past:
+            return (None, found), (None, theirs)
         known = jnp.concatenate([before, demand])
         rows = np.arange(len(demand))[:, None] + np.arange(self.past)
-        found, theirs = (None, theirs) if self.surrogate is None else self.surrogate.read(theirs, outlooks, demand)
         return (known[rows], found), (known[len(demand) :], theirs)
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
@@ -137,7 +147,7 @@ class CallbackPolicy(AbstractPolicy):
         """Return what the function says."""
         past, theirs = encoded
         if past is None:
-            past = jnp.broadcast_to(observation.population.demand_scale, (self.past, len(observation.position)))
+            past = self._before(observation.population)
         shown = (self.parameters, observation, shadow_prices, past)
         return _ask(self, shown, self.surrogate, theirs, self._for_surrogate(observation))
 

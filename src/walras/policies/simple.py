@@ -1,4 +1,4 @@
-"""Own the textbook policies with given parameters: order-up-to, constant order, (s,S).
+"""Own the textbook policies with given parameters: order-up-to (fixed, capped or on the forecast), constant order, (s,S).
 
 OPEN: they do not look at shadow prices; add a policy as a class beside them.
 """
@@ -6,8 +6,8 @@ OPEN: they do not look at shadow prices; add a policy as a class beside them.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.policies.base import AbstractPolicy, Observation
-from walras.ties import positive_part
+from walras.policies.base import AbstractOrderUpTo, AbstractPolicy, Observation, Outlook
+from walras.ties import lesser, positive_part
 
 
 class OrderUpTo(AbstractPolicy):
@@ -22,6 +22,39 @@ class OrderUpTo(AbstractPolicy):
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return (S - position)^+."""
         return positive_part(self.level - observation.position)
+
+
+class CappedBaseStock(AbstractPolicy):
+    """Order the inventory position up to a fixed level, but never more than a cap: smoother orders in lost-sales stores.
+
+    Attributes:
+        level: base-stock level S [units].
+        cap: most that is ordered in a week [units]; both one number, or both one per agent.
+    """
+
+    level: Float[Array, "*agent"]
+    cap: Float[Array, "*agent"]
+
+    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return the lesser of (S - position)^+ and the cap."""
+        wanted = positive_part(self.level - observation.position)
+        return lesser(wanted, jnp.broadcast_to(self.cap, wanted.shape))
+
+
+class ForecastBaseStock(AbstractOrderUpTo):
+    """Order up to a level that moves with the forecast of lead-time demand: a x mean + b x standard deviation.
+
+    Attributes:
+        mean_factor: a.
+        sd_factor: b; both one number, or both one per agent.
+    """
+
+    mean_factor: Float[Array, "*agent"]
+    sd_factor: Float[Array, "*agent"]
+
+    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return a x mean + b x standard deviation, not below 0 [units]."""
+        return positive_part(self.mean_factor * outlook.lead_demand_mean + self.sd_factor * outlook.lead_demand_sd)
 
 
 class ConstantOrder(AbstractPolicy):

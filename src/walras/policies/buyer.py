@@ -1,0 +1,309 @@
+"""Own the neural buyer: one small network that all agents share, on top of the priced newsvendor.
+
+CONTRACT: weights are stored and shipped; what is fed to the network, and in which order, is part of that promise.
+
+A buyer orders `scale * softplus(target - position)` in units of each agent's demand scale. The target is that of the
+priced newsvendor plus what the network adds to it: a dilated causal CNN reads the past that happened whatever the agent
+did, a first layer takes in what is known beforehand (costs, forecasts, announced prices around the week of arrival),
+and an MLP puts in stock and open orders. Only the last part depends on stock, so the rest is computed for all weeks of
+a run in one pass; a run of one week after the other reads a column at a time.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
+from walras.policies.base_stock import PricedNewsvendor
+from walras.population.along import Shared
+from walras.population.population import Population
+from walras.ties import clip, positive_part
+
+SMALLEST_SCALE = 1e-3
+"""Demand scales below this are taken as this one [units/week]."""
+
+SMALLEST_STAKE = 1e-6
+"""What a lost sale costs is taken to be at least this [money/unit]."""
+
+COLUMNS = 4
+"""Numbers read of every past week."""
+
+MOST_WEEKS = 30.0
+"""Stock and orders beyond so many weeks of demand look alike to the network."""
+
+
+@dataclass(frozen=True)
+class BuyerShape:
+    """Say how large a network is.
+
+    Attributes:
+        history: channels of the causal CNN; 0 reads no past.
+        dilations: of its layers, kernel 2 each; the receptive field is 1 + their sum [weeks].
+        hidden: widths of the head's layers.
+        open_orders: ages of open orders that are told apart [weeks].
+        before, after: prices are looked at from so many weeks before the arrival of an order to so many after it.
+        sharpness: of the softplus, per week of demand; the larger, the nearer to the positive part.
+    """
+
+    history: int = 8
+    dilations: tuple[int, ...] = (1, 2, 4, 8)
+    hidden: tuple[int, ...] = (32, 32)
+    open_orders: int = 4
+    before: int = 1
+    after: int = 6
+    sharpness: float = 8.0
+
+    @property
+    def offsets(self) -> int:
+        """Count the weeks around an arrival whose prices are looked at."""
+        return self.before + 1 + self.after
+
+    @property
+    def known(self) -> int:
+        """Count the numbers known beforehand."""
+        return 9 + 2 * self.offsets + self.history
+
+    @property
+    def seen(self) -> int:
+        """Count the numbers that depend on stock."""
+        return 2 + self.open_orders
+
+
+class Layer(eqx.Module):
+    """Hold a linear map from features to features, agents last."""
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"]
+
+    @staticmethod
+    def draw(key: Array, inner: int, outer: int, gain: float = 1.0) -> "Layer":
+        """Draw weights of variance gain^2 / inner."""
+        weight = jax.random.normal(key, (outer, inner)) * (gain / math.sqrt(max(inner, 1)))
+        return Layer(weight, jnp.zeros(outer))
+
+    def __call__(self, x: Float[Array, "in agent"]) -> Float[Array, "out agent"]:
+        """Map every agent's features."""
+        return jnp.matmul(self.weight, x, precision="highest") + self.bias[:, None]
+
+
+class CausalLayer(eqx.Module):
+    """Hold one dilated causal convolution of kernel 2: the present column and the one `dilation` weeks before."""
+
+    now: Layer
+    before: Float[Array, "out in"]
+    dilation: int = eqx.field(static=True)
+
+    def __call__(
+        self, memory: Float[Array, "dilation in agent"], x: Float[Array, "week in agent"]
+    ) -> tuple[Float[Array, "week out agent"], Float[Array, "dilation in agent"]]:
+        """Convolve all weeks at once, after those in memory; return the memory after them."""
+        line = jnp.concatenate([memory, x])
+        past = jax.vmap(lambda column: jnp.matmul(self.before, column, precision="highest"))(line[: len(x)])
+        out = jax.nn.elu(jax.vmap(self.now)(x) + past)
+        return (out + x if out.shape == x.shape else out), line[len(x) :]
+
+
+class Network(eqx.Module):
+    """Hold all weights of a buyer."""
+
+    columns: Layer
+    convolutions: tuple[CausalLayer, ...]
+    known: Layer
+    seen: Float[Array, "out in"]
+    inner: tuple[Layer, ...]
+    last: Layer
+
+    @staticmethod
+    def draw(shape: BuyerShape, seed: int) -> "Network":
+        """Draw a network whose last layer adds next to nothing, so that it starts as the newsvendor."""
+        keys = iter(jax.random.split(jax.random.key(seed), 8 + 2 * len(shape.dilations) + len(shape.hidden)))
+        width = shape.history
+        layers = tuple(
+            CausalLayer(
+                Layer.draw(next(keys), width, width, 0.7), Layer.draw(next(keys), width, width, 0.7).weight, dilation
+            )
+            for dilation in shape.dilations
+            if width
+        )
+        first = shape.hidden[0]
+        inner = tuple(Layer.draw(next(keys), a, b) for a, b in zip(shape.hidden[:-1], shape.hidden[1:], strict=True))
+        return Network(
+            columns=Layer.draw(next(keys), COLUMNS, width),
+            convolutions=layers,
+            known=Layer.draw(next(keys), shape.known, first),
+            seen=Layer.draw(next(keys), shape.seen, first).weight,
+            inner=inner,
+            last=Layer.draw(next(keys), shape.hidden[-1], 1, 0.01),
+        )
+
+
+class Encoded(eqx.Module):
+    """Hold what a buyer says of a week before it knows its stock."""
+
+    target: Float[Array, "*steps agent"]
+    known: Float[Array, "*steps out agent"]
+
+
+class Buyer(AbstractPolicy):
+    """Order what a trained network says.
+
+    Attributes:
+        network: its weights, shared by all agents.
+        shape: how large it is.
+        base: the closed-form policy whose target the network corrects.
+    """
+
+    network: Shared
+    shape: BuyerShape = eqx.field(static=True)
+    base: PricedNewsvendor = PricedNewsvendor()
+
+    @staticmethod
+    def draw(shape: BuyerShape, seed: int = 0, base: PricedNewsvendor | None = None) -> "Buyer":
+        """Draw an untrained buyer, which orders nearly what the newsvendor does."""
+        return Buyer(Shared(Network.draw(shape, seed)), shape, PricedNewsvendor() if base is None else base)
+
+    @property
+    def ahead(self) -> int:
+        """Count the weeks after an arrival whose prices it looks at."""
+        return max(self.shape.after, 1)
+
+    @property
+    def reads(self) -> bool:
+        """Tell whether it reads the past."""
+        return self.shape.history > 0
+
+    def begin(self, population: Population) -> Memory:
+        """Start with nothing ordered and an empty past."""
+        agents, width = population.n_agents, self.shape.history
+        own = jnp.zeros((self.shape.open_orders, agents))
+        if not self.reads:
+            return Memory(None, own)
+        lines = tuple(jnp.zeros((dilation, width, agents)) for dilation in self.shape.dilations)
+        return Memory((jnp.full((agents,), -1.0), lines), own)
+
+    def read(
+        self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]
+    ) -> tuple[Float[Array, "week channel agent"], Any]:
+        """Run the causal CNN over all weeks of a run, each with the demand of the week before it."""
+        last, lines = memory
+        x = jax.vmap(self.network.value.columns)(self._columns(jnp.concatenate([last[None], demand[:-1]]), outlooks))
+        kept = []
+        for layer, line in zip(self.network.value.convolutions, lines, strict=True):
+            x, line = layer(line, x)
+            kept.append(line)
+        return x, (demand[-1], tuple(kept))
+
+    def _columns(
+        self, known_demand: Float[Array, "week agent"], outlooks: Outlook
+    ) -> Float[Array, "week column agent"]:
+        """Compare last week's demand with its scale and with what is expected; the first week of all has none."""
+        scale = _scale(outlooks.population)
+        expected = outlooks.lead_demand_mean / (1.0 + outlooks.population.lead_time)[None, :] / scale[None, :]
+        there = known_demand >= 0
+        seen = jnp.where(there, known_demand / scale[None, :], expected)
+        surprise = jnp.log1p(positive_part(seen)) - jnp.log1p(positive_part(expected))
+        return jnp.stack([jnp.log1p(positive_part(seen)), surprise, jnp.log1p(positive_part(expected)), there * 1.0], 1)
+
+    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Encoded:
+        """Return the newsvendor's target in weeks of demand, and the first layer's share of what is known."""
+        scale = _scale(outlook.population)
+        target = self.base.target(outlook, shadow_prices) / scale
+        features = self._known(outlook, shadow_prices, target)
+        return Encoded(target, self.network.value.known(features))
+
+    def _known(
+        self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"], target: Float[Array, " agent"]
+    ) -> Float[Array, "feature agent"]:
+        population, scale = outlook.population, _scale(outlook.population)
+        stake = outlook.sale_price + population.lost_sale_penalty - outlook.unit_cost
+        stake = jnp.where(stake > SMALLEST_STAKE, stake, SMALLEST_STAKE)
+        mean = outlook.lead_demand_mean / scale
+        spread = outlook.lead_demand_sd / jnp.where(outlook.lead_demand_mean > 0, outlook.lead_demand_mean, 1.0)
+        around = self._around_arrival(population, shadow_prices) / stake[None, :]
+        rows = [
+            jnp.log1p(positive_part(target)),
+            jnp.log1p(positive_part(mean)),
+            clip(spread, 0.0, 5.0),
+            self.base.critical_ratio(outlook, shadow_prices),
+            0.2 * jnp.log(population.holding_cost / stake + 1e-4),
+            clip((outlook.next_unit_cost - outlook.unit_cost) / stake, -2.0, 2.0),
+            clip(outlook.unit_cost / stake, 0.0, 10.0) * 0.2,
+            0.25 * population.lead_time.astype(scale.dtype),
+            0.2 * jnp.log(scale),
+        ]
+        parts = [jnp.stack(rows), clip(around, 0.0, 3.0)]
+        if self.reads:
+            parts.append(outlook.read)
+        return jnp.concatenate(parts)
+
+    def _around_arrival(
+        self, population: Population, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, "offset agent"]:
+        """Return what a unit pays for flow, then for storage, in the weeks around its arrival [money/unit]."""
+        ahead = shadow_prices.shape[0]
+        offsets = np.arange(-self.shape.before, self.shape.after + 1)
+        due = population.lead_time[None, :] + offsets[:, None]
+        due = jnp.where(due < 0, 0, jnp.where(due > ahead - 1, ahead - 1, due))
+        at = (due[:, None, :] == jnp.arange(ahead)[None, :, None]).astype(shadow_prices.dtype)
+        zero = jnp.zeros(due.shape, shadow_prices.dtype)
+        flow, stored = zero, zero
+        for index, is_stock in enumerate(population.stock_resource):
+            price = (shadow_prices[None, :, index, None] * at).sum(1) * population.use[None, :, index]
+            flow, stored = (flow, stored + price) if is_stock else (flow + price, stored)
+        return jnp.concatenate([flow, stored])
+
+    def decide(
+        self, encoded: Encoded, observation: Observation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
+        """Return scale x softplus(target - position), the target corrected by the network."""
+        network, scale = self.network.value, _scale(observation.population)
+        position, seen = self._seen(observation, scale)
+        x = jax.nn.elu(encoded.known + jnp.matmul(network.seen, seen, precision="highest"))
+        for layer in network.inner:
+            x = jax.nn.elu(layer(x))
+        target = encoded.target + network.last(x)[0]
+        sharp = self.shape.sharpness
+        return scale * jax.nn.softplus(sharp * (target - position)) / sharp
+
+    def _seen(
+        self, observation: Observation, scale: Float[Array, " agent"]
+    ) -> tuple[Float[Array, " agent"], Float[Array, "feature agent"]]:
+        """Return the position, and with it stock and open orders by age, in weeks of demand.
+
+        What is open is told by age, not by the week of arrival, which nobody knows: the youngest orders are taken to be
+        open first. With a fixed lead time that is exact.
+        """
+        position, stock = observation.position / scale, observation.stock_start / scale
+        left = position - stock
+        rows = [_squash(stock)]
+        orders = () if observation.memory is None else observation.memory.own
+        for order in orders:
+            still = jnp.where(order / scale < left, order / scale, positive_part(left))
+            left = left - still
+            rows.append(_squash(still))
+        return position, jnp.stack([*rows, _squash(left)])
+
+    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Float[Array, "age agent"]:
+        """Keep the last orders, the youngest first."""
+        before = () if observation.memory is None else observation.memory.own
+        return jnp.concatenate([orders[None], before[:-1]]) if len(before) else jnp.zeros((0, *orders.shape))
+
+    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return what encoding and deciding in one go gives."""
+        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
+
+
+def _scale(population: Population) -> Float[Array, " agent"]:
+    scale = population.demand_scale
+    return jnp.where(scale > SMALLEST_SCALE, scale, SMALLEST_SCALE)
+
+
+def _squash(x: Float[Array, " agent"]) -> Float[Array, " agent"]:
+    """Bend large numbers of weeks: the network tells 2 from 3 weeks of stock, not 100 from 200."""
+    return clip(x, -MOST_WEEKS, MOST_WEEKS)
