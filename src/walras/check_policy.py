@@ -110,7 +110,7 @@ class _Case:
     initial: State
     shadow_prices: Float[Array, "week resource"]
 
-    def orders(self, **more: object) -> Orders:
+    def orders(self, **more: object) -> Float[np.ndarray, "*scenario week agent"]:
         """Simulate, and return what was placed with the vendor."""
         if "coordinator" not in more:
             more["shadow_prices"] = self.shadow_prices
