@@ -24,6 +24,7 @@ from shops import (
 )
 
 from walras.control.respond import respond
+from walras.control.simulated_view import SimulatedView
 from walras.errors import InputError, NoDerivativeError, NotFiniteError, ShapeError
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
@@ -293,6 +294,7 @@ def test_a_negative_past_is_refused():
 # ---- derivatives
 
 NEEDS = {
+    "planner": lambda policy: SimulatedView(PEOPLE, happenings(PEOPLE, scenarios=2), policy, STATE).jacobian(CHARGED),
     "grad": lambda policy: jax.grad(lambda p: simulate(PEOPLE, PATHS, policy, shadow_prices=p).reward)(CHARGED),
     "reward": lambda policy: reward_gradient(PEOPLE, PATHS, policy, shadow_prices=CHARGED),
     "policy": lambda policy: policy_gradient(PEOPLE, PATHS, policy, shadow_prices=CHARGED),

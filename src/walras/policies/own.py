@@ -121,7 +121,7 @@ class CallbackPolicy(AbstractPolicy):
 
     def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
         """Cut for every week the demand of the weeks before; let the surrogate read what it wants."""
-        before, theirs = (None, None) if memory is None else memory
+        before, theirs = (self._before(outlooks.population), None) if memory is None else memory
         found, theirs = (None, theirs) if self.surrogate is None else self.surrogate.read(theirs, outlooks, demand)
         if not self.past:
             return (None, found), (None, theirs)
