@@ -20,6 +20,10 @@ class ShapeError(InputError):
     """Refuse arrays whose axes do not meet: name both arrays and both lengths."""
 
 
+class NoDerivativeError(InputError):
+    """Refuse to differentiate what has no derivative: name it, say what works without, and what could stand in."""
+
+
 class NotFiniteError(WalrasError):
     """Report the first NaN or infinity of a simulation: name the quantity, week and agent."""
 

@@ -31,6 +31,7 @@ from walras.model.record import Record, Totals
 from walras.model.state import State, empty_state
 from walras.model.week import WeekRecord
 from walras.policies.base import AbstractPolicy
+from walras.policies.own import number_agents
 from walras.population.along import map_own
 from walras.population.names import AgentNames
 from walras.population.population import Population
@@ -259,8 +260,9 @@ class _Work:
     def policy_of(self, span: Span) -> AbstractPolicy:
         """Give the policy of a range."""
         if not isinstance(self.policy, AbstractPolicy):
-            return self.policy(*span)
-        return _take_last(self.policy, slice(*span), self.source.n_agents)
+            return number_agents(self.policy(*span), span[1] - span[0], span[0])
+        whole = number_agents(self.policy, self.source.n_agents)
+        return _take_last(whole, slice(*span), self.source.n_agents)
 
     def run(
         self, span: Span, population: Population, exogenous: ExogenousPaths, initial: State | None

@@ -17,10 +17,13 @@ from walras.engine.tiles import block_size, fold, join, over_blocks
 from walras.errors import shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
+from walras.model.fit import check_fit
 from walras.model.record import Record, Totals, as_totals
 from walras.model.run import cut_agents, run_agents
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
+from walras.policies.called_back import told
+from walras.policies.own import number_agents
 from walras.population.along import own
 from walras.population.population import Population
 from walras.simulate import announced_windows, bytes_per_agent, default_state, full_prices, window_length
@@ -169,7 +172,8 @@ class _Case(eqx.Module):
 
     def over_ranges(self, run: Any, *more: Any) -> list[Any]:
         """Run ranges of agents, side by side where nothing is being traced."""
-        return over_ranges(run, (self, *more), self.population.n_agents, self.block)
+        with told(self.population):
+            return over_ranges(run, (self, *more), self.population.n_agents, self.block)
 
     def cut(self, start: Array | int, size: int) -> "_Case":
         """Cut out a block of agents."""
@@ -212,6 +216,8 @@ def _case(
     check_shapes(population, exogenous, initial, shadow_prices)
     check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
     block = block_size(carried * bytes_per_agent(exogenous, policy, initial), block_agents)
+    check_fit(population, policy, window_length(policy, initial.max_lead), block)
+    policy = number_agents(policy, population.n_agents)
     prices = full_prices(population, exogenous, shadow_prices)
     return _Case(population, exogenous, policy, initial, prices, engine, backlog, block)
 

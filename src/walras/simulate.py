@@ -22,6 +22,7 @@ from walras.engine.tiles import block_size, fold, join
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
+from walras.model.fit import check_fit
 from walras.model.record import Record, Totals, as_totals
 from walras.model.run import agents_before_resources, run_range, slicer
 from walras.model.spread import run_spread
@@ -29,6 +30,8 @@ from walras.model.state import State, empty_state
 from walras.model.trouble import refuse_not_finite
 from walras.model.week import WeekRecord
 from walras.policies.base import AbstractPolicy
+from walras.policies.called_back import told
+from walras.policies.own import number_agents
 from walras.population.population import Population
 
 ROWS_PER_WEEK = 24
@@ -120,7 +123,8 @@ def simulate(
         throw: refuse to return a rollout that holds NaN or infinity.
 
     Raises:
-        ShapeError: arrays whose axes do not meet.
+        ShapeError: arrays whose axes do not meet, those of the policy included.
+        InputError: numbers that mean nothing, a policy that cannot be compiled, a function called back that failed.
         SettingsError: a block size that is not a multiple of 256, a mesh with devices of another process.
         NotFiniteError: a NaN, with the week and the agent where it appeared first (only with `throw`).
     """
@@ -134,19 +138,21 @@ def simulate(
     notice = _checked_notice(notice, population, exogenous)
     if throw:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
-    arguments = (population, exogenous, policy, initial)
+    if coordinator is not None and shadow_prices is not None:
+        raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
     block = block_size(bytes_per_agent(exogenous, policy, initial), block_agents)
-    if coordinator is not None:
-        if shadow_prices is not None:
-            raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
-        rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block, mesh)
-    else:
-        prices = full_prices(population, exogenous, shadow_prices)
-        windows = announced_windows(prices, window_length(policy, initial.max_lead), notice)
-        rollout = _run(*arguments, windows, prices, engine, record, backlog, block, mesh)
-    if throw:
-        rerun = _tracer(*arguments, rollout, notice, engine, backlog, block, mesh)
-        refuse_not_finite(population, rollout.totals.reward, rollout.end_value, rerun)
+    check_fit(population, policy, window_length(policy, initial.max_lead), block)
+    arguments = (population, exogenous, number_agents(policy, population.n_agents), initial)
+    with told(population):
+        if coordinator is not None:
+            rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block, mesh)
+        else:
+            prices = full_prices(population, exogenous, shadow_prices)
+            windows = announced_windows(prices, window_length(policy, initial.max_lead), notice)
+            rollout = _run(*arguments, windows, prices, engine, record, backlog, block, mesh)
+        if throw:
+            rerun = _tracer(*arguments, rollout, notice, engine, backlog, block, mesh)
+            refuse_not_finite(population, rollout.totals.reward, rollout.end_value, rerun)
     return rollout
 
 

@@ -17,11 +17,24 @@ from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor, Scaled
 from walras.policies.demand_law import GammaDemand, NormalDemand
 from walras.policies.foresight import PerfectForesight
 from walras.policies.order_terms import UnderTerms, WholeCases
+from walras.policies.own import CallbackPolicy, FunctionPolicy
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock
 from walras.simulate import simulate
+from walras.ties import positive_part
 
 POPULATION = shop()
 TERMS = WholeCases(jnp.arange(0.0, AGENTS), jnp.arange(1.0, AGENTS + 1), jnp.full(AGENTS, 30.0))
+
+
+def cautious(observation, shadow_prices, parameters):
+    charged = observation.population.use @ shadow_prices.sum(0)
+    return positive_part(parameters["level"] - parameters["share"] * charged - observation.position)
+
+
+def looked_up(seen):
+    return np.maximum(seen.lead_demand_mean + seen.lead_demand_sd - seen.position - seen.shadow_prices.sum(), 0.0)
+
+
 POLICIES = [
     order_up_to(POPULATION),
     ConstantOrder(jnp.arange(1.0, AGENTS + 1)),
@@ -36,6 +49,8 @@ POLICIES = [
     PerfectForesight(happenings(POPULATION).demand),
     UnderTerms(order_up_to(POPULATION), TERMS),
     UnderTerms(PricedNewsvendor(), TERMS.relaxed()),
+    FunctionPolicy(cautious, {"level": jnp.arange(20.0, 20.0 + AGENTS), "share": 0.5}),
+    CallbackPolicy(looked_up, surrogate=PricedNewsvendor()),
 ]
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
 

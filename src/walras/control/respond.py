@@ -9,11 +9,11 @@ from jaxtyping import Array, Float
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
+from walras.policies.called_back import told
 from walras.population.population import Population
 from walras.simulate import simulate
 
 
-@eqx.filter_jit
 def respond(
     population: Population,
     exogenous: ExogenousPaths,
@@ -22,11 +22,22 @@ def respond(
     shadow_prices: Float[Array, "*path week resource"] | None,
 ) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
     """Return utilization and reward of every path."""
+    with told(population):
+        return _respond(population, exogenous, policy, initial, shadow_prices)
+
+
+@eqx.filter_jit
+def _respond(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    shadow_prices: Float[Array, "*path week resource"] | None,
+) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
     rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, throw=False)
     return rollout.totals.utilization, rollout.reward
 
 
-@eqx.filter_jit
 def mean_response(
     population: Population,
     exogenous: ExogenousPaths,
@@ -36,5 +47,18 @@ def mean_response(
     reserve: float = 0.0,
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
     """Return utilization averaged over paths plus `reserve` standard deviations, and mean reward."""
-    use, reward = respond(population, exogenous, policy, initial, shadow_prices)
+    with told(population):
+        return _mean_response(population, exogenous, policy, initial, shadow_prices, reserve)
+
+
+@eqx.filter_jit
+def _mean_response(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    initial: State,
+    shadow_prices: Float[Array, "*path week resource"] | None,
+    reserve: float,
+) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
+    use, reward = _respond(population, exogenous, policy, initial, shadow_prices)
     return use.mean(0) + reserve * use.std(0), reward.mean(0)

@@ -17,6 +17,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
+from walras.policies.own import number_agents
 from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
 from walras.sensitivity import utilization_jacobian
@@ -206,7 +207,8 @@ def _sample_parts(
     paths = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, _first_scenarios(exogenous, 2))
     offset = np.random.default_rng([seed, 0x5A]).uniform()
     sample = draw_agents(population, JACOBIAN_AGENTS, offset)
-    return sample.people(population), sample.along(paths), sample.along(policy), sample.along(initial)
+    known = number_agents(policy, population.n_agents)
+    return sample.people(population), sample.along(paths), sample.along(known), sample.along(initial)
 
 
 def _first_scenarios(exogenous: ExogenousPaths, count: int) -> tuple:
