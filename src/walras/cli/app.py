@@ -40,6 +40,9 @@ def build_app() -> App:
     data.command("walras.cli.data:check", name="check", help="Say what is wrong with a table, and what is in it.")
     data.command("walras.cli.data:generate", name="generate", help="Write a table of a made-up population.")
     app.command(data)
+    policy = App(name="policy", help="Compare what agents could do on a table's own history.")
+    policy.command("walras.cli.policy:compare", name="compare", help="Rank policies on weeks that none was tuned on.")
+    app.command(policy)
     return app
 
 
