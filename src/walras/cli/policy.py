@@ -4,6 +4,7 @@ EDGE: everything heavy is imported inside the command, so that help stays quick.
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,7 +117,7 @@ def show(case: "HistoryCase", result: "Contest", facts: dict[str, Any], as_json:
     print_words(
         f"{words.plural(case.n_agents, 'product')}: tuned on {words.plural(facts['training_weeks'], 'week')}, judged "
         f"on the {words.plural(facts['holdout_weeks'], 'week')} from {first} on.",
-        console_table(result),
+        console_table(result) if sys.stdout.isatty() else str(result),
         f"Intervals cover {100 * result.ranking.level:g} %: {result.ranking.method}.",
     )
     print_files(facts["files"])
@@ -129,7 +130,7 @@ def console_table(result: "Contest") -> "Table":
     head, *rows = result.ranking.cells()
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(head):
-        table.add_column(title, justify="left" if index == 0 else "right")
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     return table

@@ -30,7 +30,8 @@ class PolicyOutcome:
 
     Attributes:
         name: of the policy.
-        reward: with payments for resources taken off and end stock valued [money; agent].
+        reward: what the weeks earned, payments for resources taken off; stock is charged at the start and valued at the
+            end, both at unit cost [money; agent].
         demand, sales: in all weeks [units; agent].
         stock: mean stock at the end of a week [units; agent].
         weeks: weeks that were judged.
@@ -217,9 +218,7 @@ def _reference(outcomes: Sequence[PolicyOutcome], against: str | None) -> Policy
     shape = outcomes[0].reward.shape
     for one in outcomes:
         if one.reward.shape != shape:
-            raise shape_mismatch(
-                f"reward of {one.name}", one.reward.shape, shape, "run all policies on the same agents"
-            )
+            raise shape_mismatch(f"reward of {one.name}", one.reward.shape, shape, "run all on the same agents")
     if len(outcomes[0].reward) < 2:
         raise InputError("one agent says nothing about the difference between policies; give at least two")
     if against is not None and against not in names:

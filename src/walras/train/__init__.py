@@ -1,1 +1,1 @@
-"""Own what is learned or tuned: policies through the simulator, on weeks before those that judge them."""
+

@@ -57,7 +57,11 @@ COMPETITORS: dict[str, Competitor] = {
     "newsvendor": competitor(lambda case: Newsvendor(discount=case.discount)),
     "tuned-newsvendor": competitor(
         lambda case: Selected(
-            tuple(TunedNewsvendor(groups=n, discount=case.discount) for n in POOLS), "tuned-newsvendor"
+            (
+                Newsvendor(discount=case.discount),
+                *(TunedNewsvendor(groups=n, discount=case.discount) for n in POOLS),
+            ),
+            "tuned-newsvendor",
         )
     ),
     "base-stock": competitor(lambda case: BestBaseStock()),
@@ -164,6 +168,9 @@ def judge(
 ) -> PolicyOutcome:
     """Run a policy through the held-out weeks of a case.
 
+    The stock and open orders that it starts with are charged at unit cost, as what it leaves is valued: the reward is
+    what the weeks earned, and what all policies were given does not water their ratios down.
+
     Args:
         case: whose agents act.
         tuned: the policy; it is run as it is.
@@ -175,13 +182,19 @@ def judge(
     found = outcome(case.population, weeks.exogenous, tuned.policy, initial=weeks.initial, shadow_prices=shadow_prices)
     return PolicyOutcome(
         name=tuned.name if name is None else name,
-        reward=found.value.astype(float),
+        reward=found.value.astype(float) - _worth(weeks),
         demand=found.demand.astype(float),
         sales=found.sales.astype(float),
         stock=found.stock.astype(float),
         weeks=weeks.exogenous.n_weeks,
         seconds=tuned.seconds,
     )
+
+
+def _worth(weeks: HistoryWeeks) -> Float[np.ndarray, " agent"]:
+    """Return what stock and open orders at the start cost [money]."""
+    held = np.asarray(weeks.initial.stock_end, float) + np.asarray(weeks.initial.pipeline, float).sum(0)
+    return np.asarray(weeks.exogenous.unit_cost, float)[0] * held
 
 
 def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -> Float[Array, "week resource"] | None:
