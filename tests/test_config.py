@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walras.config import (
+    CompareSettings,
     CostSettings,
     PlanFields,
     PlanSettings,
     TableSettings,
     checked,
+    read_compare_settings,
     read_costs,
     read_settings,
 )
@@ -174,3 +176,17 @@ def test_any_value_is_taken_or_refused_in_one_sentence(kind, data):
     except SettingsError as error:
         assert "\n" not in str(error) and len(str(error)) < 600
         assert "plan.toml" in str(error) or "`" in str(error)
+
+
+def test_flags_win_over_a_comparison_s_file_and_commas_part_names(tmp_path):
+    file = write(
+        tmp_path, 'holdout = 13\ndraws = 2\npolicies = "a, b"\nformat = "m5"\n[economics]\nholding_rate = 0.5\n'
+    )
+    chosen, table = read_compare_settings(file, CompareSettings(holdout=8, policies=("c,d", "e")))
+    assert (chosen.holdout, chosen.draws, chosen.policies) == (8, 2, ("c", "d", "e"))
+    assert chosen.economics.holding_rate == 0.5 and table.format == "m5"
+    assert read_compare_settings(file)[0].policies == ("a", "b")
+    with pytest.raises(SettingsError, match="`weeks` in .* is not a setting"):
+        read_compare_settings(write(tmp_path, "weeks = 3\n"))
+    with pytest.raises(SettingsError, match="`policies`"):
+        read_compare_settings(write(tmp_path, "policies = 3\n"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from walras.errors import SettingsError, one_line
 
@@ -19,6 +19,7 @@ TableFormat = Literal["table", "online-retail", "m5", "favorita"]
 RuleName = Literal["consensus", "marginal", "proximal"]
 LeadTimes = Literal["drawn", "planned"]
 PastPrices = Literal["latest", "recorded"]
+PriceKind = Literal["none", "pulse", "haar"]
 
 LONGEST_VALUE = 60
 """Characters of a refused value that a sentence quotes."""
@@ -132,6 +133,27 @@ class HistorySettings(Settings):
         if len(set(self.resources)) < len(self.resources):
             raise ValueError("`resources` names a resource twice; name each once")
         return self
+
+
+class CompareSettings(HistorySettings):
+    """Say which policies to compare, and under which shadow prices."""
+
+    policies: tuple[str, ...] = Field(
+        (), description="names of policies, separated by commas or by repeating the flag; all that there are"
+    )
+    shadow_price: PriceKind = Field(
+        "none", description="prices charged for the resources: none, an announced pulse, or a Haar path"
+    )
+    round_to: float | None = Field(None, gt=0, description="orders are whole multiples of so many units; any amount")
+    level: float = Field(0.95, gt=0.5, lt=1, description="nominal coverage of the intervals")
+
+    @field_validator("policies", mode="before")
+    @classmethod
+    def _split_at_commas(cls, given: Any) -> Any:
+        listed = [given] if isinstance(given, str) else given
+        if isinstance(listed, list | tuple) and all(isinstance(part, str) for part in listed):
+            return tuple(name.strip() for part in listed for name in part.split(",") if name.strip())
+        return given
 
 
 class ResourceCosts(Settings):
@@ -249,15 +271,33 @@ def read_settings(
         flags: its explicitly given fields count.
         table_flags: fields of `TableSettings` given as flags.
     """
+    return _read_both(PlanFields, PlanSettings, path, flags, table_flags)
+
+
+def read_compare_settings(
+    path: Path | None, flags: CompareSettings | None = None, table_flags: Mapping[str, Any] | None = None
+) -> tuple[CompareSettings, TableSettings]:
+    """Join a settings file for a comparison with flags, as `read_settings` does for a plan."""
+    return _read_both(CompareSettings, CompareSettings, path, flags, table_flags)
+
+
+def _read_both(
+    fields: type[Settings],
+    kind: type[Model],
+    path: Path | None,
+    flags: Settings | None,
+    table_flags: Mapping[str, Any] | None,
+) -> tuple[Model, TableSettings]:
+    """Read a file whose fields are those of `kind` and of the table; each is checked by itself as one of `fields`."""
     content = {} if path is None else read_toml(path)
     source = "the flags" if path is None else str(path)
-    _refuse_unknown(content, {**PlanSettings.model_fields, **TableSettings.model_fields}, source)
+    _refuse_unknown(content, {**kind.model_fields, **TableSettings.model_fields}, source)
     table = {key: value for key, value in content.items() if key in TableSettings.model_fields}
-    plan = {key: value for key, value in content.items() if key not in table}
-    checked(PlanFields, plan, source)
+    own = {key: value for key, value in content.items() if key not in table}
+    checked(fields, own, source)
     both = source if path is None else f"{source} and the flags"
     return (
-        checked(PlanSettings, _merged(plan, {} if flags is None else flags.model_dump(exclude_unset=True)), both),
+        checked(kind, _merged(own, {} if flags is None else flags.model_dump(exclude_unset=True)), both),
         checked(TableSettings, _merged(table, table_flags or {}), both),
     )
 

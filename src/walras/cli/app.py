@@ -43,6 +43,9 @@ def build_app() -> App:
     train = App(name="train", help="Train what answers shadow prices, or sets them.")
     train.command("walras.cli.train:buyer", name="buyer", help="Train a buyer through the simulator.")
     app.command(train)
+    policy = App(name="policy", help="Compare what agents could do on a table's own history.")
+    policy.command("walras.cli.policy:compare", name="compare", help="Rank policies on weeks that none was tuned on.")
+    app.command(policy)
     return app
 
 

@@ -3,6 +3,7 @@
 CONTRACT: reads records (arrays) only and imports nothing of the package but its errors.
 """
 
+from walras.evaluation.compare import PolicyOutcome, Ranking, rank, reward_ratio
 from walras.evaluation.control import (
     ControlMetrics,
     ControlTally,
@@ -24,6 +25,8 @@ __all__ = [
     "ForecastMetrics",
     "ForecastTally",
     "Interval",
+    "PolicyOutcome",
+    "Ranking",
     "RewardMetrics",
     "RewardTally",
     "block_interval",
@@ -35,6 +38,8 @@ __all__ = [
     "mean_interval",
     "paired_control_intervals",
     "paired_interval",
+    "rank",
     "reward_metrics",
+    "reward_ratio",
     "reward_tally",
 ]

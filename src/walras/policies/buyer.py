@@ -291,8 +291,8 @@ class Buyer(AbstractPolicy):
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Float[Array, "age agent"]:
         """Keep the last orders, the youngest first."""
-        before = () if observation.memory is None else observation.memory.own
-        return jnp.concatenate([orders[None], before[:-1]]) if len(before) else jnp.zeros((0, *orders.shape))
+        before = jnp.zeros((0, *orders.shape)) if observation.memory is None else observation.memory.own
+        return jnp.concatenate([orders[None], before[:-1]]) if len(before) else before
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return what encoding and deciding in one go gives."""

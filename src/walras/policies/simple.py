@@ -1,4 +1,4 @@
-"""Own the textbook policies with given parameters: order-up-to (fixed, capped or on the forecast), constant order, (s,S).
+"""Own the textbook policies with given parameters: order-up-to levels, constant order, (s,S).
 
 OPEN: they do not look at shadow prices; add a policy as a class beside them.
 """
@@ -25,7 +25,7 @@ class OrderUpTo(AbstractPolicy):
 
 
 class CappedBaseStock(AbstractPolicy):
-    """Order the inventory position up to a fixed level, but never more than a cap: smoother orders in lost-sales stores.
+    """Order the inventory position up to a fixed level, but at most a cap: smoother orders for lost-sales stores.
 
     Attributes:
         level: base-stock level S [units].

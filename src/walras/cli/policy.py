@@ -1,0 +1,136 @@
+"""Own `walras policy compare`: which policy earns most on the products of a table, in weeks that none was tuned on.
+
+EDGE: everything heavy is imported inside the command, so that help stays quick.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from walras.cli import options
+from walras.cli.answer import print_files, print_json, print_words
+from walras.config import CompareSettings, read_compare_settings
+from walras.progress import on_terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from walras.train.contest import Contest
+    from walras.train.history import HistoryCase
+
+OUT = Path("walras-out/policies")
+CompareFlags = Annotated[CompareSettings | None, Parameter(name="*")]
+
+
+def compare(
+    table: Annotated[
+        Path, Parameter(help="table of products and weeks, Parquet or CSV (a folder for m5 and favorita)")
+    ],
+    /,
+    *,
+    flags: CompareFlags = None,
+    settings: options.SettingsFile = None,
+    static: options.Static = None,
+    column: options.Columns = (),
+    layout: options.Format = None,
+    out: options.Out = OUT,
+    as_json: options.Json = False,
+) -> None:
+    """Tune policies on the earlier weeks of a table and rank them on its last weeks, replayed as they were."""
+    started = time.perf_counter()
+    chosen, table_settings = read_compare_settings(settings, flags, options.table_flags(static, column, layout))
+    options.refuse_unwritable(out)
+    from walras.train import contest as contests
+    from walras.train.history import split_history
+
+    contests.chosen(chosen.policies)
+    with on_terminal() as progress:
+        progress.stage("Reading the table")
+        panel = options.open_panel(table, table_settings)
+        case = split_history(panel, chosen, progress=progress)
+        result = contests.contest(
+            case,
+            chosen.policies,
+            shadow_price=chosen.shadow_price,
+            round_to=chosen.round_to,
+            level=chosen.level,
+            seed=chosen.seed,
+            progress=progress,
+        )
+    facts = summary(case, result, chosen)
+    files = write(facts, result, out)
+    show(case, result, {**facts, "seconds": time.perf_counter() - started, "files": files}, as_json)
+
+
+def summary(case: "HistoryCase", result: "Contest", settings: CompareSettings) -> dict[str, Any]:
+    """Collect what a program may want to read."""
+    import numpy as np
+
+    middle = {
+        name: {key: float(np.median(values)) for key, values in tuned.parameters.items()}
+        for name, tuned in result.tuned.items()
+    }
+    return {
+        **result.ranking.as_dict(),
+        "tuned": {name: tuned.name for name, tuned in result.tuned.items()},
+        "median_parameters": middle,
+        "training_weeks": len(case.training.weeks),
+        "holdout_weeks": len(case.holdout.weeks),
+        "first_holdout_week": case.holdout.weeks[0],
+        "settings": settings.model_dump(),
+        "assumed_columns": list(case.panel.assumed_columns),
+        "notes": list(case.notes),
+    }
+
+
+def write(facts: dict[str, Any], result: "Contest", folder: Path) -> list[Path]:
+    """Write the ranking as JSON and as a table; an interrupted call leaves the earlier ones as they were."""
+    import pyarrow
+    import pyarrow.csv
+
+    from walras.report.publish import publish
+    from walras.report.summary import plain
+
+    text = json.dumps(plain(facts), allow_nan=False, indent=1) + "\n"
+    rows = pyarrow.Table.from_pylist([row.as_dict() for row in result.ranking.rows])
+
+    def write_facts(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    return publish(
+        folder, {"policies.csv": lambda path: pyarrow.csv.write_csv(rows, path), "policies.json": write_facts}
+    )
+
+
+def show(case: "HistoryCase", result: "Contest", facts: dict[str, Any], as_json: bool) -> None:
+    """Print the ranking for a program or for a person."""
+    if as_json:
+        print_json(facts)
+        return
+    from walras.report import words
+
+    first = words.day(case.holdout.weeks[0])
+    print_words(
+        f"{words.plural(case.n_agents, 'product')}: tuned on {words.plural(facts['training_weeks'], 'week')}, judged "
+        f"on the {words.plural(facts['holdout_weeks'], 'week')} from {first} on.",
+        console_table(result) if sys.stdout.isatty() else str(result),
+        f"Intervals cover {100 * result.ranking.level:g} %: {result.ranking.method}.",
+    )
+    print_files(facts["files"])
+
+
+def console_table(result: "Contest") -> "Table":
+    """Lay the ranking out for a terminal."""
+    from rich.table import Table
+
+    head, *rows = result.ranking.cells()
+    table = Table(box=None, pad_edge=False)
+    for index, title in enumerate(head):
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table

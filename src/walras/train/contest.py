@@ -1,0 +1,234 @@
+"""Own the contest of policies on a user's own history: tuned on earlier weeks, judged on later ones, the same for all.
+
+OPEN: add a competitor to `COMPETITORS` under its name: a function from a case and a question to a tuned policy.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.config import PriceKind
+from walras.errors import SettingsError
+from walras.evaluation.compare import PolicyOutcome, Ranking, rank
+from walras.exogenous.capacity import haar_noise
+from walras.population.population import Population
+from walras.progress import Progress
+from walras.train.classical import (
+    AbstractFamily,
+    BestBaseStock,
+    CappedBaseStockFamily,
+    ConstantOrderFamily,
+    ForecastBaseStockFamily,
+    Newsvendor,
+    Question,
+    Selected,
+    SsPolicy,
+    Tuned,
+    TunedNewsvendor,
+)
+from walras.train.history import HistoryCase, HistoryWeeks
+from walras.train.score import Objective, outcome
+
+POOLS = (0, 10, 1)
+"""Parameters per agent, per demand bucket, and one for all: which of them is best, the last training weeks decide."""
+
+WARM_UP_SHARE = 5
+"""One part in so many of the training weeks is warm-up, in which what was on order at the start runs out."""
+
+PULSE_HEIGHT, HAAR_LEVEL, HAAR_BLOCK = 0.5, 0.25, 4
+"""Height of a pulse, and mean of a Haar path, in median margins; weeks on which a Haar path is constant."""
+
+HELD_OUT_PRICES = 7919
+"""Added to the seed for the prices of the held-out weeks."""
+
+Competitor = Callable[[HistoryCase, Question], Tuned]
+
+
+def competitor(family: Callable[[HistoryCase], AbstractFamily]) -> Competitor:
+    """Make a competitor of a family: it is tuned on the question."""
+    return lambda case, question: family(case).tune(question)
+
+
+COMPETITORS: dict[str, Competitor] = {
+    "newsvendor": competitor(lambda case: Newsvendor(discount=case.discount)),
+    "tuned-newsvendor": competitor(
+        lambda case: Selected(
+            (
+                Newsvendor(discount=case.discount),
+                *(TunedNewsvendor(groups=n, discount=case.discount) for n in POOLS),
+            ),
+            "tuned-newsvendor",
+        )
+    ),
+    "base-stock": competitor(lambda case: BestBaseStock()),
+    "forecast-base-stock": competitor(
+        lambda case: Selected(tuple(ForecastBaseStockFamily(groups=n) for n in POOLS), "forecast-base-stock")
+    ),
+    "capped-base-stock": competitor(lambda case: CappedBaseStockFamily()),
+    "reorder-point": competitor(lambda case: SsPolicy()),
+    "constant-order": competitor(lambda case: ConstantOrderFamily()),
+}
+"""What takes part by name; whoever trains a policy adds it here, or passes it to `contest`."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Hold the outcome of a contest.
+
+    Attributes:
+        ranking: on the held-out weeks.
+        tuned: name -> what took part, with the parameters that were chosen.
+        outcomes: name -> what each did for every agent on the held-out weeks.
+    """
+
+    ranking: Ranking
+    tuned: Mapping[str, Tuned]
+    outcomes: Mapping[str, PolicyOutcome]
+
+    def __str__(self) -> str:
+        """Print the ranking as a table."""
+        return str(self.ranking)
+
+
+def contest(
+    case: HistoryCase,
+    names: Sequence[str] = (),
+    *,
+    shadow_price: PriceKind = "none",
+    round_to: float | None = None,
+    against: str | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    competitors: Mapping[str, Competitor] | None = None,
+    progress: Progress | None = None,
+) -> Contest:
+    """Tune policies on the training weeks of a case and rank them on its held-out weeks.
+
+    Args:
+        case: training and held-out weeks, from `split_history`.
+        names: of those who take part; all of them where none is named.
+        shadow_price: what is charged for the resources in both, drawn anew for the held-out weeks.
+        round_to: orders are whole multiples of this [units].
+        against: whom the others are compared with; the best where not given.
+        level: nominal coverage of the intervals.
+        seed: of prices and intervals.
+        competitors: name -> competitor; `COMPETITORS` where not given.
+        progress: told about stages.
+
+    Raises:
+        SettingsError: a name that no competitor has, or one named twice.
+    """
+    progress = Progress() if progress is None else progress
+    competitors = COMPETITORS if competitors is None else competitors
+    names = chosen(names, competitors)
+    question = training_question(case, shadow_price=shadow_price, round_to=round_to, seed=seed)
+    prices = price_path(shadow_price, case.population, len(case.holdout.weeks), seed + HELD_OUT_PRICES)
+    tuned, outcomes = {}, {}
+    for name in names:
+        progress.stage(f"Tuning {name}")
+        tuned[name] = competitors[name](case, question)
+        outcomes[name] = judge(case, tuned[name], name=name, shadow_prices=prices)
+    return Contest(rank(list(outcomes.values()), against=against, level=level, seed=seed), tuned, outcomes)
+
+
+def chosen(names: Sequence[str], competitors: Mapping[str, Competitor] | None = None) -> tuple[str, ...]:
+    """Return who takes part, or say in one sentence which name is wrong."""
+    known = COMPETITORS if competitors is None else competitors
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(known)}"
+            raise SettingsError(f"policy `{name}` is not known; {advice}")
+        if list(names).count(name) > 1:
+            raise SettingsError(f"`policies` names {name} twice; name each once")
+    return tuple(names) if names else tuple(known)
+
+
+def training_question(
+    case: HistoryCase, *, shadow_price: PriceKind = "none", round_to: float | None = None, seed: int = 0
+) -> Question:
+    """Ask for the best policy on the training weeks of a case, the first of which are warm-up."""
+    weeks = case.training
+    prices = price_path(shadow_price, case.population, len(weeks.weeks), seed)
+    warm_up = min(weeks.initial.max_lead, len(weeks.weeks) // WARM_UP_SHARE)
+    return Question(case.population, weeks.exogenous, weeks.initial, prices, Objective(warm_up), round_to)
+
+
+def judge(
+    case: HistoryCase,
+    tuned: Tuned,
+    *,
+    name: str | None = None,
+    weeks: HistoryWeeks | None = None,
+    shadow_prices: Float[Array, "week resource"] | None = None,
+) -> PolicyOutcome:
+    """Run a policy through the held-out weeks of a case.
+
+    The stock and open orders that it starts with are charged at unit cost, as what it leaves is valued: the reward is
+    what the weeks earned, and what all policies were given does not water their ratios down.
+
+    Args:
+        case: whose agents act.
+        tuned: the policy; it is run as it is.
+        name: in the ranking; the policy's own where not given.
+        weeks: other weeks of the same agents to judge on.
+        shadow_prices: announced in full at the start [money per unit of resource].
+    """
+    weeks = case.holdout if weeks is None else weeks
+    found = outcome(case.population, weeks.exogenous, tuned.policy, initial=weeks.initial, shadow_prices=shadow_prices)
+    return PolicyOutcome(
+        name=tuned.name if name is None else name,
+        reward=found.value.astype(float) - _worth(weeks),
+        demand=found.demand.astype(float),
+        sales=found.sales.astype(float),
+        stock=found.stock.astype(float),
+        weeks=weeks.exogenous.n_weeks,
+        seconds=tuned.seconds,
+    )
+
+
+def _worth(weeks: HistoryWeeks) -> Float[np.ndarray, " agent"]:
+    """Return what stock and open orders at the start cost [money]."""
+    held = np.asarray(weeks.initial.stock_end, float) + np.asarray(weeks.initial.pipeline, float).sum(0)
+    return np.asarray(weeks.exogenous.unit_cost, float)[0] * held
+
+
+def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -> Float[Array, "week resource"] | None:
+    """Draw a path of shadow prices of about the size that capacity is worth; None for no prices.
+
+    Args:
+        kind: "pulse" is two weeks at half the median margin, somewhere in the middle; "haar" moves around a quarter
+            of it in blocks of four weeks.
+        population: whose margins set the size; for storage, whose holding costs do.
+        weeks: length.
+        seed: the same seed gives the same path.
+
+    Returns:
+        Prices [money per unit of resource].
+    """
+    if kind == "none":
+        return None
+    rng, resources = np.random.default_rng([seed, 0x9A7]), len(population.resources)
+    if kind == "haar":
+        shape = HAAR_LEVEL * np.maximum(1.0 + haar_noise(rng, weeks, resources, HAAR_BLOCK, 1.0), 0.0)
+    else:
+        first = rng.integers(weeks // 4, max(weeks // 2, weeks // 4 + 1))
+        shape = np.zeros((weeks, resources))
+        shape[first : first + 2] = PULSE_HEIGHT
+    return jnp.asarray(shape * _scale(population), jnp.float32)
+
+
+def _scale(population: Population) -> Float[np.ndarray, " resource"]:
+    """Return the price at which a typical unit pays its margin on arrival, or doubles what holding it costs."""
+    use = np.median(np.asarray(population.use, float), axis=0)
+    margin, holding = (float(np.median(np.asarray(x))) for x in (population.unit_margin, population.holding_cost))
+    return np.where(population.stock_resource, holding, margin) / np.maximum(use, 1e-9)
+
+
+def with_ready(competitors: Mapping[str, Competitor], name: str, tuned: Tuned) -> dict[str, Competitor]:
+    """Add a policy that needs no more tuning under a name of its own."""
+    return {**competitors, name: lambda case, question: replace(tuned, name=name)}

@@ -1,0 +1,97 @@
+"""Own the proof that a contest tunes on training weeks, judges all on the same later weeks, and takes newcomers.
+
+FREE: a tiny made-up table.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from walras.config import HistorySettings
+from walras.errors import SettingsError
+from walras.policies.simple import ConstantOrder
+from walras.population.generate import generate_panel
+from walras.simulate import simulate
+from walras.train.classical import Tuned
+from walras.train.contest import COMPETITORS, chosen, contest, judge, price_path, training_question, with_ready
+from walras.train.history import split_history
+
+NAMES = ("newsvendor", "base-stock", "constant-order")
+
+
+@pytest.fixture(scope="module")
+def case():
+    return split_history(generate_panel(12, 44, 5), HistorySettings(holdout=12, draws=2))
+
+
+@pytest.fixture(scope="module")
+def result(case):
+    return contest(case, NAMES)
+
+
+def test_all_are_ranked_on_the_held_out_weeks(case, result):
+    assert {row.name for row in result.ranking.rows} == set(NAMES)
+    rewards = [row.reward for row in result.ranking.rows]
+    assert rewards == sorted(rewards, reverse=True)
+    for one in result.outcomes.values():
+        np.testing.assert_allclose(one.demand, np.asarray(case.panel.units[-12:]).sum(0), rtol=1e-6)
+        assert (one.sales <= one.demand + 1e-3).all() and one.weeks == 12
+
+
+def test_reward_charges_the_stock_at_the_start_and_values_that_at_the_end(case, result):
+    policy, weeks = result.tuned["newsvendor"].policy, case.holdout
+    rollout = simulate(case.population, weeks.exogenous, policy, initial=weeks.initial)
+    held = np.asarray(weeks.initial.stock_end) + np.asarray(weeks.initial.pipeline).sum(0)
+    given = float((np.asarray(weeks.exogenous.unit_cost)[0] * held).sum())
+    row = result.ranking.row("newsvendor")
+    assert row.reward == pytest.approx(float(np.mean(rollout.reward)) - given, rel=1e-4)
+
+
+def test_tuned_policies_are_best_where_they_were_tuned(case, result):
+    question = training_question(case)
+    for name, tuned in result.tuned.items():
+        value = question.outcome(tuned.policy).value
+        np.testing.assert_allclose(value, tuned.value, rtol=1e-5, atol=1e-2)
+        if name == "base-stock":
+            lower = question.outcome(type(tuned.policy)(0.8 * tuned.policy.level)).value
+            assert (lower <= value + 1e-2).all() and (lower < value).any()
+
+
+def test_a_newcomer_takes_part_under_its_own_name(case):
+    ready = Tuned("constant", ConstantOrder(jnp.zeros(case.n_agents)), np.zeros(case.n_agents), {}, 3.0)
+    entered = with_ready(COMPETITORS, "idle", ready)
+    found = contest(case, ("newsvendor", "idle"), competitors=entered, against="newsvendor")
+    assert found.ranking.row("idle").seconds == 3.0 and found.ranking.row("idle").difference.estimate < 0
+    assert judge(case, ready).name == "constant"
+
+
+@pytest.mark.parametrize("kind", ["pulse", "haar"])
+def test_prices_are_charged_and_announced(case, kind):
+    prices = price_path(kind, case.population, 12, 0)
+    assert prices.shape == (12, 1) and (np.asarray(prices) >= 0).all() and float(prices.max()) > 0
+    again, other = (price_path(kind, case.population, 12, seed) for seed in (0, 1))
+    np.testing.assert_array_equal(prices, again)
+    assert kind == "pulse" or not np.array_equal(prices, other)
+    free, priced = (
+        judge(case, contest(case, ("newsvendor",)).tuned["newsvendor"], shadow_prices=p) for p in (None, prices)
+    )
+    assert priced.reward.sum() < free.reward.sum()
+    assert price_path("none", case.population, 12, 0) is None
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (("base-stok",), "policy `base-stok` is not known; did you mean `base-stock`?"),
+        (("luck",), "policy `luck` is not known; choose from newsvendor, tuned-newsvendor"),
+        (("newsvendor", "newsvendor"), "`policies` names newsvendor twice"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(names, words):
+    with pytest.raises(SettingsError) as error:
+        chosen(names)
+    assert words in str(error.value)
+
+
+def test_no_name_is_everybody():
+    assert chosen(()) == tuple(COMPETITORS)
