@@ -49,7 +49,7 @@ POLICIES = [
     PerfectForesight(happenings(POPULATION).demand),
     UnderTerms(order_up_to(POPULATION), TERMS),
     UnderTerms(PricedNewsvendor(), TERMS.relaxed()),
-    FunctionPolicy(cautious, {"level": jnp.arange(20.0, 20.0 + AGENTS), "share": 0.5}),
+    FunctionPolicy(cautious, {"level": jnp.arange(20.0, 20.0 + AGENTS), "share": jnp.full(AGENTS, 0.5)}),
     CallbackPolicy(looked_up, surrogate=PricedNewsvendor()),
 ]
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)

@@ -293,8 +293,9 @@ def test_a_negative_past_is_refused():
 
 # ---- derivatives
 
+DOUBLE = np.asarray(CHARGED, float)
 NEEDS = {
-    "planner": lambda policy: SimulatedView(PEOPLE, happenings(PEOPLE, scenarios=2), policy, STATE).jacobian(CHARGED),
+    "planner": lambda policy: SimulatedView(PEOPLE, happenings(PEOPLE, scenarios=2), policy, STATE).jacobian(DOUBLE),
     "grad": lambda policy: jax.grad(lambda p: simulate(PEOPLE, PATHS, policy, shadow_prices=p).reward)(CHARGED),
     "reward": lambda policy: reward_gradient(PEOPLE, PATHS, policy, shadow_prices=CHARGED),
     "policy": lambda policy: policy_gradient(PEOPLE, PATHS, policy, shadow_prices=CHARGED),
