@@ -32,8 +32,16 @@ class FitSettings(Settings):
 class BuyerTraining(FitSettings):
     """Say how a buyer is trained."""
 
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="step size of Adam")
-    clip_norm: float = Field(1.0, gt=0, description="longest gradient, over all weights together")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="first step size of Adam, which falls as a half cosine")
+    clip_norm: float = Field(0.25, gt=0, description="longest gradient, over all weights together")
+    agents: int = Field(512, ge=2, le=1_000_000, description="agents in an episode")
+    history_channels: int = Field(8, ge=0, le=256, description="channels of what reads the past; 0 for none")
+    hidden: int = Field(32, ge=1, le=1024, description="width of the two layers that see stock and open orders")
+    held_out_agents: float = Field(0.15, gt=0, lt=1, description="share of products that only judge")
+    held_out_weeks: int = Field(8, ge=1, le=1000, description="last weeks of the table that only judge")
+    composition_shift: float = Field(2.0, ge=0, le=10, description="largest shift towards large or small products")
+    common_surprise: float = Field(0.3, ge=0, le=2, description="largest spread of what all products have in common")
+    discount: float = Field(1.0, gt=0.5, le=1, description="worth next week of one unit of money now")
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -1,0 +1,182 @@
+"""Own what a policy is trained on: episodes of a few agents over some weeks, each drawn from a seed and a number.
+
+OPEN: add a source of episodes as a class beside these; all its episodes have the same shapes.
+"""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from walras.exogenous.arrivals import ConstantLeadTime
+from walras.exogenous.paths import ExogenousPaths, constant_paths
+from walras.model.state import State
+from walras.population.population import Population
+
+
+class Episode(eqx.Module):
+    """Hold one rollout to learn from.
+
+    Attributes:
+        population: its agents; `weight` is what each counts for in the loss.
+        exogenous, initial: as in `simulate`.
+        shadow_prices: charged in each week [money per unit of resource].
+        notice: weeks ahead of which each is announced.
+        week_weight: what each week counts for.
+        stake: what a unit is worth to the agents, by which money is measured: the sum over agents of weight x demand
+            scale x cost of a lost sale [money/week].
+    """
+
+    population: Population
+    exogenous: ExogenousPaths
+    initial: State
+    shadow_prices: Float[Array, "week resource"]
+    notice: Int[Array, "week resource"]
+    week_weight: Float[Array, " week"]
+    stake: Float[Array, ""]
+
+
+class AbstractEpisodes(abc.ABC):
+    """Draw episodes, and hold those that judge.
+
+    Attributes:
+        backlog: unmet demand waits.
+        free_weeks: last weeks whose orders are not learned from, since the episode ends before what they cost shows.
+    """
+
+    backlog: bool = False
+    free_weeks: int = 0
+
+    @abc.abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """Say what the episodes follow from beside seed and number, in words and numbers."""
+
+    @abc.abstractmethod
+    def draw(self, seed: int, number: int) -> Episode:
+        """Draw an episode; the same seed and number give the same one."""
+
+    @abc.abstractmethod
+    def held_out(self) -> tuple[Episode, ...]:
+        """Return episodes that training never sees, always the same."""
+
+
+@dataclass(frozen=True)
+class DemandLaw:
+    """Draw demand that is alike in all weeks and independent between them.
+
+    Attributes:
+        kind: "poisson", "geometric" (of 0, 1, 2, ...), or "normal" (cut at 0).
+        mean: units per week.
+        sd: of the normal law [units/week]; the others follow from the mean.
+    """
+
+    kind: str
+    mean: float
+    sd: float = 0.0
+
+    @property
+    def deviation(self) -> float:
+        """Give the standard deviation [units/week]."""
+        return {"poisson": self.mean**0.5, "geometric": (self.mean * (1 + self.mean)) ** 0.5}.get(self.kind, self.sd)
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether demand comes in whole units."""
+        return self.kind != "normal"
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+        """Draw units per week."""
+        if self.kind == "poisson":
+            drawn = random.poisson(self.mean, shape)
+        elif self.kind == "geometric":
+            drawn = random.geometric(1.0 / (1.0 + self.mean), shape) - 1
+        else:
+            drawn = np.maximum(random.normal(self.mean, self.sd, shape), 0.0)
+        return drawn.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class StationaryEpisodes(AbstractEpisodes):
+    """Draw episodes of textbook stores: one lead time, holding cost, and a penalty for every unit short.
+
+    Attributes:
+        law: of weekly demand.
+        penalty: for a unit short [money/unit]; under backlog, per week that it waits.
+        lead_time: weeks from order to receipt, at least 1.
+        holding: cost of a unit of stock at the end of a week [money/unit/week].
+        backlog: unmet demand waits instead of being lost.
+        stores: in an episode.
+        weeks: that count for the loss.
+        warm_up: weeks before them, in which the start wears off.
+        free_weeks: weeks at the end whose orders are not learned from.
+    """
+
+    law: DemandLaw
+    penalty: float
+    lead_time: int
+    holding: float = 1.0
+    backlog: bool = False
+    stores: int = 512
+    weeks: int = 65
+    warm_up: int = 15
+    free_weeks: int = 20
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return all settings."""
+        return {name: repr(value) for name, value in vars(self).items()}
+
+    def shop(self, stores: int) -> Population:
+        """Return so many stores, all alike."""
+        one = jnp.ones(stores)
+        return Population(
+            holding_cost=self.holding * one,
+            lost_sale_penalty=self.penalty * one,
+            lead_time=jnp.full(stores, self.lead_time, jnp.int32),
+            demand_scale=self.law.mean * one,
+            unit_margin=one,
+            use=jnp.ones((stores, 1)),
+            weight=one,
+            resources=("inbound_units",),
+        )
+
+    def paths(self, random: np.random.Generator, stores: int, weeks: int) -> ExogenousPaths:
+        """Draw demand; what agents expect of lead-time demand is the law's own."""
+        span = self.lead_time + 1
+        return constant_paths(
+            self.law.draw(random, (weeks, stores)),
+            ConstantLeadTime(self.lead_time),
+            lead_demand_mean=self.law.mean * span,
+            lead_demand_sd=self.law.deviation * span**0.5,
+        )
+
+    def start(self, random: np.random.Generator, stores: int) -> State:
+        """Draw stock of up to three weeks of demand, and orders of up to two weeks' each."""
+        stock = random.uniform(0.0, 3.0 * self.law.mean, stores)
+        placed = random.uniform(0.0, 2.0 * self.law.mean, (self.lead_time, stores))
+        return State(jnp.asarray(stock, jnp.float32), jnp.asarray(placed, jnp.float32))
+
+    def draw(self, seed: int, number: int) -> Episode:
+        """Draw demand and a start."""
+        return self._episode(np.random.default_rng([seed, number, 0x57A]))
+
+    def held_out(self) -> tuple[Episode, ...]:
+        """Return one episode of four times as many stores and weeks."""
+        return (self._episode(np.random.default_rng(0x57A), 4),)
+
+    def _episode(self, random: np.random.Generator, times: int = 1) -> Episode:
+        stores, weeks = times * self.stores, self.warm_up + times * self.weeks
+        counts = (np.arange(weeks) >= self.warm_up).astype(np.float32)
+        return Episode(
+            population=self.shop(stores),
+            exogenous=self.paths(random, stores, weeks),
+            initial=self.start(random, stores),
+            shadow_prices=jnp.zeros((weeks, 1)),
+            notice=jnp.zeros((weeks, 1), jnp.int32),
+            week_weight=jnp.asarray(counts),
+            stake=jnp.asarray(stores * self.law.mean * self.penalty, jnp.float32),
+        )
