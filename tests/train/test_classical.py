@@ -3,6 +3,7 @@
 FREE: known costs are from Zipkin (2008), Operations Research 56(5), table 3, and Zheng and Federgruen (1991).
 """
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -111,13 +112,13 @@ def test_buckets_share_and_agents_do_not(poisson):
     assert len(set(tune(BestBaseStock(), **asked).parameters["level"])) > 10
 
 
-def test_the_last_training_weeks_choose_between_families(poisson):
-    """Own factors fit the noise of twenty weeks; with all agents alike, one level for all wins in the later weeks."""
+def test_weeks_that_follow_choose_between_families(poisson):
+    """Own levels fit the noise of few weeks; with all agents alike, one level for all wins in the weeks after."""
     asked = lost_sales(poisson[:27], 1, 4.0)
     chosen = tune(Selected((BestBaseStock(), BestBaseStock(groups=1)), "base-stock"), **asked)
     assert chosen.name == "base-stock: base-stock, one for all" and len(set(chosen.parameters["level"])) == 1
-    with pytest.raises(SettingsError, match="leave weeks to tune on"):
-        tune(Selected((Newsvendor(),), "x", tail_weeks=27), **asked)
+    with pytest.raises(SettingsError, match="cannot be cut into so many"):
+        tune(Selected((Newsvendor(),), "x", folds=20), **asked)
 
 
 # --- what is tuned ----------------------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_values_add_up_to_the_simulator_s_own_total(scenarios, block):
     np.testing.assert_allclose(found.sales.sum(), np.asarray(rollout.totals.sales).sum(-1).mean(), rtol=1e-5)
 
 
-def test_a_warm_up_is_charged_for_what_it_added_to_stock():
+def test_a_warm_up_is_charged_for_what_it_added_to_stock_and_a_stop_is_an_end():
     people = shop()
     paths, state = happenings(people), start(people)
     policy, kept = OrderUpTo(jnp.arange(10.0, 10.0 + AGENTS)), 3
@@ -148,5 +149,13 @@ def test_a_warm_up_is_charged_for_what_it_added_to_stock():
     value = np.asarray(happened.agents.reward)[kept:].sum(0) - np.asarray(paths.unit_cost)[kept] * added
     value += np.asarray(paths.unit_cost)[-1] * np.asarray(final.stock_end + final.pipeline.sum(0))
     np.testing.assert_allclose(found.value, value, rtol=1e-4)
+    cut = happenings(people, weeks=paths.n_weeks - 2)
+    for name in ("demand", "sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd"):
+        cut = eqx.tree_at(lambda p, n=name: getattr(p, n), cut, getattr(paths, name)[:-2])
+    cut = eqx.tree_at(lambda p: p.arrivals.weeks, cut, paths.arrivals.weeks[:-2])
+    shorter = outcome(people, cut, policy, initial=state, objective=Objective(warm_up=kept))
+    stopped = outcome(people, paths, policy, initial=state, objective=Objective(warm_up=kept, stop=paths.n_weeks - 2))
+    for name in ("value", "sales", "stock", "order_weeks"):
+        np.testing.assert_allclose(getattr(stopped, name), getattr(shorter, name), rtol=1e-5, atol=1e-3)
     with pytest.raises(SettingsError, match="leave at least one week that counts"):
         outcome(people, paths, policy, initial=state, objective=Objective(warm_up=paths.n_weeks))

@@ -23,14 +23,10 @@ from walras.policies.order_terms import UnderTerms, WholeCases
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock, OrderUpTo, ReorderPoint
 from walras.population.from_panel import bucket_edges, bucket_of
 from walras.population.population import Population
-from walras.simulate import week_of
 from walras.train.score import Objective, Outcome, outcome
 from walras.train.search import Found, Grid, Parameters, search
 
 Ranges = dict[str, tuple[Float[np.ndarray, " group"], Float[np.ndarray, " group"]]]
-
-TAIL_SHARE = 4
-"""One part in so many of the training weeks decides between families; they are tuned on the weeks before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,17 +331,18 @@ class Newsvendor(AbstractFamily):
 
 @dataclass(frozen=True)
 class Selected(AbstractFamily):
-    """Choose between families by the last training weeks, tune the chosen one on all: guards against overfitting.
+    """Choose between families by how they do in weeks after those they were tuned on: guards against overfitting.
 
     Attributes:
         families: to choose from.
         title: name of the choice; what was chosen is named too.
-        tail_weeks: weeks that decide; a quarter of them where not given.
+        folds: times that each family is tuned on the first weeks and judged on those that follow: the second half of
+            the weeks is cut into so many parts, one after the other.
     """
 
     families: tuple[AbstractFamily, ...]
     title: str
-    tail_weeks: int | None = None
+    folds: int = 3
 
     @property
     def name(self) -> str:
@@ -353,26 +350,31 @@ class Selected(AbstractFamily):
         return self.title
 
     def tune(self, question: Question) -> Tuned:
-        """Tune every family on the weeks before the tail, keep the one that earns most in the tail, and retune it."""
-        began, weeks = time.perf_counter(), question.exogenous.n_weeks
-        tail = max(weeks // TAIL_SHARE, 1) if self.tail_weeks is None else self.tail_weeks
-        head = weeks - tail
-        if head <= question.objective.warm_up:
-            raise SettingsError(
-                f"`tail_weeks` is {tail} of {weeks} weeks, of which {question.objective.warm_up} are warm-up; leave "
-                "weeks to tune on"
-            )
-        early = replace(
-            question,
-            exogenous=week_of(question.exogenous, jnp.asarray(0), head),
-            shadow_prices=None if question.shadow_prices is None else question.shadow_prices[..., :head, :],
-        )
-        late = replace(question, objective=replace(question.objective, warm_up=head))
-        tuned = [family.tune(early) for family in self.families]
-        earned = [float(late.outcome(one.policy).value.sum(dtype=float)) for one in tuned]
+        """Keep the family that earns most in the weeks that followed, and tune it on all."""
+        began, tried = time.perf_counter(), 0
+        edges = self._edges(question)
+        earned = np.zeros(len(self.families))
+        for head, end in zip(edges[:-1], edges[1:], strict=True):
+            early = replace(question, objective=replace(question.objective, stop=int(head)))
+            late = replace(question, objective=replace(question.objective, warm_up=int(head), stop=int(end)))
+            for index, family in enumerate(self.families):
+                tuned = family.tune(early)
+                tried += tuned.tried
+                earned[index] += late.outcome(tuned.policy).value.sum(dtype=float)
         best = self.families[int(np.argmax(earned))].tune(question)
-        tried = best.tried + sum(one.tried for one in tuned)
-        return replace(best, name=f"{self.title}: {best.name}", seconds=time.perf_counter() - began, tried=tried)
+        seconds = time.perf_counter() - began
+        return replace(best, name=f"{self.title}: {best.name}", seconds=seconds, tried=tried + best.tried)
+
+    def _edges(self, question: Question) -> Int[np.ndarray, " edge"]:
+        """Cut the second half of the weeks that count into folds."""
+        first, weeks = question.objective.warm_up, question.exogenous.n_weeks
+        edges = np.unique(np.linspace((first + weeks) // 2, weeks, self.folds + 1).round().astype(int))
+        if self.folds < 1 or len(edges) <= self.folds or edges[0] <= first:
+            raise SettingsError(
+                f"`folds` is {self.folds} but {weeks} weeks with {first} of warm-up cannot be cut into so many; give "
+                "more weeks or fewer folds"
+            )
+        return edges
 
 
 def tune(

@@ -34,7 +34,7 @@ from walras.train.history import HistoryCase, HistoryWeeks
 from walras.train.score import Objective, outcome
 
 POOLS = (0, 10, 1)
-"""Parameters per agent, per demand bucket, and one for all: which of them is best, the last training weeks decide."""
+"""Parameters per agent, per demand bucket, and one for all: which of them is best, training weeks decide."""
 
 WARM_UP_SHARE = 5
 """One part in so many of the training weeks is warm-up, in which what was on order at the start runs out."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
 from walras.exogenous.paths import ExogenousPaths
@@ -32,11 +32,13 @@ class Objective:
         warm_up: first weeks that do not count; what a policy added to its stock in them is charged at unit cost.
         backlog: unmet demand waits instead of being lost.
         order_cost: cost of placing an order, whatever its size [money/order].
+        stop: weeks from this one on do not count, as if the paths ended before it; None counts all.
     """
 
     warm_up: int = 0
     backlog: bool = False
     order_cost: float = 0.0
+    stop: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,22 +87,25 @@ def outcome(
         SettingsError: a warm-up as long as the paths.
     """
     objective = Objective() if objective is None else objective
-    if not 0 <= objective.warm_up < exogenous.n_weeks:
+    stop = exogenous.n_weeks if objective.stop is None else objective.stop
+    if not 0 <= objective.warm_up < stop <= exogenous.n_weeks:
         raise SettingsError(
-            f"`warm_up` is {objective.warm_up} weeks of {exogenous.n_weeks}; leave at least one week that counts"
+            f"`warm_up` is {objective.warm_up} weeks of {min(stop, exogenous.n_weeks)}; leave at least one week that "
+            "counts"
         )
     agents = population.n_agents
     size = min(block_agents, agents)
     if shadow_prices is None:
         shadow_prices = jnp.zeros((exogenous.n_weeks, len(population.resources)))
     prices = jnp.asarray(shadow_prices, jnp.float32)
-    warm_up, order_cost = (jnp.asarray(x, jnp.float32) for x in (objective.warm_up, objective.order_cost))
+    span = jnp.asarray([objective.warm_up, stop], jnp.int32)
+    order_cost = jnp.asarray(objective.order_cost, jnp.float32)
     shared = (population, exogenous, policy, initial, prices)
     parts = []
     for first in range(0, agents, size):
         # The last block reaches back into the one before it: blocks of one size are one compilation.
         start = min(first, agents - size)
-        block = _block(*shared, jnp.asarray(start), warm_up, order_cost, size, objective.backlog)
+        block = _block(*shared, jnp.asarray(start), span, order_cost, size, objective.backlog)
         parts.append([np.asarray(leaf)[first - start :] for leaf in block])
     return Outcome(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
@@ -113,7 +118,7 @@ def _block(
     initial: State,
     prices: Float[Array, "*priced week resource"],
     start: Array,
-    warm_up: Float[Array, ""],
+    span: Int[Array, "2"],
     order_cost: Float[Array, ""],
     size: int,
     backlog: bool,
@@ -125,17 +130,15 @@ def _block(
     )
     happened = rollout.agents
     assert happened is not None  # traces were asked for
-    counts = (jnp.arange(paths.n_weeks) >= warm_up)[:, None]
-    sums = _sums(happened, prices, counts)
-    end_cost, begin_cost = paths.unit_cost[-1], _cost_of_week(paths, warm_up)
-    left = rollout.final.stock_end + rollout.final.pipeline.sum(-2)
-    added = jnp.where(counts, 0.0, happened.orders - happened.sales).sum(-2)
-    spread = lambda cost: jnp.broadcast_to(cost, left.shape)  # noqa: E731
+    weeks, (first, stop) = jnp.arange(paths.n_weeks)[:, None], span
+    sums = _sums(happened, prices, (weeks >= first) & (weeks < stop))
     earned = sums["reward"] - sums["payments"] - order_cost * sums["order_weeks"]
-    value = earned + spread(end_cost) * left - spread(begin_cost) * added
-    weeks = paths.n_weeks - warm_up
+    grown = happened.orders - happened.sales
+    before, within = (jnp.where(weeks < end, grown, 0.0).sum(-2) for end in (first, stop))
+    left = jnp.broadcast_to(state.stock_end + state.pipeline.sum(-2), within.shape) + within
+    value = earned + _cost_of_week(paths, stop - 1, left) - _cost_of_week(paths, first, before)
     names = ("payments", "demand", "sales", "orders", "stock", "order_weeks")
-    rows = [value, *(sums[name] / (weeks if name == "stock" else 1.0) for name in names)]
+    rows = [value, *(sums[name] / ((stop - first) if name == "stock" else 1.0) for name in names)]
     return tuple(row if row.ndim == 1 else row.mean(0) for row in rows)
 
 
@@ -162,5 +165,9 @@ def _like(prices: Array, rank: int) -> Array:
     return prices if prices.ndim == rank else prices[None]
 
 
-def _cost_of_week(paths: ExogenousPaths, week: Float[Array, ""]) -> Float[Array, " agent"]:
-    return jnp.take(paths.unit_cost, week.astype(jnp.int32), axis=0, mode="clip")
+def _cost_of_week(
+    paths: ExogenousPaths, week: Int[Array, ""], units: Float[Array, "*scenario agent"]
+) -> Float[Array, "*scenario agent"]:
+    """Return what units cost in a week; one row of costs holds for all weeks."""
+    cost = jnp.take(paths.unit_cost, week, axis=0, mode="clip")
+    return jnp.broadcast_to(cost, units.shape) * units
