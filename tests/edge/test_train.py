@@ -23,7 +23,7 @@ SLOWLY = """
 import sys, time, types
 from fit_run import LineTask
 from walras.train.loop import fit
-stand_in = types.ModuleType("walras.train.buyer")
+stand_in = types.ModuleType("walras.train.train_buyer")
 def train_buyer(panel, settings, folder, **named):
     return fit(LineTask(hook=lambda number: time.sleep(0.02)), settings, folder, **named)
 stand_in.train_buyer = train_buyer
@@ -42,10 +42,10 @@ def calls(monkeypatch):
         seen.append((panel, settings, named["resume"]))
         return fit(LineTask(), settings, folder, **named)
 
-    stand_in = types.ModuleType("walras.train.buyer")
+    stand_in = types.ModuleType("walras.train.train_buyer")
     stand_in.train_buyer = train_buyer
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr(walras.train, "buyer", stand_in, raising=False)
+    monkeypatch.setattr(walras.train, "train_buyer", stand_in, raising=False)
     return seen
 
 

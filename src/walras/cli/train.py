@@ -58,7 +58,7 @@ def buyer(
     with on_terminal() as progress:
         progress.stage("Reading the table" if table else "Starting")
         panel = None if table is None else options.open_panel(table, table_settings)
-        from walras.train.buyer import train_buyer
+        from walras.train.train_buyer import train_buyer
 
         fitted = train_buyer(panel, chosen, out, progress=progress, resume=resume, command=["walras", *sys.argv[1:]])
     show(fitted, as_json)

@@ -31,6 +31,7 @@ from walras.train.classical import (
     TunedNewsvendor,
 )
 from walras.train.history import HistoryCase, HistoryWeeks
+from walras.train.prices import typical_prices
 from walras.train.score import Objective, outcome
 
 POOLS = (0, 10, 1)
@@ -219,14 +220,7 @@ def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -
         first = rng.integers(weeks // 4, max(weeks // 2, weeks // 4 + 1))
         shape = np.zeros((weeks, resources))
         shape[first : first + 2] = PULSE_HEIGHT
-    return jnp.asarray(shape * _scale(population), jnp.float32)
-
-
-def _scale(population: Population) -> Float[np.ndarray, " resource"]:
-    """Return the price at which a typical unit pays its margin on arrival, or doubles what holding it costs."""
-    use = np.median(np.asarray(population.use, float), axis=0)
-    margin, holding = (float(np.median(np.asarray(x))) for x in (population.unit_margin, population.holding_cost))
-    return np.where(population.stock_resource, holding, margin) / np.maximum(use, 1e-9)
+    return jnp.asarray(shape * typical_prices(population), jnp.float32)
 
 
 def with_ready(competitors: Mapping[str, Competitor], name: str, tuned: Tuned) -> dict[str, Competitor]:

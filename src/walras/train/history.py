@@ -69,6 +69,7 @@ class HistoryCase:
         training: weeks to learn from; the first weeks of the table are only there for the first forecast.
         holdout: later weeks; every policy starts them with what the newsvendor left at the end of training.
         discount: worth next week of one unit of money now.
+        log_sd: spread of the log lead time between orders of a product.
         notes: sentences on how the case was made.
     """
 
@@ -77,6 +78,7 @@ class HistoryCase:
     training: HistoryWeeks
     holdout: HistoryWeeks
     discount: float
+    log_sd: float
     notes: tuple[str, ...]
 
     @property
@@ -136,6 +138,7 @@ def split_history(
         training=HistoryWeeks(panel.weeks[FIRST_FORECAST:split], past, start),
         holdout=HistoryWeeks(panel.weeks[split:], later, left),
         discount=settings.economics.discount,
+        log_sd=log_sd,
         notes=(*panel.notes, *notes, _lead_time_note(settings)),
     )
 

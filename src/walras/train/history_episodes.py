@@ -1,0 +1,243 @@
+"""Own episodes from a table's history: the recorded weeks of a few products, under prices and lead times drawn anew.
+
+OPEN: what is drawn, and how widely, decides what a buyer can meet later without surprise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Int8
+
+from walras.data.journal import digest
+from walras.errors import InputError
+from walras.exogenous.arrivals import IntegerLeadTimes
+from walras.exogenous.capacity import AnnouncedPrices, haar_noise
+from walras.exogenous.lead_times import draw_lead_times
+from walras.exogenous.paths import ExogenousPaths
+from walras.model.state import State
+from walras.population.population import Population
+from walras.train.episodes import AbstractEpisodes, Episode
+from walras.train.history import HistoryCase
+from walras.train.prices import mixed_prices, typical_prices
+from walras.train.settings import BuyerTraining
+
+SMALLEST_MONEY = 1e-6
+"""What an agent has at stake is taken to be at least this [money/week]."""
+
+HALF_LIFE = 8.0
+"""Weeks after which a forecast has followed half of a change that all products have in common."""
+
+LONGEST_BLOCK = 8
+"""Most weeks on which a common surprise is constant."""
+
+MOST_STOCK = 3.0
+"""An episode starts with stock of up to so many times the expected demand of a lead time, drawn for every agent."""
+
+JUDGING_PRICES = 11
+"""Seed of the prices under which the held-out products are judged."""
+
+FEWEST_AGENTS = 8
+"""Fewest products to learn from, and to judge."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """Hold what was recorded and forecast of some products, without lead times; prices may have one row for all weeks.
+
+    Attributes: as in `ExogenousPaths`.
+    """
+
+    demand: Float[np.ndarray, "week agent"]
+    sale_price: Float[np.ndarray, "#week agent"]
+    unit_cost: Float[np.ndarray, "#week agent"]
+    lead_demand_mean: Float[np.ndarray, "week agent"]
+    lead_demand_sd: Float[np.ndarray, "week agent"]
+
+    @staticmethod
+    def of(paths: ExogenousPaths) -> "Recorded":
+        """Read replayed history, in which all draws of the lead times have the same demand."""
+        rest = (paths.sale_price, paths.unit_cost, paths.lead_demand_mean, paths.lead_demand_sd)
+        return Recorded(np.asarray(paths.demand[0]), *(np.asarray(leaf) for leaf in rest))
+
+    @property
+    def weeks(self) -> int:
+        """Count the weeks."""
+        return len(self.demand)
+
+    def take(self, agents: Int[np.ndarray, " drawn"]) -> "Recorded":
+        """Keep some products."""
+        return Recorded(*(getattr(self, each.name)[:, agents] for each in fields(self)))
+
+    def then(self, later: "Recorded") -> "Recorded":
+        """Put later weeks of the same products after these."""
+
+        def whole(name: str) -> np.ndarray:
+            parts = ((getattr(part, name), part.weeks) for part in (self, later))
+            return np.concatenate([np.broadcast_to(rows, (weeks, rows.shape[1])) for rows, weeks in parts])
+
+        return Recorded(*(whole(each.name) for each in fields(self)))
+
+    def paths(self, lead_times: Int8[np.ndarray, "week agent"]) -> ExogenousPaths:
+        """Return paths with these lead times of orders [weeks]."""
+        mine = {each.name: jnp.asarray(getattr(self, each.name), jnp.float32) for each in fields(self)}
+        return ExogenousPaths(arrivals=IntegerLeadTimes(jnp.asarray(lead_times)), supply=None, **mine)
+
+
+class HistoryEpisodes(AbstractEpisodes):
+    """Draw products and replay their training weeks; other products judge, on these weeks and on those after them.
+
+    Only one past has happened: what all products had in common in it (a season, a strike) would be learned by heart.
+    So every episode takes each week's common surprise out of the recorded demand and puts in one that is drawn; the
+    forecasts follow it with a lag, as they would have.
+    """
+
+    def __init__(self, case: HistoryCase, settings: BuyerTraining) -> None:
+        """Part the products, and find what each week's common surprise was.
+
+        Args:
+            case: its held-out weeks judge; nothing is learned from them.
+            settings: sizes and spreads.
+
+        Raises:
+            InputError: too few products.
+        """
+        self.case, self.settings = case, settings
+        self.recorded = Recorded.of(case.training.exogenous)
+        random = np.random.default_rng([settings.seed, 0x1EA])
+        order = random.permutation(case.n_agents)
+        judges = max(round(settings.held_out_agents * case.n_agents), FEWEST_AGENTS)
+        self.judges, self.learners = np.sort(order[:judges]), np.sort(order[judges:])
+        if len(self.learners) < FEWEST_AGENTS:
+            raise InputError(
+                f"the table has {case.n_agents} products that sell but a buyer needs at least {2 * FEWEST_AGENTS} to "
+                "learn from some and be judged by others; give a larger table"
+            )
+        self.whole_units = bool((self.recorded.demand == np.rint(self.recorded.demand)).all())
+        self.lead = np.asarray(case.population.lead_time)
+        self.money = _at_stake(case.population, self.recorded)
+        self.prices = typical_prices(case.population)
+        self.log_demand = np.log(np.maximum(np.asarray(case.population.demand_scale, float), 1e-3))
+        self.log_demand = (self.log_demand - self.log_demand.mean()) / max(self.log_demand.std(), 1e-6)
+        self.surprise = _common_surprise(self.recorded, self.lead, self.money, self.learners)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return a digest of the case."""
+        return {"case": digest((self.case.population, self.recorded, self.case.holdout.exogenous))}
+
+    def draw(self, seed: int, number: int) -> Episode:
+        """Draw products, prices, lead times, a start and a common surprise."""
+        random = np.random.default_rng([seed, number, 0xE91])
+        agents = self._draw_agents(random)
+        happened = self._surprised(self.recorded.take(agents), random)
+        announced = mixed_prices(int(random.integers(2**31)), happened.weeks, self.prices)
+        return self._episode(agents, happened, announced, random, 1.0 / self.money[agents] ** 0.5)
+
+    def held_out(self) -> tuple[Episode, ...]:
+        """Return the judging products over all weeks, those held out among them, without prices and with them."""
+        whole = self.recorded.then(Recorded.of(self.case.holdout.exogenous)).take(self.judges)
+        priced = mixed_prices(JUDGING_PRICES, whole.weeks, self.prices)
+        free = AnnouncedPrices(np.zeros_like(priced.prices), priced.notice)
+        equal = np.ones(len(self.judges))
+        return tuple(
+            self._episode(self.judges, whole, announced, np.random.default_rng(0x0DD), equal)
+            for announced in (free, priced)
+        )
+
+    def _episode(
+        self,
+        agents: Int[np.ndarray, " drawn"],
+        happened: Recorded,
+        announced: AnnouncedPrices,
+        random: np.random.Generator,
+        weight: Float[np.ndarray, " drawn"],
+    ) -> Episode:
+        """Add lead times and a start; weights count in proportion."""
+        weight = weight / weight.mean()
+        return Episode(
+            population=_weighted(self.case.population.take(agents), weight),
+            exogenous=happened.paths(self._lead_times(agents, happened.weeks, random)),
+            initial=self._start(happened, random),
+            shadow_prices=jnp.asarray(announced.prices, jnp.float32),
+            notice=jnp.asarray(announced.notice, jnp.int32),
+            week_weight=jnp.asarray(self.settings.discount ** np.arange(happened.weeks), jnp.float32),
+            stake=jnp.asarray((weight * self.money[agents]).sum(), jnp.float32),
+        )
+
+    def _draw_agents(self, random: np.random.Generator) -> Int[np.ndarray, " drawn"]:
+        """Draw products in proportion to the root of what they have at stake, shifted towards large or small ones.
+
+        Weighted by the root of the stake again, money counts as money in the mean of the loss, while no single product
+        decides a step.
+        """
+        shift = random.uniform(-1, 1) * self.settings.composition_shift
+        chance = self.money[self.learners] ** 0.5 * np.exp(shift * np.clip(self.log_demand[self.learners], -2, 2) / 2)
+        return random.choice(self.learners, self.settings.agents, p=chance / chance.sum())
+
+    def _lead_times(
+        self, agents: Int[np.ndarray, " drawn"], weeks: int, random: np.random.Generator
+    ) -> Int8[np.ndarray, "week drawn"]:
+        """Draw lead times of orders around each product's typical one [weeks]."""
+        longest = self.case.training.initial.max_lead
+        seed = int(random.integers(2**31))
+        drawn = draw_lead_times(self.lead[agents], (1, weeks), log_sd=self.case.log_sd, seed=seed)[0]
+        return np.minimum(drawn, longest).astype(np.int8)
+
+    def _surprised(self, recorded: Recorded, random: np.random.Generator) -> Recorded:
+        """Replace what all products had in common in each week by something drawn, which forecasts follow late."""
+        spread, block = random.uniform(0.0, self.settings.common_surprise), int(random.integers(2, LONGEST_BLOCK + 1))
+        drawn = np.exp(spread * haar_noise(random, recorded.weeks, 1, block, 1.0)[:, 0])
+        drawn /= drawn.mean()
+        demand = recorded.demand * (drawn / self.surprise)[:, None]
+        if self.whole_units:
+            demand = np.floor(demand + random.random(demand.shape))
+        known = _followed(drawn)[:, None]
+        return replace(
+            recorded,
+            demand=demand,
+            lead_demand_mean=recorded.lead_demand_mean * known,
+            lead_demand_sd=recorded.lead_demand_sd * known,
+        )
+
+    def _start(self, recorded: Recorded, random: np.random.Generator) -> State:
+        """Draw stock, and open orders that add up to about the expected demand of a lead time."""
+        expected, longest = recorded.lead_demand_mean[0], self.case.training.initial.max_lead
+        stock = expected * random.uniform(0.0, MOST_STOCK, expected.shape)
+        placed = expected * random.uniform(0.0, 2.0 / (longest + 1), (longest, *expected.shape))
+        return State(jnp.asarray(stock, jnp.float32), jnp.asarray(placed, jnp.float32))
+
+
+def _weighted(population: Population, weight: Float[np.ndarray, " drawn"]) -> Population:
+    return eqx.tree_at(lambda p: p.weight, population, jnp.asarray(weight, jnp.float32))
+
+
+def _at_stake(population: Population, recorded: Recorded) -> Float[np.ndarray, " agent"]:
+    """Return mean demand x what a lost sale costs [money/week]."""
+    lost = recorded.sale_price[0] + np.asarray(population.lost_sale_penalty) - recorded.unit_cost[0]
+    return np.maximum(np.maximum(lost, 0.0) * np.asarray(population.demand_scale, float), SMALLEST_MONEY)
+
+
+def _common_surprise(
+    recorded: Recorded, lead: np.ndarray, money: np.ndarray, learners: np.ndarray
+) -> Float[np.ndarray, " week"]:
+    """Return demand over what was expected of it in each week, all learning products together, by money.
+
+    A week without demand, or without a forecast, has no surprise that could be taken out.
+    """
+    per_unit = (money / np.maximum(recorded.demand.mean(0), 1e-3))[learners]
+    asked = recorded.demand[:, learners] @ per_unit
+    expected = (recorded.lead_demand_mean / (1.0 + lead))[:, learners] @ per_unit
+    known = (asked > 0) & (expected > 0)
+    return np.where(known, asked / np.where(expected > 0, expected, 1.0), 1.0)
+
+
+def _followed(drawn: Float[np.ndarray, " week"]) -> Float[np.ndarray, " week"]:
+    """Return the level that a forecast has reached before each week."""
+    keep, level, levels = 0.5 ** (1.0 / HALF_LIFE), drawn[0], []
+    for value in drawn:
+        levels.append(level)
+        level = keep * level + (1.0 - keep) * value
+    return np.asarray(levels)
