@@ -22,12 +22,12 @@ from walras.train.classical import (
     ConstantOrderFamily,
     ForecastBaseStockFamily,
     Newsvendor,
-    Selected,
     SsPolicy,
     TunedNewsvendor,
     tune,
 )
 from walras.train.score import Objective, outcome
+from walras.train.select import Calibrated, Selected
 
 STORES, WEEKS, WARM_UP = 400, 260, 60
 COUNTED = WEEKS - WARM_UP
@@ -119,6 +119,24 @@ def test_weeks_that_follow_choose_between_families(poisson):
     assert chosen.name == "base-stock: base-stock, one for all" and len(set(chosen.parameters["level"])) == 1
     with pytest.raises(SettingsError, match="cannot be cut into so many"):
         tune(Selected((Newsvendor(),), "x", folds=20), **asked)
+
+
+def test_levels_that_are_best_in_hindsight_are_raised_for_weeks_to_come():
+    """Skewed demand and dear lost sales: what few weeks have seen falls short of what will come."""
+    skewed = np.random.default_rng(4).negative_binomial(1, 1 / 6, (150, STORES)).astype(np.float32)
+    asked = lost_sales(skewed[:27], 1, 99.0)
+    plain, raised = tune(BestBaseStock(), **asked), tune(Calibrated(BestBaseStock()), **asked)
+    factor = float(raised.name.split(" x ")[1])
+    assert factor > 1.0
+    np.testing.assert_allclose(raised.parameters["level"], factor * plain.parameters["level"])
+    later = lost_sales(skewed[27:], 1, 99.0)
+    costs = [
+        -outcome(*(later[k] for k in ("population", "exogenous")), one.policy, initial=later["initial"]).value
+        for one in (plain, raised)
+    ]
+    assert costs[1].sum() < costs[0].sum()
+    whole = tune(Calibrated(BestBaseStock(), factors=(1.15,)), **asked, round_to=1.0).parameters["level"]
+    np.testing.assert_array_equal(whole, np.rint(whole))
 
 
 # --- what is tuned ----------------------------------------------------------------------------------------------------

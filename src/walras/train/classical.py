@@ -6,14 +6,13 @@ OPEN: add a family as a class beside these; it says what its parameters are, bet
 import abc
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.errors import SettingsError
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
@@ -155,7 +154,7 @@ class AbstractSearched(AbstractFamily):
         count = int(group.max()) + 1
 
         def score(candidate: Parameters) -> Float[np.ndarray, " group"]:
-            value = question.outcome(self._placed(_spread(candidate, group), question)).value
+            value = question.outcome(self.placed(_spread(candidate, group), question)).value
             return np.bincount(group, value, count)
 
         ranges = {
@@ -166,11 +165,12 @@ class AbstractSearched(AbstractFamily):
         steps = {name: question.round_to for name in self.in_units if question.round_to is not None}
         found: Found = search(score, ranges, starts=starts, steps=steps, grid=self.grid)
         chosen = _spread(found.parameters, group)
-        policy = self._placed(chosen, question)
+        policy = self.placed(chosen, question)
         value = question.outcome(policy).value
         return Tuned(self.name, policy, value, chosen, time.perf_counter() - began, found.tried)
 
-    def _placed(self, parameters: Mapping[str, np.ndarray], question: Question) -> AbstractPolicy:
+    def placed(self, parameters: Mapping[str, np.ndarray], question: Question) -> AbstractPolicy:
+        """Return the policy with these parameters per agent, its orders rounded as the question asks."""
         policy = self.policy({name: jnp.asarray(x, jnp.float32) for name, x in parameters.items()})
         return _whole(policy, question.round_to)
 
@@ -327,54 +327,6 @@ class Newsvendor(AbstractFamily):
         policy = _whole(PricedNewsvendor(self.law, self.discount), question.round_to)
         value = question.outcome(policy).value
         return Tuned(self.name, policy, value, {}, time.perf_counter() - began, 1)
-
-
-@dataclass(frozen=True)
-class Selected(AbstractFamily):
-    """Choose between families by how they do in weeks after those they were tuned on: guards against overfitting.
-
-    Attributes:
-        families: to choose from.
-        title: name of the choice; what was chosen is named too.
-        folds: times that each family is tuned on the first weeks and judged on those that follow: the second half of
-            the weeks is cut into so many parts, one after the other.
-    """
-
-    families: tuple[AbstractFamily, ...]
-    title: str
-    folds: int = 3
-
-    @property
-    def name(self) -> str:
-        """Name the choice."""
-        return self.title
-
-    def tune(self, question: Question) -> Tuned:
-        """Keep the family that earns most in the weeks that followed, and tune it on all."""
-        began, tried = time.perf_counter(), 0
-        edges = self._edges(question)
-        earned = np.zeros(len(self.families))
-        for head, end in zip(edges[:-1], edges[1:], strict=True):
-            early = replace(question, objective=replace(question.objective, stop=int(head)))
-            late = replace(question, objective=replace(question.objective, warm_up=int(head), stop=int(end)))
-            for index, family in enumerate(self.families):
-                tuned = family.tune(early)
-                tried += tuned.tried
-                earned[index] += late.outcome(tuned.policy).value.sum(dtype=float)
-        best = self.families[int(np.argmax(earned))].tune(question)
-        seconds = time.perf_counter() - began
-        return replace(best, name=f"{self.title}: {best.name}", seconds=seconds, tried=tried + best.tried)
-
-    def _edges(self, question: Question) -> Int[np.ndarray, " edge"]:
-        """Cut the second half of the weeks that count into folds."""
-        first, weeks = question.objective.warm_up, question.exogenous.n_weeks
-        edges = np.unique(np.linspace((first + weeks) // 2, weeks, self.folds + 1).round().astype(int))
-        if self.folds < 1 or len(edges) <= self.folds or edges[0] <= first:
-            raise SettingsError(
-                f"`folds` is {self.folds} but {weeks} weeks with {first} of warm-up cannot be cut into so many; give "
-                "more weeks or fewer folds"
-            )
-        return edges
 
 
 def tune(

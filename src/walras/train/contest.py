@@ -25,7 +25,6 @@ from walras.train.classical import (
     ForecastBaseStockFamily,
     Newsvendor,
     Question,
-    Selected,
     SsPolicy,
     Tuned,
     TunedNewsvendor,
@@ -33,6 +32,7 @@ from walras.train.classical import (
 from walras.train.history import HistoryCase, HistoryWeeks
 from walras.train.prices import typical_prices
 from walras.train.score import Objective, outcome
+from walras.train.select import Calibrated, Selected
 
 POOLS = (0, 10, 1)
 """Parameters per agent, per demand bucket, and one for all: which of them is best, training weeks decide."""
@@ -65,12 +65,12 @@ COMPETITORS: dict[str, Competitor] = {
             "tuned-newsvendor",
         )
     ),
-    "base-stock": competitor(lambda case: BestBaseStock()),
+    "base-stock": competitor(lambda case: Calibrated(BestBaseStock())),
     "forecast-base-stock": competitor(
         lambda case: Selected(tuple(ForecastBaseStockFamily(groups=n) for n in POOLS), "forecast-base-stock")
     ),
-    "capped-base-stock": competitor(lambda case: CappedBaseStockFamily()),
-    "reorder-point": competitor(lambda case: SsPolicy()),
+    "capped-base-stock": competitor(lambda case: Calibrated(CappedBaseStockFamily())),
+    "reorder-point": competitor(lambda case: Calibrated(SsPolicy())),
     "constant-order": competitor(lambda case: ConstantOrderFamily()),
 }
 """What takes part by name; whoever trains a policy adds it here, or passes it to `contest`."""
