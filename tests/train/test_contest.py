@@ -13,7 +13,7 @@ from walras.policies.simple import ConstantOrder
 from walras.population.generate import generate_panel
 from walras.simulate import simulate
 from walras.train.classical import Tuned
-from walras.train.contest import COMPETITORS, chosen, contest, judge, price_path, training_question, with_ready
+from walras.train.contest import COMPETITORS, judge, chosen, contest, judge, price_path, training_question, with_ready
 from walras.train.history import split_history
 
 NAMES = ("newsvendor", "base-stock", "constant-order")
@@ -38,13 +38,21 @@ def test_all_are_ranked_on_the_held_out_weeks(case, result):
         assert (one.sales <= one.demand + 1e-3).all() and one.weeks == 12
 
 
-def test_reward_charges_the_stock_at_the_start_and_values_that_at_the_end(case, result):
-    policy, weeks = result.tuned["newsvendor"].policy, case.holdout
-    rollout = simulate(case.population, weeks.exogenous, policy, initial=weeks.initial)
+def test_reward_is_what_the_held_out_weeks_earned_after_living_with_ones_own_stock(case, result):
+    policy = result.tuned["newsvendor"].policy
+    before = simulate(case.population, case.training.exogenous, policy, initial=case.training.initial)
+    after = simulate(case.population, case.holdout.exogenous, policy, initial=before.final)
+    earned = float(np.mean(after.reward - before.end_value))
+    assert result.ranking.row("newsvendor").reward == pytest.approx(earned, rel=1e-3)
+
+
+def test_all_can_begin_with_the_same_stock_instead(case, result):
+    tuned, weeks = result.tuned["newsvendor"], case.holdout
+    rollout = simulate(case.population, weeks.exogenous, tuned.policy, initial=weeks.initial)
     held = np.asarray(weeks.initial.stock_end) + np.asarray(weeks.initial.pipeline).sum(0)
     given = float((np.asarray(weeks.exogenous.unit_cost)[0] * held).sum())
-    row = result.ranking.row("newsvendor")
-    assert row.reward == pytest.approx(float(np.mean(rollout.reward)) - given, rel=1e-4)
+    judged = judge(case, tuned, initial=weeks.initial)
+    assert judged.reward.sum() == pytest.approx(float(np.mean(rollout.reward)) - given, rel=1e-4)
 
 
 def test_tuned_policies_are_best_where_they_were_tuned(case, result):

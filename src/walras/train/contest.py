@@ -15,6 +15,7 @@ from walras.config import PriceKind
 from walras.errors import SettingsError
 from walras.evaluation.compare import PolicyOutcome, Ranking, rank
 from walras.exogenous.capacity import haar_noise
+from walras.model.state import State
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.classical import (
@@ -29,7 +30,7 @@ from walras.train.classical import (
     Tuned,
     TunedNewsvendor,
 )
-from walras.train.history import HistoryCase, HistoryWeeks
+from walras.train.history import HistoryCase
 from walras.train.prices import typical_prices
 from walras.train.score import Objective, outcome
 from walras.train.select import Calibrated, Selected
@@ -132,7 +133,9 @@ def contest(
     for name in names:
         progress.stage(f"Tuning {name}")
         tuned[name] = competitors[name](case, question)
-        outcomes[name] = judge(case, tuned[name], name=name, shadow_prices=prices)
+        outcomes[name] = judge(
+            case, tuned[name], name=name, shadow_prices=prices, training_prices=question.shadow_prices
+        )
     return Contest(rank(list(outcomes.values()), against=against, level=level, seed=seed), tuned, outcomes)
 
 
@@ -164,38 +167,48 @@ def judge(
     tuned: Tuned,
     *,
     name: str | None = None,
-    weeks: HistoryWeeks | None = None,
+    initial: State | None = None,
     shadow_prices: Float[Array, "week resource"] | None = None,
+    training_prices: Float[Array, "trained resource"] | None = None,
 ) -> PolicyOutcome:
-    """Run a policy through the held-out weeks of a case.
+    """Run a policy through the weeks of a case and count what it earns in the held-out ones.
 
-    The stock and open orders that it starts with are charged at unit cost, as what it leaves is valued: the reward is
-    what the weeks earned, and what all policies were given does not water their ratios down.
+    A policy lives with what it did: it runs through the training weeks too, and begins the held-out ones with the stock
+    that it left itself. That stock is charged at unit cost, as what it leaves at the end is valued, so that the reward
+    is what the held-out weeks earned.
 
     Args:
         case: whose agents act.
         tuned: the policy; it is run as it is.
         name: in the ranking; the policy's own where not given.
-        weeks: other weeks of the same agents to judge on.
-        shadow_prices: announced in full at the start [money per unit of resource].
+        initial: stock and open orders to begin the held-out weeks with instead, the same for all policies.
+        shadow_prices: of the held-out weeks, announced in full [money per unit of resource].
+        training_prices: of the weeks before, where the policy runs through them.
     """
-    weeks = case.holdout if weeks is None else weeks
-    found = outcome(case.population, weeks.exogenous, tuned.policy, initial=weeks.initial, shadow_prices=shadow_prices)
+    weeks, warm_up = (case.whole, len(case.training.weeks)) if initial is None else (case.holdout, 0)
+    start = weeks.initial if initial is None else initial
+    prices = _full(shadow_prices, len(case.holdout.weeks), case)
+    if initial is None:
+        prices = jnp.concatenate([_full(training_prices, warm_up, case), prices])
+    objective = Objective(warm_up)
+    found = outcome(
+        case.population, weeks.exogenous, tuned.policy, initial=start, shadow_prices=prices, objective=objective
+    )
+    units = np.asarray(start.stock_end, float) + np.asarray(start.pipeline, float).sum(-2)
+    cost = np.asarray(case.holdout.exogenous.unit_cost, float)[0]
     return PolicyOutcome(
         name=tuned.name if name is None else name,
-        reward=found.value.astype(float) - _worth(weeks),
+        reward=found.value.astype(float) - cost * units,
         demand=found.demand.astype(float),
         sales=found.sales.astype(float),
         stock=found.stock.astype(float),
-        weeks=weeks.exogenous.n_weeks,
+        weeks=len(case.holdout.weeks),
         seconds=tuned.seconds,
     )
 
 
-def _worth(weeks: HistoryWeeks) -> Float[np.ndarray, " agent"]:
-    """Return what stock and open orders at the start cost [money]."""
-    held = np.asarray(weeks.initial.stock_end, float) + np.asarray(weeks.initial.pipeline, float).sum(0)
-    return np.asarray(weeks.exogenous.unit_cost, float)[0] * held
+def _full(prices: Array | None, weeks: int, case: HistoryCase) -> Float[Array, "week resource"]:
+    return jnp.zeros((weeks, len(case.population.resources))) if prices is None else jnp.asarray(prices)
 
 
 def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -> Float[Array, "week resource"] | None:

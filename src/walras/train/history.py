@@ -6,6 +6,7 @@ CONTRACT: tuning, training and comparisons use these cases; no forecast of a wee
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int8
@@ -67,7 +68,7 @@ class HistoryCase:
         panel: completed panel of the agents, held-out weeks included.
         population: who the agents are, read off the training weeks alone.
         training: weeks to learn from; the first weeks of the table are only there for the first forecast.
-        holdout: later weeks; every policy starts them with what the newsvendor left at the end of training.
+        holdout: later weeks; `initial` is what the newsvendor left at the end of training.
         discount: worth next week of one unit of money now.
         log_sd: spread of the log lead time between orders of a product.
         notes: sentences on how the case was made.
@@ -85,6 +86,13 @@ class HistoryCase:
     def n_agents(self) -> int:
         """Count the agents."""
         return self.population.n_agents
+
+    @property
+    def whole(self) -> HistoryWeeks:
+        """Give training and held-out weeks in one stretch, from the start of training on."""
+        first, later = self.training, self.holdout
+        exogenous = _joined(first.exogenous, later.exogenous)
+        return HistoryWeeks(np.concatenate([first.weeks, later.weeks]), exogenous, first.initial)
 
     def take(self, index: Any) -> "HistoryCase":
         """Keep the agents that `index` (mask or indices) selects, in that order: to train on some, judge on others."""
@@ -253,6 +261,20 @@ def _money(
         price, cost = latest_prices(panel.before(split))
         return price[None], cost[None]
     return tuple(np.asarray(part)[first:last].astype(np.float32) for part in (panel.price, panel.unit_cost))  # type: ignore[return-value]
+
+
+def _joined(first: ExogenousPaths, later: ExogenousPaths) -> ExogenousPaths:
+    """Put two stretches of weeks one after the other; what has one row for all weeks of both keeps it."""
+    axis = {"demand": 1, "arrivals": 1}
+
+    def join(name: str) -> Any:
+        parts = [getattr(paths, name) for paths in (first, later)]
+        if name not in axis and all(len(part) == 1 for part in parts):
+            return parts[0]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis.get(name, 0)), *parts)
+
+    names = ("demand", "sale_price", "unit_cost", "arrivals", "lead_demand_mean", "lead_demand_sd")
+    return ExogenousPaths(**{name: join(name) for name in names})
 
 
 def _first_draw(paths: ExogenousPaths) -> ExogenousPaths:
