@@ -13,7 +13,7 @@ from walras.policies.simple import ConstantOrder
 from walras.population.generate import generate_panel
 from walras.simulate import simulate
 from walras.train.classical import Tuned
-from walras.train.contest import COMPETITORS, judge, chosen, contest, judge, price_path, training_question, with_ready
+from walras.train.contest import COMPETITORS, chosen, contest, judge, price_path, training_question, with_ready
 from walras.train.history import split_history
 
 NAMES = ("newsvendor", "base-stock", "constant-order")

@@ -34,6 +34,15 @@ SMALLEST_STAKE = 1e-6
 COLUMNS = 4
 """Numbers read of every past week."""
 
+PROFILE_RATIOS = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Critical ratios at which an agent's past lead-time demand is kept; the first stands for nothing."""
+
+PROFILE = len(PROFILE_RATIOS) + 2
+"""Numbers that sum an agent's history up: quantiles of lead-time demand, its week's variation, weeks with demand."""
+
+MOST_VARIATION = 5.0
+"""Coefficients of variation above this look alike to the network."""
+
 MOST_WEEKS = 30.0
 """Stock and orders beyond so many weeks of demand look alike to the network."""
 
@@ -48,6 +57,7 @@ class BuyerShape:
         hidden: widths of the head's layers.
         open_orders: ages of open orders that are told apart [weeks].
         before, after: prices are looked at from so many weeks before the arrival of an order to so many after it.
+        profile: the network is told a profile of each agent's history (`demand_profile`).
         sharpness: of the softplus, per week of demand; the larger, the nearer to the positive part.
     """
 
@@ -57,6 +67,7 @@ class BuyerShape:
     open_orders: int = 4
     before: int = 1
     after: int = 6
+    profile: bool = True
     sharpness: float = 8.0
 
     @property
@@ -67,7 +78,7 @@ class BuyerShape:
     @property
     def known(self) -> int:
         """Count the numbers known beforehand."""
-        return 9 + 2 * self.offsets + self.history
+        return 9 + 2 * self.offsets + self.history + self.profile * (PROFILE + 1)
 
     @property
     def seen(self) -> int:
@@ -139,7 +150,7 @@ class Network(eqx.Module):
             known=Layer.draw(next(keys), shape.known, first),
             seen=Layer.draw(next(keys), shape.seen, first).weight,
             inner=inner,
-            last=Layer.draw(next(keys), shape.hidden[-1], 1, 0.01),
+            last=Layer.draw(next(keys), shape.hidden[-1], 2, 0.01),
         )
 
 
@@ -147,6 +158,7 @@ class Encoded(eqx.Module):
     """Hold what a buyer says of a week before it knows its stock."""
 
     target: Float[Array, "*steps agent"]
+    usual: Float[Array, "*steps agent"]
     known: Float[Array, "*steps out agent"]
 
 
@@ -157,11 +169,17 @@ class Buyer(AbstractPolicy):
         network: its weights, shared by all agents.
         shape: how large it is.
         base: the closed-form policy whose target the network corrects.
+        profile: of each agent's history (`demand_profile`), where the shape asks for it.
     """
 
     network: Shared
     shape: BuyerShape = eqx.field(static=True)
     base: PricedNewsvendor = PricedNewsvendor()
+    profile: Float[Array, "feature agent"] | None = None
+
+    def knowing(self, profile: Float[Array, "feature agent"] | None) -> "Buyer":
+        """Return the same buyer for agents with this profile of their history."""
+        return Buyer(self.network, self.shape, self.base, profile)
 
     @staticmethod
     def draw(shape: BuyerShape, seed: int = 0, base: PricedNewsvendor | None = None) -> "Buyer":
@@ -214,11 +232,18 @@ class Buyer(AbstractPolicy):
         """Return the newsvendor's target in weeks of demand, and the first layer's share of what is known."""
         scale = _scale(outlook.population)
         target = self.base.target(outlook, shadow_prices) / scale
-        features = self._known(outlook, shadow_prices, target)
-        return Encoded(target, self.network.value.known(features))
+        ratio = self.base.critical_ratio(outlook, shadow_prices)
+        usual = target if self.profile is None else _quantile_of(self.profile, ratio) / scale
+        features = self._known(outlook, shadow_prices, target, usual, ratio)
+        return Encoded(target, usual, self.network.value.known(features))
 
     def _known(
-        self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"], target: Float[Array, " agent"]
+        self,
+        outlook: Outlook,
+        shadow_prices: Float[Array, "lead resource"],
+        target: Float[Array, " agent"],
+        usual: Float[Array, " agent"],
+        ratio: Float[Array, " agent"],
     ) -> Float[Array, "feature agent"]:
         population, scale = outlook.population, _scale(outlook.population)
         stake = outlook.sale_price + population.lost_sale_penalty - outlook.unit_cost
@@ -230,7 +255,7 @@ class Buyer(AbstractPolicy):
             jnp.log1p(positive_part(target)),
             jnp.log1p(positive_part(mean)),
             clip(spread, 0.0, 5.0),
-            self.base.critical_ratio(outlook, shadow_prices),
+            ratio,
             0.2 * jnp.log(population.holding_cost / stake + 1e-4),
             clip((outlook.next_unit_cost - outlook.unit_cost) / stake, -2.0, 2.0),
             clip(outlook.unit_cost / stake, 0.0, 10.0) * 0.2,
@@ -240,7 +265,16 @@ class Buyer(AbstractPolicy):
         parts = [jnp.stack(rows), clip(around, 0.0, 3.0)]
         if self.reads:
             parts.append(outlook.read)
+        if self.shape.profile:
+            parts.append(self._of_profile(scale, usual))
         return jnp.concatenate(parts)
+
+    def _of_profile(self, scale: Float[Array, " agent"], usual: Float[Array, " agent"]) -> Float[Array, "row agent"]:
+        """Return the profile in weeks of demand; without one, that of an agent of whom only the target is known."""
+        if self.profile is None:
+            return jnp.zeros((PROFILE + 1, scale.shape[0])).at[-1].set(jnp.log1p(positive_part(usual)))
+        levels, rest = jnp.split(self.profile, [len(PROFILE_RATIOS)])
+        return jnp.concatenate([jnp.log1p(levels / scale[None, :]), rest, jnp.log1p(positive_part(usual))[None]])
 
     def _around_arrival(
         self, population: Population, shadow_prices: Float[Array, "lead resource"]
@@ -267,7 +301,9 @@ class Buyer(AbstractPolicy):
         x = jax.nn.elu(encoded.known + jnp.matmul(network.seen, seen, precision="highest"))
         for layer in network.inner:
             x = jax.nn.elu(layer(x))
-        target = encoded.target + network.last(x)[0]
+        added, share = network.last(x)
+        # Half way between what the forecast says and what the agent's history says, until training knows better.
+        target = encoded.target + jax.nn.sigmoid(share) * (encoded.usual - encoded.target) + added
         sharp = self.shape.sharpness
         return scale * jax.nn.softplus(sharp * (target - position)) / sharp
 
@@ -297,6 +333,38 @@ class Buyer(AbstractPolicy):
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return what encoding and deciding in one go gives."""
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
+
+
+def demand_profile(units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> Float[np.ndarray, "feature agent"]:
+    """Sum up the history of each agent: quantiles of the demand of L + 1 weeks on end, and how single weeks vary.
+
+    Args:
+        units: demand of past weeks, at least one [units/week].
+        lead_time: planned lead time L [weeks] [agent].
+
+    Returns:
+        Quantiles at `PROFILE_RATIOS` [units], then the coefficient of variation of a week and the share of weeks with
+        demand.
+    """
+    sums = np.cumsum(np.concatenate([np.zeros((1, units.shape[1])), units]), axis=0)
+    rows = np.zeros((PROFILE, units.shape[1]))
+    for lead in np.unique(lead_time):
+        mine, span = lead_time == lead, min(int(lead) + 1, len(units))
+        total = (sums[span:] - sums[:-span])[:, mine]
+        rows[1 : len(PROFILE_RATIOS), mine] = np.quantile(total, PROFILE_RATIOS[1:], axis=0)
+    mean = units.mean(0)
+    rows[-2] = np.minimum(units.std(0) / np.where(mean > 0, mean, 1.0), MOST_VARIATION) / MOST_VARIATION
+    rows[-1] = (units > 0).mean(0)
+    return rows.astype(np.float32)
+
+
+def _quantile_of(profile: Float[Array, "feature agent"], ratio: Float[Array, " agent"]) -> Float[Array, " agent"]:
+    """Interpolate an agent's past lead-time demand at a critical ratio [units]."""
+    total = profile[0]
+    for index, (low, high) in enumerate(zip(PROFILE_RATIOS[:-1], PROFILE_RATIOS[1:], strict=True)):
+        slope = (profile[index + 1] - profile[index]) / (high - low)
+        total = total + slope * (clip(ratio, low, high) - low)
+    return total
 
 
 def _scale(population: Population) -> Float[Array, " agent"]:

@@ -17,12 +17,14 @@ from jaxtyping import Array, Float
 from walras.engine.lanes import cores, for_a_lane, in_lanes
 from walras.model.record import Record
 from walras.model.run import slicer
+from walras.model.state import State
 from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape, Network
 from walras.population.along import Shared
 from walras.population.population import Population
 from walras.simulate import simulate
+from walras.ties import positive_part
 from walras.train.episodes import AbstractEpisodes, Episode
 from walras.train.loop import AbstractTask
 from walras.train.settings import BuyerTraining
@@ -35,25 +37,30 @@ LAST_RATE = 0.02
 """The step size falls along a half cosine to this share of the first."""
 
 
+AVERAGED = 0.995
+"""Share of the running average of the weights that a step keeps: single steps are noisy, their average is not."""
+
+
 class Carry(eqx.Module):
-    """Hold what goes from step to step."""
+    """Hold what goes from step to step: weights, their running average, and the optimizer's state."""
 
     network: Network
+    average: Network
     optimizer: Any
 
 
 class Learner(AbstractPolicy):
-    """Let another policy learn: orders can be nudged, and the last weeks' orders are facts without derivative.
+    """Let another policy learn: orders can be nudged, and those of some weeks are facts without derivative.
 
     Attributes:
         policy: who decides.
         nudge: added to every order [units], to find the loss's derivative in the orders themselves; None for nothing.
-        last_week: orders from this week on have no derivative.
+        learns: weeks whose orders have a derivative.
     """
 
     policy: AbstractPolicy
     nudge: Float[Array, "week agent"] | None
-    last_week: int = eqx.field(static=True)
+    learns: Shared
 
     @property
     def ahead(self) -> int:
@@ -86,7 +93,7 @@ class Learner(AbstractPolicy):
     ) -> Float[Array, " agent"]:
         """Return the policy's orders."""
         orders = self.policy.decide(encoded, observation, shadow_prices)
-        orders = jnp.where(observation.week >= self.last_week, jax.lax.stop_gradient(orders), orders)
+        orders = jnp.where(self.learns.value[observation.week], orders, jax.lax.stop_gradient(orders))
         return orders if self.nudge is None else orders + self.nudge[observation.week]
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
@@ -99,8 +106,8 @@ def episode_loss(
 ) -> Float[Array, ""]:
     """Return minus the money earned in an episode, in units of what its agents have at stake.
 
-    Spec section 3: discounted reward minus priced use, `sum_t w_t (r_t - lambda_t . u_t)`, plus what is left at the end
-    at unit cost, minus what was there at the start.
+    Spec section 3: discounted reward minus priced use, `sum_t w_t (r_t - lambda_t . u_t)`, plus what is added
+    to stock and open orders (`worth`). Weeks of weight 0 are lived through without being learned from.
 
     Args:
         policy: what agents order.
@@ -110,7 +117,9 @@ def episode_loss(
         nudge: added to orders [units].
     """
     weeks = episode.exogenous.n_weeks
-    learner = Learner(policy, nudge, weeks - free_weeks)
+    # What was ordered before the weeks that count would be stock without a price.
+    learns = (episode.week_weight > 0) & (jnp.arange(weeks) < weeks - free_weeks)
+    learner = Learner(policy, nudge, Shared(learns))
     rollout = simulate(
         episode.population,
         episode.exogenous,
@@ -118,16 +127,38 @@ def episode_loss(
         initial=episode.initial,
         shadow_prices=episode.shadow_prices,
         notice=episode.notice,
-        record=Record.use_and_reward(),
+        record=Record(agents=True, flows=()),
         backlog=backlog,
         throw=False,
     )
-    totals, start = rollout.totals, episode.initial
+    totals, happened = rollout.totals, rollout.agents
+    assert happened is not None  # traces were asked for
     earned = totals.reward - (episode.shadow_prices * totals.utilization).sum(-1)
-    units = episode.population.weight * (start.stock_end + start.pipeline.sum(0))
-    added = rollout.end_value - (episode.exogenous.unit_cost[-1] * units).sum()
-    money = (episode.week_weight * earned).sum() + episode.week_weight[-1] * added
+    before = jnp.where(episode.week_weight > 0, 0.0, 1.0)[:, None]
+    start = _units(episode.initial) + jax.lax.stop_gradient(before * (happened.orders - happened.sales)).sum(0)
+    left = worth(episode, _units(rollout.final)) - worth(episode, start)
+    money = (episode.week_weight * earned).sum() + episode.week_weight[-1] * left
     return -money / (episode.stake * episode.week_weight.sum())
+
+
+def worth(episode: Episode, units: Float[Array, " agent"]) -> Float[Array, ""]:
+    """Return what stock and open orders are worth: unit cost less the holding cost until they are sold [money].
+
+    Valued at unit cost alone, stock at the end of an episode would be as good as sold, and buyers would learn to fill
+    the shelves. Sold at the mean rate of demand m, a stock of x waits x / 2m weeks on average; it is never worth less
+    than nothing.
+
+    Args:
+        episode: its agents, their weights and costs.
+        units: stock and open orders.
+    """
+    people = episode.population
+    waits = people.holding_cost * units / (2.0 * people.demand_scale)
+    return (people.weight * units * positive_part(episode.exogenous.unit_cost[-1] - waits)).sum()
+
+
+def _units(state: State) -> Float[Array, " agent"]:
+    return positive_part(state.stock_end + state.pipeline.sum(0))
 
 
 class BuyerTask(AbstractTask):
@@ -156,13 +187,13 @@ class BuyerTask(AbstractTask):
         return {"shape": repr(self.shape), "base": repr(self.base), **self.episodes.identity()}
 
     def buyer(self, carry: Carry) -> Buyer:
-        """Return the buyer with the weights of a carry."""
-        return Buyer(Shared(carry.network), self.shape, self.base)
+        """Return the buyer with the averaged weights of a carry."""
+        return Buyer(Shared(carry.average), self.shape, self.base)
 
     def begin(self, seed: int) -> Carry:
         """Draw a network that orders nearly what the newsvendor does."""
         network = Network.draw(self.shape, seed)
-        return Carry(network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+        return Carry(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
 
     def step(self, carry: Carry, number: int) -> tuple[Carry, Mapping[str, Any]]:
         """Draw an episode and go one step down."""
@@ -180,8 +211,8 @@ class BuyerTask(AbstractTask):
         return {"held_out_loss": float(np.mean(losses)), **each}
 
     def parameters(self, carry: Carry) -> Network:
-        """Return the weights."""
-        return carry.network
+        """Return the averaged weights."""
+        return carry.average
 
 
 def parts_of(episode: Episode) -> list[Episode]:
@@ -201,6 +232,7 @@ def parts_of(episode: Episode) -> list[Episode]:
                 episode.notice,
                 episode.week_weight,
                 episode.stake,
+                take(episode.profile),
             )
         )
     return cut
@@ -216,7 +248,8 @@ def _part_slope(
     network: Network, episode: Episode, shape: BuyerShape, base: PricedNewsvendor, backlog: bool, free_weeks: int
 ) -> tuple[Array, Network]:
     def loss(network: Network) -> Array:
-        return episode_loss(Buyer(Shared(network), shape, base), episode, backlog=backlog, free_weeks=free_weeks)
+        buyer = Buyer(Shared(network), shape, base, episode.profile)
+        return episode_loss(buyer, episode, backlog=backlog, free_weeks=free_weeks)
 
     return eqx.filter_value_and_grad(loss)(network)
 
@@ -229,12 +262,14 @@ def _updated(
     loss, slope = jax.tree.map(lambda *parts: sum(parts), *found)
     updates, state = optimizer.update(slope, carry.optimizer)
     metrics = {"loss": loss, "gradient_norm": optax.global_norm(slope)}
-    return Carry(eqx.apply_updates(carry.network, updates), state), metrics
+    network = eqx.apply_updates(carry.network, updates)
+    average = jax.tree.map(lambda kept, new: AVERAGED * kept + (1 - AVERAGED) * new, carry.average, network)
+    return Carry(network, average, state), metrics
 
 
 @eqx.filter_jit
 def _judged(buyer: Buyer, episode: Episode, backlog: bool) -> Float[Array, ""]:
-    return episode_loss(buyer, episode, backlog=backlog)
+    return episode_loss(buyer.knowing(episode.profile), episode, backlog=backlog)
 
 
 @eqx.filter_jit
@@ -250,5 +285,6 @@ def gradient_by_week(buyer: Buyer, episode: Episode, backlog: bool = False) -> F
         backlog: unmet demand waits.
     """
     nudge = jnp.zeros((episode.exogenous.n_weeks, episode.population.n_agents))
+    buyer = buyer.knowing(episode.profile)
     slope = jax.grad(lambda nudge: episode_loss(buyer, episode, backlog=backlog, nudge=nudge))(nudge)
     return jnp.sqrt((slope**2).sum(-1))

@@ -27,9 +27,10 @@ class Episode(eqx.Module):
         exogenous, initial: as in `simulate`.
         shadow_prices: charged in each week [money per unit of resource].
         notice: weeks ahead of which each is announced.
-        week_weight: what each week counts for.
+        week_weight: what each week counts for; 0 for weeks in which only the start wears off.
         stake: what a unit is worth to the agents, by which money is measured: the sum over agents of weight x demand
             scale x cost of a lost sale [money/week].
+        profile: of each agent's history before the weeks that count, where policies may know it.
     """
 
     population: Population
@@ -39,6 +40,7 @@ class Episode(eqx.Module):
     notice: Int[Array, "week resource"]
     week_weight: Float[Array, " week"]
     stake: Float[Array, ""]
+    profile: Float[Array, "feature agent"] | None = None
 
 
 class AbstractEpisodes(abc.ABC):

@@ -19,11 +19,21 @@ from walras.exogenous.capacity import AnnouncedPrices, haar_noise
 from walras.exogenous.lead_times import draw_lead_times
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
+from walras.policies.buyer import demand_profile
 from walras.population.population import Population
 from walras.train.episodes import AbstractEpisodes, Episode
-from walras.train.history import HistoryCase
+from walras.train.history import FIRST_FORECAST, HistoryCase
 from walras.train.prices import mixed_prices, typical_prices
 from walras.train.settings import BuyerTraining
+
+SMALLEST_DEMAND = 0.02
+"""Demand scale of a product that is known to have sold nothing [units/week]."""
+
+RECENT_WEEKS = 26
+"""Products without a sale in so many weeks before those that count are not learned from."""
+
+SURPRISES = (0.4, 2.5)
+"""Common surprises beyond are closures and the like, and stay in part what they were."""
 
 SMALLEST_MONEY = 1e-6
 """What an agent has at stake is taken to be at least this [money/week]."""
@@ -122,49 +132,64 @@ class HistoryEpisodes(AbstractEpisodes):
         self.prices = typical_prices(case.population)
         self.log_demand = np.log(np.maximum(np.asarray(case.population.demand_scale, float), 1e-3))
         self.log_demand = (self.log_demand - self.log_demand.mean()) / max(self.log_demand.std(), 1e-6)
-        self.surprise = _common_surprise(self.recorded, self.lead, self.money, self.learners)
+        later = Recorded.of(case.holdout.exogenous)
+        both = (self.recorded, self.learners), (later, self.judges)  # nothing is learned from those who judge
+        self.surprise = np.concatenate([_common_surprise(part, self.lead, self.money, who) for part, who in both])
 
     def identity(self) -> Mapping[str, Any]:
         """Return a digest of the case."""
         return {"case": digest((self.case.population, self.recorded, self.case.holdout.exogenous))}
 
     def draw(self, seed: int, number: int) -> Episode:
-        """Draw products, prices, lead times, a start and a common surprise."""
+        """Draw products, a stretch of weeks, prices, lead times, a start and a common surprise."""
         random = np.random.default_rng([seed, number, 0xE91])
-        agents = self._draw_agents(random)
+        agents, weeks = self._draw_agents(random), self.recorded.weeks
+        counted = int(random.integers(weeks // 3, 2 * weeks // 3 + 1))
         happened = self._surprised(self.recorded.take(agents), random)
         announced = mixed_prices(int(random.integers(2**31)), happened.weeks, self.prices)
-        return self._episode(agents, happened, announced, random, 1.0 / self.money[agents] ** 0.5)
+        weight = 1.0 / self.money[agents] ** 0.5
+        return self._episode(agents, happened, counted, announced, random, weight)
 
     def held_out(self) -> tuple[Episode, ...]:
         """Return the judging products over all weeks, those held out among them, without prices and with them."""
         whole = self.recorded.then(Recorded.of(self.case.holdout.exogenous)).take(self.judges)
         priced = mixed_prices(JUDGING_PRICES, whole.weeks, self.prices)
         free = AnnouncedPrices(np.zeros_like(priced.prices), priced.notice)
-        equal = np.ones(len(self.judges))
-        return tuple(
-            self._episode(self.judges, whole, announced, np.random.default_rng(0x0DD), equal)
-            for announced in (free, priced)
-        )
+        equal, half = np.ones(len(self.judges)), self.recorded.weeks // 2
+        episodes = []
+        for announced in (free, priced):
+            random = np.random.default_rng(0x0DD)
+            happened = self._surprised(whole, random)
+            episodes.append(self._episode(self.judges, happened, half, announced, random, equal))
+        return tuple(episodes)
 
     def _episode(
         self,
         agents: Int[np.ndarray, " drawn"],
         happened: Recorded,
+        counted: int,
         announced: AnnouncedPrices,
         random: np.random.Generator,
         weight: Float[np.ndarray, " drawn"],
     ) -> Episode:
-        """Add lead times and a start; weights count in proportion."""
-        weight = weight / weight.mean()
+        """Add lead times and a start; weeks count from `counted` on, and what agents are like is known before it."""
+        case, lead = self.case, self.lead[agents]
+        units, on_sale = (part[:FIRST_FORECAST, agents] for part in (case.panel.units, case.panel.on_sale))
+        known = np.concatenate([units, happened.demand[:counted]])
+        there = np.concatenate([on_sale, case.panel.on_sale[FIRST_FORECAST:][:counted, agents]])
+        scale = (known * there).sum(0) / np.maximum(there.sum(0), 1)
+        # Who sold nothing lately would not be planned.
+        weight = weight / weight.mean() * (known[-RECENT_WEEKS:].sum(0) > 0)
+        weeks = np.arange(happened.weeks)
         return Episode(
-            population=_weighted(self.case.population.take(agents), weight),
+            population=_altered(case.population.take(agents), weight, scale),
             exogenous=happened.paths(self._lead_times(agents, happened.weeks, random)),
             initial=self._start(happened, random),
             shadow_prices=jnp.asarray(announced.prices, jnp.float32),
             notice=jnp.asarray(announced.notice, jnp.int32),
-            week_weight=jnp.asarray(self.settings.discount ** np.arange(happened.weeks), jnp.float32),
+            week_weight=jnp.asarray(np.where(weeks >= counted, self.settings.discount**weeks, 0.0), jnp.float32),
             stake=jnp.asarray((weight * self.money[agents]).sum(), jnp.float32),
+            profile=jnp.asarray(demand_profile(known, lead)),
         )
 
     def _draw_agents(self, random: np.random.Generator) -> Int[np.ndarray, " drawn"]:
@@ -191,7 +216,7 @@ class HistoryEpisodes(AbstractEpisodes):
         spread, block = random.uniform(0.0, self.settings.common_surprise), int(random.integers(2, LONGEST_BLOCK + 1))
         drawn = np.exp(spread * haar_noise(random, recorded.weeks, 1, block, 1.0)[:, 0])
         drawn /= drawn.mean()
-        demand = recorded.demand * (drawn / self.surprise)[:, None]
+        demand = recorded.demand * (drawn / self.surprise[: recorded.weeks])[:, None]
         if self.whole_units:
             demand = np.floor(demand + random.random(demand.shape))
         known = _followed(drawn)[:, None]
@@ -210,7 +235,11 @@ class HistoryEpisodes(AbstractEpisodes):
         return State(jnp.asarray(stock, jnp.float32), jnp.asarray(placed, jnp.float32))
 
 
-def _weighted(population: Population, weight: Float[np.ndarray, " drawn"]) -> Population:
+def _altered(
+    population: Population, weight: Float[np.ndarray, " drawn"], scale: Float[np.ndarray, " drawn"]
+) -> Population:
+    scale = np.maximum(scale, SMALLEST_DEMAND)
+    population = eqx.tree_at(lambda p: p.demand_scale, population, jnp.asarray(scale, jnp.float32))
     return eqx.tree_at(lambda p: p.weight, population, jnp.asarray(weight, jnp.float32))
 
 
@@ -231,7 +260,7 @@ def _common_surprise(
     asked = recorded.demand[:, learners] @ per_unit
     expected = (recorded.lead_demand_mean / (1.0 + lead))[:, learners] @ per_unit
     known = (asked > 0) & (expected > 0)
-    return np.where(known, asked / np.where(expected > 0, expected, 1.0), 1.0)
+    return np.where(known, np.clip(asked / np.where(expected > 0, expected, 1.0), *SURPRISES), 1.0)
 
 
 def _followed(drawn: Float[np.ndarray, " week"]) -> Float[np.ndarray, " week"]:
