@@ -60,12 +60,6 @@ def test_tuned_policies_are_best_where_they_were_tuned(case, result):
     for name, tuned in result.tuned.items():
         value = question.outcome(tuned.policy).value
         np.testing.assert_allclose(value, tuned.value, rtol=1e-5, atol=1e-2)
-        if name == "base-stock":
-            factor = float(tuned.name.split(" x ")[1])
-            best, lower = (
-                question.outcome(type(tuned.policy)(f * tuned.policy.level)).value for f in (1, 0.8 / factor)
-            )
-            assert factor > 1 or (lower <= best + 1e-2).all()
 
 
 def test_a_newcomer_takes_part_under_its_own_name(case):

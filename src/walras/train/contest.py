@@ -66,12 +66,13 @@ COMPETITORS: dict[str, Competitor] = {
             "tuned-newsvendor",
         )
     ),
-    "base-stock": competitor(lambda case: Calibrated(BestBaseStock())),
+    "base-stock": competitor(lambda case: BestBaseStock()),
+    "scaled-base-stock": competitor(lambda case: Calibrated(BestBaseStock())),
     "forecast-base-stock": competitor(
         lambda case: Selected(tuple(ForecastBaseStockFamily(groups=n) for n in POOLS), "forecast-base-stock")
     ),
-    "capped-base-stock": competitor(lambda case: Calibrated(CappedBaseStockFamily())),
-    "reorder-point": competitor(lambda case: Calibrated(SsPolicy())),
+    "capped-base-stock": competitor(lambda case: CappedBaseStockFamily()),
+    "reorder-point": competitor(lambda case: SsPolicy()),
     "constant-order": competitor(lambda case: ConstantOrderFamily()),
 }
 """What takes part by name; whoever trains a policy adds it here, or passes it to `contest`."""

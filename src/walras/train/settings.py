@@ -20,7 +20,7 @@ class FitSettings(Settings):
     BUDGET: ClassVar[frozenset[str]] = frozenset({"steps", "checkpoint_every", "checkpoint_seconds", "keep"})
     """Fields that no number follows from: how long, and what is kept on the way."""
 
-    steps: int = Field(2000, ge=1, le=10_000_000, description="steps of the optimizer")
+    steps: int = Field(2500, ge=1, le=10_000_000, description="steps of the optimizer")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
     assess_every: int = Field(50, ge=1, description="steps between two looks at what was held out")
     patience: int = Field(20, ge=1, description="looks in a row without an improvement, after which training stops")
