@@ -57,7 +57,7 @@ def test_all_can_begin_with_the_same_stock_instead(case, result):
 
 def test_tuned_policies_are_best_where_they_were_tuned(case, result):
     question = training_question(case)
-    for name, tuned in result.tuned.items():
+    for tuned in result.tuned.values():
         value = question.outcome(tuned.policy).value
         np.testing.assert_allclose(value, tuned.value, rtol=1e-5, atol=1e-2)
 

@@ -152,5 +152,12 @@ def _run_block(
     paths = (exogenous.demand, exogenous.arrivals)
     if exogenous.n_scenarios is None:
         return one(*paths, encoded, windows, initial)
-    per_path = 0 if windows.ndim == 4 else None
+    own_prices = windows.ndim == 4
+    if policy.reads:
+        # What is read has a row for every week: of all scenarios at once it would not stay in the cache.
+        def next_path(path: Any) -> Any:
+            return one(*path[:2], None, path[3] if own_prices else windows, path[2])
+
+        return jax.lax.map(next_path, (*paths, initial, windows if own_prices else None))
+    per_path = 0 if own_prices else None
     return jax.vmap(one, in_axes=(0, 0, per_path, per_path, 0))(*paths, encoded, windows, initial)

@@ -40,6 +40,9 @@ PROFILE_RATIOS = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 PROFILE = len(PROFILE_RATIOS) + 2
 """Numbers that sum an agent's history up: quantiles of lead-time demand, its week's variation, weeks with demand."""
 
+SLOPE = 0.1
+"""Slope of the network's units below zero."""
+
 MOST_VARIATION = 5.0
 """Coefficients of variation above this look alike to the network."""
 
@@ -87,7 +90,7 @@ class BuyerShape:
 
 
 class Layer(eqx.Module):
-    """Hold a linear map from features to features, agents last."""
+    """Hold a linear map from features to features; features first, agents last."""
 
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
@@ -98,9 +101,9 @@ class Layer(eqx.Module):
         weight = jax.random.normal(key, (outer, inner)) * (gain / math.sqrt(max(inner, 1)))
         return Layer(weight, jnp.zeros(outer))
 
-    def __call__(self, x: Float[Array, "in agent"]) -> Float[Array, "out agent"]:
+    def __call__(self, x: Float[Array, "in *week agent"]) -> Float[Array, "out *week agent"]:
         """Map every agent's features."""
-        return jnp.matmul(self.weight, x, precision="highest") + self.bias[:, None]
+        return _mapped(self.weight, x) + self.bias.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 class CausalLayer(eqx.Module):
@@ -111,13 +114,24 @@ class CausalLayer(eqx.Module):
     dilation: int = eqx.field(static=True)
 
     def __call__(
-        self, memory: Float[Array, "dilation in agent"], x: Float[Array, "week in agent"]
-    ) -> tuple[Float[Array, "week out agent"], Float[Array, "dilation in agent"]]:
+        self, memory: Float[Array, "in dilation agent"], x: Float[Array, "in week agent"]
+    ) -> tuple[Float[Array, "out week agent"], Float[Array, "in dilation agent"]]:
         """Convolve all weeks at once, after those in memory; return the memory after them."""
-        line = jnp.concatenate([memory, x])
-        past = jax.vmap(lambda column: jnp.matmul(self.before, column, precision="highest"))(line[: len(x)])
-        out = jax.nn.elu(jax.vmap(self.now)(x) + past)
-        return (out + x if out.shape == x.shape else out), line[len(x) :]
+        weeks = x.shape[1]
+        line = jnp.concatenate([memory, x], axis=1)
+        out = _bend(self.now(x) + _mapped(self.before, line[:, :weeks])) + x
+        return out, line[:, weeks:]
+
+
+def _mapped(weight: Float[Array, "out in"], x: Float[Array, "in *week agent"]) -> Float[Array, "out *week agent"]:
+    """Multiply; all weeks and agents are columns of one matrix, since many small products would take much longer."""
+    return jnp.matmul(weight, x.reshape(x.shape[0], -1), precision="highest").reshape(-1, *x.shape[1:])
+
+
+def _bend(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return the positive part and a little of the rest, so that no unit dies; an exponential would cost as much as
+    all products together."""
+    return jnp.where(x > 0, x, SLOPE * x)
 
 
 class Network(eqx.Module):
@@ -202,7 +216,7 @@ class Buyer(AbstractPolicy):
         own = jnp.zeros((self.shape.open_orders, agents))
         if not self.reads:
             return Memory(None, own)
-        lines = tuple(jnp.zeros((dilation, width, agents)) for dilation in self.shape.dilations)
+        lines = tuple(jnp.zeros((width, dilation, agents)) for dilation in self.shape.dilations)
         return Memory((jnp.full((agents,), -1.0), lines), own)
 
     def read(
@@ -210,23 +224,23 @@ class Buyer(AbstractPolicy):
     ) -> tuple[Float[Array, "week channel agent"], Any]:
         """Run the causal CNN over all weeks of a run, each with the demand of the week before it."""
         last, lines = memory
-        x = jax.vmap(self.network.value.columns)(self._columns(jnp.concatenate([last[None], demand[:-1]]), outlooks))
+        x = self.network.value.columns(self._columns(jnp.concatenate([last[None], demand[:-1]]), outlooks))
         kept = []
         for layer, line in zip(self.network.value.convolutions, lines, strict=True):
             x, line = layer(line, x)
             kept.append(line)
-        return x, (demand[-1], tuple(kept))
+        return jnp.moveaxis(x, 0, 1), (demand[-1], tuple(kept))
 
     def _columns(
         self, known_demand: Float[Array, "week agent"], outlooks: Outlook
-    ) -> Float[Array, "week column agent"]:
+    ) -> Float[Array, "column week agent"]:
         """Compare last week's demand with its scale and with what is expected; the first week of all has none."""
         scale = _scale(outlooks.population)
         expected = outlooks.lead_demand_mean / (1.0 + outlooks.population.lead_time)[None, :] / scale[None, :]
         there = known_demand >= 0
         seen = jnp.where(there, known_demand / scale[None, :], expected)
         surprise = jnp.log1p(positive_part(seen)) - jnp.log1p(positive_part(expected))
-        return jnp.stack([jnp.log1p(positive_part(seen)), surprise, jnp.log1p(positive_part(expected)), there * 1.0], 1)
+        return jnp.stack([jnp.log1p(positive_part(seen)), surprise, jnp.log1p(positive_part(expected)), there * 1.0])
 
     def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Encoded:
         """Return the newsvendor's target in weeks of demand, and the first layer's share of what is known."""
@@ -298,9 +312,9 @@ class Buyer(AbstractPolicy):
         """Return scale x softplus(target - position), the target corrected by the network."""
         network, scale = self.network.value, _scale(observation.population)
         position, seen = self._seen(observation, scale)
-        x = jax.nn.elu(encoded.known + jnp.matmul(network.seen, seen, precision="highest"))
+        x = _bend(encoded.known + _mapped(network.seen, seen))
         for layer in network.inner:
-            x = jax.nn.elu(layer(x))
+            x = _bend(layer(x))
         added, share = network.last(x)
         # Half way between what the forecast says and what the agent's history says, until training knows better.
         target = encoded.target + jax.nn.sigmoid(share) * (encoded.usual - encoded.target) + added
