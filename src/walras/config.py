@@ -17,6 +17,7 @@ from walras.errors import SettingsError, one_line
 ResourceName = Literal["inbound_units", "inbound_volume", "storage"]
 TableFormat = Literal["table", "online-retail", "m5", "favorita"]
 RuleName = Literal["consensus", "marginal", "proximal"]
+PolicyName = Literal["auto", "newsvendor", "buyer"]
 LeadTimes = Literal["drawn", "planned"]
 PastPrices = Literal["latest", "recorded"]
 PriceKind = Literal["none", "pulse", "haar"]
@@ -89,6 +90,10 @@ class PlanFields(Settings):
     service_level: float = Field(
         0.8, gt=0, lt=1, description="how surely each week's use should fit its capacity at the planned prices"
     )
+    policy: PolicyName = Field(
+        "auto", description="what agents follow: newsvendor, buyer, or the buyer where it earned more on the last weeks"
+    )
+    buyer: Path | None = Field(None, description="file of a trained buyer; the one that comes with walras without")
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
 
 

@@ -156,7 +156,8 @@ def _run_block(
     if policy.reads:
         # What is read has a row for every week: of all scenarios at once it would not stay in the cache.
         def next_path(path: Any) -> Any:
-            return one(*path[:2], None, path[3] if own_prices else windows, path[2])
+            demand, arrivals, state, window = path
+            return one(demand, arrivals, None, window if own_prices else windows, state)
 
         return jax.lax.map(next_path, (*paths, initial, windows if own_prices else None))
     per_path = 0 if own_prices else None

@@ -3,7 +3,9 @@
 CONTRACT: `build_case` draws everything that is random; plan and verification only read the case.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,9 @@ from walras.exogenous.lead_times import ORDER_LOG_SD
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import coming_paths, typical_path
 from walras.model.state import State
+from walras.planner.choose import choose_policy
 from walras.planner.start import initial_state
 from walras.policies.base import AbstractPolicy
-from walras.policies.base_stock import PricedNewsvendor
 from walras.population.from_panel import latest_prices, population_from_panel
 from walras.population.population import Population
 from walras.progress import Progress
@@ -45,6 +47,7 @@ class PlanningCase:
         unseen: the paths that the plan is verified on.
         demand: the demand model.
         counts, notes: what was kept and dropped, in numbers and in words.
+        chosen: which policy it is, and how it did on the last weeks of the history.
     """
 
     whole: Panel
@@ -58,6 +61,7 @@ class PlanningCase:
     demand: DemandModel
     counts: dict[str, int]
     notes: tuple[str, ...]
+    chosen: Mapping[str, Any]
 
 
 def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | None = None) -> PlanningCase:
@@ -84,7 +88,8 @@ def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | Non
         annual_holding_rate=economics.holding_rate,
         lost_sale_penalty_share=economics.lost_sale_penalty,
     )
-    policy = PricedNewsvendor(discount=economics.discount)
+    choice = choose_policy(active, completed, population, settings, progress)
+    policy = choice.policy
     spread = ORDER_LOG_SD
     initial, words = initial_state(completed, population, policy, demand, log_sd=spread, seed=settings.seed)
     progress.stage("Drawing scenarios")
@@ -108,12 +113,24 @@ def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | Non
     view = SimulatedView(population, scenarios, policy, initial, reserve=reserve, seed=settings.seed)
     notes = (
         *notes,
+        choice.words,
         *words,
         *demand.limits,
         f"Lead times vary between orders of a product with a log spread of {spread}.",
     )
     return PlanningCase(
-        panel, completed, population, policy, initial, view, expected, unseen, demand, counts, (*panel.notes, *notes)
+        panel,
+        completed,
+        population,
+        policy,
+        initial,
+        view,
+        expected,
+        unseen,
+        demand,
+        counts,
+        (*panel.notes, *notes),
+        choice.facts,
     )
 
 

@@ -88,6 +88,7 @@ class PlanResult:
         provenance: field -> where its numbers come from, in words.
         notes: what was dropped, filled or could not be estimated.
         counts: `agents`, `active`, `inactive`, `history_weeks`, `scenarios`, `paths`.
+        policy: `name` of what agents follow; where it was compared, `reward_ratio`, `low`, `high`, `against`.
         settings: the settings the plan was made with.
         seconds: wall time in all and by stage.
     """
@@ -116,5 +117,6 @@ class PlanResult:
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -43,7 +43,8 @@ def initial_state(
     replayed = simulate(population, paths, policy, initial=empty).final
     stock, stock_words = _recorded_stock(panel, np.asarray(replayed.stock_end))
     pipeline, order_words = _open_orders(panel, lead, np.asarray(replayed.pipeline))
-    return State(stock_end=jnp.asarray(stock), pipeline=jnp.asarray(pipeline)), (stock_words, order_words)
+    state = State(jnp.asarray(stock), jnp.asarray(pipeline), replayed.memory)
+    return state, (stock_words, order_words)
 
 
 def _recorded_stock(panel: Panel, replayed: np.ndarray) -> tuple[np.ndarray, str]:

@@ -131,6 +131,7 @@ def verified_result(
         provenance=case.panel.provenance,
         notes=case.notes,
         counts=case.counts,
+        policy=case.chosen,
         settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
     )
     return replace(result, verdict=verdict(result), seconds=_seconds(progress))

@@ -121,6 +121,7 @@ def _background(result: PlanResult) -> dict[str, Any]:
         "money": plain(result.money),
         "counts": plain(result.counts),
         "notes": plain(result.notes),
+        "policy": plain(result.policy),
         "settings": plain(result.settings),
         "seconds": plain(total_seconds(result)),
         "stages": plain(stages(result)),
