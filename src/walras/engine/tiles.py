@@ -120,7 +120,7 @@ def _tiles_first(leaf: Float[Array, "block *axes tile row"]) -> Float[Array, "al
 def _lined_up(leaf: Float[Array, "block *axes agent"]) -> Float[Array, "*axes all"]:
     """Put the agents of all blocks one after the other."""
     moved = jnp.moveaxis(leaf, 0, -2)
-    return moved.reshape(*moved.shape[:-2], -1)
+    return moved.reshape(*moved.shape[:-2], moved.shape[-2] * moved.shape[-1])
 
 
 def block_size(bytes_per_agent: int, wanted: int | None = None) -> int:
