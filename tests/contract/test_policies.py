@@ -3,22 +3,25 @@
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from buyers import FORGETFUL, FULL, loud, profile_of
 from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_to, prices, reorder_point, shop, start
 
 import walras.policies
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
 from walras.policies.demand_law import GammaDemand, NormalDemand
 from walras.policies.foresight import PerfectForesight
 from walras.policies.order_terms import UnderTerms, WholeCases
 from walras.policies.own import CallbackPolicy, FunctionPolicy
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock
+from walras.population.along import map_own
 from walras.simulate import simulate
 from walras.ties import positive_part
 
@@ -51,17 +54,19 @@ POLICIES = [
     UnderTerms(PricedNewsvendor(), TERMS.relaxed()),
     FunctionPolicy(cautious, {"level": jnp.arange(20.0, 20.0 + AGENTS), "share": jnp.full(AGENTS, 0.5)}),
     CallbackPolicy(looked_up, surrogate=PricedNewsvendor()),
+    loud(FULL).knowing(profile_of(POPULATION)),
+    loud(FORGETFUL),
 ]
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
 
 
-def observed(seed: int = 0) -> Observation:
+def observed(policy: AbstractPolicy, seed: int = 0) -> Observation:
     random = np.random.default_rng(seed)
 
     def drawn(low: int, high: int) -> jax.Array:
         return jnp.asarray(random.integers(low, high, AGENTS), jnp.float32)
 
-    return Observation(
+    seen = Observation(
         week=jnp.asarray(seed),
         population=POPULATION,
         stock_start=drawn(0, 10),
@@ -72,6 +77,19 @@ def observed(seed: int = 0) -> Observation:
         unit_cost=drawn(3, 9),
         next_unit_cost=drawn(3, 9),
     )
+    return remembering(policy, seen)
+
+
+def remembering(policy: AbstractPolicy, seen: Observation) -> Observation:
+    """Add what a policy knows in its first week, where it reads or remembers."""
+    memory = policy.begin(POPULATION)
+    known = (seen.lead_demand_mean, seen.lead_demand_sd, seen.sale_price, seen.unit_cost, seen.next_unit_cost)
+    outlooks = Outlook(seen.week[None], POPULATION, *(row[None] for row in known))
+    if policy.reads:
+        read, after = policy.read(memory.read, outlooks, jnp.ones((1, AGENTS)))
+        seen = replace(seen, read=jax.tree.map(lambda leaf: leaf[0], read))
+        memory = Memory(after, memory.own)
+    return replace(seen, memory=memory)
 
 
 def announced(seed: int = 0) -> jax.Array:
@@ -90,7 +108,7 @@ def test_every_policy_of_the_package_is_asked():
 
 @every_policy
 def test_orders_are_finite_and_not_negative(policy):
-    wanted = policy.orders(observed(), announced())
+    wanted = policy.orders(observed(policy), announced())
     assert wanted.shape == (AGENTS,) and wanted.dtype == jnp.float32
     assert np.isfinite(wanted).all() and (np.asarray(wanted) >= 0).all() and float(wanted.sum()) > 0
 
@@ -98,14 +116,16 @@ def test_orders_are_finite_and_not_negative(policy):
 @every_policy
 def test_compiled_orders_are_the_same(policy):
     compiled = eqx.filter_jit(lambda policy, seen, path: policy.orders(seen, path))
-    assert_same(policy.orders(observed(), announced()), compiled(policy, observed(), announced()), exactly=False)
+    assert_same(
+        policy.orders(observed(policy), announced()), compiled(policy, observed(policy), announced()), exactly=False
+    )
 
 
 @every_policy
 def test_many_price_paths_at_once_are_each_by_itself(policy):
     paths = jnp.stack([announced(seed) for seed in range(4)])
-    together = jax.vmap(lambda path: policy.orders(observed(), path))(paths)
-    alone = jnp.stack([policy.orders(observed(), path) for path in paths])
+    together = jax.vmap(lambda path: policy.orders(observed(policy), path))(paths)
+    alone = jnp.stack([policy.orders(observed(policy), path) for path in paths])
     assert_same(together, alone, exactly=False)
 
 
@@ -121,10 +141,10 @@ def test_gradients_are_finite_in_everything(policy):
     # Also where nothing is expected, nothing is held and everything costs nothing.
     bare = eqx.tree_at(
         lambda o: (o.lead_demand_mean, o.lead_demand_sd, o.sale_price, o.unit_cost, o.next_unit_cost),
-        observed(),
+        observed(policy),
         tuple(jnp.zeros(AGENTS) for _ in range(5)),
     )
-    for seen in (observed(), bare):
+    for seen in (observed(policy), bare):
         for path in (announced(), jnp.zeros_like(announced()), 1e3 + announced()):
             slopes = slopes_of_orders((policy, seen, path))
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
@@ -133,19 +153,18 @@ def test_gradients_are_finite_in_everything(policy):
 @every_policy
 def test_relabelled_agents_order_the_same(policy):
     order = np.random.default_rng(3).permutation(AGENTS)
-    seen = observed()
-    moved = jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, seen)
-    arrays, rest = eqx.partition(policy, eqx.is_array)
-    relabelled = eqx.combine(jax.tree.map(lambda leaf: leaf[..., order], arrays), rest)
-    orders = relabelled.orders(moved, announced())
+    seen = observed(policy)
+    turned = lambda tree: map_own(lambda leaf: leaf[..., order], tree, AGENTS)  # noqa: E731
+    moved = replace(turned(seen), population=jax.tree.map(lambda leaf: leaf[order], POPULATION))
+    orders = turned(policy).orders(moved, announced())
     assert_same(policy.orders(seen, announced())[order], orders, exactly=False)
 
 
 @pytest.mark.parametrize("policy", [PricedNewsvendor(), PricedBaseStock()], ids=lambda policy: type(policy).__name__)
 def test_a_dear_week_of_arrival_orders_less(policy):
-    free = policy.orders(observed(), jnp.zeros((MAX_LEAD + 2, 3)))
+    free = policy.orders(observed(policy), jnp.zeros((MAX_LEAD + 2, 3)))
     pulse = jnp.zeros((MAX_LEAD + 2, 3)).at[2, 0].set(1.0)
-    dear = policy.orders(observed(), pulse)
+    dear = policy.orders(observed(policy), pulse)
     lead = np.asarray(POPULATION.lead_time)
     touched = np.asarray(free > dear)
     assert touched[(lead == 2) & (np.asarray(free) > 0)].all() and touched.any()
