@@ -1,4 +1,4 @@
-"""Own small neural buyers for tests: drawn, then made to act, since a fresh one does next to nothing but the newsvendor.
+"""Own small neural buyers for tests: drawn, then made to act, since a fresh one hardly corrects the newsvendor.
 
 FREE: sizes stay the same where they can, since every new size is a compilation.
 """

@@ -93,8 +93,8 @@ class Learner(AbstractPolicy):
     ) -> Float[Array, " agent"]:
         """Return the policy's orders."""
         orders = self.policy.decide(encoded, observation, shadow_prices)
-        orders = jnp.where(self.learns.value[observation.week], orders, jax.lax.stop_gradient(orders))
-        return orders if self.nudge is None else orders + self.nudge[observation.week]
+        orders = orders if self.nudge is None else orders + self.nudge[observation.week]
+        return jnp.where(self.learns.value[observation.week], orders, jax.lax.stop_gradient(orders))
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return what encoding and deciding in one go gives."""
@@ -273,18 +273,26 @@ def _judged(buyer: Buyer, episode: Episode, backlog: bool) -> Float[Array, ""]:
 
 
 @eqx.filter_jit
-def gradient_by_week(buyer: Buyer, episode: Episode, backlog: bool = False) -> Float[Array, " week"]:
+def gradient_by_week(
+    buyer: Buyer, episode: Episode, backlog: bool = False, free_weeks: int = 0
+) -> Float[Array, " week"]:
     """Return the norm over agents of the loss's derivative in the orders of each week.
 
     A norm that grows or dies out towards the first weeks tells that the way back through the simulator explodes or
-    vanishes; that it falls to nothing in the last weeks is due to the end of the episode.
+    vanishes; that it falls to nothing in the last weeks is due to the end of the episode. Weeks that are not learned
+    from have none.
 
     Args:
         buyer: the policy.
         episode: what it is run through.
         backlog: unmet demand waits.
+        free_weeks: last weeks that are not learned from.
     """
     nudge = jnp.zeros((episode.exogenous.n_weeks, episode.population.n_agents))
     buyer = buyer.knowing(episode.profile)
-    slope = jax.grad(lambda nudge: episode_loss(buyer, episode, backlog=backlog, nudge=nudge))(nudge)
+
+    def loss(nudge: Array) -> Array:
+        return episode_loss(buyer, episode, backlog=backlog, free_weeks=free_weeks, nudge=nudge)
+
+    slope = jax.grad(loss)(nudge)
     return jnp.sqrt((slope**2).sum(-1))
