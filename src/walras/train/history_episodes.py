@@ -50,6 +50,9 @@ MOST_STOCK = 3.0
 JUDGING_PRICES = 11
 """Seed of the prices under which the held-out products are judged."""
 
+JUDGINGS = 3
+"""Times that the held-out products are judged, without prices and with them, under surprises of their own."""
+
 FEWEST_AGENTS = 8
 """Fewest products to learn from, and to judge."""
 
@@ -155,12 +158,14 @@ class HistoryEpisodes(AbstractEpisodes):
         whole = self.recorded.then(Recorded.of(self.case.holdout.exogenous)).take(self.judges)
         priced = mixed_prices(JUDGING_PRICES, whole.weeks, self.prices)
         free = AnnouncedPrices(np.zeros_like(priced.prices), priced.notice)
-        equal, half = np.ones(len(self.judges)), self.recorded.weeks // 2
+        # By the root of what is at stake: in proportion to it, a handful of products would decide.
+        weight, half = 1.0 / self.money[self.judges] ** 0.5, self.recorded.weeks // 2
         episodes = []
         for announced in (free, priced):
-            random = np.random.default_rng(0x0DD)
-            happened = self._surprised(whole, random)
-            episodes.append(self._episode(self.judges, happened, half, announced, random, equal))
+            for number in range(JUDGINGS):
+                random = np.random.default_rng([number, 0x0DD])
+                happened = self._surprised(whole, random)
+                episodes.append(self._episode(self.judges, happened, half, announced, random, weight))
         return tuple(episodes)
 
     def _episode(
