@@ -46,8 +46,11 @@ from walras.train.train_buyer import RESOURCES
 HEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 """Of the pulse, in median margins."""
 
-AROUND = 6
-"""Weeks before and after the pulse that are shown."""
+BEFORE, AFTER = 10, 6
+"""Weeks before and after the pulse that are shown: what is bought early comes as early as prices are looked at."""
+
+LEAST_USE = 1.0
+"""A bucket that uses less without a pulse has no elasticity [units in the week]."""
 
 SLOPES = {"small": (0.1, 0.05), "large": (1.0, 0.1)}
 """Prices at which elasticities are taken, and the step to both sides, in median margins."""
@@ -106,21 +109,19 @@ def knowing(trained: TrainedBuyer, case: HistoryCase) -> AbstractPolicy:
 def response(given: Setting, policy: AbstractPolicy) -> dict:
     """Run every height, and say what changes against no pulse."""
     rollouts = [given.pulsed(policy, height) for height in HEIGHTS]
-    weeks = slice(given.week - AROUND, given.week + AROUND + 1)
+    weeks = slice(given.week - BEFORE, given.week + AFTER + 1)
     flows = {name: np.stack([_mean(getattr(r.totals, name))[weeks] for r in rollouts]) for name in FLOWS}
     percent = {name: 100.0 * rows / np.maximum(rows[0], 1e-9) for name, rows in flows.items()}
     used = np.stack([_mean(r.groups)[given.week, :, INBOUND] for r in rollouts])
-    in_pulse = flows["receipts"][:, AROUND]
-    buckets = used / np.maximum(used[0], 1e-9)
+    in_pulse = flows["receipts"][:, BEFORE]
     return {
         "heights": list(HEIGHTS),
-        "weeks": list(range(-AROUND, AROUND + 1)),
+        "weeks": list(range(-BEFORE, AFTER + 1)),
         **{f"{name}_percent": rows.round(3).tolist() for name, rows in percent.items()},
         "receipts_in_pulse_week": in_pulse.round(2).tolist(),
         "monotone": falls(in_pulse),
         "buckets_monotone": sum(falls(column) for column in used.T),
-        "use_by_bucket_percent": (100.0 * buckets).round(3).tolist(),
-        "total_within_weeks_percent": (100.0 * flows["receipts"].sum(1) / flows["receipts"][0].sum()).round(3).tolist(),
+        "use_by_bucket_percent": [in_shares(100.0 * row, used[0]) for row in used],
         "elasticity": {name: elasticity(given, policy, *at, used[0]) for name, at in SLOPES.items()},
     }
 
@@ -131,6 +132,11 @@ FLOWS = ("receipts", "orders")
 def falls(values: np.ndarray) -> bool:
     """Tell whether numbers never rise, but for rounding."""
     return bool((np.diff(values) <= ROUNDING * max(abs(float(values[0])), 1e-9)).all())
+
+
+def in_shares(values: np.ndarray, free: np.ndarray) -> list[float | None]:
+    """Divide by the use without a pulse, where there is any to speak of."""
+    return [round(float(v / f), 4) if f >= LEAST_USE else None for v, f in zip(values, free, strict=True)]
 
 
 def elasticity(given: Setting, policy: AbstractPolicy, height: float, step: float, free: np.ndarray) -> dict:
@@ -144,7 +150,7 @@ def elasticity(given: Setting, policy: AbstractPolicy, height: float, step: floa
     )
     return {
         "price": height,
-        "by_bucket": ((high - low) / (2 * step * np.maximum(free, 1e-9))).round(4).tolist(),
+        "by_bucket": in_shares((high - low) / (2 * step), free),
         "total": float((high - low).sum() / (2 * step * free.sum())),
         "total_by_derivative": float(_mean(slope)[given.week, INBOUND] / free.sum()),
     }
@@ -249,9 +255,9 @@ def show(answer: dict) -> None:
     for name, found in answer["policies"].items():
         for flow in FLOWS:
             print(f"\n{name}: {flow} in percent of those without a pulse, by height and week around the pulse")
-            print("height" + "".join(f"{week:>+7d}" for week in found["weeks"]))
+            print("height" + "".join(f"{week:>+6d}" for week in found["weeks"]))
             for height, row in zip(found["heights"], found[f"{flow}_percent"], strict=True):
-                print(f"{height:>6}" + "".join(f"{value:7.1f}" for value in row))
+                print(f"{height:>6}" + _columns(row, 1))
         numbers = ", ".join(f"{value:,.0f}" for value in found["receipts_in_pulse_week"])
         print(
             f"\n{name}: receipts in the pulse week fall with its height: {str(found['monotone']).lower()} ({numbers});"
@@ -261,13 +267,17 @@ def show(answer: dict) -> None:
             f"\n{name}: use in the pulse week by demand bucket (small to large demand), percent of that without a pulse"
         )
         for height, row in zip(found["heights"], found["use_by_bucket_percent"], strict=True):
-            print(f"{height:>6}" + "".join(f"{value:7.1f}" for value in row))
+            print(f"{height:>6}" + _columns(row, 1))
         for words, at in found["elasticity"].items():
             print(
                 f"elasticity at a {words} price, {at['price']}: {at['total']:.3f} ({at['total_by_derivative']:.3f} as"
             )
-            print("  derived); by bucket" + "".join(f"{value:7.2f}" for value in at["by_bucket"]))
+            print("  derived); by bucket" + _columns(at["by_bucket"], 2))
     _show_times(answer["simulate"], answer["training"])
+
+
+def _columns(values: list[float | None], digits: int) -> str:
+    return "".join("     -" if value is None else f"{value:6.{digits}f}" for value in values)
 
 
 def _show_times(simulated: dict, training: dict) -> None:
@@ -285,7 +295,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--buyer", default="shipped", help="file of a trained buyer, or `shipped`")
     parser.add_argument("--table", default=MADE_UP, help="table of products and weeks, or `made-up`")
     parser.add_argument("--agents", type=int, default=2000, help="products that are made up")
-    parser.add_argument("--holdout", type=int, default=26, help=f"held-out weeks, at least {2 * AROUND + 1}")
+    parser.add_argument("--holdout", type=int, default=26, help=f"held-out weeks, at least {2 * AFTER + 1}")
     parser.add_argument("--draws", type=int, default=2, help="draws of the lead times, averaged")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="times that everything is timed")
     parser.add_argument(
@@ -295,8 +305,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder for a picture")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     given = parser.parse_args(words)
-    if given.holdout < 2 * AROUND + 1 or min(given.agents, given.draws, given.rounds) < 1:
-        parser.error(f"--holdout needs at least {2 * AROUND + 1}; --agents, --draws and --rounds at least 1")
+    if given.holdout < 2 * AFTER + 1 or min(given.agents, given.draws, given.rounds) < 1:
+        parser.error(f"--holdout needs at least {2 * AFTER + 1}; --agents, --draws and --rounds at least 1")
     try:
         answer = measure(given)
     except WalrasError as error:

@@ -1,5 +1,6 @@
 """Draw what policies do with a price pulse: receipts around it by height, and elasticity by demand bucket."""
 
+import math
 import os
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def around(axes: Axes, found: dict) -> None:
     axes.set_xlabel("weeks after the pulse")
     axes.set_ylabel("receipts [% of those without a pulse]")
     axes.set_title("The buyer's receipts around a price pulse", loc="left")
-    axes.legend(title="height [median margins]", frameon=False, loc="lower left")
+    axes.legend(title="height [median margins]", frameon=False, loc="upper right")
 
 
 def by_bucket(axes: Axes, policies: dict) -> None:
@@ -49,7 +50,8 @@ def by_bucket(axes: Axes, policies: dict) -> None:
         for words, at in found["elasticity"].items():
             buckets = range(1, len(at["by_bucket"]) + 1)
             label = f"{name}, at {at['price']:g}"
-            axes.plot(buckets, at["by_bucket"], LOOK[words], color=color, marker="o", markersize=3, label=label)
+            values = [math.nan if value is None else value for value in at["by_bucket"]]
+            axes.plot(buckets, values, LOOK[words], color=color, marker="o", markersize=3, label=label)
     axes.axhline(0.0, color=QUIET, linewidth=1.0)
     axes.set_xticks(list(buckets))
     axes.set_xlabel("demand bucket, small to large demand")
