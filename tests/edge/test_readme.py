@@ -16,6 +16,7 @@ import pytest
 from walras.cli import app
 from walras.config import CostSettings, checked, read_costs, read_settings
 from walras.data.columns import STATIC_COLUMNS, TABLE_COLUMNS
+from walras.train.settings import BuyerTraining, read_training
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -83,7 +84,9 @@ def test_settings_shown_are_settings_that_are_read(path, tmp_path):
     for index, block in enumerate(blocks(path.read_text(), "toml")):
         file = tmp_path / f"{index}.toml"
         file.write_text(block)
-        if "rate" in block and "[economics]" not in block:
+        if "learning_rate" in block:
+            assert read_training(file, None, BuyerTraining)[0] == BuyerTraining()  # all of them, as they are by default
+        elif "rate" in block and "[economics]" not in block:
             costs = read_costs(file)
             assert checked(CostSettings, costs.model_dump(), "itself") == costs
         else:
@@ -134,3 +137,10 @@ def test_every_column_is_documented_and_no_other():
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_the_settings_of_a_training_are_all_shown(tmp_path):
+    (block,) = blocks((ROOT / "docs" / "buyer.md").read_text(), "toml")
+    (tmp_path / "t.toml").write_text(block)
+    settings, _ = read_training(tmp_path / "t.toml", None, BuyerTraining)
+    assert settings.model_fields_set == set(BuyerTraining.model_fields)

@@ -229,6 +229,7 @@ def compare(whole, folder: Path) -> None:
     [
         (LineTask(), {"seed": 5}, r"`seed` is 5 but .* holds a training with 3; set it back, begin again \(--fresh"),
         (LineTask(), {"patience": 6}, "`patience` is 6 but"),
+        (LineTask(rate=0.2), {"seed": 5}, "`seed` is 5 but"),
         (LineTask(rate=0.2), {}, r"`data.rate` is 0.2 but .* holds a training with 0.1; set it back"),
         (LineTask(), {"steps": 50}, r"`steps` is 50 but .* holds a training of 80 steps; give at least 80"),
     ],

@@ -197,10 +197,16 @@ class BuyerTask(AbstractTask):
 
     def step(self, carry: Carry, number: int) -> tuple[Carry, Mapping[str, Any]]:
         """Draw an episode and go one step down."""
-        episode = self.episodes.draw(self.settings.seed, number)
+        return self.descend(carry, self.slopes(carry, self.episodes.draw(self.settings.seed, number)))
+
+    def slopes(self, carry: Carry, episode: Episode) -> list[tuple[Array, Network]]:
+        """Return loss and derivative in the weights of each part of an episode."""
         options = (self.shape, self.base, self.episodes.backlog, self.episodes.free_weeks)
         tasks = [partial(_slope(), carry.network, part, *options) for part in parts_of(episode)]
-        found = in_lanes(tasks, min(cores(), PARTS))
+        return in_lanes(tasks, min(cores(), PARTS))
+
+    def descend(self, carry: Carry, found: list[tuple[Array, Network]]) -> tuple[Carry, Mapping[str, Any]]:
+        """Go one step down the sum of the slopes."""
         return _updated(carry, found, self.optimizer)
 
     def assess(self, carry: Carry) -> Mapping[str, Any]:

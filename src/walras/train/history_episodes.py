@@ -124,11 +124,7 @@ class HistoryEpisodes(AbstractEpisodes):
         order = random.permutation(case.n_agents)
         judges = max(round(settings.held_out_agents * case.n_agents), FEWEST_AGENTS)
         self.judges, self.learners = np.sort(order[:judges]), np.sort(order[judges:])
-        if len(self.learners) < FEWEST_AGENTS:
-            raise InputError(
-                f"the table has {case.n_agents} products that sell but a buyer needs at least {2 * FEWEST_AGENTS} to "
-                "learn from some and be judged by others; give a larger table"
-            )
+        _refuse_few(case.n_agents, len(self.learners), settings)
         self.whole_units = bool((self.recorded.demand == np.rint(self.recorded.demand)).all())
         self.lead = np.asarray(case.population.lead_time)
         self.money = _at_stake(case.population, self.recorded)
@@ -141,7 +137,7 @@ class HistoryEpisodes(AbstractEpisodes):
 
     def identity(self) -> Mapping[str, Any]:
         """Return a digest of the case."""
-        return {"case": digest((self.case.population, self.recorded, self.case.holdout.exogenous))}
+        return {"table": digest((self.case.population, self.recorded, self.case.holdout.exogenous))}
 
     def draw(self, seed: int, number: int) -> Episode:
         """Draw products, a stretch of weeks, prices, lead times, a start and a common surprise."""
@@ -238,6 +234,20 @@ class HistoryEpisodes(AbstractEpisodes):
         stock = expected * random.uniform(0.0, MOST_STOCK, expected.shape)
         placed = expected * random.uniform(0.0, 2.0 / (longest + 1), (longest, *expected.shape))
         return State(jnp.asarray(stock, jnp.float32), jnp.asarray(placed, jnp.float32))
+
+
+def _refuse_few(products: int, learners: int, settings: BuyerTraining) -> None:
+    """Refuse too few products to learn from: too few in all, or too many held out."""
+    if products < 2 * FEWEST_AGENTS:
+        raise InputError(
+            f"the table has {products} products that sell but a buyer needs at least {2 * FEWEST_AGENTS} to learn "
+            "from some and be judged by others; give a larger table"
+        )
+    if learners < FEWEST_AGENTS:
+        raise InputError(
+            f"`held_out_agents` is {settings.held_out_agents:g} of {products} products, which leaves {learners} but "
+            f"at least {FEWEST_AGENTS} are needed to learn from; lower it"
+        )
 
 
 def _altered(

@@ -19,7 +19,7 @@ from walras.population.generate import generate_panel
 from walras.progress import Progress
 from walras.train.buyer import BuyerTask, gradient_by_week
 from walras.train.buyer_file import save_buyer
-from walras.train.history import split_history
+from walras.train.history import FEWEST_WEEKS, FIRST_FORECAST, split_history
 from walras.train.history_episodes import HistoryEpisodes
 from walras.train.loop import Fitted, fit
 from walras.train.settings import BuyerTraining
@@ -88,7 +88,8 @@ def train_buyer(
 
 
 def _history(panel: Panel, settings: BuyerTraining) -> HistorySettings:
-    weeks = min(settings.held_out_weeks, max(panel.n_weeks // SHORTEST_PART, 1))
+    spare = panel.n_weeks - FIRST_FORECAST - FEWEST_WEEKS
+    weeks = max(min(settings.held_out_weeks, panel.n_weeks // SHORTEST_PART, spare), 1)
     return HistorySettings(holdout=weeks, draws=1, resources=RESOURCES, seed=settings.seed)
 
 
