@@ -14,7 +14,7 @@ from walras.config import HistorySettings
 from walras.errors import InputError
 from walras.population.generate import generate_panel
 from walras.train.history import FIRST_FORECAST, HistoryCase, split_history
-from walras.train.history_episodes import FEWEST_AGENTS, HistoryEpisodes
+from walras.train.history_episodes import JUDGINGS, FEWEST_AGENTS, HistoryEpisodes
 from walras.train.settings import BuyerTraining
 
 WEEKS, HOLDOUT = 60, 8
@@ -115,7 +115,9 @@ def test_held_out_weeks_move_no_draw(panel, episodes):
 
 
 def test_judges_live_through_all_weeks_with_prices_and_without(case, episodes):
-    free, priced = episodes.held_out()
+    judging = episodes.held_out()
+    free, priced = judging[0], judging[JUDGINGS]
+    assert len(judging) == 2 * JUDGINGS
     weeks = len(case.training.weeks) + HOLDOUT
     assert free.exogenous.demand.shape == (weeks, len(episodes.judges)) == priced.exogenous.demand.shape
     assert not np.asarray(free.shadow_prices).any() and np.asarray(priced.shadow_prices).any()
