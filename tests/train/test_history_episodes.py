@@ -14,7 +14,7 @@ from walras.config import HistorySettings
 from walras.errors import InputError
 from walras.population.generate import generate_panel
 from walras.train.history import FIRST_FORECAST, HistoryCase, split_history
-from walras.train.history_episodes import JUDGINGS, FEWEST_AGENTS, HistoryEpisodes
+from walras.train.history_episodes import FEWEST_AGENTS, JUDGINGS, HistoryEpisodes
 from walras.train.settings import BuyerTraining
 
 WEEKS, HOLDOUT = 60, 8
