@@ -17,7 +17,7 @@ FULL = BuyerShape(history=AGENTS, dilations=(1, 2), hidden=(AGENTS, AGENTS), ope
 FORGETFUL = BuyerShape(history=0, hidden=(8,), open_orders=0, before=0, after=1, profile=False)
 
 
-def loud(shape: BuyerShape, seed: int = 0, gain: float = 100.0) -> Buyer:
+def loud(shape: BuyerShape, seed: int = 0, gain: float = 400.0) -> Buyer:
     """Draw a buyer whose network adds about a week of demand to the target."""
     network = Buyer.draw(shape, seed).network.value
     return Buyer(Shared(eqx.tree_at(lambda n: n.last.weight, network, gain * network.last.weight)), shape)
