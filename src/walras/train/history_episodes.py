@@ -154,8 +154,8 @@ class HistoryEpisodes(AbstractEpisodes):
         whole = self.recorded.then(Recorded.of(self.case.holdout.exogenous)).take(self.judges)
         priced = mixed_prices(JUDGING_PRICES, whole.weeks, self.prices)
         free = AnnouncedPrices(np.zeros_like(priced.prices), priced.notice)
-        # By the root of what is at stake: in proportion to it, a handful of products would decide.
-        weight, half = 1.0 / self.money[self.judges] ** 0.5, self.recorded.weeks // 2
+        # Money counts as money here as in training; by the root of it, policies were best that training did not seek.
+        weight, half = np.ones(len(self.judges)), self.recorded.weeks // 2
         episodes = []
         for announced in (free, priced):
             for number in range(JUDGINGS):

@@ -23,7 +23,7 @@ class FitSettings(Settings):
     steps: int = Field(2500, ge=1, le=10_000_000, description="steps of the optimizer")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
     assess_every: int = Field(100, ge=1, description="steps between two looks at what was held out")
-    patience: int = Field(20, ge=1, description="looks in a row without an improvement, after which training stops")
+    patience: int = Field(25, ge=1, description="looks in a row without an improvement, after which training stops")
     checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints")
     checkpoint_seconds: float = Field(60.0, gt=0, description="longest time between two checkpoints [seconds]")
     keep: int = Field(3, ge=1, le=1000, description="newest checkpoints that are kept, beside the best")
