@@ -15,17 +15,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 
 from walras.config import HistorySettings
 from walras.data.read import read_panel
 from walras.evaluation.compare import reward_ratio
-from walras.policies.buyer import demand_profile
 from walras.progress import on_terminal
 from walras.train.buyer_file import load_buyer
-from walras.train.classical import Tuned
-from walras.train.contest import COMPETITORS, HELD_OUT_PRICES, judge, price_path, training_question
+from walras.train.contest import COMPETITORS, HELD_OUT_PRICES, judge, price_path, told, training_question
 from walras.train.history import HistoryCase, split_history
 from walras.train.settings import BuyerTraining
 from walras.train.train_buyer import train_buyer
@@ -33,22 +30,16 @@ from walras.train.train_buyer import train_buyer
 UNSEEN = 0.3
 HOLDOUT = 26
 DRAWS = 4
+CLASSICAL = tuple(name for name in COMPETITORS if name != "buyer")
 
 
-def ready(case: HistoryCase, buyer, seconds: float = 0.0) -> Tuned:
-    """Tell a buyer what these products' history is, as known before the held-out weeks."""
-    known = np.asarray(case.panel.units)[: -len(case.holdout.weeks)]
-    policy = buyer.knowing(jnp.asarray(demand_profile(known, np.asarray(case.population.lead_time))))
-    return Tuned("buyer", policy, np.zeros(case.n_agents), {}, seconds)
-
-
-def contest_of(case: HistoryCase, buyer, shadow_price: str = "none", seed: int = 0, names=tuple(COMPETITORS)) -> dict:
+def contest_of(case: HistoryCase, buyer, shadow_price: str = "none", seed: int = 0, names=CLASSICAL) -> dict:
     """Tune, judge, and compare with the best."""
     question = training_question(case, shadow_price=shadow_price, seed=seed)
     prices = price_path(shadow_price, case.population, len(case.holdout.weeks), seed + HELD_OUT_PRICES)
-    told = {"shadow_prices": prices, "training_prices": question.shadow_prices}
-    found = {name: judge(case, COMPETITORS[name](case, question), name=name, **told) for name in names}
-    ours = judge(case, ready(case, buyer), **told)
+    priced = {"shadow_prices": prices, "training_prices": question.shadow_prices}
+    found = {name: judge(case, COMPETITORS[name](case, question), name=name, **priced) for name in names}
+    ours = judge(case, told(case, buyer), **priced)
     rewards = {name: float(one.reward.sum()) for name, one in found.items()}
     best = max(rewards, key=rewards.get)
     ratio = reward_ratio(ours.reward, found[best].reward)
@@ -122,7 +113,7 @@ def same_start(case: HistoryCase, buyer, competitor: str) -> dict:
     """Compare where all begin the held-out weeks with the stock that the untuned newsvendor has left."""
     start = case.holdout.initial
     tuned = COMPETITORS[competitor](case, training_question(case))
-    ours, theirs = (judge(case, one, initial=start) for one in (ready(case, buyer), replace(tuned, name=competitor)))
+    ours, theirs = (judge(case, one, initial=start) for one in (told(case, buyer), replace(tuned, name=competitor)))
     ratio = reward_ratio(ours.reward, theirs.reward)
     return {"reward_ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
 

@@ -20,9 +20,8 @@ from walras.policies.buyer import Buyer, demand_profile
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.buyer_file import load_buyer
-from walras.train.classical import Tuned
-from walras.train.contest import COMPETITORS, judge, training_question
-from walras.train.history import HistoryCase, split_history
+from walras.train.contest import COMPETITORS, judge, told, training_question
+from walras.train.history import split_history
 
 RIVALS = ("newsvendor", "base-stock")
 """What the buyer has to beat: the plan's own closed form, and the best level of each product in hindsight."""
@@ -68,7 +67,7 @@ def choose_policy(
     if settings.policy == "newsvendor":
         return Choice(closed, "Agents are taken to follow the priced newsvendor, as asked.", {"name": "newsvendor"})
     trained = load_buyer(settings.buyer)
-    buyer = _told(trained.buyer, np.asarray(completed.units), population)
+    buyer = _knowing(trained.buyer, np.asarray(completed.units), population)
     if settings.policy == "buyer":
         return Choice(buyer, "Agents are taken to follow the trained buyer, as asked.", {"name": "buyer"})
     few = raw.n_agents < FEWEST_JUDGED or raw.n_weeks < FEWEST_WEEKS
@@ -110,7 +109,7 @@ def proof(raw: Panel, buyer: Buyer, settings: PlanSettings) -> dict[str, Any]:
     question = training_question(case)
     rivals = {name: judge(case, COMPETITORS[name](case, question), name=name) for name in RIVALS}
     against = max(rivals, key=lambda name: float(rivals[name].reward.sum()))
-    ours = judge(case, Tuned("buyer", _known_before(case, buyer), np.zeros(case.n_agents), {}))
+    ours = judge(case, told(case, buyer))
     ratio = reward_ratio(ours.reward, rivals[against].reward)
     if ratio is None:
         raise InputError(f"no policy earned anything in the last {len(case.holdout.weeks)} weeks")
@@ -118,12 +117,7 @@ def proof(raw: Panel, buyer: Buyer, settings: PlanSettings) -> dict[str, Any]:
     return {**found, "against": against, "products": case.n_agents, "weeks": len(case.holdout.weeks)}
 
 
-def _known_before(case: HistoryCase, buyer: Buyer) -> Buyer:
-    """Tell the buyer of the weeks before the held-out ones only."""
-    return _told(buyer, np.asarray(case.panel.units)[: -len(case.holdout.weeks)], case.population)
-
-
-def _told(buyer: Buyer, units: np.ndarray, population: Population) -> Buyer:
+def _knowing(buyer: Buyer, units: np.ndarray, population: Population) -> Buyer:
     if not buyer.shape.profile:
         return buyer
     return buyer.knowing(jnp.asarray(demand_profile(units, np.asarray(population.lead_time))))

@@ -16,8 +16,12 @@ from walras.errors import SettingsError
 from walras.evaluation.compare import PolicyOutcome, Ranking, rank
 from walras.exogenous.capacity import haar_noise
 from walras.model.state import State
+from walras.policies.base import AbstractPolicy
+from walras.policies.buyer import Buyer, demand_profile
+from walras.policies.order_terms import UnderTerms, WholeCases
 from walras.population.population import Population
 from walras.progress import Progress
+from walras.train.buyer_file import load_buyer
 from walras.train.classical import (
     AbstractFamily,
     BestBaseStock,
@@ -55,7 +59,25 @@ def competitor(family: Callable[[HistoryCase], AbstractFamily]) -> Competitor:
     return lambda case, question: family(case).tune(question)
 
 
+def told(case: HistoryCase, buyer: Buyer, round_to: float | None = None) -> Tuned:
+    """Tell a buyer what is known of a case's products before the held-out weeks: nothing else is tuned.
+
+    Args:
+        case: whose products.
+        buyer: the shipped one, or another.
+        round_to: orders are whole multiples of this [units]; None for any amount.
+    """
+    policy: AbstractPolicy = buyer
+    if buyer.shape.profile:
+        known = np.asarray(case.panel.units)[: -len(case.holdout.weeks)]
+        policy = buyer.knowing(jnp.asarray(demand_profile(known, np.asarray(case.population.lead_time))))
+    if round_to is not None:
+        policy = UnderTerms(policy, WholeCases(case_pack=round_to))
+    return Tuned("buyer", policy, np.zeros(case.n_agents), {})
+
+
 COMPETITORS: dict[str, Competitor] = {
+    "buyer": lambda case, question: told(case, load_buyer().buyer, question.round_to),
     "newsvendor": competitor(lambda case: Newsvendor(discount=case.discount)),
     "tuned-newsvendor": competitor(
         lambda case: Selected(
