@@ -88,7 +88,7 @@ def test_prices_are_charged_and_announced(case, kind):
     "names, words",
     [
         (("base-stok",), "policy `base-stok` is not known; did you mean `base-stock`?"),
-        (("luck",), "policy `luck` is not known; choose from newsvendor, tuned-newsvendor"),
+        (("luck",), "policy `luck` is not known; choose from buyer, newsvendor"),
         (("newsvendor", "newsvendor"), "`policies` names newsvendor twice"),
     ],
 )
