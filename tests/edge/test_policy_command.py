@@ -73,7 +73,7 @@ def test_settings_from_a_file(capsys, table):
 MISTAKES = [
     ("policy compare none.csv", "none.csv"),
     ("policy compare table.csv --policies base-stok", "policy `base-stok` is not known; did you mean `base-stock`?"),
-    ("policy compare table.csv --policies luck", "choose from newsvendor, tuned-newsvendor, base-stock"),
+    ("policy compare table.csv --policies luck", "choose from buyer, newsvendor, tuned-newsvendor"),
     ("policy compare table.csv --policies newsvendor,newsvendor", "`policies` names newsvendor twice"),
     ("policy compare table.csv --holdout 60", "`holdout` is 60 weeks of a table of 34, which leaves 0 but at least 16"),
     ("policy compare table.csv --holdout 20", "make it at most 18"),
