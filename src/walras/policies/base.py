@@ -129,6 +129,52 @@ class AbstractPolicy(eqx.Module):
         return None if observation.memory is None else observation.memory.own
 
 
+class AbstractWrapper(AbstractPolicy):
+    """Change what another policy orders; all that it sees, says beforehand and remembers stays its own.
+
+    Attributes:
+        policy: whose orders are changed.
+    """
+
+    policy: eqx.AbstractVar[AbstractPolicy]
+
+    @property
+    def ahead(self) -> int:
+        """Count the weeks that the inner policy looks ahead."""
+        return self.policy.ahead
+
+    @property
+    def reads(self) -> bool:
+        """Tell whether the inner policy reads the past."""
+        return self.policy.reads
+
+    def begin(self, population: Population) -> Memory | None:
+        """Return the inner policy's memory."""
+        return self.policy.begin(population)
+
+    def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
+        """Let the inner policy read."""
+        return self.policy.read(memory, outlooks, demand)
+
+    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
+        """Let the inner policy remember what was accepted."""
+        return self.policy.remember(observation, orders)
+
+    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Any:
+        """Return what the inner policy can say beforehand."""
+        return self.policy.encode(outlook, shadow_prices)
+
+    @abc.abstractmethod
+    def decide(
+        self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
+        """Return what becomes of the inner policy's orders [units], given what it said beforehand."""
+
+    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return what encoding and deciding in one go gives."""
+        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
+
+
 class AbstractOrderUpTo(AbstractPolicy):
     """Order the inventory position up to a level that does not depend on stock."""
 

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from walras.errors import InputError, shape_mismatch
-from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
-from walras.population.population import Population
+from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
 from walras.ties import lesser, positive_part
 
 
@@ -134,7 +133,7 @@ class Relaxed(AbstractOrderTerms):
         return self
 
 
-class UnderTerms(AbstractPolicy):
+class UnderTerms(AbstractWrapper):
     """Pass what another policy wishes through the vendor's terms.
 
     Attributes:
@@ -145,41 +144,11 @@ class UnderTerms(AbstractPolicy):
     policy: AbstractPolicy
     terms: AbstractOrderTerms
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return what is placed for the inner policy's orders."""
-        return self.terms.place(self.policy.orders(observation, shadow_prices))
-
-    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Any:
-        """Return what the inner policy can say beforehand."""
-        return self.policy.encode(outlook, shadow_prices)
-
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
         """Return what is placed for what the inner policy decides."""
         return self.terms.place(self.policy.decide(encoded, observation, shadow_prices))
-
-    @property
-    def ahead(self) -> int:
-        """Count the weeks that the inner policy looks ahead."""
-        return self.policy.ahead
-
-    @property
-    def reads(self) -> bool:
-        """Tell whether the inner policy reads the past."""
-        return self.policy.reads
-
-    def begin(self, population: Population) -> Memory | None:
-        """Return the inner policy's memory."""
-        return self.policy.begin(population)
-
-    def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
-        """Let the inner policy read."""
-        return self.policy.read(memory, outlooks, demand)
-
-    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
-        """Let the inner policy remember what was accepted."""
-        return self.policy.remember(observation, orders)
 
     def relaxed(self) -> "UnderTerms":
         """Return the same policy under the continuous form of the terms."""

@@ -18,11 +18,10 @@ from walras.engine.lanes import cores, for_a_lane, in_lanes
 from walras.model.record import Record
 from walras.model.run import slicer
 from walras.model.state import State
-from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
+from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape, Network
 from walras.population.along import Shared
-from walras.population.population import Population
 from walras.simulate import simulate
 from walras.ties import positive_part
 from walras.train.episodes import AbstractEpisodes, Episode
@@ -49,7 +48,7 @@ class Carry(eqx.Module):
     optimizer: Any
 
 
-class Learner(AbstractPolicy):
+class Learner(AbstractWrapper):
     """Let another policy learn: orders can be nudged, and those of some weeks are facts without derivative.
 
     Attributes:
@@ -62,32 +61,6 @@ class Learner(AbstractPolicy):
     nudge: Float[Array, "week agent"] | None
     learns: Shared
 
-    @property
-    def ahead(self) -> int:
-        """Count the weeks that the policy looks ahead."""
-        return self.policy.ahead
-
-    @property
-    def reads(self) -> bool:
-        """Tell whether the policy reads the past."""
-        return self.policy.reads
-
-    def begin(self, population: Population) -> Memory | None:
-        """Return the policy's memory."""
-        return self.policy.begin(population)
-
-    def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
-        """Let the policy read."""
-        return self.policy.read(memory, outlooks, demand)
-
-    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
-        """Let the policy remember."""
-        return self.policy.remember(observation, orders)
-
-    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Any:
-        """Return what the policy says beforehand."""
-        return self.policy.encode(outlook, shadow_prices)
-
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
@@ -95,10 +68,6 @@ class Learner(AbstractPolicy):
         orders = self.policy.decide(encoded, observation, shadow_prices)
         orders = orders if self.nudge is None else orders + self.nudge[observation.week]
         return jnp.where(self.learns.value[observation.week], orders, jax.lax.stop_gradient(orders))
-
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return what encoding and deciding in one go gives."""
-        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
 
 def episode_loss(
