@@ -153,7 +153,7 @@ def _run_block(
     if exogenous.n_scenarios is None:
         return one(*paths, encoded, windows, initial)
     own_prices = windows.ndim == 4
-    if policy.reads:
+    if policy.one_by_one:
         # What is read has a row for every week: of all scenarios at once it would not stay in the cache.
         def next_path(path: Any) -> Any:
             demand, arrivals, state, window = path

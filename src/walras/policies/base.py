@@ -85,6 +85,11 @@ class AbstractPolicy(eqx.Module):
         """Tell whether the policy reads the past."""
         return type(self).read is not AbstractPolicy.read
 
+    @property
+    def one_by_one(self) -> bool:
+        """Tell whether scenarios are better simulated one after the other: what is read of all would fill the cache."""
+        return False
+
     @abc.abstractmethod
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return orders >= 0 [units], which is not checked: a negative order would take stock back from the pipeline.
@@ -147,6 +152,11 @@ class AbstractWrapper(AbstractPolicy):
     def reads(self) -> bool:
         """Tell whether the inner policy reads the past."""
         return self.policy.reads
+
+    @property
+    def one_by_one(self) -> bool:
+        """Tell whether the inner policy wants one scenario at a time."""
+        return self.policy.one_by_one
 
     def begin(self, population: Population) -> Memory | None:
         """Return the inner policy's memory."""

@@ -210,6 +210,11 @@ class Buyer(AbstractPolicy):
         """Tell whether it reads the past."""
         return self.shape.history > 0
 
+    @property
+    def one_by_one(self) -> bool:
+        """Tell that scenarios are simulated one after the other where the past is read."""
+        return self.reads
+
     def begin(self, population: Population) -> Memory:
         """Start with nothing ordered and an empty past."""
         agents, width = population.n_agents, self.shape.history
