@@ -29,7 +29,6 @@ from walras.data.read import read_panel
 from walras.errors import WalrasError
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
-from walras.policies.buyer import demand_profile
 from walras.policies.simple import ConstantOrder
 from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
 from walras.population.generate import generate_panel
@@ -37,7 +36,8 @@ from walras.sensitivity import utilization_jvp
 from walras.simulate import Rollout, simulate
 from walras.train.buyer import BuyerTask
 from walras.train.buyer_file import TrainedBuyer, load_buyer
-from walras.train.history import FIRST_FORECAST, HistoryCase, split_history
+from walras.train.contest import told
+from walras.train.history import HistoryCase, split_history
 from walras.train.history_episodes import HistoryEpisodes
 from walras.train.prices import typical_prices
 from walras.train.settings import BuyerTraining
@@ -96,14 +96,6 @@ def setting(panel: Panel, holdout: int, draws: int, seed: int) -> Setting:
     scale = np.asarray(case.population.demand_scale)
     week = len(case.training.weeks) + (holdout - 1) // 2
     return Setting(case, week, float(typical_prices(case.population)[INBOUND]), bucket_of(scale, bucket_edges(scale)))
-
-
-def knowing(trained: TrainedBuyer, case: HistoryCase) -> AbstractPolicy:
-    """Tell the buyer what is known of each agent before the held-out weeks."""
-    if not trained.buyer.shape.profile:
-        return trained.buyer
-    known = case.panel.units[: FIRST_FORECAST + len(case.training.weeks)]
-    return trained.buyer.knowing(jnp.asarray(demand_profile(known, np.asarray(case.population.lead_time))))
 
 
 def response(given: Setting, policy: AbstractPolicy) -> dict:
@@ -228,7 +220,7 @@ def measure(given: argparse.Namespace) -> dict:
     made_up = given.table == MADE_UP
     panel = generate_panel(given.agents, MADE_UP_WEEKS, MADE_UP_SEED) if made_up else read_panel(given.table)
     case = setting(panel, given.holdout, given.draws, given.seed)
-    buyer, newsvendor = knowing(trained, case.case), trained.buyer.base
+    buyer, newsvendor = told(case.case, trained.buyer).policy, trained.buyer.base
     return {
         "buyer": trained.source,
         "trained_on": trained.facts.get("trained_on"),

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from walras.config import HistorySettings, PlanSettings
@@ -16,7 +15,7 @@ from walras.errors import InputError
 from walras.evaluation.compare import reward_ratio
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.buyer import Buyer, demand_profile
+from walras.policies.buyer import Buyer
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.buyer_file import load_buyer
@@ -67,7 +66,7 @@ def choose_policy(
     if settings.policy == "newsvendor":
         return Choice(closed, "Agents are taken to follow the priced newsvendor, as asked.", {"name": "newsvendor"})
     trained = load_buyer(settings.buyer)
-    buyer = _knowing(trained.buyer, np.asarray(completed.units), population)
+    buyer = trained.buyer.told(np.asarray(completed.units), np.asarray(population.lead_time))
     if settings.policy == "buyer":
         return Choice(buyer, "Agents are taken to follow the trained buyer, as asked.", {"name": "buyer"})
     few = raw.n_agents < FEWEST_JUDGED or raw.n_weeks < FEWEST_WEEKS
@@ -115,12 +114,6 @@ def proof(raw: Panel, buyer: Buyer, settings: PlanSettings) -> dict[str, Any]:
         raise InputError(f"no policy earned anything in the last {len(case.holdout.weeks)} weeks")
     found = {"reward_ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
     return {**found, "against": against, "products": case.n_agents, "weeks": len(case.holdout.weeks)}
-
-
-def _knowing(buyer: Buyer, units: np.ndarray, population: Population) -> Buyer:
-    if not buyer.shape.profile:
-        return buyer
-    return buyer.knowing(jnp.asarray(demand_profile(units, np.asarray(population.lead_time))))
 
 
 def _words(facts: Mapping[str, Any], won: bool) -> str:

@@ -2,11 +2,12 @@
 
 CONTRACT: weights are stored and shipped; what is fed to the network, and in which order, is part of that promise.
 
-A buyer orders `scale * softplus(target - position)` in units of each agent's demand scale. The target is that of the
-priced newsvendor plus what the network adds to it: a dilated causal CNN reads the past that happened whatever the agent
-did, a first layer takes in what is known beforehand (costs, forecasts, announced prices around the week of arrival),
-and an MLP puts in stock and open orders. Only the last part depends on stock, so the rest is computed for all weeks of
-a run in one pass; a run of one week after the other reads a column at a time.
+A buyer orders `scale * softplus(target - position)` in units of each agent's demand scale. The target lies between that
+of the priced newsvendor and the same quantile of the agent's own history, plus what the network adds: a dilated causal
+CNN reads the past that happened whatever the agent did, a first layer takes in what is known beforehand (costs,
+forecasts, announced prices around the week of arrival), and an MLP puts in stock and open orders. Only the last part
+depends on stock, so the rest is computed for all weeks of a run in one pass; a run of one week after the other reads a
+column at a time.
 """
 
 import math
@@ -146,7 +147,7 @@ class Network(eqx.Module):
 
     @staticmethod
     def draw(shape: BuyerShape, seed: int) -> "Network":
-        """Draw a network whose last layer adds next to nothing, so that it starts as the newsvendor."""
+        """Draw a network whose last layer adds next to nothing: it starts half way between forecast and history."""
         keys = iter(jax.random.split(jax.random.key(seed), 8 + 2 * len(shape.dilations) + len(shape.hidden)))
         width = shape.history
         layers = tuple(
@@ -195,9 +196,18 @@ class Buyer(AbstractPolicy):
         """Return the same buyer for agents with this profile of their history."""
         return Buyer(self.network, self.shape, self.base, profile)
 
+    def told(self, units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> "Buyer":
+        """Return the same buyer for agents with this history, summed up where the shape asks for it.
+
+        Args:
+            units: demand of past weeks, known when it orders [units/week].
+            lead_time: planned lead time [weeks] [agent].
+        """
+        return self.knowing(jnp.asarray(demand_profile(units, lead_time))) if self.shape.profile else self
+
     @staticmethod
     def draw(shape: BuyerShape, seed: int = 0, base: PricedNewsvendor | None = None) -> "Buyer":
-        """Draw an untrained buyer, which orders nearly what the newsvendor does."""
+        """Draw an untrained buyer; without a profile it orders nearly what the newsvendor does."""
         return Buyer(Shared(Network.draw(shape, seed)), shape, PricedNewsvendor() if base is None else base)
 
     @property

@@ -160,7 +160,7 @@ class BuyerTask(AbstractTask):
         return Buyer(Shared(carry.average), self.shape, self.base)
 
     def begin(self, seed: int) -> Carry:
-        """Draw a network that orders nearly what the newsvendor does."""
+        """Draw a network that adds next to nothing to what forecast and history say."""
         network = Network.draw(self.shape, seed)
         return Carry(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
 

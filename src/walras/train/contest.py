@@ -17,7 +17,7 @@ from walras.evaluation.compare import PolicyOutcome, Ranking, rank
 from walras.exogenous.capacity import haar_noise
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
-from walras.policies.buyer import Buyer, demand_profile
+from walras.policies.buyer import Buyer
 from walras.policies.order_terms import UnderTerms, WholeCases
 from walras.population.population import Population
 from walras.progress import Progress
@@ -67,10 +67,8 @@ def told(case: HistoryCase, buyer: Buyer, round_to: float | None = None) -> Tune
         buyer: the shipped one, or another.
         round_to: orders are whole multiples of this [units]; None for any amount.
     """
-    policy: AbstractPolicy = buyer
-    if buyer.shape.profile:
-        known = np.asarray(case.panel.units)[: -len(case.holdout.weeks)]
-        policy = buyer.knowing(jnp.asarray(demand_profile(known, np.asarray(case.population.lead_time))))
+    known = np.asarray(case.panel.units)[: -len(case.holdout.weeks)]
+    policy: AbstractPolicy = buyer.told(known, np.asarray(case.population.lead_time))
     if round_to is not None:
         policy = UnderTerms(policy, WholeCases(case_pack=round_to))
     return Tuned("buyer", policy, np.zeros(case.n_agents), {})

@@ -140,7 +140,7 @@ class HistoryEpisodes(AbstractEpisodes):
         return {"table": digest((self.case.population, self.recorded, self.case.holdout.exogenous))}
 
     def draw(self, seed: int, number: int) -> Episode:
-        """Draw products, a stretch of weeks, prices, lead times, a start and a common surprise."""
+        """Draw products, the week from which weeks count, prices, lead times, a start and a common surprise."""
         random = np.random.default_rng([seed, number, 0xE91])
         agents, weeks = self._draw_agents(random), self.recorded.weeks
         counted = int(random.integers(weeks // 3, 2 * weeks // 3 + 1))
