@@ -156,6 +156,36 @@ def simulate(
     return rollout
 
 
+def simulate_issued(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    *,
+    initial: State,
+    issued: Float[Array, "week ahead resource"],
+    first: Float[Array, " resource"] | None = None,
+    record: Record | None = None,
+) -> Rollout:
+    """Run one path through prices that are issued anew every week; may be compiled and differentiated.
+
+    Args:
+        population, exogenous, policy, initial: as in `simulate`, and not checked.
+        issued: prices of the weeks after each week, as issued in it; the first of them is charged
+            [money per unit of resource].
+        first: charged in the first week; default 0.
+        record: what to keep; default totals.
+    """
+    first = jnp.zeros((1, issued.shape[-1])) if first is None else first[None]
+    charged = jnp.concatenate([first, issued[:-1, 0]])
+    ahead = np.minimum(np.arange(window_length(policy, initial.max_lead) - 1), issued.shape[1] - 1)
+    windows = jnp.concatenate([charged[:, None], issued[:, ahead]], axis=1)
+    block = block_size(bytes_per_agent(exogenous, policy, initial), None)
+    record = Record.totals() if record is None else record
+    return _run(
+        population, exogenous, policy, initial, windows, charged, Sequential(), record, False, block, None
+    )
+
+
 def _several(mesh: AgentMesh | None) -> AgentMesh | None:
     """Refuse devices of other processes; one device that is used anyway needs no mesh, and then has all its lanes."""
     if mesh is None or list(mesh.mesh.devices.flat) == jax.local_devices()[:1]:

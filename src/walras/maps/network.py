@@ -1,0 +1,149 @@
+"""Own the network of a map: history read once, coming weeks and a signal read for every query, and an answer.
+
+FREE: internals; sizes are stored with the weights, and what is fed to it is `maps.inputs`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.maps.crowd import Crowd
+from walras.maps.heads import relative_use, scaled_price
+from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, MapInputs
+from walras.maps.layers import DilatedCNN, FutureCNN, Linear
+from walras.maps.representations.base import AbstractRepresentation, Widths
+from walras.maps.representations.named import REPRESENTATIONS
+
+
+@dataclass(frozen=True)
+class MapShape:
+    """Hold the sizes of a map's network; the defaults are the published ones (spec section 7).
+
+    Attributes:
+        representation: its name.
+        resources: number of resources.
+        history_width: channels of the CNNs that read history, of agents and totals each.
+        future_width: channels of each direction of the CNN that reads coming weeks.
+        decoder_width: width of the decoder.
+        attention: dimension of keys, values and pooled vectors.
+        buckets: demand buckets.
+        dilations: of the history's layers; the default knows exactly 64 weeks.
+        future_dilations: of the future's layers.
+    """
+
+    representation: str = "bucketized"
+    resources: int = 1
+    history_width: int = 32
+    future_width: int = 16
+    decoder_width: int = 32
+    attention: int = 20
+    buckets: int = 10
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
+
+    @property
+    def kind(self) -> type[AbstractRepresentation]:
+        """Give the representation's class."""
+        return REPRESENTATIONS[self.representation]
+
+
+class Encoded(eqx.Module):
+    """Hold a population as a map knows it at one or several origins: all that no query changes.
+
+    Attributes:
+        prepared: what the representation keeps.
+        totals: embedding of the totals' history.
+        future: scaled features of the coming weeks.
+        base: mean expected use over the coming weeks, relative to S(P).
+        crowd: who the agents are.
+    """
+
+    prepared: Any
+    totals: Float[Array, "*origin channel"]
+    future: Float[Array, "*origin ahead feature"]
+    base: Float[Array, "*origin resource"]
+    crowd: Crowd
+
+
+class MapNetwork(eqx.Module):
+    """Answer for the coming weeks, given a population's history and a signal: prices (primal) or capacity (dual).
+
+    Attributes:
+        agents: reads each agent's history; None where the representation reads none.
+        totals: reads the totals' history.
+        future: reads coming weeks and signal.
+        context: brings the totals' embedding into the query.
+        representation: knows the population.
+    """
+
+    agents: DilatedCNN | None
+    totals: DilatedCNN
+    future: FutureCNN
+    context: Linear
+    representation: AbstractRepresentation
+
+    @staticmethod
+    def draw(shape: MapShape, seed: int) -> "MapNetwork":
+        """Draw all weights."""
+        random = np.random.default_rng([seed, 0x3A9])
+        m, width = shape.resources, shape.history_width
+        query = 2 * shape.future_width
+        sizes = (width, query, shape.attention, shape.decoder_width, m, ATTRIBUTES, shape.buckets)
+        reads = shape.kind.reads_agents
+        return MapNetwork(
+            agents=DilatedCNN.draw(random, AGENT_FEATURES, width, shape.dilations) if reads else None,
+            totals=DilatedCNN.draw(random, TOTALS * m, width, shape.dilations),
+            future=FutureCNN.draw(random, (AHEAD + 1) * m + 2, shape.future_width, shape.future_dilations),
+            context=Linear.draw(random, width, query),
+            representation=shape.kind.draw(random, Widths(*sizes)),  # type: ignore[attr-defined]
+        )
+
+    def encode(self, inputs: MapInputs, spacing: int = 1) -> Encoded:
+        """Encode a population at several origins in one pass over its history.
+
+        Args:
+            inputs: scaled; weeks end with the last origin, `future` and `base` have one row per origin.
+            spacing: weeks between origins.
+        """
+        count = inputs.future.shape[0]
+        agents = None if self.agents is None else self.agents(inputs.agents, inputs.valid, spacing)[-count:]
+        return self.encoded(agents, self.totals(inputs.totals, spacing=spacing)[-count:], inputs)
+
+    def encoded(self, agents: Array | None, totals: Array, inputs: MapInputs) -> Encoded:
+        """Prepare the representation on embeddings that are there already."""
+        prepared = self.representation.prepare(agents, inputs.crowd)
+        return Encoded(prepared, totals, inputs.future, inputs.base, inputs.crowd)
+
+    def query(
+        self, encoded: Encoded, signal: Float[Array, "*axes ahead resource"]
+    ) -> Float[Array, "*axes ahead query"]:
+        """Read the signal beside the coming weeks; axes in front of the origins' are free."""
+        future = jnp.broadcast_to(encoded.future, (*signal.shape[:-1], encoded.future.shape[-1]))
+        read = self.future(jnp.concatenate([future, signal], -1))
+        context = self.context(encoded.totals)[..., None, :]
+        return read + jnp.broadcast_to(context, read.shape)
+
+    def answer(
+        self, encoded: Encoded, signal: Float[Array, "*axes ahead resource"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        """Return what the representation responds, before any head."""
+        query = self.query(encoded, signal)
+        return self.representation.respond(encoded.prepared, encoded.crowd, query)
+
+    def utilization(
+        self, encoded: Encoded, shadow_prices: Float[Array, "*axes ahead resource"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        """Return use relative to S(P); prices are in median unit margins (the primal head)."""
+        base = encoded.base[..., None, :]
+        use = relative_use(self.answer(encoded, shadow_prices))
+        return use * base.reshape((1,) * (use.ndim - base.ndim) + base.shape)
+
+    def shadow_prices(
+        self, encoded: Encoded, capacity: Float[Array, "*axes ahead resource"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        """Return prices in median unit margins; capacity is relative to S(P) (the dual head)."""
+        return scaled_price(self.answer(encoded, capacity))

@@ -1,0 +1,59 @@
+"""Own the primary population embedding: attention within demand buckets, then over them.
+
+FREE: bucket edges are frozen from a baseline population by whoever lays the agents out.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.maps.crowd import Crowd
+from walras.maps.layers import Perceptron
+from walras.maps.representations.attention import Attention, ratio, sums_by_bucket
+from walras.maps.representations.base import AbstractPooling, Widths, weighted_mean
+
+
+class BucketizedEmbedding(AbstractPooling):
+    """Attend within each bucket, join its shares of agents and demand (spec eq. 9), then attend over buckets.
+
+    Attributes:
+        within: attention over the agents of a bucket.
+        over: attention over buckets.
+        decoder: of the pooled vector beside the query.
+    """
+
+    within: Attention
+    over: Attention
+    decoder: Perceptron
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "BucketizedEmbedding":
+        """Draw both attentions and the decoder."""
+        within = Attention.draw(random, widths.query, widths.embedding, widths.attention)
+        over = Attention.draw(random, widths.query, widths.attention + 2, widths.attention)
+        pooled = widths.attention + 2 * widths.buckets
+        return BucketizedEmbedding(within, over, widths.draw_decoder(random, pooled))
+
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
+        """Return the agents' keys and values."""
+        return self.within.items(embeddings)
+
+    def pool(
+        self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead pooled"]:
+        """Return the attended mean over buckets, beside all shares."""
+        sums = sums_by_bucket(self.within, prepared, crowd, query)
+        buckets, there = ratio(sums)
+        shares = jnp.broadcast_to(crowd.shares(), (*buckets.shape[:-1], 2))
+        keys, values = self.over.items(jnp.concatenate([buckets, crowd.n_buckets * shares], -1))
+        scores = self.over.scores(keys, query[..., None, :])[..., 0, :] * there
+        pooled = ratio(jnp.einsum("...b,...bd->...d", scores, values))[0]
+        flat = crowd.n_buckets * shares.reshape(*shares.shape[:-2], -1)
+        return jnp.concatenate([pooled, flat], -1)
+
+    def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"]:
+        """Return the mean value over agents and the shares of the buckets."""
+        mean = weighted_mean(self.within.items(embeddings)[1][..., :-1], crowd.weight)
+        return jnp.concatenate([mean, crowd.n_buckets * crowd.shares().reshape(-1)])

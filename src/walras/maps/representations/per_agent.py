@@ -1,0 +1,46 @@
+"""Own the population embedding that attends to all agents at once.
+
+FREE: an agent's weight multiplies its attention, so that a weighted cohort embeds as the population it stands for.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.maps.crowd import Crowd
+from walras.maps.layers import Perceptron
+from walras.maps.representations.attention import Attention, ratio, sums_by_bucket
+from walras.maps.representations.base import AbstractPooling, Widths, weighted_mean
+
+
+class PerAgentEmbedding(AbstractPooling):
+    """Attend from every coming week to all agents (spec eq. 8).
+
+    Attributes:
+        attention: over agents.
+        decoder: of the pooled vector beside the query.
+    """
+
+    attention: Attention
+    decoder: Perceptron
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "PerAgentEmbedding":
+        """Draw attention and decoder."""
+        attention = Attention.draw(random, widths.query, widths.embedding, widths.attention)
+        return PerAgentEmbedding(attention, widths.draw_decoder(random, widths.attention))
+
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
+        """Return the agents' keys and values."""
+        return self.attention.items(embeddings)
+
+    def pool(
+        self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead pooled"]:
+        """Return the attended mean over all agents."""
+        return ratio(sums_by_bucket(self.attention, prepared, crowd, query).sum(-2))[0]
+
+    def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"]:
+        """Return the mean value over agents."""
+        return weighted_mean(self.attention.items(embeddings)[1][..., :-1], crowd.weight)

@@ -1,0 +1,161 @@
+"""Own what maps are trained on: stretches of worlds with a drawn composition, laid out in tiles of frozen buckets.
+
+OPEN: what is drawn, and how widely, decides what a map can be asked later without surprise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from walras.data.journal import digest
+from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
+from walras.maps.crowd import EMPTY, lay_out
+from walras.population.shift import CompositionShift
+from walras.train.common import draw_common
+from walras.train.map_settings import MapTraining
+from walras.train.prices import typical_prices
+from walras.train.stretch import Stretch
+from walras.train.world import World
+
+SHIFTED_BY = ("demand", "economics")
+"""Attributes whose composition shifts in training, each in turn with the same chance."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Hold a stretch and how its agents are laid out.
+
+    Attributes:
+        stretch: slots in the order of the tiles.
+        bucket: of each tile.
+        random: source of all that is drawn after.
+    """
+
+    stretch: Stretch
+    bucket: Int[Array, " tile"]
+    random: np.random.Generator
+
+
+class MapEpisodes:
+    """Draw populations and weeks to train on, and those that judge.
+
+    Attributes:
+        edges: inner edges of the demand buckets, frozen from all agents of the training worlds.
+        shifts: of each world and attribute.
+    """
+
+    def __init__(self, worlds: Sequence[World], settings: MapTraining, judges: Sequence[World] = ()) -> None:
+        """Freeze the buckets.
+
+        Args:
+            worlds: what is trained on.
+            settings: sizes and spreads.
+            judges: what judges; where none is given, the training worlds with other draws.
+        """
+        self.worlds, self.settings = tuple(worlds), settings
+        self.judges = tuple(judges) or self.worlds
+        demand = np.concatenate([np.asarray(world.population.demand_scale) for world in self.worlds])
+        self.edges = frozen_edges(demand, settings.buckets)
+        self._shifts = {id(world): _shifts(world, self.edges) for world in (*self.worlds, *self.judges)}
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return digests of the worlds."""
+        return {"worlds": [digest((each.population, each.exogenous)) for each in (*self.worlds, *self.judges)]}
+
+    def draw(self, number: int) -> Drawn:
+        """Draw a stretch for a step."""
+        return self._draw(self.worlds, np.random.default_rng([self.settings.seed, number, 0x3A5]))
+
+    def held_out(self, count: int) -> list[Drawn]:
+        """Return stretches that judge, always the same."""
+        return [self._draw(self.judges, np.random.default_rng([number, 0x7E57])) for number in range(count)]
+
+    def _draw(self, worlds: Sequence[World], random: np.random.Generator) -> Drawn:
+        settings = self.settings
+        world = worlds[random.integers(len(worlds))]
+        by = SHIFTED_BY[random.integers(len(SHIFTED_BY))]
+        alpha = random.uniform(-1, 1) * settings.composition_shift
+        shift, values = self._shifts[id(world)][by]
+        chosen = shift.draw(values, alpha, settings.agents, random)
+        start = int(random.integers(world.n_weeks - settings.weeks + 1))
+        spread = random.uniform(0.0, settings.common_surprise)
+        common = draw_common(random, settings.weeks, spread)
+        stretch, bucket = laid_out(world, chosen, start, settings.weeks, self.edges, settings.tile, common=common)
+        return Drawn(stretch, bucket, random)
+
+
+def frozen_edges(demand: Float[np.ndarray, " agent"], buckets: int) -> Float[np.ndarray, " edge"]:
+    """Return the inner quantile edges that cut a baseline population into buckets."""
+    return np.quantile(demand, np.arange(1, buckets) / buckets)
+
+
+def _shifts(world: World, edges: np.ndarray) -> dict[str, tuple[CompositionShift, np.ndarray]]:
+    people = world.population
+    values = {"demand": np.asarray(people.demand_scale), "economics": np.asarray(people.unit_margin)}
+    return {by: (CompositionShift.fit(values[by], by=by), values[by]) for by in SHIFTED_BY}
+
+
+def laid_out(
+    world: World,
+    agents: Int[np.ndarray, " agent"],
+    start: int,
+    weeks: int,
+    edges: Float[np.ndarray, " edge"],
+    tile: int,
+    *,
+    weight: Float[np.ndarray, " agent"] | None = None,
+    common: Float[np.ndarray, " week"] | None = None,
+) -> tuple[Stretch, Int[Array, " tile"]]:
+    """Cut agents out of a world, slot by slot in tiles of one bucket.
+
+    Args:
+        world: the pool.
+        agents: index of each.
+        start, weeks: which weeks.
+        edges: inner edges of the demand buckets.
+        tile: slots of a tile.
+        weight: agents that each stands for; default 1.
+        common: factor on everybody's demand by week.
+    """
+    demand = np.asarray(world.population.demand_scale)[agents]
+    slot, bucket = lay_out(np.searchsorted(edges, demand, side="right"), len(edges) + 1, tile)
+    there = slot != EMPTY
+    index = np.where(there, agents[slot], EMPTY)
+    each = np.ones(len(agents), np.float32) if weight is None else np.asarray(weight, np.float32)
+    stretch = world.stretch(index, start, weeks, weight=np.where(there, each[slot], 0.0), common=common)
+    return stretch, jnp.asarray(bucket)
+
+
+def drawn_prices(
+    random: np.random.Generator, stretch: Stretch, weeks: int
+) -> Float[np.ndarray, "week resource"]:
+    """Draw no prices, a Haar path or pulses for each resource: what no map has proposed [money per unit of resource]."""
+    scale = typical_prices(stretch.population)
+    prices = np.zeros((weeks, len(scale)))
+    for resource, unit in enumerate(scale):
+        kind, seed = random.integers(5), int(random.integers(2**31))
+        if kind in (1, 2):
+            prices[:, [resource]] = HaarPrices().sample(seed, weeks, [unit]).prices
+        if kind in (3, 4):
+            prices[:, [resource]] = PulsePrices().sample(seed, weeks, [unit]).prices
+    return prices
+
+
+def drawn_capacity(
+    random: np.random.Generator, free: Float[np.ndarray, "week resource"], first: int
+) -> Float[np.ndarray, "week resource"]:
+    """Draw a Haar capacity path at the scale of use without prices (spec section 4) [units of resource].
+
+    Args:
+        random: source.
+        free: use without prices.
+        first: first week whose use counts for the scale.
+    """
+    mean = np.maximum(free[first:].mean(0), 1e-6)
+    return HaarCapacity().sample(int(random.integers(2**31)), len(free), mean)
+
+

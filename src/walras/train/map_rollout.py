@@ -1,0 +1,141 @@
+"""Own rollouts as maps learn from them: a stretch simulated under prices, read into what a map sees and should say.
+
+FREE: compiled once per shape; how a map is trained on them is in `train.primal` and `train.dual`.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from walras.maps.inputs import (
+    HORIZON,
+    KnownFuture,
+    Ledger,
+    MapInputs,
+    Scales,
+    crowd_of,
+    ledger_of,
+    map_inputs,
+    open_orders,
+    scales,
+    stock_use,
+)
+from walras.maps.network import MapShape
+from walras.model.record import Record
+from walras.policies.base import AbstractPolicy
+from walras.simulate import Rollout, simulate, simulate_issued
+from walras.train.stretch import Stretch
+
+
+class Rolled(eqx.Module):
+    """Hold what a rollout says: what maps read in every week, and what happened.
+
+    Attributes:
+        ledger: what agents did and knew.
+        known: what was known of the coming weeks, every week being an origin.
+        utilization: use of each resource [week, resource].
+        reward: money of each week, price payments not deducted [week].
+        end_value: value of what is left at the end [money].
+        receipts: of each agent [week, slot].
+        units: in which maps see the population.
+    """
+
+    ledger: Ledger
+    known: KnownFuture
+    utilization: Float[Array, "week resource"]
+    reward: Float[Array, " week"]
+    end_value: Float[Array, ""]
+    receipts: Float[Array, "week slot"]
+    units: Scales
+
+
+@eqx.filter_jit
+def roll(stretch: Stretch, policy: AbstractPolicy, shadow_prices: Float[Array, "week resource"]) -> Rolled:
+    """Simulate a stretch under prices that are announced in full."""
+    rollout = simulate(
+        stretch.population,
+        stretch.exogenous,
+        policy,
+        initial=stretch.initial,
+        shadow_prices=shadow_prices,
+        record=Record(agents=True, flows=()),
+        throw=False,
+    )
+    return _rolled(stretch, rollout)
+
+
+def roll_issued(stretch: Stretch, policy: AbstractPolicy, issued: Float[Array, "week ahead resource"]) -> Rolled:
+    """Simulate a stretch under prices that are issued anew every week (`simulate.simulate_issued`)."""
+    rollout = simulate_issued(
+        stretch.population,
+        stretch.exogenous,
+        policy,
+        initial=stretch.initial,
+        issued=issued,
+        record=Record(agents=True, flows=()),
+    )
+    return _rolled(stretch, rollout)
+
+
+def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
+    happened = rollout.agents
+    assert happened is not None  # traces were asked for
+    population = stretch.population
+    ledger = ledger_of(stretch.exogenous, happened, stretch.initial, stretch.valid)
+    return Rolled(
+        ledger=ledger,
+        known=known_future(stretch, ledger, happened.orders),
+        utilization=rollout.totals.utilization,
+        reward=rollout.totals.reward,
+        end_value=rollout.end_value,
+        receipts=happened.receipts,
+        units=scales(population),
+    )
+
+
+def known_future(
+    stretch: Stretch, ledger: Ledger, orders: Float[Array, "week slot"]
+) -> KnownFuture:
+    """Return what was known of the coming weeks in each week."""
+    weeks = ledger.receipts.shape[0]
+    ahead = jnp.arange(weeks)[:, None] + jnp.arange(1, HORIZON + 1)[None, :]
+    return KnownFuture(
+        expected=stretch.expected_use,
+        committed=open_orders(stretch.population, stretch.exogenous, orders, stretch.initial),
+        stock=stock_use(stretch.population, ledger),
+        holidays=stretch.holidays[ahead],
+    )
+
+
+def inputs_of(
+    rolled: Rolled, stretch: Stretch, bucket: Array, shape: MapShape, weeks: int, origins: int, spacing: int = 1
+) -> MapInputs:
+    """Return what a map reads at the last origins of the first `weeks` weeks, not yet scaled.
+
+    Args:
+        rolled: the rollout.
+        stretch: what was simulated.
+        bucket: of each tile.
+        shape: of the map.
+        weeks: weeks up to and with the last origin.
+        origins: their number.
+        spacing: weeks between two.
+    """
+    first = weeks - 1 - spacing * (origins - 1)
+
+    ledger = jax.tree.map(lambda leaf: leaf[:weeks], rolled.ledger)
+    known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rolled.known)
+    crowd = crowd_of(stretch.population, bucket, shape.buckets, rolled.units)
+    return map_inputs(
+        stretch.population, ledger, known, crowd, rolled.units, reads_agents=shape.kind.reads_agents
+    )
+
+
+def coming(
+    series: Float[Array, "week resource"], weeks: int, origins: int, spacing: int = 1
+) -> Float[Array, "origin ahead resource"]:
+    """Return the weeks after each origin of a series."""
+    first = weeks - 1 - spacing * (origins - 1)
+    start = first + spacing * jnp.arange(origins)
+    return series[start[:, None] + jnp.arange(1, HORIZON + 1)[None, :]]

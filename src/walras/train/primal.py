@@ -1,0 +1,200 @@
+"""Own the training of primal maps: supervised, on rollouts that are made while training.
+
+FREE: internals; what is stored of a map is said in `maps.store`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from walras.maps.heads import relative_use
+from walras.maps.inputs import HORIZON, MapInputs, Scaling
+from walras.maps.network import MapNetwork, MapShape
+from walras.maps.representations.bottom_up import BottomUp
+from walras.policies.base import AbstractPolicy
+from walras.train.loop import AbstractTask
+from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
+from walras.train.map_rollout import Rolled, coming, inputs_of, roll
+from walras.train.map_settings import MapTraining
+from walras.train.price_sources import PriceSource
+
+EXAMPLES = 12
+"""Rollouts over which features are measured once, before training."""
+
+JUDGING = 8
+"""Held-out rollouts."""
+
+
+class Carry(eqx.Module):
+    """Hold what goes from step to step: weights, their running average, and the optimizer's state."""
+
+    network: MapNetwork
+    average: MapNetwork
+    optimizer: Any
+
+
+class Lesson(eqx.Module):
+    """Hold what a primal map learns from one rollout, at several origins.
+
+    Attributes:
+        inputs: features, not yet scaled.
+        prices: of the coming weeks in median unit margins.
+        use: of the coming weeks, relative to S(P).
+        each: use of every agent in units of its demand scale x the base of the coming weeks; None unless needed.
+    """
+
+    inputs: MapInputs
+    prices: Float[Array, "origin ahead resource"]
+    use: Float[Array, "origin ahead resource"]
+    each: Float[Array, "origin ahead slot resource"] | None
+
+
+def shape_of(settings: MapTraining) -> MapShape:
+    """Return the network's sizes that settings ask for."""
+    return MapShape(
+        representation=settings.representation,
+        resources=len(settings.resources),
+        history_width=settings.history_width,
+        future_width=settings.future_width,
+        decoder_width=settings.decoder_width,
+        attention=settings.attention,
+        buckets=settings.buckets,
+    )
+
+
+def optimizer_of(settings: MapTraining) -> optax.GradientTransformation:
+    """Return Adam on clipped gradients, its step size falling along a half cosine."""
+    rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps, settings.last_rate)
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(rate))
+
+
+@eqx.filter_jit
+def lesson_of(
+    rolled: Rolled, drawn: Drawn | Any, prices: Float[Array, "week resource"], shape: MapShape, weeks: int, origins: int, spacing: int
+) -> Lesson:
+    """Read a lesson off a rollout.
+
+    Args:
+        rolled: the rollout.
+        drawn: stretch and buckets.
+        prices: announced in full [money per unit of resource].
+        shape: of the map.
+        weeks, origins, spacing: which weeks are origins, see `map_rollout.inputs_of`.
+    """
+    stretch, bucket = drawn
+    inputs = inputs_of(rolled, stretch, bucket, shape, weeks, origins, spacing)
+    each = None
+    if shape.kind.by_agent:
+        received = rolled.receipts / jnp.maximum(stretch.population.demand_scale, 0.02)[None, :]
+        each = coming(received, weeks, origins, spacing)[..., None] / inputs.base[:, None, None, :]
+    return Lesson(
+        inputs=inputs,
+        prices=coming(prices / rolled.units.price[None, :], weeks, origins, spacing),
+        use=coming(rolled.utilization / rolled.units.use[None, :], weeks, origins, spacing),
+        each=each,
+    )
+
+
+def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int) -> Float[Array, ""]:
+    """Return the mean squared error of use, relative to its mean; agent by agent where the map is learned so."""
+    inputs = scaling(lesson.inputs)
+    encoded = network.encode(inputs, spacing)
+    if lesson.each is not None:
+        assert isinstance(network.representation, BottomUp)
+        guess = network.representation.of_each(encoded.prepared, network.query(encoded, lesson.prices))
+        share = inputs.crowd.size / inputs.crowd.size.sum()
+        return (((guess - lesson.each) ** 2).mean((0, 1, 3)) * share).sum()
+    error = network.utilization(encoded, lesson.prices) - lesson.use
+    return (error**2).mean() / (lesson.use.mean() ** 2 + 1e-3)
+
+
+@eqx.filter_jit
+def _updated(
+    carry: Carry, scaling: Scaling, lesson: Lesson, spacing: int, averaged: float, optimizer: optax.GradientTransformation
+) -> tuple[Carry, dict[str, Array]]:
+    loss, slope = eqx.filter_value_and_grad(lesson_loss)(carry.network, scaling, lesson, spacing)
+    updates, state = optimizer.update(slope, carry.optimizer)
+    network = eqx.apply_updates(carry.network, updates)
+    average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
+    metrics = {"loss": loss, "gradient_norm": optax.tree_utils.tree_norm(slope)}
+    return Carry(network, average, state), metrics
+
+
+@eqx.filter_jit
+def forecast_error(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int) -> Float[Array, ""]:
+    """Return the mean of |forecast - use| / use over weeks whose use is at least a twentieth of its mean."""
+    guess = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
+    counts = lesson.use >= 0.05 * lesson.use.mean()
+    return (jnp.abs(guess - lesson.use) / jnp.where(counts, lesson.use, 1.0) * counts).sum() / counts.sum()
+
+
+class PrimalTask(AbstractTask):
+    """Train a primal map on rollouts under prices of several sources."""
+
+    kind, watched = "primal map", "held_out_error"
+
+    def __init__(
+        self, settings: MapTraining, episodes: MapEpisodes, policy: AbstractPolicy, source: PriceSource | None = None
+    ) -> None:
+        """Keep what is trained on, and measure features once.
+
+        Args:
+            settings: sizes, steps.
+            episodes: populations and weeks.
+            policy: what agents follow.
+            source: proposes prices beside those drawn at random.
+        """
+        self.settings, self.episodes, self.policy, self.source = settings, episodes, policy, source
+        self.shape, self.optimizer = shape_of(settings), optimizer_of(settings)
+        self.weeks = settings.weeks - HORIZON
+        self.origins = (self.weeks - 1 - settings.first_origin) // settings.spacing + 1
+        first = [self.lesson(episodes.draw(-number - 1), None) for number in range(EXAMPLES)]
+        self.scaling = Scaling.fit([each.inputs for each in first])
+        self.judging = [self.lesson(drawn, None) for drawn in episodes.held_out(JUDGING)]
+
+    def lesson(self, drawn: Drawn, network: MapNetwork | None) -> Lesson:
+        """Simulate a drawn population under drawn or proposed prices, and read the lesson off."""
+        prices = self.prices(drawn, network)
+        rolled = roll(drawn.stretch, self.policy, prices)
+        parts = (drawn.stretch, drawn.bucket)
+        return lesson_of(rolled, parts, prices, self.shape, self.weeks, self.origins, self.settings.spacing)
+
+    def prices(self, drawn: Drawn, network: MapNetwork | None) -> Float[Array, "week resource"]:
+        """Return prices announced for all weeks, half of them proposed by the source where there is one."""
+        proposed = None
+        if self.source is not None and network is not None and drawn.random.random() < 0.5:
+            proposed = self.source.propose(drawn, self.policy, network, self.scaling)
+        weeks = self.settings.weeks
+        found = drawn_prices(drawn.random, drawn.stretch, weeks) if proposed is None else proposed
+        return jnp.asarray(found, jnp.float32)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what the episodes follow from, the policy and the source of prices."""
+        source = "none" if self.source is None else self.source.identity()
+        return {**self.episodes.identity(), "policy": repr(self.policy), "prices": source}
+
+    def begin(self, seed: int) -> Carry:
+        """Draw a network."""
+        network = MapNetwork.draw(self.shape, seed)
+        return Carry(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+
+    def step(self, carry: Carry, number: int) -> tuple[Carry, Mapping[str, Any]]:
+        """Draw a rollout and go one step down."""
+        lesson = self.lesson(self.episodes.draw(number), carry.average)
+        settings = self.settings
+        return _updated(carry, self.scaling, lesson, settings.spacing, np.float32(settings.averaged), self.optimizer)
+
+    def assess(self, carry: Carry) -> Mapping[str, Any]:
+        """Return the mean forecast error over held-out rollouts."""
+        errors = [float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging]
+        return {"held_out_error": float(np.mean(errors))}
+
+    def parameters(self, carry: Carry) -> MapNetwork:
+        """Return the averaged weights."""
+        return carry.average
