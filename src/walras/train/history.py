@@ -3,6 +3,7 @@
 CONTRACT: tuning, training and comparisons use these cases; no forecast of a week knows that week's demand or later's.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -151,6 +152,59 @@ def split_history(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Hold what one fit of the forecast says; it knows the weeks before `week` alone.
+
+    Attributes:
+        week: first week that is forecast, counted from the first week of the history.
+        weekly: mean demand of `week` and the weeks after it [units/week].
+        lead_mean: mean of the demand of weeks t .. t + L, in the weeks t until the next fit [units].
+        lead_sd: standard deviation of that [units].
+    """
+
+    week: int
+    weekly: Float32[np.ndarray, "ahead agent"]
+    lead_mean: Float32[np.ndarray, "week agent"]
+    lead_sd: Float32[np.ndarray, "week agent"]
+
+
+def rolling_fits(
+    panel: Panel,
+    lead_time: np.ndarray,
+    *,
+    first: int = FIRST_FORECAST,
+    log_sd: float = ORDER_LOG_SD,
+    refit_weeks: int = 1,
+    ahead: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[Fit]:
+    """Fit the forecast in every `refit_weeks`-th week from `first` on, each time on the weeks before that week alone.
+
+    The weeks between two fits are forecast from the last one, some weeks further ahead. A product that was not on sale
+    before a fit is expected to sell nothing until the next: nobody knows that it will be there.
+
+    Args:
+        panel: the history; its own forecast is not used.
+        lead_time: planned lead time L [weeks] [agent].
+        first: first week that is forecast, at least 1.
+        log_sd: spread of the log lead time between orders, for the standard deviation.
+        refit_weeks: weeks between two fits.
+        ahead: fewest weeks of weekly demand to forecast at each fit.
+        progress: told about steps.
+    """
+    vary, reach = lead_time_sd(lead_time, log_sd), int(lead_time.max(initial=0)) + 1
+    for origin in range(first, panel.n_weeks, refit_weeks):
+        weeks = min(refit_weeks, panel.n_weeks - origin)
+        known = panel.before(origin)
+        model, launched = DemandModel.fit(known), known.on_sale.any(0)
+        weekly = np.where(launched, model.mean(max(weeks + reach, ahead)), np.float32(0.0))
+        spread = np.where(launched, model.sd(weeks + reach), np.float32(0.0))
+        yield Fit(origin, weekly, *lead_time_demand(weekly[: weeks + reach], spread, lead_time, vary, weeks))
+        if progress is not None:
+            progress.step(origin + weeks - first, panel.n_weeks - first)
+
+
 def rolling_forecasts(
     panel: Panel,
     lead_time: np.ndarray,
@@ -162,34 +216,14 @@ def rolling_forecasts(
 ) -> tuple[Float32[np.ndarray, "week agent"], Float32[np.ndarray, "week agent"]]:
     """Forecast the demand of weeks t .. t + L for every week t from `first` on, each from the weeks before t alone.
 
-    Where `refit_weeks` is more than 1 the weeks in between are forecast from the last fit, some weeks further ahead.
-    A product that was not on sale before t is expected to sell nothing: nobody knows that it will be there.
-
     Args:
-        panel: the history; its own forecast is not used.
-        lead_time: planned lead time L [weeks] [agent].
-        first: first week that is forecast, at least 1.
-        log_sd: spread of the log lead time between orders, for the standard deviation.
-        refit_weeks: weeks between two fits.
-        progress: told about steps.
+        panel, lead_time, first, log_sd, refit_weeks, progress: as in `rolling_fits`.
 
     Returns:
         Mean and standard deviation of lead-time demand [units], one row per week from `first` on.
     """
-    means, deviations = [], []
-    vary, reach = lead_time_sd(lead_time, log_sd), int(lead_time.max(initial=0)) + 1
-    for origin in range(first, panel.n_weeks, refit_weeks):
-        weeks = min(refit_weeks, panel.n_weeks - origin)
-        known = panel.before(origin)
-        model = DemandModel.fit(known)
-        launched = known.on_sale.any(0)
-        expected, spread = (np.where(launched, x(weeks + reach), np.float32(0.0)) for x in (model.mean, model.sd))
-        mean, deviation = lead_time_demand(expected, spread, lead_time, vary, weeks)
-        means.append(mean)
-        deviations.append(deviation)
-        if progress is not None:
-            progress.step(origin + weeks - first, panel.n_weeks - first)
-    return np.concatenate(means), np.concatenate(deviations)
+    fits = list(rolling_fits(panel, lead_time, first=first, log_sd=log_sd, refit_weeks=refit_weeks, progress=progress))
+    return np.concatenate([fit.lead_mean for fit in fits]), np.concatenate([fit.lead_sd for fit in fits])
 
 
 def _split_week(panel: Panel, holdout: int) -> int:

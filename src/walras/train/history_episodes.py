@@ -15,12 +15,13 @@ from jaxtyping import Float, Int, Int8
 from walras.data.journal import digest
 from walras.errors import InputError
 from walras.exogenous.arrivals import IntegerLeadTimes
-from walras.exogenous.capacity import AnnouncedPrices, haar_noise
+from walras.exogenous.capacity import AnnouncedPrices
 from walras.exogenous.lead_times import draw_lead_times
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.policies.buyer import demand_profile
 from walras.population.population import Population
+from walras.train.common import LONGEST_BLOCK, common_factors, followed
 from walras.train.episodes import AbstractEpisodes, Episode
 from walras.train.history import FIRST_FORECAST, HistoryCase
 from walras.train.prices import mixed_prices, typical_prices
@@ -37,12 +38,6 @@ SURPRISES = (0.4, 2.5)
 
 SMALLEST_MONEY = 1e-6
 """What an agent has at stake is taken to be at least this [money/week]."""
-
-HALF_LIFE = 8.0
-"""Weeks after which a forecast has followed half of a change that all products have in common."""
-
-LONGEST_BLOCK = 8
-"""Most weeks on which a common surprise is constant."""
 
 MOST_STOCK = 3.0
 """An episode starts with stock of up to so many times the expected demand of a lead time, drawn for every agent."""
@@ -215,12 +210,11 @@ class HistoryEpisodes(AbstractEpisodes):
     def _surprised(self, recorded: Recorded, random: np.random.Generator) -> Recorded:
         """Replace what all products had in common in each week by something drawn, which forecasts follow late."""
         spread, block = random.uniform(0.0, self.settings.common_surprise), int(random.integers(2, LONGEST_BLOCK + 1))
-        drawn = np.exp(spread * haar_noise(random, recorded.weeks, 1, block, 1.0)[:, 0])
-        drawn /= drawn.mean()
+        drawn = common_factors(random, recorded.weeks, spread, block)
         demand = recorded.demand * (drawn / self.surprise[: recorded.weeks])[:, None]
         if self.whole_units:
             demand = np.floor(demand + random.random(demand.shape))
-        known = _followed(drawn)[:, None]
+        known = followed(drawn, drawn[0])[:, None]
         return replace(
             recorded,
             demand=demand,
@@ -276,12 +270,3 @@ def _common_surprise(
     expected = (recorded.lead_demand_mean / (1.0 + lead))[:, learners] @ per_unit
     known = (asked > 0) & (expected > 0)
     return np.where(known, np.clip(asked / np.where(expected > 0, expected, 1.0), *SURPRISES), 1.0)
-
-
-def _followed(drawn: Float[np.ndarray, " week"]) -> Float[np.ndarray, " week"]:
-    """Return the level that a forecast has reached before each week."""
-    keep, level, levels = 0.5 ** (1.0 / HALF_LIFE), drawn[0], []
-    for value in drawn:
-        levels.append(level)
-        level = keep * level + (1.0 - keep) * value
-    return np.asarray(levels)
