@@ -4,7 +4,7 @@ OPEN: what is drawn, and how widely, decides what a map can be asked later witho
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Int
 from walras.data.journal import digest
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
 from walras.maps.crowd import EMPTY, lay_out
+from walras.population.from_panel import bucket_edges, bucket_of
+from walras.population.population import Population
 from walras.population.shift import CompositionShift
 from walras.train.common import draw_common
 from walras.train.map_settings import MapTraining
@@ -44,8 +46,8 @@ class MapEpisodes:
     """Draw populations and weeks to train on, and those that judge.
 
     Attributes:
+        worlds, judges: what is trained on, and what judges.
         edges: inner edges of the demand buckets, frozen from all agents of the training worlds.
-        shifts: of each world and attribute.
     """
 
     def __init__(self, worlds: Sequence[World], settings: MapTraining, judges: Sequence[World] = ()) -> None:
@@ -59,8 +61,10 @@ class MapEpisodes:
         self.worlds, self.settings = tuple(worlds), settings
         self.judges = tuple(judges) or self.worlds
         demand = np.concatenate([np.asarray(world.population.demand_scale) for world in self.worlds])
-        self.edges = frozen_edges(demand, settings.buckets)
-        self._shifts = {id(world): _shifts(world, self.edges) for world in (*self.worlds, *self.judges)}
+        self.edges = bucket_edges(demand, settings.buckets)
+        longest = max(world.max_lead for world in (*self.worlds, *self.judges))
+        self.worlds = tuple(replace(world, max_lead=longest) for world in self.worlds)
+        self.judges = tuple(replace(world, max_lead=longest) for world in self.judges)
 
     def identity(self) -> Mapping[str, Any]:
         """Return digests of the worlds."""
@@ -79,24 +83,20 @@ class MapEpisodes:
         world = worlds[random.integers(len(worlds))]
         by = SHIFTED_BY[random.integers(len(SHIFTED_BY))]
         alpha = random.uniform(-1, 1) * settings.composition_shift
-        shift, values = self._shifts[id(world)][by]
-        chosen = shift.draw(values, alpha, settings.agents, random)
+        values = attribute(world.population, by)
+        shift = CompositionShift.fit(values, by, np.asarray(world.population.demand_scale))
         start = int(random.integers(world.n_weeks - settings.weeks + 1))
+        lately = world.active[start + settings.first_origin].astype(float)
+        chosen = shift.draw(values, alpha, settings.agents, random, within=lately)
         spread = random.uniform(0.0, settings.common_surprise)
         common = draw_common(random, settings.weeks, spread)
         stretch, bucket = laid_out(world, chosen, start, settings.weeks, self.edges, settings.tile, common=common)
         return Drawn(stretch, bucket, random)
 
 
-def frozen_edges(demand: Float[np.ndarray, " agent"], buckets: int) -> Float[np.ndarray, " edge"]:
-    """Return the inner quantile edges that cut a baseline population into buckets."""
-    return np.quantile(demand, np.arange(1, buckets) / buckets)
-
-
-def _shifts(world: World, edges: np.ndarray) -> dict[str, tuple[CompositionShift, np.ndarray]]:
-    people = world.population
-    values = {"demand": np.asarray(people.demand_scale), "economics": np.asarray(people.unit_margin)}
-    return {by: (CompositionShift.fit(values[by], by=by), values[by]) for by in SHIFTED_BY}
+def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
+    """Return the attribute along which a composition shifts: mean demand [units/week], unit margin [money/unit]."""
+    return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
 def laid_out(
@@ -122,7 +122,7 @@ def laid_out(
         common: factor on everybody's demand by week.
     """
     demand = np.asarray(world.population.demand_scale)[agents]
-    slot, bucket = lay_out(np.searchsorted(edges, demand, side="right"), len(edges) + 1, tile)
+    slot, bucket = lay_out(bucket_of(demand, edges), len(edges) + 1, tile)
     there = slot != EMPTY
     index = np.where(there, agents[slot], EMPTY)
     each = np.ones(len(agents), np.float32) if weight is None else np.asarray(weight, np.float32)

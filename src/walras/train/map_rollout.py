@@ -82,7 +82,7 @@ def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
     happened = rollout.agents
     assert happened is not None  # traces were asked for
     population = stretch.population
-    ledger = ledger_of(stretch.exogenous, happened, stretch.initial, stretch.valid)
+    ledger = ledger_of(stretch.exogenous, happened, stretch.initial, stretch.valid.astype(jnp.float32))
     return Rolled(
         ledger=ledger,
         known=known_future(stretch, ledger, happened.orders),

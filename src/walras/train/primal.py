@@ -27,6 +27,9 @@ from walras.train.price_sources import PriceSource
 EXAMPLES = 12
 """Rollouts over which features are measured once, before training."""
 
+FIRST_EXAMPLE = 2**31
+"""Number of the first of them: no step has it."""
+
 JUDGING = 8
 """Held-out rollouts."""
 
@@ -154,7 +157,7 @@ class PrimalTask(AbstractTask):
         self.shape, self.optimizer = shape_of(settings), optimizer_of(settings)
         self.weeks = settings.weeks - HORIZON
         self.origins = (self.weeks - 1 - settings.first_origin) // settings.spacing + 1
-        first = [self.lesson(episodes.draw(-number - 1), None) for number in range(EXAMPLES)]
+        first = [self.lesson(episodes.draw(FIRST_EXAMPLE + number), None) for number in range(EXAMPLES)]
         self.scaling = Scaling.fit([each.inputs for each in first])
         self.judging = [self.lesson(drawn, None) for drawn in episodes.held_out(JUDGING)]
 

@@ -10,10 +10,6 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.population.population import Population
 
-HORIZON = 26
-"""Weeks ahead that maps look."""
-
-
 class Stretch(eqx.Module):
     """Hold some agents over some weeks, cut out of a `World`.
 
