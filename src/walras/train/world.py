@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from walras.config import EconomicsSettings
 from walras.data.assume import complete_panel
 from walras.data.panel import DAYS_PER_WEEK, Panel
-from walras.errors import InputError, SettingsError
+from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.holidays import holiday_distance
 from walras.exogenous.lead_times import ORDER_LOG_SD, draw_lead_times, longest_lead_time
@@ -160,14 +160,14 @@ class World:
             common: factor on everybody's demand in each week (`draw_common`); forecasts follow it late.
 
         Raises:
-            InputError: weeks or agents that the world does not have.
+            InputError: weeks or agents that the world does not have, or arrays of other lengths than needed.
         """
         agents = np.asarray(agents)
         self._check_cut(agents, start, weeks)
         there = agents >= 0
         index = np.where(there, agents, agents[np.argmax(there)] if there.any() else 0)
-        worth = np.where(there, 1.0 if weight is None else weight, 0.0).astype(np.float32)
-        factor = np.ones(weeks) if common is None else np.asarray(common, float)
+        worth = np.where(there, _given("weight", weight, len(agents)), 0.0).astype(np.float32)
+        factor = _given("common", common, weeks)
         level = followed(factor).astype(np.float32)
         exogenous = self._cut_paths(index, slice(start, start + weeks), factor.astype(np.float32), level)
         population = _taken(self.population, index, worth)
@@ -324,6 +324,14 @@ def _active(panel: Panel, weeks: int) -> Bool[np.ndarray, "week agent"]:
     sales = np.cumsum(np.pad(panel.units > 0, ((1, 0), (0, 0))), axis=0, dtype=np.int32)[:-1]
     earlier = np.pad(sales, ((weeks, 0), (0, 0)))[: panel.n_weeks]
     return sales > earlier
+
+
+def _given(name: str, values: np.ndarray | None, length: int) -> Float[np.ndarray, " length"]:
+    """Return what was given, or ones."""
+    given = np.ones(length) if values is None else np.asarray(values, float)
+    if given.shape != (length,):
+        raise shape_mismatch(name, given.shape, (length,), "give one number for each")
+    return given
 
 
 def _paths(numbers: Sequence[np.ndarray], lead_times: np.ndarray) -> ExogenousPaths:
