@@ -11,10 +11,10 @@ from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualProblem, GaussNewton
 from walras.control.respond import respond
-from walras.control.sample import draw_agents
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
+from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.sensitivity import utilization_jacobian
@@ -73,7 +73,8 @@ class Reissue(AbstractCoordinator):
         kept = np.zeros((1, self.capacity.shape[1])) if reserve is None else np.asarray(reserve, float)
         self.reserve = _hold(kept, self.window)[: self.window]
         self._last: np.ndarray | None = None
-        self._sample = draw_agents(population, SLOPE_AGENTS)
+        # Always the same agents: they only steer the search, and the same plan shall be answered the same way.
+        self._sample = ProportionalSample().draw(demand_size(population), SLOPE_AGENTS, np.random.default_rng(0))
         self._people = self._sample.people(population)
 
     def issue(self, week: int, state: State) -> Float[Array, "path ahead resource"]:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, NewtonThenProjected
 from walras.control.respond import mean_response
-from walras.control.sample import draw_agents
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
@@ -19,6 +18,7 @@ from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.policies.own import number_agents
 from walras.policies.simple import ConstantOrder
+from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.sensitivity import utilization_jacobian
 
@@ -205,8 +205,8 @@ def _sample_parts(
 ) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
     """Draw agents in proportion to demand, weighted, and their first scenarios."""
     paths = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, _first_scenarios(exogenous, 2))
-    offset = np.random.default_rng([seed, 0x5A]).uniform()
-    sample = draw_agents(population, JACOBIAN_AGENTS, offset)
+    random = np.random.default_rng([seed, 0x5A])
+    sample = ProportionalSample().draw(demand_size(population), JACOBIAN_AGENTS, random)
     known = number_agents(policy, population.n_agents)
     return sample.people(population), sample.along(paths), sample.along(known), sample.along(initial)
 

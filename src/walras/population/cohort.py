@@ -1,0 +1,370 @@
+"""Own the drawing of a few agents that stand for all: sampling designs, cohorts, totals and their standard errors.
+
+OPEN: a design is a subclass of `AbstractDesign` that says with which chance each agent is drawn, and in which stratum.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, Real
+
+from walras.errors import InputError, SettingsError, shape_mismatch
+from walras.population.along import map_own
+from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
+from walras.population.per_agent import per_agent, whole_count
+from walras.population.population import Population
+
+FLOOR_SHARE = 0.1
+"""Every agent counts at least as much as this share of the mean agent, so that nobody is never drawn."""
+
+FEWEST = 2
+"""Agents drawn from a stratum at least: one alone says nothing about the spread."""
+
+CERTAIN = 1.0 - 1e-9
+"""A chance from here on is certainty, whatever rounding made of it."""
+
+NO_SPREAD = 1e-9
+"""What a stratum without any spread counts beside the others, so that places left over have somewhere to go."""
+
+Tree = TypeVar("Tree")
+Drawn = tuple[Float[np.ndarray, " agent"], Int[np.ndarray, " agent"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Hold which agents were drawn, how many each stands for and how they were drawn.
+
+    Attributes:
+        chosen: their index, ascending.
+        weight: 1 / chance of being drawn [agents].
+        stratum: the stratum each was drawn in; all 0 for a design without strata.
+        n_agents: agents of the target population.
+        design: how they were drawn, in words.
+    """
+
+    chosen: Int[np.ndarray, " drawn"]
+    weight: Float[np.ndarray, " drawn"]
+    stratum: Int[np.ndarray, " drawn"]
+    n_agents: int
+    design: str
+
+    @property
+    def n_drawn(self) -> int:
+        """Count the drawn agents."""
+        return len(self.chosen)
+
+    @property
+    def everybody(self) -> bool:
+        """Tell whether all agents were drawn."""
+        return self.n_drawn == self.n_agents
+
+    def people(self, population: Population) -> Population:
+        """Cut the drawn agents, with their names, and let each weigh for those it stands for."""
+        if population.n_agents != self.n_agents:
+            raise shape_mismatch("population", (population.n_agents,), (self.n_agents,), "give the one drawn from")
+        if self.everybody:
+            return population
+        drawn = population.take(self.chosen)
+        return eqx.tree_at(lambda p: p.weight, drawn, drawn.weight * jnp.asarray(self.weight, jnp.float32))
+
+    def along(self, tree: Tree) -> Tree:
+        """Cut the drawn agents out of every array of paths, policy or state (agent axis last); other values pass."""
+        return tree if self.everybody else map_own(lambda node: node[..., self.chosen], tree, self.n_agents)
+
+    def total(self, values: Real[np.ndarray, "*axes drawn"]) -> np.ndarray | float:
+        """Estimate the total over the target population: the Horvitz-Thompson sum of values / chance.
+
+        Args:
+            values: of the drawn agents [any unit]; cut those of all agents with `along` first.
+
+        Returns:
+            One total for each entry of the leading axes, in the same unit.
+        """
+        return self._checked(values) @ self.weight
+
+    def standard_error(self, values: Real[np.ndarray, "*axes drawn"]) -> np.ndarray | float:
+        """Estimate the standard error of `total` from the drawn agents alone.
+
+        Hajek's approximation within each stratum, sum of (1 - pi) (y / pi - B)^2 times n / (n - 1), with B the mean
+        of y / pi weighted by 1 - pi; agents drawn surely add nothing. With equal chances it is the textbook formula
+        with finite population correction.
+
+        Args:
+            values: of the drawn agents [any unit].
+
+        Raises:
+            InputError: one agent alone was left to chance in a stratum, which says nothing about spread.
+        """
+        chance = 1.0 / self.weight
+        free = chance < CERTAIN
+        alone = np.flatnonzero(np.bincount(self.stratum[free], minlength=1) == 1)
+        if len(alone):
+            raise InputError(
+                f"one agent alone was drawn by chance in stratum {alone[0]} of a cohort of {self.n_drawn} but a "
+                "standard error needs two; draw more agents"
+            )
+        expanded = self._checked(values) * self.weight
+        return np.sqrt(_scatter(expanded[..., free], (1.0 - chance)[free], self.stratum[free]))
+
+    def _checked(self, values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        found = np.asarray(values, float)
+        if found.shape[-1:] != (self.n_drawn,):
+            remedy = "cut the drawn agents out with `along`"
+            raise shape_mismatch("values", found.shape, f"(..., {self.n_drawn}), the drawn agents last", remedy)
+        return found
+
+
+class AbstractDesign(ABC):
+    """Decide with which chance each agent is drawn; drawing and errors follow from the chances alone."""
+
+    @abstractmethod
+    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+        """Return each agent's chance of being drawn and its stratum; chances in a stratum add up to a whole number.
+
+        Args:
+            size: what agents are known by before the draw, e.g. historical demand [units/week].
+            n: agents to draw, fewer than there are.
+        """
+
+    def fewest(self, size: Float[np.ndarray, " agent"]) -> int:
+        """Return the smallest cohort that this design draws, and whose error can be estimated [agents]."""
+        return min(FEWEST, len(size))
+
+    def draw(self, size: Real[np.ndarray, " agent"], n: int, random: np.random.Generator) -> Cohort:
+        """Draw exactly `n` agents, or all where there are no more.
+
+        Args:
+            size: what agents are known by before the draw, 0 or more, e.g. historical demand [units/week].
+            n: agents to draw.
+            random: the same generator state gives the same cohort.
+
+        Raises:
+            InputError, ShapeError: a size that is negative or no number.
+            SettingsError: fewer agents than the design can do with.
+        """
+        known, n = per_agent("size", size, lowest=0.0), whole_count("n", n)
+        if n >= len(known):
+            everyone = np.arange(len(known))
+            return Cohort(everyone, np.ones(len(known)), np.zeros_like(everyone), len(known), str(self))
+        chance, stratum = self.chances(known, n)
+        chosen = np.flatnonzero(systematic(chance, stratum, random))
+        return Cohort(chosen, 1.0 / chance[chosen], stratum[chosen], len(known), str(self))
+
+    def predicted_error(self, size: Real[np.ndarray, " agent"], values: Real[np.ndarray, " agent"], n: int) -> float:
+        """Predict the relative standard error of an estimated total before anybody is drawn.
+
+        Exact for equal chances, where it is CV sqrt((1 - n/N) / n) in each stratum; Hajek's approximation else.
+
+        Args:
+            size: as for `draw`.
+            values: what will be added up, of all agents [any unit].
+            n: agents to draw.
+
+        Raises:
+            InputError: `values` add up to nothing, so that there is nothing to relate the error to.
+        """
+        known, n = per_agent("size", size, lowest=0.0), whole_count("n", n)
+        added = per_agent("values", values, len(known))
+        total = abs(float(added.sum()))
+        if total == 0.0:
+            raise InputError("`values` add up to 0 but a relative error needs a total; give values that do not cancel")
+        if n >= len(known):
+            return 0.0
+        chance, stratum = self.chances(known, n)
+        free = chance < CERTAIN
+        expanded, weight = added[free] / chance[free], (chance * (1.0 - chance))[free]
+        return float(np.sqrt(_scatter(expanded, weight, stratum[free]))) / total
+
+    def cohort_size_for(
+        self, size: Real[np.ndarray, " agent"], values: Real[np.ndarray, " agent"], target_error: float
+    ) -> int:
+        """Return the smallest cohort whose predicted relative standard error is at most `target_error` [agents].
+
+        Raises:
+            SettingsError: an error of 0 or less, which only drawing everybody has.
+        """
+        if not target_error > 0.0:
+            raise SettingsError(
+                f"`target_error` is {target_error:g} but must be above 0; give e.g. 0.02, or draw all agents"
+            )
+        known = per_agent("size", size, lowest=0.0)
+        low, high = self.fewest(known), len(known)  # what is above `high` is small enough, what is below `low` is not
+        while low < high:
+            middle = (low + high) // 2
+            if self.predicted_error(known, values, middle) <= target_error:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+@dataclass(frozen=True)
+class UniformSample(AbstractDesign):
+    """Draw every agent with the same chance."""
+
+    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+        """Return n / N for all, in one stratum."""
+        return np.full(len(size), n / len(size)), np.zeros(len(size), int)
+
+    def __str__(self) -> str:
+        """Name the design."""
+        return "uniform"
+
+
+@dataclass(frozen=True)
+class StratifiedSample(AbstractDesign):
+    """Draw uniformly within buckets of equally many agents by size, more where sizes differ more (Neyman).
+
+    Attributes:
+        strata: buckets; agents of equal size share one, so there may be fewer.
+    """
+
+    strata: int = N_BUCKETS
+
+    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+        """Return n_b / N_b for everybody in stratum b.
+
+        Raises:
+            SettingsError: fewer agents than two for every stratum.
+        """
+        stratum, members = self._members(size)
+        return (neyman_allocation(members, _spreads(size, stratum), n) / members)[stratum], stratum
+
+    def fewest(self, size: Float[np.ndarray, " agent"]) -> int:
+        """Return two agents for every stratum [agents]."""
+        return int(np.minimum(FEWEST, self._members(size)[1]).sum())
+
+    def _members(self, size: np.ndarray) -> tuple[Int[np.ndarray, " agent"], Int[np.ndarray, " stratum"]]:
+        bucket = bucket_of(size, bucket_edges(size, whole_count("strata", self.strata)))
+        stratum = np.unique(bucket, return_inverse=True)[1]
+        return stratum, np.bincount(stratum)
+
+    def __str__(self) -> str:
+        """Name the design."""
+        return f"stratified by size ({self.strata} strata, Neyman)"
+
+
+@dataclass(frozen=True)
+class ProportionalSample(AbstractDesign):
+    """Draw with a chance in proportion to size, systematically in random order; the largest agents surely.
+
+    Attributes:
+        floor_share: every agent counts at least as much as this share of the mean agent.
+    """
+
+    floor_share: float = FLOOR_SHARE
+
+    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+        """Return min(1, t (size + floor)) with t such that they add up to n, in one stratum.
+
+        Raises:
+            SettingsError: a floor of 0 or less, under which agents of size 0 would never be drawn.
+        """
+        if not self.floor_share > 0.0:
+            raise SettingsError(f"`floor_share` is {self.floor_share:g} but must be above 0; give e.g. {FLOOR_SHARE}")
+        counted = size / max(float(size.mean()), np.finfo(float).tiny) + self.floor_share
+        return filled(counted, np.zeros(len(size)), np.ones(len(size)), n), np.zeros(len(size), int)
+
+    def __str__(self) -> str:
+        """Name the design."""
+        return "in proportion to size"
+
+
+def demand_size(population: Population) -> Float[np.ndarray, " agent"]:
+    """Return the size that cohorts are drawn by: historical demand of all that an agent stands for [units/week]."""
+    return np.asarray(population.demand_scale * population.weight, float)
+
+
+def neyman_allocation(
+    members: Int[np.ndarray, " stratum"], spread: Float[np.ndarray, " stratum"], n: int
+) -> Int[np.ndarray, " stratum"]:
+    """Share `n` draws in proportion to members times spread, at least two and at most all of each stratum.
+
+    Args:
+        members: agents of each stratum, at least 1.
+        spread: standard deviation of size within each stratum.
+        n: agents to draw, no more than there are.
+
+    Raises:
+        SettingsError: fewer than two for every stratum.
+    """
+    lowest = np.minimum(FEWEST, members)
+    if n < lowest.sum():
+        raise SettingsError(
+            f"`n` is {n} but {len(members)} strata need at least {lowest.sum()} agents; draw more or cut fewer strata"
+        )
+    even = NO_SPREAD * float(spread.max()) if spread.any() else 1.0
+    share = filled(members * (spread + even), lowest.astype(float), members.astype(float), n)
+    whole = np.floor(share + NO_SPREAD).astype(int)
+    whole[np.argsort(whole - share, kind="stable")[: n - whole.sum()]] += 1
+    return whole
+
+
+def filled(
+    share: Float[np.ndarray, " part"], lowest: Float[np.ndarray, " part"], highest: Float[np.ndarray, " part"], n: int
+) -> Float[np.ndarray, " part"]:
+    """Return clip(t share, lowest, highest) with the t for which they add up to `n`.
+
+    The sum is piecewise linear in t with known corners, so t is read off exactly.
+
+    Args:
+        share: above 0.
+        lowest, highest: bounds of each part; `n` lies between their sums.
+        n: what the parts add up to.
+    """
+    corners = np.concatenate([lowest / share, highest / share])
+    order = np.argsort(corners)
+    slope = np.cumsum(np.concatenate([share, -share])[order])
+    at = corners[order]
+    sums = lowest.sum() + np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(at))])
+    found = np.clip(np.interp(n, sums, at) * share, lowest, highest)
+    free = (found > lowest) & (found < highest)
+    # Rounding in the sums is put right by those who are free to move.
+    return np.where(free, found * ((n - found[~free].sum()) / max(found[free].sum(), 1e-300)), found)
+
+
+def systematic(
+    chance: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"], random: np.random.Generator
+) -> Bool[np.ndarray, " agent"]:
+    """Mark the drawn: all that are certain, and in each stratum every whole step of the summed chances.
+
+    The order is random, or neighbours in the list could never be drawn together and no error could be estimated;
+    with equal chances it is simple random sampling.
+
+    Args:
+        chance: of each agent; those of a stratum add up to a whole number.
+        stratum: of each agent.
+        random: decides on the order and where the steps begin.
+    """
+    drawn = chance >= CERTAIN
+    free = random.permutation(np.flatnonzero(~drawn))
+    for number in np.unique(stratum[free]):
+        mine = free[stratum[free] == number]
+        steps = np.cumsum(chance[mine])
+        steps[-1] = np.rint(steps[-1])
+        drawn[mine] = np.diff(np.floor(steps + random.uniform()), prepend=0.0) > 0
+    return drawn
+
+
+def _spreads(size: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"]) -> Float[np.ndarray, " stratum"]:
+    """Return the standard deviation of size within each stratum, 0 for a single agent."""
+    members = np.bincount(stratum)
+    away = size - (np.bincount(stratum, size) / members)[stratum]
+    return np.sqrt(np.bincount(stratum, away**2) / np.maximum(members - 1, 1))
+
+
+def _scatter(
+    expanded: Float[np.ndarray, "*axes agent"], weight: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"]
+) -> np.ndarray | float:
+    """Add up weighted squared distances from each stratum's weighted mean, times k / (k - 1) for its k agents."""
+    total = np.zeros(expanded.shape[:-1])
+    for number in np.unique(stratum):
+        mine = stratum == number
+        part, by = expanded[..., mine], weight[mine]
+        middle = (part @ by) / by.sum()
+        total = total + ((part - middle[..., None]) ** 2 @ by) * (len(by) / max(len(by) - 1, 1))
+    return total
