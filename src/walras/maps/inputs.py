@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.crowd import Crowd
@@ -27,8 +27,8 @@ LOOK_BACK = 64
 LEAST_DEMAND = 0.02
 """Demand scales below count as this [units/week]."""
 
-LEAST_MONEY = 1e-6
-"""Margins and costs below count as this share of the price scale."""
+LEAST_BASE = 0.05
+"""Answers are relative to at least this share of S(P)."""
 
 AGENT_FEATURES, ATTRIBUTES, TOTALS, AHEAD = 13, 7, 4, 3
 """Numbers per agent and week, static numbers per agent, numbers per total and resource, per coming week and resource."""
@@ -96,7 +96,7 @@ class MapInputs(eqx.Module):
         future: of the coming weeks of every origin.
         base: mean expected use over the coming weeks, relative to S(P) [origin, resource].
         crowd: who the agents are.
-        valid: 1 where there is history [week, slot].
+        valid: 1 where there is history; None for maps that read no agents.
     """
 
     agents: Float[Array, "week slot feature"] | None
@@ -104,7 +104,7 @@ class MapInputs(eqx.Module):
     future: Float[Array, "*origin ahead feature"]
     base: Float[Array, "*origin resource"]
     crowd: Crowd
-    valid: Float[Array, "week slot"]
+    valid: Float[Array, "week slot"] | None
 
 
 def ledger_of(
@@ -262,28 +262,16 @@ def future_features(known: KnownFuture, units: Scales) -> Float[Array, "*origin 
     return jnp.concatenate([*rows, known.holidays], -1)
 
 
-def map_inputs(
-    population: Population, ledger: Ledger, known: KnownFuture, crowd: Crowd, units: Scales, *, reads_agents: bool
-) -> MapInputs:
-    """Put together what a map reads.
+def base_of(known: KnownFuture, units: Scales) -> Float[Array, "*origin resource"]:
+    """Return mean expected use over the coming weeks, relative to S(P): the level that answers are relative to."""
+    scale = units.use.reshape((1,) * (known.stock.ndim - 1) + units.use.shape)
+    return jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
 
-    Args:
-        population: slots in the order of the crowd's.
-        ledger: of the same slots.
-        known: of the origins that will be asked about.
-        crowd: from `crowd_of`.
-        units: from `scales`.
-        reads_agents: whether agents' own histories are wanted.
-    """
-    base = known.expected[..., 1:, :].mean(-2) / units.use.reshape((1,) * (known.stock.ndim - 1) + units.use.shape)
-    return MapInputs(
-        agents=agent_features(population, ledger, units) if reads_agents else None,
-        totals=total_features(population, ledger, units),
-        future=future_features(known, units),
-        base=jnp.maximum(base, 0.05),
-        crowd=crowd,
-        valid=ledger.valid,
-    )
+
+def cohort_of(population: Population, index: Int[Array, " slot"], weight: Float[Array, " slot"]) -> Population:
+    """Take the agents in each slot, each weighing for those it stands for."""
+    cohort = population.take(index)
+    return eqx.tree_at(lambda p: p.weight, cohort, cohort.weight * weight)
 
 
 def crowd_of(population: Population, bucket: Array, n_buckets: int, units: Scales) -> Crowd:

@@ -1,4 +1,4 @@
-"""Own what maps are trained on: stretches of worlds with a drawn composition, laid out in tiles of frozen buckets.
+"""Own what maps are trained on: populations of a drawn composition over some weeks, and cohorts read of them.
 
 OPEN: what is drawn, and how widely, decides what a map can be asked later without surprise.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from walras.data.journal import digest
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
 from walras.maps.crowd import EMPTY, lay_out
+from walras.population.cohort import Cohort, ProportionalSample, StratifiedSample, UniformSample
 from walras.population.from_panel import bucket_edges, bucket_of
 from walras.population.population import Population
 from walras.population.shift import CompositionShift
@@ -23,22 +25,39 @@ from walras.train.prices import typical_prices
 from walras.train.stretch import Stretch
 from walras.train.world import World
 
+DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())
+"""How cohorts are drawn in training, each in turn with the same chance."""
+
 SHIFTED_BY = ("demand", "economics")
 """Attributes whose composition shifts in training, each in turn with the same chance."""
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """Hold a stretch and how its agents are laid out.
+class Readers(eqx.Module):
+    """Hold the cohort whose histories a map reads, slot by slot in tiles of one bucket.
 
     Attributes:
-        stretch: slots in the order of the tiles.
+        index: which agent of the stretch is in each slot; an empty slot repeats some agent with weight 0.
+        weight: agents of the stretch that it stands for.
         bucket: of each tile.
+    """
+
+    index: Int[Array, " slot"]
+    weight: Float[Array, " slot"]
+    bucket: Int[Array, " tile"]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Hold a population over some weeks, and the cohort that is read of it.
+
+    Attributes:
+        stretch: everybody that is simulated.
+        readers: the cohort.
         random: source of all that is drawn after.
     """
 
     stretch: Stretch
-    bucket: Int[Array, " tile"]
+    readers: Readers
     random: np.random.Generator
 
 
@@ -87,11 +106,14 @@ class MapEpisodes:
         shift = CompositionShift.fit(values, by, np.asarray(world.population.demand_scale))
         start = int(random.integers(world.n_weeks - settings.weeks + 1))
         lately = world.active[start + settings.first_origin].astype(float)
-        chosen = shift.draw(values, alpha, settings.agents, random, within=lately)
+        chosen = shift.draw(values, alpha, settings.target, random, within=lately)
         spread = random.uniform(0.0, settings.common_surprise)
         common = draw_common(random, settings.weeks, spread)
-        stretch, bucket = laid_out(world, chosen, start, settings.weeks, self.edges, settings.tile, common=common)
-        return Drawn(stretch, bucket, random)
+        stretch = world.stretch(chosen, start, settings.weeks, common=common)
+        design = DESIGNS[random.integers(len(DESIGNS))]
+        size = np.asarray(stretch.population.demand_scale)
+        cohort = design.draw(size, settings.agents, random)
+        return Drawn(stretch, readers_of(size, cohort, self.edges, settings.tile), random)
 
 
 def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
@@ -99,35 +121,21 @@ def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
     return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
-def laid_out(
-    world: World,
-    agents: Int[np.ndarray, " agent"],
-    start: int,
-    weeks: int,
-    edges: Float[np.ndarray, " edge"],
-    tile: int,
-    *,
-    weight: Float[np.ndarray, " agent"] | None = None,
-    common: Float[np.ndarray, " week"] | None = None,
-) -> tuple[Stretch, Int[Array, " tile"]]:
-    """Cut agents out of a world, slot by slot in tiles of one bucket.
+def readers_of(
+    size: Float[np.ndarray, " agent"], cohort: Cohort, edges: Float[np.ndarray, " edge"], tile: int
+) -> Readers:
+    """Lay a cohort out in tiles of one demand bucket each.
 
     Args:
-        world: the pool.
-        agents: index of each.
-        start, weeks: which weeks.
-        edges: inner edges of the demand buckets.
+        size: demand scale of everybody [units/week].
+        cohort: who is read.
+        edges: inner edges of the buckets.
         tile: slots of a tile.
-        weight: agents that each stands for; default 1.
-        common: factor on everybody's demand by week.
     """
-    demand = np.asarray(world.population.demand_scale)[agents]
-    slot, bucket = lay_out(bucket_of(demand, edges), len(edges) + 1, tile)
+    slot, bucket = lay_out(bucket_of(size[cohort.chosen], edges), len(edges) + 1, tile)
     there = slot != EMPTY
-    index = np.where(there, agents[slot], EMPTY)
-    each = np.ones(len(agents), np.float32) if weight is None else np.asarray(weight, np.float32)
-    stretch = world.stretch(index, start, weeks, weight=np.where(there, each[slot], 0.0), common=common)
-    return stretch, jnp.asarray(bucket)
+    index, weight = cohort.chosen[slot], np.where(there, cohort.weight[slot], 0.0)
+    return Readers(jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket))
 
 
 def drawn_prices(

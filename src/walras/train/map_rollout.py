@@ -14,17 +14,22 @@ from walras.maps.inputs import (
     Ledger,
     MapInputs,
     Scales,
+    agent_features,
+    base_of,
+    cohort_of,
     crowd_of,
+    future_features,
     ledger_of,
-    map_inputs,
     open_orders,
     scales,
     stock_use,
+    total_features,
 )
 from walras.maps.network import MapShape
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
 from walras.simulate import Rollout, simulate, simulate_issued
+from walras.train.map_episodes import Readers
 from walras.train.stretch import Stretch
 
 
@@ -37,7 +42,6 @@ class Rolled(eqx.Module):
         utilization: use of each resource [week, resource].
         reward: money of each week, price payments not deducted [week].
         end_value: value of what is left at the end [money].
-        receipts: of each agent [week, slot].
         units: in which maps see the population.
     """
 
@@ -46,7 +50,6 @@ class Rolled(eqx.Module):
     utilization: Float[Array, "week resource"]
     reward: Float[Array, " week"]
     end_value: Float[Array, ""]
-    receipts: Float[Array, "week slot"]
     units: Scales
 
 
@@ -89,7 +92,6 @@ def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
         utilization=rollout.totals.utilization,
         reward=rollout.totals.reward,
         end_value=rollout.end_value,
-        receipts=happened.receipts,
         units=scales(population),
     )
 
@@ -109,26 +111,35 @@ def known_future(
 
 
 def inputs_of(
-    rolled: Rolled, stretch: Stretch, bucket: Array, shape: MapShape, weeks: int, origins: int, spacing: int = 1
+    rolled: Rolled, stretch: Stretch, readers: Readers, shape: MapShape, weeks: int, origins: int, spacing: int = 1
 ) -> MapInputs:
     """Return what a map reads at the last origins of the first `weeks` weeks, not yet scaled.
 
     Args:
         rolled: the rollout.
         stretch: what was simulated.
-        bucket: of each tile.
+        readers: whose histories are read.
         shape: of the map.
         weeks: weeks up to and with the last origin.
         origins: their number.
         spacing: weeks between two.
     """
     first = weeks - 1 - spacing * (origins - 1)
-
     ledger = jax.tree.map(lambda leaf: leaf[:weeks], rolled.ledger)
     known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rolled.known)
-    crowd = crowd_of(stretch.population, bucket, shape.buckets, rolled.units)
-    return map_inputs(
-        stretch.population, ledger, known, crowd, rolled.units, reads_agents=shape.kind.reads_agents
+    population, units = stretch.population, rolled.units
+    cohort = cohort_of(population, readers.index, readers.weight)
+    crowd = crowd_of(cohort, readers.bucket, shape.buckets, units)
+    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if shape.kind.reads_agents else None
+    features = None if read is None else agent_features(cohort, read, units)
+    valid = None if read is None else read.valid
+    return MapInputs(
+        features,
+        total_features(population, ledger, units),
+        future_features(known, units),
+        base_of(known, units),
+        crowd,
+        valid,
     )
 
 

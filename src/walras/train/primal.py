@@ -14,15 +14,16 @@ import optax
 from jaxtyping import Array, Float
 
 from walras.maps.heads import relative_use
-from walras.maps.inputs import HORIZON, MapInputs, Scaling
+from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.representations.bottom_up import BottomUp
 from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
+from walras.train.map_episodes import Drawn, MapEpisodes, Readers, drawn_prices
 from walras.train.map_rollout import Rolled, coming, inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import PriceSource
+from walras.train.stretch import Stretch
 
 EXAMPLES = 12
 """Rollouts over which features are measured once, before training."""
@@ -79,22 +80,29 @@ def optimizer_of(settings: MapTraining) -> optax.GradientTransformation:
 
 @eqx.filter_jit
 def lesson_of(
-    rolled: Rolled, drawn: Drawn | Any, prices: Float[Array, "week resource"], shape: MapShape, weeks: int, origins: int, spacing: int
+    rolled: Rolled,
+    stretch: Stretch,
+    readers: Readers,
+    prices: Float[Array, "week resource"],
+    shape: MapShape,
+    weeks: int,
+    origins: int,
+    spacing: int,
 ) -> Lesson:
     """Read a lesson off a rollout.
 
     Args:
         rolled: the rollout.
-        drawn: stretch and buckets.
+        stretch, readers: who was simulated, and whose histories are read.
         prices: announced in full [money per unit of resource].
         shape: of the map.
         weeks, origins, spacing: which weeks are origins, see `map_rollout.inputs_of`.
     """
-    stretch, bucket = drawn
-    inputs = inputs_of(rolled, stretch, bucket, shape, weeks, origins, spacing)
+    inputs = inputs_of(rolled, stretch, readers, shape, weeks, origins, spacing)
     each = None
     if shape.kind.by_agent:
-        received = rolled.receipts / jnp.maximum(stretch.population.demand_scale, 0.02)[None, :]
+        received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
+        received = received[:, readers.index]
         each = coming(received, weeks, origins, spacing)[..., None] / inputs.base[:, None, None, :]
     return Lesson(
         inputs=inputs,
@@ -165,8 +173,8 @@ class PrimalTask(AbstractTask):
         """Simulate a drawn population under drawn or proposed prices, and read the lesson off."""
         prices = self.prices(drawn, network)
         rolled = roll(drawn.stretch, self.policy, prices)
-        parts = (drawn.stretch, drawn.bucket)
-        return lesson_of(rolled, parts, prices, self.shape, self.weeks, self.origins, self.settings.spacing)
+        parts = (drawn.stretch, drawn.readers)
+        return lesson_of(rolled, *parts, prices, self.shape, self.weeks, self.origins, self.settings.spacing)
 
     def prices(self, drawn: Drawn, network: MapNetwork | None) -> Float[Array, "week resource"]:
         """Return prices announced for all weeks, half of them proposed by the source where there is one."""
