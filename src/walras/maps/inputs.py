@@ -81,10 +81,12 @@ class Scales(eqx.Module):
     Attributes:
         use: S(P), the sum over agents of weight x demand scale x use per unit [units of resource/week].
         price: the weighted median margin per unit of resource [money per unit of resource].
+        demand: the sum over agents of weight x demand scale [units/week].
     """
 
     use: Float[Array, " resource"]
     price: Float[Array, " resource"]
+    demand: Float[Array, ""]
 
 
 class MapInputs(eqx.Module):
@@ -180,7 +182,7 @@ def scales(population: Population) -> Scales:
     size = population.weight * _demand(population)
     margin = jnp.maximum(population.unit_margin, 0.0)[:, None] / _use(population)
     price = weighted_median(margin, population.weight)
-    return Scales(size @ population.use, jnp.maximum(price, jnp.finfo(jnp.float32).tiny))
+    return Scales(size @ population.use, jnp.maximum(price, jnp.finfo(jnp.float32).tiny), size.sum())
 
 
 def weighted_median(
@@ -205,7 +207,7 @@ def attributes(population: Population, units: Scales) -> Float[Array, "slot attr
     """Return the static numbers of each agent: demand, margin, holding cost, penalty, lead time, use."""
     per_use = units.price[0] * _use(population)[:, 0]
     money = (population.unit_margin, population.holding_cost, population.lost_sale_penalty)
-    mean_use = units.use / (population.weight * _demand(population)).sum()
+    mean_use = units.use / units.demand  # of everybody: a cohort's own would be different numbers for the same agent
     return jnp.stack(
         [
             jnp.log(_demand(population)),
@@ -320,10 +322,18 @@ class Scaling(eqx.Module):
 
     def __call__(self, inputs: MapInputs) -> MapInputs:
         """Scale all features; what is further than `FAR` spreads away counts as that far."""
-        agents = None if inputs.agents is None else _scaled(inputs.agents, self.agents)
+        agents = None if inputs.agents is None else self.of_agents(inputs.agents)
         crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, _scaled(inputs.crowd.attributes, self.attributes))
-        rows = _scaled(inputs.totals, self.totals), _scaled(inputs.future, self.future)
+        rows = self.of_totals(inputs.totals), _scaled(inputs.future, self.future)
         return MapInputs(agents, *rows, inputs.base, crowd, inputs.valid)
+
+    def of_agents(self, features: Float[Array, "*axes feature"]) -> Float[Array, "*axes feature"]:
+        """Scale what is known of agents alone."""
+        return _scaled(features, self.agents)
+
+    def of_totals(self, features: Float[Array, "*axes feature"]) -> Float[Array, "*axes feature"]:
+        """Scale what is known of totals alone."""
+        return _scaled(features, self.totals)
 
 
 FAR = 6.0

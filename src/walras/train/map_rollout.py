@@ -26,10 +26,10 @@ from walras.maps.inputs import (
     total_features,
 )
 from walras.maps.network import MapShape
+from walras.maps.readers import Readers
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
 from walras.simulate import Rollout, simulate, simulate_issued
-from walras.train.map_episodes import Readers
 from walras.train.stretch import Stretch
 
 

@@ -16,10 +16,11 @@ from jaxtyping import Array, Float
 from walras.maps.heads import relative_use
 from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import MapNetwork, MapShape
+from walras.maps.readers import Readers
 from walras.maps.representations.bottom_up import BottomUp
 from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, Readers, drawn_prices
+from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
 from walras.train.map_rollout import Rolled, coming, inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import PriceSource
