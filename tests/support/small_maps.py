@@ -107,9 +107,7 @@ def untrained(
     kind: str = PRIMAL, representation: str = "bucketized", resources: tuple[str, ...] = ONE, seed: int = 0, **facts
 ) -> LearnedMap:
     """Draw a map whose answers vary."""
-    shape = MapShape(
-        representation, len(resources), 8, 4, 8, 6, BUCKETS, future_dilations=(1, 2, 4)
-    )
+    shape = MapShape(representation, len(resources), 8, 4, 8, 6, BUCKETS, future_dilations=(1, 2, 4))
     network = MapNetwork.draw(shape, seed)
     # The last layer is drawn small, so that nothing would depend on much.
     network = jax.tree.map(lambda leaf: leaf * 1.5, network)

@@ -23,6 +23,8 @@ from walras.policies.base import AbstractPolicy
 
 KIND, VERSION = "coverage", 1
 
+ARRAYS = ("mean", "whitening", "distance", "price", "capacity")
+
 MARGIN = 1.1
 """What is at most so many times what training saw, passes."""
 
@@ -33,7 +35,7 @@ LEAST_SPREAD = 1e-3
 """A number of a summary that varies less than this counts as varying so much."""
 
 PARTS = 5
-"""A population's distance is measured from those in other parts, or it would have drawn its own mean and spread near."""
+"""A population's distance is measured from those in other parts, or it would have drawn their mean to itself."""
 
 FEWEST = 2 * PARTS
 """Populations from which on distances can be measured."""
@@ -213,22 +215,24 @@ def load_coverage(path: str | Path | Traversable) -> Coverage:
             f"{VERSION}; train the maps again"
         )
     try:
-        numbers = {name: tuple(arrays[name].tolist()) for name in ("distance", "price", "capacity")}
-        words = {name: str(header[name]) for name in ("kind", "policy", "policy_name")}
+        middle, most, furthest = arrays["distance"].tolist()
         found = Coverage(
-            mean=arrays["mean"], whitening=arrays["whitening"], weeks=int(header["weeks"]), facts=header["facts"],
-            **numbers, **words,
-        )  # fmt: skip
-        if found.kind not in KINDS or [len(found.distance), len(found.price), len(found.capacity)] != [3, 2, 2]:
-            raise ValueError("not what was written")
-        if found.whitening.shape != (len(found.mean),) * 2:
+            kind=header["kind"],
+            mean=arrays["mean"],
+            whitening=arrays["whitening"],
+            distance=(middle, most, furthest),
+            price=_pair(arrays["price"]),
+            capacity=_pair(arrays["capacity"]),
+            weeks=int(header["weeks"]),
+            policy=str(header["policy"]),
+            policy_name=str(header["policy_name"]),
+            facts=dict(header["facts"]),
+        )
+        if found.kind not in KINDS or found.whitening.shape != (len(found.mean),) * 2:
             raise ValueError("not what was written")
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{stored.source} does not say what training covered; train the maps again") from None
     return found
-
-
-ARRAYS = ("mean", "whitening", "distance", "price", "capacity")
 
 
 def summary_of(network: MapNetwork, inputs: MapInputs) -> Float[Array, " summary"] | None:
@@ -239,11 +243,15 @@ def summary_of(network: MapNetwork, inputs: MapInputs) -> Float[Array, " summary
         inputs: scaled.
     """
     embeddings = None
-    if network.agents is not None:
-        rows = (inputs.agents, inputs.valid)
-        recent = [None if row is None else row[-LOOK_BACK:] for row in rows]
-        embeddings = network.agents(*recent, spacing=LOOK_BACK)[-1]
+    if network.agents is not None and inputs.agents is not None:
+        valid = None if inputs.valid is None else inputs.valid[-LOOK_BACK:]
+        embeddings = network.agents(inputs.agents[-LOOK_BACK:], valid, LOOK_BACK)[-1]
     return network.representation.summary(embeddings, inputs.crowd)
+
+
+def _pair(values: np.ndarray) -> tuple[float, float]:
+    low, high = values.tolist()
+    return low, high
 
 
 def _flat(examples: Sequence[Any]) -> np.ndarray:

@@ -115,18 +115,18 @@ def _check_known(known: KnownFuture) -> None:
     if known.stock.ndim != 1:
         needed = "[resource], of one origin"
         raise shape_mismatch("history.known.stock", tuple(known.stock.shape), needed, "cut one origin out")
-    needed_shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "expected": (HORIZON + 1, *resources),
         "committed": (HORIZON + 1, *resources),
         "stock": resources,
         "holidays": (HORIZON, 2),
     }
-    for name, needed in needed_shapes.items():
+    for name, shape in shapes.items():
         values = getattr(known, name)
-        if tuple(values.shape) != needed:
+        if tuple(values.shape) != shape:
             remedy = "give the origin's week and the 26 after it (holidays of the 26 alone)"
-            raise shape_mismatch(f"history.known.{name}", tuple(values.shape), needed, remedy)
-        _check_finite(f"history.known.{name}", values, ("week", "column") if len(needed) == 2 else ("resource",))
+            raise shape_mismatch(f"history.known.{name}", tuple(values.shape), shape, remedy)
+        _check_finite(f"history.known.{name}", values, ("week", "column") if len(shape) == 2 else ("resource",))
 
 
 def _check_finite(name: str, values: Array, axes: tuple[str, ...]) -> None:

@@ -34,7 +34,7 @@ class BucketizedEmbedding(AbstractPooling):
         within = Attention.draw(random, widths.query, widths.embedding, widths.attention)
         over = Attention.draw(random, widths.query, widths.attention + 2, widths.attention)
         pooled = widths.attention + 2 * widths.buckets
-        return BucketizedEmbedding(within, over, widths.draw_decoder(random, pooled))
+        return BucketizedEmbedding(within=within, over=over, decoder=widths.draw_decoder(random, pooled))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""

@@ -29,7 +29,7 @@ class PerAgentEmbedding(AbstractPooling):
     def draw(random: np.random.Generator, widths: Widths) -> "PerAgentEmbedding":
         """Draw attention and decoder."""
         attention = Attention.draw(random, widths.query, widths.embedding, widths.attention)
-        return PerAgentEmbedding(attention, widths.draw_decoder(random, widths.attention))
+        return PerAgentEmbedding(attention=attention, decoder=widths.draw_decoder(random, widths.attention))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
