@@ -3,6 +3,7 @@
 FREE: internals of views; compiled once for every number of agents and weeks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.maps.history import History
 from walras.maps.inputs import (
@@ -34,6 +35,8 @@ from walras.maps.readers import Readers, readers_of
 from walras.population.cohort import Cohort
 from walras.population.population import Population
 
+Layers = tuple[tuple[Array, ...], ...]
+
 TILE, SMALL_TILE, MANY = 128, 16, 4096
 """Slots pooled at a time: for `MANY` agents or more (a tile's scores stay in the cache), and for fewer."""
 
@@ -50,16 +53,34 @@ class Read(eqx.Module):
     summary: Float[Array, " summary"] | None
 
 
-class Kept(eqx.Module):
-    """Hold what reading on needs: for every layer of the history's networks its last inputs.
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Hold what reading on needs: for every layer of the history's networks its last inputs, a week at a time.
+
+    Weeks are arrays of their own, so that a view and the one a week later share all but the newest.
 
     Attributes:
-        agents: of each tile of agents; None for maps that read none.
-        totals: of the population.
+        agents: of all slots, by layer; None for maps that read no agents.
+        totals: of the population, by layer.
     """
 
-    agents: Any
-    totals: Any
+    agents: Layers | None
+    totals: Layers
+
+    def oldest(self) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
+        """Return each layer's input of so many weeks ago as it looks back."""
+        agents = None if self.agents is None else tuple(weeks[0] for weeks in self.agents)
+        return agents, tuple(weeks[0] for weeks in self.totals)
+
+    def followed(self, agents: tuple[Array, ...] | None, totals: tuple[Array, ...]) -> "Kept":
+        """Take the newest week in."""
+        return Kept(
+            None if self.agents is None or agents is None else _moved(self.agents, agents), _moved(self.totals, totals)
+        )
+
+
+def _moved(layers: Layers, newest: tuple[Array, ...]) -> Layers:
+    return tuple((*weeks[1:], each) for weeks, each in zip(layers, newest, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +124,17 @@ class Reading:
             history: the next week's column, and what is then known of the coming ones.
         """
         parts = (self.learned.network, self.learned.scaling, population, units, self.readers)
-        kept = _kept(*parts, latest(before)) if self.kept is None else self.kept
-        kept, read = _read_on(*parts, kept, history.ledger, history.known, n_buckets=self.learned.shape.buckets)
-        return replace(self, read=read, kept=kept)
+        kept = self._kept(parts, latest(before)) if self.kept is None else self.kept
+        n_buckets = self.learned.shape.buckets
+        newest, read = _read_on(*parts, kept.oldest(), history.ledger, history.known, n_buckets=n_buckets)
+        return replace(self, read=read, kept=kept.followed(*newest))
+
+    @staticmethod
+    def _kept(parts: tuple, ledger: Ledger) -> Kept:
+        """Read the past once more, this time every week of every layer."""
+        agents, totals = _rings(*parts, ledger)
+        by_week = None if agents is None else tuple(tuple(jnp.unstack(ring)) for ring in agents)
+        return Kept(by_week, tuple(tuple(jnp.unstack(ring)) for ring in totals))
 
 
 def latest(ledger: Ledger) -> Ledger:
@@ -137,13 +166,15 @@ def _read(
 
 
 @jax.jit
-def _kept(
+def _rings(
     network: MapNetwork, scaling: Scaling, population: Population, units: Scales, readers: Readers, ledger: Ledger
-) -> Kept:
-    agents = None
-    if network.agents is not None:
-        agents = _by_tile(network.agents.kept, scaling, population, units, readers, ledger)
-    return Kept(agents, network.totals.kept(scaling.of_totals(total_features(population, ledger, units))))
+) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
+    """Return the last inputs of every layer, week by week: of all slots, and of the totals."""
+    totals = network.totals.kept(scaling.of_totals(total_features(population, ledger, units)))
+    if network.agents is None:
+        return None, totals
+    by_tile = _by_tile(network.agents.kept, scaling, population, units, readers, ledger)
+    return tuple(jnp.moveaxis(ring, 0, 1).reshape(ring.shape[1], -1, ring.shape[-1]) for ring in by_tile), totals
 
 
 @partial(jax.jit, static_argnames="n_buckets")
@@ -153,38 +184,34 @@ def _read_on(
     population: Population,
     units: Scales,
     readers: Readers,
-    kept: Kept,
+    oldest: tuple,
     column: Ledger,
     known: KnownFuture,
     *,
     n_buckets: int,
-) -> tuple[Kept, Read]:
-    embeddings, rings = None, None
+) -> tuple[tuple, Read]:
+    embeddings, agents = None, None
     if network.agents is not None:
-
-        def step(features: Array, valid: Array, ring: Any) -> tuple[Any, Array]:
-            return network.agents.read(ring, features[0], valid[0])  # type: ignore[union-attr]
-
-        rings, embeddings = _by_tile(step, scaling, population, units, readers, column, kept.agents)
+        week = jax.tree.map(lambda leaf: leaf[:, readers.index], column)
+        features = scaling.of_agents(agent_features(population.take(readers.index), week, units))
+        agents, embeddings = network.agents.step(oldest[0], features[0], week.valid[0])
     row = scaling.of_totals(total_features(population, column, units))[0]
-    total_rings, totals = network.totals.read(kept.totals, row)
-    read = _finished(network, scaling, population, units, readers, known, embeddings, totals, n_buckets)
-    return Kept(rings, total_rings), read
+    totals, made = network.totals.step(oldest[1], row)
+    parts = (network, scaling, population, units, readers, known)
+    return (agents, totals), _finished(*parts, embeddings, made, n_buckets)
 
 
 def _by_tile(
-    use: Any, scaling: Scaling, population: Population, units: Scales, readers: Readers, ledger: Ledger, *more: Any
+    use: Callable, scaling: Scaling, population: Population, units: Scales, readers: Readers, ledger: Ledger
 ) -> Any:
-    """Apply `use(features, valid, ...)` to one tile of agents after the other, so that a tile stays in the cache."""
-    tiles = readers.bucket.shape[0]
+    """Apply `use(features, valid)` to one tile of agents after the other, so that a tile stays in the cache."""
 
-    def one(given: tuple) -> Any:
-        index, rest = given[0], given[1:]
+    def one(index: Int[Array, " slot"]) -> Any:
         history = jax.tree.map(lambda leaf: leaf[:, index], ledger)
         features = scaling.of_agents(agent_features(population.take(index), history, units))
-        return use(features, history.valid, *rest)
+        return use(features, history.valid)
 
-    return jax.lax.map(one, (readers.index.reshape(tiles, -1), *more))
+    return jax.lax.map(one, readers.index.reshape(readers.bucket.shape[0], -1))
 
 
 def _finished(
@@ -194,7 +221,7 @@ def _finished(
     units: Scales,
     readers: Readers,
     known: KnownFuture,
-    embeddings: Float[Array, "tile slot channel"] | None,
+    embeddings: Float[Array, "*slots channel"] | None,
     totals: Float[Array, " channel"],
     n_buckets: int,
 ) -> Read:
