@@ -87,8 +87,8 @@ def story(population: Population, weeks: int = WEEKS, seed: int = 0) -> History:
 
 
 def cut(tree, index):
-    """Take agents out of a ledger."""
-    return jax.tree.map(lambda leaf: leaf[:, index], tree)
+    """Take weeks or agents out of a ledger."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def unscaled(shape: MapShape) -> Scaling:

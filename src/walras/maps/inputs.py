@@ -101,9 +101,9 @@ class MapInputs(eqx.Module):
         valid: 1 where there is history; None for maps that read no agents.
     """
 
-    agents: Float[Array, "week slot feature"] | None
-    totals: Float[Array, "week feature"]
-    future: Float[Array, "*origin ahead feature"]
+    agents: Float[Array, "week slot agent_feature"] | None
+    totals: Float[Array, "week total_feature"]
+    future: Float[Array, "*origin ahead future_feature"]
     base: Float[Array, "*origin resource"]
     crowd: Crowd
     valid: Float[Array, "week slot"] | None
@@ -296,10 +296,10 @@ class Scaling(eqx.Module):
         agents, attributes, totals, future: mean and standard deviation of each [2, feature].
     """
 
-    agents: Float[Array, "moment feature"]
-    attributes: Float[Array, "moment feature"]
-    totals: Float[Array, "moment feature"]
-    future: Float[Array, "moment feature"]
+    agents: Float[Array, "moment agent_feature"]
+    attributes: Float[Array, "moment attribute"]
+    totals: Float[Array, "moment total_feature"]
+    future: Float[Array, "moment future_feature"]
 
     @staticmethod
     def fit(examples: list[MapInputs]) -> "Scaling":
