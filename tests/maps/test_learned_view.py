@@ -149,15 +149,12 @@ def test_many_plans_are_answered_as_each_alone(view, monkeypatch):
     np.testing.assert_allclose(view.shadow_prices(capacity), singly, rtol=1e-4)
 
 
-@pytest.mark.parametrize("representation", ["bucketized", "bottom-up"])
-def test_queries_laid_out_for_speed_answer_as_those_for_training(representation):
-    maps = interface(representation)
-    view = maps.encode(PEOPLE, STORY)
-    fast = view.primal.read.encoded
-    keys = fast.prepared.first if representation == "bottom-up" else fast.prepared.keys
-    assert keys.shape[:2] == (len(fast.crowd.bucket), fast.crowd.tile)  # laid out tile by tile
+def test_a_reading_answers_as_one_in_training(view):
+    learned, fast = view.primal.learned, view.primal.read.encoded
+    assert fast.prepared.keys.shape[:2] == (len(fast.crowd.bucket), fast.crowd.tile)  # laid out tile by tile
     signal = jnp.asarray(some_prices(PEOPLE, plans=(3,)), jnp.float32)
-    found, wanted = as_in_training(view, fast, signal)
+    parts = (learned.network, learned.scaling, view.population, view.units, view.primal.readers)
+    found, wanted = answered_as_in_training(*parts, fast, signal)
     np.testing.assert_allclose(found, wanted, rtol=2e-5)
 
 
@@ -181,13 +178,7 @@ def answered_as_in_training(network, scaling, population, units, readers, fast, 
     return network.utilization(fast, signal), network.utilization(alone, signal)
 
 
-def as_in_training(view, fast, signal):
-    learned = view.primal.learned
-    parts = (learned.network, learned.scaling, view.population, view.units, view.primal.readers)
-    return answered_as_in_training(*parts, fast, signal)
-
-
-@pytest.mark.parametrize("representation, first", [("bucketized", 64), ("bucketized", 2), ("global", 2)])
+@pytest.mark.parametrize("representation, first", [("bucketized", 64), ("global", 2)])
 def test_reading_on_equals_reading_from_scratch(first, representation):
     maps = interface(representation, dilations=ALL if first == 64 else FEW)
     ledger = past(PEOPLE, first + 2)
@@ -293,7 +284,7 @@ def test_questions_that_do_not_fit_are_refused(view):
     with pytest.raises(InputError, match="`capacity` holds a NaN or infinity"):
         view.shadow_prices(np.full((26, 1), np.inf))
     with pytest.raises(NotFiniteError, match="not a finite number"):
-        view.utilization(np.full((26, 1), 1e39))
+        view.utilization(np.full((26, 1), 3e38))
     two = jax.tree.map(lambda leaf: leaf[-2:], STORY.ledger)
     with pytest.raises(ShapeError, match="give one week at a time"):
         view.advance(two, STORY.known)

@@ -29,7 +29,7 @@ from walras.population.from_panel import bucket_edges
 from walras.population.population import Population
 
 AGENTS, WEEKS, BUCKETS = 40, 64, 3
-FEW, ALL = (1, 2, 4), (1, 2, 4, 8, 16, 32)
+FEW, ALL = (1, 2), (1, 2, 4, 8, 16, 32)
 """Dilations: few are compiled soon, all of them read 64 weeks."""
 
 ONE, TWO = ("inbound_units",), ("inbound_units", "storage")
