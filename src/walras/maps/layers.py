@@ -165,7 +165,10 @@ class DilatedCNN(eqx.Module):
         return tuple(jnp.concatenate([ring[1:], each[None]]) for ring, each in zip(kept, given, strict=True)), x
 
     def step(
-        self, earlier: tuple[Array, ...], column: Float[Array, "*axes given"], valid: Float[Array, "*axes"] | None = None
+        self,
+        earlier: tuple[Array, ...],
+        column: Float[Array, "*axes given"],
+        valid: Float[Array, "*axes"] | None = None,
     ) -> tuple[tuple[Array, ...], Float[Array, "*axes made"]]:
         """Read the next week, given each layer's input of `dilation` weeks ago; return this week's inputs as well."""
         mask = None if valid is None else valid[..., None]

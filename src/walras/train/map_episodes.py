@@ -13,7 +13,7 @@ from jaxtyping import Float
 from walras.data.journal import digest
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
 from walras.maps.readers import Readers, readers_of
-from walras.population.cohort import Cohort, ProportionalSample, StratifiedSample, UniformSample
+from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
 from walras.population.from_panel import bucket_edges
 from walras.population.population import Population
 from walras.population.shift import CompositionShift
