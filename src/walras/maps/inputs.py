@@ -318,9 +318,9 @@ class Scaling(eqx.Module):
 
     def __call__(self, inputs: MapInputs) -> MapInputs:
         """Scale all features; what is further than `FAR` spreads away counts as that far."""
-        agents = None if inputs.agents is None else _scaled(inputs.agents, self.agents)
-        crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, _scaled(inputs.crowd.attributes, self.attributes))
-        rows = _scaled(inputs.totals, self.totals), _scaled(inputs.future, self.future)
+        agents = None if inputs.agents is None else scaled(inputs.agents, self.agents)
+        crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, scaled(inputs.crowd.attributes, self.attributes))
+        rows = scaled(inputs.totals, self.totals), scaled(inputs.future, self.future)
         return MapInputs(agents, *rows, inputs.base, crowd, inputs.valid)
 
 
@@ -328,6 +328,9 @@ FAR = 6.0
 """Spreads from the mean beyond which a feature says no more."""
 
 
-def _scaled(values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]) -> Array:
+def scaled(
+    values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]
+) -> Float[Array, "*axes feature"]:
+    """Return features in spreads from their mean, at most `FAR`."""
     mean, spread = (row.reshape((1,) * (values.ndim - 1) + row.shape) for row in moments)
     return jnp.clip((values - mean) / spread, -FAR, FAR)

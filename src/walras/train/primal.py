@@ -98,7 +98,9 @@ def lesson_of(
         shape: of the map.
         weeks, origins, spacing: which weeks are origins, see `map_rollout.inputs_of`.
     """
-    inputs = inputs_of(rolled, stretch, readers, shape, weeks, origins, spacing)
+    inputs = inputs_of(
+        rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents
+    )
     each = None
     if shape.kind.by_agent:
         received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
