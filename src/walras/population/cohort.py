@@ -305,7 +305,7 @@ def neyman_allocation(
 
 
 def filled(
-    share: Float[np.ndarray, " part"], lowest: Float[np.ndarray, " part"], highest: Float[np.ndarray, " part"], n: int
+    share: Float[np.ndarray, " part"], lowest: Float[np.ndarray, " part"], highest: Float[np.ndarray, " part"], n: float
 ) -> Float[np.ndarray, " part"]:
     """Return clip(t share, lowest, highest) with the t for which they add up to `n`.
 
