@@ -129,6 +129,14 @@ def test_strata_that_are_used_up_leave_the_rest_to_others():
     np.testing.assert_array_equal(neyman_allocation(np.array([10, 30]), np.zeros(2), 8), [2, 6])
 
 
+@pytest.mark.parametrize("design", [StratifiedSample, ProportionalSample])
+def test_small_agents_that_have_grown_do_not_spoil_the_total(design):
+    grown = np.where(np.arange(3000) % 200 == 0, SIZE.max(), SIZE)
+    careful, careless = (design(floor_share=share).predicted_error(SIZE, grown, 300) for share in (0.1, 1e-6))
+    assert careful < 0.7 * careless
+    assert design().predicted_error(SIZE, SIZE, 300) < 0.3 * UniformSample().predicted_error(SIZE, SIZE, 300)
+
+
 def test_equal_sizes_share_strata():
     size = np.repeat([1.0, 5.0], [900, 100])
     cohort = StratifiedSample().draw(size, 20, rng())
@@ -234,5 +242,7 @@ def test_too_few_for_the_design_end_in_a_sentence():
         UniformSample().draw(SIZE, 1, rng()).standard_error(np.ones(1))
     with pytest.raises(SettingsError, match="`floor_share` is 0 but must be above 0"):
         ProportionalSample(0.0).draw(SIZE, 12, rng())
+    with pytest.raises(SettingsError, match="`floor_share` is -1 but must be above 0"):
+        StratifiedSample(floor_share=-1.0).draw(SIZE, 30, rng())
     with pytest.raises(SettingsError, match="`strata` is 0 but must be at least 1"):
         StratifiedSample(0).draw(SIZE, 12, rng())

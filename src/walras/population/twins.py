@@ -78,8 +78,9 @@ def aggregate_twins(
     columns, values, weight = _checked(attributes, contrast, importance)
     pool = _pool(columns, count, tolerance, random)
     everyone = _sd(values, weight) or 1.0
-    distance = (values - np.average(values, weights=weight)) ** 2 / everyone**2
-    gain = (weight * (distance + JITTER * random.uniform(size=len(weight))))[pool]
+    # 1 is the mean distance: agents beyond it make a spread, those within unmake it, the more so the more they count.
+    distance = (values - np.average(values, weights=weight)) ** 2 / everyone**2 - 1.0
+    gain = (weight * (distance + JITTER * random.uniform(-0.5, 0.5, len(weight))))[pool]
     first, second = _searched(columns[pool], gain, count, tolerance, random)
     difference = columns[pool[first]].mean(axis=0) - columns[pool[second]].mean(axis=0)
     _check_found(difference, tolerance)
