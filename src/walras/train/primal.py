@@ -1,6 +1,6 @@
 """Own the training of primal maps: supervised, on rollouts that are made while training.
 
-FREE: internals; what is stored of a map is said in `maps.store`.
+FREE: internals; what is stored of a map is said in `maps.map_file`.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Own the World: a pool of agents over many weeks, out of which populations to train and judge maps on are cut.
 
-CONTRACT: no forecast of a week knows that week's demand or later's. A stored world is one file of `store.py`.
+CONTRACT: no forecast of a week knows that week's demand or later's. A stored world is one file of `data.store`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from walras.config import EconomicsSettings
 from walras.data.assume import complete_panel
 from walras.data.panel import DAYS_PER_WEEK, Panel
+from walras.data.store import Stored, read_arrays, write_arrays
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.holidays import holiday_distance
@@ -30,7 +31,6 @@ from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.common import followed
 from walras.train.history import FIRST_FORECAST, rolling_fits
-from walras.train.store import Stored, read_arrays, write_arrays
 from walras.train.stretch import Stretch
 
 REFIT_WEEKS = 4
