@@ -87,6 +87,18 @@ class Scales(eqx.Module):
     price: Float[Array, " resource"]
 
 
+class Base(eqx.Module):
+    """Hold what answers start from, relative to S(P).
+
+    Attributes:
+        level: mean expected use over the coming weeks.
+        due: use by what is on order already, which no price changes; 0 for storage.
+    """
+
+    level: Float[Array, "*origin resource"]
+    due: Float[Array, "*origin ahead resource"]
+
+
 class MapInputs(eqx.Module):
     """Hold all that a map reads of a population: features before they are scaled.
 
@@ -94,7 +106,7 @@ class MapInputs(eqx.Module):
         agents: of every agent in every week; None for maps that read none.
         totals: of the population in every week.
         future: of the coming weeks of every origin.
-        base: mean expected use over the coming weeks, relative to S(P) [origin, resource].
+        base: what answers start from.
         crowd: who the agents are.
         valid: 1 where there is history; None for maps that read no agents.
     """
@@ -102,7 +114,7 @@ class MapInputs(eqx.Module):
     agents: Float[Array, "week slot feature"] | None
     totals: Float[Array, "week feature"]
     future: Float[Array, "*origin ahead feature"]
-    base: Float[Array, "*origin resource"]
+    base: Base
     crowd: Crowd
     valid: Float[Array, "week slot"] | None
 
@@ -262,10 +274,13 @@ def future_features(known: KnownFuture, units: Scales) -> Float[Array, "*origin 
     return jnp.concatenate([*rows, known.holidays], -1)
 
 
-def base_of(known: KnownFuture, units: Scales) -> Float[Array, "*origin resource"]:
-    """Return mean expected use over the coming weeks, relative to S(P): the level that answers are relative to."""
+def base_of(population: Population, known: KnownFuture, units: Scales) -> Base:
+    """Return what answers are relative to (`Base`), relative to S(P)."""
     scale = units.use.reshape((1,) * (known.stock.ndim - 1) + units.use.shape)
-    return jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
+    level = jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
+    flow = 1.0 - jnp.asarray(population.stock_resource, jnp.float32)
+    due = known.committed[..., 1:, :] / scale[..., None, :] * flow.reshape((1,) * (known.stock.ndim) + flow.shape)
+    return Base(level, due)
 
 
 def cohort_of(population: Population, index: Int[Array, " slot"], weight: Float[Array, " slot"]) -> Population:

@@ -175,7 +175,7 @@ class _Loop(eqx.Module):
             None if read is None else agent_features(cohort, read, units),
             total_features(self.stretch.population, ledger, units),
             future_features(known, units),
-            base_of(known, units),
+            base_of(self.stretch.population, known, units),
             crowd_of(cohort, self.readers.bucket, self.readers.n_buckets, units),
             None if read is None else read.valid,
         )

@@ -143,7 +143,7 @@ def inputs_of(
         features,
         total_features(population, ledger, units),
         future_features(known, units),
-        base_of(known, units),
+        base_of(population, known, units),
         crowd,
         valid,
     )

@@ -31,6 +31,9 @@ EXAMPLES = 12
 FIRST_EXAMPLE = 2**31
 """Number of the first of them: no step has it."""
 
+SMALL_USE = 0.2
+"""Forecasts below this share of mean use count as that large in the loss."""
+
 JUDGING = 8
 """Held-out rollouts."""
 
@@ -105,7 +108,7 @@ def lesson_of(
     if shape.kind.by_agent:
         received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
         received = received[:, readers.index]
-        each = coming(received, weeks, origins, spacing)[..., None] / inputs.base[:, None, None, :]
+        each = coming(received, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
     return Lesson(
         inputs=inputs,
         prices=coming(prices / rolled.units.price[None, :], weeks, origins, spacing),
@@ -115,7 +118,7 @@ def lesson_of(
 
 
 def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int) -> Float[Array, ""]:
-    """Return the mean squared error of use, relative to its mean; agent by agent where the map is learned so."""
+    """Return the mean squared error of use, relative to the forecast; agent by agent where the map is learned so."""
     inputs = scaling(lesson.inputs)
     encoded = network.encode(inputs, spacing)
     if lesson.each is not None:
@@ -123,8 +126,10 @@ def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: 
         guess = network.representation.of_each(encoded.prepared, network.query(encoded, lesson.prices))
         share = inputs.crowd.size / inputs.crowd.size.sum()
         return (((guess - lesson.each) ** 2).mean((0, 1, 3)) * share).sum()
-    error = network.utilization(encoded, lesson.prices) - lesson.use
-    return (error**2).mean() / (lesson.use.mean() ** 2 + 1e-3)
+    guess = network.utilization(encoded, lesson.prices)
+    # Weighted by the forecast, not by what came: that would favour forecasts that are too low.
+    size = jax.lax.stop_gradient(guess) + SMALL_USE * lesson.use.mean()
+    return (((guess - lesson.use) / size) ** 2).mean()
 
 
 @eqx.filter_jit
