@@ -19,9 +19,7 @@ MapFlags = Annotated[MapTraining | None, Parameter(name="*")]
 Preset = Annotated[
     Literal["small", "paper"], Parameter(name="--preset", help="values that flags and settings file change")
 ]
-Table = Annotated[
-    Path | None, Parameter(help="table of products and weeks to train on; made-up populations without")
-]
+Table = Annotated[Path | None, Parameter(help="table of products and weeks to train on; made-up populations without")]
 MapOut = Annotated[Path, Parameter(name="--out", help="folder of the interface; both maps of one go to the same")]
 
 

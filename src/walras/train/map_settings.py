@@ -52,7 +52,9 @@ class MapTraining(FitSettings):
     consistency_weight: float = Field(100.0, ge=0, description="weight of forecast consistency in the dual loss")
 
 
-def map_training(kind: str, preset: str, settings: Path | None = None, flags: MapTraining | None = None) -> tuple[MapTraining, TableSettings]:
+def map_training(
+    kind: str, preset: str, settings: Path | None = None, flags: MapTraining | None = None
+) -> tuple[MapTraining, TableSettings]:
     """Join a preset with a settings file and flags; what is named later wins.
 
     Args:

@@ -13,13 +13,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from walras.maps.heads import relative_use
 from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import MapNetwork, MapShape
+from walras.maps.readers import Readers
 from walras.maps.representations.bottom_up import BottomUp
 from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, Readers, drawn_prices
+from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
 from walras.train.map_rollout import Rolled, coming, inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import PriceSource
@@ -101,9 +101,7 @@ def lesson_of(
         shape: of the map.
         weeks, origins, spacing: which weeks are origins, see `map_rollout.inputs_of`.
     """
-    inputs = inputs_of(
-        rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents
-    )
+    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents)
     each = None
     if shape.kind.by_agent:
         received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
@@ -134,7 +132,12 @@ def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: 
 
 @eqx.filter_jit
 def _updated(
-    carry: Carry, scaling: Scaling, lesson: Lesson, spacing: int, averaged: float, optimizer: optax.GradientTransformation
+    carry: Carry,
+    scaling: Scaling,
+    lesson: Lesson,
+    spacing: int,
+    averaged: float,
+    optimizer: optax.GradientTransformation,
 ) -> tuple[Carry, dict[str, Array]]:
     loss, slope = eqx.filter_value_and_grad(lesson_loss)(carry.network, scaling, lesson, spacing)
     updates, state = optimizer.update(slope, carry.optimizer)
@@ -218,7 +221,9 @@ class PrimalTask(AbstractTask):
 
     def assess(self, carry: Carry) -> Mapping[str, Any]:
         """Return the mean forecast error over held-out rollouts."""
-        errors = [float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging]
+        errors = [
+            float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging
+        ]
         return {"held_out_error": float(np.mean(errors))}
 
     def parameters(self, carry: Carry) -> MapNetwork:
