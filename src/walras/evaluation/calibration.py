@@ -64,7 +64,9 @@ class CalibrationTally(AbstractTally):
             return Calibration(None, None, None)
         slope = both / spread
         still = other <= ROUNDING * float(self.realised_squared.sum())
-        return Calibration(slope, (actual - slope * predicted) / weeks, None if still else both / (spread * other) ** 0.5)
+        return Calibration(
+            slope, (actual - slope * predicted) / weeks, None if still else both / (spread * other) ** 0.5
+        )
 
 
 ROUNDING = 1e-12

@@ -112,14 +112,18 @@ class Futures:
             expected, earlier: demand of each week's lead time as expected in the origin, and in the donor week.
         """
         paths = self.world.exogenous
-        now, spread = (np.asarray(part)[self.now, self.agents] for part in (paths.lead_demand_mean, paths.lead_demand_sd))
+        now, spread = (
+            np.asarray(part)[self.now, self.agents] for part in (paths.lead_demand_mean, paths.lead_demand_sd)
+        )
         revised = np.where(then >= 0, _scaled(self._at(paths.lead_demand_mean, then), earlier), 1.0)
         mean = expected * revised
         mean[0] = now  # known in the origin
         return mean, np.where(now > 0, mean / np.maximum(now, TINY), 1.0) * spread
 
 
-def _summed(expected: Float[np.ndarray, "ahead slot"], lead: Int[np.ndarray, " slot"]) -> Float[np.ndarray, "ahead slot"]:
+def _summed(
+    expected: Float[np.ndarray, "ahead slot"], lead: Int[np.ndarray, " slot"]
+) -> Float[np.ndarray, "ahead slot"]:
     """Add each week's demand up to that of the week that an order of the week arrives in; the last week holds on."""
     last = np.repeat(expected[-1:], int(lead.max(initial=0)) + 1, axis=0)
     sums = np.pad(np.cumsum(np.concatenate([expected, last]), axis=0), ((1, 0), (0, 0)))
