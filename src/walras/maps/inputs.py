@@ -304,6 +304,8 @@ class Scaling(eqx.Module):
         """Measure features over examples; those that do not vary are left as they are but for their mean."""
 
         def moments(rows: list[np.ndarray]) -> Array:
+            if not rows:  # a map that reads no agents
+                return jnp.zeros((2, 0), jnp.float32)
             values = np.concatenate([np.asarray(row).reshape(-1, row.shape[-1]) for row in rows])
             spread = values.std(0)
             return jnp.asarray(np.stack([values.mean(0), np.where(spread > 1e-3, spread, 1.0)]), jnp.float32)
@@ -319,9 +321,9 @@ class Scaling(eqx.Module):
 
     def __call__(self, inputs: MapInputs) -> MapInputs:
         """Scale all features; what is further than `FAR` spreads away counts as that far."""
-        agents = None if inputs.agents is None else _scaled(inputs.agents, self.agents)
-        crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, _scaled(inputs.crowd.attributes, self.attributes))
-        rows = _scaled(inputs.totals, self.totals), _scaled(inputs.future, self.future)
+        agents = None if inputs.agents is None else scaled(inputs.agents, self.agents)
+        crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, scaled(inputs.crowd.attributes, self.attributes))
+        rows = scaled(inputs.totals, self.totals), scaled(inputs.future, self.future)
         return MapInputs(agents, *rows, inputs.base, crowd, inputs.valid)
 
 
@@ -329,6 +331,9 @@ FAR = 6.0
 """Spreads from the mean beyond which a feature says no more."""
 
 
-def _scaled(values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]) -> Array:
+def scaled(
+    values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]
+) -> Float[Array, "*axes feature"]:
+    """Return features in spreads from their mean, at most `FAR`."""
     mean, spread = (row.reshape((1,) * (values.ndim - 1) + row.shape) for row in moments)
     return jnp.clip((values - mean) / spread, -FAR, FAR)

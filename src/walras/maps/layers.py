@@ -139,6 +139,18 @@ class DilatedCNN(eqx.Module):
             for dilation, before in zip(self.dilations, self.before, strict=True)
         )
 
+    def kept(
+        self, series: Float[Array, "week *axes given"], valid: Float[Array, "week *axes"] | None = None
+    ) -> tuple[Array, ...]:
+        """Return what `read` goes on from after these weeks, in one pass over them."""
+        mask = None if valid is None else valid[..., None]
+        x, rings = series if mask is None else series * mask, []
+        for index, dilation in enumerate(self.dilations):
+            missing = max(dilation - x.shape[0], 0)
+            rings.append(jnp.concatenate([jnp.zeros((missing, *x.shape[1:]), x.dtype), x[-dilation:]]))
+            x = self._layer(index, x, _earlier(x, dilation), mask)
+        return tuple(rings)
+
     def read(
         self, kept: tuple[Array, ...], column: Float[Array, "*axes given"], valid: Float[Array, "*axes"] | None = None
     ) -> tuple[tuple[Array, ...], Float[Array, "*axes made"]]:

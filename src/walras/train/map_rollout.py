@@ -25,7 +25,6 @@ from walras.maps.inputs import (
     stock_use,
     total_features,
 )
-from walras.maps.network import MapShape
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
 from walras.simulate import Rollout, simulate, simulate_issued
@@ -111,7 +110,14 @@ def known_future(
 
 
 def inputs_of(
-    rolled: Rolled, stretch: Stretch, readers: Readers, shape: MapShape, weeks: int, origins: int, spacing: int = 1
+    rolled: Rolled,
+    stretch: Stretch,
+    readers: Readers,
+    weeks: int,
+    origins: int,
+    spacing: int = 1,
+    *,
+    reads_agents: bool,
 ) -> MapInputs:
     """Return what a map reads at the last origins of the first `weeks` weeks, not yet scaled.
 
@@ -119,18 +125,18 @@ def inputs_of(
         rolled: the rollout.
         stretch: what was simulated.
         readers: whose histories are read.
-        shape: of the map.
         weeks: weeks up to and with the last origin.
         origins: their number.
         spacing: weeks between two.
+        reads_agents: whether agents' own histories are wanted.
     """
     first = weeks - 1 - spacing * (origins - 1)
     ledger = jax.tree.map(lambda leaf: leaf[:weeks], rolled.ledger)
     known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rolled.known)
     population, units = stretch.population, rolled.units
     cohort = cohort_of(population, readers.index, readers.weight)
-    crowd = crowd_of(cohort, readers.bucket, shape.buckets, units)
-    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if shape.kind.reads_agents else None
+    crowd = crowd_of(cohort, readers.bucket, readers.n_buckets, units)
+    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if reads_agents else None
     features = None if read is None else agent_features(cohort, read, units)
     valid = None if read is None else read.valid
     return MapInputs(
