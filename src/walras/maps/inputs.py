@@ -322,6 +322,7 @@ class Scaling(eqx.Module):
             return jnp.asarray(np.stack([values.mean(0), np.where(spread > 1e-3, spread, 1.0)]), jnp.float32)
 
         there = [np.asarray(each.crowd.weight) > 0 for each in examples]
+        read = [np.asarray(e.agents)[:, ok] for e, ok in zip(examples, there, strict=True) if e.agents is not None]
         return Scaling(
             moments(
                 [np.asarray(e.agents)[:, ok] for e, ok in zip(examples, there, strict=True) if e.agents is not None]
