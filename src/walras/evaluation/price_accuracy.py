@@ -5,6 +5,7 @@ CONTRACT: studies and reports read the measures by name.
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float
 
 from walras.errors import shape_mismatch
 from walras.evaluation.tally import checked
@@ -19,7 +20,12 @@ AXES = ("path", "week", "resource")
 
 
 def price_values(
-    shadow_prices: npt.ArrayLike, reference: npt.ArrayLike, price_scale: npt.ArrayLike, burn_in: int = 0
+    shadow_prices: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    price_scale: npt.ArrayLike,
+    burn_in: int = 0,
+    *,
+    counted: npt.ArrayLike | None = None,
 ) -> dict[str, dict[int, float]]:
     """Return measure -> path -> value; paths that say nothing about a measure are absent.
 
@@ -32,6 +38,8 @@ def price_values(
         reference: prices to compare with, e.g. the clairvoyant oracle's, likewise.
         price_scale: median unit margin of each path's population [money; path].
         burn_in: first weeks to skip.
+        counted: weeks to compare in; where even the reference could not keep to capacity its price has no meaning.
+            `mean_price` counts all weeks [path, week, resource].
 
     Raises:
         ShapeError: where paths, weeks or resources do not meet.
@@ -41,18 +49,20 @@ def price_values(
     scale = checked("price_scale", price_scale, ("path",))
     if given.shape != charged.shape or len(scale) != len(charged):
         raise shape_mismatch("reference", given.shape, charged.shape, "give both for the same paths, weeks and resources")
+    kept = np.ones(charged.shape, bool) if counted is None else np.asarray(counted, bool)
     found: dict[str, dict[int, float]] = {name: {} for name in PRICE_MEASURES}
     for path, unit in enumerate(scale):
-        ours, theirs = (each[path, burn_in:].ravel() / unit for each in (charged, given))
-        for name, value in _of_path(ours, theirs).items():
+        found["mean_price"][path] = float(charged[path, burn_in:].mean() / unit)
+        ours, theirs = (each[path, burn_in:][kept[path, burn_in:]] / unit for each in (charged, given))
+        for name, value in _compared(ours, theirs).items():
             found[name][path] = value
     return found
 
 
-def _of_path(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    values = {"mean_price": float(ours.mean())}
-    if theirs.mean() > HARDLY:
-        values["mean_price_over_reference"] = float(ours.mean() / theirs.mean())
+def _compared(ours: Float[np.ndarray, " entry"], theirs: Float[np.ndarray, " entry"]) -> dict[str, float]:
+    if len(ours) == 0 or theirs.mean() <= HARDLY:
+        return {}
+    values = {"mean_price_over_reference": float(ours.mean() / theirs.mean())}
     if theirs.std() > HARDLY:
         covariance = float(((ours - ours.mean()) * (theirs - theirs.mean())).mean())
         values["price_slope"] = covariance / float(theirs.var())
