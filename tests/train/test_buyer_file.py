@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from buyers import FORGETFUL, FULL, loud
 
+from walras.data.store import DamagedFileError, named_arrays, read_arrays, write_arrays
 from walras.errors import InputError
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
 from walras.train.buyer_file import KIND, VERSION, load_buyer, save_buyer
-from walras.train.store import DamagedFileError, named_arrays, read_arrays, write_arrays
 
 FACTS = {"steps": 3, "trained_on": "a table"}
 

@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from walras.data.store import read_arrays, write_arrays
 from walras.errors import InputError
 from walras.train import checkpoint
 from walras.train.checkpoint import Checkpoints
-from walras.train.store import read_arrays, write_arrays
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from fit_run import SETTINGS, LineTask, leaves
 
+from walras.data.store import fill, read_arrays
 from walras.errors import InputError, NotFiniteError, SettingsError
 from walras.progress import Progress
 from walras.train.loop import fit
 from walras.train.records import read_metrics
-from walras.train.store import fill, read_arrays
 
 KILLS = int(os.environ.get("WALRAS_KILLS", "2"))
 PROGRAM = [sys.executable, fit_run.__file__]

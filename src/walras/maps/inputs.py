@@ -304,6 +304,8 @@ class Scaling(eqx.Module):
         """Measure features over examples; those that do not vary are left as they are but for their mean."""
 
         def moments(rows: list[np.ndarray]) -> Array:
+            if not rows:  # a map that reads no agents
+                return jnp.zeros((2, 0), jnp.float32)
             values = np.concatenate([np.asarray(row).reshape(-1, row.shape[-1]) for row in rows])
             spread = values.std(0)
             return jnp.asarray(np.stack([values.mean(0), np.where(spread > 1e-3, spread, 1.0)]), jnp.float32)

@@ -1,6 +1,6 @@
 """Own the LearnedMap: a trained network with all that it needs to read a population.
 
-CONTRACT: stored in one file of `maps.store`; training makes it, `maps.interface` asks it.
+CONTRACT: stored in one file of `maps.map_file`; training makes it, `maps.learned` asks it.
 """
 
 from collections.abc import Mapping

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 
 from walras.data.findings import shown
+from walras.data.store import Stored, fill, named_arrays, read_arrays, write_arrays
 from walras.errors import InputError
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape, Network
 from walras.population.along import Shared
-from walras.train.store import Stored, fill, named_arrays, read_arrays, write_arrays
 
 KIND = "buyer"
 VERSION = 1

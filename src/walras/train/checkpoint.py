@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from walras.data.findings import shown
+from walras.data.store import DamagedFileError, Stored, read_arrays, write_arrays
 from walras.errors import InputError
-from walras.train.store import DamagedFileError, Stored, read_arrays, write_arrays
 
 try:
     import fcntl

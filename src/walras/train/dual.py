@@ -23,9 +23,9 @@ from walras.simulate import simulate, week_of
 from walras.train.closed_loop import Coordinated, DualMap, Plan, week_by_week
 from walras.train.loop import AbstractTask
 from walras.train.map_episodes import Drawn, MapEpisodes, Readers, drawn_capacity
-from walras.train.map_rollout import roll
+from walras.train.map_rollout import inputs_of, roll
 from walras.train.map_settings import MapTraining
-from walras.train.primal import Carry, FIRST_EXAMPLE, optimizer_of, shape_of
+from walras.train.primal import FIRST_EXAMPLE, Carry, optimizer_of, shape_of
 from walras.train.stretch import Stretch
 
 EXAMPLES = 12
@@ -187,8 +187,6 @@ class DualTask(AbstractTask):
             )
         self.settings, self.episodes, self.policy = settings, episodes, policy
         self.shape, self.optimizer, self.weights = shape_of(settings), optimizer_of(settings), Weights.of(settings)
-        from walras.train.map_rollout import inputs_of
-
         examples = []
         for number in range(EXAMPLES):
             drawn = episodes.draw(FIRST_EXAMPLE + number)
@@ -196,7 +194,7 @@ class DualTask(AbstractTask):
             origins = settings.weeks - settings.first_origin
             examples.append(
                 inputs_of(
-                    rolled, drawn.stretch, drawn.readers, settings.weeks, origins, reads_agents=True
+                    rolled, drawn.stretch, drawn.readers, settings.weeks, origins, reads_agents=self.shape.kind.reads_agents
                 )
             )
         self.scaling = Scaling.fit(examples)
@@ -239,3 +237,8 @@ class DualTask(AbstractTask):
     def parameters(self, carry: Carry) -> MapNetwork:
         """Return the averaged weights."""
         return carry.average
+
+    def measured(self, network: MapNetwork) -> dict[str, Any]:
+        """Return the three terms of the loss over held-out episodes."""
+        judged = [_judged(network, self.scaling, each, self.policy, self.weights)[1] for each in self.judging]
+        return {"terms": {name: float(np.mean([terms[name] for terms in judged])) for name in judged[0]}}

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from walras.data.findings import shown
+from walras.data.store import fill, named_arrays, write_arrays
 from walras.errors import InputError, NotFiniteError, SettingsError
 from walras.progress import Progress
 from walras.train.checkpoint import Checkpoint, Checkpoints
 from walras.train.records import METRICS, RUN, Metrics, RunRecord, versions
 from walras.train.settings import FitSettings
-from walras.train.store import fill, named_arrays, write_arrays
 
 CHECKPOINTS, FITTED = "checkpoints", "fitted.walras"
 BATCH = 16

@@ -1,6 +1,6 @@
 """Own the training of primal maps: supervised, on rollouts that are made while training.
 
-FREE: internals; what is stored of a map is said in `maps.store`.
+FREE: internals; what is stored of a map is said in `maps.map_file`.
 """
 
 from collections.abc import Mapping
@@ -147,6 +147,14 @@ def forecast_error(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacin
     return (jnp.abs(guess - lesson.use) / jnp.where(counts, lesson.use, 1.0) * counts).sum() / counts.sum()
 
 
+@eqx.filter_jit
+def _relative_errors(
+    network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int
+) -> Float[Array, "origin ahead resource"]:
+    guess = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
+    return (guess - lesson.use) / lesson.use.mean()
+
+
 class PrimalTask(AbstractTask):
     """Train a primal map on rollouts under prices of several sources."""
 
@@ -211,3 +219,9 @@ class PrimalTask(AbstractTask):
     def parameters(self, carry: Carry) -> MapNetwork:
         """Return the averaged weights."""
         return carry.average
+
+    def measured(self, network: MapNetwork) -> dict[str, Any]:
+        """Return what held-out rollouts say of a map: the root mean square of its relative error by coming week."""
+        squares = [_relative_errors(network, self.scaling, each, self.settings.spacing) ** 2 for each in self.judging]
+        by_week = np.sqrt(np.mean(np.concatenate(squares), axis=0))
+        return {"relative_error": by_week.astype(float).round(5).tolist()}

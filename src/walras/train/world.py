@@ -1,6 +1,6 @@
 """Own the World: a pool of agents over many weeks, out of which populations to train and judge maps on are cut.
 
-CONTRACT: no forecast of a week knows that week's demand or later's. A stored world is one file of `store.py`.
+CONTRACT: no forecast of a week knows that week's demand or later's. A stored world is one file of `data.store`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from walras.config import EconomicsSettings
 from walras.data.assume import complete_panel
 from walras.data.panel import DAYS_PER_WEEK, Panel
+from walras.data.store import Stored, read_arrays, write_arrays
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.holidays import holiday_distance
@@ -23,6 +24,7 @@ from walras.exogenous.lead_times import ORDER_LOG_SD, draw_lead_times, longest_l
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.inputs import HORIZON
 from walras.model.state import empty_state
+from walras.population.along import map_own
 from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
 from walras.population.names import AgentNames
@@ -30,7 +32,6 @@ from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.common import followed
 from walras.train.history import FIRST_FORECAST, rolling_fits
-from walras.train.store import Stored, read_arrays, write_arrays
 from walras.train.stretch import Stretch
 
 REFIT_WEEKS = 4
@@ -180,6 +181,18 @@ class World:
             valid=jnp.asarray(self.on_sale[start : start + weeks, index] & there),
             expected_use=jnp.asarray(expected_use),
             holidays=jnp.asarray(self.holidays[start : start + weeks + HORIZON]),
+        )
+
+    def take(self, index: Int[np.ndarray, " kept"]) -> "World":
+        """Keep some agents of the pool."""
+        index = np.asarray(index)
+        return replace(
+            self,
+            population=_taken(self.population, index, np.asarray(self.population.weight)[index]),
+            exogenous=map_own(lambda leaf: jnp.asarray(np.asarray(leaf)[..., index]), self.exogenous, self.n_agents),
+            expected=self.expected[..., index],
+            on_sale=self.on_sale[:, index],
+            active=self.active[:, index],
         )
 
     def save(self, path: str | Path) -> None:

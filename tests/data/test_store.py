@@ -14,8 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from walras.errors import InputError
-from walras.train.store import (
+from walras.data.store import (
     DIGEST_BYTES,
     HEADER_AT,
     KINDS_OF_NUMBERS,
@@ -29,6 +28,7 @@ from walras.train.store import (
     unpack,
     write_arrays,
 )
+from walras.errors import InputError
 
 ARRAYS = {"a": np.array([1.5, -0.0, np.nan], np.float32), "b": np.arange(6).reshape(2, 3), "none": np.zeros((0, 2))}
 HEADER = {"config": {"rate": 0.1}, "words": ["ü", None, 3]}
