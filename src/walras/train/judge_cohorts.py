@@ -20,7 +20,7 @@ from walras.population.cohort import AbstractDesign
 from walras.population.names import NO_NAMES
 from walras.train.fitted_prices import use_under
 from walras.train.judge_cases import Sizes
-from walras.train.judge_maps import Forecasts, all_readers, map_forecast, realised
+from walras.train.judge_maps import Forecasts, all_readers, map_forecast
 from walras.train.map_rollout import Rolled, coming, roll
 from walras.train.stretch import Stretch
 from walras.train.world import World
