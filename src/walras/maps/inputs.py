@@ -99,9 +99,9 @@ class MapInputs(eqx.Module):
         valid: 1 where there is history; None for maps that read no agents.
     """
 
-    agents: Float[Array, "week slot feature"] | None
-    totals: Float[Array, "week feature"]
-    future: Float[Array, "*origin ahead feature"]
+    agents: Float[Array, "week slot trait"] | None
+    totals: Float[Array, "week total"]
+    future: Float[Array, "*origin ahead outlook"]
     base: Float[Array, "*origin resource"]
     crowd: Crowd
     valid: Float[Array, "week slot"] | None
@@ -294,10 +294,10 @@ class Scaling(eqx.Module):
         agents, attributes, totals, future: mean and standard deviation of each [2, feature].
     """
 
-    agents: Float[Array, "moment feature"]
-    attributes: Float[Array, "moment feature"]
-    totals: Float[Array, "moment feature"]
-    future: Float[Array, "moment feature"]
+    agents: Float[Array, "moment trait"]
+    attributes: Float[Array, "moment attribute"]
+    totals: Float[Array, "moment total"]
+    future: Float[Array, "moment outlook"]
 
     @staticmethod
     def fit(examples: list[MapInputs]) -> "Scaling":
@@ -311,9 +311,8 @@ class Scaling(eqx.Module):
             return jnp.asarray(np.stack([values.mean(0), np.where(spread > 1e-3, spread, 1.0)]), jnp.float32)
 
         there = [np.asarray(each.crowd.weight) > 0 for each in examples]
-        read = [np.asarray(e.agents)[:, ok] for e, ok in zip(examples, there, strict=True) if e.agents is not None]
         return Scaling(
-            moments(read) if read else jnp.asarray([[0.0] * AGENT_FEATURES, [1.0] * AGENT_FEATURES]),
+            moments([np.asarray(e.agents)[:, ok] for e, ok in zip(examples, there, strict=True) if e.agents is not None]),
             moments([np.asarray(e.crowd.attributes)[ok] for e, ok in zip(examples, there, strict=True)]),
             moments([np.asarray(each.totals) for each in examples]),
             moments([np.asarray(each.future) for each in examples]),

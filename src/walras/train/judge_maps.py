@@ -100,7 +100,8 @@ def _said(
     origins: int,
     spacing: int,
 ) -> Float[Array, "origin ahead resource"]:
-    inputs = inputs_of(rolled, stretch, readers, shape, weeks, origins, spacing)
+    reads = shape.kind.reads_agents
+    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=reads)
     encoded = network.encode(scaling(inputs), spacing)
     signal = coming(prices / rolled.units.price[None, :], weeks, origins, spacing)
     return network.utilization(encoded, signal) * rolled.units.use
