@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
 from walras.maps.heads import relative_use, scaled_price
-from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, MapInputs
+from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Base, MapInputs
 from walras.maps.layers import DilatedCNN, FutureCNN, Linear
 from walras.maps.representations.base import AbstractRepresentation, Widths
 from walras.maps.representations.named import REPRESENTATIONS
@@ -58,14 +58,14 @@ class Encoded(eqx.Module):
         prepared: what the representation keeps.
         totals: embedding of the totals' history.
         future: scaled features of the coming weeks.
-        base: mean expected use over the coming weeks, relative to S(P).
+        base: what answers start from.
         crowd: who the agents are.
     """
 
     prepared: Any
     totals: Float[Array, "*origin channel"]
     future: Float[Array, "*origin ahead feature"]
-    base: Float[Array, "*origin resource"]
+    base: Base
     crowd: Crowd
 
 
@@ -137,13 +137,22 @@ class MapNetwork(eqx.Module):
     def utilization(
         self, encoded: Encoded, shadow_prices: Float[Array, "*axes ahead resource"]
     ) -> Float[Array, "*axes ahead resource"]:
-        """Return use relative to S(P); prices are in median unit margins (the primal head)."""
-        base = encoded.base[..., None, :]
-        use = relative_use(self.answer(encoded, shadow_prices))
-        return use * base.reshape((1,) * (use.ndim - base.ndim) + base.shape)
+        """Return use relative to S(P); prices are in median unit margins (the primal head).
+
+        What is on order already is added where the representation answers for the population as a whole: only what
+        agents will still order is learned.
+        """
+        more = relative_use(self.answer(encoded, shadow_prices))
+        use = more * _like(encoded.base.level[..., None, :], more.ndim)
+        return use if self.representation.by_agent else use + _like(encoded.base.due, use.ndim)
 
     def shadow_prices(
         self, encoded: Encoded, capacity: Float[Array, "*axes ahead resource"]
     ) -> Float[Array, "*axes ahead resource"]:
         """Return prices in median unit margins; capacity is relative to S(P) (the dual head)."""
         return scaled_price(self.answer(encoded, capacity))
+
+
+def _like(values: Array, axes: int) -> Array:
+    """Put axes of candidate plans in front of those of origins."""
+    return values.reshape((1,) * (axes - values.ndim) + values.shape)

@@ -13,13 +13,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from walras.maps.heads import relative_use
 from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import MapNetwork, MapShape
+from walras.maps.readers import Readers
 from walras.maps.representations.bottom_up import BottomUp
 from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, Readers, drawn_prices
+from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
 from walras.train.map_rollout import Rolled, coming, inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import PriceSource
@@ -30,6 +30,9 @@ EXAMPLES = 12
 
 FIRST_EXAMPLE = 2**31
 """Number of the first of them: no step has it."""
+
+SMALL_USE = 0.2
+"""Forecasts below this share of mean use count as that large in the loss."""
 
 JUDGING = 8
 """Held-out rollouts."""
@@ -98,14 +101,12 @@ def lesson_of(
         shape: of the map.
         weeks, origins, spacing: which weeks are origins, see `map_rollout.inputs_of`.
     """
-    inputs = inputs_of(
-        rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents
-    )
+    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents)
     each = None
     if shape.kind.by_agent:
         received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
         received = received[:, readers.index]
-        each = coming(received, weeks, origins, spacing)[..., None] / inputs.base[:, None, None, :]
+        each = coming(received, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
     return Lesson(
         inputs=inputs,
         prices=coming(prices / rolled.units.price[None, :], weeks, origins, spacing),
@@ -115,7 +116,7 @@ def lesson_of(
 
 
 def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int) -> Float[Array, ""]:
-    """Return the mean squared error of use, relative to its mean; agent by agent where the map is learned so."""
+    """Return the mean squared error of use, relative to the forecast; agent by agent where the map is learned so."""
     inputs = scaling(lesson.inputs)
     encoded = network.encode(inputs, spacing)
     if lesson.each is not None:
@@ -123,13 +124,20 @@ def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: 
         guess = network.representation.of_each(encoded.prepared, network.query(encoded, lesson.prices))
         share = inputs.crowd.size / inputs.crowd.size.sum()
         return (((guess - lesson.each) ** 2).mean((0, 1, 3)) * share).sum()
-    error = network.utilization(encoded, lesson.prices) - lesson.use
-    return (error**2).mean() / (lesson.use.mean() ** 2 + 1e-3)
+    guess = network.utilization(encoded, lesson.prices)
+    # Weighted by the forecast, not by what came: that would favour forecasts that are too low.
+    size = jax.lax.stop_gradient(guess) + SMALL_USE * lesson.use.mean()
+    return (((guess - lesson.use) / size) ** 2).mean()
 
 
 @eqx.filter_jit
 def _updated(
-    carry: Carry, scaling: Scaling, lesson: Lesson, spacing: int, averaged: float, optimizer: optax.GradientTransformation
+    carry: Carry,
+    scaling: Scaling,
+    lesson: Lesson,
+    spacing: int,
+    averaged: float,
+    optimizer: optax.GradientTransformation,
 ) -> tuple[Carry, dict[str, Array]]:
     loss, slope = eqx.filter_value_and_grad(lesson_loss)(carry.network, scaling, lesson, spacing)
     updates, state = optimizer.update(slope, carry.optimizer)
@@ -213,7 +221,9 @@ class PrimalTask(AbstractTask):
 
     def assess(self, carry: Carry) -> Mapping[str, Any]:
         """Return the mean forecast error over held-out rollouts."""
-        errors = [float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging]
+        errors = [
+            float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging
+        ]
         return {"held_out_error": float(np.mean(errors))}
 
     def parameters(self, carry: Carry) -> MapNetwork:

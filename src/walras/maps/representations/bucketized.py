@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
 from walras.maps.layers import Perceptron
-from walras.maps.representations.attention import Attention, ratio, sums_by_bucket
+from walras.maps.representations.attention import Attention, Packed, pack, ratio, sums_by_bucket
 from walras.maps.representations.base import AbstractPooling, Widths, weighted_mean
 
 
@@ -34,11 +34,15 @@ class BucketizedEmbedding(AbstractPooling):
         within = Attention.draw(random, widths.query, widths.embedding, widths.attention)
         over = Attention.draw(random, widths.query, widths.attention + 2, widths.attention)
         pooled = widths.attention + 2 * widths.buckets
-        return BucketizedEmbedding(within, over, widths.draw_decoder(random, pooled))
+        return BucketizedEmbedding(within=within, over=over, decoder=widths.draw_decoder(random, pooled))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
         return self.within.items(embeddings)
+
+    def packed(self, prepared: Any, crowd: Crowd) -> Packed:
+        """Lay keys and values out tile by tile."""
+        return pack(prepared, crowd)
 
     def pool(
         self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
