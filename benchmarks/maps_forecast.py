@@ -1,12 +1,13 @@
 """Measure how well maps forecast utilization on populations that training never saw; `benchmarks/maps.py` reports it.
 
-    python benchmarks/maps_forecast.py [--quick] [--world FILE] [--maps bucketized,global] [--json] [--out FILE]
+    python benchmarks/maps_forecast.py [--map FILE ...] [--quick] [--world FILE] [--json] [--out FILE]
 
-Run on its own it draws untrained maps, which shows that all runs. Populations of agents, weeks and surprises of another
-world are shifted along demand, unit economics and two attributes that training never shifts; prices are those that fit
-capacity paths of families that training never draws, with about 55 % near-limit weeks, beside Haar prices and pulses.
-`simulation` is the mean over simulated futures that start in everybody's true state: about the best that a forecast
-can do, and its error what cannot be helped. `expected demand` is use if prices did nothing.
+Files are primal maps, called by their representations; without any, untrained maps show that all runs. Populations of
+agents, weeks and surprises of another world are shifted along demand, unit economics and two attributes that training
+never shifts; prices are those that fit capacity paths of families that training never draws, with about 55 % near-limit
+weeks, beside Haar prices and pulses. `simulation` is the mean over simulated futures that start in everybody's true
+state: about the best that a forecast can do, and its error what cannot be helped. `expected demand` is use if prices
+did nothing.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from walras.evaluation.forecast import ForecastTally, forecast_tally
 from walras.evaluation.inference import paired_interval
 from walras.evaluation.twins import TwinTally, twin_tally
 from walras.maps.learned_map import LearnedMap
-from walras.maps.representations.named import REPRESENTATIONS
+from walras.maps.map_file import PRIMAL, load_map
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.shift import MODERATE
@@ -324,6 +325,12 @@ def forecast_figures(
     )
 
 
+def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
+    """Read primal maps, by the names of their representations."""
+    found = [load_map(file, PRIMAL) for file in files]
+    return {learned.shape.representation: learned for learned in found}
+
+
 def untrained(names: Sequence[str], world: World, policy: AbstractPolicy) -> dict[str, LearnedMap]:
     """Draw maps that know nothing, with features measured on the world."""
     found = {}
@@ -331,7 +338,7 @@ def untrained(names: Sequence[str], world: World, policy: AbstractPolicy) -> dic
         settings = MapTraining(representation=name, target=500, agents=128, steps=1)
         task = PrimalTask(settings, MapEpisodes([world], settings), policy)
         network, edges = task.begin(0).average, task.episodes.edges
-        found[name] = LearnedMap("primal map", network, task.scaling, shape_of(settings), edges)
+        found[name] = LearnedMap(PRIMAL, network, task.scaling, shape_of(settings), edges)
     return found
 
 
@@ -367,18 +374,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer and smaller populations")
     parser.add_argument("--world", type=Path, help="a stored world that training never saw; default a made-up one")
-    parser.add_argument("--maps", default="bucketized,global", help="representations, untrained")
+    parser.add_argument("--map", action="append", type=Path, help="file of a primal map; give one or several")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--out", type=Path, help="file for the figures")
     given = parser.parse_args(argv)
-    budget, names = (QUICK if given.quick else Budget()), given.maps.split(",")
-    if unknown := [name for name in names if name not in REPRESENTATIONS]:
-        parser.error(f"`--maps` names {unknown[0]} but representations are {', '.join(REPRESENTATIONS)}; name these")
+    budget = QUICK if given.quick else Budget()
     policy = PricedNewsvendor()
     try:
         world = World.load(given.world) if given.world else held_out_world(budget)
-        maps = untrained(names, world, policy)
+        maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy)
         tell = lambda words: print(words, file=sys.stderr, flush=True)  # noqa: E731
         found = forecast_figures(world, policy, maps, budget, seed=given.seed, tell=tell)
     except WalrasError as error:

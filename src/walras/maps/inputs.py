@@ -113,9 +113,9 @@ class MapInputs(eqx.Module):
         valid: 1 where there is history; None for maps that read no agents.
     """
 
-    agents: Float[Array, "week slot feature"] | None
-    totals: Float[Array, "week feature"]
-    future: Float[Array, "*origin ahead feature"]
+    agents: Float[Array, "week slot trait"] | None
+    totals: Float[Array, "week total"]
+    future: Float[Array, "*origin ahead outlook"]
     base: Base
     crowd: Crowd
     valid: Float[Array, "week slot"] | None
@@ -305,10 +305,10 @@ class Scaling(eqx.Module):
         agents, attributes, totals, future: mean and standard deviation of each [2, feature].
     """
 
-    agents: Float[Array, "moment feature"]
-    attributes: Float[Array, "moment feature"]
-    totals: Float[Array, "moment feature"]
-    future: Float[Array, "moment feature"]
+    agents: Float[Array, "moment trait"]
+    attributes: Float[Array, "moment attribute"]
+    totals: Float[Array, "moment total"]
+    future: Float[Array, "moment outlook"]
 
     @staticmethod
     def fit(examples: list[MapInputs]) -> "Scaling":

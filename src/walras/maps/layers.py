@@ -90,7 +90,7 @@ class DilatedCNN(eqx.Module):
     """
 
     now: tuple[Linear, ...]
-    before: tuple[Float[Array, "given made"], ...]
+    before: tuple[Float[Array, "_ _"], ...]
     dilations: tuple[int, ...] = eqx.field(static=True)
 
     @staticmethod

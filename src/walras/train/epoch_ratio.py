@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.inputs import LOOK_BACK, Scaling
 from walras.maps.network import MapNetwork
-from walras.train.primal import Carry, Lesson, lesson_loss
+from walras.train.primal import SMALL_USE, Carry, Lesson, lesson_loss
 
 
 def window(lesson: Lesson, origin: Array, weeks: int) -> Lesson:
@@ -33,7 +33,8 @@ def window(lesson: Lesson, origin: Array, weeks: int) -> Lesson:
 
     known = lambda i: (i.agents, i.totals, i.valid)  # noqa: E731
     cut = eqx.tree_at(known, inputs, tuple(history(part) for part in known(inputs)), is_leaf=lambda x: x is None)
-    cut = eqx.tree_at(lambda i: (i.future, i.base), cut, (of_origin(inputs.future), of_origin(inputs.base)))
+    ahead = jax.tree.map(of_origin, (inputs.future, inputs.base))
+    cut = eqx.tree_at(lambda i: (i.future, i.base), cut, ahead)
     return Lesson(cut, of_origin(lesson.prices), of_origin(lesson.use), None)
 
 
@@ -47,13 +48,14 @@ def windows_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson) -> tuple
         lesson: an origin in every week, of a map that is not learned agent by agent.
     """
     count, weeks = lesson.use.shape[0], lesson.inputs.totals.shape[0]
-    level = lesson.use.mean() ** 2 + 1e-3
+    least = SMALL_USE * lesson.use.mean()
     weights, fixed = eqx.partition(network, eqx.is_inexact_array)
 
     def error(weights: MapNetwork, part: Lesson) -> Float[Array, ""]:
         whole = eqx.combine(weights, fixed)
         encoded = whole.encode(scaling(part.inputs))
-        return ((whole.utilization(encoded, part.prices) - part.use) ** 2).mean() / (level * count)
+        guess = whole.utilization(encoded, part.prices)
+        return (((guess - part.use) / (jax.lax.stop_gradient(guess) + least)) ** 2).mean() / count
 
     def add(total: tuple, origin: Array) -> tuple[tuple, None]:
         loss, slope = jax.value_and_grad(error)(weights, window(lesson, origin, weeks))

@@ -1,4 +1,4 @@
-"""Own prices that make a population fit a capacity, found by projected dual steps on what came about: what planners ask.
+"""Own prices that make a population fit a capacity, by projected dual steps on what came about: what planners ask.
 
 FREE: near enough to ask about; how prices are found well is `walras.control`.
 """

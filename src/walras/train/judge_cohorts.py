@@ -5,6 +5,7 @@ FREE: populations beyond the world's are the same agents again, each time with o
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,8 @@ class Target:
     def truth(self) -> Forecasts:
         """Simulate everybody and return utilization after each origin [units of resource]."""
         everyone = np.arange(self.n_agents)
-        use = sum(use_under(part, self.policy, self.prices) for part in self.parts(everyone, np.ones(self.n_agents)))
+        parts = self.parts(everyone, np.ones(self.n_agents))
+        use = reduce(jnp.add, (use_under(part, self.policy, self.prices) for part in parts))
         sizes = self.sizes
         return np.asarray(coming(use, sizes.known, sizes.origins, sizes.spacing), float)
 
@@ -155,7 +157,8 @@ def joined(parts: list[Stretch]) -> Stretch:
     own = [(each.exogenous, each.initial, each.valid) for each in parts]
     exogenous, initial, valid = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *own)
     population = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=0), *people)
-    return Stretch(population, exogenous, initial, valid, sum(each.expected_use for each in parts), first.holidays)
+    expected = reduce(jnp.add, [each.expected_use for each in parts])
+    return Stretch(population, exogenous, initial, valid, expected, first.holidays)
 
 
 @dataclass(frozen=True)

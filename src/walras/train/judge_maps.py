@@ -16,13 +16,13 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.maps.inputs import Scaling, scales
 from walras.maps.learned_map import LearnedMap
 from walras.maps.network import MapNetwork, MapShape
+from walras.maps.readers import Readers, readers_of
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.cohort import AbstractDesign, Cohort, StratifiedSample
 from walras.population.population import Population
 from walras.simulate import simulate_issued
 from walras.train.judge_cases import Case, Sizes
-from walras.train.map_episodes import Readers, readers_of
 from walras.train.map_rollout import Rolled, coming, inputs_of
 from walras.train.redraw import SPAN, Futures
 from walras.train.stretch import Stretch
@@ -100,7 +100,8 @@ def _said(
     origins: int,
     spacing: int,
 ) -> Float[Array, "origin ahead resource"]:
-    inputs = inputs_of(rolled, stretch, readers, shape, weeks, origins, spacing)
+    reads = shape.kind.reads_agents
+    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=reads)
     encoded = network.encode(scaling(inputs), spacing)
     signal = coming(prices / rolled.units.price[None, :], weeks, origins, spacing)
     return network.utilization(encoded, signal) * rolled.units.use
