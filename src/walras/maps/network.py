@@ -9,13 +9,14 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.maps.crowd import Crowd
 from walras.maps.heads import relative_use, scaled_price
 from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Base, MapInputs
 from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron
 from walras.maps.representations.base import AbstractRepresentation, Widths
+from walras.maps.representations.bottom_up import BottomUp
 from walras.maps.representations.named import REPRESENTATIONS
 
 
@@ -79,6 +80,8 @@ class MapNetwork(eqx.Module):
         context: brings the totals' embedding into the query.
         basis: what the totals alone say; the representation adds what the population's mix changes.
         representation: knows the population.
+        each: what every agent will do by itself, which histories are learned to be read by; None where it is the
+            representation itself, or no agents are read.
     """
 
     agents: DilatedCNN | None
@@ -87,6 +90,7 @@ class MapNetwork(eqx.Module):
     context: Linear
     basis: Perceptron
     representation: AbstractRepresentation
+    each: BottomUp | None
 
     @staticmethod
     def draw(shape: MapShape, seed: int) -> "MapNetwork":
@@ -95,14 +99,15 @@ class MapNetwork(eqx.Module):
         m, width = shape.resources, shape.history_width
         query = 2 * shape.future_width
         sizes = (width, query, shape.attention, shape.decoder_width, m, ATTRIBUTES, shape.buckets)
-        reads = shape.kind.reads_agents
+        reads, widths = shape.kind.reads_agents, Widths(*sizes)
         return MapNetwork(
             agents=DilatedCNN.draw(random, AGENT_FEATURES, width, shape.dilations) if reads else None,
             totals=DilatedCNN.draw(random, TOTALS * m, width, shape.dilations),
             future=FutureCNN.draw(random, (AHEAD + 1) * m + 2, shape.future_width, shape.future_dilations),
             context=Linear.draw(random, width, query),
             basis=Perceptron.draw(random, (query, shape.decoder_width, shape.decoder_width, m), 0.1),
-            representation=shape.kind.draw(random, Widths(*sizes)),  # type: ignore[attr-defined]
+            representation=shape.kind.draw(random, widths),  # type: ignore[attr-defined]
+            each=BottomUp.draw(random, widths) if reads and not shape.kind.by_agent else None,
         )
 
     def encode(self, inputs: MapInputs, spacing: int = 1) -> Encoded:
@@ -118,11 +123,21 @@ class MapNetwork(eqx.Module):
         agents = self.agents(inputs.agents, inputs.valid, spacing)[-count:] if reads else None
         return self.encoded(agents, self.totals(inputs.totals, spacing=spacing)[-count:], inputs)
 
+    def encode_with_agents(self, inputs: MapInputs, spacing: int, watched: Int[Array, " slot"]) -> tuple[Encoded, Array]:
+        """Encode as `encode` does, and return the embeddings of some slots beside it."""
+        agents = self.agents(inputs.agents, inputs.valid, spacing)[-inputs.future.shape[0] :]  # type: ignore[misc]
+        totals = self.totals(inputs.totals, spacing=spacing)[-inputs.future.shape[0] :]
+        return self.encoded(agents, totals, inputs), agents[:, watched]
+
     def encoded(self, agents: Array | None, totals: Array, inputs: MapInputs) -> Encoded:
         """Prepare the representation on embeddings that are there already."""
         unknown = agents is None and self.agents is not None
         prepared = None if unknown else self.representation.prepare(agents, inputs.crowd)
         return Encoded(prepared, totals, inputs.future, inputs.base, inputs.crowd)
+
+    def agent_head(self) -> BottomUp | None:
+        """Return what says what every agent will do by itself, if anything does."""
+        return self.representation if isinstance(self.representation, BottomUp) else self.each
 
     def query(
         self, encoded: Encoded, signal: Float[Array, "*axes ahead resource"]
