@@ -338,11 +338,12 @@ def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
     return {learned.shape.representation: learned for learned in found}
 
 
-def untrained(names: Sequence[str], world: World, policy: AbstractPolicy) -> dict[str, LearnedMap]:
+def untrained(names: Sequence[str], world: World, policy: AbstractPolicy, budget: Budget) -> dict[str, LearnedMap]:
     """Draw maps that know nothing, with features measured on the world."""
     found = {}
     for name in names:
-        settings = MapTraining(representation=name, target=500, agents=128, weeks=TRAINED_WEEKS, steps=1)
+        agents = budget.epoch_agents
+        settings = MapTraining(representation=name, target=agents, agents=agents, weeks=TRAINED_WEEKS, steps=1)
         task = PrimalTask(settings, MapEpisodes([world], settings), policy)
         network, edges = task.begin(0).average, task.episodes.edges
         found[name] = LearnedMap(PRIMAL, network, task.scaling, shape_of(settings), edges)
@@ -390,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     policy = PricedNewsvendor()
     try:
         world = World.load(given.world) if given.world else held_out_world(budget)
-        maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy)
+        maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy, budget)
         tell = lambda words: print(words, file=sys.stderr, flush=True)  # noqa: E731
         found = forecast_figures(world, policy, maps, budget, seed=given.seed, tell=tell)
     except WalrasError as error:

@@ -38,7 +38,7 @@ def told(benchmark, tmp_path_factory):
     """Run the command once on a tiny stored world; return its answer."""
     folder = tmp_path_factory.mktemp("maps")
     World.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13).save(folder / "some.walras")
-    small = {"cohort": 16, "alphas": {"demand": (0.0, 1.0)}, "paths": 2, "draws": 2, "twins": 1, "twin_agents": 16}
+    small = {"cohort": 24, "alphas": {"demand": (0.0, 1.0)}, "paths": 2, "draws": 2, "twins": 1, "twin_agents": 32}
     few = {"cohorts": (24,), "draws_of_cohorts": 1, "epoch_agents": 32, "epoch_rounds": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "QUICK", replace(benchmark.QUICK, sizes=SIZES, **small, **few))
