@@ -114,7 +114,13 @@ class Figures:
         scale = np.array([each.price_scale for each in judged])
         # In price scales of each path's own population, so that paths add up.
         tally = control_tally(
-            use, _stack(free, "utilization"), capacity, committed, prices / scale[:, None, None], burn_in, price_scale=1.0
+            use,
+            _stack(free, "utilization"),
+            capacity,
+            committed,
+            prices / scale[:, None, None],
+            burn_in,
+            price_scale=1.0,
         )
         reward = reward_tally(
             [each.reward for each in kept],

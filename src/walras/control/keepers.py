@@ -180,9 +180,7 @@ def _lived(stretch: Stretch, policy: AbstractPolicy, state: State, week: Array) 
     return rows.sum(-2)[0], traces, after, end.sum()
 
 
-def foreseen(
-    case: Case, others: list[Kept], *, ascent_steps: int = 15
-) -> tuple[Kept, list[float]]:
+def foreseen(case: Case, others: list[Kept], *, ascent_steps: int = 15) -> tuple[Kept, list[float]]:
     """Coordinate with knowledge of the future: at the case's capacity, and at equal violation with others.
 
     Args:

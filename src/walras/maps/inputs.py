@@ -1,4 +1,4 @@
-"""Own what maps read: the ledger of what agents did and knew, what is known of the coming weeks, and the features of both.
+"""Own what maps read: the ledger of what agents did and knew, what is known of the coming weeks, and their features.
 
 LAW: features and their order are stored with trained maps; a change of either is a new `FEATURES`.
 """
@@ -31,7 +31,7 @@ LEAST_BASE = 0.05
 """Answers are relative to at least this share of S(P)."""
 
 AGENT_FEATURES, ATTRIBUTES, TOTALS, AHEAD = 13, 7, 4, 3
-"""Numbers per agent and week, static numbers per agent, numbers per total and resource, per coming week and resource."""
+"""Numbers per agent and week, static ones per agent, numbers per total and resource, per coming week and resource."""
 
 
 class Ledger(eqx.Module):
@@ -321,13 +321,10 @@ class Scaling(eqx.Module):
             spread = values.std(0)
             return jnp.asarray(np.stack([values.mean(0), np.where(spread > 1e-3, spread, 1.0)]), jnp.float32)
 
-        there = [np.asarray(each.crowd.weight) > 0 for each in examples]
-        read = [np.asarray(e.agents)[:, ok] for e, ok in zip(examples, there, strict=True) if e.agents is not None]
+        pairs = [(each, np.asarray(each.crowd.weight) > 0) for each in examples]
         return Scaling(
-            moments(
-                [np.asarray(e.agents)[:, ok] for e, ok in zip(examples, there, strict=True) if e.agents is not None]
-            ),
-            moments([np.asarray(e.crowd.attributes)[ok] for e, ok in zip(examples, there, strict=True)]),
+            moments([np.asarray(e.agents)[:, ok] for e, ok in pairs if e.agents is not None]),
+            moments([np.asarray(e.crowd.attributes)[ok] for e, ok in pairs]),
             moments([np.asarray(each.totals) for each in examples]),
             moments([np.asarray(each.future) for each in examples]),
         )

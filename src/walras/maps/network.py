@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from walras.maps.crowd import Crowd
 from walras.maps.heads import relative_use, scaled_price
 from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Base, MapInputs
-from walras.maps.layers import DilatedCNN, FutureCNN, Linear
+from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron
 from walras.maps.representations.base import AbstractRepresentation, Widths
 from walras.maps.representations.named import REPRESENTATIONS
 
@@ -77,6 +77,7 @@ class MapNetwork(eqx.Module):
         totals: reads the totals' history.
         future: reads coming weeks and signal.
         context: brings the totals' embedding into the query.
+        basis: what the totals alone say; the representation adds what the population's mix changes.
         representation: knows the population.
     """
 
@@ -84,6 +85,7 @@ class MapNetwork(eqx.Module):
     totals: DilatedCNN
     future: FutureCNN
     context: Linear
+    basis: Perceptron
     representation: AbstractRepresentation
 
     @staticmethod
@@ -99,6 +101,7 @@ class MapNetwork(eqx.Module):
             totals=DilatedCNN.draw(random, TOTALS * m, width, shape.dilations),
             future=FutureCNN.draw(random, (AHEAD + 1) * m + 2, shape.future_width, shape.future_dilations),
             context=Linear.draw(random, width, query),
+            basis=Perceptron.draw(random, (query, shape.decoder_width, shape.decoder_width, m), 0.1),
             representation=shape.kind.draw(random, Widths(*sizes)),  # type: ignore[attr-defined]
         )
 
@@ -106,16 +109,19 @@ class MapNetwork(eqx.Module):
         """Encode a population at several origins in one pass over its history.
 
         Args:
-            inputs: scaled; weeks end with the last origin, `future` and `base` have one row per origin.
+            inputs: scaled; weeks end with the last origin, `future` and `base` have one row per origin. Without agents
+                the answer is that of the totals alone.
             spacing: weeks between origins.
         """
         count = inputs.future.shape[0]
-        agents = None if self.agents is None else self.agents(inputs.agents, inputs.valid, spacing)[-count:]
+        reads = self.agents is not None and inputs.agents is not None
+        agents = self.agents(inputs.agents, inputs.valid, spacing)[-count:] if reads else None
         return self.encoded(agents, self.totals(inputs.totals, spacing=spacing)[-count:], inputs)
 
     def encoded(self, agents: Array | None, totals: Array, inputs: MapInputs) -> Encoded:
         """Prepare the representation on embeddings that are there already."""
-        prepared = self.representation.prepare(agents, inputs.crowd)
+        unknown = agents is None and self.agents is not None
+        prepared = None if unknown else self.representation.prepare(agents, inputs.crowd)
         return Encoded(prepared, totals, inputs.future, inputs.base, inputs.crowd)
 
     def query(
@@ -132,7 +138,12 @@ class MapNetwork(eqx.Module):
     ) -> Float[Array, "*axes ahead resource"]:
         """Return what the representation responds, before any head."""
         query = self.query(encoded, signal)
-        return self.representation.respond(encoded.prepared, encoded.crowd, query)
+        if self.representation.by_agent:
+            return self.representation.respond(encoded.prepared, encoded.crowd, query)
+        known = self.basis(query)
+        if encoded.prepared is None:  # nothing is known of the population beyond its totals
+            return known
+        return known + self.representation.respond(encoded.prepared, encoded.crowd, query)
 
     def utilization(
         self, encoded: Encoded, shadow_prices: Float[Array, "*axes ahead resource"]

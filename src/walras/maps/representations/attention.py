@@ -52,10 +52,19 @@ class Attention(eqx.Module):
         """Give the dimension of keys and values."""
         return self.key.bias.shape[0]
 
-    def items(self, embeddings: Float[Array, "*axes item channel"]) -> tuple[Array, Array]:
-        """Return keys and values, which no query changes; a value has a 1 at its end, so that one sum does both."""
+    def items(self, embeddings: Float[Array, "*axes item channel"], crowd: Crowd | None = None) -> tuple[Array, Array]:
+        """Return keys and values, which no query changes; a value has a 1 at its end, so that one sum does both.
+
+        Args:
+            embeddings: of the items.
+            crowd: if the items are its agents, their values come twice: once counting everybody alike, once in
+                proportion to demand (ours), since use is a sum in which large agents count for more.
+        """
         values = normalised(self.value(embeddings))
-        return normalised(self.key(embeddings)), jnp.concatenate([values, jnp.ones_like(values[..., :1])], -1)
+        values = jnp.concatenate([values, jnp.ones_like(values[..., :1])], -1)
+        if crowd is not None:
+            values = jnp.concatenate([values, values * crowd.relative_size()[:, None]], -1)
+        return normalised(self.key(embeddings)), values
 
     def scores(self, keys: Array, query: Float[Array, "*axes ahead query"]) -> Float[Array, "*axes ahead item"]:
         """Return exp(q . k / sqrt(dim)), not yet divided by its sum."""
@@ -98,6 +107,13 @@ def _tile_by_tile(
     empty = jnp.zeros((n_buckets, flat.shape[0], items.values.shape[-1]), flat.dtype)
     sums = jax.lax.scan(add, empty, items)[0]
     return jnp.moveaxis(sums, 0, 1).reshape(*axes, n_buckets, -1)
+
+
+def both_ratios(sums: Float[Array, "*axes sums"]) -> tuple[Float[Array, "*axes channel"], Float[Array, "*axes"]]:
+    """Return the attended means by number and by demand side by side, and whether there is anybody (1 or 0)."""
+    by_number, by_demand = jnp.split(sums, 2, axis=-1)
+    mean, there = ratio(by_number)
+    return jnp.concatenate([mean, ratio(by_demand)[0]], -1), there
 
 
 def ratio(sums: Float[Array, "*axes sums"]) -> tuple[Float[Array, "*axes channel"], Float[Array, "*axes"]]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
 from walras.maps.layers import Perceptron
-from walras.maps.representations.attention import Attention, Packed, pack, ratio, sums_by_bucket
+from walras.maps.representations.attention import Attention, Packed, both_ratios, pack, ratio, sums_by_bucket
 from walras.maps.representations.base import AbstractPooling, Widths, weighted_mean
 
 
@@ -32,13 +32,13 @@ class BucketizedEmbedding(AbstractPooling):
     def draw(random: np.random.Generator, widths: Widths) -> "BucketizedEmbedding":
         """Draw both attentions and the decoder."""
         within = Attention.draw(random, widths.query, widths.embedding, widths.attention)
-        over = Attention.draw(random, widths.query, widths.attention + 2, widths.attention)
+        over = Attention.draw(random, widths.query, 2 * widths.attention + 2, widths.attention)
         pooled = widths.attention + 2 * widths.buckets
         return BucketizedEmbedding(within=within, over=over, decoder=widths.draw_decoder(random, pooled))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
-        return self.within.items(embeddings)
+        return self.within.items(embeddings, crowd)
 
     def packed(self, prepared: Any, crowd: Crowd) -> Packed:
         """Lay keys and values out tile by tile."""
@@ -49,7 +49,7 @@ class BucketizedEmbedding(AbstractPooling):
     ) -> Float[Array, "*axes ahead pooled"]:
         """Return the attended mean over buckets, beside all shares."""
         sums = sums_by_bucket(self.within, prepared, crowd, query)
-        buckets, there = ratio(sums)
+        buckets, there = both_ratios(sums)
         shares = jnp.broadcast_to(crowd.shares(), (*buckets.shape[:-1], 2))
         keys, values = self.over.items(jnp.concatenate([buckets, crowd.n_buckets * shares], -1))
         scores = self.over.scores(keys, query[..., None, :])[..., 0, :] * there
