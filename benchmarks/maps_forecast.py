@@ -47,6 +47,12 @@ BASELINE = "global"
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 
+EPOCH_REPRESENTATION = "bucketized"
+"""Of the map whose training step is timed."""
+
+TRAINED_WEEKS = 142
+"""Weeks of a rollout of the timed step."""
+
 HELD_OUT_SEED = 90_001
 """Of the made-up world that judges; no training uses it."""
 
@@ -264,10 +270,11 @@ def cohort_row(errors: Sequence[CohortError]) -> dict:
     }
 
 
-def epoch_figures(world: World, policy: AbstractPolicy, budget: Budget, representation: str = "bucketized") -> dict:
+def epoch_figures(world: World, policy: AbstractPolicy, budget: Budget) -> dict:
     """Time one training step both ways on the same rollout, every week an origin."""
     agents = budget.epoch_agents
-    settings = MapTraining(representation=representation, spacing=1, target=agents, agents=agents, steps=1)
+    sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1}
+    settings = MapTraining(representation=EPOCH_REPRESENTATION, spacing=1, **sizes)
     episodes = MapEpisodes([world], settings)
     task = PrimalTask(settings, episodes, policy)
     carry, lesson = task.begin(0), task.lesson(episodes.draw(0), None)
@@ -331,11 +338,12 @@ def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
     return {learned.shape.representation: learned for learned in found}
 
 
-def untrained(names: Sequence[str], world: World, policy: AbstractPolicy) -> dict[str, LearnedMap]:
+def untrained(names: Sequence[str], world: World, policy: AbstractPolicy, budget: Budget) -> dict[str, LearnedMap]:
     """Draw maps that know nothing, with features measured on the world."""
     found = {}
     for name in names:
-        settings = MapTraining(representation=name, target=500, agents=128, steps=1)
+        agents = budget.epoch_agents
+        settings = MapTraining(representation=name, target=agents, agents=agents, weeks=TRAINED_WEEKS, steps=1)
         task = PrimalTask(settings, MapEpisodes([world], settings), policy)
         network, edges = task.begin(0).average, task.episodes.edges
         found[name] = LearnedMap(PRIMAL, network, task.scaling, shape_of(settings), edges)
@@ -383,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     policy = PricedNewsvendor()
     try:
         world = World.load(given.world) if given.world else held_out_world(budget)
-        maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy)
+        maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy, budget)
         tell = lambda words: print(words, file=sys.stderr, flush=True)  # noqa: E731
         found = forecast_figures(world, policy, maps, budget, seed=given.seed, tell=tell)
     except WalrasError as error:

@@ -104,7 +104,7 @@ def _said(
     inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=reads)
     encoded = network.encode(scaling(inputs), spacing)
     signal = coming(prices / rolled.units.price[None, :], weeks, origins, spacing)
-    return network.utilization(encoded, signal) * rolled.units.use
+    return network.utilization(encoded, signal) * rolled.units.use[None, None, :]
 
 
 def realised(rolled: Rolled, sizes: Sizes) -> Forecasts:

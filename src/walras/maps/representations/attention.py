@@ -66,7 +66,8 @@ class Attention(eqx.Module):
         values = self.value(embeddings)
         values = jnp.concatenate([values, jnp.ones_like(values[..., :1])], -1)
         if crowd is not None:
-            values = jnp.concatenate([values, values * crowd.relative_size()[:, None]], -1)
+            size = jnp.broadcast_to(crowd.relative_size()[:, None], (*values.shape[:-1], 1))
+            values = jnp.concatenate([values, values * size], -1)
         return normalised(self.key(embeddings)), values
 
     def scores(self, keys: Array, query: Float[Array, "*axes ahead query"]) -> Float[Array, "*axes ahead item"]:
