@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.control.fixed_plan import Case, Kept
-from walras.control.keepers import AbstractKeeper, foreseen
+from walras.control.foresight import Foresight
+from walras.control.keepers import AbstractKeeper
 from walras.errors import InputError
 from walras.evaluation.control import MEASURES, ControlTally, control_tally
 from walras.evaluation.inference import mean_interval
@@ -25,7 +26,7 @@ CLAIRVOYANT = "clairvoyant"
 KEPT_TO = 1e-2
 """Weeks in which the oracle's use exceeds capacity by more than this share have no price to compare with."""
 
-ALL_MEASURES = (*MEASURES, *REWARD_MEASURES, *PRICE_MEASURES)
+ALL_MEASURES = (*MEASURES, *REWARD_MEASURES, *PRICE_MEASURES, "oracle_beyond")
 """Every measure of the table."""
 
 
@@ -40,6 +41,7 @@ class Judged:
         kept: under each method.
         best: under the oracle's prices at the case's capacity.
         at_equal: reward of the oracle at equal violation with each method [money].
+        beyond: mean share by which that oracle's use exceeds max(K, U) after all: it could not find better prices.
     """
 
     capacity: Float[np.ndarray, "week resource"]
@@ -49,16 +51,21 @@ class Judged:
     kept: Mapping[str, Kept]
     best: Kept
     at_equal: Mapping[str, float]
+    beyond: Mapping[str, float]
 
 
 def judge(
-    cases: Iterable[Case], keepers: Sequence[AbstractKeeper], on_path: Callable[[Case], None] | None = None
+    cases: Iterable[Case],
+    keepers: Sequence[AbstractKeeper],
+    foresight: Foresight | None = None,
+    on_path: Callable[[Case], None] | None = None,
 ) -> list[Judged]:
     """Let every method go through every case, and look up what foresight would have done.
 
     Args:
         cases: drawn one after the other.
         keepers: the methods; their names must differ.
+        foresight: how hard the oracle searches.
         on_path: told after every case.
     """
     names = [keeper.name for keeper in keepers]
@@ -66,22 +73,26 @@ def judge(
         raise InputError(f"methods are called {', '.join(names)} but names must differ; `{CLAIRVOYANT}` is taken")
     found = []
     for case in cases:
-        found.append(_judged(case, keepers))
+        found.append(_judged(case, keepers, foresight or Foresight()))
         if on_path is not None:
             on_path(case)
     return found
 
 
-def _judged(case: Case, keepers: Sequence[AbstractKeeper]) -> Judged:
+def _judged(case: Case, keepers: Sequence[AbstractKeeper], foresight: Foresight) -> Judged:
     kept = {keeper.name: keeper.keep(case) for keeper in keepers}
     free = case.scene.free
     # At the violation of no prices at all, no prices are the answer.
     asked = [name for name, outcome in kept.items() if outcome is not free]
-    best, rewards = foreseen(case, [kept[name] for name in asked])
-    at_equal = {name: free.reward for name in kept} | dict(zip(asked, rewards, strict=True))
-    at_equal[CLAIRVOYANT] = best.reward
-    kept[CLAIRVOYANT] = best
-    return Judged(case.capacity, case.scene.committed, free, case.scene.price_scale, kept, best, at_equal)
+    best, *others = foresight.of(case, [kept[name] for name in asked])
+    at_equal, beyond = {name: free.reward for name in kept}, dict.fromkeys(kept, 0.0)
+    for name, other in zip(asked, others, strict=True):
+        limit = np.maximum(case.capacity, kept[name].utilization)
+        at_equal[name] = other.reward
+        beyond[name] = float((np.maximum(other.utilization - limit, 0.0) / limit).mean())
+    kept[CLAIRVOYANT], at_equal[CLAIRVOYANT], beyond[CLAIRVOYANT] = best, best.reward, 0.0
+    scene = case.scene
+    return Judged(case.capacity, scene.committed, free, scene.price_scale, kept, best, at_equal, beyond)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +102,13 @@ class Figures:
     Attributes:
         control, reward: what adds up.
         prices: measure -> path -> value.
+        beyond: path -> `oracle_beyond`, the violation that the oracle has over the method's: 0 where the comparison is fair.
     """
 
     control: ControlTally
     reward: RewardTally
     prices: Mapping[str, Mapping[int, float]]
+    beyond: Mapping[int, float]
 
     @staticmethod
     def of(judged: Sequence[Judged], method: str, burn_in: int) -> "Figures":
@@ -129,12 +142,14 @@ class Figures:
         )
         counted = _stack(best, "utilization") <= (1.0 + KEPT_TO) * capacity
         accuracy = price_values(prices, _stack(best, "shadow_prices"), scale, burn_in, counted=counted)
-        return Figures(tally, reward, accuracy)
+        return Figures(tally, reward, accuracy, {path: each.beyond[method] for path, each in enumerate(judged)})
 
     def path_values(self, measure: str) -> Mapping[int, float]:
         """Return path -> value, whose mean is the measure."""
         if measure in MEASURES:
             return self.control.path_values(measure)
+        if measure == "oracle_beyond":
+            return self.beyond
         return self.reward.path_values(measure) if measure in REWARD_MEASURES else self.prices[measure]
 
     @cached_property

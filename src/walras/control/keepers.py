@@ -1,4 +1,4 @@
-"""Own the methods that keep a population to a fixed plan: none, a pro-rata throttle, dual maps, and foresight.
+"""Own the methods that keep a population to a fixed plan: none, a pro-rata throttle, dual maps.
 
 OPEN: add a method as a class with `keep`; it may look at a case's coordinated weeks only as they go by.
 """
@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.fixed_plan import Case, Kept
-from walras.control.paths import oracle
 from walras.engine.sequential import Sequential
 from walras.maps.inputs import scales
 from walras.maps.learned_map import LearnedMap
@@ -178,21 +177,3 @@ def _lived(stretch: Stretch, policy: AbstractPolicy, state: State, week: Array) 
         week[None],
     )
     return rows.sum(-2)[0], traces, after, end.sum()
-
-
-def foreseen(case: Case, others: list[Kept], *, ascent_steps: int = 15) -> tuple[Kept, list[float]]:
-    """Coordinate with knowledge of the future: at the case's capacity, and at equal violation with others.
-
-    Args:
-        case: who has to keep to what.
-        others: what came about under other methods; the oracle may use max(K, U) of each.
-        ascent_steps: see `control.paths.oracle`.
-
-    Returns:
-        What comes about at K, and the reward of the oracle at equal violation with each of the others [money].
-    """
-    limits = np.stack([case.capacity, *(np.maximum(case.capacity, other.utilization) for other in others)])
-    view = case.scene.view(len(limits))
-    found = oracle(view, limits, ascent_steps=ascent_steps)
-    best = Kept(found.utilization[0], float(found.reward[0]), found.shadow_prices[0])
-    return best, [float(reward) for reward in found.reward[1:]]
