@@ -100,26 +100,36 @@ def oracle(
 def _climb(
     view: SimulatedView, capacity: Float[np.ndarray, "path week resource"], prices: np.ndarray, steps: int
 ) -> PathOutcome:
-    """Ascend reward - penalty x excess by sign-scaled gradient steps (Adam), keeping each path's best."""
+    """Ascend reward - penalty x excess by sign-scaled gradient steps (Adam), keeping each path's best.
+
+    The penalty of a week is somewhat above its own price: a far larger one (the highest price) drowns the reward, and
+    the steps then only shake off excess that they make themselves.
+    """
     parts = (view.population, view.exogenous, view.policy, view.initial)
     best = outcome(*parts, prices)
     limit = np.maximum(capacity, best.utilization)  # never more violation than the start has
+    penalty = jnp.asarray(view.price_scale + 1.5 * prices, jnp.float32)
     first, second = np.zeros_like(prices), np.zeros_like(prices)
     kept, reward, use = prices.copy(), best.reward.copy(), best.utilization.copy()
     for step in range(1, steps + 1):
-        answer = _penalised(*parts, jnp.asarray(prices, jnp.float32), jnp.asarray(limit), view.max_price)
+        answer = _penalised(*parts, jnp.asarray(prices, jnp.float32), jnp.asarray(limit), penalty)
         value, seen, slope = (np.asarray(part, float) for part in answer)
         better = (value > reward) & (seen <= limit * (1 + KEEPS_TO)).all((1, 2))
         kept[better], reward[better], use[better] = prices[better], value[better], seen[better]
         slope = np.nan_to_num(slope)
         first, second = 0.8 * first + 0.2 * slope, 0.98 * second + 0.02 * slope**2
         move = (first / (1 - 0.8**step)) / (np.sqrt(second / (1 - 0.98**step)) + 1e-12)
-        rate = 0.03 * view.price_scale * (1 - step / (steps + 1))
+        rate = CLIMB_RATE * view.price_scale * (1 - step / (steps + 1))
         prices = np.clip(prices + rate * move, 0.0, view.max_price)
     return PathOutcome(use, reward, kept)
 
 
-KEEPS_TO = 1e-3
+CLIMB_RATE = 0.003
+"""First step of the climb in price scales. Prices move use between weeks, so that steps ten times as long overfill some
+week by a third at once and do not come back: measured on 3,000 made-up agents, 0.03 never found better prices, 0.003
+gained 2 % of what the oracle gives up in 60 steps."""
+
+KEEPS_TO = 2e-3
 """Use may exceed the limit by this share and still count as keeping to it (the solver's own tolerance)."""
 
 
@@ -131,14 +141,14 @@ def _penalised(
     initial: State,
     prices: Float[Array, "path week resource"],
     limit: Float[Array, "path week resource"],
-    penalty: float,
+    penalty: Float[Array, "path week resource"],
 ) -> tuple[Array, Array, Array]:
     """Return reward and use on every path, and the gradient of reward minus penalty x excess in the prices."""
 
     def objective(candidate: Array) -> tuple[Array, tuple[Array, Array]]:
         use, reward = respond(population, exogenous, policy, initial, candidate)
         excess = jnp.where(use > limit, use - limit, 0.0)
-        return (reward - penalty * excess.sum((1, 2))).sum(), (reward, use)
+        return (reward - (penalty * excess).sum((1, 2))).sum(), (reward, use)
 
     (_, (reward, use)), slope = jax.value_and_grad(objective, has_aux=True)(prices)
     return reward, use, slope

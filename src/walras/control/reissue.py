@@ -121,7 +121,8 @@ def _hold(values: np.ndarray, extra: int) -> np.ndarray:
     return np.concatenate([np.asarray(values, float), np.repeat(np.asarray(values, float)[-1:], extra, axis=0)])
 
 
-def _on_paths(future: ExogenousPaths, paths: int) -> ExogenousPaths:
+def on_paths(future: ExogenousPaths, paths: int) -> ExogenousPaths:
+    """Let one future happen on several paths, for as many price paths."""
     own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (paths, *leaf.shape)), (future.demand, future.arrivals))
     return eqx.tree_at(lambda e: (e.demand, e.arrivals), future, own)
 
@@ -130,7 +131,7 @@ def _on_paths(future: ExogenousPaths, paths: int) -> ExogenousPaths:
 def _use(
     population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
 ) -> Float[Array, "path week resource"]:
-    paths = _on_paths(future, prices.shape[0])
+    paths = on_paths(future, prices.shape[0])
     return respond(population, paths, policy, state, prices)[0]
 
 
@@ -139,6 +140,6 @@ def _slope(
     population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
 ) -> Float[Array, "entry entry"]:
     """Differentiate utilization after the first week in the prices after the first week (forward mode)."""
-    slope = utilization_jacobian(population, _on_paths(future, 1), policy, initial=state, shadow_prices=prices)
+    slope = utilization_jacobian(population, on_paths(future, 1), policy, initial=state, shadow_prices=prices)
     entries = prices[0, 1:].size
     return slope[0, 1:, :, 1:].reshape(entries, entries)

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from walras.errors import InputError, shape_mismatch
+from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.evaluation.tally import AbstractTally, checked, defined_mean, path_numbers
 
 NO_DIFFERENCE = 1e-4
 """Share of the rewards below which a denominator says nothing: rewards are summed in single precision, and an oracle's
 search stops short of its optimum by about as much."""
+
+REWARD_MEASURES = ("reward_kept", "regret_ratio", "pooled_regret_ratio")
+"""Measures that have a value per path and so an interval."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,25 @@ class RewardTally(AbstractTally):
             reward_kept_left_out=int((kept_from == 0).sum()),
             regret_left_out=int((~has_regret).sum()),
         )
+
+    def path_values(self, measure: str) -> dict[int, float]:
+        """Return path number -> value, whose mean is the measure; paths that say nothing about it are absent.
+
+        The pooled ratio is one of two sums over paths, and the values are its linearisation.
+        """
+        if measure not in REWARD_MEASURES:
+            raise SettingsError(
+                f"`measure` is {measure!r} and needs to be one of {', '.join(REWARD_MEASURES)}; choose one"
+            )
+        lost, floor = self._lost()
+        given_up = self.unconstrained_reward - self.oracle_reward
+        if measure == "pooled_regret_ratio":
+            pooled = self.metrics().pooled_regret_ratio
+            found = None if pooled is None else pooled + (lost - pooled * given_up) / given_up.mean()
+            return {} if found is None else dict(zip(self.paths.tolist(), found.tolist(), strict=True))
+        over, under = (self.reward, self.oracle_reward) if measure == "reward_kept" else (lost, given_up)
+        there = under > floor
+        return dict(zip(self.paths[there].tolist(), (over[there] / under[there]).tolist(), strict=True))
 
     def _lost(self) -> tuple[Float[np.ndarray, " path"], Float[np.ndarray, " path"]]:
         size = np.maximum(np.abs(self.unconstrained_reward), np.abs(self.oracle_reward))

@@ -90,7 +90,7 @@ class DilatedCNN(eqx.Module):
     """
 
     now: tuple[Linear, ...]
-    before: tuple[Float[Array, "_ made"], ...]
+    before: tuple[Float[Array, "_ _"], ...]
     dilations: tuple[int, ...] = eqx.field(static=True)
 
     @staticmethod
@@ -107,7 +107,10 @@ class DilatedCNN(eqx.Module):
         return self.now[0].bias.shape[0]
 
     def __call__(
-        self, series: Float[Array, "week *axes given"], valid: Float[Array, "week *axes"] | None = None, spacing: int = 1
+        self,
+        series: Float[Array, "week *axes given"],
+        valid: Float[Array, "week *axes"] | None = None,
+        spacing: int = 1,
     ) -> Float[Array, "read *axes made"]:
         """Read a whole series in one pass.
 

@@ -20,11 +20,13 @@ class Readers(eqx.Module):
         index: which agent of the stretch is in each slot; an empty slot repeats some agent with weight 0.
         weight: agents of the stretch that it stands for.
         bucket: of each tile.
+        n_buckets: number of buckets.
     """
 
     index: Int[Array, " slot"]
     weight: Float[Array, " slot"]
     bucket: Int[Array, " tile"]
+    n_buckets: int = eqx.field(static=True)
 
 
 def readers_of(
@@ -41,4 +43,4 @@ def readers_of(
     slot, bucket = lay_out(bucket_of(size[cohort.chosen], edges), len(edges) + 1, tile)
     there = slot != EMPTY
     index, weight = cohort.chosen[slot], np.where(there, cohort.weight[slot], 0.0)
-    return Readers(jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket))
+    return Readers(jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket), len(edges) + 1)

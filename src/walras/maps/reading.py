@@ -232,7 +232,7 @@ def _finished(
     """Prepare the representation on what was read."""
     cohort = cohort_of(population, readers.index, readers.weight)
     crowd = crowd_of(cohort, readers.bucket, n_buckets, units)
-    future, base = future_features(known, units), base_of(known, units)
+    future, base = future_features(known, units), base_of(cohort, known, units)
     inputs = scaling(MapInputs(None, jnp.zeros_like(scaling.totals), future, base, crowd, None))
     flat = None if embeddings is None else embeddings.reshape(-1, embeddings.shape[-1])
     encoded = network.encoded(flat, totals, inputs)

@@ -19,7 +19,7 @@ from walras.population.per_agent import per_agent, whole_count
 from walras.population.population import Population
 
 FLOOR_SHARE = 0.1
-"""Every agent counts at least as much as this share of the mean agent, so that nobody is never drawn."""
+"""Everybody counts at least as much as this share of the mean agent, so that nobody is drawn never or hardly ever."""
 
 FEWEST = 2
 """Agents drawn from a stratum at least: one alone says nothing about the spread."""
@@ -221,18 +221,22 @@ class StratifiedSample(AbstractDesign):
 
     Attributes:
         strata: buckets; agents of equal size share one, so there may be fewer.
+        floor_share: every stratum's spread counts as larger by this share of the mean size. Sizes are of the past:
+            without it all would be drawn among the large, and one small agent that has grown would spoil the total.
     """
 
     strata: int = N_BUCKETS
+    floor_share: float = FLOOR_SHARE
 
     def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
         """Return n_b / N_b for everybody in stratum b.
 
         Raises:
-            SettingsError: fewer agents than two for every stratum.
+            SettingsError: fewer agents than two for every stratum, or a floor of 0 or less.
         """
         stratum, members = self._members(size)
-        return (neyman_allocation(members, _spreads(size, stratum), n) / members)[stratum], stratum
+        spread = _spreads(size, stratum) + _floor(self.floor_share) * float(size.mean())
+        return (neyman_allocation(members, spread, n) / members)[stratum], stratum
 
     def fewest(self, size: Float[np.ndarray, " agent"]) -> int:
         """Return two agents for every stratum [agents]."""
@@ -264,9 +268,7 @@ class ProportionalSample(AbstractDesign):
         Raises:
             SettingsError: a floor of 0 or less, under which agents of size 0 would never be drawn.
         """
-        if not self.floor_share > 0.0:
-            raise SettingsError(f"`floor_share` is {self.floor_share:g} but must be above 0; give e.g. {FLOOR_SHARE}")
-        counted = size / max(float(size.mean()), np.finfo(float).tiny) + self.floor_share
+        counted = size / max(float(size.mean()), np.finfo(float).tiny) + _floor(self.floor_share)
         return filled(counted, np.zeros(len(size)), np.ones(len(size)), n), np.zeros(len(size), int)
 
     def __str__(self) -> str:
@@ -305,7 +307,7 @@ def neyman_allocation(
 
 
 def filled(
-    share: Float[np.ndarray, " part"], lowest: Float[np.ndarray, " part"], highest: Float[np.ndarray, " part"], n: int
+    share: Float[np.ndarray, " part"], lowest: Float[np.ndarray, " part"], highest: Float[np.ndarray, " part"], n: float
 ) -> Float[np.ndarray, " part"]:
     """Return clip(t share, lowest, highest) with the t for which they add up to `n`.
 
@@ -348,6 +350,12 @@ def systematic(
         steps[-1] = np.rint(steps[-1])
         drawn[mine] = np.diff(np.floor(steps + random.uniform()), prepend=0.0) > 0
     return drawn
+
+
+def _floor(share: float) -> float:
+    if not share > 0.0:
+        raise SettingsError(f"`floor_share` is {share:g} but must be above 0; give e.g. {FLOOR_SHARE}")
+    return share
 
 
 def _spreads(size: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"]) -> Float[np.ndarray, " stratum"]:

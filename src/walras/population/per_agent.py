@@ -38,11 +38,11 @@ def per_agent(
 
 
 def whole_count(name: str, value: int, lowest: int = 1) -> int:
-    """Return how many agents to draw.
+    """Return a number of agents or buckets.
 
     Raises:
         SettingsError: fewer than `lowest`.
     """
     if value < lowest:
-        raise SettingsError(f"`{name}` is {value} but must be at least {lowest}; ask for more agents")
+        raise SettingsError(f"`{name}` is {value} but must be at least {lowest}; ask for a larger number")
     return int(value)

@@ -161,7 +161,7 @@ class CompositionShift:
         bucket = bucket_of(np.asarray(values, float), self.edges)
         sums = np.cumsum(np.bincount(bucket, chance, minlength=len(self.mass)))
         wanted = np.diff(np.floor(sums / sums[-1] * count + random.uniform()), prepend=0.0).astype(int)
-        drawn = [_in_turn(np.flatnonzero(bucket == b), chance, wanted[b], random) for b in np.flatnonzero(wanted)]
+        drawn = [_in_turn(np.flatnonzero(bucket == b), chance, int(wanted[b]), random) for b in np.flatnonzero(wanted)]
         return random.permutation(np.concatenate(drawn))
 
     def mean_ratio(self, alpha: float) -> float:
@@ -187,7 +187,7 @@ class CompositionShift:
         level = _demand(self.by, per_agent(self.by, values), demand)
         return float(self.chances(values, alpha, within) @ level / (self.chances(values, 0.0, within) @ level))
 
-    def moderate(self, alphas: Sequence[float] | Float[np.ndarray, " shift"]) -> Float[np.ndarray, " shift"]:
+    def moderate(self, alphas: Sequence[float] | Float[np.ndarray, " shift"]) -> Float[np.ndarray, " kept"]:
         """Keep the tilts under which mean demand stays within half and twice the baseline's."""
         low, high = MODERATE
         return np.array([float(a) for a in alphas if low <= self.mean_ratio(float(a)) <= high])

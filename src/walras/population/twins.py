@@ -19,12 +19,18 @@ POOL = 4
 JITTER = 0.2
 """How much chance weighs beside the contrast, so that another seed gives another pair."""
 
+GIANT = 0.05
+GIANT_LEAST = 3.0
+"""An agent that alone is more than this share of a twin's total in some attribute, and more than so many mean agents,
+belongs to neither: nobody else could make up for it."""
+
 OUTER = 0.02
 """Share of agents at either end whose contrast is drawn in, or a few of them would be all there is of its spread."""
 
-MOST_SWAPS = 400
+ROUNDS = 3
+MOST_SWAPS = 100
 CANDIDATES = 300
-"""Swaps of single agents at most, and agents looked at on either side of each."""
+"""How often each twin moves towards the other, in how many swaps at most, and agents looked at for each swap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +40,8 @@ class Twins:
     Attributes:
         extremes: agents of the first, at both ends of the contrast, ascending.
         middle: agents of the second, around the middle of the contrast, ascending.
-        difference: mean of the first minus that of the second over the pool's mean size, for each attribute.
-        spread: standard deviation of the contrast in the first and in the second, over that of the pool.
+        difference: mean of the first minus that of the second, over the mean size of all, for each attribute.
+        spread: standard deviation of the contrast in the first and in the second, over that of all; outliers drawn in.
     """
 
     extremes: Int[np.ndarray, " agent"]
@@ -59,32 +65,28 @@ def aggregate_twins(
         attributes: what must agree, e.g. demand, demand x margin, demand x lead time; add the contrast itself, plain
             or times demand, where its own mean must agree too.
         contrast: what must differ in spread, e.g. margin per unit.
-        count: agents of each twin, at most half of the pool; no agent is twice in one twin.
+        count: agents of each twin; nobody is twice in one twin, and few are in both up to half of all agents.
         random: the same generator state gives the same pair.
-        tolerance: largest difference of the means, as a share of the mean size of the attribute in the pool.
+        tolerance: largest difference of the means, as a share of the attribute's mean size over all.
         importance: how much an agent's contrast counts, in the search and in the spread, e.g. its demand; default all
             equally.
 
     Raises:
-        SettingsError: a count beyond half of the pool, or a tolerance of 0 or less.
+        SettingsError: as many as there are agents or more, or a tolerance of 0 or less.
         InputError, ShapeError: no numbers, or no pair within the tolerance.
     """
     columns, values, weight = _checked(attributes, contrast, importance)
-    _check_settings(len(columns), count, tolerance)
-    values = _drawn_in(values)
-    pool = np.sort(random.choice(len(columns), size=min(POOL * count, len(columns)), replace=False))
-    size = np.abs(columns).mean(axis=0)
-    scaled = columns[pool] / np.where(size > 0, size, 1.0)
-    everyone = _sd(values, weight)
-    distance = (values - np.average(values, weights=weight)) ** 2 / (everyone**2 if everyone > 0 else 1.0)
-    away = (weight * (distance + JITTER * random.uniform(size=len(weight))))[pool]
-    first = _closed(_tilted(scaled, away, count, random), scaled, scaled.mean(axis=0), tolerance, random)
-    second = _closed(_tilted(scaled, -away, count, random), scaled, scaled[first].mean(axis=0), tolerance, random)
-    difference = scaled[first].mean(axis=0) - scaled[second].mean(axis=0)
+    pool = _pool(columns, count, tolerance, random)
+    everyone = _sd(values, weight) or 1.0
+    # 1 is the mean distance: agents beyond it make a spread, those within unmake it, the more so the more they count.
+    distance = (values - np.average(values, weights=weight)) ** 2 / everyone**2 - 1.0
+    gain = (weight * (distance + JITTER * random.uniform(-0.5, 0.5, len(weight))))[pool]
+    first, second = _searched(columns[pool], gain, count, tolerance, random)
+    difference = columns[pool[first]].mean(axis=0) - columns[pool[second]].mean(axis=0)
     _check_found(difference, tolerance)
-    chosen, other = pool[first], pool[second]
-    spread = tuple(_sd(values[of], weight[of]) / (everyone if everyone > 0 else 1.0) for of in (chosen, other))
-    return Twins(chosen, other, difference, (spread[0], spread[1]))
+    found = pool[first], pool[second]
+    one, other = (_sd(values[index], weight[index]) / everyone for index in found)
+    return Twins(*found, difference, (one, other))
 
 
 def _checked(
@@ -99,17 +101,25 @@ def _checked(
     weight = per_agent("importance", asked, len(values), lowest=0.0)
     if not weight.any():
         raise InputError("`importance` is 0 for all agents but somebody must count; leave it out to count all equally")
-    return np.stack(columns, axis=1), values, weight / weight.mean()
+    size = np.abs(attributes).mean(axis=0)
+    scaled = np.stack(columns, axis=1) / np.where(size > 0, size, 1.0)
+    return scaled, np.clip(values, *np.quantile(values, (OUTER, 1.0 - OUTER))), weight / weight.mean()
 
 
-def _check_settings(n_agents: int, count: int, tolerance: float) -> None:
-    if not 2 <= whole_count("count", count) <= n_agents // 2:
+def _pool(
+    columns: Float[np.ndarray, "agent attribute"], count: int, tolerance: float, random: np.random.Generator
+) -> Int[np.ndarray, " pool"]:
+    """Return some agents to look for twins among, without those that no other agents could make up for."""
+    largest = max(GIANT * whole_count("count", count, 2), GIANT_LEAST)
+    able = np.flatnonzero((np.abs(columns) <= largest).all(axis=1))
+    if count >= len(able):
         raise SettingsError(
-            f"`count` is {count} but must be from 2 to half of the {n_agents} agents to draw from; ask for "
-            f"{max(n_agents // 4, 2)}, or give more agents"
+            f"`count` is {count} but must be below the {len(able)} of {len(columns)} agents that are small enough to "
+            f"be exchanged; ask for {max(len(able) // POOL, 2)}, or give more agents"
         )
     if not tolerance > 0.0:
         raise SettingsError(f"`tolerance` is {tolerance:g} but must be above 0; give e.g. 0.005")
+    return np.sort(random.choice(able, size=min(POOL * count, len(able)), replace=False))
 
 
 def _check_found(difference: Float[np.ndarray, " attribute"], tolerance: float) -> None:
@@ -121,13 +131,24 @@ def _check_found(difference: Float[np.ndarray, " attribute"], tolerance: float) 
         )
 
 
-def _drawn_in(values: Float[np.ndarray, " agent"]) -> Float[np.ndarray, " agent"]:
-    """Draw the outermost values in to the edge of the others."""
-    return np.clip(values, *np.quantile(values, (OUTER, 1.0 - OUTER)))
+def _searched(
+    columns: Float[np.ndarray, "agent attribute"],
+    gain: Float[np.ndarray, " agent"],
+    count: int,
+    tolerance: float,
+    random: np.random.Generator,
+) -> tuple[Bool[np.ndarray, " agent"], Bool[np.ndarray, " agent"]]:
+    """Mark those of most and of least gain, each twin moved towards the other until they meet."""
+    first, second = (_tilted(columns, sign * gain, count, random) for sign in (1.0, -1.0))
+    first = _closed(first, columns, columns.mean(axis=0), tolerance, random)
+    for _ in range(ROUNDS):
+        second = _closed(second, columns, columns[first].mean(axis=0), tolerance, random)
+        first = _closed(first, columns, columns[second].mean(axis=0), tolerance, random)
+    return first, second
 
 
 def _tilted(
-    scaled: Float[np.ndarray, "agent attribute"],
+    columns: Float[np.ndarray, "agent attribute"],
     gain: Float[np.ndarray, " agent"],
     count: int,
     random: np.random.Generator,
@@ -137,7 +158,7 @@ def _tilted(
     Equal chances for all are always a solution; the best one leaves no more agents to chance than there are
     equations, so that systematic rounding moves the means by a few agents only.
     """
-    equations = np.vstack([np.ones(len(gain)), scaled.T])
+    equations = np.vstack([np.ones(len(gain)), columns.T])
     found = linprog(-gain, A_eq=equations, b_eq=count * equations.mean(axis=1), bounds=(0.0, 1.0), method="highs-ds")
     if found.x is None:
         raise InputError(f"no twins were found ({found.message}); give attributes of more similar sizes, or fewer")
@@ -146,7 +167,7 @@ def _tilted(
 
 def _closed(
     chosen: Bool[np.ndarray, " agent"],
-    scaled: Float[np.ndarray, "agent attribute"],
+    columns: Float[np.ndarray, "agent attribute"],
     target: Float[np.ndarray, " attribute"],
     tolerance: float,
     random: np.random.Generator,
@@ -154,29 +175,29 @@ def _closed(
     """Swap one or two agents at a time, the best of many such swaps, until the means are on target."""
     chosen, count = chosen.copy(), int(chosen.sum())
     for _ in range(MOST_SWAPS):
-        missing = count * (target - scaled[chosen].mean(axis=0))
+        missing = count * (target - columns[chosen].mean(axis=0))
         if np.abs(missing).max() <= tolerance * count:
             break
         out, into = (random.permutation(np.flatnonzero(side))[:CANDIDATES] for side in (chosen, ~chosen))
-        out, into = _best_swap(missing, scaled, out, into)
+        out, into = _best_swap(missing, columns, out, into)
         chosen[out], chosen[into] = False, True
     return chosen
 
 
 def _best_swap(
     missing: Float[np.ndarray, " attribute"],
-    scaled: Float[np.ndarray, "agent attribute"],
+    columns: Float[np.ndarray, "agent attribute"],
     out: Int[np.ndarray, " out"],
     into: Int[np.ndarray, " into"],
 ) -> tuple[Int[np.ndarray, " swapped"], Int[np.ndarray, " swapped"]]:
-    """Return who leaves and who comes so that least is missing: one for one, two for two, or nobody."""
+    """Return who leaves and who comes so that least is missing: one for one or two for two."""
     pairs = min(len(out), len(into))
-    gain = scaled[into[:pairs]] - scaled[out[:pairs]]
-    one = ((missing + scaled[out][:, None] - scaled[into][None]) ** 2).sum(axis=-1)
+    gain = columns[into[:pairs]] - columns[out[:pairs]]
+    one = ((missing + columns[out][:, None] - columns[into][None]) ** 2).sum(axis=-1)
     two = ((missing - gain[:, None] - gain[None]) ** 2).sum(axis=-1)
     np.fill_diagonal(two, np.inf)  # nobody leaves twice
     if min(one.min(), two.min()) >= missing @ missing:
-        return out[:0], into[:0]
+        return out[:1], into[:1]  # anybody: from elsewhere the way may go on
     if one.min() <= two.min():
         leaving, coming = np.unravel_index(one.argmin(), one.shape)
         return out[[leaving]], into[[coming]]

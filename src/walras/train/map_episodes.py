@@ -105,9 +105,7 @@ def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
     return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
-def drawn_prices(
-    random: np.random.Generator, stretch: Stretch, weeks: int
-) -> Float[np.ndarray, "week resource"]:
+def drawn_prices(random: np.random.Generator, stretch: Stretch, weeks: int) -> Float[np.ndarray, "week resource"]:
     """Draw no prices, a Haar path or pulses for each resource: what no map has proposed [money per unit of resource]."""
     scale = typical_prices(stretch.population)
     prices = np.zeros((weeks, len(scale)))
@@ -132,5 +130,3 @@ def drawn_capacity(
     """
     mean = np.maximum(free[first:].mean(0), 1e-6)
     return HaarCapacity().sample(int(random.integers(2**31)), len(free), mean)
-
-

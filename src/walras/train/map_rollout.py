@@ -25,7 +25,6 @@ from walras.maps.inputs import (
     stock_use,
     total_features,
 )
-from walras.maps.network import MapShape
 from walras.maps.readers import Readers
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
@@ -96,9 +95,7 @@ def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
     )
 
 
-def known_future(
-    stretch: Stretch, ledger: Ledger, orders: Float[Array, "week slot"]
-) -> KnownFuture:
+def known_future(stretch: Stretch, ledger: Ledger, orders: Float[Array, "week slot"]) -> KnownFuture:
     """Return what was known of the coming weeks in each week."""
     weeks = ledger.receipts.shape[0]
     ahead = jnp.arange(weeks)[:, None] + jnp.arange(1, HORIZON + 1)[None, :]
@@ -111,7 +108,14 @@ def known_future(
 
 
 def inputs_of(
-    rolled: Rolled, stretch: Stretch, readers: Readers, shape: MapShape, weeks: int, origins: int, spacing: int = 1
+    rolled: Rolled,
+    stretch: Stretch,
+    readers: Readers,
+    weeks: int,
+    origins: int,
+    spacing: int = 1,
+    *,
+    reads_agents: bool,
 ) -> MapInputs:
     """Return what a map reads at the last origins of the first `weeks` weeks, not yet scaled.
 
@@ -119,25 +123,25 @@ def inputs_of(
         rolled: the rollout.
         stretch: what was simulated.
         readers: whose histories are read.
-        shape: of the map.
         weeks: weeks up to and with the last origin.
         origins: their number.
         spacing: weeks between two.
+        reads_agents: whether agents' own histories are wanted.
     """
     first = weeks - 1 - spacing * (origins - 1)
     ledger = jax.tree.map(lambda leaf: leaf[:weeks], rolled.ledger)
     known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rolled.known)
     population, units = stretch.population, rolled.units
     cohort = cohort_of(population, readers.index, readers.weight)
-    crowd = crowd_of(cohort, readers.bucket, shape.buckets, units)
-    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if shape.kind.reads_agents else None
+    crowd = crowd_of(cohort, readers.bucket, readers.n_buckets, units)
+    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if reads_agents else None
     features = None if read is None else agent_features(cohort, read, units)
     valid = None if read is None else read.valid
     return MapInputs(
         features,
         total_features(population, ledger, units),
         future_features(known, units),
-        base_of(known, units),
+        base_of(population, known, units),
         crowd,
         valid,
     )

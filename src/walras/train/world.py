@@ -24,6 +24,7 @@ from walras.exogenous.lead_times import ORDER_LOG_SD, draw_lead_times, longest_l
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.inputs import HORIZON
 from walras.model.state import empty_state
+from walras.population.along import map_own
 from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
 from walras.population.names import AgentNames
@@ -180,6 +181,18 @@ class World:
             valid=jnp.asarray(self.on_sale[start : start + weeks, index] & there),
             expected_use=jnp.asarray(expected_use),
             holidays=jnp.asarray(self.holidays[start : start + weeks + HORIZON]),
+        )
+
+    def take(self, index: Int[np.ndarray, " kept"]) -> "World":
+        """Keep some agents of the pool."""
+        index = np.asarray(index)
+        return replace(
+            self,
+            population=_taken(self.population, index, np.asarray(self.population.weight)[index]),
+            exogenous=map_own(lambda leaf: jnp.asarray(np.asarray(leaf)[..., index]), self.exogenous, self.n_agents),
+            expected=self.expected[..., index],
+            on_sale=self.on_sale[:, index],
+            active=self.active[:, index],
         )
 
     def save(self, path: str | Path) -> None:

@@ -1,0 +1,174 @@
+"""Judge dual maps on plans that are fixed beforehand: violation, and what it cost.
+
+    python benchmarks/maps_control.py --dual bucketized=b.walras --dual global=g.walras [--primal p.walras]
+        [--world world.walras] [--quick] [--json]
+
+Agents and weeks are held out: a world made up from another seed, or one that is given. Populations of low, baseline and
+high demand keep to Haar capacity paths tuned so that about 55 % of the weeks are near their limit, and the baseline also
+to families that training never sees. Every path has its own agents, weeks and capacity; all methods go through the same.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import numpy as np
+
+from walras.control.fixed_plan import COMPOSITIONS, QUICK, FixedPlans, Sizes
+from walras.control.foresight import Foresight
+from walras.control.judge import CLAIRVOYANT, Figures, judge
+from walras.control.keepers import DualControl, ProRata, Uncoordinated
+from walras.control.map_terms import cycle, cycle_values, loss_terms
+from walras.evaluation.inference import mean_interval
+from walras.exogenous.capacity import unseen_families
+from walras.maps.map_file import DUAL, PRIMAL, load_map
+from walras.policies.base_stock import PricedNewsvendor
+from walras.population.generate import generate_panel
+from walras.train.world import World
+
+HELD_OUT_SEED, WORLD_AGENTS, WORLD_WEEKS = 901, 20_000, 190
+UNSEEN_PATHS, UNSEEN_PATHS_QUICK = 20, 2
+SHOWN = {
+    "mean_violation": "violation",
+    "near_limit_mean_violation": "near limit",
+    "share_weeks_over_10_percent": ">10%",
+    "near_limit_share_over_10_percent": "near >10%",
+    "near_limit_share": "near share",
+    "avoidable_violation": "avoidable",
+    "idle_capacity": "idle",
+    "reward_kept": "reward kept",
+    "regret_ratio": "regret",
+    "pooled_regret_ratio": "pooled",
+    "mean_price": "price",
+    "price_correlation": "price corr",
+    "price_slope": "slope",
+    "complementarity_residual": "complem.",
+    "oracle_beyond": "o.beyond",
+}
+PAIR = ("bucketized", "global")
+
+
+def control_figures(world, duals, primal=None, *, quick=False, policy=None, told=None, sizes=None):
+    """Return all figures of the control side.
+
+    Args:
+        world: held out.
+        duals: name -> dual map.
+        primal: for the cycle check; None leaves it out.
+        quick: few paths of small populations, one start of the oracle.
+        policy: what agents follow; default the priced newsvendor.
+        told: called with a sentence after every set of cases.
+        sizes: of the cases, other than those of `quick`.
+    """
+    policy, told = policy or PricedNewsvendor(), told or (lambda sentence: None)
+    sizes = sizes or (QUICK if quick else Sizes())
+    methods = [Uncoordinated(), ProRata(), *(DualControl(name, dual) for name, dual in duals.items())]
+    foresight = Foresight(ceilings=(4.0,), ascent_steps=20) if quick else Foresight()
+    answer = {"populations": {}, "unseen_families": {}, "sizes": vars(sizes)}
+    plans = {name: FixedPlans(world, policy, alpha, sizes) for name, alpha in COMPOSITIONS.items()}
+    for name, each in plans.items():
+        answer["populations"][name] = {
+            "mean_demand_ratio": each.demand_ratio,
+            **_figures(each, methods, foresight),
+        }
+        told(f"{name} demand (mean demand x {each.demand_ratio:.2f})")
+    few = min(sizes.paths, UNSEEN_PATHS_QUICK if quick else UNSEEN_PATHS)
+    for name, family in unseen_families().items():
+        answer["unseen_families"][name] = _figures(plans["baseline"].under(family, few), methods, foresight)
+        told(f"unseen family: {name}")
+    if duals:
+        answer["loss_terms"] = terms_table(plans["baseline"], duals)
+    if primal is not None:
+        answer["cycle"] = {name: _cycle(plans["baseline"], primal, dual) for name, dual in duals.items()}
+    return answer
+
+
+def _figures(plans, methods, foresight):
+    judged = judge(plans.cases(), methods, foresight)
+    names = [*(method.name for method in methods), CLAIRVOYANT]
+    figures = {name: Figures.of(judged, name, plans.sizes.burn_in) for name in names}
+    found = {"methods": {name: each.summary for name, each in figures.items()}}
+    if all(name in figures for name in PAIR):
+        found["difference"] = figures[PAIR[0]].less(figures[PAIR[1]])
+    return found
+
+
+def terms_table(plans, duals):
+    """Return the three terms of the dual loss by map, with intervals, on the first six cases at most."""
+    few = plans.under(plans.family, min(plans.sizes.paths, 6))
+    terms = loss_terms(few.cases(), duals, plans.sizes.burn_in)
+    return {name: {term: _interval(values) for term, values in row.items()} for name, row in terms.items()}
+
+
+def _cycle(plans, primal, dual):
+    values = cycle_values([cycle(case, primal, dual) for case in plans.cases()])
+    return {name: _interval(each) for name, each in values.items()}
+
+
+def _interval(values):
+    if len(values) < 2:
+        return {"estimate": float(np.mean(values)), "low": None, "high": None}
+    found = mean_interval(values)
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def show(answer):
+    """Print tables: one row per method, estimates with their 95 % intervals below."""
+    for name, each in answer["populations"].items():
+        _table(f"{name} demand (mean demand x {each['mean_demand_ratio']:.2f})", each)
+    for name, each in answer["unseen_families"].items():
+        _table(f"unseen family: {name}", each)
+    for name, row in answer.get("loss_terms", {}).items():
+        print(f"loss terms of {name}: " + ", ".join(f"{term} {value['estimate']:.4f}" for term, value in row.items()))
+    for name, row in answer.get("cycle", {}).items():
+        print(f"cycle of {name}: " + ", ".join(f"{term} {value['estimate']:.3f}" for term, value in row.items()))
+
+
+def _table(title, figures):
+    rows = {**figures["methods"], **({"difference": figures["difference"]} if "difference" in figures else {})}
+    print(f"\n{title}\n{'':<12}" + "".join(f"{label:>12}" for label in SHOWN.values()))
+    for method, summary in rows.items():
+        print(f"{method:<12}" + "".join(f"{_number(summary[key]['estimate']):>12}" for key in SHOWN))
+        print(f"{'':<12}" + "".join(f"{_range(summary[key]):>12}" for key in SHOWN))
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _range(summary):
+    return "" if summary["low"] is None else f"{summary['low']:.2f}..{summary['high']:.2f}"
+
+
+def held_out_world(path=None):
+    """Return the world that judges: the one given, or one made up from a seed that training never uses."""
+    if path is not None:
+        return World.load(path)
+    return World.from_panel(generate_panel(WORLD_AGENTS, WORLD_WEEKS, HELD_OUT_SEED), seed=HELD_OUT_SEED)
+
+
+def main():
+    """Judge the maps named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dual", action="append", default=[], metavar="NAME=FILE", help="a dual map; may be repeated")
+    parser.add_argument("--primal", help="a primal map, for the cycle check")
+    parser.add_argument("--world", help="a stored world; without it one is made up")
+    parser.add_argument("--quick", action="store_true", help="a few paths of small populations")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    given = parser.parse_args()
+    duals = dict(each.partition("=")[::2] for each in given.dual)
+    duals = {name: load_map(path, DUAL) for name, path in duals.items()}
+    primal = None if given.primal is None else load_map(given.primal, PRIMAL)
+    started = time.perf_counter()
+
+    def told(sentence):
+        print(f"{time.perf_counter() - started:6.0f} s: {sentence}", file=sys.stderr)
+
+    answer = control_figures(held_out_world(given.world), duals, primal, quick=given.quick, told=told)
+    answer["seconds"] = time.perf_counter() - started
+    print(json.dumps(answer)) if given.json else show(answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Own the methods that keep a population to a fixed plan: none, a pro-rata throttle, dual maps.
+
+OPEN: add a method as a class with `keep`; it may look at a case's coordinated weeks only as they go by.
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.control.fixed_plan import Case, Kept
+from walras.engine.sequential import Sequential
+from walras.maps.inputs import scales
+from walras.maps.learned_map import LearnedMap
+from walras.model.record import Record
+from walras.model.run import run_agents
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
+from walras.population.population import Population
+from walras.simulate import week_of, window_length
+from walras.train.closed_loop import DualMap, week_by_week
+from walras.train.stretch import Stretch
+
+
+class AbstractKeeper(abc.ABC):
+    """Keep populations to a fixed plan.
+
+    Attributes:
+        name: in tables.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def keep(self, case: Case) -> Kept:
+        """Go through the coordinated weeks of a case and return what came about."""
+
+
+@dataclass(frozen=True)
+class Uncoordinated(AbstractKeeper):
+    """Let everybody order without prices."""
+
+    name: str = "none"
+
+    def keep(self, case: Case) -> Kept:
+        """Return what comes about without prices."""
+        return case.scene.free
+
+
+@dataclass(frozen=True, eq=False)
+class DualControl(AbstractKeeper):
+    """Re-issue a dual map's prices every week.
+
+    Attributes:
+        name: in tables.
+        dual: the map; it sees receipts of the week, and issues prices for the weeks after it.
+    """
+
+    name: str
+    dual: LearnedMap
+
+    def keep(self, case: Case) -> Kept:
+        """Run the closed loop."""
+        scene, dual = case.scene, DualMap(self.dual.network, self.dual.scaling)
+        readers = scene.readers(self.dual.edges)
+        done = _closed_loop(scene.stretch, readers, scene.policy, case.plan, dual)
+        reward = np.asarray(done.reward, float).sum() + float(done.end_value)
+        return Kept(np.asarray(done.utilization, float), float(reward), np.asarray(done.charged, float))
+
+
+_closed_loop = eqx.filter_jit(week_by_week)
+
+
+class Scaled(AbstractWrapper):
+    """Order a share of what another policy orders.
+
+    Attributes:
+        policy: whose orders are cut.
+        share: of each agent's order that is placed, 0..1.
+    """
+
+    policy: AbstractPolicy
+    share: Float[Array, " agent"]
+
+    def decide(
+        self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
+        """Return the share of what the inner policy would order [units]."""
+        return self.share * self.policy.decide(encoded, observation, shadow_prices)
+
+
+@dataclass(frozen=True)
+class ProRata(AbstractKeeper):
+    """Cut all orders that should arrive in the same week by the same share, so that expected arrivals fit.
+
+    Every week it knows the orders that everybody wants to place (the policy's, without prices), their usual lead times,
+    when each open order will really arrive, and the forecast of everybody's use. What is free in the week of arrival
+    is shared between the orders at hand and those that agents of shorter lead times are expected to want for it: their
+    part, by demand, of the forecast. It does not know how long an order will take, nor what demand will be; and agents
+    that were cut ask again. There are no prices.
+    """
+
+    name: str = "throttle"
+
+    def keep(self, case: Case) -> Kept:
+        """Go week by week."""
+        scene = case.scene
+        given = (scene.stretch, scene.policy, scene.state, jnp.asarray(case.capacity, jnp.float32))
+        use, reward = _throttled(*given, scene.first)
+        return Kept(np.asarray(use, float), float(reward), np.zeros(case.capacity.shape))
+
+
+@eqx.filter_jit
+def _throttled(
+    stretch: Stretch, policy: AbstractPolicy, state: State, capacity: Float[Array, "week resource"], first: int
+) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
+    population, lead = stretch.population, state.max_lead
+    held = jnp.concatenate([capacity, jnp.repeat(capacity[-1:], lead + 1, axis=0)])
+
+    def step(state: State, week: Array) -> tuple[State, Any]:
+        wanted = _one_week(stretch, policy, state, first + week)[1].orders[0]
+        limit = jax.lax.dynamic_slice_in_dim(held, week, lead + 1)
+        share = _share(population, state, wanted, stretch.expected_use[first + week], limit)
+        rows, traces, after, end = _lived(stretch, Scaled(policy, share), state, first + week)
+        return after, (rows[:-1], rows[-1], end)
+
+    weeks = jnp.arange(capacity.shape[0])
+    _, (use, reward, ends) = jax.lax.scan(step, state, weeks)
+    return use, reward.sum() + ends[-1]
+
+
+def _share(
+    population: Population,
+    state: State,
+    wanted: Float[Array, " agent"],
+    expected: Float[Array, "ahead resource"],
+    limit: Float[Array, "ahead resource"],
+) -> Float[Array, " agent"]:
+    """Return the share of each agent's order for which there is room in the week in which it should arrive."""
+    lead, most = population.lead_time, state.max_lead
+    per_unit = population.weight[:, None] * population.use
+    due = jnp.pad(state.pipeline @ per_unit, ((0, 1), (0, 0)))
+    arrives = (jnp.minimum(lead, most)[:, None] == jnp.arange(most + 1)[None, :]).astype(jnp.float32)
+    now = arrives.T @ (wanted[:, None] * per_unit)
+    part = arrives.T @ (population.demand_scale[:, None] * per_unit) / scales(population).use[None, :]
+    later = (jnp.cumsum(part, 0) - part) * expected[: most + 1]
+    asked = now + later
+    share = jnp.where(asked > 0, (limit - due) / jnp.where(asked > 0, asked, 1.0), 1.0)
+    return arrives @ jnp.clip(share, 0.0, 1.0).min(1)
+
+
+def _one_week(stretch: Stretch, policy: AbstractPolicy, state: State, week: Array) -> Any:
+    rows, traces, after, end = _lived(stretch, policy, state, week)
+    return rows, traces
+
+
+def _lived(stretch: Stretch, policy: AbstractPolicy, state: State, week: Array) -> Any:
+    """Go through one week without prices; return use and reward, traces, the state after it, and what is left."""
+    exogenous, resources = stretch.exogenous, len(stretch.population.resources)
+    window = jnp.zeros((1, window_length(policy, state.max_lead), resources))
+    following = exogenous.unit_cost[jnp.minimum(week + 1, exogenous.n_weeks - 1)]
+    (rows, _, end), (after, traces), _ = run_agents(
+        stretch.population,
+        week_of(exogenous, week),
+        policy,
+        state,
+        window,
+        Sequential(),
+        Record(agents=True, flows=()),
+        False,
+        following,
+        week[None],
+    )
+    return rows.sum(-2)[0], traces, after, end.sum()

@@ -1,0 +1,347 @@
+"""Own the closed coordination loop: each week a dual map issues prices, agents order, and next week it sees the result.
+
+LAW: in week t receipts are in when prices for weeks t + 1 .. t + HORIZON are issued; the first of them is charged in
+week t + 1 (spec section 2). Week by week, or as a fixed point over the whole episode: both give the same numbers.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.engine.sequential import Sequential
+from walras.maps.inputs import (
+    HORIZON,
+    KnownFuture,
+    Ledger,
+    MapInputs,
+    Scales,
+    Scaling,
+    agent_features,
+    base_of,
+    cohort_of,
+    crowd_of,
+    future_features,
+    ledger_of,
+    scales,
+    total_features,
+)
+from walras.maps.network import MapNetwork
+from walras.maps.readers import Readers
+from walras.model.record import Record
+from walras.model.run import run_agents
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy
+from walras.population.population import Population
+from walras.simulate import simulate, week_of, window_length
+from walras.train.map_rollout import Rolled, inputs_of, roll_issued
+from walras.train.stretch import Stretch
+
+
+class Coordinated(eqx.Module):
+    """Hold what came of the coordinated weeks, `first` and those after it.
+
+    Attributes:
+        issued: prices for the weeks after each week, as issued in it [money per unit of resource].
+        charged: price of each week.
+        utilization: use of each resource.
+        reward: money of each week, price payments not deducted.
+        end_value: value of what is left at the end [money].
+        states: before each week, its receipts not yet in; leading week axis.
+    """
+
+    issued: Float[Array, "week ahead resource"]
+    charged: Float[Array, "week resource"]
+    utilization: Float[Array, "week resource"]
+    reward: Float[Array, " week"]
+    end_value: Float[Array, ""]
+    states: State
+
+
+class Plan(eqx.Module):
+    """Hold what a dual map is to keep to.
+
+    Attributes:
+        capacity: K of every week of the stretch [units of resource]; after the last week that holds.
+        first: first week in which prices are issued.
+    """
+
+    capacity: Float[Array, "week resource"]
+    first: int = eqx.field(static=True)
+
+    def coming(self, week: Array) -> Float[Array, "ahead resource"]:
+        """Return the capacity of the weeks after a week."""
+        last = self.capacity.shape[0] - 1
+        return self.capacity[jnp.minimum(week + 1 + jnp.arange(HORIZON), last)]
+
+
+class DualMap(eqx.Module):
+    """Hold a dual map's weights and the scaling of its features."""
+
+    network: MapNetwork
+    scaling: Scaling
+
+
+class _Running(eqx.Module):
+    state: State
+    demand_before: Float[Array, " agent"]
+    orders_before: Float[Array, " agent"]
+    agents: Any
+    totals: Any
+    charged: Float[Array, " resource"]
+
+
+def week_by_week(stretch: Stretch, readers: Readers, policy: AbstractPolicy, plan: Plan, dual: DualMap) -> Coordinated:
+    """Issue prices, order, and go on to the next week, with the histories read one column a week.
+
+    Args:
+        stretch, readers: who is coordinated, and whose histories are read.
+        policy: what agents follow.
+        plan: what is to be kept to.
+        dual: the map; the weeks before `plan.first` go by without prices.
+    """
+    loop = _Loop(stretch, readers, policy, plan, dual, scales(stretch.population))
+    weeks = jnp.arange(plan.first, stretch.n_weeks)
+    _, (issued, charged, use, reward, ends, states) = jax.lax.scan(
+        lambda running, week: loop.step(running, week), loop.begin(), weeks
+    )
+    return Coordinated(issued, charged, use, reward, ends[-1], states)
+
+
+class _Loop(eqx.Module):
+    """Hold what does not change from week to week."""
+
+    stretch: Stretch
+    readers: Readers
+    policy: AbstractPolicy
+    plan: Plan
+    dual: DualMap
+    units: Scales
+
+    def begin(self) -> _Running:
+        """Live through the weeks before the first without prices, and read them in one pass."""
+        stretch, first, scaling = self.stretch, self.plan.first, self.dual.scaling
+        past = week_of(stretch.exogenous, jnp.asarray(0), first)
+        record = Record(agents=True, flows=())
+        lived = simulate(stretch.population, past, self.policy, initial=stretch.initial, record=record, throw=False)
+        happened = lived.agents
+        assert happened is not None  # traces were asked for
+        ledger = ledger_of(past, happened, stretch.initial, stretch.valid[:first].astype(jnp.float32))
+        network, agents = self.dual.network, None
+        if network.agents is not None:
+            read = self._read(ledger)
+            features = scaling.of_agents(agent_features(self._cohort(), read, self.units))
+            agents = network.agents.kept(features, read.valid)
+        totals = scaling.of_totals(total_features(stretch.population, ledger, self.units))
+        return _Running(
+            state=lived.final,
+            demand_before=happened.demand[-1],
+            orders_before=happened.orders[-1],
+            agents=agents,
+            totals=network.totals.kept(totals),
+            charged=jnp.zeros(len(stretch.population.resources)),
+        )
+
+    def step(self, running: _Running, week: Array) -> tuple[_Running, Any]:
+        """Go through one week."""
+        inputs = self.dual.scaling(self._inputs(*self._seen(running, week)))
+        network, agents, read = self.dual.network, running.agents, None
+        if network.agents is not None:
+            agents, read = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
+        totals, read_totals = network.totals.read(running.totals, inputs.totals[0])
+        encoded = network.encoded(read, read_totals, inputs)
+        target = self.plan.coming(week) / self.units.use[None, :]
+        issued = network.shadow_prices(encoded, target) * self.units.price[None, :]
+        happened, after, end = self._live(running, week, issued)
+        out = (issued, running.charged, happened.utilization, happened.reward, end, running.state)
+        traces = happened.traces
+        return _Running(after, traces.demand[0], traces.orders[0], agents, totals, issued[0]), out
+
+    def _cohort(self) -> Population:
+        return cohort_of(self.stretch.population, self.readers.index, self.readers.weight)
+
+    def _read(self, ledger: Ledger) -> Ledger:
+        return jax.tree.map(lambda leaf: leaf[:, self.readers.index], ledger)
+
+    def _inputs(self, ledger: Ledger, known: KnownFuture) -> MapInputs:
+        """Put together what the map reads of one week."""
+        units, cohort = self.units, self._cohort()
+        read = None if self.dual.network.agents is None else self._read(ledger)
+        return MapInputs(
+            None if read is None else agent_features(cohort, read, units),
+            total_features(self.stretch.population, ledger, units),
+            future_features(known, units),
+            base_of(self.stretch.population, known, units),
+            crowd_of(cohort, self.readers.bucket, self.readers.n_buckets, units),
+            None if read is None else read.valid,
+        )
+
+    def _seen(self, running: _Running, week: Array) -> tuple[Ledger, KnownFuture]:
+        """Read this week's column of the ledger, and what is known of the weeks after it, off the state."""
+        state, stretch = running.state, self.stretch
+        exogenous, receipts = stretch.exogenous, state.pipeline[0]
+        stock = state.stock_end + receipts
+        column = Ledger(
+            receipts=receipts,
+            stock_start=stock,
+            position=state.stock_end + state.pipeline.sum(0),
+            demand_before=running.demand_before,
+            orders_before=running.orders_before,
+            sale_price=exogenous.sale_price[week],
+            unit_cost=exogenous.unit_cost[week],
+            lead_demand_mean=exogenous.lead_demand_mean[week],
+            lead_demand_sd=exogenous.lead_demand_sd[week],
+            valid=stretch.valid[week].astype(jnp.float32),
+        )
+        weight = stretch.population.weight[:, None] * stretch.population.use
+        due = state.pipeline[: HORIZON + 1] @ weight
+        known = KnownFuture(
+            expected=stretch.expected_use[week],
+            committed=jnp.pad(due, ((0, HORIZON + 1 - due.shape[0]), (0, 0))),
+            stock=stock @ weight,
+            holidays=jax.lax.dynamic_slice_in_dim(stretch.holidays, week + 1, HORIZON),
+        )
+        return jax.tree.map(lambda leaf: leaf[None], column), known
+
+    def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
+        ahead = np.minimum(np.arange(window_length(self.policy, running.state.max_lead) - 1), HORIZON - 1)
+        window = jnp.concatenate([running.charged[None], issued[ahead]])[None]
+        exogenous = self.stretch.exogenous
+        last = exogenous.n_weeks - 1
+        following = exogenous.unit_cost[jnp.minimum(week + 1, last)]
+        (rows, _, end), (after, traces), _ = run_agents(
+            self.stretch.population,
+            week_of(exogenous, week),
+            self.policy,
+            running.state,
+            window,
+            Sequential(),
+            Record(agents=True, flows=()),
+            False,
+            following,
+            week[None],
+        )
+        total = rows.sum(-2)[0]
+        return _Week(total[:-1], total[-1], traces), after, end.sum()
+
+
+class _Week(eqx.Module):
+    utilization: Float[Array, " resource"]
+    reward: Float[Array, ""]
+    traces: Any
+
+
+def reissue(
+    stretch: Stretch,
+    readers: Readers,
+    policy: AbstractPolicy,
+    plan: Plan,
+    dual: DualMap,
+    issued: Float[Array, "week ahead resource"],
+) -> tuple[Float[Array, "week ahead resource"], Rolled]:
+    """Simulate the whole episode under issued prices, read it in one pass, and issue anew: one sweep.
+
+    Args:
+        stretch, readers, policy, plan, dual: as in `week_by_week`.
+        issued: prices of the coordinated weeks, as issued in each.
+    """
+    quiet = jnp.zeros((plan.first, *issued.shape[1:]))
+    rolled = roll_issued(stretch, policy, jnp.concatenate([quiet, issued]))
+    network, units = dual.network, rolled.units
+    weeks = stretch.n_weeks
+    inputs = inputs_of(rolled, stretch, readers, weeks, weeks - plan.first, reads_agents=network.agents is not None)
+    encoded = network.encode(dual.scaling(inputs))
+    target = jax.vmap(plan.coming)(jnp.arange(plan.first, weeks)) / units.use[None, None, :]
+    return network.shadow_prices(encoded, target) * units.price[None, None, :], rolled
+
+
+SWEEPS = 40
+"""Most sweeps: an episode is right week by week from its start, so that one of T weeks needs T at worst."""
+
+SETTLED = 1e-5
+"""Largest change of a price, relative to the price scale, at which sweeps have settled."""
+
+
+class Settled(eqx.Module):
+    """Hold the prices that an episode settled on.
+
+    Attributes:
+        issued: as in `Coordinated`.
+        sweeps: simulations of the whole episode that were needed.
+        change: largest change of a price in the last of them, relative to the price scale.
+    """
+
+    issued: Float[Array, "week ahead resource"]
+    sweeps: Array
+    change: Array
+
+
+def settle(
+    stretch: Stretch,
+    readers: Readers,
+    policy: AbstractPolicy,
+    plan: Plan,
+    dual: DualMap,
+    start: Float[Array, "week ahead resource"] | None = None,
+    *,
+    most: int = SWEEPS,
+) -> Settled:
+    """Find the closed loop's prices as a fixed point over the whole episode, differentiable in the map's weights.
+
+    The loop is causal, so that sweeps end exactly at what week by week gives; in practice a few are enough. The
+    derivative solves the transposed problem in the same way, each sweep one pass back.
+
+    Args:
+        stretch, readers, policy, plan, dual: as in `week_by_week`.
+        start: prices to start from; default 0.
+        most: most sweeps.
+    """
+    weeks, m = stretch.n_weeks - plan.first, len(stretch.population.resources)
+    first = jnp.zeros((weeks, HORIZON, m)) if start is None else start
+    fixed = (stretch, readers, policy, plan, dual.scaling)
+    issued, sweeps, change = _fixed_point(dual.network, fixed, first, most)
+    return Settled(issued, sweeps, change)
+
+
+def _sweep(network: MapNetwork, fixed: Any, issued: Array) -> Array:
+    stretch, readers, policy, plan, scaling = fixed
+    return reissue(stretch, readers, policy, plan, DualMap(network, scaling), issued)[0]
+
+
+@eqx.filter_custom_vjp
+def _fixed_point(network: MapNetwork, fixed: Any, first: Array, most: int) -> tuple[Array, Array, Array]:
+    scale = scales(fixed[0].population).price[None, None, :]
+    return _iterate(lambda issued: _sweep(network, fixed, issued), first, scale, most)
+
+
+def _iterate(function: Any, first: Array, scale: Array, most: int) -> tuple[Array, Array, Array]:
+    def unsettled(now: tuple) -> Array:
+        return (now[1] < most) & (now[2] > SETTLED)
+
+    def go(now: tuple) -> tuple:
+        after = function(now[0])
+        return after, now[1] + 1, jnp.max(jnp.abs(after - now[0]) / scale)
+
+    return jax.lax.while_loop(unsettled, go, (first, jnp.zeros((), jnp.int32), jnp.full((), jnp.inf)))
+
+
+@_fixed_point.def_fwd
+def _fixed_point_forward(perturbed: Any, network: MapNetwork, fixed: Any, first: Array, most: int) -> tuple:
+    found = _fixed_point(network, fixed, first, most)
+    return found, found[0]
+
+
+@_fixed_point.def_bwd
+def _fixed_point_back(
+    issued: Array, slope: Any, perturbed: Any, network: MapNetwork, fixed: Any, first: Array, most: int
+) -> MapNetwork:
+    """Solve a = g + (d sweep / d issued)^T a by sweeps, then return (d sweep / d weights)^T a."""
+    given = slope[0]
+    weights, rest = eqx.partition(network, eqx.is_inexact_array)
+    _, back = jax.vjp(lambda w, prices: _sweep(eqx.combine(w, rest), fixed, prices), weights, issued)
+    scale = jnp.maximum(jnp.max(jnp.abs(given)), jnp.finfo(jnp.float32).tiny)
+    found, _, _ = _iterate(lambda a: given + back(a)[1], given, scale, most)
+    return back(found)[0]

@@ -1,0 +1,242 @@
+"""Own the training of dual maps: direct backprop through the closed coordination loop.
+
+FREE: internals; the loop itself is `train.closed_loop`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from walras.errors import SettingsError
+from walras.maps.inputs import HORIZON, Scaling, scales
+from walras.maps.network import MapNetwork
+from walras.maps.readers import Readers
+from walras.model.record import Record
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy
+from walras.simulate import simulate, week_of
+from walras.train.closed_loop import Coordinated, DualMap, Plan, week_by_week
+from walras.train.loop import AbstractTask
+from walras.train.map_episodes import Drawn, MapEpisodes, drawn_capacity
+from walras.train.map_rollout import inputs_of, roll
+from walras.train.map_settings import MapTraining
+from walras.train.primal import FIRST_EXAMPLE, Carry, optimizer_of, shape_of
+from walras.train.stretch import Stretch
+
+EXAMPLES = 12
+"""Rollouts without prices over which features are measured once."""
+
+JUDGING = 4
+"""Held-out episodes."""
+
+ORIGINS = 2
+"""Weeks of an episode from which it is looked how well plans were kept."""
+
+
+class Lesson(eqx.Module):
+    """Hold an episode that a dual map learns from.
+
+    Attributes:
+        stretch, readers: who is coordinated, and whose histories are read.
+        plan: what is to be kept to.
+        origins: weeks after the first whose issued plans are compared with what came about.
+    """
+
+    stretch: Stretch
+    readers: Readers
+    plan: Plan
+    origins: Float[Array, " origin"]
+
+
+class Weights(eqx.Module):
+    """Hold the weights of the three terms of the loss (spec eq. 10).
+
+    Attributes:
+        violation, price, consistency: 100, 1 and 100 in the published training.
+        burn_in: first coordinated weeks whose violation and prices do not count.
+    """
+
+    violation: float = eqx.field(static=True)
+    price: float = eqx.field(static=True)
+    consistency: float = eqx.field(static=True)
+    burn_in: int = eqx.field(static=True)
+
+    @staticmethod
+    def of(settings: MapTraining) -> "Weights":
+        """Read them off settings."""
+        terms = (settings.violation_weight, settings.price_weight, settings.consistency_weight)
+        return Weights(*terms, settings.burn_in)
+
+
+def episode_terms(
+    lesson: Lesson, policy: AbstractPolicy, dual: DualMap, burn_in: int
+) -> tuple[dict[str, Float[Array, ""]], Coordinated]:
+    """Return violation, price and forecast consistency of an episode, unweighted, and what happened in it.
+
+    Violation is mean `max(U - K, 0) / K`, price mean lambda in median margins, both after the burn-in; consistency is
+    the mean squared difference, relative to S(P), between use under the plan issued at an origin, kept to the
+    end, and use that came about as prices were re-issued, which counts as given (spec eq. 10).
+
+    Args:
+        lesson: the episode.
+        policy: what agents follow.
+        dual: the map.
+        burn_in: first coordinated weeks that do not count.
+    """
+    done = week_by_week(lesson.stretch, lesson.readers, policy, lesson.plan, dual)
+    limit = lesson.plan.capacity[lesson.plan.first :]
+    over = jnp.maximum(done.utilization - limit, 0.0) / limit
+    units = scales(lesson.stretch.population)
+    gaps = [_plan_not_kept(lesson, policy, done, origin) for origin in lesson.origins]
+    terms = {
+        "violation": over[burn_in:].mean(),
+        "price": (done.charged[burn_in:] / units.price[None, :]).mean(),
+        "consistency": sum(gaps) / len(gaps) if gaps else jnp.zeros(()),
+    }
+    return terms, done
+
+
+def _plan_not_kept(lesson: Lesson, policy: AbstractPolicy, done: Coordinated, origin: Array) -> Float[Array, ""]:
+    """Roll on from an origin under the plan issued in it, and compare with what came about."""
+    stretch, first = lesson.stretch, lesson.plan.first
+    state: State = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[origin]), done.states)
+    prices = jnp.concatenate([done.charged[origin][None], done.issued[origin]])
+    kept = simulate(
+        stretch.population,
+        week_of(stretch.exogenous, first + origin, HORIZON + 1),
+        policy,
+        initial=state,
+        shadow_prices=prices,
+        record=Record.use_and_reward(),
+        throw=False,
+    )
+    came = jax.lax.dynamic_slice_in_dim(done.utilization, origin, HORIZON + 1)
+    difference = (kept.totals.utilization - jax.lax.stop_gradient(came)) / scales(stretch.population).use[None, :]
+    return (difference[1:] ** 2).mean()
+
+
+def episode_loss(
+    network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Return the weighted sum of the three terms, and the terms."""
+    terms, _ = episode_terms(lesson, policy, DualMap(network, scaling), weights.burn_in)
+    loss = (
+        weights.violation * terms["violation"]
+        + weights.price * terms["price"]
+        + weights.consistency * terms["consistency"]
+    )
+    return loss, terms
+
+
+@eqx.filter_jit
+def _slope(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights) -> Any:
+    return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, lesson, policy, weights)
+
+
+@eqx.filter_jit
+def _updated(carry: Carry, slope: Any, averaged: float, optimizer: optax.GradientTransformation) -> Carry:
+    updates, state = optimizer.update(slope, carry.optimizer)
+    network = eqx.apply_updates(carry.network, updates)
+    average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
+    return Carry(network, average, state)
+
+
+@eqx.filter_jit
+def _judged(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights) -> Any:
+    return episode_loss(network, scaling, lesson, policy, weights)
+
+
+class DualTask(AbstractTask):
+    """Train a dual map in closed loop on drawn populations and capacities."""
+
+    kind, watched = "dual map", "held_out_loss"
+
+    def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: AbstractPolicy) -> None:
+        """Keep what is trained on, and measure features once.
+
+        Args:
+            settings: sizes, steps, weights of the loss.
+            episodes: populations and weeks.
+            policy: what agents follow; it has to be differentiable in the prices.
+
+        Raises:
+            SettingsError: a representation or lengths that a dual map cannot have.
+        """
+        if settings.representation == "bottom-up":
+            raise SettingsError(
+                "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
+                "map with bucketized, per-agent, global, deep-sets or moments"
+            )
+        if settings.weeks - settings.first_origin < HORIZON + 2:
+            raise SettingsError(
+                f"`weeks` is {settings.weeks}, {settings.weeks - settings.first_origin} of them coordinated, but at "
+                f"least {HORIZON + 2} are needed to see whether plans are kept; raise it"
+            )
+        self.settings, self.episodes, self.policy = settings, episodes, policy
+        self.shape, self.optimizer, self.weights = shape_of(settings), optimizer_of(settings), Weights.of(settings)
+        examples = []
+        for number in range(EXAMPLES):
+            drawn = episodes.draw(FIRST_EXAMPLE + number)
+            rolled = roll(drawn.stretch, policy, jnp.zeros((settings.weeks, len(settings.resources))))
+            origins = settings.weeks - settings.first_origin
+            examples.append(
+                inputs_of(
+                    rolled,
+                    drawn.stretch,
+                    drawn.readers,
+                    settings.weeks,
+                    origins,
+                    reads_agents=self.shape.kind.reads_agents,
+                )
+            )
+        self.scaling = Scaling.fit(examples)
+        self.judging = [self.lesson(drawn) for drawn in episodes.held_out(JUDGING)]
+
+    def lesson(self, drawn: Drawn) -> Lesson:
+        """Draw a capacity path at the scale of the population's own use, and origins."""
+        settings = self.settings
+        free = roll(drawn.stretch, self.policy, jnp.zeros((settings.weeks, len(settings.resources))))
+        first = settings.first_origin
+        capacity = drawn_capacity(drawn.random, np.asarray(free.utilization, float), first)
+        last = settings.weeks - first - HORIZON - 1
+        origins = drawn.random.integers(0, last + 1, ORIGINS)
+        plan = Plan(jnp.asarray(capacity, jnp.float32), first)
+        return Lesson(drawn.stretch, drawn.readers, plan, jnp.asarray(origins, jnp.int32))
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return what the episodes follow from, and the policy."""
+        return {**self.episodes.identity(), "policy": repr(self.policy)}
+
+    def begin(self, seed: int) -> Carry:
+        """Draw a network."""
+        network = MapNetwork.draw(self.shape, seed)
+        return Carry(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+
+    def step(self, carry: Carry, number: int) -> tuple[Carry, Mapping[str, Any]]:
+        """Draw an episode and go one step down."""
+        lesson = self.lesson(self.episodes.draw(number))
+        (loss, terms), slope = _slope(carry.network, self.scaling, lesson, self.policy, self.weights)
+        norm = optax.tree_utils.tree_norm(slope)
+        after = _updated(carry, slope, np.float32(self.settings.averaged), self.optimizer)
+        return after, {"loss": loss, **terms, "gradient_norm": norm}
+
+    def assess(self, carry: Carry) -> Mapping[str, Any]:
+        """Return the mean loss and terms over held-out episodes."""
+        judged = [_judged(carry.average, self.scaling, each, self.policy, self.weights) for each in self.judging]
+        terms = {f"held_out_{name}": float(np.mean([t[name] for _, t in judged])) for name in judged[0][1]}
+        return {"held_out_loss": float(np.mean([loss for loss, _ in judged])), **terms}
+
+    def parameters(self, carry: Carry) -> MapNetwork:
+        """Return the averaged weights."""
+        return carry.average
+
+    def measured(self, network: MapNetwork) -> dict[str, Any]:
+        """Return the three terms of the loss over held-out episodes."""
+        judged = [_judged(network, self.scaling, each, self.policy, self.weights)[1] for each in self.judging]
+        return {"terms": {name: float(np.mean([terms[name] for terms in judged])) for name in judged[0]}}

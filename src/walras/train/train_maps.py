@@ -1,0 +1,169 @@
+"""Own the road from a table, or from made-up worlds, to a trained map in an interface's folder.
+
+CONTRACT: `train_map` is what commands and benchmarks call; primal and dual maps of one interface share a folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from walras.data.panel import Panel
+from walras.errors import InputError, SettingsError
+from walras.maps.learned_map import LearnedMap
+from walras.maps.map_file import DUAL, PRIMAL, load_map, save_map
+from walras.policies.base import AbstractPolicy
+from walras.policies.base_stock import PricedNewsvendor
+from walras.progress import Progress
+from walras.train.coverage import covered
+from walras.train.dual import DualTask
+from walras.train.history import FIRST_FORECAST
+from walras.train.loop import Fitted, fit
+from walras.train.map_episodes import MapEpisodes
+from walras.train.map_settings import MapTraining
+from walras.train.price_sources import AnyOf, DualProposals, PlannerQueries
+from walras.train.primal import PrimalTask
+from walras.train.world import World, worlds_from_generator
+
+FILES = {PRIMAL: "primal.walras", DUAL: "dual.walras"}
+"""Names of the maps in an interface's folder; beside each is a folder of its training."""
+
+WORLDS = "worlds"
+"""Folder of the worlds that a training was prepared with: fitting their forecasts takes longer than reading them."""
+
+JUDGE_SHARE = 0.2
+"""Share of a table's agents that only judge."""
+
+JUDGE_SEED = 7_919
+"""Added to the seed for the made-up world that judges."""
+
+
+def train_map(
+    kind: str,
+    panel: Panel | None,
+    settings: MapTraining,
+    folder: str | Path,
+    *,
+    policy: AbstractPolicy | None = None,
+    progress: Progress | None = None,
+    resume: bool = True,
+    command: Sequence[str] = (),
+) -> Fitted:
+    """Train a primal or a dual map, or go on with a training.
+
+    Where the folder has a trained dual map, a primal one is trained under the prices that it proposes, too.
+
+    Args:
+        kind: "primal map" or "dual map".
+        panel: table to train on, as read; made-up worlds where None.
+        settings: how.
+        folder: of the interface; the training has a folder of its own in it.
+        policy: what agents follow; the priced newsvendor unless given. It has to fit any population.
+        progress: told about stages and steps.
+        resume: go on where the folder's training ended, or begin again.
+        command: noted in the records.
+
+    Returns:
+        What came of it; `path` is the file of the map.
+
+    Raises:
+        InputError: too few weeks or products; a folder of another training.
+        SettingsError: settings that do not fit together, or a dual map of another population representation.
+    """
+    progress, folder = progress or Progress(), Path(folder)
+    _check(settings)
+    followed = PricedNewsvendor() if policy is None else policy
+    training = folder / FILES[kind].removesuffix(".walras")
+    training.mkdir(parents=True, exist_ok=True)
+    worlds, judges = _worlds(panel, settings, training / WORLDS, resume, progress)
+    episodes = MapEpisodes(worlds, settings, judges)
+    progress.stage("Preparing")
+    task = _task(kind, settings, episodes, followed, folder)
+    fitted = fit(task, settings, training, progress=progress, resume=resume, command=command)
+    facts = {
+        "trained_on": "a table" if panel is not None else f"{len(worlds)} made-up worlds",
+        "products": sum(world.n_agents for world in worlds),
+        "weeks": worlds[0].n_weeks,
+        "steps": fitted.step,
+        "best_step": fitted.best_step,
+        task.watched: fitted.best_value,
+        "settings": settings.model_dump(mode="json"),
+        **task.measured(fitted.parameters),
+    }
+    learned = LearnedMap(
+        kind, fitted.parameters, task.scaling, task.shape, episodes.edges, tuple(settings.resources), facts
+    )
+    progress.stage("Measuring what was covered")
+    save_map(folder / FILES[kind], learned)
+    covered(learned, task, episodes, followed, folder)
+    return replace(fitted, path=folder / FILES[kind])
+
+
+def _task(
+    kind: str, settings: MapTraining, episodes: MapEpisodes, policy: AbstractPolicy, folder: Path
+) -> PrimalTask | DualTask:
+    if kind == DUAL:
+        return DualTask(settings, episodes, policy)
+    if not (folder / FILES[DUAL]).exists():
+        return PrimalTask(settings, episodes, policy, PlannerQueries())
+    dual = load_map(folder / FILES[DUAL], DUAL)
+    if dual.resources != tuple(settings.resources):
+        raise SettingsError(
+            f"`resources` is {', '.join(settings.resources)} but the dual map in {folder} prices "
+            f"{', '.join(dual.resources)}; train both on the same, or in another folder"
+        )
+    return PrimalTask(settings, episodes, policy, AnyOf(DualProposals(dual), PlannerQueries()))
+
+
+def _check(settings: MapTraining) -> None:
+    """Refuse lengths that do not fit into the worlds."""
+    known = settings.world_weeks - FIRST_FORECAST
+    if settings.weeks > known:
+        raise SettingsError(
+            f"`weeks` is {settings.weeks} but made-up worlds of `world_weeks` {settings.world_weeks} have {known} that "
+            "can be used; lower the one or raise the other"
+        )
+
+
+def _worlds(
+    panel: Panel | None, settings: MapTraining, folder: Path, resume: bool, progress: Progress
+) -> tuple[list[World], list[World]]:
+    """Prepare the worlds that are trained on, and those that judge, or read them where an earlier start left them."""
+    count = 2 if panel is not None else settings.worlds + 1
+    paths = [folder / f"{number}.walras" for number in range(count)]
+    if resume and all(path.exists() for path in paths):
+        worlds = [World.load(path) for path in paths]
+    else:
+        made = _made_up(settings, progress) if panel is None else _from_table(panel, settings, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        for world, path in zip(made, paths, strict=True):
+            world.save(path)
+        worlds = made
+    return worlds[:-1], worlds[-1:]
+
+
+def _made_up(settings: MapTraining, progress: Progress) -> list[World]:
+    given: dict[str, Any] = {"resources": settings.resources, "progress": progress}
+    progress.stage("Making up worlds")
+    seed, size = settings.seed, settings.world_agents
+    learned = worlds_from_generator(settings.worlds, size, settings.world_weeks, seed, **given)
+    judge = worlds_from_generator(1, size, settings.world_weeks, seed + JUDGE_SEED, **given)
+    return [*learned, *judge]
+
+
+def _from_table(panel: Panel, settings: MapTraining, progress: Progress) -> list[World]:
+    """Part a table's agents into those that are learned from and those that judge, and drop its last weeks."""
+    known = panel.n_weeks - settings.held_out_weeks
+    needed = settings.weeks + FIRST_FORECAST
+    if known < needed:
+        raise InputError(
+            f"the table has {panel.n_weeks} weeks, {settings.held_out_weeks} of them held out, but rollouts of "
+            f"`weeks` {settings.weeks} need {needed}; give a longer history, lower `held_out_weeks`, or train on "
+            "made-up worlds"
+        )
+    world = World.from_panel(panel.before(known), resources=settings.resources, seed=settings.seed, progress=progress)
+    order = np.random.default_rng([settings.seed, 0x1D6]).permutation(world.n_agents)
+    judges = int(round(JUDGE_SHARE * world.n_agents))
+    return [world.take(np.sort(order[judges:])), world.take(np.sort(order[:judges]))]
