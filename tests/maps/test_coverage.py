@@ -13,7 +13,7 @@ from walras.data.store import DamagedFileError, read_arrays, write_arrays
 from walras.errors import InputError
 from walras.maps.coverage import Asked, Coverage, load_coverage, save_coverage, summary_of
 from walras.maps.fingerprint import policy_fingerprint
-from walras.maps.inputs import MapInputs, agent_features, crowd_of, scales
+from walras.maps.inputs import Base, MapInputs, agent_features, crowd_of, scales
 from walras.maps.map_file import DUAL
 from walras.maps.readers import readers_of
 from walras.maps.reading import Reading
@@ -112,7 +112,7 @@ def test_training_and_views_see_a_population_alike():
     @jax.jit
     def in_training():
         features, crowd = agent_features(cohort, read, units), crowd_of(cohort, readers.bucket, 3, units)
-        rest = jnp.zeros((64, 4)), jnp.zeros((1, 26, 5)), jnp.ones((1, 1))
+        rest = jnp.zeros((64, 4)), jnp.zeros((1, 26, 5)), Base(jnp.ones((1, 1)), jnp.ones((1, 26, 1)))
         return summary_of(learned.network, learned.scaling(MapInputs(features, *rest, crowd, read.valid)))
 
     reading = Reading.of(learned, population, units, everyone, story(population))

@@ -168,7 +168,7 @@ def answered_as_in_training(network, scaling, population, units, readers, fast, 
         agent_features(cohort, ledger, units),
         total_features(population, STORY.ledger, units),
         future_features(known, units),
-        base_of(known, units),
+        base_of(population, known, units),
         crowd_of(cohort, readers.bucket, fast.crowd.n_buckets, units),
         ledger.valid,
     )
