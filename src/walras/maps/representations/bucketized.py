@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
 from walras.maps.layers import Perceptron
-from walras.maps.representations.attention import Attention, Packed, pooled, pack, ratio, sums_by_bucket
+from walras.maps.representations.attention import Attention, Packed, pack, pooled, ratio, sums_by_bucket
 from walras.maps.representations.base import AbstractPooling, Widths, weighted_mean
 
 
