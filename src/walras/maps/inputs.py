@@ -80,7 +80,7 @@ class Scales(eqx.Module):
 
     Attributes:
         use: S(P), the sum over agents of weight x demand scale x use per unit [units of resource/week].
-        price: the weighted median margin per unit of resource [money per unit of resource].
+        price: the median over demand of the margin per unit of resource [money per unit of resource].
         demand: the sum over agents of weight x demand scale [units/week].
     """
 
@@ -190,10 +190,14 @@ def stock_use(population: Population, ledger: Ledger) -> Float[Array, "week reso
 
 
 def scales(population: Population) -> Scales:
-    """Return the units in which a map sees a population (spec section 5)."""
+    """Return the units in which a map sees a population.
+
+    The median margin counts agents by their demand, not all alike as spec section 5 has it: what a price does to a
+    total depends on those who make it up (docs/decisions/0009).
+    """
     size = population.weight * _demand(population)
     margin = jnp.maximum(population.unit_margin, 0.0)[:, None] / _use(population)
-    price = weighted_median(margin, population.weight)
+    price = weighted_median(margin, size)
     return Scales(size @ population.use, jnp.maximum(price, jnp.finfo(jnp.float32).tiny), size.sum())
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from walras.data.journal import digest
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
+from walras.maps.inputs import scales
 from walras.maps.readers import Readers, readers_of
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
 from walras.population.from_panel import bucket_edges
@@ -25,6 +26,9 @@ from walras.train.world import World
 
 DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())
 """How cohorts are drawn in training, each in turn with the same chance."""
+
+LEAST_MARGIN = 1e-6
+"""Margins below count as this [money/unit]."""
 
 SHIFTED_BY = ("demand", "economics")
 """Attributes whose composition shifts in training, each in turn with the same chance."""
@@ -89,8 +93,8 @@ class MapEpisodes:
         values = attribute(world.population, by)
         shift = CompositionShift.fit(values, by, np.asarray(world.population.demand_scale))
         start = int(random.integers(world.n_weeks - settings.weeks + 1))
-        lately = world.active[start + settings.first_origin].astype(float)
-        chosen = shift.draw(values, alpha, settings.target, random, within=lately)
+        able = self._tilted(world, start, random)
+        chosen = shift.draw(values, alpha, settings.target, random, within=able)
         spread = random.uniform(0.0, settings.common_surprise)
         common = draw_common(random, settings.weeks, spread)
         stretch = world.stretch(chosen, start, settings.weeks, common=common)
@@ -100,14 +104,26 @@ class MapEpisodes:
         return Drawn(stretch, readers_of(size, cohort, self.edges, settings.tile), random)
 
 
+    def _tilted(self, world: World, start: int, random: np.random.Generator) -> Float[np.ndarray, " agent"]:
+        """Say how often agents of a bucket are drawn: those who sold lately, tilted by their margin.
+
+        Without the tilt margins would be spread over demand in much the same way in all populations, and nothing could
+        be learned from how they are.
+        """
+        margin = np.maximum(np.asarray(world.population.unit_margin, float), LEAST_MARGIN)
+        rank = np.argsort(np.argsort(margin)) / len(margin) - 0.5
+        tilt = random.uniform(-1, 1) * self.settings.margin_tilt
+        return world.active[start + self.settings.first_origin] * np.exp(tilt * 12.0**0.5 * rank)
+
+
 def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
     """Return the attribute along which a composition shifts: mean demand [units/week], unit margin [money/unit]."""
     return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
 def drawn_prices(random: np.random.Generator, stretch: Stretch, weeks: int) -> Float[np.ndarray, "week resource"]:
-    """Draw no prices, a Haar path or pulses for each resource: what no map has proposed [money per unit of resource]."""
-    scale = typical_prices(stretch.population)
+    """Draw no prices, a Haar path or pulses for each resource [money per unit of resource]."""
+    scale = price_units(stretch.population)
     prices = np.zeros((weeks, len(scale)))
     for resource, unit in enumerate(scale):
         kind, seed = random.integers(5), int(random.integers(2**31))
@@ -116,6 +132,12 @@ def drawn_prices(random: np.random.Generator, stretch: Stretch, weeks: int) -> F
         if kind in (3, 4):
             prices[:, [resource]] = PulsePrices().sample(seed, weeks, [unit]).prices
     return prices
+
+
+def price_units(population: Population) -> Float[np.ndarray, " resource"]:
+    """Return the unit of each resource's drawn prices: the map's own, or what a storage price is compared with."""
+    mine = np.asarray(scales(population).price, float)
+    return np.where(population.stock_resource, typical_prices(population), mine)
 
 
 def drawn_capacity(

@@ -12,8 +12,9 @@ import numpy as np
 
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
+from walras.maps.learned import FILES
 from walras.maps.learned_map import LearnedMap
-from walras.maps.map_file import DUAL, PRIMAL, load_map, save_map
+from walras.maps.map_file import DUAL, load_map, save_map
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.progress import Progress
@@ -26,9 +27,6 @@ from walras.train.map_settings import MapTraining
 from walras.train.price_sources import AnyOf, DualProposals, PlannerQueries
 from walras.train.primal import PrimalTask
 from walras.train.world import World, worlds_from_generator
-
-FILES = {PRIMAL: "primal.walras", DUAL: "dual.walras"}
-"""Names of the maps in an interface's folder; beside each is a folder of its training."""
 
 WORLDS = "worlds"
 """Folder of the worlds that a training was prepared with: fitting their forecasts takes longer than reading them."""
@@ -95,9 +93,10 @@ def train_map(
     learned = LearnedMap(
         kind, fitted.parameters, task.scaling, task.shape, episodes.edges, tuple(settings.resources), facts
     )
-    progress.stage("Measuring what was covered")
     save_map(folder / FILES[kind], learned)
-    covered(learned, task, episodes, followed, folder)
+    if isinstance(task, PrimalTask):
+        progress.stage("Measuring what was covered")
+        covered(learned, task, folder)
     return replace(fitted, path=folder / FILES[kind])
 
 
@@ -145,7 +144,11 @@ def _worlds(
 
 
 def _made_up(settings: MapTraining, progress: Progress) -> list[World]:
-    given: dict[str, Any] = {"resources": settings.resources, "progress": progress}
+    given: dict[str, Any] = {
+        "resources": settings.resources,
+        "refit_weeks": settings.refit_weeks,
+        "progress": progress,
+    }
     progress.stage("Making up worlds")
     seed, size = settings.seed, settings.world_agents
     learned = worlds_from_generator(settings.worlds, size, settings.world_weeks, seed, **given)
@@ -163,7 +166,11 @@ def _from_table(panel: Panel, settings: MapTraining, progress: Progress) -> list
             f"`weeks` {settings.weeks} need {needed}; give a longer history, lower `held_out_weeks`, or train on "
             "made-up worlds"
         )
-    world = World.from_panel(panel.before(known), resources=settings.resources, seed=settings.seed, progress=progress)
+    world = World.from_panel(panel.before(known),
+        resources=settings.resources,
+        refit_weeks=settings.refit_weeks,
+        seed=settings.seed,
+        progress=progress,)
     order = np.random.default_rng([settings.seed, 0x1D6]).permutation(world.n_agents)
     judges = int(round(JUDGE_SHARE * world.n_agents))
     return [world.take(np.sort(order[judges:])), world.take(np.sort(order[:judges]))]
