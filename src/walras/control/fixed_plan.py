@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from walras.control.reissue import on_paths
 from walras.control.respond import respond
@@ -170,8 +170,8 @@ class FixedPlans:
         needed = self.sizes.history + self.sizes.weeks
         if self.world.n_weeks < needed:
             raise SettingsError(
-                f"the world has {self.world.n_weeks} weeks but {needed} are needed, {self.sizes.history} of history and "
-                f"{self.sizes.weeks} coordinated ones; give a longer table or ask for fewer weeks"
+                f"the world has {self.world.n_weeks} weeks but {needed} are needed, {self.sizes.history} of history "
+                f"and {self.sizes.weeks} coordinated ones; give a longer table or ask for fewer weeks"
             )
 
     @property
@@ -232,7 +232,11 @@ def _rest(stretch: Stretch, first: int) -> ExogenousPaths:
 
 
 def _announced(
-    stretch: Stretch, first: int, policy: AbstractPolicy, state: State, shadow_prices: Float[np.ndarray, "week resource"]
+    stretch: Stretch,
+    first: int,
+    policy: AbstractPolicy,
+    state: State,
+    shadow_prices: Float[np.ndarray, "week resource"],
 ) -> Kept:
     prices = jnp.asarray(shadow_prices, jnp.float32)
     use, reward = respond(stretch.population, on_paths(_rest(stretch, first), 1), policy, state, prices)

@@ -48,7 +48,9 @@ def price_values(
     charged, given = checked("shadow_prices", shadow_prices, AXES), checked("reference", reference, AXES)
     scale = checked("price_scale", price_scale, ("path",))
     if given.shape != charged.shape or len(scale) != len(charged):
-        raise shape_mismatch("reference", given.shape, charged.shape, "give both for the same paths, weeks and resources")
+        raise shape_mismatch(
+            "reference", given.shape, charged.shape, "give both for the same paths, weeks and resources"
+        )
     kept = np.ones(charged.shape, bool) if counted is None else np.asarray(counted, bool)
     found: dict[str, dict[int, float]] = {name: {} for name in PRICE_MEASURES}
     for path, unit in enumerate(scale):

@@ -82,7 +82,9 @@ class RewardTally(AbstractTally):
         The pooled ratio is one of two sums over paths, and the values are its linearisation.
         """
         if measure not in REWARD_MEASURES:
-            raise SettingsError(f"`measure` is {measure!r} and needs to be one of {', '.join(REWARD_MEASURES)}; choose one")
+            raise SettingsError(
+                f"`measure` is {measure!r} and needs to be one of {', '.join(REWARD_MEASURES)}; choose one"
+            )
         lost, floor = self._lost()
         given_up = self.unconstrained_reward - self.oracle_reward
         if measure == "pooled_regret_ratio":
