@@ -181,9 +181,7 @@ def simulate_issued(
     windows = jnp.concatenate([charged[:, None], issued[:, ahead]], axis=1)
     block = block_size(bytes_per_agent(exogenous, policy, initial), None)
     record = Record.totals() if record is None else record
-    return _run(
-        population, exogenous, policy, initial, windows, charged, Sequential(), record, False, block, None
-    )
+    return _run(population, exogenous, policy, initial, windows, charged, Sequential(), record, False, block, None)
 
 
 def _several(mesh: AgentMesh | None) -> AgentMesh | None:

@@ -42,6 +42,8 @@ def build_app() -> App:
     app.command(data)
     train = App(name="train", help="Train what answers shadow prices, or sets them.")
     train.command("walras.cli.train:buyer", name="buyer", help="Train a buyer through the simulator.")
+    train.command("walras.cli.train_maps:primal", name="primal", help="Train a map from prices to utilization.")
+    train.command("walras.cli.train_maps:dual", name="dual", help="Train a map from capacity to shadow prices.")
     app.command(train)
     policy = App(name="policy", help="Compare what agents could do on a table's own history.")
     policy.command("walras.cli.policy:compare", name="compare", help="Rank policies on weeks that none was tuned on.")

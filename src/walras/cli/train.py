@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.answer import print_files, print_json, print_words
-from walras.config import TableSettings, checked
+from walras.config import TableFormat, TableSettings, checked
 from walras.errors import SettingsError
 from walras.progress import on_terminal
 from walras.train.settings import BuyerTraining, read_training
@@ -48,20 +48,27 @@ def buyer(
 ) -> None:
     """Train a buyer that answers shadow prices; a training that was stopped goes on where it ended."""
     chosen, in_file = read_training(settings, flags, BuyerTraining)
-    given = in_file.model_dump(exclude_unset=True) | options.table_flags(static, column, layout)
-    table_settings = checked(TableSettings, given, "the settings")
-    if table is None and given:
-        raise SettingsError(
-            f"`{min(given)}` says how to read a table, but no table was named; name one, or leave it out"
-        )
+    layout_of_table = table_settings(table, in_file, static, column, layout)
     options.refuse_unwritable(out)
     with on_terminal() as progress:
         progress.stage("Reading the table" if table else "Starting")
-        panel = None if table is None else options.open_panel(table, table_settings)
+        panel = None if table is None else options.open_panel(table, layout_of_table)
         from walras.train.train_buyer import train_buyer
 
         fitted = train_buyer(panel, chosen, out, progress=progress, resume=resume, command=["walras", *sys.argv[1:]])
     show(fitted, as_json)
+
+
+def table_settings(
+    table: Path | None, in_file: TableSettings, static: Path | None, column: tuple[str, ...], layout: TableFormat | None
+) -> TableSettings:
+    """Join what file and flags say of the table; refuse it where there is none."""
+    given = in_file.model_dump(exclude_unset=True) | options.table_flags(static, column, layout)
+    if table is None and given:
+        raise SettingsError(
+            f"`{min(given)}` says how to read a table, but no table was named; name one, or leave it out"
+        )
+    return checked(TableSettings, given, "the settings")
 
 
 def show(fitted: "Fitted", as_json: bool) -> None:

@@ -19,11 +19,9 @@ from walras.policies.base import AbstractPolicy
 from walras.policies.own import number_agents
 from walras.policies.simple import ConstantOrder
 from walras.population.cohort import ProportionalSample, demand_size
+from walras.population.margins import highest_price
 from walras.population.population import Population
 from walras.sensitivity import utilization_jacobian
-
-MAX_PRICE_QUANTILE = 0.99
-"""The highest price tried eats this quantile of the margins per unit of resource: beyond it nobody would order."""
 
 NO_DIFFERENCE = 1e-4
 """Relative difference in utilization below which future orders are said to make none."""
@@ -190,14 +188,6 @@ def price_scale(population: Population) -> Float[Array, ""]:
     """Return the median margin per unit of the first resource, the unit in which prices are compared."""
     use = jnp.maximum(population.use[:, 0], jnp.finfo(jnp.float32).tiny)
     return jnp.median(jnp.maximum(population.unit_margin, 0.0) / use)
-
-
-def highest_price(population: Population) -> float:
-    """Return the price beyond which it is no use to go: it eats nearly everybody's margin."""
-    margin = np.asarray(population.unit_margin)
-    use = np.asarray(population.use)
-    ratios = margin[:, None] / np.maximum(use, np.finfo(np.float32).tiny)
-    return float(np.quantile(ratios[np.asarray(population.demand_scale) > 0], MAX_PRICE_QUANTILE))
 
 
 def _sample_parts(

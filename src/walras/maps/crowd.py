@@ -34,6 +34,12 @@ class Crowd(eqx.Module):
         """Count the slots of a tile."""
         return self.weight.shape[0] // self.bucket.shape[0]
 
+    def relative_size(self) -> Float[Array, " slot"]:
+        """Return each agent's demand over the mean of all; 0 for an empty slot."""
+        mean = self.size.sum() / self.weight.sum()
+        there = self.weight > 0
+        return jnp.where(there, self.size / jnp.where(there, self.weight, 1.0) / mean, 0.0)
+
     def of_bucket(self) -> Float[Array, "tile bucket"]:
         """Mark each tile's bucket with 1."""
         return (self.bucket[:, None] == jnp.arange(self.n_buckets)[None, :]).astype(jnp.float32)

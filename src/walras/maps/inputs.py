@@ -1,4 +1,4 @@
-"""Own what maps read: the ledger of what agents did and knew, what is known of the coming weeks, and the features of both.
+"""Own what maps read: the ledger of what agents did and knew, what is known of the coming weeks, and their features.
 
 LAW: features and their order are stored with trained maps; a change of either is a new `FEATURES`.
 """
@@ -31,7 +31,7 @@ LEAST_BASE = 0.05
 """Answers are relative to at least this share of S(P)."""
 
 AGENT_FEATURES, ATTRIBUTES, TOTALS, AHEAD = 13, 7, 4, 3
-"""Numbers per agent and week, static numbers per agent, numbers per total and resource, per coming week and resource."""
+"""Numbers per agent and week, static ones per agent, numbers per total and resource, per coming week and resource."""
 
 
 class Ledger(eqx.Module):
@@ -81,10 +81,24 @@ class Scales(eqx.Module):
     Attributes:
         use: S(P), the sum over agents of weight x demand scale x use per unit [units of resource/week].
         price: the weighted median margin per unit of resource [money per unit of resource].
+        demand: the sum over agents of weight x demand scale [units/week].
     """
 
     use: Float[Array, " resource"]
     price: Float[Array, " resource"]
+    demand: Float[Array, ""]
+
+
+class Base(eqx.Module):
+    """Hold what answers start from, relative to S(P).
+
+    Attributes:
+        level: mean expected use over the coming weeks.
+        due: use by what is on order already, which no price changes; 0 for storage.
+    """
+
+    level: Float[Array, "*origin resource"]
+    due: Float[Array, "*origin ahead resource"]
 
 
 class MapInputs(eqx.Module):
@@ -94,15 +108,15 @@ class MapInputs(eqx.Module):
         agents: of every agent in every week; None for maps that read none.
         totals: of the population in every week.
         future: of the coming weeks of every origin.
-        base: mean expected use over the coming weeks, relative to S(P) [origin, resource].
+        base: what answers start from.
         crowd: who the agents are.
         valid: 1 where there is history; None for maps that read no agents.
     """
 
-    agents: Float[Array, "week slot feature"] | None
-    totals: Float[Array, "week feature"]
-    future: Float[Array, "*origin ahead feature"]
-    base: Float[Array, "*origin resource"]
+    agents: Float[Array, "week slot trait"] | None
+    totals: Float[Array, "week total"]
+    future: Float[Array, "*origin ahead outlook"]
+    base: Base
     crowd: Crowd
     valid: Float[Array, "week slot"] | None
 
@@ -180,12 +194,10 @@ def scales(population: Population) -> Scales:
     size = population.weight * _demand(population)
     margin = jnp.maximum(population.unit_margin, 0.0)[:, None] / _use(population)
     price = weighted_median(margin, population.weight)
-    return Scales(size @ population.use, jnp.maximum(price, jnp.finfo(jnp.float32).tiny))
+    return Scales(size @ population.use, jnp.maximum(price, jnp.finfo(jnp.float32).tiny), size.sum())
 
 
-def weighted_median(
-    values: Float[Array, "agent column"], weight: Float[Array, " agent"]
-) -> Float[Array, " column"]:
+def weighted_median(values: Float[Array, "agent column"], weight: Float[Array, " agent"]) -> Float[Array, " column"]:
     """Return the value below which half of the weight lies; agents of weight 0 count for nothing."""
     order = jnp.argsort(values, axis=0)
     below = jnp.cumsum(weight[order], axis=0) / weight.sum()
@@ -205,7 +217,7 @@ def attributes(population: Population, units: Scales) -> Float[Array, "slot attr
     """Return the static numbers of each agent: demand, margin, holding cost, penalty, lead time, use."""
     per_use = units.price[0] * _use(population)[:, 0]
     money = (population.unit_margin, population.holding_cost, population.lost_sale_penalty)
-    mean_use = units.use / (population.weight * _demand(population)).sum()
+    mean_use = units.use / units.demand  # of everybody: a cohort's own would be different numbers for the same agent
     return jnp.stack(
         [
             jnp.log(_demand(population)),
@@ -222,9 +234,7 @@ def _log(share: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.log(jnp.maximum(share, 0.0) + 1e-3)
 
 
-def agent_features(
-    population: Population, ledger: Ledger, units: Scales
-) -> Float[Array, "week slot feature"]:
+def agent_features(population: Population, ledger: Ledger, units: Scales) -> Float[Array, "week slot feature"]:
     """Return what is known of each agent in each week, in units of its own demand and of the population's margin."""
     demand = _demand(population)[None, :]
     counts = (ledger.orders_before, ledger.demand_before, ledger.receipts, ledger.stock_start, ledger.position)
@@ -242,9 +252,7 @@ def agent_features(
     return jnp.stack([*changing, *static, ledger.valid], -1)
 
 
-def total_features(
-    population: Population, ledger: Ledger, units: Scales
-) -> Float[Array, "week feature"]:
+def total_features(population: Population, ledger: Ledger, units: Scales) -> Float[Array, "week feature"]:
     """Return orders, stock, demand and receipts of all agents together, relative to S(P)."""
     weight = population.weight[:, None] * population.use / units.use[None, :]
     flows = (ledger.orders_before, ledger.stock_start, ledger.demand_before, ledger.receipts)
@@ -262,10 +270,13 @@ def future_features(known: KnownFuture, units: Scales) -> Float[Array, "*origin 
     return jnp.concatenate([*rows, known.holidays], -1)
 
 
-def base_of(known: KnownFuture, units: Scales) -> Float[Array, "*origin resource"]:
-    """Return mean expected use over the coming weeks, relative to S(P): the level that answers are relative to."""
+def base_of(population: Population, known: KnownFuture, units: Scales) -> Base:
+    """Return what answers are relative to (`Base`), relative to S(P)."""
     scale = units.use.reshape((1,) * (known.stock.ndim - 1) + units.use.shape)
-    return jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
+    level = jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
+    flow = 1.0 - jnp.asarray(population.stock_resource, jnp.float32)
+    due = known.committed[..., 1:, :] / scale[..., None, :] * flow.reshape((1,) * (known.stock.ndim) + flow.shape)
+    return Base(level, due)
 
 
 def cohort_of(population: Population, index: Int[Array, " slot"], weight: Float[Array, " slot"]) -> Population:
@@ -294,10 +305,10 @@ class Scaling(eqx.Module):
         agents, attributes, totals, future: mean and standard deviation of each [2, feature].
     """
 
-    agents: Float[Array, "moment feature"]
-    attributes: Float[Array, "moment feature"]
-    totals: Float[Array, "moment feature"]
-    future: Float[Array, "moment feature"]
+    agents: Float[Array, "moment trait"]
+    attributes: Float[Array, "moment attribute"]
+    totals: Float[Array, "moment total"]
+    future: Float[Array, "moment outlook"]
 
     @staticmethod
     def fit(examples: list[MapInputs]) -> "Scaling":
@@ -310,29 +321,34 @@ class Scaling(eqx.Module):
             spread = values.std(0)
             return jnp.asarray(np.stack([values.mean(0), np.where(spread > 1e-3, spread, 1.0)]), jnp.float32)
 
-        there = [np.asarray(each.crowd.weight) > 0 for each in examples]
+        pairs = [(each, np.asarray(each.crowd.weight) > 0) for each in examples]
         return Scaling(
-            moments([np.asarray(e.agents)[:, ok] for e, ok in zip(examples, there, strict=True) if e.agents is not None]),
-            moments([np.asarray(e.crowd.attributes)[ok] for e, ok in zip(examples, there, strict=True)]),
+            moments([np.asarray(e.agents)[:, ok] for e, ok in pairs if e.agents is not None]),
+            moments([np.asarray(e.crowd.attributes)[ok] for e, ok in pairs]),
             moments([np.asarray(each.totals) for each in examples]),
             moments([np.asarray(each.future) for each in examples]),
         )
 
     def __call__(self, inputs: MapInputs) -> MapInputs:
         """Scale all features; what is further than `FAR` spreads away counts as that far."""
-        agents = None if inputs.agents is None else scaled(inputs.agents, self.agents)
-        crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, scaled(inputs.crowd.attributes, self.attributes))
-        rows = scaled(inputs.totals, self.totals), scaled(inputs.future, self.future)
+        agents = None if inputs.agents is None else self.of_agents(inputs.agents)
+        crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, _scaled(inputs.crowd.attributes, self.attributes))
+        rows = self.of_totals(inputs.totals), _scaled(inputs.future, self.future)
         return MapInputs(agents, *rows, inputs.base, crowd, inputs.valid)
+
+    def of_agents(self, features: Float[Array, "*axes feature"]) -> Float[Array, "*axes feature"]:
+        """Scale what is known of agents alone."""
+        return _scaled(features, self.agents)
+
+    def of_totals(self, features: Float[Array, "*axes feature"]) -> Float[Array, "*axes feature"]:
+        """Scale what is known of totals alone."""
+        return _scaled(features, self.totals)
 
 
 FAR = 6.0
 """Spreads from the mean beyond which a feature says no more."""
 
 
-def scaled(
-    values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]
-) -> Float[Array, "*axes feature"]:
-    """Return features in spreads from their mean, at most `FAR`."""
+def _scaled(values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]) -> Array:
     mean, spread = (row.reshape((1,) * (values.ndim - 1) + row.shape) for row in moments)
     return jnp.clip((values - mean) / spread, -FAR, FAR)

@@ -90,7 +90,7 @@ class DilatedCNN(eqx.Module):
     """
 
     now: tuple[Linear, ...]
-    before: tuple[Float[Array, "given made"], ...]
+    before: tuple[Float[Array, "_ _"], ...]
     dilations: tuple[int, ...] = eqx.field(static=True)
 
     @staticmethod
@@ -107,7 +107,10 @@ class DilatedCNN(eqx.Module):
         return self.now[0].bias.shape[0]
 
     def __call__(
-        self, series: Float[Array, "week *axes given"], valid: Float[Array, "week *axes"] | None = None, spacing: int = 1
+        self,
+        series: Float[Array, "week *axes given"],
+        valid: Float[Array, "week *axes"] | None = None,
+        spacing: int = 1,
     ) -> Float[Array, "read *axes made"]:
         """Read a whole series in one pass.
 
@@ -142,7 +145,7 @@ class DilatedCNN(eqx.Module):
     def kept(
         self, series: Float[Array, "week *axes given"], valid: Float[Array, "week *axes"] | None = None
     ) -> tuple[Array, ...]:
-        """Return what `read` goes on from after these weeks, in one pass over them."""
+        """Return what reading on starts with after a whole series: for each layer, its last `dilation` inputs."""
         mask = None if valid is None else valid[..., None]
         x, rings = series if mask is None else series * mask, []
         for index, dilation in enumerate(self.dilations):
@@ -161,12 +164,22 @@ class DilatedCNN(eqx.Module):
             column: the week.
             valid: as in `__call__`.
         """
+        given, x = self.step(tuple(ring[0] for ring in kept), column, valid)
+        return tuple(jnp.concatenate([ring[1:], each[None]]) for ring, each in zip(kept, given, strict=True)), x
+
+    def step(
+        self,
+        earlier: tuple[Array, ...],
+        column: Float[Array, "*axes given"],
+        valid: Float[Array, "*axes"] | None = None,
+    ) -> tuple[tuple[Array, ...], Float[Array, "*axes made"]]:
+        """Read the next week, given each layer's input of `dilation` weeks ago; return this week's inputs as well."""
         mask = None if valid is None else valid[..., None]
-        x, after = column if mask is None else column * mask, []
-        for index, ring in enumerate(kept):
-            after.append(jnp.concatenate([ring[1:], x[None]]))
-            x = self._layer(index, x, ring[0], mask)
-        return tuple(after), x
+        x, given = column if mask is None else column * mask, []
+        for index, before in enumerate(earlier):
+            given.append(x)
+            x = self._layer(index, x, before, mask)
+        return tuple(given), x
 
 
 def _every(x: Array, step: int) -> Array:

@@ -90,8 +90,10 @@ def _refuse_version(stored: Stored) -> None:
 def _shape_of(stored: Stored) -> MapShape:
     """Read the sizes off the header, or say that they are none."""
     try:
-        named = dict(stored.header["shape"])
-        shape = MapShape(**{name: tuple(v) if isinstance(v, list) else v for name, v in named.items()})
+        named: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in dict(stored.header["shape"]).items()
+        }
+        shape = MapShape(**named)
         usable = all(isinstance(v, int) and v > 0 for v in _numbers(shape)) and stored.header["facts"] is not None
     except (KeyError, TypeError, ValueError):
         raise _contradiction(stored) from None

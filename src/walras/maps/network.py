@@ -9,13 +9,14 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.maps.crowd import Crowd
 from walras.maps.heads import relative_use, scaled_price
-from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, MapInputs
-from walras.maps.layers import DilatedCNN, FutureCNN, Linear
+from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Base, MapInputs
+from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron
 from walras.maps.representations.base import AbstractRepresentation, Widths
+from walras.maps.representations.bottom_up import BottomUp
 from walras.maps.representations.named import REPRESENTATIONS
 
 
@@ -58,14 +59,14 @@ class Encoded(eqx.Module):
         prepared: what the representation keeps.
         totals: embedding of the totals' history.
         future: scaled features of the coming weeks.
-        base: mean expected use over the coming weeks, relative to S(P).
+        base: what answers start from.
         crowd: who the agents are.
     """
 
     prepared: Any
     totals: Float[Array, "*origin channel"]
     future: Float[Array, "*origin ahead feature"]
-    base: Float[Array, "*origin resource"]
+    base: Base
     crowd: Crowd
 
 
@@ -77,14 +78,19 @@ class MapNetwork(eqx.Module):
         totals: reads the totals' history.
         future: reads coming weeks and signal.
         context: brings the totals' embedding into the query.
+        basis: what the totals alone say; the representation adds what the population's mix changes.
         representation: knows the population.
+        each: what every agent will do by itself, which histories are learned to be read by; None where it is the
+            representation itself, or no agents are read.
     """
 
     agents: DilatedCNN | None
     totals: DilatedCNN
     future: FutureCNN
     context: Linear
+    basis: Perceptron
     representation: AbstractRepresentation
+    each: BottomUp | None
 
     @staticmethod
     def draw(shape: MapShape, seed: int) -> "MapNetwork":
@@ -93,30 +99,45 @@ class MapNetwork(eqx.Module):
         m, width = shape.resources, shape.history_width
         query = 2 * shape.future_width
         sizes = (width, query, shape.attention, shape.decoder_width, m, ATTRIBUTES, shape.buckets)
-        reads = shape.kind.reads_agents
+        reads, widths = shape.kind.reads_agents, Widths(*sizes)
         return MapNetwork(
             agents=DilatedCNN.draw(random, AGENT_FEATURES, width, shape.dilations) if reads else None,
             totals=DilatedCNN.draw(random, TOTALS * m, width, shape.dilations),
             future=FutureCNN.draw(random, (AHEAD + 1) * m + 2, shape.future_width, shape.future_dilations),
             context=Linear.draw(random, width, query),
-            representation=shape.kind.draw(random, Widths(*sizes)),  # type: ignore[attr-defined]
+            basis=Perceptron.draw(random, (query, shape.decoder_width, shape.decoder_width, m), 0.1),
+            representation=shape.kind.draw(random, widths),  # type: ignore[attr-defined]
+            each=BottomUp.draw(random, widths) if reads and not shape.kind.by_agent else None,
         )
 
     def encode(self, inputs: MapInputs, spacing: int = 1) -> Encoded:
         """Encode a population at several origins in one pass over its history.
 
         Args:
-            inputs: scaled; weeks end with the last origin, `future` and `base` have one row per origin.
+            inputs: scaled; weeks end with the last origin, `future` and `base` have one row per origin. Without agents
+                the answer is that of the totals alone.
             spacing: weeks between origins.
         """
         count = inputs.future.shape[0]
-        agents = None if self.agents is None else self.agents(inputs.agents, inputs.valid, spacing)[-count:]
+        reads = self.agents is not None and inputs.agents is not None
+        agents = self.agents(inputs.agents, inputs.valid, spacing)[-count:] if reads else None
         return self.encoded(agents, self.totals(inputs.totals, spacing=spacing)[-count:], inputs)
+
+    def encode_with_agents(self, inputs: MapInputs, spacing: int, watched: Int[Array, " slot"]) -> tuple[Encoded, Array]:
+        """Encode as `encode` does, and return the embeddings of some slots beside it."""
+        agents = self.agents(inputs.agents, inputs.valid, spacing)[-inputs.future.shape[0] :]  # type: ignore[misc]
+        totals = self.totals(inputs.totals, spacing=spacing)[-inputs.future.shape[0] :]
+        return self.encoded(agents, totals, inputs), agents[:, watched]
 
     def encoded(self, agents: Array | None, totals: Array, inputs: MapInputs) -> Encoded:
         """Prepare the representation on embeddings that are there already."""
-        prepared = self.representation.prepare(agents, inputs.crowd)
+        unknown = agents is None and self.agents is not None
+        prepared = None if unknown else self.representation.prepare(agents, inputs.crowd)
         return Encoded(prepared, totals, inputs.future, inputs.base, inputs.crowd)
+
+    def agent_head(self) -> BottomUp | None:
+        """Return what says what every agent will do by itself, if anything does."""
+        return self.representation if isinstance(self.representation, BottomUp) else self.each
 
     def query(
         self, encoded: Encoded, signal: Float[Array, "*axes ahead resource"]
@@ -132,18 +153,32 @@ class MapNetwork(eqx.Module):
     ) -> Float[Array, "*axes ahead resource"]:
         """Return what the representation responds, before any head."""
         query = self.query(encoded, signal)
-        return self.representation.respond(encoded.prepared, encoded.crowd, query)
+        if self.representation.by_agent:
+            return self.representation.respond(encoded.prepared, encoded.crowd, query)
+        known = self.basis(query)
+        if encoded.prepared is None:  # nothing is known of the population beyond its totals
+            return known
+        return known + self.representation.respond(encoded.prepared, encoded.crowd, query)
 
     def utilization(
         self, encoded: Encoded, shadow_prices: Float[Array, "*axes ahead resource"]
     ) -> Float[Array, "*axes ahead resource"]:
-        """Return use relative to S(P); prices are in median unit margins (the primal head)."""
-        base = encoded.base[..., None, :]
-        use = relative_use(self.answer(encoded, shadow_prices))
-        return use * base.reshape((1,) * (use.ndim - base.ndim) + base.shape)
+        """Return use relative to S(P); prices are in median unit margins (the primal head).
+
+        What is on order already is added where the representation answers for the population as a whole: only what
+        agents will still order is learned.
+        """
+        more = relative_use(self.answer(encoded, shadow_prices))
+        use = more * _like(encoded.base.level[..., None, :], more.ndim)
+        return use if self.representation.by_agent else use + _like(encoded.base.due, use.ndim)
 
     def shadow_prices(
         self, encoded: Encoded, capacity: Float[Array, "*axes ahead resource"]
     ) -> Float[Array, "*axes ahead resource"]:
         """Return prices in median unit margins; capacity is relative to S(P) (the dual head)."""
         return scaled_price(self.answer(encoded, capacity))
+
+
+def _like(values: Array, axes: int) -> Array:
+    """Put axes of candidate plans in front of those of origins."""
+    return values.reshape((1,) * (axes - values.ndim) + values.shape)

@@ -26,18 +26,17 @@ from walras.maps.inputs import (
     crowd_of,
     future_features,
     ledger_of,
-    scaled,
     scales,
     total_features,
 )
 from walras.maps.network import MapNetwork
+from walras.maps.readers import Readers
 from walras.model.record import Record
 from walras.model.run import run_agents
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 from walras.simulate import simulate, week_of, window_length
-from walras.train.map_episodes import Readers
 from walras.train.map_rollout import Rolled, inputs_of, roll_issued
 from walras.train.stretch import Stretch
 
@@ -95,9 +94,7 @@ class _Running(eqx.Module):
     charged: Float[Array, " resource"]
 
 
-def week_by_week(
-    stretch: Stretch, readers: Readers, policy: AbstractPolicy, plan: Plan, dual: DualMap
-) -> Coordinated:
+def week_by_week(stretch: Stretch, readers: Readers, policy: AbstractPolicy, plan: Plan, dual: DualMap) -> Coordinated:
     """Issue prices, order, and go on to the next week, with the histories read one column a week.
 
     Args:
@@ -108,7 +105,9 @@ def week_by_week(
     """
     loop = _Loop(stretch, readers, policy, plan, dual, scales(stretch.population))
     weeks = jnp.arange(plan.first, stretch.n_weeks)
-    _, (issued, charged, use, reward, ends, states) = jax.lax.scan(lambda running, week: loop.step(running, week), loop.begin(), weeks)
+    _, (issued, charged, use, reward, ends, states) = jax.lax.scan(
+        lambda running, week: loop.step(running, week), loop.begin(), weeks
+    )
     return Coordinated(issued, charged, use, reward, ends[-1], states)
 
 
@@ -134,9 +133,9 @@ class _Loop(eqx.Module):
         network, agents = self.dual.network, None
         if network.agents is not None:
             read = self._read(ledger)
-            features = scaled(agent_features(self._cohort(), read, self.units), scaling.agents)
+            features = scaling.of_agents(agent_features(self._cohort(), read, self.units))
             agents = network.agents.kept(features, read.valid)
-        totals = scaled(total_features(stretch.population, ledger, self.units), scaling.totals)
+        totals = scaling.of_totals(total_features(stretch.population, ledger, self.units))
         return _Running(
             state=lived.final,
             demand_before=happened.demand[-1],
@@ -175,7 +174,7 @@ class _Loop(eqx.Module):
             None if read is None else agent_features(cohort, read, units),
             total_features(self.stretch.population, ledger, units),
             future_features(known, units),
-            base_of(known, units),
+            base_of(self.stretch.population, known, units),
             crowd_of(cohort, self.readers.bucket, self.readers.n_buckets, units),
             None if read is None else read.valid,
         )
@@ -253,9 +252,7 @@ def reissue(
     rolled = roll_issued(stretch, policy, jnp.concatenate([quiet, issued]))
     network, units = dual.network, rolled.units
     weeks = stretch.n_weeks
-    inputs = inputs_of(
-        rolled, stretch, readers, weeks, weeks - plan.first, reads_agents=network.agents is not None
-    )
+    inputs = inputs_of(rolled, stretch, readers, weeks, weeks - plan.first, reads_agents=network.agents is not None)
     encoded = network.encode(dual.scaling(inputs))
     target = jax.vmap(plan.coming)(jnp.arange(plan.first, weeks)) / units.use[None, None, :]
     return network.shadow_prices(encoded, target) * units.price[None, None, :], rolled

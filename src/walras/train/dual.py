@@ -16,13 +16,14 @@ from jaxtyping import Array, Float
 from walras.errors import SettingsError
 from walras.maps.inputs import HORIZON, Scaling, scales
 from walras.maps.network import MapNetwork
+from walras.maps.readers import Readers
 from walras.model.record import Record
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.simulate import simulate, week_of
 from walras.train.closed_loop import Coordinated, DualMap, Plan, week_by_week
 from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, Readers, drawn_capacity
+from walras.train.map_episodes import Drawn, MapEpisodes, drawn_capacity
 from walras.train.map_rollout import inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.primal import FIRST_EXAMPLE, Carry, optimizer_of, shape_of
@@ -101,9 +102,7 @@ def episode_terms(
     return terms, done
 
 
-def _plan_not_kept(
-    lesson: Lesson, policy: AbstractPolicy, done: Coordinated, origin: Array
-) -> Float[Array, ""]:
+def _plan_not_kept(lesson: Lesson, policy: AbstractPolicy, done: Coordinated, origin: Array) -> Float[Array, ""]:
     """Roll on from an origin under the plan issued in it, and compare with what came about."""
     stretch, first = lesson.stretch, lesson.plan.first
     state: State = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[origin]), done.states)
@@ -136,16 +135,12 @@ def episode_loss(
 
 
 @eqx.filter_jit
-def _slope(
-    network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights
-) -> Any:
+def _slope(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights) -> Any:
     return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, lesson, policy, weights)
 
 
 @eqx.filter_jit
-def _updated(
-    carry: Carry, slope: Any, averaged: float, optimizer: optax.GradientTransformation
-) -> Carry:
+def _updated(carry: Carry, slope: Any, averaged: float, optimizer: optax.GradientTransformation) -> Carry:
     updates, state = optimizer.update(slope, carry.optimizer)
     network = eqx.apply_updates(carry.network, updates)
     average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
@@ -153,9 +148,7 @@ def _updated(
 
 
 @eqx.filter_jit
-def _judged(
-    network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights
-) -> Any:
+def _judged(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights) -> Any:
     return episode_loss(network, scaling, lesson, policy, weights)
 
 
@@ -194,7 +187,12 @@ class DualTask(AbstractTask):
             origins = settings.weeks - settings.first_origin
             examples.append(
                 inputs_of(
-                    rolled, drawn.stretch, drawn.readers, settings.weeks, origins, reads_agents=self.shape.kind.reads_agents
+                    rolled,
+                    drawn.stretch,
+                    drawn.readers,
+                    settings.weeks,
+                    origins,
+                    reads_agents=self.shape.kind.reads_agents,
                 )
             )
         self.scaling = Scaling.fit(examples)

@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from walras.data.journal import digest
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
-from walras.maps.crowd import EMPTY, lay_out
-from walras.population.cohort import Cohort, ProportionalSample, StratifiedSample, UniformSample
-from walras.population.from_panel import bucket_edges, bucket_of
+from walras.maps.readers import Readers, readers_of
+from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
+from walras.population.from_panel import bucket_edges
 from walras.population.population import Population
 from walras.population.shift import CompositionShift
 from walras.train.common import draw_common
@@ -30,22 +28,6 @@ DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())
 
 SHIFTED_BY = ("demand", "economics")
 """Attributes whose composition shifts in training, each in turn with the same chance."""
-
-
-class Readers(eqx.Module):
-    """Hold the cohort whose histories a map reads, slot by slot in tiles of one bucket.
-
-    Attributes:
-        index: which agent of the stretch is in each slot; an empty slot repeats some agent with weight 0.
-        weight: agents of the stretch that it stands for.
-        bucket: of each tile.
-        n_buckets: number of buckets.
-    """
-
-    index: Int[Array, " slot"]
-    weight: Float[Array, " slot"]
-    bucket: Int[Array, " tile"]
-    n_buckets: int = eqx.field(static=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,26 +105,7 @@ def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
     return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
-def readers_of(
-    size: Float[np.ndarray, " agent"], cohort: Cohort, edges: Float[np.ndarray, " edge"], tile: int
-) -> Readers:
-    """Lay a cohort out in tiles of one demand bucket each.
-
-    Args:
-        size: demand scale of everybody [units/week].
-        cohort: who is read.
-        edges: inner edges of the buckets.
-        tile: slots of a tile.
-    """
-    slot, bucket = lay_out(bucket_of(size[cohort.chosen], edges), len(edges) + 1, tile)
-    there = slot != EMPTY
-    index, weight = cohort.chosen[slot], np.where(there, cohort.weight[slot], 0.0)
-    return Readers(jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket), len(edges) + 1)
-
-
-def drawn_prices(
-    random: np.random.Generator, stretch: Stretch, weeks: int
-) -> Float[np.ndarray, "week resource"]:
+def drawn_prices(random: np.random.Generator, stretch: Stretch, weeks: int) -> Float[np.ndarray, "week resource"]:
     """Draw no prices, a Haar path or pulses for each resource: what no map has proposed [money per unit of resource]."""
     scale = typical_prices(stretch.population)
     prices = np.zeros((weeks, len(scale)))
@@ -167,5 +130,3 @@ def drawn_capacity(
     """
     mean = np.maximum(free[first:].mean(0), 1e-6)
     return HaarCapacity().sample(int(random.integers(2**31)), len(free), mean)
-
-

@@ -25,10 +25,10 @@ from walras.maps.inputs import (
     stock_use,
     total_features,
 )
+from walras.maps.readers import Readers
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
 from walras.simulate import Rollout, simulate, simulate_issued
-from walras.train.map_episodes import Readers
 from walras.train.stretch import Stretch
 
 
@@ -95,9 +95,7 @@ def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
     )
 
 
-def known_future(
-    stretch: Stretch, ledger: Ledger, orders: Float[Array, "week slot"]
-) -> KnownFuture:
+def known_future(stretch: Stretch, ledger: Ledger, orders: Float[Array, "week slot"]) -> KnownFuture:
     """Return what was known of the coming weeks in each week."""
     weeks = ledger.receipts.shape[0]
     ahead = jnp.arange(weeks)[:, None] + jnp.arange(1, HORIZON + 1)[None, :]
@@ -143,7 +141,7 @@ def inputs_of(
         features,
         total_features(population, ledger, units),
         future_features(known, units),
-        base_of(known, units),
+        base_of(population, known, units),
         crowd,
         valid,
     )

@@ -6,12 +6,14 @@ every preset.
 
 import tomllib
 from importlib.resources import files
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 
-from walras.config import checked
-from walras.train.settings import FitSettings
+from walras.config import TableSettings, checked
+from walras.errors import SettingsError
+from walras.train.settings import FitSettings, read_training
 
 PRESETS = ("small", "paper")
 
@@ -50,7 +52,29 @@ class MapTraining(FitSettings):
     consistency_weight: float = Field(100.0, ge=0, description="weight of forecast consistency in the dual loss")
 
 
-def preset(name: str) -> MapTraining:
-    """Return a preset, "small" or "paper"."""
-    source = files("walras.train") / f"{name}.toml"
-    return checked(MapTraining, tomllib.loads(source.read_text()), source.name)
+def map_training(
+    kind: str, preset: str, settings: Path | None = None, flags: MapTraining | None = None
+) -> tuple[MapTraining, TableSettings]:
+    """Join a preset with a settings file and flags; what is named later wins.
+
+    Args:
+        kind: "primal map" or "dual map"; a preset has a table of values for each, beside those of both.
+        preset: one of `PRESETS`.
+        settings: a TOML file with fields of `MapTraining` and of `TableSettings` side by side, or None.
+        flags: its explicitly given fields count.
+
+    Raises:
+        SettingsError: one sentence with the field, the value and what is allowed.
+    """
+    given, table = read_training(settings, flags, MapTraining)
+    values = {**preset_values(kind, preset), **given.model_dump(exclude_unset=True)}
+    return checked(MapTraining, values, f"the preset {preset} and what was given"), table
+
+
+def preset_values(kind: str, preset: str) -> dict[str, Any]:
+    """Return the values of a preset for one kind of map."""
+    if preset not in PRESETS:
+        raise SettingsError(f"preset `{preset}` is not known; choose from {', '.join(PRESETS)}")
+    content = tomllib.loads((files("walras.train") / f"{preset}.toml").read_text())
+    own = {each: content.pop(each) for each in ("primal", "dual")}
+    return {**content, **own[kind.split()[0]]}

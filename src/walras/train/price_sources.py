@@ -110,7 +110,9 @@ class PlannerQueries(PriceSource):
         firsts = last - 1 - QUERY_SPACING * np.arange(origins)[::-1]
         wanted = np.stack([capacity[first + 1 : first + 1 + HORIZON] for first in firsts])
         steps = int(drawn.random.integers(5, SEARCH_STEPS + 1))
-        found = _searched(network, scaling, inputs, jnp.asarray(wanted, jnp.float32) / free.units.use[None, None, :], np.int32(steps))
+        found = _searched(
+            network, scaling, inputs, jnp.asarray(wanted, jnp.float32) / free.units.use[None, None, :], np.int32(steps)
+        )
         prices = np.zeros(capacity.shape)
         for first, block in zip(firsts, np.asarray(found * free.units.price[None, None, :], float), strict=True):
             prices[first + 1 : first + 1 + HORIZON] = block
@@ -142,7 +144,11 @@ class AnyOf(PriceSource):
 
 @eqx.filter_jit
 def _searched(
-    network: MapNetwork, scaling: Scaling, inputs: MapInputs, capacity: Float[Array, "origin ahead resource"], steps: Any
+    network: MapNetwork,
+    scaling: Scaling,
+    inputs: MapInputs,
+    capacity: Float[Array, "origin ahead resource"],
+    steps: Any,
 ) -> Float[Array, "origin ahead resource"]:
     """Return prices, in median margins, after some steps of `search_prices`."""
     encoded = network.encode(scaling(inputs), QUERY_SPACING)

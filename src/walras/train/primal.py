@@ -11,15 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from walras.maps.heads import relative_use
 from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
-from walras.maps.network import MapNetwork, MapShape
-from walras.maps.representations.bottom_up import BottomUp
+from walras.maps.network import Encoded, MapNetwork, MapShape
+from walras.maps.readers import Readers
 from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, Readers, drawn_prices
+from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
 from walras.train.map_rollout import Rolled, coming, inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import PriceSource
@@ -30,6 +29,18 @@ EXAMPLES = 12
 
 FIRST_EXAMPLE = 2**31
 """Number of the first of them: no step has it."""
+
+WATCHED = 96
+"""Slots of a cohort that are looked at one by one."""
+
+AGENT_WEIGHT = 0.1
+"""Weight of their errors, which are mostly noise, beside those of the population."""
+
+SMALL_ORDER = 1.0
+"""Forecasts of an agent below its mean demand count as that large in the loss: orders are lumpy."""
+
+SMALL_USE = 0.2
+"""Forecasts below this share of mean use count as that large in the loss."""
 
 JUDGING = 8
 """Held-out rollouts."""
@@ -50,13 +61,15 @@ class Lesson(eqx.Module):
         inputs: features, not yet scaled.
         prices: of the coming weeks in median unit margins.
         use: of the coming weeks, relative to S(P).
-        each: use of every agent in units of its demand scale x the base of the coming weeks; None unless needed.
+        watched: slots that are looked at one by one; None where no agents are read.
+        each: use of these in units of their demand scale x the base of the coming weeks.
     """
 
     inputs: MapInputs
     prices: Float[Array, "origin ahead resource"]
     use: Float[Array, "origin ahead resource"]
-    each: Float[Array, "origin ahead slot resource"] | None
+    watched: Int[Array, " watched"] | None
+    each: Float[Array, "origin ahead watched resource"] | None
 
 
 def shape_of(settings: MapTraining) -> MapShape:
@@ -98,38 +111,62 @@ def lesson_of(
         shape: of the map.
         weeks, origins, spacing: which weeks are origins, see `map_rollout.inputs_of`.
     """
-    inputs = inputs_of(
-        rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents
-    )
-    each = None
-    if shape.kind.by_agent:
+    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents)
+    each, watched = None, None
+    if shape.kind.reads_agents:
+        # Every so many slots: all buckets are among them.
+        watched = jnp.arange(0, readers.index.shape[0], max(readers.index.shape[0] // WATCHED, 1))[:WATCHED]
         received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
-        received = received[:, readers.index]
-        each = coming(received, weeks, origins, spacing)[..., None] / inputs.base[:, None, None, :]
+        seen = received[:, readers.index[watched]]
+        each = coming(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
     return Lesson(
         inputs=inputs,
         prices=coming(prices / rolled.units.price[None, :], weeks, origins, spacing),
         use=coming(rolled.utilization / rolled.units.use[None, :], weeks, origins, spacing),
+        watched=watched,
         each=each,
     )
 
 
 def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int) -> Float[Array, ""]:
-    """Return the mean squared error of use, relative to its mean; agent by agent where the map is learned so."""
+    """Return the mean squared error of use relative to the forecast, of the population and of some agents one by one.
+
+    What agents do one by one teaches how to read a history: a single total a week says little about thousands of
+    them. A map that answers by adding agents up has no other teacher.
+    """
     inputs = scaling(lesson.inputs)
-    encoded = network.encode(inputs, spacing)
-    if lesson.each is not None:
-        assert isinstance(network.representation, BottomUp)
-        guess = network.representation.of_each(encoded.prepared, network.query(encoded, lesson.prices))
-        share = inputs.crowd.size / inputs.crowd.size.sum()
-        return (((guess - lesson.each) ** 2).mean((0, 1, 3)) * share).sum()
-    error = network.utilization(encoded, lesson.prices) - lesson.use
-    return (error**2).mean() / (lesson.use.mean() ** 2 + 1e-3)
+    if lesson.watched is None or inputs.agents is None:
+        return _of_population(network, network.encode(inputs, spacing), lesson)
+    encoded, agents = network.encode_with_agents(inputs, spacing, lesson.watched)
+    loss = _of_agents(network, encoded, agents, lesson)
+    return loss if network.each is None else _of_population(network, encoded, lesson) + AGENT_WEIGHT * loss
+
+
+def _of_population(network: MapNetwork, encoded: Encoded, lesson: Lesson) -> Float[Array, ""]:
+    guess = network.utilization(encoded, lesson.prices)
+    # Weighted by the forecast, not by what came: that would favour forecasts that are too low.
+    size = jax.lax.stop_gradient(guess) + SMALL_USE * lesson.use.mean()
+    return (((guess - lesson.use) / size) ** 2).mean()
+
+
+def _of_agents(network: MapNetwork, encoded: Encoded, agents: Array, lesson: Lesson) -> Float[Array, ""]:
+    head = network.agent_head()
+    assert head is not None  # agents are read
+    guess = head.of_each(head.of_agent(agents), network.query(encoded, lesson.prices))
+    there = (lesson.inputs.crowd.weight[lesson.watched] > 0)[None, None, :, None]
+    size = jax.lax.stop_gradient(guess) + SMALL_ORDER
+    errors = jnp.where(there, ((guess - lesson.each) / size) ** 2, 0.0)
+    return errors.sum() / (there.sum() * errors.shape[0] * errors.shape[1] * errors.shape[3])
 
 
 @eqx.filter_jit
 def _updated(
-    carry: Carry, scaling: Scaling, lesson: Lesson, spacing: int, averaged: float, optimizer: optax.GradientTransformation
+    carry: Carry,
+    scaling: Scaling,
+    lesson: Lesson,
+    spacing: int,
+    averaged: float,
+    optimizer: optax.GradientTransformation,
 ) -> tuple[Carry, dict[str, Array]]:
     loss, slope = eqx.filter_value_and_grad(lesson_loss)(carry.network, scaling, lesson, spacing)
     updates, state = optimizer.update(slope, carry.optimizer)
@@ -213,7 +250,9 @@ class PrimalTask(AbstractTask):
 
     def assess(self, carry: Carry) -> Mapping[str, Any]:
         """Return the mean forecast error over held-out rollouts."""
-        errors = [float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging]
+        errors = [
+            float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging
+        ]
         return {"held_out_error": float(np.mean(errors))}
 
     def parameters(self, carry: Carry) -> MapNetwork:

@@ -10,6 +10,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.model.state import State
 from walras.population.population import Population
 
+
 class Stretch(eqx.Module):
     """Hold some agents over some weeks, cut out of a `World`.
 

@@ -37,6 +37,10 @@ class AbstractRepresentation(eqx.Module):
     ) -> Float[Array, "*axes ahead resource"]:
         """Return the answer to a query, before the map's head makes use or prices of it."""
 
+    def packed(self, prepared: Any, crowd: Crowd) -> Any:
+        """Return what was prepared at one origin, laid out for queries alone; any way of asking gives the same."""
+        return prepared
+
     def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"] | None:
         """Describe the population by a vector, to tell whether training has seen its like; None for no description."""
         return None

@@ -5,6 +5,7 @@ FREE: learned agent by agent; it knows nothing of the population beyond the tota
 
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,12 +44,42 @@ class BottomUp(AbstractRepresentation):
         self, prepared: Any, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead slot resource"]:
         """Return each agent's use in units of its demand scale, relative to what is expected of all."""
-        both = prepared[..., None, :, :] + self.of_query(query)[..., :, None, :]
+        asked = self.of_query(query)[..., :, None, :]
+        first = prepared[..., None, :, :]
+        both = first.reshape((1,) * (asked.ndim - first.ndim) + first.shape) + asked
         return relative_use(self.decoder(jax.nn.elu(both)))
 
     def respond(
         self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead resource"]:
         """Return the answer that means the demand-weighted mean of what each agent is expected to do."""
+        if isinstance(prepared, PackedAgents):
+            return answer_for(self._tile_by_tile(prepared, query))
         share = crowd.size / crowd.size.sum()
         return answer_for(jnp.einsum("...hsr,s->...hr", self.of_each(prepared, query), share))
+
+    def packed(self, prepared: Any, crowd: Crowd) -> "PackedAgents":
+        """Lay the agents' side out tile by tile."""
+        share = (crowd.size / crowd.size.sum()).reshape(-1, crowd.tile)
+        return PackedAgents(prepared.reshape(*share.shape, -1), share)
+
+    def _tile_by_tile(
+        self, prepared: "PackedAgents", query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        def add(total: Array, tile: PackedAgents) -> tuple[Array, None]:
+            return total + jnp.einsum("...sr,s->...r", self.of_each(tile.first, query), tile.share), None
+
+        empty = jnp.zeros((*query.shape[:-1], self.decoder.layers[-1].bias.shape[0]), query.dtype)
+        return jax.lax.scan(add, empty, prepared)[0]
+
+
+class PackedAgents(eqx.Module):
+    """Hold what `BottomUp` prepared tile by tile, so that many plans need no number of every agent at once.
+
+    Attributes:
+        first: the agents' side of the first layer.
+        share: of each agent in demand.
+    """
+
+    first: Float[Array, "tile slot channel"]
+    share: Float[Array, "tile slot"]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
 from walras.maps.layers import Perceptron
-from walras.maps.representations.attention import Attention, ratio, sums_by_bucket
+from walras.maps.representations.attention import Attention, Packed, pooled, pack, ratio, sums_by_bucket
 from walras.maps.representations.base import AbstractPooling, Widths, weighted_mean
 
 
@@ -32,26 +32,33 @@ class BucketizedEmbedding(AbstractPooling):
     def draw(random: np.random.Generator, widths: Widths) -> "BucketizedEmbedding":
         """Draw both attentions and the decoder."""
         within = Attention.draw(random, widths.query, widths.embedding, widths.attention)
-        over = Attention.draw(random, widths.query, widths.attention + 2, widths.attention)
-        pooled = widths.attention + 2 * widths.buckets
-        return BucketizedEmbedding(within, over, widths.draw_decoder(random, pooled))
+        over = Attention.draw(random, widths.query, 2 * widths.attention + 4, widths.attention)
+        seen = 3 * widths.attention + 2 + 2 * widths.buckets
+        return BucketizedEmbedding(within=within, over=over, decoder=widths.draw_decoder(random, seen))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
-        return self.within.items(embeddings)
+        return self.within.items(embeddings, crowd)
+
+    def packed(self, prepared: Any, crowd: Crowd) -> Packed:
+        """Lay keys and values out tile by tile."""
+        return pack(prepared, crowd)
 
     def pool(
         self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead pooled"]:
-        """Return the attended mean over buckets, beside all shares."""
+        """Return the attended and the demand-weighted mean over buckets, beside all shares."""
         sums = sums_by_bucket(self.within, prepared, crowd, query)
-        buckets, there = ratio(sums)
-        shares = jnp.broadcast_to(crowd.shares(), (*buckets.shape[:-1], 2))
+        mine = crowd.shares()
+        # Relative sizes are relative to the mean agent, so that demand adds up to the number of agents.
+        buckets, there = pooled(sums, mine[:, 0] * crowd.weight.sum(), mine[:, 1] * crowd.weight.sum())
+        shares = jnp.broadcast_to(mine, (*buckets.shape[:-1], 2))
         keys, values = self.over.items(jnp.concatenate([buckets, crowd.n_buckets * shares], -1))
         scores = self.over.scores(keys, query[..., None, :])[..., 0, :] * there
-        pooled = ratio(jnp.einsum("...b,...bd->...d", scores, values))[0]
+        attended = ratio(jnp.einsum("...b,...bd->...d", scores, values))[0]
+        summed = (shares[..., 1:] * buckets).sum(-2)
         flat = crowd.n_buckets * shares.reshape(*shares.shape[:-2], -1)
-        return jnp.concatenate([pooled, flat], -1)
+        return jnp.concatenate([attended, summed, flat], -1)
 
     def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"]:
         """Return the mean value over agents and the shares of the buckets."""

@@ -5,28 +5,29 @@ FREE: it reads no agent, so that queries cost the same for any number of them.
 
 from typing import ClassVar
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
-from walras.maps.layers import Perceptron
 from walras.maps.representations.base import AbstractRepresentation, Widths
 
 
 class GlobalAggregate(AbstractRepresentation):
-    """Decode the query, which holds the totals' history already (spec section 6).
+    """Add nothing to what the totals' history says (spec section 6).
 
     Attributes:
-        decoder: two ELU layers, then the answer.
+        resources: numbers in an answer.
     """
 
     reads_agents: ClassVar[bool] = False
-    decoder: Perceptron
+    resources: int = eqx.field(static=True)
 
     @staticmethod
     def draw(random: np.random.Generator, widths: Widths) -> "GlobalAggregate":
-        """Draw the decoder."""
-        return GlobalAggregate(widths.draw_decoder(random, 0))
+        """Draw nothing."""
+        return GlobalAggregate(widths.resources)
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> None:
         """Prepare nothing."""
@@ -34,5 +35,5 @@ class GlobalAggregate(AbstractRepresentation):
     def respond(
         self, prepared: None, crowd: Crowd, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead resource"]:
-        """Decode the query."""
-        return self.decoder(query)
+        """Return zeros."""
+        return jnp.zeros((*query.shape[:-1], self.resources))

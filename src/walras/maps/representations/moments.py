@@ -35,9 +35,7 @@ class MomentVector(AbstractPooling):
         inner = Perceptron.draw(random, (given, widths.decoder, widths.attention))
         return MomentVector(inner, widths.draw_decoder(random, widths.attention))
 
-    def prepare(
-        self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd
-    ) -> Float[Array, " pooled"]:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> Float[Array, " pooled"]:
         """Return what the network makes of the moments."""
         return self.inner(moments(crowd))
 

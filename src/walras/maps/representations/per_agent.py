@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
 from walras.maps.layers import Perceptron
-from walras.maps.representations.attention import Attention, ratio, sums_by_bucket
+from walras.maps.representations.attention import Attention, Packed, pooled, pack, sums_by_bucket
 from walras.maps.representations.base import AbstractPooling, Widths, weighted_mean
 
 
@@ -29,17 +29,22 @@ class PerAgentEmbedding(AbstractPooling):
     def draw(random: np.random.Generator, widths: Widths) -> "PerAgentEmbedding":
         """Draw attention and decoder."""
         attention = Attention.draw(random, widths.query, widths.embedding, widths.attention)
-        return PerAgentEmbedding(attention, widths.draw_decoder(random, widths.attention))
+        return PerAgentEmbedding(attention=attention, decoder=widths.draw_decoder(random, 2 * widths.attention + 2))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
-        return self.attention.items(embeddings)
+        return self.attention.items(embeddings, crowd)
+
+    def packed(self, prepared: Any, crowd: Crowd) -> Packed:
+        """Lay keys and values out tile by tile."""
+        return pack(prepared, crowd)
 
     def pool(
         self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead pooled"]:
         """Return the attended mean over all agents."""
-        return ratio(sums_by_bucket(self.attention, prepared, crowd, query).sum(-2))[0]
+        sums = sums_by_bucket(self.attention, prepared, crowd, query).sum(-2)
+        return pooled(sums, crowd.weight.sum(), crowd.weight.sum())[0]
 
     def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"]:
         """Return the mean value over agents."""

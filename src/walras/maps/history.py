@@ -1,0 +1,139 @@
+"""Own the History: what is handed in about the past of everybody and about the coming weeks, at one origin.
+
+CONTRACT: the origin is the ledger's last week: its receipts are in, its orders are not yet placed.
+"""
+
+from dataclasses import dataclass, fields
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.errors import InputError, shape_mismatch
+from walras.exogenous.paths import ExogenousPaths
+from walras.maps.inputs import HORIZON, KnownFuture, Ledger, ledger_of, open_orders, stock_use
+from walras.model.state import State
+from walras.model.week import WeekRecord
+from walras.population.population import Population
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """Hold the past of everybody, and what is known of the coming weeks.
+
+    Attributes:
+        ledger: of everybody, week by week up to the origin; any number of weeks, the last 64 of which are read.
+        known: of the coming weeks, at the origin.
+    """
+
+    ledger: Ledger
+    known: KnownFuture
+
+    def __post_init__(self) -> None:
+        """Refuse arrays whose axes do not meet, and what is no number.
+
+        Raises:
+            ShapeError, InputError: the field is named.
+        """
+        _check_ledger(self.ledger)
+        _check_known(self.known)
+
+    @property
+    def n_weeks(self) -> int:
+        """Count the weeks."""
+        return self.ledger.receipts.shape[0]
+
+    @property
+    def n_agents(self) -> int:
+        """Count the agents."""
+        return self.ledger.receipts.shape[1]
+
+    @staticmethod
+    def from_simulation(
+        population: Population,
+        exogenous: ExogenousPaths,
+        initial: State,
+        happened: WeekRecord | None,
+        expected_use: Float[np.ndarray, "ahead resource"] | Float[Array, "ahead resource"],
+        holidays: Float[np.ndarray, "ahead side"] | Float[Array, "ahead side"],
+        *,
+        valid: Float[np.ndarray, "week agent"] | Float[Array, "week agent"] | None = None,
+    ) -> "History":
+        """Read a history off a simulation; its last week is the origin, whose own orders are left out.
+
+        Args:
+            population, exogenous, initial: what was simulated, one path without scenarios.
+            happened: `rollout.agents` of a simulation with `Record.traces()`, of the same weeks.
+            expected_use: forecast use of the origin's week and the 26 after it if everybody received what is asked
+                for, summed over agents with their weights [units of resource].
+            holidays: weeks since the last holiday and to the next, 0..1, of the 26 weeks after the origin.
+            valid: 1 where an agent was on sale; default everywhere.
+
+        Raises:
+            ShapeError, InputError: several scenarios, no traces, or arrays that do not fit.
+        """
+        if happened is None:
+            raise InputError("the simulation kept no traces but a history needs them; simulate with Record.traces()")
+        weeks, agents = exogenous.n_weeks, population.n_agents
+        if happened.receipts.shape != (weeks, agents):
+            needed = f"({weeks}, {agents}), one path of all weeks and agents"
+            raise shape_mismatch("happened", tuple(happened.receipts.shape), needed, "simulate without scenarios")
+        full = _all_weeks(exogenous)
+        mask = jnp.ones((weeks, agents), jnp.float32) if valid is None else jnp.asarray(valid, jnp.float32)
+        ledger = ledger_of(full, happened, initial, mask)
+        known = KnownFuture(
+            expected=jnp.asarray(expected_use, jnp.float32),
+            committed=open_orders(population, full, happened.orders, initial)[-1],
+            stock=stock_use(population, ledger)[-1],
+            holidays=jnp.asarray(holidays, jnp.float32),
+        )
+        return History(ledger, known)
+
+
+def _all_weeks(exogenous: ExogenousPaths) -> ExogenousPaths:
+    """Give every field a row for every week."""
+    steady = ("sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
+    wide = {name: jnp.broadcast_to(getattr(exogenous, name), exogenous.demand.shape) for name in steady}
+    return ExogenousPaths(demand=exogenous.demand, arrivals=exogenous.arrivals, supply=exogenous.supply, **wide)
+
+
+def _check_ledger(ledger: Ledger) -> None:
+    shape = tuple(ledger.receipts.shape)
+    if len(shape) != 2 or not all(shape):
+        raise shape_mismatch("history.ledger.receipts", shape, "[week, agent]", "give at least one week and agent")
+    for each in fields(ledger):
+        values = getattr(ledger, each.name)
+        if tuple(values.shape) != shape:
+            given = tuple(values.shape)
+            raise shape_mismatch(f"history.ledger.{each.name}", given, f"{shape} as `receipts`", "give one each")
+        _check_finite(f"history.ledger.{each.name}", values, ("week", "agent"))
+
+
+def _check_known(known: KnownFuture) -> None:
+    resources = known.stock.shape[-1:]
+    if known.stock.ndim != 1:
+        needed = "[resource], of one origin"
+        raise shape_mismatch("history.known.stock", tuple(known.stock.shape), needed, "cut one origin out")
+    shapes: dict[str, tuple[int, ...]] = {
+        "expected": (HORIZON + 1, *resources),
+        "committed": (HORIZON + 1, *resources),
+        "stock": resources,
+        "holidays": (HORIZON, 2),
+    }
+    for name, shape in shapes.items():
+        values = getattr(known, name)
+        if tuple(values.shape) != shape:
+            remedy = "give the origin's week and the 26 after it (holidays of the 26 alone)"
+            raise shape_mismatch(f"history.known.{name}", tuple(values.shape), shape, remedy)
+        _check_finite(f"history.known.{name}", values, ("week", "column") if len(shape) == 2 else ("resource",))
+
+
+def _check_finite(name: str, values: Array, axes: tuple[str, ...]) -> None:
+    if isinstance(values, jax.core.Tracer) or bool(jnp.isfinite(values).all()):
+        return
+    place = np.argwhere(~np.isfinite(np.asarray(values)))[0]
+    where = ", ".join(f"{axis} {index}" for axis, index in zip(axes, place, strict=True))
+    raise InputError(
+        f"`{name}` holds a NaN or infinity at {where}; give finite numbers, and mark what is not by `valid`"
+    )

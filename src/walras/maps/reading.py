@@ -1,0 +1,237 @@
+"""Own how one map reads one population at one origin: encoded once, and read on week by week.
+
+FREE: internals of views; compiled once for every number of agents and weeks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from walras.maps.history import History
+from walras.maps.inputs import (
+    LOOK_BACK,
+    KnownFuture,
+    Ledger,
+    MapInputs,
+    Scales,
+    Scaling,
+    agent_features,
+    base_of,
+    cohort_of,
+    crowd_of,
+    future_features,
+    total_features,
+)
+from walras.maps.learned_map import LearnedMap
+from walras.maps.network import Encoded, MapNetwork
+from walras.maps.readers import Readers, readers_of
+from walras.population.cohort import Cohort
+from walras.population.population import Population
+
+Layers = tuple[tuple[Array, ...], ...]
+
+TILE, SMALL_TILE, MANY = 128, 16, 4096
+"""Slots pooled at a time: for `MANY` agents or more (a tile's scores stay in the cache), and for fewer."""
+
+
+class Read(eqx.Module):
+    """Hold what a map made of a population.
+
+    Attributes:
+        encoded: all that no query changes, packed for queries.
+        summary: the population as a vector, to compare with those of training; None where the map gives none.
+    """
+
+    encoded: Encoded
+    summary: Float[Array, " summary"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Hold what reading on needs: for every layer of the history's networks its last inputs, a week at a time.
+
+    Weeks are arrays of their own, so that a view and the one a week later share all but the newest.
+
+    Attributes:
+        agents: of all slots, by layer; None for maps that read no agents.
+        totals: of the population, by layer.
+    """
+
+    agents: Layers | None
+    totals: Layers
+
+    def oldest(self) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
+        """Return each layer's input of so many weeks ago as it looks back."""
+        agents = None if self.agents is None else tuple(weeks[0] for weeks in self.agents)
+        return agents, tuple(weeks[0] for weeks in self.totals)
+
+    def followed(self, agents: tuple[Array, ...] | None, totals: tuple[Array, ...]) -> "Kept":
+        """Take the newest week in."""
+        return Kept(
+            None if self.agents is None or agents is None else _moved(self.agents, agents), _moved(self.totals, totals)
+        )
+
+
+def _moved(layers: Layers, newest: tuple[Array, ...]) -> Layers:
+    return tuple((*weeks[1:], each) for weeks, each in zip(layers, newest, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Hold one map's reading of one population.
+
+    Attributes:
+        learned: the map.
+        readers: whose histories it reads.
+        read: what it made of them.
+        kept: what reading on needs; None until it is asked for.
+    """
+
+    learned: LearnedMap
+    readers: Readers
+    read: Read
+    kept: Kept | None = None
+
+    @staticmethod
+    def of(learned: LearnedMap, population: Population, units: Scales, cohort: Cohort, history: History) -> "Reading":
+        """Read a population.
+
+        Args:
+            learned: the map.
+            population: everybody that the history tells of, without names.
+            units: in which the map sees them.
+            cohort: whose histories are read.
+            history: at the origin.
+        """
+        tile = TILE if cohort.n_drawn >= MANY else SMALL_TILE
+        readers = readers_of(np.asarray(population.demand_scale), cohort, learned.edges, tile)
+        parts = (learned.network, learned.scaling, population, units, readers, latest(history.ledger))
+        return Reading(learned, readers, _read(*parts, history.known, n_buckets=learned.shape.buckets))
+
+    def advanced(self, population: Population, units: Scales, before: Ledger, history: History) -> "Reading":
+        """Read the next week.
+
+        Args:
+            population, units: as before.
+            before: the ledger up to the week before; needed the first time alone.
+            history: the next week's column, and what is then known of the coming ones.
+        """
+        parts = (self.learned.network, self.learned.scaling, population, units, self.readers)
+        kept = self._kept(parts, latest(before)) if self.kept is None else self.kept
+        n_buckets = self.learned.shape.buckets
+        newest, read = _read_on(*parts, kept.oldest(), history.ledger, history.known, n_buckets=n_buckets)
+        return replace(self, read=read, kept=kept.followed(*newest))
+
+    @staticmethod
+    def _kept(parts: tuple, ledger: Ledger) -> Kept:
+        """Read the past once more, this time every week of every layer."""
+        agents, totals = _rings(*parts, ledger)
+        by_week = None if agents is None else tuple(tuple(jnp.unstack(ring)) for ring in agents)
+        return Kept(by_week, tuple(tuple(jnp.unstack(ring)) for ring in totals))
+
+
+def latest(ledger: Ledger) -> Ledger:
+    """Return the last 64 weeks, or as many as there are: what was before a short history counts for nothing."""
+    return jax.tree.map(lambda leaf: leaf[-LOOK_BACK:], ledger)
+
+
+@partial(jax.jit, static_argnames="n_buckets")
+def _read(
+    network: MapNetwork,
+    scaling: Scaling,
+    population: Population,
+    units: Scales,
+    readers: Readers,
+    ledger: Ledger,
+    known: KnownFuture,
+    *,
+    n_buckets: int,
+) -> Read:
+    def embed(features: Array, valid: Array) -> Array:
+        # Counted back from the last week with this spacing, every layer computes only what the last week needs.
+        return network.agents(features, valid, LOOK_BACK)[-1]  # type: ignore[misc]
+
+    embeddings = None if network.agents is None else _by_tile(embed, scaling, population, units, readers, ledger)
+    totals = scaling.of_totals(total_features(population, ledger, units))
+    return _finished(
+        network, scaling, population, units, readers, known, embeddings, network.totals(totals)[-1], n_buckets
+    )
+
+
+@jax.jit
+def _rings(
+    network: MapNetwork, scaling: Scaling, population: Population, units: Scales, readers: Readers, ledger: Ledger
+) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
+    """Return the last inputs of every layer, week by week: of all slots, and of the totals."""
+    totals = network.totals.kept(scaling.of_totals(total_features(population, ledger, units)))
+    if network.agents is None:
+        return None, totals
+    by_tile = _by_tile(network.agents.kept, scaling, population, units, readers, ledger)
+    return tuple(jnp.moveaxis(ring, 0, 1).reshape(ring.shape[1], -1, ring.shape[-1]) for ring in by_tile), totals
+
+
+@partial(jax.jit, static_argnames="n_buckets")
+def _read_on(
+    network: MapNetwork,
+    scaling: Scaling,
+    population: Population,
+    units: Scales,
+    readers: Readers,
+    oldest: tuple,
+    column: Ledger,
+    known: KnownFuture,
+    *,
+    n_buckets: int,
+) -> tuple[tuple, Read]:
+    embeddings, agents = None, None
+    if network.agents is not None:
+        week = jax.tree.map(lambda leaf: leaf[:, readers.index], column)
+        features = scaling.of_agents(agent_features(population.take(readers.index), week, units))
+        agents, embeddings = network.agents.step(oldest[0], features[0], week.valid[0])
+    row = scaling.of_totals(total_features(population, column, units))[0]
+    totals, made = network.totals.step(oldest[1], row)
+    parts = (network, scaling, population, units, readers, known)
+    return (agents, totals), _finished(*parts, embeddings, made, n_buckets)
+
+
+def _by_tile(
+    use: Callable, scaling: Scaling, population: Population, units: Scales, readers: Readers, ledger: Ledger
+) -> Any:
+    """Apply `use(features, valid)` to one tile of agents after the other, so that a tile stays in the cache."""
+
+    def one(index: Int[Array, " slot"]) -> Any:
+        history = jax.tree.map(lambda leaf: leaf[:, index], ledger)
+        features = scaling.of_agents(agent_features(population.take(index), history, units))
+        return use(features, history.valid)
+
+    return jax.lax.map(one, readers.index.reshape(readers.bucket.shape[0], -1))
+
+
+def _finished(
+    network: MapNetwork,
+    scaling: Scaling,
+    population: Population,
+    units: Scales,
+    readers: Readers,
+    known: KnownFuture,
+    embeddings: Float[Array, "*slots channel"] | None,
+    totals: Float[Array, " channel"],
+    n_buckets: int,
+) -> Read:
+    """Prepare the representation on what was read."""
+    cohort = cohort_of(population, readers.index, readers.weight)
+    crowd = crowd_of(cohort, readers.bucket, n_buckets, units)
+    future, base = future_features(known, units), base_of(cohort, known, units)
+    inputs = scaling(MapInputs(None, jnp.zeros_like(scaling.totals), future, base, crowd, None))
+    flat = None if embeddings is None else embeddings.reshape(-1, embeddings.shape[-1])
+    encoded = network.encoded(flat, totals, inputs)
+    packed = network.representation.packed(encoded.prepared, inputs.crowd)
+    summary = network.representation.summary(flat, inputs.crowd)
+    return Read(replace(encoded, prepared=packed), summary)

@@ -1,0 +1,230 @@
+"""Own forecasts of learned maps on judged cases, beside the forecast that simulates what could come.
+
+FREE: what is measured of them is `walras.evaluation`; where cases come from is `train.judge_cases`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.exogenous.paths import ExogenousPaths
+from walras.maps.inputs import Scaling, scales
+from walras.maps.learned_map import LearnedMap
+from walras.maps.network import MapNetwork, MapShape
+from walras.maps.readers import Readers, readers_of
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy
+from walras.population.cohort import AbstractDesign, Cohort, StratifiedSample
+from walras.population.population import Population
+from walras.simulate import simulate_issued
+from walras.train.judge_cases import Case, Sizes
+from walras.train.map_rollout import Rolled, coming, inputs_of
+from walras.train.redraw import SPAN, Futures
+from walras.train.stretch import Stretch
+from walras.train.world import World
+
+TILE = 16
+"""Slots of a tile of readers."""
+
+SIMULATION, EXPECTED = "simulation", "expected demand"
+"""Forecasts beside those of maps: the mean over simulated futures, and use if prices did nothing."""
+
+Forecasts = Float[np.ndarray, "origin ahead resource"]
+
+
+def cohort_readers(
+    population: Population,
+    learned: LearnedMap,
+    count: int,
+    random: np.random.Generator,
+    design: AbstractDesign | None = None,
+) -> Readers:
+    """Draw the cohort whose histories a map reads.
+
+    Args:
+        population: everybody.
+        learned: its buckets are used.
+        count: agents of the cohort.
+        random: draws them.
+        design: how; default stratified by demand.
+    """
+    size = np.asarray(population.demand_scale)
+    cohort = (StratifiedSample() if design is None else design).draw(size, count, random)
+    return readers_of(size, cohort, learned.edges, TILE)
+
+
+def all_readers(population: Population, learned: LearnedMap) -> Readers:
+    """Read everybody; weights of a cohort stay those of the population."""
+    size = np.asarray(population.demand_scale)
+    everyone = np.arange(len(size))
+    return readers_of(size, Cohort(everyone, np.ones(len(size)), 0 * everyone, len(size), "all"), learned.edges, TILE)
+
+
+def map_forecast(
+    learned: LearnedMap,
+    rolled: Rolled,
+    stretch: Stretch,
+    readers: Readers,
+    prices: Float[Array, "week resource"],
+    sizes: Sizes,
+) -> Forecasts:
+    """Return what a map says of the coming weeks of every origin [units of resource].
+
+    Args:
+        learned: a primal map.
+        rolled: what happened; only what is known at each origin is read.
+        stretch: the population.
+        readers: whose histories are read.
+        prices: announced [money per unit of resource].
+        sizes: say which weeks are origins.
+    """
+    parts = (learned.network, learned.scaling, rolled, stretch, readers, jnp.asarray(prices), learned.shape)
+    return np.asarray(_said(*parts, sizes.known, sizes.origins, sizes.spacing), float)
+
+
+@eqx.filter_jit
+def _said(
+    network: MapNetwork,
+    scaling: Scaling,
+    rolled: Rolled,
+    stretch: Stretch,
+    readers: Readers,
+    prices: Float[Array, "week resource"],
+    shape: MapShape,
+    weeks: int,
+    origins: int,
+    spacing: int,
+) -> Float[Array, "origin ahead resource"]:
+    reads = shape.kind.reads_agents
+    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=reads)
+    encoded = network.encode(scaling(inputs), spacing)
+    signal = coming(prices / rolled.units.price[None, :], weeks, origins, spacing)
+    return network.utilization(encoded, signal) * rolled.units.use[None, None, :]
+
+
+def realised(rolled: Rolled, sizes: Sizes) -> Forecasts:
+    """Return utilization of the weeks after each origin [units of resource]."""
+    return np.asarray(coming(rolled.utilization, sizes.known, sizes.origins, sizes.spacing), float)
+
+
+def expected_use(stretch: Stretch, sizes: Sizes) -> Forecasts:
+    """Return use in the weeks after each origin if everybody received what is asked for [units of resource]."""
+    return np.asarray(stretch.expected_use[sizes.origin_weeks, 1:], float)
+
+
+def simulated_forecast(
+    world: World, case: Case, policy: AbstractPolicy, sizes: Sizes, draws: int, random: np.random.Generator
+) -> Float[np.ndarray, "draw origin ahead resource"]:
+    """Simulate what could come after each origin, from everybody's true state; nobody could forecast much better.
+
+    Demand, forecasts and lead times of the coming weeks are redrawn; prices are known for the horizon, as to a map.
+
+    Args:
+        world, case: who, and when.
+        policy: what agents follow.
+        sizes: say which weeks are origins.
+        draws: futures of each origin.
+        random: draws them.
+
+    Returns:
+        Utilization in each drawn future [units of resource].
+    """
+    found, prices, before = [], np.asarray(case.prices), 0
+    issued = windows(prices)
+    state = case.stretch.initial
+    for week in sizes.origin_weeks:
+        passed = jax.tree.map(lambda leaf, rows=slice(before, week): leaf[rows], case.stretch.exogenous)
+        state = _lived(case.stretch.population, passed, policy, state, issued[before:week], prices[before])[1]
+        plan = windows(prices[: week + SPAN])[week:]
+        futures = Futures(world, case.agents, case.start + int(week))
+        uses = [
+            _lived(case.stretch.population, futures.drawn(random), policy, state, plan, prices[week])[0]
+            for _ in range(draws)
+        ]
+        found.append(np.stack([np.asarray(use, float)[1:] for use in uses]))
+        before = int(week)
+    return np.stack(found, axis=1)
+
+
+def windows(prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week ahead resource"]:
+    """Return the prices of the weeks after each week; after the last week the last price holds."""
+    weeks = len(prices)
+    ahead = np.minimum(np.arange(weeks)[:, None] + np.arange(1, SPAN)[None, :], weeks - 1)
+    return prices[ahead]
+
+
+@eqx.filter_jit
+def _lived(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    state: State,
+    issued: Float[np.ndarray, "week ahead resource"] | Float[Array, "week ahead resource"],
+    first: Float[np.ndarray, " resource"] | Float[Array, " resource"],
+) -> tuple[Float[Array, "week resource"], State]:
+    parts = (population, exogenous, policy)
+    rollout = simulate_issued(*parts, initial=state, issued=jnp.asarray(issued), first=jnp.asarray(first))
+    return rollout.totals.utilization, rollout.final
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Hold all forecasts of a case beside what came.
+
+    Attributes:
+        case: by, alpha, kind, number, demand ratio, near-limit share.
+        scale: S(P), in which paths of different size are compared [units of resource].
+        realised: utilization of the weeks after each origin [units of resource].
+        forecasts: of the same weeks, by name.
+        futures: each simulated one; None where none was.
+    """
+
+    case: Mapping[str, str | float | int | None]
+    scale: Float[np.ndarray, " resource"]
+    realised: Forecasts
+    forecasts: Mapping[str, Forecasts]
+    futures: Float[np.ndarray, "draw origin ahead resource"] | None
+
+
+LABELS = ("by", "alpha", "kind", "number", "demand_ratio", "near_limit")
+
+
+def judged(
+    world: World,
+    case: Case,
+    policy: AbstractPolicy,
+    maps: Mapping[str, LearnedMap],
+    sizes: Sizes,
+    *,
+    cohort: int,
+    draws: int,
+    seed: int = 0,
+) -> Judged:
+    """Forecast a case with every map, by expected demand alone and, unless `draws` is 0, by simulation.
+
+    Args:
+        world, case, policy: what is forecast.
+        maps: primal maps by name.
+        sizes: say which weeks are origins.
+        cohort: agents that maps read of it.
+        draws: simulated futures of each origin.
+        seed: of cohort and futures; all maps read the same cohort.
+    """
+    forecasts = {}
+    for name, learned in maps.items():
+        readers = cohort_readers(case.stretch.population, learned, cohort, np.random.default_rng([seed, case.number]))
+        forecasts[name] = map_forecast(learned, case.rolled, case.stretch, readers, case.prices, sizes)
+    forecasts[EXPECTED] = expected_use(case.stretch, sizes)
+    futures = None
+    if draws:
+        random = np.random.default_rng([seed, case.number, 0xF07])
+        futures = simulated_forecast(world, case, policy, sizes, draws, random)
+        forecasts[SIMULATION] = futures.mean(0)
+    scale = np.asarray(scales(case.stretch.population).use, float)
+    labels = {name: getattr(case, name) for name in LABELS}
+    return Judged(labels, scale, realised(case.rolled, sizes), forecasts, futures)

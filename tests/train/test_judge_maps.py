@@ -1,0 +1,249 @@
+"""Own the proof that maps are judged on what they could know, and that simulated futures start in the true state.
+
+FREE: one tiny made-up world and untrained maps; how good any of it is, is looked at nowhere.
+"""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from walras.evaluation.definitions import NEAR_LIMIT
+from walras.exogenous.capacity import StepCapacity
+from walras.maps.inputs import HORIZON, LOOK_BACK
+from walras.maps.learned_map import LearnedMap
+from walras.policies.base_stock import PricedNewsvendor
+from walras.population.cohort import UniformSample
+from walras.population.generate import generate_panel
+from walras.train import judge_cases, judge_maps, primal
+from walras.train.epoch_ratio import one_pass_step, window, windows_step
+from walras.train.fitted_prices import fitted_prices, use_under
+from walras.train.judge_cases import Cases, Sizes, kinds, tuned_capacity
+from walras.train.judge_cohorts import Target, again, cohort_errors, cohort_forecast
+from walras.train.judge_maps import (
+    EXPECTED,
+    SIMULATION,
+    cohort_readers,
+    judged,
+    map_forecast,
+    realised,
+    simulated_forecast,
+)
+from walras.train.judge_twins import KINDS, twin_cases
+from walras.train.map_episodes import MapEpisodes
+from walras.train.map_rollout import roll
+from walras.train.map_settings import MapTraining
+from walras.train.primal import PrimalTask, lesson_loss
+from walras.train.redraw import SPAN, Futures
+from walras.train.world import World
+
+SIZES = Sizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
+POLICY = PricedNewsvendor()
+TINY = {"history_width": 4, "future_width": 4, "decoder_width": 4, "attention": 4, "buckets": 3, "tile": 16}
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13)
+
+
+@pytest.fixture(scope="module")
+def cases(world) -> Cases:
+    return Cases(world, POLICY, SIZES)
+
+
+def tiny_task(world: World, representation: str) -> PrimalTask:
+    """Measure features over one rollout: what a task does with more is shown elsewhere."""
+    settings = MapTraining(representation=representation, target=48, agents=32, weeks=98, spacing=1, **TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(primal, "EXAMPLES", 1)
+        patch.setattr(primal, "JUDGING", 1)
+        return PrimalTask(settings, MapEpisodes([world], settings), POLICY)
+
+
+@pytest.fixture(scope="module")
+def task(world) -> PrimalTask:
+    return tiny_task(world, "bucketized")
+
+
+@pytest.fixture(scope="module")
+def learned(task) -> LearnedMap:
+    return LearnedMap("primal map", task.begin(3).average, task.scaling, task.shape, task.episodes.edges)
+
+
+@pytest.fixture(scope="module")
+def case(cases):
+    return cases.draw("demand", 1.0, kinds().index("held-out Haar"))
+
+
+def test_cases_of_a_number_share_weeks_and_kind_whatever_their_shift(cases, case):
+    other = cases.draw("economics", -1.0, case.number)
+    assert (other.start, other.kind) == (case.start, case.kind) and not np.array_equal(other.agents, case.agents)
+    again_drawn = cases.draw("demand", 1.0, case.number)
+    np.testing.assert_array_equal(again_drawn.agents, case.agents)
+    np.testing.assert_array_equal(again_drawn.prices, case.prices)
+
+
+@pytest.mark.parametrize("by", judge_cases.BY)
+def test_every_attribute_can_be_shifted_by(cases, by):
+    low, high = (cases.values(by)[cases.draw(by, alpha, 6).agents].mean() for alpha in (-2.0, 2.0))
+    assert low < high
+
+
+def test_prices_bring_use_nearer_to_capacity(world):
+    stretch = world.stretch(np.arange(40), 0, SIZES.weeks)
+    free = use_under(stretch, POLICY, jnp.zeros((SIZES.weeks, 1)))
+    capacity = jnp.full_like(free, 0.7 * float(free[10:].mean()))
+    prices = fitted_prices(stretch, POLICY, capacity, 10, 15)
+    assert float(prices[:10].max()) == 0.0 and float(prices.min()) >= 0.0 < float(prices.max())
+    over = [float(jnp.maximum(use - capacity, 0)[10:].sum()) for use in (free, use_under(stretch, POLICY, prices))]
+    assert over[1] < 0.7 * over[0]
+
+
+def test_capacity_is_near_its_limit_as_often_as_is_said():
+    free = np.random.default_rng(0).uniform(50, 150, (60, 1))
+    path, share = tuned_capacity(StepCapacity(), free, 10, 3)
+    assert len(path) == 60 and share == np.mean(free[10:] > NEAR_LIMIT * path[10:])
+    assert share == pytest.approx(0.55, abs=0.2) and (path[:11] == path[10]).all()
+
+
+def test_a_map_does_not_see_what_comes(case, learned):
+    readers = cohort_readers(case.stretch.population, learned, 20, np.random.default_rng(0))
+    last = SIZES.known
+    tail = eqx.tree_at(
+        lambda e: e.demand, case.stretch.exogenous, case.stretch.exogenous.demand.at[last:].multiply(3.0)
+    )
+    changed = eqx.tree_at(lambda s: s.exogenous, case.stretch, tail)
+    rolled = roll(changed, POLICY, case.prices)
+    assert not np.allclose(realised(rolled, SIZES), realised(case.rolled, SIZES))
+    parts = (readers, case.prices, SIZES)
+    before, after = (map_forecast(learned, *each, *parts) for each in ((case.rolled, case.stretch), (rolled, changed)))
+    np.testing.assert_array_equal(before, after)
+    earlier = eqx.tree_at(
+        lambda s: s.exogenous.demand, case.stretch, case.stretch.exogenous.demand.at[last - 3].add(50.0)
+    )
+    moved = map_forecast(learned, roll(earlier, POLICY, case.prices), earlier, *parts)
+    assert not np.allclose(moved, before)
+
+
+def test_futures_that_come_as_they_came_give_what_came(world, case, monkeypatch):
+    def same(futures: Futures, random: np.random.Generator):
+        first = futures.now - case.start
+        return jax.tree.map(lambda leaf: leaf[first : first + SPAN], case.stretch.exogenous)
+
+    monkeypatch.setattr(judge_maps.Futures, "drawn", same)
+    # Only the prices behind the horizon are not told, so they are made the same.
+    prices = jnp.full_like(case.prices, 0.1 * float(case.rolled.units.price[0]))
+    steady = replace(case, prices=prices, rolled=roll(case.stretch, POLICY, prices))
+    found = simulated_forecast(world, steady, POLICY, SIZES, 1, np.random.default_rng(0))
+    # An agent's view of costs ends with the drawn weeks, which the last orders of the horizon notice.
+    np.testing.assert_allclose(found[0][:, :-4], realised(steady.rolled, SIZES)[:, :-4], rtol=1e-4)
+
+
+def test_futures_know_nothing_of_the_coming_weeks(world):
+    now = 70
+    agents = np.arange(world.n_agents)
+    demand = np.array(world.exogenous.demand)
+    demand[now : now + SPAN] *= 7.0
+    mean = np.array(world.exogenous.lead_demand_mean)
+    mean[now + 1 : now + SPAN] *= 7.0
+    paths = eqx.tree_at(
+        lambda e: (e.demand, e.lead_demand_mean), world.exogenous, (jnp.asarray(demand), jnp.asarray(mean))
+    )
+    other = replace(world, exogenous=paths)
+    one, two = (Futures(each, agents, now).drawn(np.random.default_rng(0)) for each in (world, other))
+    np.testing.assert_array_equal(one.demand, two.demand)
+    np.testing.assert_array_equal(one.lead_demand_mean, two.lead_demand_mean)
+    assert not np.array_equal(one.demand, Futures(world, agents, now).drawn(np.random.default_rng(1)).demand)
+
+
+def test_futures_bring_what_is_expected_on_average(world):
+    """Shrink all that came to what was expected: then every future is what is expected now."""
+    weeks = np.arange(world.n_weeks)
+    fit = np.searchsorted(world.fit_week, weeks, side="right") - 1
+    flat = np.repeat(world.expected[:1, :1], len(world.fit_week), axis=0).repeat(world.expected.shape[1], axis=1)
+    demand = jnp.asarray(flat[fit, 0])
+    still = replace(world, expected=flat, exogenous=eqx.tree_at(lambda e: e.demand, world.exogenous, demand))
+    drawn = Futures(still, np.arange(world.n_agents), 70).drawn(np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.demand, flat[0, 0][None].repeat(SPAN, 0), rtol=1e-5)
+
+
+def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
+    found = judged(world, case, POLICY, {"bucketized": learned}, SIZES, cohort=20, draws=2)
+    assert set(found.forecasts) == {"bucketized", EXPECTED, SIMULATION}
+    shape = (SIZES.origins, HORIZON, 1)
+    assert found.realised.shape == shape and {f.shape for f in found.forecasts.values()} == {shape}
+    use = np.asarray(case.rolled.utilization)
+    np.testing.assert_allclose(found.realised[-1], use[SIZES.known : SIZES.known + HORIZON], rtol=1e-6)
+    assert found.futures.shape == (2, *shape)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_twins_have_the_same_demand_and_prices(cases, monkeypatch, kind):
+    monkeypatch.setattr("walras.train.judge_twins.TOLERANCE", 0.2)
+    first, second = twin_cases(cases, kind, 1, 16)
+    assert first.start == second.start and not np.array_equal(first.agents, second.agents)
+    np.testing.assert_array_equal(first.prices, second.prices)
+    size = [float(each.stretch.population.demand_scale.mean()) for each in (first, second)]
+    active = cases.world.active[first.start + SIZES.origin_weeks[0]]
+    assert abs(size[0] - size[1]) <= 0.21 * float(cases.world.population.demand_scale[active].mean())
+
+
+def test_living_once_more_changes_what_is_an_agents_own(world):
+    other = again(world, 1, 0)
+    assert again(world, 0, 0) is world
+    demand, new = (np.asarray(each.exogenous.demand) for each in (world, other))
+    assert not np.array_equal(demand, new) and new.sum() == pytest.approx(demand.sum(), rel=0.25)
+    np.testing.assert_array_equal(other.exogenous.lead_demand_mean, world.exogenous.lead_demand_mean)
+    np.testing.assert_array_equal(again(world, 1, 0).exogenous.demand, new)
+    assert not np.array_equal(again(world, 2, 0).exogenous.demand, new)
+
+
+@pytest.fixture(scope="module")
+def target(world, case) -> Target:
+    return Target(world, np.arange(40), case.start, 2, case.prices, POLICY, SIZES)
+
+
+def test_everybody_as_a_cohort_uses_what_everybody_uses(target, learned):
+    truth, everyone = target.truth(), np.arange(target.n_agents)
+    one, two = target.parts(everyone, np.ones(80))
+    use = sum(np.asarray(roll(part, POLICY, target.prices).utilization) for part in (one, two))
+    np.testing.assert_allclose(truth[-1], use[SIZES.known : SIZES.known + HORIZON], rtol=1e-5)
+    said, scale = cohort_forecast(target, learned, everyone, np.ones(80))
+    assert said.shape == truth.shape and scale[0] == pytest.approx(target.size.sum(), rel=1e-2)
+
+
+def test_cohorts_are_measured_for_every_size_that_is_smaller(target, learned):
+    found = cohort_errors(target, learned, {"uniform": UniformSample()}, (20, 500), 2)
+    assert [(each.design, each.n) for each in found] == [("uniform", 20)] * 2
+    assert found[0].scale != found[1].scale and found[0].against_full > 0.0
+    assert found[0].predicted == UniformSample().predicted_error(target.size, target.size, 20)
+    assert cohort_errors(target, learned, {"uniform": UniformSample()}, (20,), 1, most_read=10)[0].against_full is None
+
+
+def test_a_window_is_all_that_an_embedding_knows(task):
+    lesson = task.lesson(task.episodes.draw(0), None)
+    reader = task.begin(0).network.agents
+    whole = reader(lesson.inputs.agents, lesson.inputs.valid)
+    for origin in (0, task.origins - 1):
+        cut = window(lesson, jnp.asarray(origin), task.weeks)
+        assert cut.inputs.agents.shape[0] == LOOK_BACK and cut.use.shape[0] == 1
+        alone = reader(cut.inputs.agents, cut.inputs.valid)[-1]
+        np.testing.assert_allclose(alone, whole[task.weeks - task.origins + origin], rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(cut.inputs.base.due[0], lesson.inputs.base.due[origin])
+
+
+def test_windows_encoded_one_by_one_learn_the_same(world):
+    """Shown for maps that read totals alone, which compile in seconds."""
+    task = tiny_task(world, "global")
+    carry, lesson = task.begin(0), task.lesson(task.episodes.draw(0), None)
+    one, loss = one_pass_step(carry, task.scaling, lesson, task.optimizer)
+    two, same = windows_step(carry, task.scaling, lesson, task.optimizer)
+    assert float(loss) == pytest.approx(float(lesson_loss(carry.network, task.scaling, lesson, 1)), rel=1e-5)
+    assert float(same) == pytest.approx(float(loss), rel=1e-5)
+    slopes = [each.optimizer[1][0].mu for each in (one, two)]
+    for left, right in zip(*(jax.tree.leaves(each) for each in slopes), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-6)
