@@ -26,10 +26,10 @@ SHAPE = MapShape("global", history_width=2, future_width=2, decoder_width=2, att
 EASY = Foresight(ceilings=(), ascent_steps=2, solver=ProjectedDual(max_queries=30))
 
 
-def random_map(kind: str, shift: float = 0.0) -> LearnedMap:
+def random_map(kind: str, shift: float = 0.0, shape: MapShape = SHAPE) -> LearnedMap:
     widths = (0, ATTRIBUTES, TOTALS, AHEAD + 2)
     scaling = Scaling(*(jnp.stack([jnp.full(w, shift), jnp.ones(w)]) for w in widths))
-    return LearnedMap(kind, MapNetwork.draw(SHAPE, 0), scaling, SHAPE, np.array([5.0]))
+    return LearnedMap(kind, MapNetwork.draw(shape, 0), scaling, shape, np.array([5.0]))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,9 @@ def test_a_short_world_is_refused(world):
 
 def test_a_dual_map_that_charges_nothing_lets_everybody_do_as_they_like(cases, monkeypatch):
     monkeypatch.setattr("walras.maps.heads.LOW_PRICE", -60.0)
-    kept = DualControl("quiet", random_map("dual map")).keep(cases[0])
+    # Of a width of its own, since what is compiled is kept for other tests.
+    quiet = random_map("dual map", shape=replace(SHAPE, decoder_width=3))
+    kept = DualControl("quiet", quiet).keep(cases[0])
     free = cases[0].scene.free
     np.testing.assert_allclose(kept.utilization, free.utilization, rtol=1e-4, atol=1e-3)
     assert kept.reward == pytest.approx(free.reward, rel=1e-4)
@@ -162,7 +164,7 @@ def test_equal_violation_lets_the_oracle_use_what_the_method_used(cases):
     found = judge(cases[:1], [Greedy()], EASY)[0]
     # Twice what anybody wants is no limit, so that foresight gives up nothing.
     assert found.at_equal["greedy"] >= found.free.reward * (1 - 1e-5) and found.beyond["greedy"] == 0
-    assert found.best.reward < found.at_equal["greedy"]
+    assert found.best.utilization.sum() < 0.99 * found.free.utilization.sum()
 
 
 def test_loss_terms_are_those_of_each_map(cases):

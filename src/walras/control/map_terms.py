@@ -93,14 +93,14 @@ def cycle(case: Case, primal: LearnedMap, dual: LearnedMap) -> Cycle:
         )
     coming = case.capacity[1 : HORIZON + 1]
     inputs, use, price = _seen(scene, dual)
-    given = jnp.asarray(coming, jnp.float32)[None] / use
+    given = jnp.asarray(coming, jnp.float32)[None] / use[None, None, :]
     prices = _asked(dual.network, dual.scaling(inputs), given, MapNetwork.shadow_prices)
     inputs, _, _ = _seen(scene, primal)
     forecast = _asked(primal.network, primal.scaling(inputs), prices, MapNetwork.utilization)
-    issued = np.asarray(prices[0] * price, float)
+    issued = np.asarray(prices[0] * price[None, :], float)
     announced = np.concatenate([np.zeros((1, issued.shape[1])), issued, np.repeat(issued[-1:], weeks - HORIZON - 1, 0)])
     happened = scene.respond(announced).utilization[1 : HORIZON + 1]
-    return Cycle(coming, issued, np.asarray(forecast[0] * use, float), happened)
+    return Cycle(coming, issued, np.asarray(forecast[0] * use[None, :], float), happened)
 
 
 def _seen(scene: Scene, learned: LearnedMap) -> tuple[MapInputs, Array, Array]:
