@@ -4,8 +4,8 @@
         [--world world.walras] [--quick] [--json]
 
 Agents and weeks are held out: a world made up from another seed, or one that is given. Populations of low, baseline and
-high demand keep to Haar capacity paths tuned so that about 55 % of the weeks are near their limit, and the baseline also
-to families that training never sees. Every path has its own agents, weeks and capacity; all methods go through the same.
+high demand keep to Haar capacity paths tuned so that about 55 % of the weeks are near their limit, and the baseline
+also to families that training never sees. Every path has its own agents, weeks and capacity, the same for all methods.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 
+from walras.control.dual import ProjectedDual
 from walras.control.fixed_plan import COMPOSITIONS, QUICK, FixedPlans, Sizes
 from walras.control.foresight import Foresight
 from walras.control.judge import CLAIRVOYANT, Figures, judge
@@ -28,6 +29,7 @@ from walras.population.generate import generate_panel
 from walras.train.world import World
 
 HELD_OUT_SEED, WORLD_AGENTS, WORLD_WEEKS = 901, 20_000, 190
+QUICK_FORESIGHT = Foresight(ceilings=(2.0,), ascent_steps=15, solver=ProjectedDual(max_queries=150))
 UNSEEN_PATHS, UNSEEN_PATHS_QUICK = 20, 2
 SHOWN = {
     "mean_violation": "violation",
@@ -64,7 +66,7 @@ def control_figures(world, duals, primal=None, *, quick=False, policy=None, told
     policy, told = policy or PricedNewsvendor(), told or (lambda sentence: None)
     sizes = sizes or (QUICK if quick else Sizes())
     methods = [Uncoordinated(), ProRata(), *(DualControl(name, dual) for name, dual in duals.items())]
-    foresight = Foresight(ceilings=(4.0,), ascent_steps=20) if quick else Foresight()
+    foresight = QUICK_FORESIGHT if quick else Foresight()
     answer = {"populations": {}, "unseen_families": {}, "sizes": vars(sizes)}
     plans = {name: FixedPlans(world, policy, alpha, sizes) for name, alpha in COMPOSITIONS.items()}
     for name, each in plans.items():

@@ -170,8 +170,8 @@ class FixedPlans:
         needed = self.sizes.history + self.sizes.weeks
         if self.world.n_weeks < needed:
             raise SettingsError(
-                f"the world has {self.world.n_weeks} weeks but {needed} are needed, {self.sizes.history} of history and "
-                f"{self.sizes.weeks} coordinated ones; give a longer table or ask for fewer weeks"
+                f"the world has {self.world.n_weeks} weeks but {needed} are needed, {self.sizes.history} of history "
+                f"and {self.sizes.weeks} coordinated ones; give a longer table or ask for fewer weeks"
             )
 
     @property

@@ -29,6 +29,9 @@ KEPT_TO = 1e-2
 ALL_MEASURES = (*MEASURES, *REWARD_MEASURES, *PRICE_MEASURES, "oracle_beyond")
 """Every measure of the table."""
 
+NEVER_NEGATIVE = (*(measure for measure in MEASURES if measure != "avoidable_violation"), "mean_price", "oracle_beyond")
+"""Measures whose interval is cut at 0."""
+
 
 @dataclass(frozen=True, eq=False)
 class Judged:
@@ -102,7 +105,8 @@ class Figures:
     Attributes:
         control, reward: what adds up.
         prices: measure -> path -> value.
-        beyond: path -> `oracle_beyond`, the violation that the oracle has over the method's: 0 where the comparison is fair.
+        beyond: path -> `oracle_beyond`, the violation that the oracle has over the method's: 0 where they are fairly
+            compared.
     """
 
     control: ControlTally
@@ -155,7 +159,11 @@ class Figures:
     @cached_property
     def summary(self) -> dict[str, dict[str, float | int | None]]:
         """Return measure -> estimate, low, high (95 % over paths) and number of paths that say something about it."""
-        return {measure: _summary(list(self.path_values(measure).values())) for measure in ALL_MEASURES}
+        found = {measure: _summary(list(self.path_values(measure).values())) for measure in ALL_MEASURES}
+        for measure in NEVER_NEGATIVE:
+            if found[measure]["low"] is not None:
+                found[measure]["low"] = max(found[measure]["low"], 0.0)
+        return found
 
     def less(self, other: "Figures") -> dict[str, dict[str, float | int | None]]:
         """Return the paired difference to another method on the same paths, measure by measure."""

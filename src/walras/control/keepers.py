@@ -139,7 +139,7 @@ def _share(
     state: State,
     wanted: Float[Array, " agent"],
     expected: Float[Array, "ahead resource"],
-    limit: Float[Array, "ahead resource"],
+    limit: Float[Array, "due resource"],
 ) -> Float[Array, " agent"]:
     """Return the share of each agent's order for which there is room in the week in which it should arrive."""
     lead, most = population.lead_time, state.max_lead
@@ -148,7 +148,7 @@ def _share(
     arrives = (jnp.minimum(lead, most)[:, None] == jnp.arange(most + 1)[None, :]).astype(jnp.float32)
     now = arrives.T @ (wanted[:, None] * per_unit)
     part = arrives.T @ (population.demand_scale[:, None] * per_unit) / scales(population).use[None, :]
-    later = (jnp.cumsum(part, 0) - part) * expected[: most + 1]
+    later = (jnp.cumsum(part, 0) - part) * expected[np.minimum(np.arange(most + 1), len(expected) - 1)]
     asked = now + later
     share = jnp.where(asked > 0, (limit - due) / jnp.where(asked > 0, asked, 1.0), 1.0)
     return arrives @ jnp.clip(share, 0.0, 1.0).min(1)

@@ -59,8 +59,8 @@ def _lesson(case: Case, dual: LearnedMap) -> Lesson:
     last = len(case.capacity) - HORIZON - 1
     if last < 0:
         raise SettingsError(
-            f"the cases have {len(case.capacity)} coordinated weeks but {HORIZON + 1} are needed to see whether plans are "
-            "kept; draw longer ones"
+            f"the cases have {len(case.capacity)} coordinated weeks but {HORIZON + 1} are needed to see whether plans "
+            "are kept; draw longer ones"
         )
     origins = np.linspace(0, last, ORIGINS_OF_TERMS).astype(np.int32)
     return Lesson(case.scene.stretch, case.scene.readers(dual.edges), case.plan, jnp.asarray(origins))
@@ -89,18 +89,18 @@ def cycle(case: Case, primal: LearnedMap, dual: LearnedMap) -> Cycle:
     weeks = len(case.capacity)
     if weeks < HORIZON + 1:
         raise SettingsError(
-            f"the case has {weeks} coordinated weeks but maps answer for the {HORIZON} after the first; draw longer cases"
+            f"the case has {weeks} coordinated weeks but maps answer for {HORIZON} after the first; draw longer ones"
         )
     coming = case.capacity[1 : HORIZON + 1]
     inputs, use, price = _seen(scene, dual)
-    given = jnp.asarray(coming, jnp.float32)[None] / use
+    given = jnp.asarray(coming, jnp.float32)[None] / use[None, None, :]
     prices = _asked(dual.network, dual.scaling(inputs), given, MapNetwork.shadow_prices)
     inputs, _, _ = _seen(scene, primal)
     forecast = _asked(primal.network, primal.scaling(inputs), prices, MapNetwork.utilization)
-    issued = np.asarray(prices[0] * price, float)
+    issued = np.asarray(prices[0] * price[None, :], float)
     announced = np.concatenate([np.zeros((1, issued.shape[1])), issued, np.repeat(issued[-1:], weeks - HORIZON - 1, 0)])
     happened = scene.respond(announced).utilization[1 : HORIZON + 1]
-    return Cycle(coming, issued, np.asarray(forecast[0] * use, float), happened)
+    return Cycle(coming, issued, np.asarray(forecast[0] * use[None, :], float), happened)
 
 
 def _seen(scene: Scene, learned: LearnedMap) -> tuple[MapInputs, Array, Array]:
@@ -120,8 +120,8 @@ def _asked(network: MapNetwork, inputs: MapInputs, signal: Array, head: object) 
 def cycle_values(cycles: Sequence[Cycle]) -> dict[str, Float[np.ndarray, " path"]]:
     """Return what is shown of the cycles, path by path.
 
-    `cycle_mape` is mean `|F(G(K)) - U| / U`; `planned_excess` mean `max(F - K, 0) / K`; `simulated_excess` the same of U;
-    `priced_gap` mean `|F - K| / K` over weeks whose price is above `PRICED` of the mean price.
+    `cycle_mape` is mean `|F(G(K)) - U| / U`; `planned_excess` mean `max(F - K, 0) / K`; `simulated_excess` the same
+    of U; `priced_gap` mean `|F - K| / K` over weeks whose price is above `PRICED` of the mean price.
     """
     return {name: np.array([measure(each) for each in cycles]) for name, measure in CYCLE_MEASURES.items()}
 

@@ -185,16 +185,16 @@ class _Loop(eqx.Module):
         exogenous, receipts = stretch.exogenous, state.pipeline[0]
         stock = state.stock_end + receipts
         column = Ledger(
-            receipts=receipts,
-            stock_start=stock,
-            position=state.stock_end + state.pipeline.sum(0),
-            demand_before=running.demand_before,
-            orders_before=running.orders_before,
-            sale_price=exogenous.sale_price[week],
-            unit_cost=exogenous.unit_cost[week],
-            lead_demand_mean=exogenous.lead_demand_mean[week],
-            lead_demand_sd=exogenous.lead_demand_sd[week],
-            valid=stretch.valid[week].astype(jnp.float32),
+            receipts=receipts[None],
+            stock_start=stock[None],
+            position=(state.stock_end + state.pipeline.sum(0))[None],
+            demand_before=running.demand_before[None],
+            orders_before=running.orders_before[None],
+            sale_price=exogenous.sale_price[week][None],
+            unit_cost=exogenous.unit_cost[week][None],
+            lead_demand_mean=exogenous.lead_demand_mean[week][None],
+            lead_demand_sd=exogenous.lead_demand_sd[week][None],
+            valid=stretch.valid[week].astype(jnp.float32)[None],
         )
         weight = stretch.population.weight[:, None] * stretch.population.use
         due = state.pipeline[: HORIZON + 1] @ weight
@@ -204,7 +204,7 @@ class _Loop(eqx.Module):
             stock=stock @ weight,
             holidays=jax.lax.dynamic_slice_in_dim(stretch.holidays, week + 1, HORIZON),
         )
-        return jax.tree.map(lambda leaf: leaf[None], column), known
+        return column, known
 
     def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
         ahead = np.minimum(np.arange(window_length(self.policy, running.state.max_lead) - 1), HORIZON - 1)

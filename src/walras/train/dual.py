@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
 from walras.maps.inputs import HORIZON, Scaling, scales
@@ -51,7 +51,7 @@ class Lesson(eqx.Module):
     stretch: Stretch
     readers: Readers
     plan: Plan
-    origins: Float[Array, " origin"]
+    origins: Int[Array, " origin"]
 
 
 class Weights(eqx.Module):

@@ -1,0 +1,50 @@
+"""Hold price accuracy to small examples, and rewards by path to their means."""
+
+import numpy as np
+import pytest
+
+from walras.errors import SettingsError, ShapeError
+from walras.evaluation.price_accuracy import price_values
+from walras.evaluation.reward import REWARD_MEASURES, reward_tally
+
+REFERENCE = np.array([0.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1)
+
+
+def test_a_line_is_found():
+    found = price_values(2.0 * REFERENCE + 1.0, REFERENCE, [2.0])
+    assert found["price_slope"][0] == pytest.approx(2.0) and found["price_correlation"][0] == pytest.approx(1.0)
+    assert found["mean_price"][0] == pytest.approx(2.0) and found["mean_price_over_reference"][0] == pytest.approx(
+        8 / 3
+    )
+
+
+def test_weeks_without_a_meaning_do_not_count():
+    counted = np.array([True, True, True, False]).reshape(1, 4, 1)
+    wild = np.where(counted, REFERENCE, 100.0)
+    found = price_values(REFERENCE, wild, [1.0], counted=counted)
+    assert found["price_slope"][0] == pytest.approx(1.0) and found["mean_price"][0] == pytest.approx(1.5)
+    assert price_values(REFERENCE, wild, [1.0])["price_slope"][0] < 0.1
+
+
+def test_a_reference_that_charges_nothing_says_nothing():
+    found = price_values(REFERENCE, 0 * REFERENCE, [1.0])
+    assert found["price_slope"] == {} and found["mean_price"] == {0: 1.5}
+
+
+def test_the_burn_in_is_left_out():
+    assert price_values(REFERENCE, REFERENCE, [1.0], 2)["mean_price"][0] == pytest.approx(2.5)
+
+
+def test_other_weeks_are_refused():
+    with pytest.raises(ShapeError):
+        price_values(REFERENCE, REFERENCE[:, :3], [1.0])
+
+
+def test_rewards_by_path_have_the_measures_as_means():
+    tally = reward_tally([8.0, 9.0, 10.0], [9.0, 9.5, 10.0], [10.0, 10.0, 10.0])
+    metrics = tally.metrics().as_dict()
+    for measure in REWARD_MEASURES:
+        assert np.mean(list(tally.path_values(measure).values())) == pytest.approx(metrics[measure])
+    assert list(tally.path_values("regret_ratio")) == [0, 1]
+    with pytest.raises(SettingsError, match="measure"):
+        tally.path_values("joy")
