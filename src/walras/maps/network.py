@@ -19,6 +19,9 @@ from walras.maps.representations.base import AbstractRepresentation, Widths
 from walras.maps.representations.bottom_up import BottomUp
 from walras.maps.representations.named import REPRESENTATIONS
 
+ROOM_SCALE, LEAST_ROOM = 4.0, 0.05
+"""Capacities vary by a quarter or so; less than a twentieth of expected use is read as that much."""
+
 
 @dataclass(frozen=True)
 class MapShape:
@@ -123,7 +126,9 @@ class MapNetwork(eqx.Module):
         agents = self.agents(inputs.agents, inputs.valid, spacing)[-count:] if reads else None
         return self.encoded(agents, self.totals(inputs.totals, spacing=spacing)[-count:], inputs)
 
-    def encode_with_agents(self, inputs: MapInputs, spacing: int, watched: Int[Array, " slot"]) -> tuple[Encoded, Array]:
+    def encode_with_agents(
+        self, inputs: MapInputs, spacing: int, watched: Int[Array, " slot"]
+    ) -> tuple[Encoded, Array]:
         """Encode as `encode` does, and return the embeddings of some slots beside it."""
         agents = self.agents(inputs.agents, inputs.valid, spacing)[-inputs.future.shape[0] :]  # type: ignore[misc]
         totals = self.totals(inputs.totals, spacing=spacing)[-inputs.future.shape[0] :]
@@ -175,8 +180,14 @@ class MapNetwork(eqx.Module):
     def shadow_prices(
         self, encoded: Encoded, capacity: Float[Array, "*axes ahead resource"]
     ) -> Float[Array, "*axes ahead resource"]:
-        """Return prices in median unit margins; capacity is relative to S(P) (the dual head)."""
-        return scaled_price(self.answer(encoded, capacity))
+        """Return prices in median unit margins; capacity is relative to S(P) (the dual head).
+
+        What is read is the logarithm of capacity over expected use, in units in which it varies like other features: K
+        itself varies so little beside them that maps hardly learned to look at it.
+        """
+        level = _like(encoded.base.level[..., None, :], capacity.ndim)
+        room = jnp.log(jnp.maximum(capacity, LEAST_ROOM * level) / level)
+        return scaled_price(self.answer(encoded, ROOM_SCALE * room))
 
 
 def _like(values: Array, axes: int) -> Array:

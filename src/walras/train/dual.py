@@ -55,31 +55,39 @@ class Lesson(eqx.Module):
 
 
 class Weights(eqx.Module):
-    """Hold the weights of the three terms of the loss (spec eq. 10).
+    """Hold the weights of the terms of the loss (spec eq. 10).
 
     Attributes:
         violation, price, consistency: 100, 1 and 100 in the published training.
+        slackness: ours, 0 in the published training, which is won by prices that are too high in weeks with room.
         burn_in: first coordinated weeks whose violation and prices do not count.
     """
 
     violation: float = eqx.field(static=True)
     price: float = eqx.field(static=True)
     consistency: float = eqx.field(static=True)
+    slackness: float = eqx.field(static=True)
     burn_in: int = eqx.field(static=True)
 
     @staticmethod
     def of(settings: MapTraining) -> "Weights":
         """Read them off settings."""
-        terms = (settings.violation_weight, settings.price_weight, settings.consistency_weight)
-        return Weights(*terms, settings.burn_in)
+        return Weights(
+            settings.violation_weight,
+            settings.price_weight,
+            settings.consistency_weight,
+            settings.slackness_weight,
+            settings.burn_in,
+        )
 
 
 def episode_terms(
     lesson: Lesson, policy: AbstractPolicy, dual: DualMap, burn_in: int
 ) -> tuple[dict[str, Float[Array, ""]], Coordinated]:
-    """Return violation, price and forecast consistency of an episode, unweighted, and what happened in it.
+    """Return violation, price, slackness and forecast consistency of an episode, unweighted, and what happened in it.
 
-    Violation is mean `max(U - K, 0) / K`, price mean lambda in median margins, both after the burn-in; consistency is
+    Violation is mean `max(U - K, 0) / K`, price mean lambda in median margins, slackness mean `lambda (K - U)^+ / K`,
+    all after the burn-in; consistency is
     the mean squared difference, relative to S(P), between use under the plan issued at an origin, kept to the
     end, and use that came about as prices were re-issued, which counts as given (spec eq. 10).
 
@@ -92,11 +100,13 @@ def episode_terms(
     done = week_by_week(lesson.stretch, lesson.readers, policy, lesson.plan, dual)
     limit = lesson.plan.capacity[lesson.plan.first :]
     over = jnp.maximum(done.utilization - limit, 0.0) / limit
-    units = scales(lesson.stretch.population)
+    left = (jnp.maximum(limit - done.utilization, 0.0) / limit)[burn_in:]
+    charged = (done.charged / scales(lesson.stretch.population).price[None, :])[burn_in:]
     gaps = [_plan_not_kept(lesson, policy, done, origin) for origin in lesson.origins]
     terms = {
         "violation": over[burn_in:].mean(),
-        "price": (done.charged[burn_in:] / units.price[None, :]).mean(),
+        "price": charged.mean(),
+        "slackness": (charged * left).mean(),
         "consistency": sum(gaps) / len(gaps) if gaps else jnp.zeros(()),
     }
     return terms, done
@@ -124,11 +134,12 @@ def _plan_not_kept(lesson: Lesson, policy: AbstractPolicy, done: Coordinated, or
 def episode_loss(
     network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Return the weighted sum of the three terms, and the terms."""
+    """Return the weighted sum of the terms, and the terms."""
     terms, _ = episode_terms(lesson, policy, DualMap(network, scaling), weights.burn_in)
     loss = (
         weights.violation * terms["violation"]
         + weights.price * terms["price"]
+        + weights.slackness * terms["slackness"]
         + weights.consistency * terms["consistency"]
     )
     return loss, terms
@@ -237,6 +248,6 @@ class DualTask(AbstractTask):
         return carry.average
 
     def measured(self, network: MapNetwork) -> dict[str, Any]:
-        """Return the three terms of the loss over held-out episodes."""
+        """Return the terms of the loss over held-out episodes."""
         judged = [_judged(network, self.scaling, each, self.policy, self.weights)[1] for each in self.judging]
         return {"terms": {name: float(np.mean([terms[name] for terms in judged])) for name in judged[0]}}

@@ -27,6 +27,9 @@ from walras.train.world import World
 DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())
 """How cohorts are drawn in training, each in turn with the same chance."""
 
+ROOMY_SHARE, MOST_ROOM = 0.25, 2.5
+"""Share of capacity paths with room to spare, and how much larger than others they are at most."""
+
 LEAST_MARGIN = 1e-6
 """Margins below count as this [money/unit]."""
 
@@ -103,7 +106,6 @@ class MapEpisodes:
         cohort = design.draw(size, settings.agents, random)
         return Drawn(stretch, readers_of(size, cohort, self.edges, settings.tile), random)
 
-
     def _tilted(self, world: World, start: int, random: np.random.Generator) -> Float[np.ndarray, " agent"]:
         """Say how often agents of a bucket are drawn: those who sold lately, tilted by their margin.
 
@@ -151,4 +153,6 @@ def drawn_capacity(
         first: first week whose use counts for the scale.
     """
     mean = np.maximum(free[first:].mean(0), 1e-6)
-    return HaarCapacity().sample(int(random.integers(2**31)), len(free), mean)
+    # One path in four has room to spare: maps also have to learn where no price is needed.
+    roomy = random.uniform(1.0, MOST_ROOM) if random.random() < ROOMY_SHARE else 1.0
+    return roomy * HaarCapacity().sample(int(random.integers(2**31)), len(free), mean)

@@ -52,7 +52,8 @@ class MapTraining(FitSettings):
     margin_tilt: float = Field(1.0, ge=0, le=10, description="largest tilt towards high or low margins among alikes")
     common_surprise: float = Field(0.15, ge=0, le=2, description="largest spread of redrawn surprises that all share")
     violation_weight: float = Field(100.0, ge=0, description="weight of violation in the dual loss")
-    price_weight: float = Field(1.0, ge=0, description="weight of prices in the dual loss")
+    slackness_weight: float = Field(10.0, ge=0, description="weight of prices of capacity left over in the dual loss")
+    price_weight: float = Field(0.2, ge=0, description="weight of prices in the dual loss")
     consistency_weight: float = Field(100.0, ge=0, description="weight of forecast consistency in the dual loss")
 
 

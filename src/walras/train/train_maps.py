@@ -166,11 +166,13 @@ def _from_table(panel: Panel, settings: MapTraining, progress: Progress) -> list
             f"`weeks` {settings.weeks} need {needed}; give a longer history, lower `held_out_weeks`, or train on "
             "made-up worlds"
         )
-    world = World.from_panel(panel.before(known),
+    world = World.from_panel(
+        panel.before(known),
         resources=settings.resources,
         refit_weeks=settings.refit_weeks,
         seed=settings.seed,
-        progress=progress,)
+        progress=progress,
+    )
     order = np.random.default_rng([settings.seed, 0x1D6]).permutation(world.n_agents)
     judges = int(round(JUDGE_SHARE * world.n_agents))
     return [world.take(np.sort(order[judges:])), world.take(np.sort(order[:judges]))]
