@@ -51,7 +51,7 @@ SHOWN = {
 PAIR = ("bucketized", "global")
 
 
-def control_figures(world, duals, primal=None, *, quick=False, policy=None, told=None, sizes=None):
+def control_figures(world, duals, primal=None, *, quick=False, policy=None, told=None, sizes=None, unseen=True):
     """Return all figures of the control side.
 
     Args:
@@ -62,6 +62,7 @@ def control_figures(world, duals, primal=None, *, quick=False, policy=None, told
         policy: what agents follow; default the priced newsvendor.
         told: called with a sentence after every set of cases.
         sizes: of the cases, other than those of `quick`.
+        unseen: keep to families of capacity paths that training never sees, too.
     """
     policy, told = policy or PricedNewsvendor(), told or (lambda sentence: None)
     sizes = sizes or (QUICK if quick else Sizes())
@@ -76,7 +77,7 @@ def control_figures(world, duals, primal=None, *, quick=False, policy=None, told
         }
         told(f"{name} demand (mean demand x {each.demand_ratio:.2f})")
     few = min(sizes.paths, UNSEEN_PATHS_QUICK if quick else UNSEEN_PATHS)
-    for name, family in unseen_families().items():
+    for name, family in unseen_families().items() if unseen else ():
         answer["unseen_families"][name] = _figures(plans["baseline"].under(family, few), methods, foresight)
         told(f"unseen family: {name}")
     if duals:

@@ -1,0 +1,239 @@
+"""Measure the coordination interface: forecasts, control, queries and the cost of training, with the shipped maps.
+
+    python benchmarks/maps.py --quick --json
+    python benchmarks/maps.py [--table TABLE] [--maps default|retail|FOLDER] [--json] [--out FILE]
+
+Without a table agents are made up from a seed that no training used. A table is one that training never saw: maps of
+the interface are asked about it, while the competitors (`benchmarks/maps/`) are left out where they were trained on
+other resources. `benchmarks/maps_forecast.py` and `benchmarks/maps_control.py` print more of each part.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from maps_control import HELD_OUT_SEED, control_figures
+from maps_forecast import QUICK, Budget, forecast_figures, rounded
+from measure import machine
+
+from walras.config import TableSettings
+from walras.data.panel import Panel
+from walras.errors import WalrasError
+from walras.maps.history import History
+from walras.maps.learned import Interface
+from walras.maps.learned_map import LearnedMap
+from walras.maps.map_file import DUAL, PRIMAL, load_map
+from walras.model.record import Record
+from walras.policies.base_stock import PricedNewsvendor
+from walras.population.generate import generate_panel
+from walras.simulate import simulate
+from walras.train.world import World
+
+COMPETITORS = Path(__file__).parent / "maps"
+"""Folder of the maps that others are compared with: `primal-NAME.walras` and `dual-NAME.walras`."""
+
+ORIGIN, HORIZON_WEEKS = 70, 26
+WORLD_AGENTS, WORLD_WEEKS, QUICK_AGENTS = 20_000, 190, 20_000
+QUERIES = 30
+
+
+def worlds(table: Path | None, agents: int) -> World:
+    """Return the held-out world: made up, or a table's."""
+    if table is None:
+        return World.from_panel(generate_panel(agents, WORLD_WEEKS, HELD_OUT_SEED), seed=HELD_OUT_SEED)
+    from walras.cli.options import open_panel
+
+    panel: Panel = open_panel(table, TableSettings())
+    return World.from_panel(panel, seed=HELD_OUT_SEED)
+
+
+def encoded(interface: Interface, world: World) -> tuple:
+    """Encode all agents of a world in the middle of its weeks, and say how long it took."""
+    weeks = min(ORIGIN, world.n_weeks // 2)
+    stretch = world.stretch(np.flatnonzero(world.active[weeks]), 0, weeks + 1)
+    policy = PricedNewsvendor()
+    rollout = simulate(
+        stretch.population,
+        stretch.exogenous,
+        policy,
+        initial=stretch.initial,
+        record=Record(agents=True, flows=()),
+        throw=False,
+    )
+    history = History.from_simulation(
+        stretch.population,
+        stretch.exogenous,
+        stretch.initial,
+        rollout.agents,
+        stretch.expected_use[weeks],
+        stretch.holidays[weeks + 1 : weeks + 27],
+        valid=np.asarray(stretch.valid, np.float32),
+    )
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        view = interface.encode(stretch.population, history, policy, weeks=HORIZON_WEEKS)
+        view.shadow_prices(np.ones((HORIZON_WEEKS, 1)) * view.scale)
+        seconds.append(time.perf_counter() - started)
+    return view, min(seconds), stretch
+
+
+def query_figures(interface: Interface, world: World, repeat: int) -> dict:
+    """Time queries on an encoded population, and simulating so many times as many agents."""
+    view, encode_seconds, stretch = encoded(interface, world)
+    random = np.random.default_rng(0)
+    prices = view.price_scale * random.uniform(0, 0.5, (64, HORIZON_WEEKS, 1))
+    capacity = view.scale * random.uniform(0.8, 1.2, (64, HORIZON_WEEKS, 1))
+    calls = {
+        "utilization": lambda: view.utilization(prices[0]),
+        "shadow_prices": lambda: view.shadow_prices(capacity[0]),
+        "batch_64": lambda: view.utilization(prices),
+        "batch_64_dual": lambda: view.shadow_prices(capacity),
+    }
+    found = {name: 1e3 * _median(call) for name, call in calls.items()}
+    simulated = _simulating(stretch, repeat)
+    return {
+        "query_ms": found,
+        "encode_s_20k": encode_seconds * 20_000 / view.population.n_agents,
+        "encoded_agents": view.population.n_agents,
+        "simulate_ms": 1e3 * simulated,
+        "simulated_agents": repeat * stretch.population.n_agents,
+        "times_faster_than_one_simulation": 1e3 * simulated / found["utilization"],
+    }
+
+
+def _median(call) -> float:
+    call()
+    seconds = []
+    for _ in range(QUERIES):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _simulating(stretch, repeat: int) -> float:
+    """Return seconds of one simulation of 26 weeks of `repeat` times the agents (each part timed, and added up)."""
+    from walras.simulate import week_of
+
+    few = week_of(stretch.exogenous, np.asarray(0), HORIZON_WEEKS)
+
+    def once() -> None:
+        np.asarray(
+            simulate(
+                stretch.population,
+                few,
+                PricedNewsvendor(),
+                initial=stretch.initial,
+                record=Record.use_and_reward(),
+                throw=False,
+            ).totals.utilization
+        )
+
+    once()
+    started = time.perf_counter()
+    for _ in range(repeat):
+        once()
+    return time.perf_counter() - started
+
+
+def competitors(kind: str, own: LearnedMap) -> dict[str, LearnedMap]:
+    """Return all maps of a kind by the names of their representations, the interface's own among them."""
+    found = {own.shape.representation: own}
+    for path in sorted(COMPETITORS.glob(f"{kind.split()[0]}-*.walras")):
+        learned = load_map(path, kind)
+        if learned.resources == own.resources:
+            found.setdefault(learned.shape.representation, learned)
+    return found
+
+
+def measured(given: argparse.Namespace) -> dict:
+    """Measure all parts."""
+    started = time.perf_counter()
+    interface = Interface.load(given.maps)
+    if interface.primal is None or interface.dual is None:
+        raise WalrasError(f"{given.maps} lacks a map but both are measured; train the other one too")
+
+    def tell(words: str) -> None:
+        print(f"{time.perf_counter() - started:6.0f} s: {words}", file=sys.stderr, flush=True)
+
+    tell("preparing a world that training never saw")
+    world = worlds(given.table, QUICK_AGENTS if given.quick else WORLD_AGENTS)
+    tell("queries")
+    found = query_figures(interface, world, 25 if not given.quick else 5)
+    policy = PricedNewsvendor()
+    primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
+    budget = replace(QUICK, alphas={"demand": (-1.0, -0.5, 0.0, 0.5, 1.0)}, paths=6) if given.quick else Budget()
+    tell("forecasts")
+    forecasts = forecast_figures(world, policy, primals, budget, seed=given.seed, tell=tell)
+    tell("control")
+    control = control_figures(
+        world, duals, interface.primal, quick=given.quick, policy=policy, told=tell, unseen=not given.quick
+    )
+    return rounded(
+        {
+            "mape": forecasts["mape"],
+            "control": by_method(control),
+            **found,
+            "epoch_ratio_windows": forecasts["epoch_ratio_windows"],
+            "forecast": forecasts,
+            "control_in_full": control,
+            "maps": given.maps,
+            "table": None if given.table is None else given.table.name,
+            "machine": machine(),
+            "seconds": time.perf_counter() - started,
+        }
+    )
+
+
+CONTROL = (
+    "mean_violation",
+    "near_limit_mean_violation",
+    "share_weeks_over_10_percent",
+    "near_limit_share_over_10_percent",
+    "avoidable_violation",
+    "reward_kept",
+    "pooled_regret_ratio",
+    "idle_capacity",
+    "near_limit_share",
+)
+
+
+def by_method(control: dict) -> dict:
+    """Return the figures that are looked at first, by population and method."""
+    return {
+        population: {
+            method: {name: summary[name]["estimate"] for name in CONTROL} for method, summary in each["methods"].items()
+        }
+        for population, each in control["populations"].items()
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few minutes: fewer and smaller populations")
+    parser.add_argument("--table", type=Path, help="a table that training never saw; default made-up agents")
+    parser.add_argument("--maps", default="default", help="a shipped interface, or a folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.add_argument("--out", type=Path, help="file for the figures")
+    given = parser.parse_args(argv)
+    try:
+        found = measured(given)
+    except WalrasError as error:
+        parser.exit(2, f"{error}\n")
+    if given.out:
+        aside = given.out.with_name(given.out.name + ".part")
+        aside.write_text(json.dumps(found, indent=1) + "\n")
+        aside.replace(given.out)
+    print(json.dumps(found) if given.json else json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
