@@ -22,6 +22,7 @@ from maps_forecast import QUICK, Budget, forecast_figures, rounded
 from measure import machine
 
 from walras.config import TableSettings
+from walras.control import fixed_plan as control_sizes
 from walras.data.panel import Panel
 from walras.errors import WalrasError
 from walras.maps.history import History
@@ -142,6 +143,23 @@ def _simulating(stretch, repeat: int) -> float:
     return time.perf_counter() - started
 
 
+def fitting(sizes, world: World):
+    """Shorten cases of forecasts to the weeks of a short table; origins then have less history, which is masked."""
+    weeks = min(sizes.weeks, world.n_weeks)
+    origins = min(sizes.origins, max((weeks - HORIZON_WEEKS - 20) // sizes.spacing + 1, 1))
+    target = min(sizes.target, world.n_agents)
+    return replace(sizes, weeks=weeks, origins=origins, target=target, priced=min(sizes.priced, weeks // 4))
+
+
+def fitting_plans(sizes, world: World):
+    """Shorten plans likewise: a third of a short table is history."""
+    spare = world.n_weeks - 1
+    if sizes.history + sizes.weeks <= spare:
+        return replace(sizes, agents=min(sizes.agents, world.n_agents))
+    history = spare // 3
+    return replace(sizes, agents=min(sizes.agents, world.n_agents), history=history, weeks=spare - history)
+
+
 def competitors(kind: str, own: LearnedMap) -> dict[str, LearnedMap]:
     """Return all maps of a kind by the names of their representations, the interface's own among them."""
     found = {own.shape.representation: own}
@@ -169,11 +187,13 @@ def measured(given: argparse.Namespace) -> dict:
     policy = PricedNewsvendor()
     primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
     budget = replace(QUICK, alphas={"demand": (-1.0, -0.5, 0.0, 0.5, 1.0)}, paths=6) if given.quick else Budget()
+    budget = replace(budget, sizes=fitting(budget.sizes, world))
     tell("forecasts")
     forecasts = forecast_figures(world, policy, primals, budget, seed=given.seed, tell=tell)
     tell("control")
+    sizes = fitting_plans(control_sizes.QUICK if given.quick else control_sizes.Sizes(), world)
     control = control_figures(
-        world, duals, interface.primal, quick=given.quick, policy=policy, told=tell, unseen=not given.quick
+        world, duals, interface.primal, sizes=sizes, quick=given.quick, policy=policy, told=tell, unseen=not given.quick
     )
     return rounded(
         {

@@ -273,7 +273,8 @@ def cohort_row(errors: Sequence[CohortError]) -> dict:
 def epoch_figures(world: World, policy: AbstractPolicy, budget: Budget) -> dict:
     """Time one training step both ways on the same rollout, every week an origin."""
     agents = budget.epoch_agents
-    sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1}
+    weeks = min(TRAINED_WEEKS, world.n_weeks)
+    sizes = {"target": agents, "agents": agents, "weeks": weeks, "steps": 1, "first_origin": min(64, weeks // 3)}
     settings = MapTraining(representation=EPOCH_REPRESENTATION, spacing=1, **sizes)
     episodes = MapEpisodes([world], settings)
     task = PrimalTask(settings, episodes, policy)
