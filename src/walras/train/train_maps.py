@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from walras.data.journal import digest
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
 from walras.maps.learned import FILES
@@ -29,7 +30,10 @@ from walras.train.primal import PrimalTask
 from walras.train.world import World, worlds_from_generator
 
 WORLDS = "worlds"
-"""Folder of the worlds that a training was prepared with: fitting their forecasts takes longer than reading them."""
+"""Folder of the worlds that trainings were prepared with, which may be deleted: fitting forecasts takes minutes."""
+
+MADE_FROM = ("seed", "worlds", "world_agents", "world_weeks", "refit_weeks", "held_out_weeks", "resources")
+"""Settings that worlds follow from; those of other settings are other files."""
 
 JUDGE_SHARE = 0.2
 """Share of a table's agents that only judge."""
@@ -75,7 +79,7 @@ def train_map(
     followed = PricedNewsvendor() if policy is None else policy
     training = folder / FILES[kind].removesuffix(".walras")
     training.mkdir(parents=True, exist_ok=True)
-    worlds, judges = _worlds(panel, settings, training / WORLDS, resume, progress)
+    worlds, judges = _worlds(panel, settings, folder / WORLDS, resume, progress)
     episodes = MapEpisodes(worlds, settings, judges)
     progress.stage("Preparing")
     task = _task(kind, settings, episodes, followed, folder)
@@ -131,7 +135,8 @@ def _worlds(
 ) -> tuple[list[World], list[World]]:
     """Prepare the worlds that are trained on, and those that judge, or read them where an earlier start left them."""
     count = 2 if panel is not None else settings.worlds + 1
-    paths = [folder / f"{number}.walras" for number in range(count)]
+    key = digest([*(getattr(settings, name) for name in MADE_FROM), None if panel is None else panel.units])[:12]
+    paths = [folder / f"{key}-{number}.walras" for number in range(count)]
     if resume and all(path.exists() for path in paths):
         worlds = [World.load(path) for path in paths]
     else:
