@@ -29,6 +29,9 @@ from walras.population.from_panel import bucket_edges
 from walras.population.population import Population
 
 AGENTS, WEEKS, BUCKETS = 40, 64, 3
+FEW, ALL = (1, 2), (1, 2, 4, 8, 16, 32)
+"""Dilations: few are compiled soon, all of them read 64 weeks."""
+
 ONE, TWO = ("inbound_units",), ("inbound_units", "storage")
 
 
@@ -87,8 +90,8 @@ def story(population: Population, weeks: int = WEEKS, seed: int = 0) -> History:
 
 
 def cut(tree, index):
-    """Take agents out of a ledger."""
-    return jax.tree.map(lambda leaf: leaf[:, index], tree)
+    """Take weeks or agents out of a ledger."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def unscaled(shape: MapShape) -> Scaling:
@@ -104,10 +107,15 @@ def unscaled(shape: MapShape) -> Scaling:
 
 
 def untrained(
-    kind: str = PRIMAL, representation: str = "bucketized", resources: tuple[str, ...] = ONE, seed: int = 0, **facts
+    kind: str = PRIMAL,
+    representation: str = "bucketized",
+    resources: tuple[str, ...] = ONE,
+    seed: int = 0,
+    dilations: tuple[int, ...] = FEW,
+    **facts,
 ) -> LearnedMap:
     """Draw a map whose answers vary."""
-    shape = MapShape(representation, len(resources), 8, 4, 8, 6, BUCKETS, future_dilations=(1, 2, 4))
+    shape = MapShape(representation, len(resources), 8, 4, 8, 6, BUCKETS, dilations, FEW)
     network = MapNetwork.draw(shape, seed)
     # The last layer is drawn small, so that nothing would depend on much.
     network = jax.tree.map(lambda leaf: leaf * 1.5, network)
@@ -115,10 +123,15 @@ def untrained(
     return LearnedMap(kind, network, unscaled(shape), shape, edges, resources, facts)
 
 
-def interface(representation: str = "bucketized", resources: tuple[str, ...] = ONE, **facts) -> Interface:
+def interface(
+    representation: str = "bucketized",
+    resources: tuple[str, ...] = ONE,
+    dilations: tuple[int, ...] = FEW,
+    **facts,
+) -> Interface:
     """Draw both maps, or the primal one alone where there is no dual one."""
-    dual = None if representation == "bottom-up" else untrained(DUAL, representation, resources, 1)
-    return Interface(untrained(PRIMAL, representation, resources, **facts), dual)
+    dual = None if representation == "bottom-up" else untrained(DUAL, representation, resources, 1, dilations)
+    return Interface(untrained(PRIMAL, representation, resources, 0, dilations, **facts), dual)
 
 
 def some_prices(population: Population, weeks: int = HORIZON, plans: tuple[int, ...] = (), seed: int = 0) -> np.ndarray:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, ShapeError
+from walras.maps.inputs import HORIZON
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.population.population import RESOURCES
 from walras.simulate import simulate
 from walras.train.common import draw_common, followed
-from walras.train.stretch import HORIZON, Stretch
+from walras.train.stretch import Stretch
 from walras.train.world import World
 
 WEEKS, START = 18, 5

@@ -13,9 +13,9 @@ from walras.data.panel import Panel
 from walras.data.store import DamagedFileError, read_arrays, write_arrays
 from walras.errors import InputError, SettingsError
 from walras.exogenous.holidays import holiday_distance
+from walras.maps.inputs import HORIZON
 from walras.population.generate import generate_panel
 from walras.train.history import FIRST_FORECAST, rolling_forecasts
-from walras.train.stretch import HORIZON
 from walras.train.world import ACTIVE_WEEKS, World, worlds_from_generator
 
 WEEKS, AGENTS, REFIT = 40, 12, 4

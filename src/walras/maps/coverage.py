@@ -3,7 +3,7 @@
 CONTRACT: stored with trained maps; its sentences are repeated in reports.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -101,12 +101,12 @@ class Coverage:
 
     @staticmethod
     def fit(
-        summaries: Sequence[Any],
-        prices: Sequence[Any],
+        summaries: Iterable[Any],
+        prices: Iterable[Any],
         policy: AbstractPolicy,
         *,
         n_agents: int | None = None,
-        capacities: Sequence[Any] = (),
+        capacities: Iterable[Any] = (),
         weeks: int = LOOK_BACK,
         kind: str = PRIMAL,
         facts: Mapping[str, Any] | None = None,
@@ -254,8 +254,8 @@ def _pair(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _flat(examples: Sequence[Any]) -> np.ndarray:
-    return np.concatenate([np.asarray(each, float).reshape(-1) for each in examples]) if len(examples) else np.zeros(0)
+def _flat(examples: Iterable[Any]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *(np.asarray(each, float).reshape(-1) for each in examples)])
 
 
 def _whitened(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

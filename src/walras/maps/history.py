@@ -4,6 +4,7 @@ CONTRACT: the origin is the ledger's last week: its receipts are in, its orders 
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,8 @@ class History:
         exogenous: ExogenousPaths,
         initial: State,
         happened: WeekRecord | None,
-        expected_use: Float[np.ndarray, "ahead resource"] | Float[Array, "ahead resource"],
-        holidays: Float[np.ndarray, "ahead side"] | Float[Array, "ahead side"],
+        expected_use: Float[np.ndarray, "from_now resource"] | Float[Array, "from_now resource"],
+        holidays: Float[np.ndarray, "coming side"] | Float[Array, "coming side"],
         *,
         valid: Float[np.ndarray, "week agent"] | Float[Array, "week agent"] | None = None,
     ) -> "History":
@@ -82,6 +83,9 @@ class History:
         full = _all_weeks(exogenous)
         mask = jnp.ones((weeks, agents), jnp.float32) if valid is None else jnp.asarray(valid, jnp.float32)
         ledger = ledger_of(full, happened, initial, mask)
+        resources = len(population.resources)
+        _check_rows("expected", expected_use, (HORIZON + 1, resources))
+        _check_rows("holidays", holidays, (HORIZON, 2))
         known = KnownFuture(
             expected=jnp.asarray(expected_use, jnp.float32),
             committed=open_orders(population, full, happened.orders, initial)[-1],
@@ -123,10 +127,14 @@ def _check_known(known: KnownFuture) -> None:
     }
     for name, shape in shapes.items():
         values = getattr(known, name)
-        if tuple(values.shape) != shape:
-            remedy = "give the origin's week and the 26 after it (holidays of the 26 alone)"
-            raise shape_mismatch(f"history.known.{name}", tuple(values.shape), shape, remedy)
+        _check_rows(name, values, shape)
         _check_finite(f"history.known.{name}", values, ("week", "column") if len(shape) == 2 else ("resource",))
+
+
+def _check_rows(name: str, values: Any, shape: tuple[int, ...]) -> None:
+    if tuple(np.shape(values)) != shape:
+        remedy = "give the origin's week and the 26 after it (holidays of the 26 alone)"
+        raise shape_mismatch(f"history.known.{name}", tuple(np.shape(values)), shape, remedy)
 
 
 def _check_finite(name: str, values: Array, axes: tuple[str, ...]) -> None:

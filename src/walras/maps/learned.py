@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -183,7 +184,7 @@ class Interface:
         self._refuse(population, history, weeks, reserve)
         read, error = _who_is_read(population, history, cohort, seed)
         people = population.named(NO_NAMES)
-        units = scales(people)
+        units = _scales(people)
         parts = (people, units, read, history)
         primal = None if self.primal is None else Reading.of(self.primal, *parts)
         dual = None if self.dual is None else Reading.of(self.dual, *parts)
@@ -224,6 +225,10 @@ class Interface:
             raise SettingsError(
                 f"`reserve` is {reserve:g} but the maps of {self.source} do not say how far off they are; give 0"
             )
+
+
+_scales = jax.jit(scales)
+"""Compiled as one program: a dozen small ones would take as long as a query each."""
 
 
 def _who_is_read(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.maps.coverage import Asked, Coverage
 from walras.maps.history import History
-from walras.maps.inputs import HORIZON, Ledger, Scales
+from walras.maps.inputs import HORIZON, KnownFuture, Ledger, Scales
 from walras.maps.map_file import PRIMAL
 from walras.maps.network import Encoded, MapNetwork
 from walras.maps.reading import Reading
@@ -96,7 +96,7 @@ class LearnedView:
     def __post_init__(self) -> None:
         """Say what turns a planner's numbers into the maps'."""
         room = 1.0 + self.reserve * self.relative_error
-        now = use_now(self.population, self.history)
+        now = use_now(self.population, self.history.ledger.receipts[-1], self.history.known)
         object.__setattr__(self, "terms", Terms(self.units.use, self.units.price, now, jnp.asarray(room, jnp.float32)))
 
     @property
@@ -182,7 +182,7 @@ class LearnedView:
         """Say what training has not seen of the population, its policy, and all questions so far."""
         return self.found + (() if self.coverage is None else self.coverage.judge(asked=self.asked))
 
-    def advance(self, column: Ledger, known: Any) -> "LearnedView":
+    def advance(self, column: Ledger, known: KnownFuture) -> "LearnedView":
         """Return the view one week later, without reading the past again.
 
         Args:
@@ -272,11 +272,12 @@ def judged(
     return coverage.judge(summary=summary, weeks=weeks, followed=followed)
 
 
-def use_now(population: Population, history: History) -> Float[Array, " resource"]:
+@jax.jit
+def use_now(population: Population, receipts: Float[Array, " agent"], known: KnownFuture) -> Float[Array, " resource"]:
     """Return use in the origin's own week: receipts, and for storage the stock that expected demand leaves."""
     weight = population.weight[:, None] * population.use
-    received = history.ledger.receipts[-1] @ weight
-    left = jnp.maximum(history.known.stock - history.known.expected[0], 0.0)
+    received = receipts @ weight
+    left = jnp.maximum(known.stock - known.expected[0], 0.0)
     return jnp.where(jnp.asarray(population.stock_resource), left, received)
 
 

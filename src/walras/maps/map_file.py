@@ -116,7 +116,7 @@ def _blank_scaling(shape: MapShape) -> Scaling:
     """Give the form of a scaling; a map that reads no agents has none of their moments."""
     reads, m = shape.kind.reads_agents, shape.resources
     widths = (AGENT_FEATURES if reads else 0, ATTRIBUTES, TOTALS * m, AHEAD * m + 2)
-    return Scaling(*(jax.ShapeDtypeStruct((2, width), jnp.float32) for width in widths))  # type: ignore[arg-type]
+    return jax.eval_shape(lambda: Scaling(*(jnp.zeros((2, width)) for width in widths)))
 
 
 def _contradiction(stored: Stored) -> InputError:

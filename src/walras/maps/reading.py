@@ -79,6 +79,11 @@ class Kept:
         )
 
 
+def _by_week(rings: tuple[Array, ...]) -> Layers:
+    """Part weeks by way of numpy: nothing is compiled for it."""
+    return tuple(tuple(jnp.asarray(week) for week in np.asarray(ring)) for ring in rings)
+
+
 def _moved(layers: Layers, newest: tuple[Array, ...]) -> Layers:
     return tuple((*weeks[1:], each) for weeks, each in zip(layers, newest, strict=True))
 
@@ -133,8 +138,7 @@ class Reading:
     def _kept(parts: tuple, ledger: Ledger) -> Kept:
         """Read the past once more, this time every week of every layer."""
         agents, totals = _rings(*parts, ledger)
-        by_week = None if agents is None else tuple(tuple(jnp.unstack(ring)) for ring in agents)
-        return Kept(by_week, tuple(tuple(jnp.unstack(ring)) for ring in totals))
+        return Kept(None if agents is None else _by_week(agents), _by_week(totals))
 
 
 def latest(ledger: Ledger) -> Ledger:

@@ -133,6 +133,7 @@ def pooled(
 
 
 def _log_mean(mass: Array, total: Array) -> Array:
+    total = jnp.broadcast_to(total, mass.shape)
     there = (mass > LEAST) & (total > LEAST)
     return jnp.where(there, jnp.log(jnp.where(there, mass, 1.0) / jnp.where(there, total, 1.0)), 0.0)
 

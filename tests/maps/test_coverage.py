@@ -1,0 +1,119 @@
+"""Own the proof that what is outside of training is said, and what is inside is not.
+
+EDGE: sentences are repeated in reports.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_maps import cut, interface, past, people, story
+
+from walras.data.store import DamagedFileError, read_arrays, write_arrays
+from walras.errors import InputError
+from walras.maps.coverage import Asked, Coverage, load_coverage, save_coverage, summary_of
+from walras.maps.fingerprint import policy_fingerprint
+from walras.maps.inputs import Base, MapInputs, agent_features, crowd_of, scales
+from walras.maps.map_file import DUAL
+from walras.maps.readers import readers_of
+from walras.maps.reading import Reading
+from walras.policies.base_stock import PricedNewsvendor
+from walras.policies.simple import ConstantOrder
+from walras.population.cohort import UniformSample
+
+RANDOM = np.random.default_rng(0)
+SPREAD = np.array([[1.0, 0.0, 0.0], [3.0, 0.1, 0.0], [0.0, 0.0, 20.0]])
+POPULATIONS = RANDOM.standard_normal((60, 3)) @ SPREAD
+POLICY = PricedNewsvendor()
+
+
+@pytest.fixture(scope="module")
+def coverage() -> Coverage:
+    prices = [np.linspace(0, 1.8, 50)] * 3
+    return Coverage.fit(POPULATIONS, prices, POLICY, capacities=[np.array([0.5, 1.5])], facts={"examples": 60})
+
+
+def test_inside_nothing_is_said(coverage):
+    asked = Asked()
+    asked.note(prices=np.full((26, 1), 1.9), capacity=np.full((26, 1), 0.48))
+    followed = (policy_fingerprint(POLICY), "PricedNewsvendor")
+    assert coverage.judge(summary=POPULATIONS[7], weeks=64, followed=followed, asked=asked) == ()
+
+
+def test_every_reason_is_one_sentence(coverage):
+    asked = Asked()
+    asked.note(prices=np.array([[9.9], [3.2], [0.1]]), capacity=np.array([[99.0], [0.2], [4.0]]))
+    far = POPULATIONS.mean(0) + np.array([0.0, 10.0, 0.0])
+    followed = (policy_fingerprint(ConstantOrder(jnp.zeros(()))), "ConstantOrder")
+    said = coverage.judge(summary=far, weeks=12, followed=followed, asked=asked)
+    assert said[0] == "agents follow `ConstantOrder` but the maps were trained with `PricedNewsvendor`"
+    assert said[1] == "the history has 12 weeks but training saw no fewer than 64"
+    assert said[2].endswith("times as far from those of training as the furthest of them")
+    assert said[3] == "prices up to 3.2 median margins were asked but training saw up to 1.8"
+    assert said[4] == "capacity down to 0.2 of typical use was asked but training saw no less than 0.5"
+    assert said[5] == "capacity up to 4 times typical use was asked but training saw up to 1.5"
+    assert len(said) == 6
+
+
+def test_the_same_class_with_other_numbers_is_another_policy(coverage):
+    followed = (policy_fingerprint(PricedNewsvendor(discount=0.9)), "PricedNewsvendor")
+    assert "is not the one with which" in coverage.judge(followed=followed)[0]
+
+
+def test_distance_counts_along_what_varies_little(coverage):
+    along, across = np.array([3.0, 0.3, 0.0]), np.array([0.0, 3.0, 0.0])
+    middle = POPULATIONS.mean(0)
+    assert 4 * coverage.far(middle + along) < coverage.far(middle + across)
+    assert coverage.distance[0] < coverage.distance[1] <= coverage.distance[2]
+
+
+def test_few_examples_judge_no_population():
+    few = Coverage.fit(POPULATIONS[:4], [], POLICY)
+    assert few.judge(summary=np.full(3, 1e6)) == ()
+    assert Coverage.fit([None] * 20, [], POLICY).judge(summary=None) == ()
+
+
+def test_it_comes_back_from_its_file(coverage, tmp_path):
+    save_coverage(tmp_path / "c.walras", coverage)
+    found = load_coverage(tmp_path / "c.walras")
+    np.testing.assert_array_equal(found.mean, coverage.mean)
+    np.testing.assert_array_equal(found.whitening, coverage.whitening)
+    for name in ("kind", "distance", "price", "capacity", "weeks", "policy", "policy_name", "facts"):
+        assert getattr(found, name) == getattr(coverage, name)
+    save_coverage(tmp_path / "d.walras", Coverage.fit([], [], POLICY, kind=DUAL))
+    assert load_coverage(tmp_path / "d.walras").capacity == (np.inf, 0.0)
+
+
+def test_other_files_are_refused(coverage, tmp_path):
+    place = tmp_path / "c.walras"
+    save_coverage(place, coverage)
+    stored = read_arrays(place, "coverage")
+    write_arrays(place, "coverage", stored.arrays, {**stored.header, "version": 2})
+    with pytest.raises(InputError, match="version 2 but this walras reads version 1"):
+        load_coverage(place)
+    write_arrays(place, "coverage", {**stored.arrays, "price": np.zeros(3)}, stored.header)
+    with pytest.raises(InputError, match="does not say what training covered"):
+        load_coverage(place)
+    place.write_bytes(place.read_bytes()[:-1])
+    with pytest.raises(DamagedFileError):
+        load_coverage(place)
+
+
+def test_training_and_views_see_a_population_alike():
+    """`summary_of` on a training rollout's inputs is what `Interface.encode` compares later."""
+    population, learned = people(), interface().primal
+    ledger, units = past(population), scales(population)
+    everyone = UniformSample().draw(np.ones(population.n_agents), population.n_agents, RANDOM)
+    readers = readers_of(np.asarray(population.demand_scale), everyone, learned.edges, 16)
+    read = cut(ledger, (slice(None), readers.index))
+    cohort = people().take(readers.index)
+    cohort = type(cohort)(**{**vars(cohort), "weight": readers.weight})
+
+    @jax.jit
+    def in_training():
+        features, crowd = agent_features(cohort, read, units), crowd_of(cohort, readers.bucket, 3, units)
+        rest = jnp.zeros((64, 4)), jnp.zeros((1, 26, 5)), Base(jnp.ones((1, 1)), jnp.ones((1, 26, 1)))
+        return summary_of(learned.network, learned.scaling(MapInputs(features, *rest, crowd, read.valid)))
+
+    reading = Reading.of(learned, population, units, everyone, story(population))
+    np.testing.assert_allclose(in_training(), reading.read.summary, rtol=2e-4, atol=2e-5)
