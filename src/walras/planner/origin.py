@@ -52,7 +52,7 @@ def history_at_origin(
     valid = jnp.asarray(panel.on_sale[-weeks:], jnp.float32)
     before = ledger_of(past.exogenous, happened, past.initial, valid)
     now = _first_week(initial, coming, happened.demand[-1], happened.orders[-1])
-    ledger: Ledger = jax.tree.map(lambda old, new: jnp.concatenate([old, new[None]]), before, now)
+    ledger: Ledger = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), before, now)
     per_unit = np.asarray(population.weight)[:, None] * np.asarray(population.use)
     holidays = holiday_distance(panel.next_weeks(1)[0], HORIZON + 1)[1:]
     known = KnownFuture(
@@ -67,18 +67,19 @@ def history_at_origin(
 def _first_week(
     initial: State, coming: ExogenousPaths, demand: Float[Array, " agent"], orders: Float[Array, " agent"]
 ) -> Ledger:
-    """Return the ledger of the first planned week [agent]."""
+    """Return the ledger of the first planned week alone."""
+    receipts = initial.pipeline[:1]
     return Ledger(
-        receipts=initial.pipeline[0],
-        stock_start=initial.stock_end + initial.pipeline[0],
-        position=initial.stock_end + initial.pipeline.sum(0),
-        demand_before=demand,
-        orders_before=orders,
-        sale_price=coming.sale_price[0],
-        unit_cost=coming.unit_cost[0],
-        lead_demand_mean=coming.lead_demand_mean[0],
-        lead_demand_sd=coming.lead_demand_sd[0],
-        valid=jnp.ones_like(demand),
+        receipts=receipts,
+        stock_start=initial.stock_end[None] + receipts,
+        position=(initial.stock_end + initial.pipeline.sum(0))[None],
+        demand_before=demand[None],
+        orders_before=orders[None],
+        sale_price=coming.sale_price[:1],
+        unit_cost=coming.unit_cost[:1],
+        lead_demand_mean=coming.lead_demand_mean[:1],
+        lead_demand_sd=coming.lead_demand_sd[:1],
+        valid=jnp.ones_like(receipts),
     )
 
 
