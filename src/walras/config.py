@@ -21,6 +21,7 @@ PolicyName = Literal["auto", "newsvendor", "buyer"]
 LeadTimes = Literal["drawn", "planned"]
 PastPrices = Literal["latest", "recorded"]
 PriceKind = Literal["none", "pulse", "haar"]
+InterfaceKind = Literal["simulated", "learned"]
 
 LONGEST_VALUE = 60
 """Characters of a refused value that a sentence quotes."""
@@ -94,6 +95,12 @@ class PlanFields(Settings):
         "auto", description="what agents follow: newsvendor, buyer, or the buyer where it earned more on the last weeks"
     )
     buyer: Path | None = Field(None, description="file of a trained buyer; the one that comes with walras without")
+    interface: InterfaceKind = Field(
+        "simulated", description="how products answer prices while planning: every one simulated, or by learned maps"
+    )
+    maps: str = Field(
+        "default", min_length=1, description="learned maps: the name of those that come with walras, or their folder"
+    )
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
 
 
@@ -108,6 +115,8 @@ class PlanSettings(PlanFields):
             raise ValueError(
                 f"`frozen_weeks` is {self.frozen_weeks}, more than the {self.weeks} planned weeks; make it at most that"
             )
+        if self.interface == "simulated" and self.maps != "default":
+            raise ValueError("`maps` is given but `interface` is simulated; set `interface` to learned, or drop `maps`")
         return self
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.control.dual import AbstractDualSolver, DualProblem, DualSolution, NewtonThenProjected
+from walras.control.dual import AbstractDualSolver, DualSolution, NewtonThenProjected
 from walras.control.respond import mean_response
+from walras.control.search import search
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.model.check import check_shapes, check_values
@@ -132,16 +133,7 @@ class SimulatedView:
             solver: instead of the view's own.
         """
         self._check(capacity, "capacity")
-        shape = capacity.shape
-        problem = DualProblem(
-            response=lambda prices: self.utilization(prices.reshape(-1, *shape)).reshape(len(prices), -1),
-            jacobian=lambda prices: self.jacobian(prices[0].reshape(shape)),
-            capacity=np.where(self.controllable, capacity, np.inf).reshape(1, -1),
-            price_scale=self.price_scale,
-            max_price=self.max_price,
-        )
-        first = np.zeros((1, capacity.size)) if start is None else np.asarray(start, float).reshape(1, -1)
-        return (solver or self.solver).solve(problem, first)
+        return search(self, capacity, start, solver or self.solver)
 
     def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""

@@ -19,10 +19,8 @@ class PlannerView(Protocol):
     question twice gives the same numbers. Prices are money per unit of resource; maps that work in other units convert
     at this border.
 
-    Attributes:
-        n_weeks: weeks of the horizon.
-        resources: names along the resource axis.
-        price_scale: the population's median unit margin [money/unit], the unit in which prices are compared.
+    The number of weeks, the names of the resources and the price scale (the population's median unit margin, the unit in
+    which prices are compared) may be attributes or properties.
 
     A view may also carry, and the planner then uses:
         controllable: weeks in which orders still to be placed make a difference (bool) [week, resource].
@@ -30,9 +28,20 @@ class PlannerView(Protocol):
         value, jacobian: see `ValuedView` and `DifferentiableView`.
     """
 
-    n_weeks: int
-    resources: tuple[str, ...]
-    price_scale: float
+    @property
+    def n_weeks(self) -> int:
+        """Count the weeks of the horizon."""
+        ...
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """Name what is along the resource axis."""
+        ...
+
+    @property
+    def price_scale(self) -> float:
+        """Give the population's median unit margin [money/unit]."""
+        ...
 
     def utilization(
         self, shadow_prices: Float[np.ndarray, "*plans week resource"]

@@ -21,9 +21,12 @@ from walras.exogenous.demand_model import DemandModel
 from walras.exogenous.lead_times import ORDER_LOG_SD
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import coming_paths, typical_path
+from walras.maps.history import History
+from walras.model.record import Record
 from walras.model.state import State
 from walras.planner.choose import choose_policy
-from walras.planner.start import initial_state
+from walras.planner.origin import REPLAYED_WEEKS, history_at_origin
+from walras.planner.start import Replay, replay, state_after
 from walras.policies.base import AbstractPolicy
 from walras.population.from_panel import latest_prices, population_from_panel
 from walras.population.population import Population
@@ -48,6 +51,7 @@ class PlanningCase:
         demand: the demand model.
         counts, notes: what was kept and dropped, in numbers and in words.
         chosen: which policy it is, and how it did on the last weeks of the history.
+        history: what learned maps read at the first planned week; None where they are not asked.
     """
 
     whole: Panel
@@ -62,6 +66,7 @@ class PlanningCase:
     counts: dict[str, int]
     notes: tuple[str, ...]
     chosen: Mapping[str, Any]
+    history: History | None = None
 
 
 def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | None = None) -> PlanningCase:
@@ -91,7 +96,8 @@ def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | Non
     choice = choose_policy(active, completed, population, settings, progress)
     policy = choice.policy
     spread = ORDER_LOG_SD
-    initial, words = initial_state(completed, population, policy, demand, log_sd=spread, seed=settings.seed)
+    past = _replayed((completed, population, policy, demand), settings)
+    initial, words = state_after(past, completed, population)
     progress.stage("Drawing scenarios")
     lead = np.asarray(population.lead_time)
     longer = settings.weeks + window_length(policy, initial.max_lead)
@@ -131,7 +137,18 @@ def build_case(panel: Panel, settings: PlanSettings, *, progress: Progress | Non
         counts,
         (*panel.notes, *notes),
         choice.facts,
+        history_at_origin(completed, population, past, initial, expected, demand)
+        if settings.interface == "learned"
+        else None,
     )
+
+
+def _replayed(known: tuple[Panel, Population, AbstractPolicy, DemandModel], settings: PlanSettings) -> Replay:
+    """Replay the last weeks; for learned maps all that they read, with traces."""
+    common: dict[str, Any] = {"log_sd": ORDER_LOG_SD, "seed": settings.seed}
+    if settings.interface == "learned":
+        return replay(*known, **common, weeks=REPLAYED_WEEKS, record=Record.traces())
+    return replay(*known, **common)
 
 
 def _forecast_note(panel: Panel, weeks: int) -> tuple[str, ...]:

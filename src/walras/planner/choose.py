@@ -31,6 +31,12 @@ MOST_JUDGED = 2000
 FEWEST_JUDGED, FEWEST_WEEKS = 300, 48
 """Smaller tables and shorter histories decide nothing: the closed form is planned with."""
 
+OF_MAPS = (
+    "Agents are taken to follow the priced newsvendor, which learned maps are trained with: it was not compared with "
+    "the trained buyer."
+)
+"""What is said where maps decide."""
+
 HELD_OUT, REFIT = 26, 4
 """Last weeks of the history that judge, at most a third of it; weeks between two fits of the forecast."""
 
@@ -55,16 +61,20 @@ def choose_policy(
 ) -> Choice:
     """Choose as the settings say; by default the buyer, if it earned more than its rivals on the table's last weeks.
 
+    Learned maps know one policy, so that by default nothing is compared where they are asked.
+
     Args:
         raw: panel of the planned agents as read.
         completed: the same, completed.
         population: its agents.
-        settings: `policy` and `buyer`.
+        settings: `policy`, `buyer` and `interface`.
         progress: told about stages.
     """
     closed = PricedNewsvendor(discount=settings.economics.discount)
     if settings.policy == "newsvendor":
         return Choice(closed, "Agents are taken to follow the priced newsvendor, as asked.", {"name": "newsvendor"})
+    if settings.policy == "auto" and settings.interface == "learned":
+        return Choice(closed, OF_MAPS, {"name": "newsvendor"})
     trained = load_buyer(settings.buyer)
     buyer = trained.buyer.told(np.asarray(completed.units), np.asarray(population.lead_time))
     if settings.policy == "buyer":

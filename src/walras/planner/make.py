@@ -12,32 +12,16 @@ from walras.control.dual import GaussNewton, NewtonThenProjected, ProjectedDual
 from walras.control.simulated_view import SimulatedView
 from walras.data.panel import Panel
 from walras.errors import InputError
-from walras.planner.case import build_case
+from walras.planner.by_maps import encoded, open_maps, plan_by_maps
+from walras.planner.case import PlanningCase, build_case
 from walras.planner.costs import PiecewiseLinearCost
-from walras.planner.loop import StopRule, plan
-from walras.planner.result import PlanRecord, PlanResult
-from walras.planner.rules import AbstractRule, Consensus, EntrywiseConsensus, MarginalCost, ProximalPoint
+from walras.planner.result import PlanRecord, PlanResult, Search
+from walras.planner.search import found, judged
 from walras.planner.verify import verified_result
 from walras.progress import Progress
 
-RULES: dict[str, type[AbstractRule]] = {
-    "consensus": Consensus,
-    "marginal": MarginalCost,
-    "proximal": ProximalPoint,
-}
-"""Revision rules by the name that settings use."""
-
-TOLERANCE = 5e-3
-"""Residuals at which a plan is good enough: a tenth of what scenarios differ by from week to week."""
-
 ROUGH = 0.01
 """Residual at which the prices that the loop starts from are good enough."""
-
-FEASIBLE = 0.01
-"""Expected use may exceed capacity by this share in a feasible plan."""
-
-NOTHING = 1e-6
-"""Use below this is none [units of resource]: it keeps a week without capacity and without use feasible."""
 
 
 def plan_panel(
@@ -54,52 +38,37 @@ def plan_panel(
     progress = Progress() if progress is None else progress
     for name in settings.resources:
         _weekly(costs.of(name).regular_capacity or 0.0, settings.weeks, name)
+    maps = open_maps(settings) if settings.interface == "learned" else None
     case = build_case(panel, settings, progress=progress)
     progress.stage("Planning")
     cost = acquisition_cost(case.view, settings, costs)
+    if maps is None:
+        record, search = _by_simulation(case, cost, settings, progress)
+    else:
+        progress.stage("Encoding the population")
+        view = encoded(case, maps, settings)
+        progress.stage("Planning by learned maps")
+        record, search = plan_by_maps(case, view, cost, settings, progress)
+    result = verified_result(case, record, cost, settings, costs, progress)
+    return replace(result, search=search)
+
+
+def _by_simulation(
+    case: PlanningCase, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress
+) -> tuple[PlanRecord, Search]:
     record = make_plan(case.view, cost, settings, progress)
-    return verified_result(case, record, cost, settings, costs, progress)
+    return record, Search(queries=record.queries, simulations=case.view.queries)
 
 
 def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
-    """Run the planning loop from the prices of the middle tier, and creep on where the named rule stalls.
+    """Run the planning loop on a simulated population, from the prices of the middle tier.
 
     `feasible` then says that expected use is within capacity in every week; that the reserve is kept as well is what
     `converged` says.
     """
     rough = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
     start = view.solve(cost.edges[..., 2], solver=rough).prices[0].reshape(cost.lower.shape)
-
-    def run(rule: AbstractRule, first: np.ndarray, iterations: int, patience: int) -> PlanRecord:
-        limits = {"feasibility": TOLERANCE, "complementarity": TOLERANCE, "price_gap": TOLERANCE}
-        stop = StopRule(max_iterations=iterations, patience=patience, max_price=view.max_price, **limits)
-        return plan(view, cost, rule=rule, start=first, stop=stop, progress=progress)
-
-    record = run(RULES[settings.rule](), start, settings.max_iterations, 12)
-    if not record.converged:
-        crept = run(EntrywiseConsensus(), record.shadow_prices, 3 * settings.max_iterations, settings.max_iterations)
-        record = min((record, crept), key=_worst)
-    return judged(view, record)
-
-
-def judged(view: SimulatedView, record: PlanRecord) -> PlanRecord:
-    """Judge a plan by expected use, without the reserve that it was made with, and name the weeks that do not fit."""
-    expected = view.expected(record.shadow_prices)
-    limit = record.capacity * (1 + FEASIBLE) + NOTHING
-    over, late = expected > limit, view.committed > limit
-    head, _, _ = record.stop_reason.partition(";")
-    parts = [head.replace("largest shortage", "largest shortage, reserve included,")]
-    for words, where in (("already committed", over & late), ("expected use above capacity", over & ~late)):
-        weeks = np.flatnonzero(where.any(axis=1)) + 1
-        if len(weeks):
-            named = ", ".join(map(str, weeks[:6])) + (f" and {len(weeks) - 6} more" if len(weeks) > 6 else "")
-            parts.append(f"{words} in planned week {named}")
-    return replace(record, utilization=expected, feasible=not bool(over.any()), stop_reason="; ".join(parts))
-
-
-def _worst(record: PlanRecord) -> float:
-    """Return the worst residual of the best iterate."""
-    return min(max(entry["feasibility"], entry["complementarity"], entry["price_gap"]) for entry in record.trace)
+    return judged(view, found(view, cost, settings, progress, start))
 
 
 def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSettings) -> PiecewiseLinearCost:

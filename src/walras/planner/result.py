@@ -41,6 +41,28 @@ class PlanRecord:
     trace: tuple[Mapping[str, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Search:
+    """Say what was asked while a plan was searched.
+
+    Attributes:
+        interface: "simulated" where everybody was simulated at every step, "learned" where learned maps were asked.
+        maps: name or folder of the maps; empty without.
+        queries: candidate plans whose utilization was asked.
+        simulations: those among them for which everybody was simulated.
+        errors: by how much the maps' use differed from simulated use at the plan of each round, summed over weeks
+            regardless of sign, relative.
+        outside_training: what of the population and of the questions the maps' training had not seen, in sentences.
+    """
+
+    interface: str = "simulated"
+    maps: str = ""
+    queries: int = 0
+    simulations: int = 0
+    errors: tuple[float, ...] = ()
+    outside_training: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class GroupUse:
     """Compare what groups of agents use without prices and under the plan (who gave way).
@@ -91,6 +113,7 @@ class PlanResult:
         policy: `name` of what agents follow; where it was compared, `reward_ratio`, `low`, `high`, `against`.
         settings: the settings the plan was made with.
         seconds: wall time in all and by stage.
+        search: what was asked while the plan was searched: simulation or learned maps.
     """
 
     record: PlanRecord
@@ -120,3 +143,4 @@ class PlanResult:
     policy: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    search: Search = Search()

@@ -3,18 +3,37 @@
 CONTRACT: returns a `State` with room for every lead time, and sentences on where its numbers come from.
 """
 
+from dataclasses import dataclass
+
 import jax.numpy as jnp
 import numpy as np
 
 from walras.data.panel import Panel
+from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import Demand, past_paths, pipeline_length
+from walras.model.record import Record
 from walras.model.state import State, empty_state
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
-from walras.simulate import simulate
+from walras.simulate import Rollout, simulate
 
 WARM_UP_WEEKS = 30
 """Weeks of history replayed to find a plausible state; several times the longest lead time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Hold the last weeks of the history as a policy would have lived through them.
+
+    Attributes:
+        exogenous: demand, prices, lead times and forecasts of these weeks, one path.
+        initial: the state before the first of them.
+        rollout: what happened.
+    """
+
+    exogenous: ExogenousPaths
+    initial: State
+    rollout: Rollout
 
 
 def initial_state(
@@ -36,13 +55,40 @@ def initial_state(
     Returns:
         The state, and sentences for the report.
     """
+    past = replay(panel, population, policy, demand, log_sd=log_sd, seed=seed)
+    return state_after(past, panel, population)
+
+
+def replay(
+    panel: Panel,
+    population: Population,
+    policy: AbstractPolicy,
+    demand: Demand,
+    *,
+    log_sd: float,
+    seed: int,
+    weeks: int = WARM_UP_WEEKS,
+    record: Record | None = None,
+) -> Replay:
+    """Let the policy live through the last weeks of the history, without shadow prices and from empty shelves.
+
+    Args:
+        panel, population, policy, demand, log_sd, seed: see `initial_state`.
+        weeks: how many, or all that there are.
+        record: what is kept of them.
+    """
     lead = np.asarray(population.lead_time)
-    weeks = min(WARM_UP_WEEKS, panel.n_weeks)
+    weeks = min(weeks, panel.n_weeks)
     paths = past_paths(panel, lead, demand, weeks=weeks, seed=seed + 1, log_sd=log_sd)
     empty = empty_state(population.n_agents, pipeline_length(lead, log_sd), paths.lead_demand_mean[0])
-    replayed = simulate(population, paths, policy, initial=empty).final
+    return Replay(paths, empty, simulate(population, paths, policy, initial=empty, record=record or Record.totals()))
+
+
+def state_after(past: Replay, panel: Panel, population: Population) -> tuple[State, tuple[str, ...]]:
+    """Return the state that a replay ends in, with recorded stock and open orders instead where there are any."""
+    replayed = past.rollout.final
     stock, stock_words = _recorded_stock(panel, np.asarray(replayed.stock_end))
-    pipeline, order_words = _open_orders(panel, lead, np.asarray(replayed.pipeline))
+    pipeline, order_words = _open_orders(panel, np.asarray(population.lead_time), np.asarray(replayed.pipeline))
     state = State(jnp.asarray(stock), jnp.asarray(pipeline), replayed.memory)
     return state, (stock_words, order_words)
 

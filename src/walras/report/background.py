@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from walras.config import CostSettings
-from walras.planner.result import GroupUse, PlanResult
+from walras.planner.result import GroupUse, PlanResult, Search
 from walras.report import html, words
 from walras.report.drawn import drawn, on_any_paper
 from walras.report.html import Html
@@ -122,9 +122,21 @@ def origins(result: PlanResult) -> Html:
     """Say which numbers are real and which are assumed."""
     rows = [(name, _origin_tag(text), _origin_text(text)) for name, text in result.provenance.items()]
     rows.sort(key=lambda row: ("assumed" not in row[1], row[0]))
+    if result.search.interface == "learned":
+        rows.insert(0, ("use at given prices", *_asked(result.search)))
     listed = html.table((("Column", "d"), ("Origin", ""), ("Where its numbers come from", "")), rows, safe=(1,))
     leads = [html.paragraph(lead) for lead in _origin_leads(result)]
     return html.section("What is real and what is assumed", [*leads, *([listed] if rows else [])])
+
+
+def _asked(search: Search) -> tuple[Html, str]:
+    """Say which maps were asked what products use at given prices, and whether they had learned it."""
+    found = "; ".join(search.outside_training)
+    text = (
+        f"learned maps ({search.maps}), corrected and judged by simulating every product "
+        f"{words.plural(search.simulations, 'time')}" + (f"; outside of their training: {found}" if found else "")
+    )
+    return html.tag("outside training" if found else "learned", "assumed" if found else "derived"), text
 
 
 def _origin_leads(result: PlanResult) -> list[str]:
@@ -216,7 +228,7 @@ def making(result: PlanResult) -> Html:
     reason = record.stop_reason.strip().rstrip(".")
     intro = (
         f"The planning loop {state} after {words.plural(int(record.iterations), 'revision')} and "
-        f"{words.plural(int(record.queries), 'simulated query', 'simulated queries')}. It stopped because: {reason}. "
+        f"{_queries(result)}. It stopped because: {reason}. "
         f"All of it took {words.number(total_seconds(result))} seconds."
     )
     parts = [html.paragraph(intro)]
@@ -237,6 +249,15 @@ def making(result: PlanResult) -> Html:
         html.folded("Time by stage", [html.table((("Stage", ""), ("Seconds", "n")), stages_shown)]),
     ]
     return html.section("How the plan was made", parts)
+
+
+def _queries(result: PlanResult) -> str:
+    """Count what was asked."""
+    search, queries = result.search, int(result.record.queries)
+    if search.interface != "learned":
+        return words.plural(queries, "simulated query", "simulated queries")
+    asked = words.plural(queries, "query", "queries")
+    return f"{asked} to learned maps, corrected by {words.plural(search.simulations, 'simulation')}"
 
 
 def glossary(result: PlanResult) -> Html:

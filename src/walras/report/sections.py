@@ -13,7 +13,7 @@ from walras.planner.result import PlanResult
 from walras.report import html, words
 from walras.report.drawn import drawn, on_any_paper
 from walras.report.html import Html
-from walras.report.tables import fails, headline, level, oracle_basis, price_basis, reissues, verdicts
+from walras.report.tables import fails, headline, level, oracle_basis, price_basis, reissues, verdicts, warnings
 
 MOST_LINES = 3
 """Weeks with the same reason that get a line each."""
@@ -44,7 +44,10 @@ def top(result: PlanResult) -> Html:
             Html(f"<h1>{words.escaped(title(result))}</h1>"),
             html.paragraph(" · ".join(basis), "quiet"),
             html.answer(
-                [headline(result), *(words.sentence(words.tidy(text)) for text in result.verdict)],
+                [
+                    headline(result),
+                    *(words.sentence(words.tidy(text)) for text in (*result.verdict, *warnings(result))),
+                ],
                 failing_weeks(result),
                 level(result),
             ),

@@ -98,6 +98,12 @@ def _plan(result: PlanResult) -> dict[str, Any]:
         "week_verdicts": plain(result.week_verdicts),
         "iterations": int(record.iterations),
         "queries": int(record.queries),
+        "simulations": int(result.search.simulations),
+        "interface": result.search.interface,
+        "maps": result.search.maps or None,
+        "map_errors": plain(result.search.errors),
+        "outside_training": bool(result.search.outside_training),
+        "outside_training_reasons": plain(result.search.outside_training),
         "trace": plain(record.trace),
     }
 

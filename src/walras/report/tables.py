@@ -154,10 +154,17 @@ def headline(result: PlanResult) -> str:
     return start + (exceed if bad else rest)
 
 
+def warnings(result: PlanResult) -> list[str]:
+    """Say what a reader has to know before trusting the plan, beyond its verdict."""
+    text = words.outside_training(result.search.outside_training)
+    return [text] if text else []
+
+
 def console_summary(result: PlanResult) -> Group:
     """Show a plan in the terminal: the answer, key figures and the weeks that matter."""
     style = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}[level(result)]
     sentences = [Text(words.sentence(words.tidy(text))) for text in result.verdict]
+    sentences += [Text(text, style="yellow") for text in warnings(result)]
     return Group(Text(headline(result), style=style), *sentences, _console_measures(result), _console_weeks(result))
 
 

@@ -188,6 +188,12 @@ def interval(name: str, bounds: Any) -> str:
     return f"{measure(name, bounds[0]).removesuffix(PERCENT)} to {measure(name, bounds[1])}"
 
 
+def outside_training(reasons: Iterable[str]) -> str:
+    """Warn that learned maps were asked about what they had not been trained on, or nothing where they were not."""
+    listed = "; ".join(reasons)
+    return "" if not listed else f"The learned maps were used outside of their training: {listed}."
+
+
 def title_of(name: str) -> str:
     """Name a measure for people."""
     return MEASURES[name][0] if name in MEASURES else name.replace("_", " ").capitalize()

@@ -1,0 +1,122 @@
+"""Own planning by learned maps: which ones are loaded, what they read, and the rounds between them and simulation.
+
+CONTRACT: maps only steer; whether a plan is feasible is said by simulation, as for plans made without maps.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtri
+
+from walras.config import PlanSettings
+from walras.data.findings import listed
+from walras.errors import InputError, SettingsError
+from walras.maps.inputs import HORIZON
+from walras.maps.learned import Interface
+from walras.maps.learned_view import LearnedView
+from walras.planner.case import PlanningCase
+from walras.planner.corrected import CorrectedView
+from walras.planner.costs import PiecewiseLinearCost
+from walras.planner.result import PlanRecord, Search
+from walras.planner.search import TOLERANCE, found, judged
+from walras.progress import Progress
+
+ROUNDS = 3
+"""Plans made, each on answers corrected where the one before it was simulated."""
+
+
+def open_maps(settings: PlanSettings) -> Interface:
+    """Load the learned maps that settings name, and refuse those that cannot make this plan before any work is done.
+
+    Args:
+        settings: `maps`, and what is to be planned.
+
+    Raises:
+        InputError, SettingsError: no such maps, damaged or of other resources; more weeks than they answer for.
+    """
+    interface = Interface.load(settings.maps)
+    if interface.primal is None:
+        raise InputError(f"{interface.source} holds no primal map but a plan needs one; train it into the same folder")
+    if interface.resources != settings.resources:
+        raise SettingsError(
+            f"`resources` is {listed(settings.resources)} but the maps of {interface.source} know "
+            f"{listed(interface.resources)}; plan these, or load maps that were trained for yours"
+        )
+    if not 2 <= settings.weeks <= HORIZON + 1:
+        raise SettingsError(
+            f"`weeks` is {settings.weeks} but learned maps answer for 2 to {HORIZON + 1}; give one of these, or set "
+            "`interface` to simulated"
+        )
+    return interface
+
+
+def encoded(case: PlanningCase, interface: Interface, settings: PlanSettings) -> LearnedView:
+    """Let the maps read a case's population once, at the first planned week.
+
+    Args:
+        case: with a history (`settings.interface` was "learned" when it was built).
+        interface: trained maps.
+        settings: weeks, service level and seed.
+    """
+    if case.history is None:
+        raise InputError("the case has no history but learned maps read one; build it with `interface` set to learned")
+    told = interface.primal is not None and "relative_error" in interface.primal.facts
+    reserve = max(float(ndtri(settings.service_level)), 0.0) if told and settings.scenarios > 1 else 0.0
+    return interface.encode(
+        case.population, case.history, case.policy, weeks=settings.weeks, reserve=reserve, seed=settings.seed
+    )
+
+
+def plan_by_maps(
+    case: PlanningCase,
+    view: LearnedView,
+    cost: PiecewiseLinearCost,
+    settings: PlanSettings,
+    progress: Progress,
+    *,
+    rounds: int = ROUNDS,
+) -> tuple[PlanRecord, Search]:
+    """Plan on what maps answer, simulate the plan, correct the answers by what came of it, and plan again from there.
+
+    Args:
+        case: whose simulation corrects and judges.
+        view: its population, read by maps.
+        cost: of capacity.
+        settings: rule and iterations.
+        progress: told about steps.
+        rounds: plans made at most, at least 1; each costs a simulation of everybody.
+
+    Returns:
+        The plan, judged by simulation, and how it was found. Of several rounds the plan counts that comes closest to
+        fitting as simulated.
+    """
+    asked, start = CorrectedView.of(view), None
+    errors, plans = [], []
+    for _ in range(rounds):
+        start = asked.shadow_prices(cost.edges[..., 2]) if start is None else start
+        record = found(asked, cost, settings, progress, start)
+        simulated = case.view.utilization(record.shadow_prices)
+        errors.append(float(np.abs(record.utilization - simulated).sum() / max(simulated.sum(), 1e-9)))
+        missed = _missed(view, record, simulated)
+        plans.append((float(missed.mean()), record))
+        if missed.max(initial=0.0) <= TOLERANCE:
+            break
+        asked, start = asked.at(record.shadow_prices, simulated), record.shadow_prices
+    best = min(plans, key=lambda each: each[0])[1]
+    search = Search(
+        interface="learned",
+        maps=settings.maps,
+        queries=view.queries,
+        simulations=len(plans) + 1,
+        errors=tuple(errors),
+        outside_training=view.outside_training,
+    )
+    return judged(case.view, replace(best, queries=view.queries)), search
+
+
+def _missed(view: LearnedView, record: PlanRecord, simulated: np.ndarray) -> Float[np.ndarray, "week resource"]:
+    """Return how far weeks are from either no price or no room, as simulated; 0 where prices can do no more."""
+    room = (record.capacity - simulated) / np.maximum(record.capacity, 1e-9)
+    hopeless = ~view.controllable | ((record.shadow_prices >= view.max_price) & (room < 0))
+    return np.where(hopeless, 0.0, np.abs(np.minimum(record.shadow_prices / view.price_scale, room)))
