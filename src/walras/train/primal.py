@@ -117,7 +117,7 @@ def lesson_of(
     if shape.kind.reads_agents:
         # Every so many slots: all buckets are among them.
         watched = jnp.arange(0, readers.index.shape[0], max(readers.index.shape[0] // WATCHED, 1))[:WATCHED]
-        received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
+        received = rolled.received / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
         seen = received[:, readers.index[watched]]
         each = coming(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
     return Lesson(
