@@ -158,6 +158,26 @@ def _judged(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: Abstr
     return episode_loss(network, scaling, lesson, policy, weights)
 
 
+def check_dual(settings: MapTraining) -> None:
+    """Refuse a representation or lengths that a dual map cannot have.
+
+    Raises:
+        SettingsError: which, and what can be chosen.
+    """
+    if settings.representation == "bottom-up":
+        raise SettingsError(
+            "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
+            "map with bucketized, per-agent, global, deep-sets or moments"
+        )
+    coordinated = settings.weeks - settings.first_origin
+    if coordinated < HORIZON + 2:
+        raise SettingsError(
+            f"`weeks` is {settings.weeks} and `first_origin` {settings.first_origin}, which leaves {coordinated} weeks "
+            f"to coordinate, but {HORIZON + 2} are needed to see whether plans are kept; raise the one or lower the "
+            "other"
+        )
+
+
 class DualTask(AbstractTask):
     """Train a dual map in closed loop on drawn populations and capacities."""
 
@@ -174,16 +194,7 @@ class DualTask(AbstractTask):
         Raises:
             SettingsError: a representation or lengths that a dual map cannot have.
         """
-        if settings.representation == "bottom-up":
-            raise SettingsError(
-                "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
-                "map with bucketized, per-agent, global, deep-sets or moments"
-            )
-        if settings.weeks - settings.first_origin < HORIZON + 2:
-            raise SettingsError(
-                f"`weeks` is {settings.weeks}, {settings.weeks - settings.first_origin} of them coordinated, but at "
-                f"least {HORIZON + 2} are needed to see whether plans are kept; raise it"
-            )
+        check_dual(settings)
         self.settings, self.episodes, self.policy = settings, episodes, policy
         self.shape, self.optimizer, self.weights = shape_of(settings), optimizer_of(settings), Weights.of(settings)
         examples = []
