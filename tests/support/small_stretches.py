@@ -25,13 +25,17 @@ WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5
 
 
 class Shy(AbstractPolicy):
-    """Order up to some weeks of mean demand, fewer the higher the next prices: quick to compile, and priced."""
+    """Order mean demand and something for a low position, less the higher the next prices: quick to compile, and priced.
+
+    Orders up to a level would come back to demand at any price that stays.
+    """
 
     def orders(self, observation, shadow_prices):
-        """Return (cover x demand - position)^+, cover falling from 7 weeks as prices rise."""
+        """Return (1.2 demand / (1 + price / margin) + (7 demand - position) / 20)^+."""
         people = observation.population
         charged = (people.use @ shadow_prices[1:4].mean(0)) / people.unit_margin
-        return positive_part(people.demand_scale * 7.0 / (1.0 + charged) - observation.position)
+        wanted = 1.2 * people.demand_scale / (1.0 + charged)
+        return positive_part(wanted + 0.05 * (7.0 * people.demand_scale - observation.position))
 
 
 def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0) -> Stretch:

@@ -94,14 +94,17 @@ def few(monkeypatch):
 
 
 def test_training_lowers_the_loss_and_goes_on_with_the_same_bits(few, tmp_path):
-    settings = tiny(representation="global", steps=6, burn_in=2)
+    settings = tiny(representation="global", steps=3, burn_in=2, learning_rate=0.05)
     task = DualTask(settings, few, POLICY)
     assert not set(np.asarray(task.judging[0].origins)) - set(range(settings.weeks - settings.first_origin - HORIZON))
+    carry, losses = task.begin(settings.seed), []
+    for _ in range(8):
+        carry, seen = task.step(carry, 1)  # the same episode again
+        losses.append(float(seen["loss"]))
+    assert losses[-1] < 0.9 * losses[0]
     whole = fit(task, settings, tmp_path / "whole")
-    first = float(task.assess(task.begin(settings.seed))["held_out_loss"])
-    assert whole.best_value < first
     assert set(task.measured(whole.parameters)["terms"]) == {"violation", "price", "slackness", "consistency"}
-    fit(task, settings.model_copy(update={"steps": 3}), tmp_path / "parts")
+    fit(task, settings.model_copy(update={"steps": 1}), tmp_path / "parts")
     parts = fit(task, settings, tmp_path / "parts")
     leaves = [jax.tree.leaves(eqx.filter(each.carry, eqx.is_array)) for each in (whole, parts)]
     assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))

@@ -37,3 +37,6 @@ class GlobalAggregate(AbstractRepresentation):
     ) -> Float[Array, "*axes ahead resource"]:
         """Return zeros."""
         return jnp.zeros((*query.shape[:-1], self.resources))
+
+    def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> None:
+        """Describe nothing: it knows no population from another."""
