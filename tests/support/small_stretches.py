@@ -25,7 +25,7 @@ WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5
 
 
 class Shy(AbstractPolicy):
-    """Order mean demand and something for a low position, less the higher the next prices: quick to compile, and priced.
+    """Order mean demand and something for a low position, less the higher the next prices: quick to compile.
 
     Orders up to a level would come back to demand at any price that stays.
     """
