@@ -163,6 +163,20 @@ def _judged(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: Abstr
     return episode_loss(network, scaling, lesson, policy, weights)
 
 
+def check_dual(settings: MapTraining) -> None:
+    """Refuse a representation or lengths that a dual map cannot have."""
+    if settings.representation == "bottom-up":
+        raise SettingsError(
+            "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
+            "map with bucketized, per-agent, global, deep-sets or moments"
+        )
+    if settings.weeks - settings.first_origin < HORIZON + 2:
+        raise SettingsError(
+            f"`weeks` is {settings.weeks}, {settings.weeks - settings.first_origin} of them coordinated, but at "
+            f"least {HORIZON + 2} are needed to see whether plans are kept; raise it"
+        )
+
+
 class DualTask(AbstractTask):
     """Train a dual map in closed loop on drawn populations and capacities."""
 
@@ -179,16 +193,7 @@ class DualTask(AbstractTask):
         Raises:
             SettingsError: a representation or lengths that a dual map cannot have.
         """
-        if settings.representation == "bottom-up":
-            raise SettingsError(
-                "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
-                "map with bucketized, per-agent, global, deep-sets or moments"
-            )
-        if settings.weeks - settings.first_origin < HORIZON + 2:
-            raise SettingsError(
-                f"`weeks` is {settings.weeks}, {settings.weeks - settings.first_origin} of them coordinated, but at "
-                f"least {HORIZON + 2} are needed to see whether plans are kept; raise it"
-            )
+        check_dual(settings)
         self.settings, self.episodes, self.policy = settings, episodes, policy
         self.shape, self.optimizer, self.weights = shape_of(settings), optimizer_of(settings), Weights.of(settings)
         examples = []

@@ -20,7 +20,7 @@ from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.progress import Progress
 from walras.train.coverage import covered
-from walras.train.dual import DualTask
+from walras.train.dual import DualTask, check_dual
 from walras.train.history import FIRST_FORECAST
 from walras.train.loop import Fitted, fit
 from walras.train.map_episodes import MapEpisodes
@@ -75,7 +75,7 @@ def train_map(
         SettingsError: settings that do not fit together, or a dual map of another population representation.
     """
     progress, folder = progress or Progress(), Path(folder)
-    _check(settings)
+    _check(kind, settings)
     followed = PricedNewsvendor() if policy is None else policy
     training = folder / FILES[kind].removesuffix(".walras")
     training.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,10 @@ def _task(
     return PrimalTask(settings, episodes, policy, AnyOf(DualProposals(dual), PlannerQueries()))
 
 
-def _check(settings: MapTraining) -> None:
-    """Refuse lengths that do not fit into the worlds."""
+def _check(kind: str, settings: MapTraining) -> None:
+    """Refuse what cannot be trained, before any work is done."""
+    if kind == DUAL:
+        check_dual(settings)
     known = settings.world_weeks - FIRST_FORECAST
     if settings.weeks > known:
         raise SettingsError(
