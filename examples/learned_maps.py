@@ -52,9 +52,9 @@ simulated = case.view.expected(plans[few])
 off = np.abs(use[few] - simulated).sum() / simulated.sum()
 print(f"{PRICES} plans answered in {took:.1f} ms; {off:.1%} from simulation where checked")
 
-# Invert: at which prices does the population fit 90 % of what it would use on average?
+# Invert: at which prices does the population fit 80 % of what it would use in its busiest week?
 free = view.expected(np.zeros((view.n_weeks, 1)))
-capacity = np.full_like(free, 0.9 * free.mean())
+capacity = np.full_like(free, 0.8 * free.max())
 prices = CorrectedView.of(view).shadow_prices(capacity)  # the dual map; without one the primal map is searched
 foreseen, happened = view.expected(prices), case.view.expected(prices)
 over = np.maximum(happened - capacity, 0)[view.controllable].sum() / capacity[view.controllable].sum()
@@ -91,9 +91,9 @@ upper.step(weeks, capacity[:, 0], where="mid", color=BLACK, lw=2, label="capacit
 upper.plot(weeks, case.view.expected(np.zeros_like(prices))[:, 0], color=GREY, label="simulated without prices")
 upper.plot(weeks, foreseen[:, 0], color=BLUE, label="foreseen by maps")
 upper.plot(weeks, happened[:, 0], "o", color=BLUE, ms=4, label="simulated at these prices")
-upper.set(ylabel="use [units/week]", ylim=(0, None), title="Prices for a tight plan")
+upper.set(ylabel="use [units/week]", ylim=(0, None))
 upper.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-upper.legend(frameon=False, ncols=2)
+upper.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), title="Prices for a tight plan")
 lower.step(weeks, prices[:, 0] / scale, where="mid", color=BLUE)
 lower.set(ylabel="shadow price\n[median margins]", ylim=(0, None))
 figure.autofmt_xdate()
