@@ -242,7 +242,7 @@ def summary_of(network: MapNetwork, inputs: MapInputs) -> Float[Array, " summary
         network: of the map.
         inputs: scaled.
     """
-    embeddings = None
+    embeddings: Any = None
     if network.agents is not None and inputs.agents is not None:
         valid = None if inputs.valid is None else inputs.valid[-LOOK_BACK:]
         embeddings = network.agents(inputs.agents[-LOOK_BACK:], valid, LOOK_BACK)[-1]

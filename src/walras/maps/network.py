@@ -9,7 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
 from walras.maps.heads import relative_use, scaled_price
@@ -121,21 +121,21 @@ class MapNetwork(eqx.Module):
                 the answer is that of the totals alone.
             spacing: weeks between origins.
         """
-        count = inputs.future.shape[0]
-        reads = self.agents is not None and inputs.agents is not None
-        agents = self.agents(inputs.agents, inputs.valid, spacing)[-count:] if reads else None
-        return self.encoded(agents, self.totals(inputs.totals, spacing=spacing)[-count:], inputs)
+        return self.encoded_on(self.embeddings(inputs, spacing), inputs, spacing)
 
-    def encode_with_agents(
-        self, inputs: MapInputs, spacing: int, watched: Int[Array, " slot"]
-    ) -> tuple[Encoded, Array]:
-        """Encode as `encode` does, and return the embeddings of some slots beside it."""
-        agents = self.agents(inputs.agents, inputs.valid, spacing)[-inputs.future.shape[0] :]  # type: ignore[misc]
+    def embeddings(self, inputs: MapInputs, spacing: int = 1) -> Float[Array, "origin slot channel"] | None:
+        """Read every agent's history up to every origin, as `encode` does; None where there is none to be read."""
+        if self.agents is None or inputs.agents is None:
+            return None
+        return self.agents(inputs.agents, inputs.valid, spacing)[-inputs.future.shape[0] :]
+
+    def encoded_on(self, agents: Array | None, inputs: MapInputs, spacing: int = 1) -> Encoded:
+        """Encode as `encode` does, on `embeddings` that are there already."""
         totals = self.totals(inputs.totals, spacing=spacing)[-inputs.future.shape[0] :]
-        return self.encoded(agents, totals, inputs), agents[:, watched]
+        return self.encoded(agents, totals, inputs)
 
-    def encoded(self, agents: Array | None, totals: Array, inputs: MapInputs) -> Encoded:
-        """Prepare the representation on embeddings that are there already."""
+    def encoded(self, agents: Any, totals: Array, inputs: MapInputs) -> Encoded:
+        """Prepare the representation on embeddings of agents (None where none are read) and of totals."""
         unknown = agents is None and self.agents is not None
         prepared = None if unknown else self.representation.prepare(agents, inputs.crowd)
         return Encoded(prepared, totals, inputs.future, inputs.base, inputs.crowd)

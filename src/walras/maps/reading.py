@@ -234,7 +234,7 @@ def _finished(
     crowd = crowd_of(cohort, readers.bucket, n_buckets, units)
     future, base = future_features(known, units), base_of(cohort, known, units)
     inputs = scaling(MapInputs(None, jnp.zeros_like(scaling.totals), future, base, crowd, None))
-    flat = None if embeddings is None else embeddings.reshape(-1, embeddings.shape[-1])
+    flat: Any = None if embeddings is None else embeddings.reshape(-1, embeddings.shape[-1])
     encoded = network.encoded(flat, totals, inputs)
     packed = network.representation.packed(encoded.prepared, inputs.crowd)
     summary = network.representation.summary(flat, inputs.crowd)

@@ -149,7 +149,7 @@ class _Loop(eqx.Module):
         """Go through one week."""
         inputs = self.dual.scaling(self._inputs(*self._seen(running, week)))
         network, agents, read = self.dual.network, running.agents, None
-        if network.agents is not None:
+        if network.agents is not None and inputs.agents is not None and inputs.valid is not None:
             agents, read = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
         totals, read_totals = network.totals.read(running.totals, inputs.totals[0])
         encoded = network.encoded(read, read_totals, inputs)

@@ -5,10 +5,11 @@ FREE: how many are drawn; what is stored and judged by is `maps.coverage`.
 
 from pathlib import Path
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from walras.maps.coverage import Coverage, save_coverage
+from walras.maps.coverage import Coverage, save_coverage, summary_of
 from walras.maps.inputs import HORIZON
 from walras.maps.learned import COVERAGE
 from walras.maps.learned_map import LearnedMap
@@ -19,6 +20,8 @@ from walras.train.primal import FIRST_EXAMPLE, PrimalTask
 
 EXAMPLES = 64
 """Populations over which it is measured."""
+
+_summary = eqx.filter_jit(summary_of)
 
 
 def covered(learned: LearnedMap, task: PrimalTask, folder: Path) -> Coverage:
@@ -37,8 +40,7 @@ def covered(learned: LearnedMap, task: PrimalTask, folder: Path) -> Coverage:
         rolled = roll(drawn.stretch, task.policy, charged)
         reads = learned.shape.kind.reads_agents
         inputs = learned.scaling(inputs_of(rolled, drawn.stretch, drawn.readers, weeks, 1, reads_agents=reads))
-        agents = None if network.agents is None else network.agents(inputs.agents, inputs.valid)[-1]
-        summaries.append(network.representation.summary(agents, inputs.crowd))
+        summaries.append(_summary(network, inputs))
         prices.append(np.asarray(coming(charged / rolled.units.price[None, :], weeks, 1)))
         quiet = roll(drawn.stretch, task.policy, jnp.zeros_like(charged))
         capacity = drawn_capacity(drawn.random, np.asarray(quiet.utilization, float), FIRST_PRICED)

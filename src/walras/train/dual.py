@@ -26,7 +26,7 @@ from walras.train.loop import AbstractTask
 from walras.train.map_episodes import Drawn, MapEpisodes, drawn_capacity
 from walras.train.map_rollout import inputs_of, roll
 from walras.train.map_settings import MapTraining
-from walras.train.primal import FIRST_EXAMPLE, Carry, optimizer_of, shape_of
+from walras.train.primal import FIRST_EXAMPLE, Carry, optimizer_of, shape_of, stepped
 from walras.train.stretch import Stretch
 
 EXAMPLES = 12
@@ -87,9 +87,9 @@ def episode_terms(
     """Return violation, price, slackness and forecast consistency of an episode, unweighted, and what happened in it.
 
     Violation is mean `max(U - K, 0) / K`, price mean lambda in median margins, slackness mean `lambda (K - U)^+ / K`,
-    all after the burn-in; consistency is
-    the mean squared difference, relative to S(P), between use under the plan issued at an origin, kept to the
-    end, and use that came about as prices were re-issued, which counts as given (spec eq. 10).
+    all after the burn-in; consistency is the mean squared difference, relative to S(P), between use under the plan
+    issued at an origin, kept to the end, and use that came about as prices were re-issued, which counts as given (spec
+    eq. 10).
 
     Args:
         lesson: the episode.
@@ -107,7 +107,7 @@ def episode_terms(
         "violation": over[burn_in:].mean(),
         "price": charged.mean(),
         "slackness": (charged * left).mean(),
-        "consistency": sum(gaps) / len(gaps) if gaps else jnp.zeros(()),
+        "consistency": sum(gaps, start=jnp.zeros(())) / max(len(gaps), 1),
     }
     return terms, done
 
@@ -145,17 +145,12 @@ def episode_loss(
     return loss, terms
 
 
+_stepped = eqx.filter_jit(stepped)
+
+
 @eqx.filter_jit
 def _slope(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights) -> Any:
     return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, lesson, policy, weights)
-
-
-@eqx.filter_jit
-def _updated(carry: Carry, slope: Any, averaged: float, optimizer: optax.GradientTransformation) -> Carry:
-    updates, state = optimizer.update(slope, carry.optimizer)
-    network = eqx.apply_updates(carry.network, updates)
-    average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
-    return Carry(network, average, state)
 
 
 @eqx.filter_jit
@@ -239,7 +234,7 @@ class DualTask(AbstractTask):
         lesson = self.lesson(self.episodes.draw(number))
         (loss, terms), slope = _slope(carry.network, self.scaling, lesson, self.policy, self.weights)
         norm = optax.tree_utils.tree_norm(slope)
-        after = _updated(carry, slope, np.float32(self.settings.averaged), self.optimizer)
+        after = _stepped(carry, slope, jnp.float32(self.settings.averaged), self.optimizer)
         return after, {"loss": loss, **terms, "gradient_norm": norm}
 
     def assess(self, carry: Carry) -> Mapping[str, Any]:

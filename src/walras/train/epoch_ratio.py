@@ -35,7 +35,7 @@ def window(lesson: Lesson, origin: Array, weeks: int) -> Lesson:
     cut = eqx.tree_at(known, inputs, tuple(history(part) for part in known(inputs)), is_leaf=lambda x: x is None)
     ahead = jax.tree.map(of_origin, (inputs.future, inputs.base))
     cut = eqx.tree_at(lambda i: (i.future, i.base), cut, ahead)
-    return Lesson(cut, of_origin(lesson.prices), of_origin(lesson.use), None)
+    return Lesson(cut, of_origin(lesson.prices), of_origin(lesson.use), None, None)
 
 
 def windows_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson) -> tuple[Float[Array, ""], MapNetwork]:

@@ -90,7 +90,7 @@ class MapEpisodes:
 
     def _draw(self, worlds: Sequence[World], random: np.random.Generator) -> Drawn:
         settings = self.settings
-        world = worlds[random.integers(len(worlds))]
+        world = worlds[int(random.integers(len(worlds)))]
         by = SHIFTED_BY[random.integers(len(SHIFTED_BY))]
         alpha = random.uniform(-1, 1) * settings.composition_shift
         values = attribute(world.population, by)

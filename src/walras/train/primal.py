@@ -4,6 +4,7 @@ FREE: internals; what is stored of a map is said in `maps.map_file`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -135,10 +136,11 @@ def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: 
     them. A map that answers by adding agents up has no other teacher.
     """
     inputs = scaling(lesson.inputs)
-    if lesson.watched is None or inputs.agents is None:
-        return _of_population(network, network.encode(inputs, spacing), lesson)
-    encoded, agents = network.encode_with_agents(inputs, spacing, lesson.watched)
-    loss = _of_agents(network, encoded, agents, lesson)
+    agents = network.embeddings(inputs, spacing)
+    encoded = network.encoded_on(agents, inputs, spacing)
+    if agents is None or lesson.watched is None:
+        return _of_population(network, encoded, lesson)
+    loss = _of_agents(network, encoded, agents[:, lesson.watched], lesson)
     return loss if network.each is None else _of_population(network, encoded, lesson) + AGENT_WEIGHT * loss
 
 
@@ -151,12 +153,27 @@ def _of_population(network: MapNetwork, encoded: Encoded, lesson: Lesson) -> Flo
 
 def _of_agents(network: MapNetwork, encoded: Encoded, agents: Array, lesson: Lesson) -> Float[Array, ""]:
     head = network.agent_head()
-    assert head is not None  # agents are read
+    assert head is not None and lesson.each is not None  # agents are read
     guess = head.of_each(head.of_agent(agents), network.query(encoded, lesson.prices))
     there = (lesson.inputs.crowd.weight[lesson.watched] > 0)[None, None, :, None]
     size = jax.lax.stop_gradient(guess) + SMALL_ORDER
     errors = jnp.where(there, ((guess - lesson.each) / size) ** 2, 0.0)
     return errors.sum() / (there.sum() * errors.shape[0] * errors.shape[1] * errors.shape[3])
+
+
+def stepped(carry: Carry, slope: Any, averaged: float | Array, optimizer: optax.GradientTransformation) -> Carry:
+    """Go one step down a slope, and let the average follow.
+
+    Args:
+        carry: as it was.
+        slope: of the loss in the weights.
+        averaged: share of the average that is kept.
+        optimizer: which makes a step of a slope.
+    """
+    updates, state = optimizer.update(slope, carry.optimizer)
+    network = eqx.apply_updates(carry.network, updates)
+    average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
+    return Carry(network, average, state)
 
 
 @eqx.filter_jit
@@ -165,24 +182,18 @@ def _updated(
     lesson: Lesson,
     scaling: Scaling,
     spacing: int,
-    averaged: float,
+    averaged: Array,
     optimizer: optax.GradientTransformation,
 ) -> tuple[Carry, dict[str, Array]]:
     loss, slope = eqx.filter_value_and_grad(lesson_loss)(carry.network, scaling, lesson, spacing)
-    updates, state = optimizer.update(slope, carry.optimizer)
-    network = eqx.apply_updates(carry.network, updates)
-    average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
     metrics = {"loss": loss, "gradient_norm": optax.tree_utils.tree_norm(slope)}
-    return Carry(network, average, state), metrics
+    return stepped(carry, slope, averaged, optimizer), metrics
 
 
 def without_agents(lesson: Lesson) -> Lesson:
     """Leave the agents' histories out: what is then learned is what the totals alone say."""
-    leaves = (lesson.inputs.agents, lesson.inputs.valid, lesson.watched, lesson.each)
-    if all(leaf is None for leaf in leaves):
-        return lesson
-    where = lambda l: (l.inputs.agents, l.inputs.valid, l.watched, l.each)  # noqa: E731
-    return eqx.tree_at(where, lesson, (None,) * 4, is_leaf=lambda leaf: leaf is None)
+    inputs = replace(lesson.inputs, agents=None, valid=None)
+    return replace(lesson, inputs=inputs, watched=None, each=None)
 
 
 @eqx.filter_jit
@@ -261,7 +272,7 @@ class PrimalTask(AbstractTask):
         settings, metrics = self.settings, []
         first = (number - 1) * settings.rollouts
         drawn = [self.lesson(self.episodes.draw(first + index), carry.average) for index in range(settings.rollouts)]
-        fixed = (self.scaling, settings.spacing, np.float32(settings.averaged), self.optimizer)
+        fixed = (self.scaling, int(settings.spacing), jnp.float32(settings.averaged), self.optimizer)
         if not self.shape.kind.by_agent:
             for _ in range(settings.rounds):
                 for lesson in drawn:

@@ -47,8 +47,8 @@ class Attention(eqx.Module):
     @staticmethod
     def draw(random: np.random.Generator, query: int, item: int, dim: int) -> "Attention":
         """Draw all three."""
-        query_and_key = (Linear.draw(random, given, dim) for given in (query, item))
-        return Attention(*query_and_key, Perceptron.draw(random, (item, item, dim)))
+        asks, is_asked = (Linear.draw(random, given, dim) for given in (query, item))
+        return Attention(asks, is_asked, Perceptron.draw(random, (item, item, dim)))
 
     @property
     def dim(self) -> int:

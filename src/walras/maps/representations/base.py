@@ -28,7 +28,7 @@ class AbstractRepresentation(eqx.Module):
     """Whether the answer is a sum of what every agent is expected to do, which can be learned agent by agent."""
 
     @abc.abstractmethod
-    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> Any:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: Crowd) -> Any:
         """Return what does not depend on the query."""
 
     @abc.abstractmethod
@@ -41,7 +41,7 @@ class AbstractRepresentation(eqx.Module):
         """Return what was prepared at one origin, laid out for queries alone; any way of asking gives the same."""
         return prepared
 
-    def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"] | None:
+    def summary(self, embeddings: Float[Array, "slot channel"], crowd: Crowd) -> Float[Array, " summary"] | None:
         """Describe the population by a vector, to tell whether training has seen its like; None for no description."""
         return None
 

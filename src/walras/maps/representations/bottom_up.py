@@ -33,10 +33,10 @@ class BottomUp(AbstractRepresentation):
     @staticmethod
     def draw(random: np.random.Generator, widths: Widths) -> "BottomUp":
         """Draw all layers."""
-        first = (Linear.draw(random, given, widths.decoder) for given in (widths.embedding, widths.query))
-        return BottomUp(*first, Perceptron.draw(random, (widths.decoder, widths.decoder, widths.resources), 0.1))
+        agent, query = (Linear.draw(random, given, widths.decoder) for given in (widths.embedding, widths.query))
+        return BottomUp(agent, query, Perceptron.draw(random, (widths.decoder, widths.decoder, widths.resources), 0.1))
 
-    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> Float[Array, "..."]:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: Crowd) -> Float[Array, "..."]:
         """Return the agents' side of the first layer."""
         return self.of_agent(embeddings)
 

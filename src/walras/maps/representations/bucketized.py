@@ -36,7 +36,7 @@ class BucketizedEmbedding(AbstractPooling):
         seen = 3 * widths.attention + 2 + 2 * widths.buckets
         return BucketizedEmbedding(within=within, over=over, decoder=widths.draw_decoder(random, seen))
 
-    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
         return self.within.items(embeddings, crowd)
 
@@ -60,7 +60,7 @@ class BucketizedEmbedding(AbstractPooling):
         flat = crowd.n_buckets * shares.reshape(*shares.shape[:-2], -1)
         return jnp.concatenate([attended, summed, flat], -1)
 
-    def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"]:
+    def summary(self, embeddings: Float[Array, "slot channel"], crowd: Crowd) -> Float[Array, " summary"]:
         """Return the mean value over agents and the shares of the buckets."""
         mean = weighted_mean(self.within.items(embeddings)[1][..., :-1], crowd.weight)
         return jnp.concatenate([mean, crowd.n_buckets * crowd.shares().reshape(-1)])

@@ -29,7 +29,7 @@ class DeepSets(AbstractPooling):
         inner = Perceptron.draw(random, (widths.embedding, widths.decoder, widths.attention))
         return DeepSets(inner, widths.draw_decoder(random, 2 * widths.attention))
 
-    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> Float[Array, "..."]:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: Crowd) -> Float[Array, "..."]:
         """Return the pooled vector."""
         made = self.inner(embeddings)
         return jnp.concatenate([weighted_mean(made, crowd.weight), weighted_mean(made, crowd.size)], -1)
@@ -40,6 +40,6 @@ class DeepSets(AbstractPooling):
         """Repeat the vector for every coming week."""
         return jnp.broadcast_to(prepared[..., None, :], (*query.shape[:-1], prepared.shape[-1]))
 
-    def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"]:
+    def summary(self, embeddings: Float[Array, "slot channel"], crowd: Crowd) -> Float[Array, " summary"]:
         """Return the pooled vector."""
         return self.prepare(embeddings, crowd)

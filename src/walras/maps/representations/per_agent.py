@@ -31,7 +31,7 @@ class PerAgentEmbedding(AbstractPooling):
         attention = Attention.draw(random, widths.query, widths.embedding, widths.attention)
         return PerAgentEmbedding(attention=attention, decoder=widths.draw_decoder(random, 2 * widths.attention + 2))
 
-    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, crowd: Crowd) -> tuple[Array, Array]:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: Crowd) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
         return self.attention.items(embeddings, crowd)
 
@@ -46,6 +46,6 @@ class PerAgentEmbedding(AbstractPooling):
         sums = sums_by_bucket(self.attention, prepared, crowd, query).sum(-2)
         return pooled(sums, crowd.weight.sum(), crowd.weight.sum())[0]
 
-    def summary(self, embeddings: Float[Array, "slot channel"] | None, crowd: Crowd) -> Float[Array, " summary"]:
+    def summary(self, embeddings: Float[Array, "slot channel"], crowd: Crowd) -> Float[Array, " summary"]:
         """Return the mean value over agents."""
         return weighted_mean(self.attention.items(embeddings)[1][..., :-1], crowd.weight)
