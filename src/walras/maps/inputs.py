@@ -126,6 +126,8 @@ def ledger_of(
 ) -> Ledger:
     """Read the ledger off a simulation that kept its traces.
 
+    Orders that arrive in the week in which they are placed are receipts of it in the traces, but not in the ledger.
+
     Args:
         exogenous: one path, all fields with all weeks.
         happened: traces of the same weeks.
@@ -133,11 +135,13 @@ def ledger_of(
         valid: 1 where an agent has a history.
     """
     before = initial.stock_end + initial.pipeline.sum(0)
+    at_once = jax.vmap(lambda arrivals, placed: arrivals.spread(placed, initial.max_lead)[0])
+    receipts = happened.receipts - at_once(exogenous.arrivals, happened.orders)
     change = jnp.cumsum(happened.orders - happened.sales, axis=0)
     stock_before = jnp.concatenate([initial.stock_end[None], happened.stock_end[:-1]])
     return Ledger(
-        receipts=happened.receipts,
-        stock_start=stock_before + happened.receipts,
+        receipts=receipts,
+        stock_start=stock_before + receipts,
         position=before[None] + jnp.concatenate([jnp.zeros_like(change[:1]), change[:-1]]),
         demand_before=_week_before(happened.demand),
         orders_before=_week_before(happened.orders),

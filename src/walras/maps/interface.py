@@ -19,8 +19,8 @@ class PlannerView(Protocol):
     question twice gives the same numbers. Prices are money per unit of resource; maps that work in other units convert
     at this border.
 
-    The number of weeks, the names of the resources and the price scale (the population's median unit margin, in which
-    prices are compared) may be attributes or properties.
+    The number of weeks, the names of the resources and the price scale (the population's median unit margin, the unit
+    in which prices are compared) may be attributes or properties.
 
     A view may also carry, and the planner then uses:
         controllable: weeks in which orders still to be placed make a difference (bool) [week, resource].

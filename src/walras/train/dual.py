@@ -159,16 +159,22 @@ def _judged(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: Abstr
 
 
 def check_dual(settings: MapTraining) -> None:
-    """Refuse a representation or lengths that a dual map cannot have."""
+    """Refuse a representation or lengths that a dual map cannot have.
+
+    Raises:
+        SettingsError: which, and what can be chosen.
+    """
     if settings.representation == "bottom-up":
         raise SettingsError(
             "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
             "map with bucketized, per-agent, global, deep-sets or moments"
         )
-    if settings.weeks - settings.first_origin < HORIZON + 2:
+    coordinated = settings.weeks - settings.first_origin
+    if coordinated < HORIZON + 2:
         raise SettingsError(
-            f"`weeks` is {settings.weeks}, {settings.weeks - settings.first_origin} of them coordinated, but at "
-            f"least {HORIZON + 2} are needed to see whether plans are kept; raise it"
+            f"`weeks` is {settings.weeks} and `first_origin` {settings.first_origin}, which leaves {coordinated} weeks "
+            f"to coordinate, but {HORIZON + 2} are needed to see whether plans are kept; raise the one or lower the "
+            "other"
         )
 
 

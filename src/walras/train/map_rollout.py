@@ -38,6 +38,7 @@ class Rolled(eqx.Module):
     Attributes:
         ledger: what agents did and knew.
         known: what was known of the coming weeks, every week being an origin.
+        received: by each agent, of orders placed in the same week as well [units].
         utilization: use of each resource [week, resource].
         reward: money of each week, price payments not deducted [week].
         end_value: value of what is left at the end [money].
@@ -46,6 +47,7 @@ class Rolled(eqx.Module):
 
     ledger: Ledger
     known: KnownFuture
+    received: Float[Array, "week slot"]
     utilization: Float[Array, "week resource"]
     reward: Float[Array, " week"]
     end_value: Float[Array, ""]
@@ -88,6 +90,7 @@ def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
     return Rolled(
         ledger=ledger,
         known=known_future(stretch, ledger, happened.orders),
+        received=happened.receipts,
         utilization=rollout.totals.utilization,
         reward=rollout.totals.reward,
         end_value=rollout.end_value,

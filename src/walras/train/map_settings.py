@@ -25,8 +25,8 @@ class MapTraining(FitSettings):
         "bucketized", description="how the map knows its population"
     )
     resources: tuple[str, ...] = Field(("inbound_units",), min_length=1, description="shared resources that are priced")
-    target: int = Field(4000, ge=2, le=10_000_000, description="agents that are simulated in a rollout")
-    agents: int = Field(512, ge=2, le=1_000_000, description="agents of the cohort that a map reads of them")
+    target: int = Field(4000, ge=20, le=10_000_000, description="agents that are simulated in a rollout")
+    agents: int = Field(512, ge=20, le=1_000_000, description="agents of the cohort that a map reads of them")
     weeks: int = Field(142, ge=60, le=5_000, description="weeks of a rollout, those before its first origin included")
     rollouts: int = Field(4, ge=1, le=1000, description="rollouts in a step of a primal training")
     rounds: int = Field(2, ge=0, le=100, description="rounds over them from which only the totals' part learns")

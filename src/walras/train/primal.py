@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from walras.errors import SettingsError
 from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import Encoded, MapNetwork, MapShape
 from walras.maps.readers import Readers
@@ -117,7 +118,7 @@ def lesson_of(
     if shape.kind.reads_agents:
         # Every so many slots: all buckets are among them.
         watched = jnp.arange(0, readers.index.shape[0], max(readers.index.shape[0] // WATCHED, 1))[:WATCHED]
-        received = rolled.ledger.receipts / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
+        received = rolled.received / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
         seen = received[:, readers.index[watched]]
         each = coming(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
     return Lesson(
@@ -212,6 +213,20 @@ def _relative_errors(
     return (guess - lesson.use) / lesson.use.mean()
 
 
+def check_primal(settings: MapTraining) -> None:
+    """Refuse lengths that leave no origin to learn from.
+
+    Raises:
+        SettingsError: which, and what can be chosen.
+    """
+    needed = settings.first_origin + HORIZON + 1
+    if settings.weeks < needed:
+        raise SettingsError(
+            f"`weeks` is {settings.weeks} and `first_origin` {settings.first_origin}, which leaves no origin with "
+            f"{HORIZON} weeks after it; raise `weeks` to {needed} or lower `first_origin`"
+        )
+
+
 class PrimalTask(AbstractTask):
     """Train a primal map on rollouts under prices of several sources."""
 
@@ -227,7 +242,11 @@ class PrimalTask(AbstractTask):
             episodes: populations and weeks.
             policy: what agents follow.
             source: proposes prices beside those drawn at random.
+
+        Raises:
+            SettingsError: lengths that leave no origin.
         """
+        check_primal(settings)
         self.settings, self.episodes, self.policy, self.source = settings, episodes, policy, source
         self.shape = shape_of(settings)
         rounds = 0 if self.shape.kind.by_agent else settings.rounds

@@ -25,8 +25,8 @@ from walras.train.history import FIRST_FORECAST
 from walras.train.loop import Fitted, fit
 from walras.train.map_episodes import MapEpisodes
 from walras.train.map_settings import MapTraining
-from walras.train.price_sources import AnyOf, DualProposals, PlannerQueries
-from walras.train.primal import PrimalTask
+from walras.train.price_sources import AnyOf, DualProposals, PlannerQueries, PriceSource
+from walras.train.primal import PrimalTask, check_primal
 from walras.train.world import World, worlds_from_generator
 
 WORLDS = "worlds"
@@ -75,14 +75,15 @@ def train_map(
         SettingsError: settings that do not fit together, or a dual map of another population representation.
     """
     progress, folder = progress or Progress(), Path(folder)
-    _check(kind, settings)
+    _check(kind, panel, settings)
+    source = None if kind == DUAL else _source(settings, folder)
     followed = PricedNewsvendor() if policy is None else policy
     training = folder / FILES[kind].removesuffix(".walras")
-    training.mkdir(parents=True, exist_ok=True)
     worlds, judges = _worlds(panel, settings, folder / WORLDS, resume, progress)
     episodes = MapEpisodes(worlds, settings, judges)
     progress.stage("Preparing")
-    task = _task(kind, settings, episodes, followed, folder)
+    parts = (settings, episodes, followed)
+    task = DualTask(*parts) if kind == DUAL else PrimalTask(*parts, source)
     fitted = fit(task, settings, training, progress=progress, resume=resume, command=command)
     facts = {
         "trained_on": "a table" if panel is not None else f"{len(worlds)} made-up worlds",
@@ -104,26 +105,24 @@ def train_map(
     return replace(fitted, path=folder / FILES[kind])
 
 
-def _task(
-    kind: str, settings: MapTraining, episodes: MapEpisodes, policy: AbstractPolicy, folder: Path
-) -> PrimalTask | DualTask:
-    if kind == DUAL:
-        return DualTask(settings, episodes, policy)
+def _source(settings: MapTraining, folder: Path) -> PriceSource:
+    """Return what proposes prices to a primal map: its dual map, where the folder has one, and planners."""
     if not (folder / FILES[DUAL]).exists():
-        return PrimalTask(settings, episodes, policy, PlannerQueries())
+        return PlannerQueries()
     dual = load_map(folder / FILES[DUAL], DUAL)
     if dual.resources != tuple(settings.resources):
         raise SettingsError(
             f"`resources` is {', '.join(settings.resources)} but the dual map in {folder} prices "
             f"{', '.join(dual.resources)}; train both on the same, or in another folder"
         )
-    return PrimalTask(settings, episodes, policy, AnyOf(DualProposals(dual), PlannerQueries()))
+    return AnyOf(DualProposals(dual), PlannerQueries())
 
 
-def _check(kind: str, settings: MapTraining) -> None:
-    """Refuse what cannot be trained, before any work is done."""
-    if kind == DUAL:
-        check_dual(settings)
+def _check(kind: str, panel: Panel | None, settings: MapTraining) -> None:
+    """Refuse, before anything takes its time, what cannot be trained and lengths that do not fit into the worlds."""
+    (check_dual if kind == DUAL else check_primal)(settings)
+    if panel is not None:
+        return
     known = settings.world_weeks - FIRST_FORECAST
     if settings.weeks > known:
         raise SettingsError(

@@ -1,0 +1,59 @@
+"""Own the proof that agents are laid out completely, in tiles of one bucket, in a number of slots that is fixed."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from walras.maps.crowd import EMPTY, Crowd, lay_out, slots_for
+from walras.maps.readers import readers_of
+from walras.population.cohort import Cohort
+
+BUCKETS, TILE = 4, 3
+DRAWN = np.random.default_rng(0).integers(0, BUCKETS, (6, 17))
+EDGE_CASES = [np.zeros(17, int), np.full(17, BUCKETS - 1), np.arange(17) % BUCKETS]
+
+
+@pytest.mark.parametrize("bucket", [*DRAWN, *EDGE_CASES], ids=lambda each: "".join(map(str, each)))
+def test_everybody_has_one_slot_in_a_tile_of_the_right_bucket(bucket):
+    slot, of_tile = lay_out(bucket, BUCKETS, TILE)
+    assert slot.shape == (slots_for(17, BUCKETS, TILE),) and of_tile.shape == (slots_for(17, BUCKETS, TILE) // TILE,)
+    assert sorted(slot[slot != EMPTY]) == list(range(17))
+    there = slot != EMPTY
+    np.testing.assert_array_equal(bucket[slot[there]], np.repeat(of_tile, TILE)[there])
+
+
+def test_so_many_slots_are_enough_and_some_need_them():
+    """Each bucket may leave a tile nearly empty."""
+    assert slots_for(1, BUCKETS, TILE) == 9 and slots_for(17, 1, 1) == 17 and slots_for(17, BUCKETS, TILE) == 24
+    worst = np.repeat(np.arange(BUCKETS), [1, 1, 1, 4])
+    used = sum(-(-count // TILE) for count in np.bincount(worst))
+    assert TILE * used <= slots_for(7, BUCKETS, TILE)
+
+
+def crowd(weight, size) -> Crowd:
+    given = (jnp.asarray(each, jnp.float32) for each in (weight, size))
+    return Crowd(*given, jnp.asarray([0, 2, 2]), jnp.zeros((6, 1)), 3)
+
+
+def test_shares_are_of_agents_and_of_demand():
+    found = np.asarray(crowd([1, 3, 2, 0, 0, 2], [2, 6, 4, 0, 0, 28]).shares())
+    np.testing.assert_allclose(found, [[0.5, 0.2], [0, 0], [0.5, 0.8]], rtol=1e-6)
+
+
+def test_sizes_are_relative_to_the_mean_agent():
+    mine = crowd([1, 3, 2, 0, 0, 2], [2, 6, 4, 0, 0, 28])
+    np.testing.assert_allclose(mine.relative_size(), [0.4, 0.4, 0.4, 0, 0, 2.8], rtol=1e-6)
+    assert float((mine.weight * mine.relative_size()).sum()) == pytest.approx(float(mine.weight.sum()))
+    np.testing.assert_array_equal(mine.of_bucket(), [[1, 0, 0], [0, 0, 1], [0, 0, 1]])
+    assert mine.tile == 2
+
+
+def test_readers_stand_for_the_weights_of_their_cohort():
+    size = np.array([1.0, 50.0, 3.0, 40.0, 2.0, 5.0])
+    cohort = Cohort(np.array([0, 2, 3, 5]), np.array([2.0, 1.0, 4.0, 1.5]), np.zeros(4, int), 6, "some")
+    readers = readers_of(size, cohort, np.array([2.5, 10.0]), 2)
+    index, weight = np.asarray(readers.index), np.asarray(readers.weight)
+    assert readers.n_buckets == 3 and len(index) == slots_for(4, 3, 2) == 2 * len(readers.bucket)
+    assert {int(i): float(w) for i, w in zip(index, weight, strict=True) if w} == {0: 2.0, 2: 1.0, 3: 4.0, 5: 1.5}
+    of_slot = np.repeat(np.asarray(readers.bucket), 2)
+    np.testing.assert_array_equal(of_slot[weight > 0], np.digitize(size[index[weight > 0]], [2.5, 10.0]))

@@ -1,0 +1,55 @@
+"""Own episodes of made-up stretches that tests of map training share: a task asks them as it asks those of worlds.
+
+FREE: two stretches, drawn in turn; another number draws other prices and capacities.
+"""
+
+import numpy as np
+from small_maps import BUCKETS
+from small_stretches import readers, stretch
+
+from walras.population.from_panel import bucket_edges
+from walras.train.map_episodes import Drawn, MapEpisodes
+from walras.train.map_settings import MapTraining
+
+WEEKS, FIRST = 60, 30
+TINY = {
+    "history_width": 4,
+    "future_width": 3,
+    "decoder_width": 4,
+    "attention": 4,
+    "buckets": BUCKETS,
+    "weeks": WEEKS,
+    "first_origin": FIRST,
+    "learning_rate": 0.01,
+    "clip_norm": 1.0,
+    "averaged": 0.5,
+    "assess_every": 1,
+    "checkpoint_every": 1,
+}
+
+
+class FewEpisodes(MapEpisodes):
+    """Draw one of two stretches."""
+
+    def __init__(self) -> None:
+        """Make them up."""
+        self.stretches = [stretch(weeks=WEEKS, seed=seed) for seed in (0, 1)]
+        self.edges = bucket_edges(np.asarray(self.stretches[0].population.demand_scale), BUCKETS)
+
+    def identity(self):
+        """Say what they follow from."""
+        return {"worlds": "two made-up stretches"}
+
+    def draw(self, number: int) -> Drawn:
+        """Draw for a step."""
+        given = self.stretches[number % 2]
+        return Drawn(given, readers(given), np.random.default_rng([number, 1]))
+
+    def held_out(self, count: int) -> list[Drawn]:
+        """Draw those that judge."""
+        return [self.draw(1000 + number) for number in range(count)]
+
+
+def tiny(**changes) -> MapTraining:
+    """Set small sizes."""
+    return MapTraining(**{**TINY, **changes})

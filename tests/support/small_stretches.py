@@ -1,0 +1,90 @@
+"""Own tiny stretches and what reads them, made up without a table, that tests of closed loops share.
+
+FREE: 40 agents, 16 of them read; weeks and sizes stay the same where they can, since every new size is a compilation.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from small_maps import BUCKETS, ONE, people, untrained
+
+from walras.exogenous.arrivals import IntegerLeadTimes
+from walras.exogenous.paths import ExogenousPaths
+from walras.maps.inputs import HORIZON
+from walras.maps.map_file import DUAL
+from walras.maps.readers import Readers, readers_of
+from walras.model.state import State
+from walras.policies.base import AbstractPolicy
+from walras.population.cohort import UniformSample
+from walras.population.from_panel import bucket_edges
+from walras.ties import positive_part
+from walras.train.closed_loop import DualMap, Plan
+from walras.train.stretch import Stretch
+
+WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5
+
+
+class Shy(AbstractPolicy):
+    """Order up to some weeks of mean demand, fewer the higher the next prices: quick to compile, and priced."""
+
+    def orders(self, observation, shadow_prices):
+        """Return (cover x demand - position)^+, cover falling from 7 weeks as prices rise."""
+        people = observation.population
+        charged = (people.use @ shadow_prices[1:4].mean(0)) / people.unit_margin
+        return positive_part(people.demand_scale * 7.0 / (1.0 + charged) - observation.position)
+
+
+def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0) -> Stretch:
+    """Make up agents and weeks; orders arrive after 1 to 4 weeks."""
+    population = people(resources=resources)
+    random = np.random.default_rng([seed, 6])
+    size = np.asarray(population.demand_scale)
+    shape = (weeks, len(size))
+    price = random.uniform(10, 20, shape)
+    numbers = {
+        "demand": random.poisson(size, shape),
+        "sale_price": price,
+        "unit_cost": price - np.asarray(population.unit_margin),
+        "lead_demand_mean": random.uniform(3, 5, shape) * size,
+        "lead_demand_sd": random.uniform(0.5, 1, shape) * size,
+    }
+    use = size @ np.asarray(population.use)
+    valid = np.ones(shape, bool)
+    valid[:7, ::9] = False
+    return Stretch(
+        population=population,
+        exogenous=ExogenousPaths(
+            **{name: jnp.asarray(values, jnp.float32) for name, values in numbers.items()},
+            arrivals=IntegerLeadTimes(jnp.asarray(random.integers(1, LEAD, shape), jnp.int8)),
+        ),
+        initial=State(3 * population.demand_scale, jnp.zeros((LEAD, len(size)))),
+        valid=jnp.asarray(valid),
+        expected_use=jnp.asarray(random.uniform(0.9, 1.1, (weeks, HORIZON + 1, len(use))) * use, jnp.float32),
+        holidays=jnp.asarray(random.uniform(0, 1, (weeks + HORIZON, 2)), jnp.float32),
+    )
+
+
+def readers(given: Stretch) -> Readers:
+    """Draw a cohort."""
+    size = np.asarray(given.population.demand_scale)
+    cohort = UniformSample().draw(size, READ, np.random.default_rng(7))
+    return readers_of(size, cohort, bucket_edges(size, BUCKETS), 4)
+
+
+def plan(given: Stretch, share: float = 0.9, first: int = FIRST) -> Plan:
+    """Plan a share of mean use, with weeks of more and of less."""
+    mean = np.asarray(given.expected_use).mean((0, 1))
+    waves = 1 + 0.2 * np.sign(np.sin(np.arange(given.n_weeks) / 3.0))
+    return Plan(jnp.asarray(share * waves[:, None] * mean, jnp.float32), first)
+
+
+def dual_map(representation: str = "bucketized", resources: tuple[str, ...] = ONE) -> DualMap:
+    """Draw a map whose prices are of the size of margins, and move."""
+    learned = untrained(DUAL, representation, resources)
+    last = lambda network: network.basis.layers[-1]  # noqa: E731
+    raised = eqx.tree_at(
+        lambda network: (last(network).weight, last(network).bias),
+        learned.network,
+        (5 * last(learned.network).weight, last(learned.network).bias + 2.5),
+    )
+    return DualMap(raised, learned.scaling)

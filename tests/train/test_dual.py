@@ -1,0 +1,130 @@
+"""Own the proof that the terms of the dual loss are what they say, and that a step lowers their sum.
+
+FREE: made-up stretches; the terms are held to a loop that is written down by hand.
+"""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_episodes import FewEpisodes, tiny
+from small_stretches import FIRST, WEEKS, Shy, dual_map, plan, readers, stretch
+
+from walras.errors import NoDerivativeError, SettingsError
+from walras.maps.inputs import HORIZON, scales
+from walras.policies.own import CallbackPolicy
+from walras.train import dual, primal
+from walras.train.closed_loop import Coordinated
+from walras.train.dual import DualTask, Lesson, Weights, episode_loss, episode_terms
+from walras.train.loop import fit
+
+POLICY = Shy()
+STRETCH = stretch()
+COORDINATED = WEEKS - FIRST
+
+
+def lesson(*origins: int) -> Lesson:
+    return Lesson(STRETCH, readers(STRETCH), plan(STRETCH), jnp.asarray(origins, jnp.int32))
+
+
+def by_hand(use, charged) -> Coordinated:
+    unit = scales(STRETCH.population).price
+    rows = [jnp.broadcast_to(jnp.asarray(each, jnp.float32), (COORDINATED, 1)) for each in (use, charged)]
+    nothing = jnp.zeros(COORDINATED)
+    issued = jnp.zeros((COORDINATED, HORIZON, 1))
+    return Coordinated(issued, rows[1] * unit[None, :], rows[0], nothing, jnp.zeros(()), STRETCH.initial)
+
+
+def test_the_terms_of_a_loop_written_down(monkeypatch):
+    """Two units of capacity; use of 3 and price of 1 in every other week, use of 1 and price of 4 in the others."""
+    odd = (np.arange(COORDINATED) % 2)[:, None]
+    mine = eqx.tree_at(lambda given: given.plan.capacity, lesson(), jnp.full((WEEKS, 1), 2.0))
+    done = by_hand(np.where(odd, 1.0, 3.0), np.where(odd, 4.0, 1.0))
+    monkeypatch.setattr(dual, "week_by_week", lambda *given: done)
+    terms, _ = episode_terms(mine, POLICY, dual_map(), 6)
+    assert float(terms["violation"]) == pytest.approx(0.5 / 2)
+    assert float(terms["price"]) == pytest.approx(2.5)
+    assert float(terms["slackness"]) == pytest.approx(4 * 0.5 / 2)
+    assert float(terms["consistency"]) == 0.0
+    # What is before the burn-in does not count.
+    wild = by_hand(np.where(np.arange(COORDINATED)[:, None] < 6, 99.0, 2.0), 0.0)
+    monkeypatch.setattr(dual, "week_by_week", lambda *given: wild)
+    assert not any(float(each) for each in episode_terms(mine, POLICY, dual_map(), 6)[0].values())
+
+
+def test_terms_are_weighed():
+    learned = dual_map("global")
+    weights = Weights(violation=0.0, price=0.0, consistency=0.0, slackness=0.0, burn_in=3)
+    parts = (learned.network, learned.scaling, lesson(2, 5), POLICY)
+
+    @eqx.filter_jit
+    def each():
+        loss, terms = episode_loss(*parts, replace(weights, violation=2.0, price=3.0, consistency=5.0, slackness=7.0))
+        return loss, episode_loss(*parts, weights)[0], terms
+
+    loss, nothing, terms = each()
+    by_name = {"violation": 2.0, "price": 3.0, "consistency": 5.0, "slackness": 7.0}
+    assert float(loss) == pytest.approx(sum(weight * float(terms[name]) for name, weight in by_name.items()), rel=1e-5)
+    assert float(nothing) == 0.0 and all(float(term) > 0 for term in terms.values())
+
+
+def test_a_plan_that_is_issued_again_as_it_was_is_kept():
+    learned = dual_map("global")
+    last = lambda network: network.basis.layers[-1].weight  # noqa: E731
+    steady = eqx.tree_at(last, learned.network, jnp.zeros_like(last(learned.network)))
+
+    @eqx.filter_jit
+    def gap(network):
+        return episode_terms(lesson(0, 4), POLICY, replace(learned, network=network), 0)[0]["consistency"]
+
+    moving, kept = float(gap(learned.network)), float(gap(steady))
+    # The price of the first coordinated week was issued by nobody, so that a plan from week 0 on is kept as well.
+    assert moving > 1e-6 and kept < 1e-3 * moving
+
+
+@pytest.fixture
+def few(monkeypatch):
+    for name, count in (("EXAMPLES", 2), ("JUDGING", 1), ("ORIGINS", 1)):
+        monkeypatch.setattr(dual, name, count)
+    monkeypatch.setattr(dual, "FIRST_EXAMPLE", primal.FIRST_EXAMPLE)
+    return FewEpisodes()
+
+
+def test_training_lowers_the_loss_and_goes_on_with_the_same_bits(few, tmp_path):
+    settings = tiny(representation="global", steps=6, burn_in=2)
+    task = DualTask(settings, few, POLICY)
+    assert not set(np.asarray(task.judging[0].origins)) - set(range(settings.weeks - settings.first_origin - HORIZON))
+    whole = fit(task, settings, tmp_path / "whole")
+    first = float(task.assess(task.begin(settings.seed))["held_out_loss"])
+    assert whole.best_value < first
+    assert set(task.measured(whole.parameters)["terms"]) == {"violation", "price", "slackness", "consistency"}
+    fit(task, settings.model_copy(update={"steps": 3}), tmp_path / "parts")
+    parts = fit(task, settings, tmp_path / "parts")
+    leaves = [jax.tree.leaves(eqx.filter(each.carry, eqx.is_array)) for each in (whole, parts)]
+    assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
+
+
+def test_lessons_are_at_the_scale_of_use(few):
+    task = DualTask(tiny(representation="global"), few, POLICY)
+    for number in range(4):
+        mine = task.lesson(few.draw(number))
+        assert (np.asarray(mine.plan.capacity) > 0).all() and mine.plan.first == task.settings.first_origin
+
+
+def test_a_black_box_ends_in_a_sentence(few):
+    """It says why it cannot be used, and what can."""
+    box = CallbackPolicy(lambda seen: np.maximum(5 * seen.demand_scale - seen.position, 0))
+    with pytest.raises(
+        NoDerivativeError, match="a black box whose orders have no derivative, .* as `surrogate`"
+    ) as caught:
+        task = DualTask(tiny(representation="global"), few, box)
+        task.step(task.begin(0), 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_representation_that_adds_up_is_refused(few):
+    with pytest.raises(SettingsError, match="is bottom-up"):
+        DualTask(tiny(representation="bottom-up"), few, POLICY)

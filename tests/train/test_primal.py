@@ -1,0 +1,119 @@
+"""Own the proof that a primal map learns what it is shown: totals, agents one by one, and only what was known.
+
+FREE: made-up stretches and a policy that is quick to compile; maps of four channels.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_episodes import FIRST, WEEKS, FewEpisodes, tiny
+from small_stretches import Shy
+
+from walras.maps.inputs import HORIZON
+from walras.train import primal
+from walras.train.loop import fit
+from walras.train.map_rollout import roll
+from walras.train.primal import Carry, PrimalTask, forecast_error, lesson_loss, stepped, without_agents
+
+POLICY = Shy()
+
+
+@pytest.fixture(scope="module")
+def few():
+    return FewEpisodes()
+
+
+def task_of(few, representation: str, **changes) -> PrimalTask:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(primal, "EXAMPLES", 2)
+        patch.setattr(primal, "JUDGING", 1)
+        return PrimalTask(tiny(representation=representation, **changes), few, POLICY)
+
+
+@pytest.fixture(scope="module")
+def pooled(few):
+    return task_of(few, "deep-sets", rollouts=1, rounds=1, steps=8)
+
+
+def test_a_lesson_is_what_came(few, pooled):
+    """Use, prices and each agent's receipts in the weeks after every eighth week."""
+    drawn = few.draw(3)
+    prices = pooled.prices(few.draw(3), None)
+    lesson, rolled = pooled.lesson(drawn, None), roll(drawn.stretch, POLICY, prices)
+    assert lesson.use.shape == (pooled.origins, HORIZON, 1) and pooled.origins == (WEEKS - HORIZON - 1 - FIRST) // 8 + 1
+    last = WEEKS - HORIZON - 1
+    use = np.asarray(rolled.utilization) / np.asarray(rolled.units.use)
+    np.testing.assert_allclose(lesson.use[-1], use[last + 1 : last + 1 + HORIZON], rtol=1e-5)
+    unit = float(rolled.units.price[0])
+    np.testing.assert_allclose(lesson.prices[-1], prices[last + 1 : last + 1 + HORIZON] / unit, rtol=1e-5)
+    slot = int(lesson.watched[0])
+    agent = int(drawn.readers.index[slot])
+    mine = rolled.received[last + 1 : last + 1 + HORIZON, agent] / drawn.stretch.population.demand_scale[agent]
+    np.testing.assert_allclose(lesson.each[-1, :, 0, 0], mine / lesson.inputs.base.level[-1, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_without_agents_it_is_what_the_totals_say(few, pooled):
+    lesson = pooled.lesson(few.draw(0), None)
+    plain = without_agents(lesson)
+    assert (plain.inputs.agents, plain.inputs.valid, plain.watched, plain.each) == (None,) * 4
+    assert jax.tree.structure(without_agents(plain)) == jax.tree.structure(plain)
+    np.testing.assert_array_equal(plain.use, lesson.use)
+    network = pooled.begin(0).network
+    slope = eqx.filter_jit(eqx.filter_grad(lesson_loss))(network, pooled.scaling, plain, 8)
+    for part in (slope.agents, slope.representation, slope.each):
+        assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(part))
+    assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves((slope.basis, slope.totals, slope.future)))
+
+
+def test_a_step_leaves_the_average_behind(pooled):
+    carry = pooled.begin(0)
+    slope = jax.tree.map(jnp.ones_like, eqx.filter(carry.network, eqx.is_inexact_array))
+    after = eqx.filter_jit(stepped)(carry, slope, 0.75, pooled.optimizer)
+    assert isinstance(after, Carry)
+    old, new, average = (jax.tree.leaves(each) for each in (carry.network, after.network, after.average))
+    assert all((np.asarray(a) != np.asarray(b)).all() for a, b in zip(old, new, strict=True))
+    for a, b, c in zip(old, new, average, strict=True):
+        np.testing.assert_allclose(c, 0.75 * a + 0.25 * b, rtol=1e-5, atol=1e-7)
+
+
+def test_steps_lower_the_loss_and_go_on_with_the_same_bits(few, pooled, tmp_path):
+    whole = fit(pooled, pooled.settings, tmp_path / "whole")
+    held_out = pooled.judging[0]
+    before, after = (
+        float(forecast_error(each, pooled.scaling, held_out, 8)) for each in (pooled.begin(0).network, whole.parameters)
+    )
+    assert after < 0.95 * before and whole.best_value == pytest.approx(after)
+    error = np.array(pooled.measured(whole.parameters)["relative_error"])
+    assert error.shape == (HORIZON, 1) and (error > 0).all()
+    fit(pooled, pooled.settings.model_copy(update={"steps": 3}), tmp_path / "parts")
+    parts = fit(pooled, pooled.settings, tmp_path / "parts")
+    leaves = [jax.tree.leaves(eqx.filter(each.carry, eqx.is_array)) for each in (whole, parts)]
+    assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
+
+
+def test_bottom_up_learns_agent_by_agent(few):
+    """Totals teach it nothing, agents that are nobody neither."""
+    task = task_of(few, "bottom-up", rollouts=1, steps=30, learning_rate=0.03)
+    carry, lesson = task.begin(0), task.lesson(few.draw(0), None)
+    loss = eqx.filter_jit(lambda network, given: lesson_loss(network, task.scaling, given, 8))
+    first = float(loss(carry.network, lesson))
+    other = eqx.tree_at(lambda given: given.use, lesson, 3 * lesson.use)
+    assert float(loss(carry.network, other)) == first
+    nobody = np.asarray(lesson.inputs.crowd.weight)[np.asarray(lesson.watched)] == 0
+    assert nobody.any() and not nobody.all()
+    wild = eqx.tree_at(lambda given: given.each, lesson, jnp.where(nobody[None, None, :, None], 1e3, lesson.each))
+    assert float(loss(carry.network, wild)) == first
+    moved = eqx.tree_at(lambda given: given.each, lesson, lesson.each + 1.0)
+    assert float(loss(carry.network, moved)) != first
+    for number in range(16):
+        carry, _ = task.step(carry, 2 * number + 1)
+    assert float(loss(carry.network, lesson)) < 0.97 * first
+
+
+def test_a_map_of_totals_has_no_agents_in_its_lessons(few):
+    task = task_of(few, "global")
+    lesson = task.lesson(few.draw(0), None)
+    assert lesson.inputs.agents is None and lesson.watched is None
+    assert task.begin(0).network.agents is None

@@ -1,0 +1,124 @@
+"""Own the proof that both maps are trained into one folder that can be loaded, and what does not fit is refused.
+
+FREE: one tiny made-up world for all, with a policy that is quick to compile; two steps a map.
+"""
+
+import numpy as np
+import pytest
+from small_stretches import Shy
+
+from walras.errors import InputError, SettingsError
+from walras.maps.learned import COVERAGE, FILES, Interface
+from walras.maps.map_file import DUAL, PRIMAL
+from walras.population.generate import generate_panel
+from walras.train import coverage, dual, primal
+from walras.train.map_settings import MapTraining
+from walras.train.train_maps import WORLDS, train_map
+
+SETTINGS = MapTraining(
+    representation="global",
+    steps=2,
+    assess_every=1,
+    checkpoint_every=1,
+    target=32,
+    agents=20,
+    weeks=62,
+    first_origin=30,
+    rollouts=1,
+    rounds=1,
+    worlds=1,
+    world_agents=48,
+    world_weeks=120,
+    refit_weeks=52,
+    history_width=3,
+    future_width=3,
+    decoder_width=3,
+    attention=3,
+    buckets=2,
+    tile=8,
+)
+POLICY = Shy()
+
+
+def changed(**values) -> MapTraining:
+    return SETTINGS.model_copy(update=values)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few():
+    with pytest.MonkeyPatch.context() as patch:
+        for module, examples in ((dual, 1), (primal, 1), (coverage, 10)):
+            patch.setattr(module, "EXAMPLES", examples)
+        patch.setattr(dual, "JUDGING", 1)
+        patch.setattr(primal, "JUDGING", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "interface"
+    return folder, [train_map(kind, None, SETTINGS, folder, policy=POLICY) for kind in (DUAL, PRIMAL)]
+
+
+def test_both_maps_are_in_one_folder_that_can_be_loaded(trained):
+    folder, fitted = trained
+    assert [each.path for each in fitted] == [folder / FILES[kind] for kind in (DUAL, PRIMAL)]
+    assert (folder / COVERAGE).is_file()
+    found = Interface.load(folder)
+    assert found.resources == ("inbound_units",) and found.coverage is not None
+    assert found.primal.shape == found.dual.shape and found.primal.shape.history_width == 3
+    np.testing.assert_array_equal(found.primal.edges, found.dual.edges)
+    facts = found.facts[PRIMAL]
+    assert facts["trained_on"] == "1 made-up worlds" and facts["steps"] == 2 and facts["settings"]["weeks"] == 62
+    assert np.shape(facts["relative_error"]) == (26, 1) and set(found.facts[DUAL]["terms"]) >= {"violation", "price"}
+    ours = np.asarray(fitted[1].parameters.basis.layers[0].weight)
+    np.testing.assert_array_equal(found.primal.network.basis.layers[0].weight, ours)
+
+
+def test_worlds_are_made_once(trained, monkeypatch):
+    """Both maps read the same files, and a training that goes on gives the same file."""
+    folder, fitted = trained
+    assert len(list((folder / WORLDS).iterdir())) == 2
+    monkeypatch.setattr("walras.train.train_maps.worlds_from_generator", None)
+    before = (folder / FILES[PRIMAL]).read_bytes()
+    again = train_map(PRIMAL, None, SETTINGS, folder, policy=POLICY)
+    assert again.step == 2 and (folder / FILES[PRIMAL]).read_bytes() == before
+
+
+def test_a_folder_of_other_settings_is_refused(trained):
+    with pytest.raises((InputError, SettingsError), match="learning_rate") as caught:
+        train_map(PRIMAL, None, changed(learning_rate=0.5), trained[0], policy=POLICY)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def lazy(monkeypatch):
+    """Make worlds a mistake: what is refused is refused before."""
+    monkeypatch.setattr("walras.train.train_maps.worlds_from_generator", None)
+
+
+def test_maps_of_one_folder_price_the_same(trained, lazy):
+    with pytest.raises(SettingsError, match="`resources` is storage but the dual map in .* prices inbound_units"):
+        train_map(PRIMAL, None, changed(resources=("storage",)), trained[0], policy=POLICY)
+
+
+@pytest.mark.parametrize(
+    "kind, settings, sentence",
+    [
+        (DUAL, {"representation": "bottom-up"}, "`representation` is bottom-up but"),
+        (DUAL, {"first_origin": 40}, "leaves 22 weeks to coordinate"),
+        (PRIMAL, {"first_origin": 40}, "leaves no origin with 26 weeks after it"),
+        (PRIMAL, {"weeks": 113}, "`weeks` is 113 but made-up worlds of `world_weeks` 120 have 112"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_at_once(lazy, tmp_path, kind, settings, sentence):
+    with pytest.raises(SettingsError, match=sentence) as caught:
+        train_map(kind, None, changed(**settings), tmp_path / "maps", policy=POLICY)
+    assert "\n" not in str(caught.value) and not (tmp_path / "maps").exists()
+
+
+def test_a_table_that_is_too_short_is_refused(tmp_path):
+    panel = generate_panel(agents=40, weeks=100)
+    with pytest.raises(InputError, match="the table has 100 weeks, 52 of them held out, but rollouts of `weeks` 62"):
+        train_map(PRIMAL, panel, changed(world_weeks=60), tmp_path / "maps", policy=POLICY)
+    assert not (tmp_path / "maps").exists()
