@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from maps_control import HELD_OUT_SEED, control_figures
 from maps_forecast import QUICK, Budget, forecast_figures, rounded
@@ -32,7 +33,7 @@ from walras.maps.map_file import DUAL, PRIMAL, load_map
 from walras.model.record import Record
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
-from walras.simulate import simulate
+from walras.simulate import simulate, week_of
 from walras.train.world import World
 
 COMPETITORS = Path(__file__).parent / "maps"
@@ -41,6 +42,8 @@ COMPETITORS = Path(__file__).parent / "maps"
 ORIGIN, HORIZON_WEEKS = 70, 26
 WORLD_AGENTS, WORLD_WEEKS, QUICK_AGENTS = 20_000, 190, 20_000
 QUERIES = 30
+MOST, STEP = 300, 0.3
+"""Most projected dual steps, and their size in median margins per relative excess."""
 
 
 def worlds(table: Path | None, agents: int) -> World:
@@ -54,39 +57,36 @@ def worlds(table: Path | None, agents: int) -> World:
 
 
 def encoded(interface: Interface, world: World) -> tuple:
-    """Encode all agents of a world in the middle of its weeks, and say how long it took."""
-    weeks = min(ORIGIN, world.n_weeks // 2)
-    stretch = world.stretch(np.flatnonzero(world.active[weeks]), 0, weeks + 1)
-    policy = PricedNewsvendor()
-    rollout = simulate(
-        stretch.population,
-        stretch.exogenous,
-        policy,
-        initial=stretch.initial,
-        record=Record(agents=True, flows=()),
-        throw=False,
-    )
+    """Encode all agents of a world in the middle of its weeks; return the view, seconds, and what comes after."""
+    weeks, policy = min(ORIGIN, world.n_weeks // 2), PricedNewsvendor()
+    stretch = world.stretch(np.flatnonzero(world.active[weeks]), 0, weeks + HORIZON_WEEKS)
+    people, start = stretch.population, jnp.asarray(0)
+    known = week_of(stretch.exogenous, start, weeks + 1)
+    record = Record(agents=True, flows=())
+    rollout = simulate(people, known, policy, initial=stretch.initial, record=record, throw=False)
     history = History.from_simulation(
-        stretch.population,
-        stretch.exogenous,
+        people,
+        known,
         stretch.initial,
         rollout.agents,
         stretch.expected_use[weeks],
-        stretch.holidays[weeks + 1 : weeks + 27],
-        valid=np.asarray(stretch.valid, np.float32),
+        stretch.holidays[weeks + 1 : weeks + 1 + HORIZON_WEEKS],
+        valid=np.asarray(stretch.valid, np.float32)[: weeks + 1],
     )
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        view = interface.encode(stretch.population, history, policy, weeks=HORIZON_WEEKS)
+        view = interface.encode(people, history, policy, weeks=HORIZON_WEEKS)
         view.shadow_prices(np.ones((HORIZON_WEEKS, 1)) * view.scale)
         seconds.append(time.perf_counter() - started)
-    return view, min(seconds), stretch
+    state = simulate(people, week_of(known, start, weeks), policy, initial=stretch.initial, throw=False).final
+    future = week_of(stretch.exogenous, jnp.asarray(weeks), HORIZON_WEEKS)
+    return view, min(seconds), (people, future, state)
 
 
 def query_figures(interface: Interface, world: World, repeat: int) -> dict:
     """Time queries on an encoded population, and simulating so many times as many agents."""
-    view, encode_seconds, stretch = encoded(interface, world)
+    view, encode_seconds, coming = encoded(interface, world)
     random = np.random.default_rng(0)
     prices = view.price_scale * random.uniform(0, 0.5, (64, HORIZON_WEEKS, 1))
     capacity = view.scale * random.uniform(0.8, 1.2, (64, HORIZON_WEEKS, 1))
@@ -97,15 +97,51 @@ def query_figures(interface: Interface, world: World, repeat: int) -> dict:
         "batch_64_dual": lambda: view.shadow_prices(capacity),
     }
     found = {name: 1e3 * _median(call) for name, call in calls.items()}
-    simulated = _simulating(stretch, repeat)
+    simulated = _simulating(coming, repeat)
+    iterations, reached, ours = iterating(view, coming)
     return {
+        "iterations_to_same_violation": iterations,
+        "violation_of_dual_map": ours,
+        "violation_of_iterating": reached,
+        "times_faster_than_iterating_500k": (
+            iterations * simulated * 5e5 / (repeat * coming[0].n_agents) / (1e-3 * found["shadow_prices"])
+        ),
         "query_ms": found,
         "encode_s_20k": encode_seconds * 20_000 / view.population.n_agents,
         "encoded_agents": view.population.n_agents,
         "simulate_ms": 1e3 * simulated,
-        "simulated_agents": repeat * stretch.population.n_agents,
+        "simulated_agents": repeat * coming[0].n_agents,
         "times_faster_than_one_simulation": 1e3 * simulated / found["utilization"],
     }
+
+
+def iterating(view, coming) -> tuple[int, float, float]:
+    """Count projected dual steps of simulation until violation is as low as under the dual map's prices, or `MOST`.
+
+    Capacity is nine tenths of mean use without prices; weeks that no price can change do not count.
+    """
+    people, future, state = coming
+
+    def use(prices) -> np.ndarray:
+        record = Record.use_and_reward()
+        done = simulate(
+            people, future, PricedNewsvendor(), initial=state, shadow_prices=prices, record=record, throw=False
+        )
+        return np.asarray(done.totals.utilization, float)
+
+    counts = np.asarray(view.controllable)
+    capacity = np.full((HORIZON_WEEKS, 1), 0.9 * use(np.zeros((HORIZON_WEEKS, 1)))[8:].mean())
+
+    def violation(found: np.ndarray) -> float:
+        return float((np.maximum(found - capacity, 0.0) / capacity)[counts].mean())
+
+    ours = violation(use(view.shadow_prices(capacity)))
+    prices = np.zeros_like(capacity)
+    reached, iterations = violation(use(prices)), 1
+    while reached > ours and iterations < MOST:
+        prices = np.maximum(prices + STEP * view.price_scale * (use(prices) - capacity) / capacity, 0.0)
+        reached, iterations = violation(use(prices)), iterations + 1
+    return iterations, reached, ours
 
 
 def _median(call) -> float:
@@ -118,23 +154,14 @@ def _median(call) -> float:
     return statistics.median(seconds)
 
 
-def _simulating(stretch, repeat: int) -> float:
-    """Return seconds of one simulation of 26 weeks of `repeat` times the agents (each part timed, and added up)."""
-    from walras.simulate import week_of
-
-    few = week_of(stretch.exogenous, np.asarray(0), HORIZON_WEEKS)
+def _simulating(coming: tuple, repeat: int) -> float:
+    """Return seconds of simulating the coming weeks `repeat` times, that is of so many times the agents."""
+    people, future, state = coming
+    record = Record.use_and_reward()
 
     def once() -> None:
-        np.asarray(
-            simulate(
-                stretch.population,
-                few,
-                PricedNewsvendor(),
-                initial=stretch.initial,
-                record=Record.use_and_reward(),
-                throw=False,
-            ).totals.utilization
-        )
+        done = simulate(people, future, PricedNewsvendor(), initial=state, record=record, throw=False)
+        np.asarray(done.totals.utilization)
 
     once()
     started = time.perf_counter()

@@ -11,6 +11,7 @@ import pytest
 import report_example
 
 from walras.config import CostSettings
+from walras.planner.result import Search
 from walras.report import background, sections, words
 from walras.report.page import page, write_report
 
@@ -238,3 +239,14 @@ def test_reward_kept_says_on_how_many_futures(result):
 )
 def test_sentences_from_elsewhere_are_tidied(given, written):
     assert words.tidy(given) == written
+
+
+def test_what_maps_had_not_learned_is_said_on_top_and_in_the_table(result):
+    assert "learned maps" not in page(result) and "used outside" not in page(result)
+    asked = Search("learned", "default", queries=120, simulations=4)
+    inside = page(replace(result, search=asked))
+    assert "learned maps (default), corrected and judged by simulating every product 4 times" in inside
+    assert "used outside" not in inside and "queries to learned maps, corrected by 4 simulations" in inside
+    outside = page(replace(result, search=replace(asked, outside_training=("the history has 3 weeks",))))
+    assert "The learned maps were used outside of their training: the history has 3 weeks." in outside
+    assert "outside training</span>" in outside and outside.count("the history has 3 weeks") == 2

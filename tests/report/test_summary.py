@@ -5,6 +5,7 @@ import json
 import numpy as np
 import report_example
 
+from walras.planner.result import Search
 from walras.report.summary import plain, summary, summary_line
 
 NEEDED = {
@@ -69,3 +70,15 @@ def test_reading_is_timed_once(result):
 
     read = summary(replace(result, seconds={"reading": 2.1, "Reading the table": 2.0, "planning": 1.0}))
     assert read["stages"] == {"Reading the table": 2.0, "planning": 1.0} and read["seconds"] == 3.0
+
+
+def test_what_was_asked_is_told(result):
+    from dataclasses import replace
+
+    read = strict(summary_line(result))
+    assert (read["interface"], read["maps"], read["outside_training"]) == ("simulated", None, False)
+    assert read["outside_training_reasons"] == read["map_errors"] == []
+    asked = Search("learned", "retail", 120, 4, (0.2, 0.1), ("the history has 3 weeks",))
+    read = strict(summary_line(replace(result, search=asked)))
+    assert (read["interface"], read["maps"], read["outside_training"]) == ("learned", "retail", True)
+    assert read["outside_training_reasons"] == ["the history has 3 weeks"] and read["map_errors"] == [0.2, 0.1]

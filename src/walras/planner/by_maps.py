@@ -79,6 +79,9 @@ def plan_by_maps(
 ) -> tuple[PlanRecord, Search]:
     """Plan on what maps answer, simulate the plan, correct the answers by what came of it, and plan again from there.
 
+    The first answers are corrected by a simulation without prices, since most of what a map is off by does not depend
+    on them.
+
     Args:
         case: whose simulation corrects and judges.
         view: its population, read by maps.
@@ -89,30 +92,37 @@ def plan_by_maps(
 
     Returns:
         The plan, judged by simulation, and how it was found. Of several rounds the plan counts that comes closest to
-        fitting as simulated.
+        fitting as simulated; a round that came out worse is gone back on by half.
+
+    Raises:
+        SettingsError: no round at all.
     """
-    asked, start = CorrectedView.of(view), None
-    errors, plans = [], []
+    before, free = case.view.queries, np.zeros_like(cost.lower)
+    asked = CorrectedView.of(view).at(free, case.view.utilization(free))
+    start, best, least = asked.shadow_prices(cost.edges[..., 2]), None, np.inf
+    errors: list[float] = []
     for _ in range(rounds):
-        start = asked.shadow_prices(cost.edges[..., 2]) if start is None else start
         record = found(asked, cost, settings, progress, start)
         simulated = case.view.utilization(record.shadow_prices)
         errors.append(float(np.abs(record.utilization - simulated).sum() / max(simulated.sum(), 1e-9)))
-        missed = _missed(view, record, simulated)
-        plans.append((float(missed.mean()), record))
+        missed, corrected = _missed(view, record, simulated), asked.at(record.shadow_prices, simulated)
+        if best is None or missed.mean() < least:
+            asked, best, least, start = corrected, record, missed.mean(), record.shadow_prices
+        else:
+            asked = asked.between(corrected)
         if missed.max(initial=0.0) <= TOLERANCE:
             break
-        asked, start = asked.at(record.shadow_prices, simulated), record.shadow_prices
-    best = min(plans, key=lambda each: each[0])[1]
-    search = Search(
+    if best is None:
+        raise SettingsError(f"`rounds` is {rounds} but at least 1 is needed; give e.g. {ROUNDS}")
+    record = judged(case.view, replace(best, queries=view.queries))
+    return record, Search(
         interface="learned",
         maps=settings.maps,
         queries=view.queries,
-        simulations=len(plans) + 1,
+        simulations=case.view.queries - before,
         errors=tuple(errors),
         outside_training=view.outside_training,
     )
-    return judged(case.view, replace(best, queries=view.queries)), search
 
 
 def _missed(view: LearnedView, record: PlanRecord, simulated: np.ndarray) -> Float[np.ndarray, "week resource"]:

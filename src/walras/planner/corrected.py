@@ -53,6 +53,10 @@ class CorrectedView:
         foreseen = np.maximum(self.view.utilization(shadow_prices), np.finfo(float).tiny)
         return replace(self, factor=np.clip(simulated / foreseen, 1 / MOST, MOST))
 
+    def between(self, other: "CorrectedView") -> "CorrectedView":
+        """Return the view half way to another one's correction."""
+        return replace(self, factor=np.sqrt(self.factor * other.factor))
+
     @property
     def n_weeks(self) -> int:
         """Count the weeks of the horizon."""
