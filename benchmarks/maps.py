@@ -4,8 +4,8 @@
     python benchmarks/maps.py [--table TABLE] [--maps default|retail|FOLDER] [--json] [--out FILE]
 
 Without a table agents are made up from a seed that no training used. A table is one that training never saw: maps of
-the interface are asked about it, while the competitors (`benchmarks/maps/`) are left out where they were trained on
-other resources. `benchmarks/maps_forecast.py` and `benchmarks/maps_control.py` print more of each part.
+the interface are asked about it. The competitors (`benchmarks/maps/`) were trained on the same made-up worlds as
+`default`, and are compared with that alone. `benchmarks/maps_forecast.py` and `benchmarks/maps_control.py` print more of each part.
 """
 
 import argparse
@@ -197,6 +197,13 @@ def competitors(kind: str, own: LearnedMap) -> dict[str, LearnedMap]:
     return found
 
 
+def quick_budget() -> Budget:
+    """Return what takes a few minutes on two quiet cores."""
+    alphas = {"demand": (-1.0, -0.5, 0.0, 0.5, 1.0)}
+    few = {"twins": 3, "cohorts": (250, 2000), "draws_of_cohorts": 2, "epoch_agents": 256}
+    return replace(QUICK, alphas=alphas, paths=6, **few)
+
+
 def measured(given: argparse.Namespace) -> dict:
     """Measure all parts."""
     started = time.perf_counter()
@@ -212,8 +219,10 @@ def measured(given: argparse.Namespace) -> dict:
     tell("queries")
     found = query_figures(interface, world, 25 if not given.quick else 5)
     policy = PricedNewsvendor()
-    primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
-    budget = replace(QUICK, alphas={"demand": (-1.0, -0.5, 0.0, 0.5, 1.0)}, paths=6) if given.quick else Budget()
+    primals, duals = {interface.primal.shape.representation: interface.primal}, {"bucketized": interface.dual}
+    if given.maps == "default":  # the others were trained on what these were trained on
+        primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
+    budget = quick_budget() if given.quick else Budget()
     budget = replace(budget, sizes=fitting(budget.sizes, world))
     tell("forecasts")
     forecasts = forecast_figures(world, policy, primals, budget, seed=given.seed, tell=tell)
