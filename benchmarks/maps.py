@@ -5,8 +5,8 @@
 
 Without a table agents are made up from a seed that no training used. A table is one that training never saw: maps of
 the interface are asked about it. The competitors (`benchmarks/maps/`) were trained on the made-up worlds of
-`default`, and are compared with that alone. `benchmarks/maps_forecast.py` and `benchmarks/maps_control.py` print more of
-each part.
+`default`, and are compared with that alone. `benchmarks/maps_forecast.py` and
+`benchmarks/maps_control.py` print more of each part.
 """
 
 import argparse

@@ -273,8 +273,9 @@ def cohort_row(errors: Sequence[CohortError]) -> dict:
 def epoch_figures(world: World, policy: AbstractPolicy, budget: Budget) -> dict:
     """Time one training step both ways on the same rollout, every week an origin."""
     agents = budget.epoch_agents
-    weeks = min(TRAINED_WEEKS, world.n_weeks)
-    sizes = {"target": agents, "agents": agents, "weeks": weeks, "steps": 1, "first_origin": min(64, weeks // 3)}
+    if world.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
+        return {"epoch_ratio_windows": None}
+    sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1}
     settings = MapTraining(representation=EPOCH_REPRESENTATION, spacing=1, **sizes)
     episodes = MapEpisodes([world], settings)
     task = PrimalTask(settings, episodes, policy)
