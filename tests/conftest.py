@@ -3,6 +3,7 @@
 EDGE: everything here must happen before the first test module imports walras.
 """
 
+import gc
 import hashlib
 import os
 import platform
@@ -13,6 +14,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax
 import jaxtyping
 import matplotlib
+import pytest
 from hypothesis import HealthCheck, settings
 
 # The numeric tower lets an int stand where a float is asked for, as Python's own typing rules do.
@@ -22,6 +24,21 @@ matplotlib.use("Agg")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("walras", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("walras")
+
+
+MOST_MAPPINGS = 30_000
+"""Pieces of memory that compiled programs may hold: Linux gives a process 65,530 by default, and beyond them compiling
+crashes."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Forget compiled programs between modules where they have become too many to go on."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and len(mappings.read_bytes().splitlines()) > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def machine_name() -> str:
