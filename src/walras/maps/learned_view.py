@@ -157,6 +157,9 @@ class LearnedView:
         """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
         if self.primal is None:
             raise InputError(NO_PRIMAL)
+        if np.ndim(shadow_prices) != 2:
+            needed = f"({self.n_weeks}, {len(self.resources)}), one plan"
+            raise shape_mismatch("shadow_prices", tuple(np.shape(shadow_prices)), needed, "ask plan by plan")
         prices = jnp.asarray(self._checked(shadow_prices, "shadow_prices"), jnp.float32)
         return np.asarray(_slope(*self._parts(self.primal), prices), float).reshape(prices.size, prices.size)
 
@@ -245,9 +248,21 @@ class LearnedView:
         if tuple(np.shape(array)[-2:]) != needed:
             shape = f"[..., {needed[0]} weeks, {needed[1]} resources]"
             raise shape_mismatch(name, tuple(np.shape(array)), shape, "give one each")
-        if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array)).all():
-            raise InputError(f"`{name}` holds a NaN or infinity; give a finite number for every week and resource")
+        if not isinstance(array, jax.core.Tracer):
+            _refuse_numbers(name, array)
         return array if isinstance(array, jax.Array) else np.asarray(array, float)
+
+
+def _refuse_numbers(name: str, array: Any) -> None:
+    """Refuse what is no number, not finite, or below 0."""
+    try:
+        values = np.asarray(array, float)
+    except (TypeError, ValueError):
+        raise InputError(f"`{name}` holds what is no number; give one for every week and resource") from None
+    if not np.isfinite(values).all():
+        raise InputError(f"`{name}` holds a NaN or infinity; give a finite number for every week and resource")
+    if values.min(initial=0.0) < 0.0:
+        raise InputError(f"`{name}` goes down to {values.min():g} but is 0 or more by definition; cut it off at 0")
 
 
 def judged(

@@ -176,6 +176,11 @@ def check_dual(settings: MapTraining) -> None:
             f"to coordinate, but {HORIZON + 2} are needed to see whether plans are kept; raise the one or lower the "
             "other"
         )
+    if settings.burn_in >= coordinated:
+        raise SettingsError(
+            f"`burn_in` is {settings.burn_in} of {coordinated} coordinated weeks, which leaves none that count; lower "
+            "it, 6 is usual"
+        )
 
 
 class DualTask(AbstractTask):

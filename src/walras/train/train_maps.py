@@ -169,8 +169,8 @@ def _from_table(panel: Panel, settings: MapTraining, progress: Progress) -> list
     if known < needed:
         raise InputError(
             f"the table has {panel.n_weeks} weeks, {settings.held_out_weeks} of them held out, but rollouts of "
-            f"`weeks` {settings.weeks} need {needed}; give a longer history, lower `held_out_weeks`, or train on "
-            "made-up worlds"
+            f"`weeks` {settings.weeks} need {needed}; give a longer history, lower `weeks` or `held_out_weeks`, or "
+            "train on made-up worlds"
         )
     world = World.from_panel(
         panel.before(known),
