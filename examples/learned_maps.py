@@ -57,8 +57,12 @@ free = view.expected(np.zeros((view.n_weeks, 1)))
 capacity = np.full_like(free, 0.8 * free.max())
 prices = CorrectedView.of(view).shadow_prices(capacity)  # the dual map; without one the primal map is searched
 foreseen, happened = view.expected(prices), case.view.expected(prices)
-over = np.maximum(happened - capacity, 0)[view.controllable].sum() / capacity[view.controllable].sum()
-print(f"at the prices for {capacity[0, 0]:,.0f} a week simulated use is {over:.1%} above capacity")
+counts = view.controllable
+needed = np.minimum(capacity, case.view.expected(np.zeros_like(prices)))  # wanted without prices
+over, idle = (np.maximum(part, 0)[counts].sum() for part in (happened - capacity, needed - happened))
+room = capacity[counts].sum()
+print(f"at the prices for {capacity[0, 0]:,.0f} a week simulated use is {over / room:.1%} above capacity;")
+print(f"prices that are too high leave {idle / room:.1%} of it unused that would be wanted")
 for reason in view.outside_training:
     print("outside of training:", reason)
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.crowd import Crowd
+from walras.maps.readers import Readers
 from walras.model.state import State
 from walras.model.week import WeekRecord
 from walras.population.population import Population
@@ -291,6 +292,31 @@ def cohort_of(population: Population, index: Int[Array, " slot"], weight: Float[
     """Take the agents in each slot, each weighing for those it stands for."""
     cohort = population.take(index)
     return eqx.tree_at(lambda p: p.weight, cohort, cohort.weight * weight)
+
+
+def map_inputs(
+    population: Population, readers: Readers, ledger: Ledger, known: KnownFuture, units: Scales, *, reads_agents: bool
+) -> MapInputs:
+    """Put together what a map reads, not yet scaled.
+
+    Args:
+        population: everybody.
+        readers: whose histories are read.
+        ledger: of everybody, up to the last origin.
+        known: of the coming weeks of every origin.
+        units: from `scales`.
+        reads_agents: whether agents' own histories are wanted.
+    """
+    cohort = cohort_of(population, readers.index, readers.weight)
+    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if reads_agents else None
+    return MapInputs(
+        agents=None if read is None else agent_features(cohort, read, units),
+        totals=total_features(population, ledger, units),
+        future=future_features(known, units),
+        base=base_of(population, known, units),
+        crowd=crowd_of(cohort, readers.bucket, readers.n_buckets, units),
+        valid=None if read is None else read.valid,
+    )
 
 
 def crowd_of(population: Population, bucket: Array, n_buckets: int, units: Scales) -> Crowd:

@@ -17,15 +17,12 @@ from walras.maps.inputs import (
     HORIZON,
     KnownFuture,
     Ledger,
-    MapInputs,
     Scales,
     Scaling,
     agent_features,
-    base_of,
     cohort_of,
-    crowd_of,
-    future_features,
     ledger_of,
+    map_inputs,
     scales,
     total_features,
 )
@@ -147,8 +144,11 @@ class _Loop(eqx.Module):
 
     def step(self, running: _Running, week: Array) -> tuple[_Running, Any]:
         """Go through one week."""
-        inputs = self.dual.scaling(self._inputs(*self._seen(running, week)))
         network, agents, read = self.dual.network, running.agents, None
+        people, (ledger, known) = self.stretch.population, self._seen(running, week)
+        reads = network.agents is not None
+        inputs = map_inputs(people, self.readers, ledger, known, self.units, reads_agents=reads)
+        inputs = self.dual.scaling(inputs)
         if network.agents is not None and inputs.agents is not None and inputs.valid is not None:
             agents, read = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
         totals, read_totals = network.totals.read(running.totals, inputs.totals[0])
@@ -165,19 +165,6 @@ class _Loop(eqx.Module):
 
     def _read(self, ledger: Ledger) -> Ledger:
         return jax.tree.map(lambda leaf: leaf[:, self.readers.index], ledger)
-
-    def _inputs(self, ledger: Ledger, known: KnownFuture) -> MapInputs:
-        """Put together what the map reads of one week."""
-        units, cohort = self.units, self._cohort()
-        read = None if self.dual.network.agents is None else self._read(ledger)
-        return MapInputs(
-            None if read is None else agent_features(cohort, read, units),
-            total_features(self.stretch.population, ledger, units),
-            future_features(known, units),
-            base_of(self.stretch.population, known, units),
-            crowd_of(cohort, self.readers.bucket, self.readers.n_buckets, units),
-            None if read is None else read.valid,
-        )
 
     def _seen(self, running: _Running, week: Array) -> tuple[Ledger, KnownFuture]:
         """Read this week's column of the ledger, and what is known of the weeks after it, off the state."""

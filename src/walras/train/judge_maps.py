@@ -23,7 +23,8 @@ from walras.population.cohort import AbstractDesign, Cohort, StratifiedSample
 from walras.population.population import Population
 from walras.simulate import simulate_issued
 from walras.train.judge_cases import Case, Sizes
-from walras.train.map_rollout import Rolled, coming, inputs_of
+from walras.train.map_rollout import Rolled, coming
+from walras.train.primal import lesson_of
 from walras.train.redraw import SPAN, Futures
 from walras.train.stretch import Stretch
 from walras.train.world import World
@@ -100,11 +101,9 @@ def _said(
     origins: int,
     spacing: int,
 ) -> Float[Array, "origin ahead resource"]:
-    reads = shape.kind.reads_agents
-    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=reads)
-    encoded = network.encode(scaling(inputs), spacing)
-    signal = coming(prices / rolled.units.price[None, :], weeks, origins, spacing)
-    return network.utilization(encoded, signal) * rolled.units.use[None, None, :]
+    lesson = lesson_of(rolled, stretch, readers, prices, shape, weeks, origins, spacing)
+    encoded = network.encode(scaling(lesson.inputs), spacing)
+    return network.utilization(encoded, lesson.prices) * rolled.units.use[None, None, :]
 
 
 def realised(rolled: Rolled, sizes: Sizes) -> Forecasts:

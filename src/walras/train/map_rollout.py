@@ -14,16 +14,11 @@ from walras.maps.inputs import (
     Ledger,
     MapInputs,
     Scales,
-    agent_features,
-    base_of,
-    cohort_of,
-    crowd_of,
-    future_features,
     ledger_of,
+    map_inputs,
     open_orders,
     scales,
     stock_use,
-    total_features,
 )
 from walras.maps.readers import Readers
 from walras.model.record import Record
@@ -134,20 +129,7 @@ def inputs_of(
     first = weeks - 1 - spacing * (origins - 1)
     ledger = jax.tree.map(lambda leaf: leaf[:weeks], rolled.ledger)
     known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rolled.known)
-    population, units = stretch.population, rolled.units
-    cohort = cohort_of(population, readers.index, readers.weight)
-    crowd = crowd_of(cohort, readers.bucket, readers.n_buckets, units)
-    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if reads_agents else None
-    features = None if read is None else agent_features(cohort, read, units)
-    valid = None if read is None else read.valid
-    return MapInputs(
-        features,
-        total_features(population, ledger, units),
-        future_features(known, units),
-        base_of(population, known, units),
-        crowd,
-        valid,
-    )
+    return map_inputs(stretch.population, readers, ledger, known, rolled.units, reads_agents=reads_agents)
 
 
 def coming(

@@ -21,7 +21,7 @@ from walras.maps.network import MapNetwork
 from walras.policies.base import AbstractPolicy
 from walras.train.closed_loop import DualMap, Plan, week_by_week
 from walras.train.map_episodes import Drawn, drawn_capacity
-from walras.train.map_rollout import inputs_of, roll
+from walras.train.map_rollout import Rolled, inputs_of, roll
 
 FIRST_PRICED = 26
 """First week in which a dual map issues prices: later origins then have a history with prices in it."""
@@ -71,7 +71,7 @@ class DualProposals(PriceSource):
     ) -> Float[np.ndarray, "week resource"]:
         """Run the closed loop, and return the prices charged in it."""
         stretch = drawn.stretch
-        capacity = _capacity(drawn, policy)
+        _, capacity = _free_and_capacity(drawn, policy)
         plan = Plan(jnp.asarray(capacity, jnp.float32), FIRST_PRICED)
         mine = DualMap(self.dual.network, self.dual.scaling)
         charged = np.asarray(_charged(stretch, drawn.readers, policy, plan, mine), float)
@@ -87,10 +87,11 @@ def _charged(*given: Any) -> Float[Array, "week resource"]:
     return week_by_week(*given).charged
 
 
-def _capacity(drawn: Drawn, policy: AbstractPolicy) -> Float[np.ndarray, "week resource"]:
+def _free_and_capacity(drawn: Drawn, policy: AbstractPolicy) -> tuple[Rolled, Float[np.ndarray, "week resource"]]:
+    """Return what comes about without prices, and a capacity path at its scale."""
     quiet = jnp.zeros((drawn.stretch.n_weeks, len(drawn.stretch.population.resources)))
     free = roll(drawn.stretch, policy, quiet)
-    return drawn_capacity(drawn.random, np.asarray(free.utilization, float), FIRST_PRICED)
+    return free, drawn_capacity(drawn.random, np.asarray(free.utilization, float), FIRST_PRICED)
 
 
 class PlannerQueries(PriceSource):
@@ -100,9 +101,7 @@ class PlannerQueries(PriceSource):
         self, drawn: Drawn, policy: AbstractPolicy, network: MapNetwork, scaling: Scaling
     ) -> Float[np.ndarray, "week resource"]:
         """Search prices at origins half a year apart, some steps only, and string them together."""
-        stretch, quiet = drawn.stretch, jnp.zeros((drawn.stretch.n_weeks, len(drawn.stretch.population.resources)))
-        free = roll(stretch, policy, quiet)
-        capacity = drawn_capacity(drawn.random, np.asarray(free.utilization, float), FIRST_PRICED)
+        stretch, (free, capacity) = drawn.stretch, _free_and_capacity(drawn, policy)
         last = stretch.n_weeks - HORIZON
         origins = (last - 1) // QUERY_SPACING + 1
         reads = network.agents is not None
