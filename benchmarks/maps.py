@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from maps_control import HELD_OUT_SEED, control_figures
+from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, control_figures, held_out_world
 from maps_forecast import QUICK, Budget, forecast_figures, rounded
 from measure import machine
 
@@ -33,15 +33,15 @@ from walras.maps.learned_map import LearnedMap
 from walras.maps.map_file import DUAL, PRIMAL, load_map
 from walras.model.record import Record
 from walras.policies.base_stock import PricedNewsvendor
-from walras.population.generate import generate_panel
 from walras.simulate import simulate, week_of
+from walras.train.history import FIRST_FORECAST
 from walras.train.world import World
 
 COMPETITORS = Path(__file__).parent / "maps"
 """Folder of the maps that others are compared with: `primal-NAME.walras` and `dual-NAME.walras`."""
 
 ORIGIN, HORIZON_WEEKS = 70, 26
-WORLD_AGENTS, WORLD_WEEKS, QUICK_AGENTS = 20_000, 190, 20_000
+WORLD_AGENTS, QUICK_AGENTS = 24_000, 20_000
 QUERIES = 30
 MOST, STEP = 300, 0.3
 """Most projected dual steps, and their size in median margins per relative excess."""
@@ -50,11 +50,12 @@ MOST, STEP = 300, 0.3
 def worlds(table: Path | None, agents: int) -> World:
     """Return the held-out world: made up, or a table's."""
     if table is None:
-        return World.from_panel(generate_panel(agents, WORLD_WEEKS, HELD_OUT_SEED), seed=HELD_OUT_SEED)
+        return held_out_world(agents)
     from walras.cli.options import open_panel
 
     panel: Panel = open_panel(table, TableSettings())
-    return World.from_panel(panel, seed=HELD_OUT_SEED)
+    known = FIRST_FORECAST + (panel.n_weeks - FIRST_FORECAST) // 2
+    return World.from_panel(panel, seed=HELD_OUT_SEED, known_weeks=min(known, KNOWN_WEEKS))
 
 
 def encoded(interface: Interface, world: World) -> tuple:
@@ -172,29 +173,29 @@ def _simulating(coming: tuple, repeat: int) -> float:
 
 
 def fitting(sizes, world: World):
-    """Shorten cases of forecasts to the weeks of a short table; origins then have less history, which is masked."""
+    """Shorten cases of forecasts to the weeks of a short table; all origins are in its second half."""
     weeks = min(sizes.weeks, world.n_weeks)
-    origins = min(sizes.origins, max((weeks - HORIZON_WEEKS - 20) // sizes.spacing + 1, 1))
+    origins = min(sizes.origins, max((weeks - weeks // 2 - HORIZON_WEEKS - 1) // sizes.spacing + 1, 1))
     target = min(sizes.target, world.n_agents)
     return replace(sizes, weeks=weeks, origins=origins, target=target, priced=min(sizes.priced, weeks // 4))
 
 
 def fitting_plans(sizes, world: World):
-    """Shorten plans likewise: a third of a short table is history."""
+    """Shorten plans likewise: half of a short table is history."""
     spare = world.n_weeks - 1
     if sizes.history + sizes.weeks <= spare:
         return replace(sizes, agents=min(sizes.agents, world.n_agents))
-    history = spare // 3
+    history = spare // 2
     return replace(sizes, agents=min(sizes.agents, world.n_agents), history=history, weeks=spare - history)
 
 
 def competitors(kind: str, own: LearnedMap) -> dict[str, LearnedMap]:
     """Return all maps of a kind by the names of their representations, the interface's own among them."""
-    found = {own.shape.representation: own}
+    found = {own.shape.name: own}
     for path in sorted(COMPETITORS.glob(f"{kind.split()[0]}-*.walras")):
         learned = load_map(path, kind)
         if learned.resources == own.resources:
-            found.setdefault(learned.shape.representation, learned)
+            found.setdefault(learned.shape.name, learned)
     return found
 
 
@@ -220,7 +221,7 @@ def measured(given: argparse.Namespace) -> dict:
     tell("queries")
     found = query_figures(interface, world, 25 if not given.quick else 5)
     policy = PricedNewsvendor()
-    primals, duals = {interface.primal.shape.representation: interface.primal}, {"bucketized": interface.dual}
+    primals, duals = {interface.primal.shape.name: interface.primal}, {interface.dual.shape.name: interface.dual}
     if given.maps == "default":  # the others were trained on what these were trained on
         primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
     budget = quick_budget() if given.quick else Budget()

@@ -24,11 +24,16 @@ from walras.control.map_terms import cycle, cycle_values, loss_terms
 from walras.evaluation.inference import mean_interval
 from walras.exogenous.capacity import unseen_families
 from walras.maps.map_file import DUAL, PRIMAL, load_map
+from walras.maps.representations.named import REPRESENTATIONS
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
+from walras.train.history import FIRST_FORECAST
 from walras.train.world import World
 
 HELD_OUT_SEED, WORLD_AGENTS, WORLD_WEEKS = 901, 20_000, 190
+KNOWN_WEEKS = FIRST_FORECAST + 64
+"""First weeks of a table that agents and their attributes are read off; all that is judged comes later."""
+
 QUICK_FORESIGHT = Foresight(ceilings=(2.0,), ascent_steps=15, solver=ProjectedDual(max_queries=150))
 UNSEEN_PATHS, UNSEEN_PATHS_QUICK = 20, 2
 SHOWN = {
@@ -48,7 +53,7 @@ SHOWN = {
     "complementarity_residual": "complem.",
     "oracle_beyond": "o.beyond",
 }
-PAIR = ("bucketized", "global")
+BASELINE = "global"
 
 
 def control_figures(world, duals, primal=None, *, quick=False, policy=None, told=None, sizes=None, unseen=True):
@@ -92,8 +97,9 @@ def _figures(plans, methods, foresight):
     names = [*(method.name for method in methods), CLAIRVOYANT]
     figures = {name: Figures.of(judged, name, plans.sizes.burn_in) for name in names}
     found = {"methods": {name: each.summary for name, each in figures.items()}}
-    if all(name in figures for name in PAIR):
-        found["difference"] = figures[PAIR[0]].less(figures[PAIR[1]])
+    if BASELINE in figures:
+        mine = [name for name in figures if name.partition("+")[0] in REPRESENTATIONS and name != BASELINE]
+        found["less_global"] = {name: figures[name].less(figures[BASELINE]) for name in mine}
     return found
 
 
@@ -129,7 +135,8 @@ def show(answer):
 
 
 def _table(title, figures):
-    rows = {**figures["methods"], **({"difference": figures["difference"]} if "difference" in figures else {})}
+    differences = {f"{name} - global"[-12:]: each for name, each in figures.get("less_global", {}).items()}
+    rows = {**figures["methods"], **differences}
     print(f"\n{title}\n{'':<12}" + "".join(f"{label:>12}" for label in SHOWN.values()))
     for method, summary in rows.items():
         print(f"{method:<12}" + "".join(f"{_number(summary[key]['estimate']):>12}" for key in SHOWN))
@@ -144,11 +151,10 @@ def _range(summary):
     return "" if summary["low"] is None else f"{summary['low']:.2f}..{summary['high']:.2f}"
 
 
-def held_out_world(path=None):
-    """Return the world that judges: the one given, or one made up from a seed that training never uses."""
-    if path is not None:
-        return World.load(path)
-    return World.from_panel(generate_panel(WORLD_AGENTS, WORLD_WEEKS, HELD_OUT_SEED), seed=HELD_OUT_SEED)
+def held_out_world(agents=WORLD_AGENTS):
+    """Make up the world that judges, from a seed that training never uses; its first weeks tell who agents are."""
+    panel = generate_panel(agents, WORLD_WEEKS, HELD_OUT_SEED)
+    return World.from_panel(panel, seed=HELD_OUT_SEED, known_weeks=KNOWN_WEEKS)
 
 
 def main():
@@ -168,7 +174,8 @@ def main():
     def told(sentence):
         print(f"{time.perf_counter() - started:6.0f} s: {sentence}", file=sys.stderr)
 
-    answer = control_figures(held_out_world(given.world), duals, primal, quick=given.quick, told=told)
+    world = World.load(given.world) if given.world else held_out_world()
+    answer = control_figures(world, duals, primal, quick=given.quick, told=told)
     answer["seconds"] = time.perf_counter() - started
     print(json.dumps(answer)) if given.json else show(answer)
 

@@ -33,6 +33,7 @@ from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.shift import MODERATE
 from walras.train.epoch_ratio import one_pass_step, windows_step
+from walras.train.history import FIRST_FORECAST
 from walras.train.judge_cases import BY, Cases, Sizes
 from walras.train.judge_cohorts import CohortError, Target, cohort_errors
 from walras.train.judge_maps import SIMULATION, Judged, judged
@@ -308,7 +309,7 @@ def forecast_figures(
         tell: told what is measured now.
     """
     cases = Cases(world, policy, budget.sizes, seed)
-    main = maps.get("bucketized", next(iter(maps.values())))
+    main = next((each for each in maps.values() if each.shape.delegates), next(iter(maps.values())))
     parts: dict[str, Callable[[], object]] = {
         "shift": lambda: shift_figures(cases, maps, budget, tell),
         "twins": lambda: twin_figures(cases, maps, budget, tell),
@@ -337,7 +338,7 @@ def forecast_figures(
 def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
     """Read primal maps, by the names of their representations."""
     found = [load_map(file, PRIMAL) for file in files]
-    return {learned.shape.representation: learned for learned in found}
+    return {learned.shape.name: learned for learned in found}
 
 
 def untrained(names: Sequence[str], world: World, policy: AbstractPolicy, budget: Budget) -> dict[str, LearnedMap]:
@@ -407,7 +408,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def held_out_world(budget: Budget) -> World:
     """Make up agents that no training saw."""
-    return next(worlds_from_generator(1, budget.world_agents, budget.world_weeks, HELD_OUT_SEED))
+    known = {"known_weeks": FIRST_FORECAST + int(budget.sizes.origin_weeks[0])}
+    return next(worlds_from_generator(1, budget.world_agents, budget.world_weeks, HELD_OUT_SEED, **known))
 
 
 if __name__ == "__main__":

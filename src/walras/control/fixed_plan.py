@@ -17,6 +17,8 @@ from walras.errors import SettingsError
 from walras.evaluation.definitions import BURN_IN_WEEKS
 from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity, tune_report
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.learned_map import LearnedMap, delegates_for
+from walras.maps.readers import Readers, readers_of
 from walras.model.record import Record
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
@@ -25,7 +27,6 @@ from walras.population.cohort import Cohort, StratifiedSample
 from walras.population.shift import CompositionShift
 from walras.simulate import simulate, week_of
 from walras.train.closed_loop import Plan
-from walras.train.map_episodes import Readers, readers_of
 from walras.train.stretch import Stretch
 from walras.train.world import World
 
@@ -122,10 +123,12 @@ class Scene:
         """Simulate the coordinated weeks under prices that are announced in full."""
         return _announced(self.stretch, self.first, self.policy, self.state, shadow_prices)
 
-    def readers(self, edges: Float[np.ndarray, " edge"]) -> Readers:
-        """Lay the cohort out in the demand buckets of a map."""
-        size = np.asarray(self.stretch.population.demand_scale)
-        return readers_of(size, self.cohort, edges, TILE)
+    def readers(self, learned: LearnedMap) -> Readers:
+        """Lay the cohort out in the demand buckets of a map, with the delegates that it asks."""
+        population = self.stretch.population
+        size = np.asarray(population.demand_scale)
+        delegates = delegates_for(learned, population, self.cohort)
+        return readers_of(size, self.cohort, learned.edges, TILE, delegates)
 
 
 @dataclass(frozen=True, eq=False)

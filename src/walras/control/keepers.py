@@ -67,7 +67,7 @@ class DualControl(AbstractKeeper):
     def keep(self, case: Case) -> Kept:
         """Run the closed loop."""
         scene, dual = case.scene, DualMap(self.dual.network, self.dual.scaling)
-        readers = scene.readers(self.dual.edges)
+        readers = scene.readers(self.dual)
         done = _closed_loop(scene.stretch, readers, scene.policy, case.plan, dual)
         reward = np.asarray(done.reward, float).sum() + float(done.end_value)
         return Kept(np.asarray(done.utilization, float), float(reward), np.asarray(done.charged, float))

@@ -63,7 +63,7 @@ def _lesson(case: Case, dual: LearnedMap) -> Lesson:
             "are kept; draw longer ones"
         )
     origins = np.linspace(0, last, ORIGINS_OF_TERMS).astype(np.int32)
-    return Lesson(case.scene.stretch, case.scene.readers(dual.edges), case.plan, jnp.asarray(origins))
+    return Lesson(case.scene.stretch, case.scene.readers(dual), case.plan, jnp.asarray(origins))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def _seen(scene: Scene, learned: LearnedMap) -> tuple[MapInputs, Array, Array]:
     """Return what a map reads in the first coordinated week, and the population's units."""
     quiet = jnp.zeros((scene.stretch.n_weeks, len(scene.stretch.population.resources)))
     rolled = roll(scene.stretch, scene.policy, quiet)
-    readers, reads = scene.readers(learned.edges), learned.network.agents is not None
+    readers, reads = scene.readers(learned), learned.network.agents is not None
     inputs = inputs_of(rolled, scene.stretch, readers, scene.first + 1, 1, reads_agents=reads)
     return inputs, rolled.units.use, rolled.units.price
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from walras.errors import InputError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.delegates import pipeline_at
 from walras.maps.inputs import HORIZON, KnownFuture, Ledger, ledger_of, open_orders, stock_use
 from walras.model.state import State
 from walras.model.week import WeekRecord
@@ -26,10 +27,13 @@ class History:
     Attributes:
         ledger: of everybody, week by week up to the origin; any number of weeks, the last 64 of which are read.
         known: of the coming weeks, at the origin.
+        on_order: open orders by the week in which they arrive, the origin's own first [units]; needed by maps that ask
+            delegates, None where it is not known.
     """
 
     ledger: Ledger
     known: KnownFuture
+    on_order: Float[Array, "lead agent"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays whose axes do not meet, and what is no number.
@@ -39,6 +43,7 @@ class History:
         """
         _check_ledger(self.ledger)
         _check_known(self.known)
+        _check_on_order(self.on_order, self.n_agents)
 
     @property
     def n_weeks(self) -> int:
@@ -92,7 +97,7 @@ class History:
             stock=stock_use(population, ledger)[-1],
             holidays=jnp.asarray(holidays, jnp.float32),
         )
-        return History(ledger, known)
+        return History(ledger, known, pipeline_at(full.arrivals, happened.orders, initial, weeks - 1))
 
 
 def _all_weeks(exogenous: ExogenousPaths) -> ExogenousPaths:
@@ -129,6 +134,15 @@ def _check_known(known: KnownFuture) -> None:
         values = getattr(known, name)
         _check_rows(name, values, shape)
         _check_finite(f"history.known.{name}", values, ("week", "column") if len(shape) == 2 else ("resource",))
+
+
+def _check_on_order(on_order: Array | None, agents: int) -> None:
+    if on_order is None:
+        return
+    shape = tuple(on_order.shape)
+    if len(shape) != 2 or shape[1] != agents or not shape[0]:
+        raise shape_mismatch("history.on_order", shape, f"[lead, {agents} agents]", "give a row for every week")
+    _check_finite("history.on_order", on_order, ("week", "agent"))
 
 
 def _check_rows(name: str, values: Any, shape: tuple[int, ...]) -> None:

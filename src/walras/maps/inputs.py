@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.crowd import Crowd
+from walras.maps.delegates import Asked
 from walras.maps.readers import Readers
 from walras.model.state import State
 from walras.model.week import WeekRecord
@@ -112,6 +113,7 @@ class MapInputs(eqx.Module):
         base: what answers start from.
         crowd: who the agents are.
         valid: 1 where there is history; None for maps that read no agents.
+        asked: delegates, ready to answer; None for maps that ask nobody.
     """
 
     agents: Float[Array, "week slot trait"] | None
@@ -120,6 +122,7 @@ class MapInputs(eqx.Module):
     base: Base
     crowd: Crowd
     valid: Float[Array, "week slot"] | None
+    asked: Asked | None = None
 
 
 def ledger_of(
@@ -295,7 +298,14 @@ def cohort_of(population: Population, index: Int[Array, " slot"], weight: Float[
 
 
 def map_inputs(
-    population: Population, readers: Readers, ledger: Ledger, known: KnownFuture, units: Scales, *, reads_agents: bool
+    population: Population,
+    readers: Readers,
+    ledger: Ledger,
+    known: KnownFuture,
+    units: Scales,
+    *,
+    reads_agents: bool,
+    asked: Asked | None = None,
 ) -> MapInputs:
     """Put together what a map reads, not yet scaled.
 
@@ -306,6 +316,7 @@ def map_inputs(
         known: of the coming weeks of every origin.
         units: from `scales`.
         reads_agents: whether agents' own histories are wanted.
+        asked: delegates of the same origins.
     """
     cohort = cohort_of(population, readers.index, readers.weight)
     read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if reads_agents else None
@@ -316,6 +327,7 @@ def map_inputs(
         base=base_of(population, known, units),
         crowd=crowd_of(cohort, readers.bucket, readers.n_buckets, units),
         valid=None if read is None else read.valid,
+        asked=asked,
     )
 
 
@@ -368,7 +380,7 @@ class Scaling(eqx.Module):
         agents = None if inputs.agents is None else self.of_agents(inputs.agents)
         crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, _scaled(inputs.crowd.attributes, self.attributes))
         rows = self.of_totals(inputs.totals), _scaled(inputs.future, self.future)
-        return MapInputs(agents, *rows, inputs.base, crowd, inputs.valid)
+        return MapInputs(agents, *rows, inputs.base, crowd, inputs.valid, inputs.asked)
 
     def of_agents(self, features: Float[Array, "*axes feature"]) -> Float[Array, "*axes feature"]:
         """Scale what is known of agents alone."""

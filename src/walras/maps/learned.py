@@ -171,11 +171,12 @@ class Interface:
         Args:
             population: everybody; or the drawn agents of a cohort (`Cohort.people`), where no more is known.
             history: of the same agents.
-            policy: what they follow, to be compared with that of training; None compares nothing.
+            policy: what they follow, to be compared with that of training, and asked by maps that ask delegates; None
+                compares nothing, and is refused by these.
             cohort: whose histories are read; default everybody, and beyond 20,000 agents so many, drawn by strata.
             weeks: of the view, the origin's own and those after it; at most 27.
             reserve: standard deviations of the primal map's error that a plan shall leave room for.
-            seed: of the default cohort.
+            seed: of the default cohort and of delegates.
 
         Raises:
             ShapeError, InputError, SettingsError: other resources, agents or weeks than needed; a reserve for a map
@@ -185,9 +186,9 @@ class Interface:
         read, error = _who_is_read(population, history, cohort, seed)
         people = population.named(NO_NAMES)
         units = _scales(people)
-        parts = (people, units, read, history)
-        primal = None if self.primal is None else Reading.of(self.primal, *parts)
-        dual = None if self.dual is None else Reading.of(self.dual, *parts)
+        parts = (people, units, read, history, policy)
+        primal = None if self.primal is None else Reading.of(self.primal, *parts, seed=seed)
+        dual = None if self.dual is None else Reading.of(self.dual, *parts, seed=seed)
         name = None if policy is None else (policy_fingerprint(policy, population.n_agents), type(policy).__name__)
         return LearnedView(
             population=people,

@@ -185,17 +185,20 @@ class LearnedView:
         """Say what training has not seen of the population, its policy, and all questions so far."""
         return self.found + (() if self.coverage is None else self.coverage.judge(asked=self.asked))
 
-    def advance(self, column: Ledger, known: KnownFuture) -> "LearnedView":
+    def advance(
+        self, column: Ledger, known: KnownFuture, on_order: Float[Array, "lead agent"] | None = None
+    ) -> "LearnedView":
         """Return the view one week later, without reading the past again.
 
         Args:
             column: the next week of the ledger, of the same agents [1 week, agent].
             known: of the weeks after it.
+            on_order: open orders at it, as in `History`; needed by maps that ask delegates.
 
         Raises:
             ShapeError, InputError: more weeks than one, other agents, or no numbers.
         """
-        following = History(column, known)
+        following = History(column, known, on_order)
         if following.ledger.receipts.shape != (1, self.population.n_agents):
             given, needed = tuple(column.receipts.shape), f"(1, {self.population.n_agents}), the next week of everybody"
             raise shape_mismatch("column", given, needed, "give one week at a time")
@@ -344,7 +347,7 @@ def _like(values: Float[Array, " resource"], array: Array) -> Array:
     return values.reshape((1,) * (array.ndim - 1) + values.shape)
 
 
-@jax.jit
+@eqx.filter_jit
 def _utilization(
     network: MapNetwork, encoded: Encoded, terms: Terms, plans: Float[Array, "plan week resource"]
 ) -> Float[Array, "plan week resource"]:
@@ -354,7 +357,7 @@ def _utilization(
     return jnp.concatenate([now, use[:, : plans.shape[1] - 1]], axis=1) * terms.room[None]
 
 
-@jax.jit
+@eqx.filter_jit
 def _prices(
     network: MapNetwork, encoded: Encoded, terms: Terms, plans: Float[Array, "plan week resource"]
 ) -> Float[Array, "plan week resource"]:
@@ -363,7 +366,7 @@ def _prices(
     return jnp.concatenate([jnp.zeros_like(plans[:, :1]), prices[:, : plans.shape[1] - 1]], axis=1)
 
 
-@jax.jit
+@eqx.filter_jit
 def _slope(
     network: MapNetwork, encoded: Encoded, terms: Terms, prices: Float[Array, "week resource"]
 ) -> Float[Array, "week resource week resource"]:

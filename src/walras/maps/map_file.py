@@ -94,7 +94,8 @@ def _shape_of(stored: Stored) -> MapShape:
             name: tuple(v) if isinstance(v, list) else v for name, v in dict(stored.header["shape"]).items()
         }
         shape = MapShape(**named)
-        usable = all(isinstance(v, int) and v > 0 for v in _numbers(shape)) and stored.header["facts"] is not None
+        sized = shape.delegates >= 0 and all(isinstance(v, int) and v > 0 for v in _numbers(shape))
+        usable = sized and stored.header["facts"] is not None
     except (KeyError, TypeError, ValueError):
         raise _contradiction(stored) from None
     if not usable:
@@ -108,7 +109,7 @@ def _shape_of(stored: Stored) -> MapShape:
 
 
 def _numbers(shape: MapShape) -> list[Any]:
-    every = [value for name, value in _sizes(shape) if name != "representation"]
+    every = [value for name, value in _sizes(shape) if name not in ("representation", "delegates")]
     return [one for value in every for one in (value if isinstance(value, tuple) else (value,))]
 
 

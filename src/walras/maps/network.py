@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.maps.crowd import Crowd
-from walras.maps.heads import relative_use, scaled_price
+from walras.maps.delegates import Asked
+from walras.maps.heads import answer_for, relative_use, scaled_price
 from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Base, MapInputs
 from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron
 from walras.maps.representations.base import AbstractRepresentation, Widths
@@ -21,6 +22,9 @@ from walras.maps.representations.named import REPRESENTATIONS
 
 ROOM_SCALE, LEAST_ROOM = 4.0, 0.05
 """Capacities vary by a quarter or so; less than a twentieth of expected use is read as that much."""
+
+CORRECTIONS = 3
+"""Times that a dual map corrects its prices by what delegates say of them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class MapShape:
         decoder_width: width of the decoder.
         attention: dimension of keys, values and pooled vectors.
         buckets: demand buckets.
+        delegates: agents whose policies are asked in every query; 0 asks nobody, as the published maps do.
         dilations: of the history's layers; the default knows exactly 64 weeks.
         future_dilations: of the future's layers.
     """
@@ -46,6 +51,7 @@ class MapShape:
     decoder_width: int = 32
     attention: int = 20
     buckets: int = 10
+    delegates: int = 0
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
 
@@ -53,6 +59,16 @@ class MapShape:
     def kind(self) -> type[AbstractRepresentation]:
         """Give the representation's class."""
         return REPRESENTATIONS[self.representation]
+
+    @property
+    def name(self) -> str:
+        """Name what the map knows its population by."""
+        return self.representation + ("+delegates" if self.delegates else "")
+
+    @property
+    def signals(self) -> int:
+        """Count what is read of each coming week and resource beside features: the question, and what delegates say."""
+        return 3 if self.delegates else 1
 
 
 class Encoded(eqx.Module):
@@ -64,6 +80,7 @@ class Encoded(eqx.Module):
         future: scaled features of the coming weeks.
         base: what answers start from.
         crowd: who the agents are.
+        asked: delegates; None for maps that ask nobody.
     """
 
     prepared: Any
@@ -71,6 +88,7 @@ class Encoded(eqx.Module):
     future: Float[Array, "*origin ahead feature"]
     base: Base
     crowd: Crowd
+    asked: Asked | None = None
 
 
 class MapNetwork(eqx.Module):
@@ -106,7 +124,7 @@ class MapNetwork(eqx.Module):
         return MapNetwork(
             agents=DilatedCNN.draw(random, AGENT_FEATURES, width, shape.dilations) if reads else None,
             totals=DilatedCNN.draw(random, TOTALS * m, width, shape.dilations),
-            future=FutureCNN.draw(random, (AHEAD + 1) * m + 2, shape.future_width, shape.future_dilations),
+            future=FutureCNN.draw(random, (AHEAD + shape.signals) * m + 2, shape.future_width, shape.future_dilations),
             context=Linear.draw(random, width, query),
             basis=Perceptron.draw(random, (query, shape.decoder_width, shape.decoder_width, m), 0.1),
             representation=shape.kind.draw(random, widths),  # type: ignore[attr-defined]
@@ -138,15 +156,13 @@ class MapNetwork(eqx.Module):
         """Prepare the representation on embeddings of agents (None where none are read) and of totals."""
         unknown = agents is None and self.agents is not None
         prepared = None if unknown else self.representation.prepare(agents, inputs.crowd)
-        return Encoded(prepared, totals, inputs.future, inputs.base, inputs.crowd)
+        return Encoded(prepared, totals, inputs.future, inputs.base, inputs.crowd, inputs.asked)
 
     def agent_head(self) -> BottomUp | None:
         """Return what says what every agent will do by itself, if anything does."""
         return self.representation if isinstance(self.representation, BottomUp) else self.each
 
-    def query(
-        self, encoded: Encoded, signal: Float[Array, "*axes ahead resource"]
-    ) -> Float[Array, "*axes ahead query"]:
+    def query(self, encoded: Encoded, signal: Float[Array, "*axes ahead signal"]) -> Float[Array, "*axes ahead query"]:
         """Read the signal beside the coming weeks; axes in front of the origins' are free."""
         future = jnp.broadcast_to(encoded.future, (*signal.shape[:-1], encoded.future.shape[-1]))
         read = self.future(jnp.concatenate([future, signal], -1))
@@ -154,7 +170,7 @@ class MapNetwork(eqx.Module):
         return read + jnp.broadcast_to(context, read.shape)
 
     def answer(
-        self, encoded: Encoded, signal: Float[Array, "*axes ahead resource"]
+        self, encoded: Encoded, signal: Float[Array, "*axes ahead signal"]
     ) -> Float[Array, "*axes ahead resource"]:
         """Return what the representation responds, before any head."""
         query = self.query(encoded, signal)
@@ -171,11 +187,25 @@ class MapNetwork(eqx.Module):
         """Return use relative to S(P); prices are in median unit margins (the primal head).
 
         What is on order already is added where the representation answers for the population as a whole: only what
-        agents will still order is learned.
+        agents will still order is learned, and where delegates are asked only what they are off by.
         """
-        more = relative_use(self.answer(encoded, shadow_prices))
-        use = more * _like(encoded.base.level[..., None, :], more.ndim)
+        level = _like(encoded.base.level[..., None, :], shadow_prices.ndim)
+        signal, known = self.price_signal(encoded, shadow_prices)
+        use = relative_use(self.answer(encoded, signal) + known) * level
         return use if self.representation.by_agent else use + _like(encoded.base.due, use.ndim)
+
+    def price_signal(
+        self, encoded: Encoded, shadow_prices: Float[Array, "*axes ahead resource"]
+    ) -> tuple[Float[Array, "*axes ahead signal"], Float[Array, "*axes ahead resource"] | float]:
+        """Return what is read beside the coming weeks, and what is known of the answer: delegates' new orders."""
+        asked = encoded.asked
+        if asked is None:
+            return shadow_prices, 0.0
+        level = _like(encoded.base.level[..., None, :], shadow_prices.ndim)
+        said = asked.use(shadow_prices) / level
+        ordered = said - _like(asked.due, said.ndim) / level
+        moved = said - _like(asked.free, said.ndim) / level
+        return jnp.concatenate([shadow_prices, said, moved], -1), answer_for(ordered)
 
     def shadow_prices(
         self, encoded: Encoded, capacity: Float[Array, "*axes ahead resource"]
@@ -183,11 +213,20 @@ class MapNetwork(eqx.Module):
         """Return prices in median unit margins; capacity is relative to S(P) (the dual head).
 
         What is read is the logarithm of capacity over expected use, in units in which it varies like other features: K
-        itself varies so little beside them that maps hardly learned to look at it.
+        itself varies so little beside them that maps hardly learned to look at it. Delegates are asked what they would
+        use at the prices so far, and the map corrects these by what is still too much or too little, a few times.
         """
         level = _like(encoded.base.level[..., None, :], capacity.ndim)
-        room = jnp.log(jnp.maximum(capacity, LEAST_ROOM * level) / level)
-        return scaled_price(self.answer(encoded, ROOM_SCALE * room))
+        capacity = jnp.maximum(capacity, LEAST_ROOM * level)
+        room = ROOM_SCALE * jnp.log(capacity / level)
+        if encoded.asked is None:
+            return scaled_price(self.answer(encoded, room))
+        found = jnp.zeros(capacity.shape)
+        for _ in range(CORRECTIONS):
+            said = jnp.maximum(encoded.asked.use(scaled_price(found)), LEAST_ROOM * level)
+            left = ROOM_SCALE * jnp.log(capacity / said)
+            found = found + self.answer(encoded, jnp.concatenate([room, found, left], -1))
+        return scaled_price(found)
 
 
 def _like(values: Array, axes: int) -> Array:

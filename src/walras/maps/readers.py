@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.maps.crowd import EMPTY, lay_out
+from walras.maps.delegates import Delegates
 from walras.population.cohort import Cohort
 from walras.population.from_panel import bucket_of
 
@@ -21,16 +22,22 @@ class Readers(eqx.Module):
         weight: agents of the stretch that it stands for.
         bucket: of each tile.
         n_buckets: number of buckets.
+        delegates: whose policies are asked in every query; None where nobody's are.
     """
 
     index: Int[Array, " slot"]
     weight: Float[Array, " slot"]
     bucket: Int[Array, " tile"]
     n_buckets: int = eqx.field(static=True)
+    delegates: Delegates | None = None
 
 
 def readers_of(
-    size: Float[np.ndarray, " agent"], cohort: Cohort, edges: Float[np.ndarray, " edge"], tile: int
+    size: Float[np.ndarray, " agent"],
+    cohort: Cohort,
+    edges: Float[np.ndarray, " edge"],
+    tile: int,
+    delegates: Delegates | None = None,
 ) -> Readers:
     """Lay a cohort out in tiles of one demand bucket each.
 
@@ -39,8 +46,10 @@ def readers_of(
         cohort: who is read.
         edges: inner edges of the buckets.
         tile: slots of a tile.
+        delegates: whose policies are asked.
     """
     slot, bucket = lay_out(bucket_of(size[cohort.chosen], edges), len(edges) + 1, tile)
     there = slot != EMPTY
     index, weight = cohort.chosen[slot], np.where(there, cohort.weight[slot], 0.0)
-    return Readers(jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket), len(edges) + 1)
+    slots = jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket)
+    return Readers(*slots, len(edges) + 1, delegates)

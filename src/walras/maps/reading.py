@@ -5,7 +5,6 @@ FREE: internals of views; compiled once for every number of agents and weeks.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from walras.errors import InputError
+from walras.maps.delegates import Asked, Delegates, Standing, asked
 from walras.maps.history import History
 from walras.maps.inputs import (
     LOOK_BACK,
@@ -29,9 +30,10 @@ from walras.maps.inputs import (
     future_features,
     total_features,
 )
-from walras.maps.learned_map import LearnedMap
+from walras.maps.learned_map import LearnedMap, delegates_for
 from walras.maps.network import Encoded, MapNetwork
 from walras.maps.readers import Readers, readers_of
+from walras.policies.base import AbstractPolicy
 from walras.population.cohort import Cohort
 from walras.population.population import Population
 
@@ -96,16 +98,27 @@ class Reading:
         learned: the map.
         readers: whose histories it reads.
         read: what it made of them.
+        policy: what agents follow, whom the map may ask; None where nobody says.
         kept: what reading on needs; None until it is asked for.
     """
 
     learned: LearnedMap
     readers: Readers
     read: Read
+    policy: AbstractPolicy | None = None
     kept: Kept | None = None
 
     @staticmethod
-    def of(learned: LearnedMap, population: Population, units: Scales, cohort: Cohort, history: History) -> "Reading":
+    def of(
+        learned: LearnedMap,
+        population: Population,
+        units: Scales,
+        cohort: Cohort,
+        history: History,
+        policy: AbstractPolicy | None = None,
+        *,
+        seed: int = 0,
+    ) -> "Reading":
         """Read a population.
 
         Args:
@@ -114,11 +127,19 @@ class Reading:
             units: in which the map sees them.
             cohort: whose histories are read.
             history: at the origin.
+            policy: what agents follow; needed by maps that ask delegates.
+            seed: of the delegates.
+
+        Raises:
+            InputError: delegates are to be asked, and it is not said what they follow or have on order.
         """
         tile = TILE if cohort.n_drawn >= MANY else SMALL_TILE
-        readers = readers_of(np.asarray(population.demand_scale), cohort, learned.edges, tile)
+        delegates = delegates_for(learned, population, cohort, seed)
+        readers = readers_of(np.asarray(population.demand_scale), cohort, learned.edges, tile, delegates)
         parts = (learned.network, learned.scaling, population, units, readers, latest(history.ledger))
-        return Reading(learned, readers, _read(*parts, history.known, n_buckets=learned.shape.buckets))
+        ask = _ready(population, units, delegates, history, policy)
+        read = _read(*parts, history.known, ask, n_buckets=learned.shape.buckets)
+        return Reading(learned, readers, read, policy)
 
     def advanced(self, population: Population, units: Scales, before: Ledger, history: History) -> "Reading":
         """Read the next week.
@@ -131,7 +152,8 @@ class Reading:
         parts = (self.learned.network, self.learned.scaling, population, units, self.readers)
         kept = self._kept(parts, latest(before)) if self.kept is None else self.kept
         n_buckets = self.learned.shape.buckets
-        newest, read = _read_on(*parts, kept.oldest(), history.ledger, history.known, n_buckets=n_buckets)
+        ask = _ready(population, units, self.readers.delegates, history, self.policy)
+        newest, read = _read_on(*parts, kept.oldest(), history.ledger, history.known, ask, n_buckets=n_buckets)
         return replace(self, read=read, kept=kept.followed(*newest))
 
     @staticmethod
@@ -141,12 +163,50 @@ class Reading:
         return Kept(None if agents is None else _by_week(agents), _by_week(totals))
 
 
+def _ready(
+    population: Population,
+    units: Scales,
+    delegates: Delegates | None,
+    history: History,
+    policy: AbstractPolicy | None,
+) -> Asked | None:
+    """Make delegates ready to answer at the origin, where a map asks any."""
+    if delegates is None:
+        return None
+    if policy is None or history.on_order is None:
+        missing = "`policy`, which they follow" if policy is None else "`on_order` in the history"
+        raise InputError(f"these maps ask some agents in every query but lack {missing}; give it")
+    return _stood(population, units, delegates, history.ledger, history.known, history.on_order, policy)
+
+
+@eqx.filter_jit
+def _stood(
+    population: Population,
+    units: Scales,
+    delegates: Delegates,
+    ledger: Ledger,
+    known: KnownFuture,
+    on_order: Float[Array, "lead agent"],
+    policy: AbstractPolicy,
+) -> Asked:
+    them = delegates.index
+    standing = Standing(
+        stock_end=(ledger.stock_start[-1] - ledger.receipts[-1])[them],
+        pipeline=on_order[:, them],
+        sale_price=ledger.sale_price[-1][them],
+        unit_cost=ledger.unit_cost[-1][them],
+        lead_demand_mean=ledger.lead_demand_mean[-1][them],
+        lead_demand_sd=ledger.lead_demand_sd[-1][them],
+    )
+    return asked(population, delegates, standing, known.expected, policy, units.price, units.use)
+
+
 def latest(ledger: Ledger) -> Ledger:
     """Return the last 64 weeks, or as many as there are: what was before a short history counts for nothing."""
     return jax.tree.map(lambda leaf: leaf[-LOOK_BACK:], ledger)
 
 
-@partial(jax.jit, static_argnames="n_buckets")
+@eqx.filter_jit
 def _read(
     network: MapNetwork,
     scaling: Scaling,
@@ -155,6 +215,7 @@ def _read(
     readers: Readers,
     ledger: Ledger,
     known: KnownFuture,
+    ask: Asked | None,
     *,
     n_buckets: int,
 ) -> Read:
@@ -165,7 +226,7 @@ def _read(
     embeddings = None if network.agents is None else _by_tile(embed, scaling, population, units, readers, ledger)
     totals = scaling.of_totals(total_features(population, ledger, units))
     return _finished(
-        network, scaling, population, units, readers, known, embeddings, network.totals(totals)[-1], n_buckets
+        network, scaling, population, units, readers, known, ask, embeddings, network.totals(totals)[-1], n_buckets
     )
 
 
@@ -181,7 +242,7 @@ def _rings(
     return tuple(jnp.moveaxis(ring, 0, 1).reshape(ring.shape[1], -1, ring.shape[-1]) for ring in by_tile), totals
 
 
-@partial(jax.jit, static_argnames="n_buckets")
+@eqx.filter_jit
 def _read_on(
     network: MapNetwork,
     scaling: Scaling,
@@ -191,6 +252,7 @@ def _read_on(
     oldest: tuple,
     column: Ledger,
     known: KnownFuture,
+    ask: Asked | None,
     *,
     n_buckets: int,
 ) -> tuple[tuple, Read]:
@@ -201,7 +263,7 @@ def _read_on(
         agents, embeddings = network.agents.step(oldest[0], features[0], week.valid[0])
     row = scaling.of_totals(total_features(population, column, units))[0]
     totals, made = network.totals.step(oldest[1], row)
-    parts = (network, scaling, population, units, readers, known)
+    parts = (network, scaling, population, units, readers, known, ask)
     return (agents, totals), _finished(*parts, embeddings, made, n_buckets)
 
 
@@ -225,6 +287,7 @@ def _finished(
     units: Scales,
     readers: Readers,
     known: KnownFuture,
+    ask: Asked | None,
     embeddings: Float[Array, "*slots channel"] | None,
     totals: Float[Array, " channel"],
     n_buckets: int,
@@ -233,7 +296,7 @@ def _finished(
     cohort = cohort_of(population, readers.index, readers.weight)
     crowd = crowd_of(cohort, readers.bucket, n_buckets, units)
     future, base = future_features(known, units), base_of(cohort, known, units)
-    inputs = scaling(MapInputs(None, jnp.zeros_like(scaling.totals), future, base, crowd, None))
+    inputs = scaling(MapInputs(None, jnp.zeros_like(scaling.totals), future, base, crowd, None, ask))
     flat: Any = None if embeddings is None else embeddings.reshape(-1, embeddings.shape[-1])
     encoded = network.encoded(flat, totals, inputs)
     packed = network.representation.packed(encoded.prepared, inputs.crowd)

@@ -61,7 +61,7 @@ def history_at_origin(
         stock=stock_use(population, ledger)[-1],
         holidays=jnp.asarray(holidays),
     )
-    return History(ledger, known)
+    return History(ledger, known, initial.pipeline)
 
 
 def _first_week(

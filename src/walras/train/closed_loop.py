@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.engine.sequential import Sequential
+from walras.maps.delegates import Asked, Standing, asked
 from walras.maps.inputs import (
     HORIZON,
     KnownFuture,
@@ -147,7 +148,8 @@ class _Loop(eqx.Module):
         network, agents, read = self.dual.network, running.agents, None
         people, (ledger, known) = self.stretch.population, self._seen(running, week)
         reads = network.agents is not None
-        inputs = map_inputs(people, self.readers, ledger, known, self.units, reads_agents=reads)
+        ask = self._asked(running, week)
+        inputs = map_inputs(people, self.readers, ledger, known, self.units, reads_agents=reads, asked=ask)
         inputs = self.dual.scaling(inputs)
         if network.agents is not None and inputs.agents is not None and inputs.valid is not None:
             agents, read = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
@@ -192,6 +194,23 @@ class _Loop(eqx.Module):
             holidays=jax.lax.dynamic_slice_in_dim(stretch.holidays, week + 1, HORIZON),
         )
         return column, known
+
+    def _asked(self, running: _Running, week: Array) -> Asked | None:
+        """Make delegates ready to answer, where the map asks any."""
+        delegates, exogenous = self.readers.delegates, self.stretch.exogenous
+        if delegates is None:
+            return None
+        them, state = delegates.index, running.state
+        standing = Standing(
+            stock_end=state.stock_end[them],
+            pipeline=state.pipeline[:, them],
+            sale_price=exogenous.sale_price[week][them],
+            unit_cost=exogenous.unit_cost[week][them],
+            lead_demand_mean=exogenous.lead_demand_mean[week][them],
+            lead_demand_sd=exogenous.lead_demand_sd[week][them],
+        )
+        expected, units = self.stretch.expected_use[week], (self.units.price, self.units.use)
+        return asked(self.stretch.population, delegates, standing, expected, self.policy, *units)
 
     def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
         ahead = np.minimum(np.arange(window_length(self.policy, running.state.max_lead) - 1), HORIZON - 1)

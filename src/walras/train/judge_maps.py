@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.inputs import Scaling, scales
-from walras.maps.learned_map import LearnedMap
+from walras.maps.learned_map import LearnedMap, delegates_for
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.readers import Readers, readers_of
 from walras.model.state import State
@@ -56,14 +56,15 @@ def cohort_readers(
     """
     size = np.asarray(population.demand_scale)
     cohort = (StratifiedSample() if design is None else design).draw(size, count, random)
-    return readers_of(size, cohort, learned.edges, TILE)
+    return readers_of(size, cohort, learned.edges, TILE, delegates_for(learned, population, cohort))
 
 
 def all_readers(population: Population, learned: LearnedMap) -> Readers:
     """Read everybody; weights of a cohort stay those of the population."""
     size = np.asarray(population.demand_scale)
     everyone = np.arange(len(size))
-    return readers_of(size, Cohort(everyone, np.ones(len(size)), 0 * everyone, len(size), "all"), learned.edges, TILE)
+    cohort = Cohort(everyone, np.ones(len(size)), 0 * everyone, len(size), "all")
+    return readers_of(size, cohort, learned.edges, TILE, delegates_for(learned, population, cohort))
 
 
 def map_forecast(

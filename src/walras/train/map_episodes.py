@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from walras.data.journal import digest
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
-from walras.maps.inputs import scales
+from walras.maps.delegates import draw_delegates
+from walras.maps.inputs import HORIZON, scales
 from walras.maps.readers import Readers, readers_of
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
 from walras.population.from_panel import bucket_edges
@@ -104,7 +105,11 @@ class MapEpisodes:
         design = DESIGNS[random.integers(len(DESIGNS))]
         size = np.asarray(stretch.population.demand_scale)
         cohort = design.draw(size, settings.agents, random)
-        return Drawn(stretch, readers_of(size, cohort, self.edges, settings.tile), random)
+        delegates = None
+        if settings.asks:
+            luck = int(random.integers(2**31))
+            delegates = draw_delegates(stretch.population, settings.asks, HORIZON + 1, luck)
+        return Drawn(stretch, readers_of(size, cohort, self.edges, settings.tile, delegates), random)
 
     def _tilted(self, world: World, start: int, random: np.random.Generator) -> Float[np.ndarray, " agent"]:
         """Say how often agents of a bucket are drawn: those who sold lately, tilted by their margin.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from walras.maps.delegates import Asked, Delegates, Standing, asked, pipeline_at
 from walras.maps.inputs import (
     HORIZON,
     KnownFuture,
@@ -38,6 +39,7 @@ class Rolled(eqx.Module):
         reward: money of each week, price payments not deducted [week].
         end_value: value of what is left at the end [money].
         units: in which maps see the population.
+        policy: what agents followed.
     """
 
     ledger: Ledger
@@ -47,6 +49,7 @@ class Rolled(eqx.Module):
     reward: Float[Array, " week"]
     end_value: Float[Array, ""]
     units: Scales
+    policy: AbstractPolicy
 
 
 @eqx.filter_jit
@@ -61,7 +64,7 @@ def roll(stretch: Stretch, policy: AbstractPolicy, shadow_prices: Float[Array, "
         record=Record(agents=True, flows=()),
         throw=False,
     )
-    return _rolled(stretch, rollout)
+    return _rolled(stretch, rollout, policy)
 
 
 def roll_issued(stretch: Stretch, policy: AbstractPolicy, issued: Float[Array, "week ahead resource"]) -> Rolled:
@@ -74,10 +77,10 @@ def roll_issued(stretch: Stretch, policy: AbstractPolicy, issued: Float[Array, "
         issued=issued,
         record=Record(agents=True, flows=()),
     )
-    return _rolled(stretch, rollout)
+    return _rolled(stretch, rollout, policy)
 
 
-def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
+def _rolled(stretch: Stretch, rollout: Rollout, policy: AbstractPolicy) -> Rolled:
     happened = rollout.agents
     assert happened is not None  # traces were asked for
     population = stretch.population
@@ -90,6 +93,7 @@ def _rolled(stretch: Stretch, rollout: Rollout) -> Rolled:
         reward=rollout.totals.reward,
         end_value=rollout.end_value,
         units=scales(population),
+        policy=policy,
     )
 
 
@@ -129,7 +133,31 @@ def inputs_of(
     first = weeks - 1 - spacing * (origins - 1)
     ledger = jax.tree.map(lambda leaf: leaf[:weeks], rolled.ledger)
     known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rolled.known)
-    return map_inputs(stretch.population, readers, ledger, known, rolled.units, reads_agents=reads_agents)
+    ask = None if readers.delegates is None else asked_at(rolled, stretch, readers.delegates, weeks, origins, spacing)
+    return map_inputs(stretch.population, readers, ledger, known, rolled.units, reads_agents=reads_agents, asked=ask)
+
+
+def asked_at(rolled: Rolled, stretch: Stretch, delegates: Delegates, weeks: int, origins: int, spacing: int) -> Asked:
+    """Make delegates ready to answer at the last origins of the first `weeks` weeks, as `inputs_of` counts them."""
+    them, ledger = delegates.index, jax.tree.map(lambda leaf: leaf[:, delegates.index], rolled.ledger)
+    initial = jax.tree.map(lambda leaf: leaf[..., them], stretch.initial)
+    arrivals = jax.tree.map(lambda leaf: leaf[..., them], stretch.exogenous.arrivals)
+    orders = jnp.concatenate([ledger.orders_before[1:], ledger.orders_before[-1:]])
+
+    def standing(week: Array) -> Standing:
+        return Standing(
+            stock_end=ledger.stock_start[week] - ledger.receipts[week],
+            pipeline=pipeline_at(arrivals, orders, initial, week),
+            sale_price=ledger.sale_price[week],
+            unit_cost=ledger.unit_cost[week],
+            lead_demand_mean=ledger.lead_demand_mean[week],
+            lead_demand_sd=ledger.lead_demand_sd[week],
+        )
+
+    at = weeks - 1 - spacing * jnp.arange(origins)[::-1]
+    units = (rolled.units.price, rolled.units.use)
+    there = jax.vmap(standing)(at)
+    return asked(stretch.population, delegates, there, stretch.expected_use[at], rolled.policy, *units)
 
 
 def coming(

@@ -42,6 +42,7 @@ class MapTraining(FitSettings):
     decoder_width: int = Field(32, ge=1, le=1024, description="width of the decoder")
     attention: int = Field(20, ge=1, le=512, description="dimension of attention")
     buckets: int = Field(10, ge=1, le=1000, description="demand buckets")
+    delegates: int = Field(1024, ge=0, le=100_000, description="agents whose policies are asked in every query")
     tile: int = Field(16, ge=1, le=4096, description="agents pooled at a time; buckets are filled up to whole tiles")
     worlds: int = Field(2, ge=1, le=64, description="made-up worlds that are trained on")
     world_agents: int = Field(6000, ge=32, le=1_000_000, description="agents of each")
@@ -55,6 +56,11 @@ class MapTraining(FitSettings):
     slackness_weight: float = Field(10.0, ge=0, description="weight of prices of capacity left over in the dual loss")
     price_weight: float = Field(0.2, ge=0, description="weight of prices in the dual loss")
     consistency_weight: float = Field(100.0, ge=0, description="weight of forecast consistency in the dual loss")
+
+    @property
+    def asks(self) -> int:
+        """Count the delegates; a map that adds up agents' own answers asks nobody else."""
+        return 0 if self.representation == "bottom-up" else self.delegates
 
 
 def map_training(

@@ -84,6 +84,7 @@ def shape_of(settings: MapTraining) -> MapShape:
         decoder_width=settings.decoder_width,
         attention=settings.attention,
         buckets=settings.buckets,
+        delegates=settings.asks,
     )
 
 
@@ -155,7 +156,8 @@ def _of_population(network: MapNetwork, encoded: Encoded, lesson: Lesson) -> Flo
 def _of_agents(network: MapNetwork, encoded: Encoded, agents: Array, lesson: Lesson) -> Float[Array, ""]:
     head = network.agent_head()
     assert head is not None and lesson.each is not None  # agents are read
-    guess = head.of_each(head.of_agent(agents), network.query(encoded, lesson.prices))
+    signal, _ = network.price_signal(encoded, lesson.prices)
+    guess = head.of_each(head.of_agent(agents), network.query(encoded, signal))
     there = (lesson.inputs.crowd.weight[lesson.watched] > 0)[None, None, :, None]
     size = jax.lax.stop_gradient(guess) + SMALL_ORDER
     errors = jnp.where(there, ((guess - lesson.each) / size) ** 2, 0.0)

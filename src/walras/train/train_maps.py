@@ -153,6 +153,7 @@ def _made_up(settings: MapTraining, progress: Progress) -> list[World]:
     given: dict[str, Any] = {
         "resources": settings.resources,
         "refit_weeks": settings.refit_weeks,
+        "known_weeks": settings.world_weeks // 2,  # agents are known by their past, as in a plan
         "progress": progress,
     }
     progress.stage("Making up worlds")
