@@ -272,10 +272,10 @@ def test_a_reserve_is_what_the_map_knows_of_its_error():
 
 def test_a_new_population_of_the_same_size_compiles_nothing(view):
     answers(view)
-    sizes = [each._cache_size() for each in (learned_view._utilization, learned_view._prices)]
+    sizes = [each._cached._cache_size() for each in (learned_view._utilization, learned_view._prices)]
     other = people(seed=3)
     answers(LEARNED.encode(other, story(other, seed=3)))
-    assert [each._cache_size() for each in (learned_view._utilization, learned_view._prices)] == sizes
+    assert [each._cached._cache_size() for each in (learned_view._utilization, learned_view._prices)] == sizes
 
 
 def test_questions_that_do_not_fit_are_refused(view):

@@ -10,6 +10,7 @@ from small_maps import BUCKETS, ONE, people, untrained
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.delegates import draw_delegates
 from walras.maps.inputs import HORIZON
 from walras.maps.map_file import DUAL
 from walras.maps.readers import Readers, readers_of
@@ -68,11 +69,12 @@ def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0)
     )
 
 
-def readers(given: Stretch) -> Readers:
-    """Draw a cohort."""
+def readers(given: Stretch, delegates: int = 0) -> Readers:
+    """Draw a cohort, and who is asked."""
     size = np.asarray(given.population.demand_scale)
     cohort = UniformSample().draw(size, READ, np.random.default_rng(7))
-    return readers_of(size, cohort, bucket_edges(size, BUCKETS), 4)
+    who = draw_delegates(given.population, delegates, HORIZON + 1, 11) if delegates else None
+    return readers_of(size, cohort, bucket_edges(size, BUCKETS), 4, who)
 
 
 def plan(given: Stretch, share: float = 0.9, first: int = FIRST) -> Plan:
@@ -82,9 +84,9 @@ def plan(given: Stretch, share: float = 0.9, first: int = FIRST) -> Plan:
     return Plan(jnp.asarray(share * waves[:, None] * mean, jnp.float32), first)
 
 
-def dual_map(representation: str = "bucketized", resources: tuple[str, ...] = ONE) -> DualMap:
+def dual_map(representation: str = "bucketized", resources: tuple[str, ...] = ONE, delegates: int = 0) -> DualMap:
     """Draw a map whose prices are of the size of margins, and move."""
-    learned = untrained(DUAL, representation, resources)
+    learned = untrained(DUAL, representation, resources, delegates=delegates)
     last = lambda network: network.basis.layers[-1]  # noqa: E731
     raised = eqx.tree_at(
         lambda network: (last(network).weight, last(network).bias),

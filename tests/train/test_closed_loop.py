@@ -15,7 +15,7 @@ from small_stretches import FIRST, WEEKS, Shy, dual_map, plan, readers, stretch
 from walras.maps.inputs import HORIZON, scales
 from walras.train.closed_loop import DualMap, reissue, settle, week_by_week
 
-POLICY = Shy()
+POLICY, ASKED = Shy(), 8
 
 
 @eqx.filter_jit
@@ -44,8 +44,8 @@ def direction(issued: jax.Array) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def case():
-    given, dual = stretch(TWO), dual_map("deep-sets", TWO)
-    return dual.network, dual.scaling, given, readers(given), plan(given)
+    given, dual = stretch(TWO), dual_map("deep-sets", TWO, ASKED)
+    return dual.network, dual.scaling, given, readers(given, ASKED), plan(given)
 
 
 @pytest.fixture(scope="module")

@@ -39,9 +39,9 @@ class MapShape:
         decoder_width: width of the decoder.
         attention: dimension of keys, values and pooled vectors.
         buckets: demand buckets.
-        delegates: agents whose policies are asked in every query; 0 asks nobody, as the published maps do.
         dilations: of the history's layers; the default knows exactly 64 weeks.
         future_dilations: of the future's layers.
+        delegates: agents whose policies are asked in every query; 0 asks nobody, as the published maps do.
     """
 
     representation: str = "bucketized"
@@ -51,9 +51,9 @@ class MapShape:
     decoder_width: int = 32
     attention: int = 20
     buckets: int = 10
-    delegates: int = 0
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
+    delegates: int = 0
 
     @property
     def kind(self) -> type[AbstractRepresentation]:

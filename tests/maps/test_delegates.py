@@ -1,0 +1,207 @@
+"""Own the proof that delegates answer as a simulation of them does, and stand for everybody.
+
+FREE: tiny stretches; what maps make of the answers is tested with the maps.
+"""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_maps import ONE, TWO, interface, people, some_prices, story, weighted
+from small_stretches import WEEKS, Shy, readers, stretch
+
+from walras.errors import InputError, ShapeError
+from walras.maps.delegates import Standing, asked, draw_delegates, gamma_demand, pipeline_at
+from walras.maps.inputs import HORIZON, scales
+from walras.maps.learned_map import delegates_for
+from walras.maps.map_file import PRIMAL, load_map, save_map
+from walras.model.record import Record
+from walras.population.cohort import UniformSample
+from walras.simulate import simulate
+from walras.train.map_rollout import asked_at, roll
+
+POLICY, WEEK = Shy(), 18
+
+
+@pytest.fixture(scope="module")
+def given():
+    return stretch()
+
+
+@pytest.fixture(scope="module")
+def rolled(given):
+    return roll(given, POLICY, jnp.zeros((WEEKS, 1)))
+
+
+def state_at(given, week):
+    past = jax.tree.map(lambda leaf: leaf[:week], given.exogenous)
+    return simulate(given.population, past, POLICY, initial=given.initial, record=Record.totals()).final
+
+
+def standing_of(given, week, index):
+    state, exogenous = state_at(given, week), given.exogenous
+    names = ("sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
+    now = {name: getattr(exogenous, name)[week][index] for name in names}
+    return Standing(stock_end=state.stock_end[index], pipeline=state.pipeline[:, index], **now)
+
+
+@pytest.mark.parametrize("week", [0, 2, WEEK])
+def test_open_orders_are_read_off_what_was_ordered(given, rolled, week):
+    orders = jnp.concatenate([rolled.ledger.orders_before[1:], rolled.ledger.orders_before[-1:]])
+    found = pipeline_at(given.exogenous.arrivals, orders, given.initial, week)
+    expected = state_at(given, week).pipeline if week else given.initial.pipeline
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_delegates_stand_for_the_demand_of_everybody():
+    population = weighted(people(), np.arange(40) % 3)
+    size = np.asarray(population.weight * population.demand_scale, float)
+    for count in (12, 40, 130):
+        drawn = draw_delegates(population, count, 5, seed=3)
+        assert drawn.noise.shape == drawn.lead_times.shape == (5, len(drawn.index))
+        assert (size[np.asarray(drawn.index)] > 0).all()
+        found = np.asarray(drawn.weight, float) @ size[np.asarray(drawn.index)]
+        assert found == pytest.approx(size.sum(), rel=0.02)
+    copies = np.bincount(np.asarray(drawn.index), minlength=40)
+    assert set(copies) == {0, 130 // 26}
+
+
+def test_the_same_seed_draws_the_same_delegates_and_another_one_others():
+    first, again, other = (draw_delegates(people(), 12, 5, seed) for seed in (1, 1, 2))
+    assert eqx.tree_equal(first, again)
+    assert not np.array_equal(first.noise, other.noise)
+
+
+def test_drawn_demand_has_the_mean_and_spread_that_is_expected():
+    noise = jnp.asarray(np.random.default_rng(0).standard_normal((40_000, 3)), jnp.float32)
+    mean, sd = jnp.asarray([[100.0, 5.0, 1.0]]), jnp.asarray([[10.0, 4.0, 1.5]])
+    drawn = np.asarray(gamma_demand(jnp.broadcast_to(mean, noise.shape), jnp.broadcast_to(sd, noise.shape), noise))
+    np.testing.assert_allclose(drawn.mean(0), mean[0], rtol=0.06)
+    np.testing.assert_allclose(drawn.std(0), sd[0], rtol=0.1)
+    assert drawn.min() >= 0
+
+
+def test_an_answer_is_a_simulation_of_the_delegates(given):
+    """Use under prices is what `simulate` says of them, and all that is on order counts as due."""
+    population, units = given.population, scales(given.population)
+    delegates = draw_delegates(population, 12, HORIZON + 1, 5)
+    standing = standing_of(given, WEEK, delegates.index)
+    expected = given.expected_use[WEEK]
+    ready = asked(population, delegates, standing, expected, POLICY, units.price, units.use)
+    prices = jnp.asarray(some_prices(population) / 4, jnp.float32)
+    charged = jnp.pad(prices * units.price[None], ((1, 0), (0, 0)))
+    done = simulate(ready.population, ready.exogenous, POLICY, initial=ready.state, shadow_prices=charged)
+    np.testing.assert_allclose(ready.use(prices), done.totals.utilization[1:] / units.use[None], rtol=1e-5)
+    np.testing.assert_allclose(ready.free, ready.use(jnp.zeros_like(prices)), rtol=1e-6)
+    assert (np.asarray(ready.use(prices)) < np.asarray(ready.free)).mean() > 0.5
+    due = standing.pipeline @ (ready.population.weight[:, None] * ready.population.use) / units.use[None]
+    np.testing.assert_allclose(ready.due[: len(due) - 1], due[1:], rtol=1e-5)
+    assert not np.asarray(ready.due[len(due) :]).any()
+    assert (np.asarray(ready.use(prices)) >= np.asarray(ready.due) * (1 - 1e-5)).all()
+
+
+def test_several_origins_and_plans_are_answered_as_one_by_one(given, rolled):
+    delegates = draw_delegates(given.population, 12, HORIZON + 1, 5)
+    ready = asked_at(rolled, given, delegates, WEEK + 1, 2, 8)
+    units = rolled.units
+    alone = [
+        asked(given.population, delegates, standing_of(given, week, delegates.index), given.expected_use[week],
+              POLICY, units.price, units.use)
+        for week in (WEEK - 8, WEEK)
+    ]  # fmt: skip
+    prices = jnp.asarray(some_prices(given.population, plans=(3, 2)) / 4, jnp.float32)
+    found = np.asarray(ready.use(prices))
+    for plan in range(3):
+        for origin in range(2):
+            np.testing.assert_allclose(found[plan, origin], alone[origin].use(prices[plan, origin]), rtol=1e-4)
+
+
+def test_storage_is_never_due(given):
+    stored = stretch(TWO)
+    delegates = draw_delegates(stored.population, 12, HORIZON + 1, 5)
+    ready = asked_at(roll(stored, POLICY, jnp.zeros((WEEKS, 2))), stored, delegates, WEEK + 1, 2, 8)
+    assert np.asarray(ready.due[..., 0]).any() and not np.asarray(ready.due[..., 1]).any()
+
+
+def test_delegates_of_a_cohort_are_drawn_out_of_it():
+    population, learned = people(), interface(delegates=12).primal
+    cohort = UniformSample().draw(np.asarray(population.demand_scale), 16, np.random.default_rng(0))
+    drawn = delegates_for(learned, population, cohort)
+    assert set(np.asarray(drawn.index)) <= set(cohort.chosen)
+    size = np.asarray(population.demand_scale, float)
+    found = np.asarray(drawn.weight, float) @ size[np.asarray(drawn.index)]
+    assert found == pytest.approx(cohort.total(size[cohort.chosen]), rel=0.02)
+    assert delegates_for(interface().primal, population, cohort) is None
+
+
+@pytest.fixture(scope="module")
+def view():
+    return interface(delegates=12).encode(people(), told(), POLICY)
+
+
+def told():
+    history = story(people())
+    pipeline = np.random.default_rng(9).uniform(0, 1, (4, 40)) * np.asarray(people().demand_scale)
+    return replace(history, on_order=jnp.asarray(pipeline, jnp.float32))
+
+
+def test_a_view_asks_its_delegates(view):
+    """Where the network adds nothing, use is what delegates order, and what everybody has on order."""
+    low, high = (view.utilization(np.full((view.n_weeks, 1), price)) for price in (0.0, 2.0))
+    assert (high[8:] < low[8:]).all()
+    still = eqx.tree_at(lambda n: (n.basis, n.representation.decoder), view.primal.learned.network, replace_fn=zeros)
+    encoded = view.primal.read.encoded
+    prices = jnp.asarray(some_prices(people()) / 4, jnp.float32)
+    ordered = encoded.asked.use(prices) - encoded.asked.due
+    expected = np.maximum(ordered, 1e-4 * encoded.base.level) + encoded.base.due
+    np.testing.assert_allclose(still.utilization(encoded, prices), expected, rtol=1e-3)
+
+
+def zeros(module):
+    return jax.tree.map(jnp.zeros_like, module)
+
+
+def test_equal_questions_have_equal_answers_one_by_one_or_together(view):
+    plans = some_prices(people(), view.n_weeks, (3,))
+    together = view.utilization(plans)
+    np.testing.assert_allclose(together, [view.utilization(plan) for plan in plans], rtol=1e-4)
+    np.testing.assert_array_equal(view.utilization(plans[0]), view.utilization(plans[0]))
+    assert view.jacobian(plans[0]).shape == (view.n_weeks, view.n_weeks)
+    assert np.isfinite(view.shadow_prices(view.scale * np.ones((view.n_weeks, 1)))).all()
+
+
+def test_a_view_reads_on_and_asks_where_its_delegates_then_stand(view):
+    history = told()
+    column = jax.tree.map(lambda leaf: leaf[-1:], history.ledger)
+    ahead = view.advance(column, history.known, history.on_order)
+    ledger = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), history.ledger, column)
+    fresh = interface(delegates=12).encode(people(), replace(history, ledger=ledger), POLICY)
+    prices = some_prices(people(), view.n_weeks)
+    np.testing.assert_allclose(ahead.utilization(prices), fresh.utilization(prices), rtol=1e-3)
+
+
+def test_who_cannot_be_asked_is_said():
+    maps, history = interface(delegates=12), told()
+    with pytest.raises(InputError, match="lack `policy`, which they follow; give it"):
+        maps.encode(people(), history)
+    with pytest.raises(InputError, match="lack `on_order` in the history; give it"):
+        maps.encode(people(), replace(history, on_order=None), POLICY)
+    with pytest.raises(ShapeError, match=r"history\.on_order"):
+        replace(history, on_order=jnp.ones((3, 39)))
+    with pytest.raises(InputError, match=r"history\.on_order.*week 1, agent 2"):
+        replace(history, on_order=jnp.ones((3, 40)).at[1, 2].set(jnp.nan))
+
+
+def test_a_stored_map_asks_as_many(tmp_path):
+    learned = interface(resources=ONE, delegates=12).primal
+    save_map(tmp_path / "map", learned)
+    assert load_map(tmp_path / "map", PRIMAL).shape == learned.shape
+    assert (learned.shape.name, interface().primal.shape.name) == ("bucketized+delegates", "bucketized")
+
+
+def test_readers_without_delegates_ask_nobody(given):
+    assert readers(given).delegates is None
+    assert len(readers(given, 12).delegates.index) == 12
