@@ -49,7 +49,7 @@ class Search:
         interface: "simulated" where everybody was simulated at every step, "learned" where learned maps were asked.
         maps: name or folder of the maps; empty without.
         queries: candidate plans whose utilization was asked.
-        simulations: those among them for which everybody was simulated.
+        simulations: made for them, Jacobians of a sample among them.
         errors: by how much the maps' use differed from simulated use at the plan of each round, summed over weeks
             regardless of sign, relative.
         outside_training: what of the population and of the questions the maps' training had not seen, in sentences.
