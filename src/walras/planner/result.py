@@ -105,7 +105,7 @@ class PlanResult:
         verified_fixed: the same measures with the planned prices fixed.
         intervals: measure -> (low, high), 95 % over paths, for `verified`.
         forecast_score: held-out score of the demand scenarios (see `exogenous.backtest`), or a reason why not.
-        week_verdicts: one word or phrase per week: "fits", "already committed", "price not high enough", ...
+        week_verdicts: one word or phrase per week: "fits", "already committed", "over at the highest price", ...
         verdict: the answer in words, a few sentences.
         provenance: field -> where its numbers come from, in words.
         notes: what was dropped, filled or could not be estimated.
