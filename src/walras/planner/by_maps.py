@@ -6,7 +6,6 @@ CONTRACT: maps only steer; whether a plan is feasible is said by simulation, as 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 from scipy.special import ndtri
 
 from walras.config import PlanSettings
