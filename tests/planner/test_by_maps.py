@@ -120,10 +120,13 @@ def test_a_case_without_a_history_is_refused():
 
 def test_unknown_and_damaged_folders_end_in_one_sentence(tmp_path, capsys):
     place = Path(folder(tmp_path, interface()))
+    (tmp_path / "empty").mkdir()
     file = place / "primal.walras"
     file.write_bytes(file.read_bytes()[:-7])
     words = "demo --agents 40 --history 60 --interface learned --out".split()
-    for maps, said in ((str(tmp_path / "nowhere"), "is no folder of trained maps"), (str(place), "primal.walras")):
+    missing = "holds neither primal.walras nor dual.walras; train maps into it with `walras train dual --out"
+    bad = {"nowhere": "is no folder of trained maps", "empty": missing, place.name: "primal.walras"}
+    for maps, said in ((str(tmp_path / name), said) for name, said in bad.items()):
         assert app.main([*words, str(tmp_path / "out"), "--maps", maps]) == 2
         err = capsys.readouterr().err
         assert said in err and len(err.strip().splitlines()) == 1

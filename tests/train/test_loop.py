@@ -240,6 +240,17 @@ def test_other_settings_are_refused(whole, task, change, words):
     assert json.loads((whole[0] / "run.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.parametrize(("change", "refused"), [({"seed": 5}, "seed"), ({"steps": 50}, "steps"), ({}, None)])
+def test_other_settings_are_refused_before_there_is_a_task(whole, tmp_path, change, refused):
+    settings = SETTINGS.model_copy(update=change)
+    refuse_other_settings(LineTask.kind, settings, tmp_path)  # holds no training
+    if refused is None:
+        refuse_other_settings(LineTask.kind, settings, whole[0])
+        return
+    with pytest.raises(SettingsError, match=f"`{refused}` is {change[refused]} but .* holds a training"):
+        refuse_other_settings(LineTask.kind, settings, whole[0])
+
+
 class Breaking(LineTask):
     """Spoil the loss, the parameters or what is looked at after some steps."""
 

@@ -37,7 +37,10 @@ def open_maps(settings: PlanSettings) -> Interface:
     """
     interface = Interface.load(settings.maps)
     if interface.primal is None:
-        raise InputError(f"{interface.source} holds no primal map but a plan needs one; train it into the same folder")
+        raise InputError(
+            f"{interface.source} holds no primal map but a plan needs one; train it with `walras train primal --out "
+            f"{interface.source}`"
+        )
     if interface.resources != settings.resources:
         raise SettingsError(
             f"`resources` is {listed(settings.resources)} but the maps of {interface.source} know "
