@@ -21,7 +21,7 @@ from fit_run import SETTINGS, LineTask, leaves
 from walras.data.store import fill, read_arrays
 from walras.errors import InputError, NotFiniteError, SettingsError
 from walras.progress import Progress
-from walras.train.loop import fit
+from walras.train.loop import fit, refuse_other_settings
 from walras.train.records import read_metrics
 
 KILLS = int(os.environ.get("WALRAS_KILLS", "2"))

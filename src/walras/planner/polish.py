@@ -17,7 +17,7 @@ from walras.planner.rules import ProximalPoint
 from walras.planner.search import TOLERANCE, stop_rule
 from walras.progress import Progress
 
-REVISIONS = 10
+REVISIONS = 12
 """Newton steps at most: each is a simulation, or three where it disappoints, and every third needs a Jacobian."""
 
 NEAR = 0.05
