@@ -73,8 +73,10 @@ def test_a_folder_of_other_things_is_not_replaced(maps, tmp_path):
 def test_folders_that_are_none_are_refused(maps, tmp_path):
     with pytest.raises(InputError, match=r"is no folder of trained maps; give one, .* \(default, retail\)"):
         Interface.load(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="holds no map but needs one"):
+    with pytest.raises(InputError, match="holds neither primal.walras nor dual.walras; train maps into it with"):
         Interface.load(tmp_path)
+    with pytest.raises(InputError, match="holds no map but needs one"):
+        Interface(None, None)
     maps.save(tmp_path / "maps")
     place = tmp_path / "maps" / FILES[DUAL]
     place.write_bytes(place.read_bytes()[:-1])

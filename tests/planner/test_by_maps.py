@@ -66,11 +66,11 @@ def test_without_a_dual_map_prices_are_searched_with_the_primal_one():
 
 def test_rounds_correct_and_simulation_judges():
     known, view, charged = case(), encoded(case(), interface(), SETTINGS), cost()
-    before = known.view.queries
+    before = known.view.simulations
     record, found = plan_by_maps(known, view, charged, SETTINGS, Progress(), rounds=2)
-    assert known.view.queries - before == found.simulations <= 4
-    assert len(found.errors) == found.simulations - 2 and found.interface == "learned"
-    assert found.queries == view.queries == record.queries > found.simulations
+    assert known.view.simulations - before == found.simulations > 4  # two rounds do not make untrained maps right
+    assert len(found.errors) == 2 and found.interface == "learned"
+    assert found.queries == view.queries == record.queries
     np.testing.assert_allclose(record.utilization, known.view.expected(record.shadow_prices))
     over = (record.utilization > 1.01 * record.capacity + 1e-6).any()
     assert record.feasible == (not over)
@@ -120,10 +120,13 @@ def test_a_case_without_a_history_is_refused():
 
 def test_unknown_and_damaged_folders_end_in_one_sentence(tmp_path, capsys):
     place = Path(folder(tmp_path, interface()))
+    (tmp_path / "empty").mkdir()
     file = place / "primal.walras"
     file.write_bytes(file.read_bytes()[:-7])
     words = "demo --agents 40 --history 60 --interface learned --out".split()
-    for maps, said in ((str(tmp_path / "nowhere"), "is no folder of trained maps"), (str(place), "primal.walras")):
+    missing = "holds neither primal.walras nor dual.walras; train maps into it with `walras train dual --out"
+    bad = {"nowhere": "is no folder of trained maps", "empty": missing, place.name: "primal.walras"}
+    for maps, said in ((str(tmp_path / name), said) for name, said in bad.items()):
         assert app.main([*words, str(tmp_path / "out"), "--maps", maps]) == 2
         err = capsys.readouterr().err
         assert said in err and len(err.strip().splitlines()) == 1
@@ -142,7 +145,7 @@ def test_the_command_prints_and_writes_what_was_asked(tmp_path, capsys):
     assert answer["interface"] == "learned" and answer["maps"] == place and answer["outside_training"] is True
     weeks, prices = reasons = answer["outside_training_reasons"]
     assert weeks == "the history has 95 weeks but training saw no fewer than 200" and prices.startswith("prices up to")
-    assert answer["queries"] > answer["simulations"] > 1 and len(answer["map_errors"]) == answer["simulations"] - 2
+    assert answer["queries"] > 1 and answer["simulations"] > 5 and len(answer["map_errors"]) == 3
     assert any("it was not compared with the trained buyer" in note for note in answer["notes"])
     assert {"Encoding the population", "Planning by learned maps"} <= set(answer["stages"])
     assert json.loads((out / "report.json").read_text())["outside_training_reasons"] == reasons

@@ -27,7 +27,7 @@ def plan(resources=("inbound units",), weeks=26, past=83, seed=7, **change) -> P
     verified = fan(used * rng.normal(1, 0.008, shape), 0.04)
     demand = season(ahead) * rng.normal(1, 0.05, weeks)
     verdicts = ["fits"] * weeks
-    verdicts[2], verdicts[-8] = "already committed", "price not high enough"
+    verdicts[2], verdicts[-8] = "already committed", "over at the highest price"
     trace = tuple(
         {"iteration": float(step), "price_gap": 0.4 * 0.6**step, "feasibility": 0.2 * 0.5**step, "cost": 1e6}
         for step in range(14)

@@ -107,7 +107,7 @@ def test_every_section_is_there(one_page):
 def test_weeks_that_fail_are_named_with_the_reason(one_page):
     text = "".join(read(one_page).text)
     assert re.search(r"18 Jul 2011: already committed; [\d,]+ for [\d,]+ inbound units", text)
-    assert "7 Nov 2011: price not high enough" in text
+    assert "7 Nov 2011: over at the highest price" in text
     assert one_page.count('<tr class="bad">') == 2 * 3
 
 

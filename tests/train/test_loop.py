@@ -21,7 +21,7 @@ from fit_run import SETTINGS, LineTask, leaves
 from walras.data.store import fill, read_arrays
 from walras.errors import InputError, NotFiniteError, SettingsError
 from walras.progress import Progress
-from walras.train.loop import fit
+from walras.train.loop import fit, refuse_other_settings
 from walras.train.records import read_metrics
 
 KILLS = int(os.environ.get("WALRAS_KILLS", "2"))
@@ -238,6 +238,17 @@ def test_other_settings_are_refused(whole, task, change, words):
     with pytest.raises(SettingsError, match=words):
         fit(task, SETTINGS.model_copy(update=change), whole[0])
     assert json.loads((whole[0] / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize(("change", "refused"), [({"seed": 5}, "seed"), ({"steps": 50}, "steps"), ({}, None)])
+def test_other_settings_are_refused_before_there_is_a_task(whole, tmp_path, change, refused):
+    settings = SETTINGS.model_copy(update=change)
+    refuse_other_settings(LineTask.kind, settings, tmp_path)  # holds no training
+    if refused is None:
+        refuse_other_settings(LineTask.kind, settings, whole[0])
+        return
+    with pytest.raises(SettingsError, match=f"`{refused}` is {change[refused]} but .* holds a training"):
+        refuse_other_settings(LineTask.kind, settings, whole[0])
 
 
 class Breaking(LineTask):

@@ -85,16 +85,19 @@ def test_worlds_are_made_once(trained, monkeypatch):
     assert again.step == 2 and (folder / FILES[PRIMAL]).read_bytes() == before
 
 
-def test_a_folder_of_other_settings_is_refused(trained):
-    with pytest.raises((InputError, SettingsError), match="learning_rate") as caught:
-        train_map(PRIMAL, None, changed(learning_rate=0.5), trained[0], policy=POLICY)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.fixture
 def lazy(monkeypatch):
     """Make worlds a mistake: what is refused is refused before."""
     monkeypatch.setattr("walras.train.train_maps.worlds_from_generator", None)
+
+
+@pytest.mark.parametrize(
+    "kind, name, value", [(PRIMAL, "learning_rate", 0.5), (DUAL, "world_agents", 64), (PRIMAL, "steps", 1)]
+)
+def test_a_folder_of_other_settings_is_refused_before_worlds_are_made(trained, lazy, kind, name, value):
+    with pytest.raises(SettingsError, match=f"`{name}` is {value} but .* holds a training") as caught:
+        train_map(kind, None, changed(**{name: value}), trained[0], policy=POLICY)
+    assert "\n" not in str(caught.value)
 
 
 def test_maps_of_one_folder_price_the_same(trained, lazy):

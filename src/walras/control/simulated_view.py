@@ -40,6 +40,7 @@ class SimulatedView:
         committed: expected utilization if nobody ordered from now on [week, resource].
         controllable: weeks in which orders still to be placed make a difference [week, resource].
         queries: primal queries answered so far (candidate plans simulated).
+        jacobians: slopes answered so far, each a simulation of a sample with its derivatives.
     """
 
     def __init__(
@@ -74,10 +75,15 @@ class SimulatedView:
         self.n_weeks = exogenous.n_weeks
         self.price_scale = float(price_scale(population))
         self.max_price = highest_price(population)
-        self.queries = 0
+        self.queries = self.jacobians = 0
         self.committed = _committed(population, exogenous, initial)
         self.controllable = self._controllable()
         self._sample = _sample_parts(population, exogenous, policy, initial, seed)
+
+    @property
+    def simulations(self) -> int:
+        """Count all simulations made so far to answer questions: queries and Jacobians."""
+        return self.queries + self.jacobians
 
     def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
         """Return utilization to plan for: expected over the scenarios plus `reserve` standard deviations.
@@ -137,6 +143,7 @@ class SimulatedView:
 
     def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""
+        self.jacobians += 1
         parts, prices = self._sample, jnp.asarray(shadow_prices, jnp.float32)
         slope = utilization_jacobian(*parts[:3], initial=parts[3], shadow_prices=prices)
         # Of the mean only: the spread between scenarios has no derivative where it is zero.

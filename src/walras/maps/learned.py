@@ -117,6 +117,12 @@ class Interface:
                 f"({listed(SHIPPED)})"
             )
         there = {name: folder / name for name in (*FILES.values(), COVERAGE) if (folder / name).is_file()}
+        if not there.keys() & set(FILES.values()):
+            raise InputError(
+                f"{source} holds neither {' nor '.join(FILES.values())}; train maps into it with `walras train dual "
+                f"--out {source}` and `walras train primal --out {source}`, or give the name of one that comes with "
+                f"walras ({listed(SHIPPED)})"
+            )
         maps = {kind: load_map(there[name], kind) for kind, name in FILES.items() if name in there}
         coverage = load_coverage(there[COVERAGE]) if COVERAGE in there else None
         return Interface(maps.get(PRIMAL), maps.get(DUAL), coverage, source)

@@ -6,7 +6,6 @@ CONTRACT: maps only steer; whether a plan is feasible is said by simulation, as 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 from scipy.special import ndtri
 
 from walras.config import PlanSettings
@@ -18,6 +17,7 @@ from walras.maps.learned_view import LearnedView
 from walras.planner.case import PlanningCase
 from walras.planner.corrected import CorrectedView
 from walras.planner.costs import PiecewiseLinearCost
+from walras.planner.polish import misses, polished
 from walras.planner.result import PlanRecord, Search
 from walras.planner.search import TOLERANCE, found, judged
 from walras.progress import Progress
@@ -37,7 +37,10 @@ def open_maps(settings: PlanSettings) -> Interface:
     """
     interface = Interface.load(settings.maps)
     if interface.primal is None:
-        raise InputError(f"{interface.source} holds no primal map but a plan needs one; train it into the same folder")
+        raise InputError(
+            f"{interface.source} holds no primal map but a plan needs one; train it with `walras train primal --out "
+            f"{interface.source}`"
+        )
     if interface.resources != settings.resources:
         raise SettingsError(
             f"`resources` is {listed(settings.resources)} but the maps of {interface.source} know "
@@ -92,41 +95,37 @@ def plan_by_maps(
 
     Returns:
         The plan, judged by simulation, and how it was found. Of several rounds the plan counts that comes closest to
-        fitting as simulated; a round that came out worse is gone back on by half.
+        fitting as simulated; a round that came out worse is gone back on by half. What does not fit in the end is
+        finished by a few simulations (`planner.polish`).
 
     Raises:
         SettingsError: no round at all.
     """
-    before, free = case.view.queries, np.zeros_like(cost.lower)
+    before, free = case.view.simulations, np.zeros_like(cost.lower)
     asked = CorrectedView.of(view).at(free, case.view.utilization(free))
-    start, best, least = asked.shadow_prices(cost.edges[..., 2]), None, np.inf
+    start, least = asked.shadow_prices(cost.edges[..., 2]), np.inf
+    best: tuple[PlanRecord, np.ndarray] | None = None
     errors: list[float] = []
     for _ in range(rounds):
         record = found(asked, cost, settings, progress, start)
         simulated = case.view.utilization(record.shadow_prices)
         errors.append(float(np.abs(record.utilization - simulated).sum() / max(simulated.sum(), 1e-9)))
-        missed, corrected = _missed(view, record, simulated), asked.at(record.shadow_prices, simulated)
+        missed, corrected = misses(case.view, record, simulated), asked.at(record.shadow_prices, simulated)
         if best is None or missed.mean() < least:
-            asked, best, least, start = corrected, record, missed.mean(), record.shadow_prices
+            asked, best, least, start = corrected, (record, simulated), missed.mean(), record.shadow_prices
         else:
             asked = asked.between(corrected)
         if missed.max(initial=0.0) <= TOLERANCE:
             break
     if best is None:
         raise SettingsError(f"`rounds` is {rounds} but at least 1 is needed; give e.g. {ROUNDS}")
-    record = judged(case.view, replace(best, queries=view.queries))
-    return record, Search(
+    record = judged(case.view, polished(case.view, cost, *best, progress))
+    simulations = case.view.simulations - before
+    return replace(record, queries=view.queries), Search(
         interface="learned",
         maps=settings.maps,
         queries=view.queries,
-        simulations=case.view.queries - before,
+        simulations=simulations,
         errors=tuple(errors),
         outside_training=view.outside_training,
     )
-
-
-def _missed(view: LearnedView, record: PlanRecord, simulated: np.ndarray) -> Float[np.ndarray, "week resource"]:
-    """Return how far weeks are from either no price or no room, as simulated; 0 where prices can do no more."""
-    room = (record.capacity - simulated) / np.maximum(record.capacity, 1e-9)
-    hopeless = ~view.controllable | ((record.shadow_prices >= view.max_price) & (room < 0))
-    return np.where(hopeless, 0.0, np.abs(np.minimum(record.shadow_prices / view.price_scale, room)))

@@ -57,7 +57,7 @@ def _by_simulation(
     case: PlanningCase, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress
 ) -> tuple[PlanRecord, Search]:
     record = make_plan(case.view, cost, settings, progress)
-    return record, Search(queries=record.queries, simulations=case.view.queries)
+    return record, Search(queries=record.queries, simulations=case.view.simulations)
 
 
 def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:

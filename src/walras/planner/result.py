@@ -49,7 +49,7 @@ class Search:
         interface: "simulated" where everybody was simulated at every step, "learned" where learned maps were asked.
         maps: name or folder of the maps; empty without.
         queries: candidate plans whose utilization was asked.
-        simulations: those among them for which everybody was simulated.
+        simulations: made for them, Jacobians of a sample among them.
         errors: by how much the maps' use differed from simulated use at the plan of each round, summed over weeks
             regardless of sign, relative.
         outside_training: what of the population and of the questions the maps' training had not seen, in sentences.
@@ -105,7 +105,7 @@ class PlanResult:
         verified_fixed: the same measures with the planned prices fixed.
         intervals: measure -> (low, high), 95 % over paths, for `verified`.
         forecast_score: held-out score of the demand scenarios (see `exogenous.backtest`), or a reason why not.
-        week_verdicts: one word or phrase per week: "fits", "already committed", "price not high enough", ...
+        week_verdicts: one word or phrase per week: "fits", "already committed", "over at the highest price", ...
         verdict: the answer in words, a few sentences.
         provenance: field -> where its numbers come from, in words.
         notes: what was dropped, filled or could not be estimated.

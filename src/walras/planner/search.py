@@ -52,8 +52,7 @@ def found(
     """
 
     def run(rule: AbstractRule, first: np.ndarray, iterations: int, patience: int) -> PlanRecord:
-        limits = {"feasibility": TOLERANCE, "complementarity": TOLERANCE, "price_gap": TOLERANCE}
-        stop = StopRule(max_iterations=iterations, patience=patience, max_price=view.max_price, **limits)
+        stop = stop_rule(view, iterations, patience)
         return plan(view, cost, rule=rule, start=first, stop=stop, progress=progress)
 
     record = run(RULES[settings.rule](), start, settings.max_iterations, 12)
@@ -61,6 +60,12 @@ def found(
         crept = run(EntrywiseConsensus(), record.shadow_prices, 3 * settings.max_iterations, settings.max_iterations)
         record = min((record, crept), key=_worst)
     return record
+
+
+def stop_rule(view: SearchableView, iterations: int, patience: int) -> StopRule:
+    """Stop where every residual is within `TOLERANCE`, or after so many revisions in all or without progress."""
+    limits = {"feasibility": TOLERANCE, "complementarity": TOLERANCE, "price_gap": TOLERANCE}
+    return StopRule(max_iterations=iterations, patience=patience, max_price=view.max_price, **limits)
 
 
 def judged(view: SimulatedView, record: PlanRecord) -> PlanRecord:

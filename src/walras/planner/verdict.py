@@ -19,25 +19,49 @@ AT_THE_TOP = 0.98
 def week_verdicts(
     record: PlanRecord,
     seen: PathOutcome,
-    committed: Float[np.ndarray, "week resource"],
+    committed: Float[np.ndarray, "path week resource"],
     max_price: float,
 ) -> tuple[str, ...]:
-    """Say for every week whether it fits, and if not, why; the worst resource speaks for the week."""
+    """Say for every week whether it fits, and if not, why; the worst resource speaks for the week.
+
+    Args:
+        record: the plan.
+        seen: what happened under it.
+        committed: utilization on the same paths if nobody ordered after the origin [units of resource].
+        max_price: the price beyond which nobody would order [money per unit of resource].
+    """
     capacity = np.maximum(record.capacity, 1e-9)
-    over = np.maximum(seen.utilization - capacity, 0) / capacity
-    mean, share = over.mean(0), (over > FITS_TO).mean(0)
+    over, bound = (np.maximum(use - capacity, 0) / capacity for use in (seen.utilization, committed))
     words = []
-    for week in range(len(capacity)):
-        worst = int(np.argmax(mean[week]))
-        if mean[week, worst] <= FITS_TO:
-            words.append("fits")
-        elif committed[week, worst] > capacity[week, worst] * (1 + FITS_TO):
-            words.append("already committed")
-        elif seen.shadow_prices[:, week, worst].mean() >= AT_THE_TOP * max_price:
-            words.append("price not high enough")
-        else:
-            words.append(f"over on {round(100 * share[week, worst])} % of paths")
+    for week, worst in enumerate(over.mean(0).argmax(-1)):
+        at = np.s_[:, week, worst]
+        average = seen.utilization[at].mean() / capacity[week, worst] - 1
+        kept = committed[at].mean() / capacity[week, worst] - 1
+        charged = seen.shadow_prices[at].mean() / max_price
+        words.append(_word(over[at], bound[at], float(average), float(kept), float(charged)))
     return tuple(words)
+
+
+def _word(
+    over: Float[np.ndarray, " path"], bound: Float[np.ndarray, " path"], average: float, kept: float, charged: float
+) -> str:
+    """Judge a week.
+
+    Args:
+        over: violation, relative.
+        bound: the part of it that was committed at the origin.
+        average: mean use over capacity, less 1; `kept` what is committed of it.
+        charged: mean price, as a share of the highest.
+    """
+    share = f"{round(100 * (over > FITS_TO).mean())} % of paths"
+    if over.mean() <= FITS_TO:
+        return "fits"
+    if kept > FITS_TO:
+        return "already committed"
+    if np.maximum(over - bound, 0).mean() <= FITS_TO:
+        return f"already committed on {share}"
+    # Where use fits on average, the price is right for most paths; where it does not, no price would do more in time.
+    return "over at the highest price" if average > FITS_TO and charged >= AT_THE_TOP else f"over on {share}"
 
 
 def verdict(result: PlanResult) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def verified_result(
         verified_fixed=fixed,
         intervals=control_intervals(tally, seed=settings.seed),
         forecast_score=forecast,
-        week_verdicts=week_verdicts(record, seen.reissued, seen.committed.mean(0), case.view.max_price),
+        week_verdicts=week_verdicts(record, seen.reissued, seen.committed, case.view.max_price),
         provenance=case.panel.provenance,
         notes=case.notes,
         counts=case.counts,

@@ -150,6 +150,29 @@ def fit(
         return _Training(task, settings, folder, checkpoints, progress or Progress(), command).run()
 
 
+def refuse_other_settings(kind: str, settings: FitSettings, folder: str | Path) -> None:
+    """Refuse settings with which a folder's training cannot go on, before its task takes the time to be made.
+
+    `fit` asks again, and then also whether the task is the same.
+
+    Args:
+        kind: of the task.
+        settings: with which it shall go on.
+        folder: of the training; nothing is refused where it holds none.
+
+    Raises:
+        SettingsError: the folder holds a training with other settings, or of more steps.
+        InputError: every checkpoint is damaged, or they are of another kind.
+    """
+    folder = Path(folder)
+    if not (folder / CHECKPOINTS).is_dir():
+        return
+    found = Checkpoints(folder / CHECKPOINTS, f"{kind} training", settings.keep).latest()
+    if found is not None:
+        before = {name: value for name, value in found.stored.header["config"].items() if name != "task"}
+        _check_config(_given(settings), before, settings, found.step, folder)
+
+
 @dataclass(frozen=True)
 class _Score:
     """Hold the state of early stopping."""
@@ -387,8 +410,11 @@ def _scalars(metrics: Mapping[str, Any]) -> dict[str, int | float]:
 
 def _config(task: AbstractTask, settings: FitSettings) -> dict[str, Any]:
     """Give what the numbers of a training follow from, as it looks after a way through JSON."""
-    given = settings.model_dump(mode="json", exclude=set(settings.BUDGET))
-    return json.loads(json.dumps({"task": dict(task.identity()), **given}))
+    return {**json.loads(json.dumps({"task": dict(task.identity())})), **_given(settings)}
+
+
+def _given(settings: FitSettings) -> dict[str, Any]:
+    return json.loads(json.dumps(settings.model_dump(mode="json", exclude=set(settings.BUDGET))))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from walras.progress import Progress
 from walras.train.coverage import covered
 from walras.train.dual import DualTask, check_dual
 from walras.train.history import FIRST_FORECAST
-from walras.train.loop import Fitted, fit
+from walras.train.loop import Fitted, fit, refuse_other_settings
 from walras.train.map_episodes import MapEpisodes
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import AnyOf, DualProposals, PlannerQueries, PriceSource
@@ -79,6 +79,8 @@ def train_map(
     source = None if kind == DUAL else _source(settings, folder)
     followed = PricedNewsvendor() if policy is None else policy
     training = folder / FILES[kind].removesuffix(".walras")
+    if resume:
+        refuse_other_settings(kind, settings, training)
     worlds, judges = _worlds(panel, settings, folder / WORLDS, resume, progress)
     episodes = MapEpisodes(worlds, settings, judges)
     progress.stage("Preparing")
