@@ -18,10 +18,10 @@ from walras.maps.delegates import Standing, asked, draw_delegates, gamma_demand,
 from walras.maps.inputs import HORIZON, scales
 from walras.maps.learned_map import delegates_for
 from walras.maps.map_file import PRIMAL, load_map, save_map
+from walras.maps.rollout import asked_at, roll
 from walras.model.record import Record
 from walras.population.cohort import UniformSample
 from walras.simulate import simulate
-from walras.train.map_rollout import asked_at, roll
 
 POLICY, WEEK = Shy(), 18
 

@@ -14,6 +14,8 @@ from walras.errors import InputError
 from walras.exogenous.holidays import holiday_distance
 from walras.exogenous.lead_times import ORDER_LOG_SD
 from walras.maps.inputs import HORIZON, ledger_of
+from walras.maps.rollout import known_future
+from walras.maps.stretch import Stretch
 from walras.model.record import Record
 from walras.planner.by_maps import encoded
 from walras.planner.case import PlanningCase, build_case
@@ -21,8 +23,6 @@ from walras.planner.origin import history_at_origin
 from walras.planner.start import replay
 from walras.population.generate import generate_panel
 from walras.simulate import simulate
-from walras.train.map_rollout import known_future
-from walras.train.stretch import Stretch
 
 WEEKS = 8
 SETTINGS = PlanSettings(interface="learned", weeks=WEEKS, scenarios=2, paths=1)

@@ -10,17 +10,17 @@ from small_maps import BUCKETS, ONE, people, untrained
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.closed_loop import DualMap, Plan
 from walras.maps.delegates import draw_delegates
 from walras.maps.inputs import HORIZON
 from walras.maps.map_file import DUAL
 from walras.maps.readers import Readers, readers_of
+from walras.maps.stretch import Stretch
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.cohort import UniformSample
 from walras.population.from_panel import bucket_edges
 from walras.ties import positive_part
-from walras.train.closed_loop import DualMap, Plan
-from walras.train.stretch import Stretch
 
 WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5
 

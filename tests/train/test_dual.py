@@ -14,10 +14,10 @@ from small_episodes import FewEpisodes, tiny
 from small_stretches import FIRST, WEEKS, Shy, dual_map, plan, readers, stretch
 
 from walras.errors import NoDerivativeError, SettingsError
+from walras.maps.closed_loop import Coordinated
 from walras.maps.inputs import HORIZON, scales
 from walras.policies.own import CallbackPolicy
 from walras.train import dual, primal
-from walras.train.closed_loop import Coordinated
 from walras.train.dual import DualTask, Lesson, Weights, episode_loss, episode_terms
 from walras.train.loop import fit
 

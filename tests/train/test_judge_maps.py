@@ -15,6 +15,7 @@ from walras.evaluation.definitions import NEAR_LIMIT
 from walras.exogenous.capacity import StepCapacity
 from walras.maps.inputs import HORIZON, LOOK_BACK
 from walras.maps.learned_map import LearnedMap
+from walras.maps.rollout import roll
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.cohort import UniformSample
 from walras.population.generate import generate_panel
@@ -34,7 +35,6 @@ from walras.train.judge_maps import (
 )
 from walras.train.judge_twins import KINDS, twin_cases
 from walras.train.map_episodes import MapEpisodes
-from walras.train.map_rollout import roll
 from walras.train.map_settings import MapTraining
 from walras.train.primal import PrimalTask, lesson_loss
 from walras.train.redraw import SPAN, Futures

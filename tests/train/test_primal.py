@@ -12,9 +12,9 @@ from small_episodes import FIRST, WEEKS, FewEpisodes, tiny
 from small_stretches import Shy
 
 from walras.maps.inputs import HORIZON
+from walras.maps.rollout import roll
 from walras.train import primal
 from walras.train.loop import fit
-from walras.train.map_rollout import roll
 from walras.train.primal import Carry, PrimalTask, forecast_error, lesson_loss, stepped, without_agents
 
 POLICY = Shy()

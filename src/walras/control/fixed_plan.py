@@ -17,8 +17,10 @@ from walras.errors import SettingsError
 from walras.evaluation.definitions import BURN_IN_WEEKS
 from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity, tune_report
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.closed_loop import Plan
 from walras.maps.learned_map import LearnedMap, delegates_for
 from walras.maps.readers import Readers, readers_of
+from walras.maps.stretch import Stretch
 from walras.model.record import Record
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
@@ -26,8 +28,6 @@ from walras.policies.simple import ConstantOrder
 from walras.population.cohort import Cohort, StratifiedSample
 from walras.population.shift import CompositionShift
 from walras.simulate import simulate, week_of
-from walras.train.closed_loop import Plan
-from walras.train.stretch import Stretch
 from walras.train.world import World
 
 COMPOSITIONS: Mapping[str, float] = {"low": -0.5, "baseline": 0.0, "high": 0.5}

@@ -15,16 +15,16 @@ from jaxtyping import Array, Float
 
 from walras.control.fixed_plan import Case, Kept
 from walras.engine.sequential import Sequential
+from walras.maps.closed_loop import DualMap, week_by_week
 from walras.maps.inputs import scales
 from walras.maps.learned_map import LearnedMap
+from walras.maps.stretch import Stretch
 from walras.model.record import Record
 from walras.model.run import run_agents
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
 from walras.population.population import Population
 from walras.simulate import week_of, window_length
-from walras.train.closed_loop import DualMap, week_by_week
-from walras.train.stretch import Stretch
 
 
 class AbstractKeeper(abc.ABC):

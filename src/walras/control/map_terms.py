@@ -13,13 +13,13 @@ from jaxtyping import Array, Float
 
 from walras.control.fixed_plan import Case, Scene
 from walras.errors import SettingsError
+from walras.maps.closed_loop import DualMap
 from walras.maps.inputs import HORIZON, MapInputs
 from walras.maps.learned_map import LearnedMap
 from walras.maps.network import MapNetwork
+from walras.maps.rollout import inputs_of, roll
 from walras.policies.base import AbstractPolicy
-from walras.train.closed_loop import DualMap
 from walras.train.dual import Lesson, episode_terms
-from walras.train.map_rollout import inputs_of, roll
 
 TERMS = ("violation", "price", "consistency")
 """The terms of the dual loss (spec eq. 10)."""

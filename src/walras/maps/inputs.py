@@ -11,10 +11,11 @@ from jaxtyping import Array, Float, Int
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.crowd import Crowd
-from walras.maps.delegates import Asked
+from walras.maps.delegates import Asked, Delegates, Standing, asked
 from walras.maps.readers import Readers
 from walras.model.state import State
 from walras.model.week import WeekRecord
+from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 
 FEATURES = 1
@@ -329,6 +330,44 @@ def map_inputs(
         valid=None if read is None else read.valid,
         asked=asked,
     )
+
+
+def standing_of(ledger: Ledger, on_order: Float[Array, "lead agent"]) -> Standing:
+    """Return where agents stand in the ledger's last week, before its receipts."""
+    now = jax.tree.map(lambda leaf: leaf[-1], ledger)
+    return Standing(
+        stock_end=now.stock_start - now.receipts,
+        pipeline=on_order,
+        sale_price=now.sale_price,
+        unit_cost=now.unit_cost,
+        lead_demand_mean=now.lead_demand_mean,
+        lead_demand_sd=now.lead_demand_sd,
+    )
+
+
+def asked_now(
+    population: Population,
+    delegates: Delegates,
+    ledger: Ledger,
+    known: KnownFuture,
+    on_order: Float[Array, "lead agent"],
+    policy: AbstractPolicy,
+    units: Scales,
+) -> Asked:
+    """Make delegates ready to answer at the ledger's last week.
+
+    Args:
+        population: everybody.
+        delegates: who is asked.
+        ledger: of everybody.
+        known: of the coming weeks at this one origin.
+        on_order: open orders of everybody by the week in which they arrive, the ledger's last first.
+        policy: what everybody follows.
+        units: from `scales`.
+    """
+    theirs = jax.tree.map(lambda leaf: leaf[:, delegates.index], ledger)
+    standing = standing_of(theirs, on_order[:, delegates.index])
+    return asked(population, delegates, standing, known.expected, policy, units.price, units.use)
 
 
 def crowd_of(population: Population, bucket: Array, n_buckets: int, units: Scales) -> Crowd:

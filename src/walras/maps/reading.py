@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.errors import InputError
-from walras.maps.delegates import Asked, Delegates, Standing, asked
+from walras.maps.delegates import Asked, Delegates
 from walras.maps.history import History
 from walras.maps.inputs import (
     LOOK_BACK,
@@ -24,6 +24,7 @@ from walras.maps.inputs import (
     Scales,
     Scaling,
     agent_features,
+    asked_now,
     base_of,
     cohort_of,
     crowd_of,
@@ -176,29 +177,10 @@ def _ready(
     if policy is None or history.on_order is None:
         missing = "`policy`, which they follow" if policy is None else "`on_order` in the history"
         raise InputError(f"these maps ask some agents in every query but lack {missing}; give it")
-    return _stood(population, units, delegates, history.ledger, history.known, history.on_order, policy)
+    return _asked_now(population, delegates, history.ledger, history.known, history.on_order, policy, units)
 
 
-@eqx.filter_jit
-def _stood(
-    population: Population,
-    units: Scales,
-    delegates: Delegates,
-    ledger: Ledger,
-    known: KnownFuture,
-    on_order: Float[Array, "lead agent"],
-    policy: AbstractPolicy,
-) -> Asked:
-    them = delegates.index
-    standing = Standing(
-        stock_end=(ledger.stock_start[-1] - ledger.receipts[-1])[them],
-        pipeline=on_order[:, them],
-        sale_price=ledger.sale_price[-1][them],
-        unit_cost=ledger.unit_cost[-1][them],
-        lead_demand_mean=ledger.lead_demand_mean[-1][them],
-        lead_demand_sd=ledger.lead_demand_sd[-1][them],
-    )
-    return asked(population, delegates, standing, known.expected, policy, units.price, units.use)
+_asked_now = eqx.filter_jit(asked_now)
 
 
 def latest(ledger: Ledger) -> Ledger:

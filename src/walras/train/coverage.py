@@ -13,8 +13,8 @@ from walras.maps.coverage import Coverage, save_coverage, summary_of
 from walras.maps.inputs import HORIZON
 from walras.maps.learned import COVERAGE
 from walras.maps.learned_map import LearnedMap
+from walras.maps.rollout import coming, inputs_of, roll
 from walras.train.map_episodes import drawn_capacity
-from walras.train.map_rollout import coming, inputs_of, roll
 from walras.train.price_sources import FIRST_PRICED
 from walras.train.primal import FIRST_EXAMPLE, PrimalTask
 

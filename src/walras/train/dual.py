@@ -1,6 +1,6 @@
 """Own the training of dual maps: direct backprop through the closed coordination loop.
 
-FREE: internals; the loop itself is `train.closed_loop`.
+FREE: internals; the loop itself is `maps.closed_loop`.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
+from walras.maps.closed_loop import Coordinated, DualMap, Plan, week_by_week
 from walras.maps.inputs import HORIZON, Scaling, scales
 from walras.maps.network import MapNetwork
 from walras.maps.readers import Readers
+from walras.maps.rollout import inputs_of, roll
+from walras.maps.stretch import Stretch
 from walras.model.record import Record
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.simulate import simulate, week_of
-from walras.train.closed_loop import Coordinated, DualMap, Plan, week_by_week
 from walras.train.loop import AbstractTask
 from walras.train.map_episodes import Drawn, MapEpisodes, drawn_capacity
-from walras.train.map_rollout import inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.primal import FIRST_EXAMPLE, Carry, optimizer_of, shape_of, stepped
-from walras.train.stretch import Stretch
 
 EXAMPLES = 12
 """Rollouts without prices over which features are measured once."""

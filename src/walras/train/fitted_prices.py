@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.maps.inputs import scales
+from walras.maps.stretch import Stretch
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
 from walras.population.cohort import ProportionalSample
 from walras.simulate import simulate
-from walras.train.stretch import Stretch
 from walras.train.world import World
 
 FIRST_STEP = 0.5

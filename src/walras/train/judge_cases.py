@@ -20,12 +20,12 @@ from walras.exogenous.capacity import (
     unseen_families,
 )
 from walras.maps.inputs import HORIZON
+from walras.maps.rollout import Rolled, roll
+from walras.maps.stretch import Stretch
 from walras.policies.base import AbstractPolicy
 from walras.population.shift import CompositionShift
 from walras.train.fitted_prices import fitted_prices, sampled, use_under
-from walras.train.map_rollout import Rolled, roll
 from walras.train.prices import typical_prices
-from walras.train.stretch import Stretch
 from walras.train.world import World
 
 BY = ("demand", "economics", "lead_time", "weeks_of_cover")

@@ -16,14 +16,14 @@ from walras.evaluation.forecast import forecast_metrics
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.lead_times import draw_lead_times
 from walras.maps.learned_map import LearnedMap
+from walras.maps.rollout import Rolled, coming, roll
+from walras.maps.stretch import Stretch
 from walras.policies.base import AbstractPolicy
 from walras.population.cohort import AbstractDesign
 from walras.population.names import NO_NAMES
 from walras.train.fitted_prices import use_under
 from walras.train.judge_cases import Sizes
 from walras.train.judge_maps import Forecasts, all_readers, map_forecast
-from walras.train.map_rollout import Rolled, coming, roll
-from walras.train.stretch import Stretch
 from walras.train.world import World
 
 BLOCK = 8

@@ -17,16 +17,16 @@ from walras.maps.inputs import Scaling, scales
 from walras.maps.learned_map import LearnedMap, delegates_for
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.readers import Readers, readers_of
+from walras.maps.rollout import Rolled, coming
+from walras.maps.stretch import Stretch
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.cohort import AbstractDesign, Cohort, StratifiedSample
 from walras.population.population import Population
 from walras.simulate import simulate_issued
 from walras.train.judge_cases import Case, Sizes
-from walras.train.map_rollout import Rolled, coming
 from walras.train.primal import lesson_of
 from walras.train.redraw import SPAN, Futures
-from walras.train.stretch import Stretch
 from walras.train.world import World
 
 TILE = 16

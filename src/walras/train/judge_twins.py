@@ -15,11 +15,11 @@ from jaxtyping import Float
 
 from walras.exogenous.capacity import HaarPrices
 from walras.maps.learned_map import LearnedMap
+from walras.maps.rollout import roll
 from walras.population.population import Population
 from walras.population.twins import Twins, aggregate_twins
 from walras.train.judge_cases import Case, Cases
 from walras.train.judge_maps import Judged, judged
-from walras.train.map_rollout import roll
 from walras.train.prices import typical_prices
 
 STEADY_PRICES = HaarPrices(level=0.5, spread=0.3, finest_block=13)

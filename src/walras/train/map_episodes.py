@@ -15,6 +15,7 @@ from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
 from walras.maps.delegates import draw_delegates
 from walras.maps.inputs import HORIZON, scales
 from walras.maps.readers import Readers, readers_of
+from walras.maps.stretch import Stretch
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
 from walras.population.from_panel import bucket_edges
 from walras.population.population import Population
@@ -22,7 +23,6 @@ from walras.population.shift import CompositionShift
 from walras.train.common import draw_common
 from walras.train.map_settings import MapTraining
 from walras.train.prices import typical_prices
-from walras.train.stretch import Stretch
 from walras.train.world import World
 
 DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())

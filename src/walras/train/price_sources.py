@@ -15,13 +15,13 @@ import optax
 from jaxtyping import Array, Float
 
 from walras.data.journal import digest
+from walras.maps.closed_loop import DualMap, Plan, week_by_week
 from walras.maps.inputs import HORIZON, MapInputs, Scaling
 from walras.maps.learned_map import LearnedMap
 from walras.maps.network import MapNetwork
+from walras.maps.rollout import Rolled, inputs_of, roll
 from walras.policies.base import AbstractPolicy
-from walras.train.closed_loop import DualMap, Plan, week_by_week
 from walras.train.map_episodes import Drawn, drawn_capacity
-from walras.train.map_rollout import Rolled, inputs_of, roll
 
 FIRST_PRICED = 26
 """First week in which a dual map issues prices: later origins then have a history with prices in it."""

@@ -18,13 +18,13 @@ from walras.errors import SettingsError
 from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import Encoded, MapNetwork, MapShape
 from walras.maps.readers import Readers
+from walras.maps.rollout import Rolled, coming, inputs_of, roll
+from walras.maps.stretch import Stretch
 from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
 from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
-from walras.train.map_rollout import Rolled, coming, inputs_of, roll
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import PriceSource
-from walras.train.stretch import Stretch
 
 EXAMPLES = 12
 """Rollouts over which features are measured once, before training."""
@@ -112,7 +112,7 @@ def lesson_of(
         stretch, readers: who was simulated, and whose histories are read.
         prices: announced in full [money per unit of resource].
         shape: of the map.
-        weeks, origins, spacing: which weeks are origins, see `map_rollout.inputs_of`.
+        weeks, origins, spacing: which weeks are origins, see `maps.rollout.inputs_of`.
     """
     inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents)
     each, watched = None, None

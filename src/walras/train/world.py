@@ -23,6 +23,7 @@ from walras.exogenous.holidays import holiday_distance
 from walras.exogenous.lead_times import ORDER_LOG_SD, draw_lead_times, longest_lead_time
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.inputs import HORIZON
+from walras.maps.stretch import Stretch
 from walras.model.state import empty_state
 from walras.population.along import map_own
 from walras.population.from_panel import population_from_panel
@@ -32,7 +33,6 @@ from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.common import followed
 from walras.train.history import FIRST_FORECAST, rolling_fits
-from walras.train.stretch import Stretch
 
 REFIT_WEEKS = 4
 """Weeks between two fits of the forecast: 6,000 agents over 300 weeks are prepared in well under a minute."""

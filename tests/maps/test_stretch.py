@@ -12,12 +12,12 @@ import pytest
 
 from walras.errors import InputError, ShapeError
 from walras.maps.inputs import HORIZON
+from walras.maps.stretch import Stretch
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.population.population import RESOURCES
 from walras.simulate import simulate
 from walras.train.common import draw_common, followed
-from walras.train.stretch import Stretch
 from walras.train.world import World
 
 WEEKS, START = 18, 5

@@ -1,4 +1,4 @@
-"""Own rollouts as maps learn from them: a stretch simulated under prices, read into what a map sees and should say.
+"""Own rollouts as maps read them: a stretch simulated under prices, read into what a map sees and should say.
 
 FREE: compiled once per shape; how a map is trained on them is in `train.primal` and `train.dual`.
 """
@@ -19,13 +19,14 @@ from walras.maps.inputs import (
     map_inputs,
     open_orders,
     scales,
+    standing_of,
     stock_use,
 )
 from walras.maps.readers import Readers
+from walras.maps.stretch import Stretch
 from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
 from walras.simulate import Rollout, simulate, simulate_issued
-from walras.train.stretch import Stretch
 
 
 class Rolled(eqx.Module):
@@ -145,14 +146,8 @@ def asked_at(rolled: Rolled, stretch: Stretch, delegates: Delegates, weeks: int,
     orders = jnp.concatenate([ledger.orders_before[1:], ledger.orders_before[-1:]])
 
     def standing(week: Array) -> Standing:
-        return Standing(
-            stock_end=ledger.stock_start[week] - ledger.receipts[week],
-            pipeline=pipeline_at(arrivals, orders, initial, week),
-            sale_price=ledger.sale_price[week],
-            unit_cost=ledger.unit_cost[week],
-            lead_demand_mean=ledger.lead_demand_mean[week],
-            lead_demand_sd=ledger.lead_demand_sd[week],
-        )
+        now = jax.tree.map(lambda leaf: leaf[week][None], ledger)
+        return standing_of(now, pipeline_at(arrivals, orders, initial, week))
 
     at = weeks - 1 - spacing * jnp.arange(origins)[::-1]
     units = (rolled.units.price, rolled.units.use)

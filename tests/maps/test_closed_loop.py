@@ -12,8 +12,8 @@ import pytest
 from small_maps import TWO
 from small_stretches import FIRST, WEEKS, Shy, dual_map, plan, readers, stretch
 
+from walras.maps.closed_loop import DualMap, reissue, settle, week_by_week
 from walras.maps.inputs import HORIZON, scales
-from walras.train.closed_loop import DualMap, reissue, settle, week_by_week
 
 POLICY, ASKED = Shy(), 8
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.engine.sequential import Sequential
-from walras.maps.delegates import Asked, Standing, asked
+from walras.maps.delegates import Asked
 from walras.maps.inputs import (
     HORIZON,
     KnownFuture,
@@ -21,6 +21,7 @@ from walras.maps.inputs import (
     Scales,
     Scaling,
     agent_features,
+    asked_now,
     cohort_of,
     ledger_of,
     map_inputs,
@@ -29,14 +30,14 @@ from walras.maps.inputs import (
 )
 from walras.maps.network import MapNetwork
 from walras.maps.readers import Readers
+from walras.maps.rollout import Rolled, inputs_of, roll_issued
+from walras.maps.stretch import Stretch
 from walras.model.record import Record
 from walras.model.run import run_agents
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
 from walras.simulate import simulate, week_of, window_length
-from walras.train.map_rollout import Rolled, inputs_of, roll_issued
-from walras.train.stretch import Stretch
 
 
 class Coordinated(eqx.Module):
@@ -148,7 +149,7 @@ class _Loop(eqx.Module):
         network, agents, read = self.dual.network, running.agents, None
         people, (ledger, known) = self.stretch.population, self._seen(running, week)
         reads = network.agents is not None
-        ask = self._asked(running, week)
+        ask = self._asked(running, ledger, known)
         inputs = map_inputs(people, self.readers, ledger, known, self.units, reads_agents=reads, asked=ask)
         inputs = self.dual.scaling(inputs)
         if network.agents is not None and inputs.agents is not None and inputs.valid is not None:
@@ -195,22 +196,12 @@ class _Loop(eqx.Module):
         )
         return column, known
 
-    def _asked(self, running: _Running, week: Array) -> Asked | None:
+    def _asked(self, running: _Running, ledger: Ledger, known: KnownFuture) -> Asked | None:
         """Make delegates ready to answer, where the map asks any."""
-        delegates, exogenous = self.readers.delegates, self.stretch.exogenous
+        delegates, on_order = self.readers.delegates, running.state.pipeline
         if delegates is None:
             return None
-        them, state = delegates.index, running.state
-        standing = Standing(
-            stock_end=state.stock_end[them],
-            pipeline=state.pipeline[:, them],
-            sale_price=exogenous.sale_price[week][them],
-            unit_cost=exogenous.unit_cost[week][them],
-            lead_demand_mean=exogenous.lead_demand_mean[week][them],
-            lead_demand_sd=exogenous.lead_demand_sd[week][them],
-        )
-        expected, units = self.stretch.expected_use[week], (self.units.price, self.units.use)
-        return asked(self.stretch.population, delegates, standing, expected, self.policy, *units)
+        return asked_now(self.stretch.population, delegates, ledger, known, on_order, self.policy, self.units)
 
     def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
         ahead = np.minimum(np.arange(window_length(self.policy, running.state.max_lead) - 1), HORIZON - 1)
