@@ -1,7 +1,7 @@
 """Measure the coordination interface: forecasts, control, queries and the cost of training, with the shipped maps.
 
     python benchmarks/maps.py --quick --json
-    python benchmarks/maps.py [--table TABLE] [--maps default|retail|FOLDER] [--json] [--out FILE]
+    python benchmarks/maps.py [--table TABLE] [--maps default|retail|FOLDER] [--parts FOLDER] [--json] [--out FILE]
 
 Without a table agents are made up from a seed that no training used. A table is one that training never saw: maps of
 the interface are asked about it. The competitors (`benchmarks/maps/`) were trained on the made-up worlds of
@@ -14,17 +14,24 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, control_figures, held_out_world
-from maps_forecast import QUICK, Budget, forecast_figures, rounded
+from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, control_figures, control_parts, held_out_world
+from maps_forecast import QUICK, Budget, forecast_figures, forecast_parts, rounded
 from measure import machine
+from parts import run_parts
 
 from walras.config import TableSettings
 from walras.control import fixed_plan as control_sizes
+from walras.control.dual import GaussNewton, NewtonThenProjected, ProjectedDual
+from walras.control.reissue import on_paths
+from walras.control.search import search
+from walras.control.simulated_view import SimulatedView
 from walras.data.panel import Panel
 from walras.errors import WalrasError
 from walras.maps.history import History
@@ -43,8 +50,13 @@ COMPETITORS = Path(__file__).parent / "maps"
 ORIGIN, HORIZON_WEEKS = 70, 26
 WORLD_AGENTS, QUICK_AGENTS = 24_000, 20_000
 QUERIES = 30
-MOST, STEP = 300, 0.3
-"""Most projected dual steps, and their size in median margins per relative excess."""
+TOLERANCES = (0.1, 0.05, 0.02, 0.01, 0.005)
+"""Residuals at which searches by simulation stop, tried in turn."""
+
+SEARCHES = {
+    "Newton": lambda tolerance: NewtonThenProjected(GaussNewton(tolerance, 8), ProjectedDual(0.3, tolerance)),
+    "projected": lambda tolerance: ProjectedDual(0.5, tolerance),
+}
 
 
 def worlds(table: Path | None, agents: int) -> World:
@@ -100,15 +112,13 @@ def query_figures(interface: Interface, world: World, repeat: int) -> dict:
     }
     found = {name: 1e3 * _median(call) for name, call in calls.items()}
     simulated = _simulating(coming, repeat)
-    iterations, reached, ours = iterating(view, coming)
+    searched = iterating(view, coming)
+    at_scale = searched["seconds"] * 5e5 / searched["agents"]
     return {
-        "iterations_to_same_violation": iterations,
-        "violation_of_dual_map": ours,
-        "violation_of_iterating": reached,
-        "times_faster_than_iterating_500k": (
-            iterations * simulated * 5e5 / (repeat * coming[0].n_agents) / (1e-3 * found["shadow_prices"])
-        ),
+        "iterating": {**searched, "seconds_at_500k": at_scale},
+        "times_faster_than_iterating_500k": at_scale / (1e-3 * found["shadow_prices"]),
         "query_ms": found,
+        "jacobian": slope_figures(view, coming),
         "encode_s_20k": encode_seconds * 20_000 / view.population.n_agents,
         "encoded_agents": view.population.n_agents,
         "simulate_ms": 1e3 * simulated,
@@ -117,33 +127,62 @@ def query_figures(interface: Interface, world: World, repeat: int) -> dict:
     }
 
 
-def iterating(view, coming) -> tuple[int, float, float]:
-    """Count projected dual steps of simulation until violation is as low as under the dual map's prices, or `MOST`.
+def slope_figures(view, coming: tuple) -> dict:
+    """Compare the primal map's slope with that of a simulation of everybody, at the dual map's prices.
 
-    Capacity is nine tenths of mean use without prices; weeks that no price can change do not count.
+    Entries matter whose true value is at least a twentieth of the largest.
     """
     people, future, state = coming
+    prices = view.shadow_prices(capacity_of(view, coming))
 
-    def use(prices) -> np.ndarray:
-        record = Record.use_and_reward()
-        done = simulate(
-            people, future, PricedNewsvendor(), initial=state, shadow_prices=prices, record=record, throw=False
-        )
-        return np.asarray(done.totals.utilization, float)
+    def use(plan):
+        done = simulate(people, future, PricedNewsvendor(), initial=state, shadow_prices=plan[:, None], throw=False)
+        return done.totals.utilization[:, 0]
 
+    true = np.asarray(jax.jit(jax.jacfwd(use))(jnp.asarray(prices[:, 0], jnp.float32)), float)[1:, 1:]
+    ours = view.jacobian(prices)[1:, 1:]
+    matters = np.abs(true) >= 0.05 * np.abs(true).max()
+    return {
+        "relative_error": float(np.linalg.norm(ours - true) / np.linalg.norm(true)),
+        "right_signs": float((np.sign(ours) == np.sign(true))[matters].mean()),
+        "entries": int(matters.sum()),
+    }
+
+
+def capacity_of(view, coming: tuple) -> np.ndarray:
+    """Return nine tenths of mean use without prices, the same in every week."""
+    people, future, state = coming
+    done = simulate(people, future, PricedNewsvendor(), initial=state, throw=False)
+    return np.full((HORIZON_WEEKS, 1), 0.9 * float(np.asarray(done.totals.utilization[8:]).mean()))
+
+
+def iterating(view, coming) -> dict:
+    """Time searches by simulation until violation is as low as under the dual map's prices, or they give up.
+
+    The searches are those that plans without maps are made by; the faster one counts. They know what will happen, the
+    map does not. Capacity is nine tenths of mean use without prices; weeks that no price can change do not count.
+    """
+    people, future, state = coming
+    simulated = SimulatedView(people, on_paths(future, 1), PricedNewsvendor(), state)
     counts = np.asarray(view.controllable)
-    capacity = np.full((HORIZON_WEEKS, 1), 0.9 * use(np.zeros((HORIZON_WEEKS, 1)))[8:].mean())
+    capacity = capacity_of(view, coming)
 
-    def violation(found: np.ndarray) -> float:
-        return float((np.maximum(found - capacity, 0.0) / capacity)[counts].mean())
+    def violation(prices) -> float:
+        return float((np.maximum(simulated.utilization(prices) - capacity, 0.0) / capacity)[counts].mean())
 
-    ours = violation(use(view.shadow_prices(capacity)))
-    prices = np.zeros_like(capacity)
-    reached, iterations = violation(use(prices)), 1
-    while reached > ours and iterations < MOST:
-        prices = np.maximum(prices + STEP * view.price_scale * (use(prices) - capacity) / capacity, 0.0)
-        reached, iterations = violation(use(prices)), iterations + 1
-    return iterations, reached, ours
+    ours, found = violation(view.shadow_prices(capacity)), []
+    for name, solver in SEARCHES.items():
+        for tolerance in TOLERANCES:
+            chosen = solver(tolerance)
+            search(simulated, capacity, None, chosen)  # compiled
+            started = time.perf_counter()
+            done = search(simulated, capacity, None, chosen)
+            seconds, reached = time.perf_counter() - started, violation(done.prices.reshape(capacity.shape))
+            if reached <= ours:
+                break
+        found.append({"search": name, "reached": reached, "seconds": seconds, "simulations": done.queries})
+    there = [each for each in found if each["reached"] <= ours] or found
+    return {"violation_of_dual_map": ours, "agents": people.n_agents, **min(there, key=lambda each: each["seconds"])}
 
 
 def _median(call) -> float:
@@ -207,7 +246,7 @@ def quick_budget() -> Budget:
 
 
 def measured(given: argparse.Namespace) -> dict:
-    """Measure all parts."""
+    """Measure all parts, or those asked for."""
     started = time.perf_counter()
     interface = Interface.load(given.maps)
     if interface.primal is None or interface.dual is None:
@@ -218,27 +257,14 @@ def measured(given: argparse.Namespace) -> dict:
 
     tell("preparing a world that training never saw")
     world = worlds(given.table, QUICK_AGENTS if given.quick else WORLD_AGENTS)
-    tell("queries")
-    found = query_figures(interface, world, 25 if not given.quick else 5)
-    policy = PricedNewsvendor()
-    primals, duals = {interface.primal.shape.name: interface.primal}, {interface.dual.shape.name: interface.dual}
-    if given.maps == "default":  # the others were trained on what these were trained on
-        primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
-    budget = quick_budget() if given.quick else Budget()
-    budget = replace(budget, sizes=fitting(budget.sizes, world))
-    tell("forecasts")
-    forecasts = forecast_figures(world, policy, primals, budget, seed=given.seed, tell=tell)
-    tell("control")
-    sizes = fitting_plans(control_sizes.QUICK if given.quick else control_sizes.Sizes(), world)
-    control = control_figures(
-        world, duals, interface.primal, sizes=sizes, quick=given.quick, policy=policy, told=tell, unseen=not given.quick
-    )
+    found = run_parts(all_parts(interface, world, given, tell), given.parts, given.only, tell)
+    forecasts, control = forecast_figures(found), control_figures(found)
     return rounded(
         {
             "mape": forecasts["mape"],
             "control": by_method(control),
-            **found,
-            "epoch_ratio_windows": forecasts["epoch_ratio_windows"],
+            **found.get("query", {}),
+            "epoch_ratio_windows": found.get("epoch", {}).get("epoch_ratio_windows"),
             "forecast": forecasts,
             "control_in_full": control,
             "maps": given.maps,
@@ -247,6 +273,23 @@ def measured(given: argparse.Namespace) -> dict:
             "seconds": time.perf_counter() - started,
         }
     )
+
+
+def all_parts(interface: Interface, world: World, given: argparse.Namespace, tell: Callable[[str], None]) -> dict:
+    """Return what is to be measured, part by part."""
+    policy = PricedNewsvendor()
+    primals, duals = {interface.primal.shape.name: interface.primal}, {interface.dual.shape.name: interface.dual}
+    if given.maps == "default":  # the others were trained on what these were trained on
+        primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
+    budget = quick_budget() if given.quick else Budget()
+    budget = replace(budget, sizes=fitting(budget.sizes, world))
+    sizes = fitting_plans(control_sizes.QUICK if given.quick else control_sizes.Sizes(), world)
+    kept = {"sizes": sizes, "quick": given.quick, "policy": policy, "unseen": not given.quick}
+    return {
+        "query": lambda: rounded(query_figures(interface, world, 5 if given.quick else 25)),
+        **forecast_parts(world, policy, primals, budget, seed=given.seed, tell=tell),
+        **control_parts(world, duals, interface.primal, **kept),
+    }
 
 
 CONTROL = (
@@ -278,6 +321,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few minutes: fewer and smaller populations")
     parser.add_argument("--table", type=Path, help="a table that training never saw; default made-up agents")
     parser.add_argument("--maps", default="default", help="a shipped interface, or a folder")
+    parser.add_argument("--parts", type=Path, help="folder that keeps each part, so that a stopped run goes on")
+    parser.add_argument("--only", nargs="+", default=(), help="parts to measure now, e.g. query shift:demand control")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--out", type=Path, help="file for the figures")

@@ -12,8 +12,10 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 
 import numpy as np
+from parts import run_parts, under
 
 from walras.control.dual import ProjectedDual
 from walras.control.fixed_plan import COMPOSITIONS, QUICK, FixedPlans, Sizes
@@ -56,8 +58,8 @@ SHOWN = {
 BASELINE = "global"
 
 
-def control_figures(world, duals, primal=None, *, quick=False, policy=None, told=None, sizes=None, unseen=True):
-    """Return all figures of the control side.
+def control_parts(world, duals, primal=None, *, quick=False, policy=None, sizes=None, unseen=True):
+    """Return what is to be measured of the control side, part by part.
 
     Args:
         world: held out.
@@ -65,31 +67,39 @@ def control_figures(world, duals, primal=None, *, quick=False, policy=None, told
         primal: for the cycle check; None leaves it out.
         quick: few paths of small populations, one start of the oracle.
         policy: what agents follow; default the priced newsvendor.
-        told: called with a sentence after every set of cases.
         sizes: of the cases, other than those of `quick`.
         unseen: keep to families of capacity paths that training never sees, too.
     """
-    policy, told = policy or PricedNewsvendor(), told or (lambda sentence: None)
+    policy = policy or PricedNewsvendor()
     sizes = sizes or (QUICK if quick else Sizes())
     methods = [Uncoordinated(), ProRata(), *(DualControl(name, dual) for name, dual in duals.items())]
     foresight = QUICK_FORESIGHT if quick else Foresight()
-    answer = {"populations": {}, "unseen_families": {}, "sizes": vars(sizes)}
     plans = {name: FixedPlans(world, policy, alpha, sizes) for name, alpha in COMPOSITIONS.items()}
-    for name, each in plans.items():
-        answer["populations"][name] = {
-            "mean_demand_ratio": each.demand_ratio,
-            **_figures(each, methods, foresight),
-        }
-        told(f"{name} demand (mean demand x {each.demand_ratio:.2f})")
     few = min(sizes.paths, UNSEEN_PATHS_QUICK if quick else UNSEEN_PATHS)
+    base = plans["baseline"]
+
+    def population(each):
+        return {"mean_demand_ratio": each.demand_ratio, **_figures(each, methods, foresight)}
+
+    parts = {f"control:{name}": partial(population, each) for name, each in plans.items()}
     for name, family in unseen_families().items() if unseen else ():
-        answer["unseen_families"][name] = _figures(plans["baseline"].under(family, few), methods, foresight)
-        told(f"unseen family: {name}")
+        parts[f"unseen:{name}"] = partial(_figures, base.under(family, few), methods, foresight)
     if duals:
-        answer["loss_terms"] = terms_table(plans["baseline"], duals)
+        parts["terms"] = lambda: terms_table(base, duals)
     if primal is not None:
-        answer["cycle"] = {name: _cycle(plans["baseline"], primal, dual) for name, dual in duals.items()}
-    return answer
+        short = base.under(base.family, few)
+        parts["cycle"] = lambda: {name: _cycle(short, primal, dual) for name, dual in duals.items()}
+    return parts
+
+
+def control_figures(found):
+    """Put measured parts together."""
+    return {
+        "populations": under(found, "control"),
+        "unseen_families": under(found, "unseen"),
+        "loss_terms": found.get("terms", {}),
+        "cycle": found.get("cycle", {}),
+    }
 
 
 def _figures(plans, methods, foresight):
@@ -175,7 +185,7 @@ def main():
         print(f"{time.perf_counter() - started:6.0f} s: {sentence}", file=sys.stderr)
 
     world = World.load(given.world) if given.world else held_out_world()
-    answer = control_figures(world, duals, primal, quick=given.quick, told=told)
+    answer = control_figures(run_parts(control_parts(world, duals, primal, quick=given.quick), None, tell=told))
     answer["seconds"] = time.perf_counter() - started
     print(json.dumps(answer)) if given.json else show(answer)
 

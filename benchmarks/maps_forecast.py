@@ -13,14 +13,15 @@ did nothing.
 import argparse
 import json
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from measure import medians
+from parts import run_parts, under
 
 from walras.errors import WalrasError
 from walras.evaluation.calibration import calibration_tally
@@ -66,7 +67,8 @@ class Budget:
         sizes: of the judged populations.
         cohort: agents that maps read of each.
         alphas: by attribute.
-        paths: cases of each attribute and alpha.
+        paths: cases of each attribute and alpha that training knows.
+        few_paths: of the attributes that it does not shift.
         draws: simulated futures of each origin, for shifts by demand.
         twins, twin_agents: pairs of each kind, and agents of each twin.
         cohorts, repeats, draws_of_cohorts: cohort sizes, how often the world's agents are in the target, cohorts drawn.
@@ -75,9 +77,12 @@ class Budget:
     """
 
     sizes: Sizes = field(default_factory=lambda: Sizes(target=20_000, sample=2000))
-    cohort: int = 20_000
-    alphas: Mapping[str, Sequence[float]] = field(default_factory=lambda: dict.fromkeys(BY, ALPHAS))
+    cohort: int = 2000
+    alphas: Mapping[str, Sequence[float]] = field(
+        default_factory=lambda: {**dict.fromkeys(BY[:2], ALPHAS), **dict.fromkeys(BY[2:], (-1.0, 0.0, 1.0))}
+    )
     paths: int = 50
+    few_paths: int = 20
     draws: int = 16
     twins: int = 20
     twin_agents: int = 4000
@@ -88,6 +93,10 @@ class Budget:
     epoch_rounds: int = 5
     world_agents: int = 24_000
     world_weeks: int = 190
+
+    def paths_of(self, by: str) -> int:
+        """Count the cases of each alpha."""
+        return self.paths if by in BY[:2] else min(self.paths, self.few_paths)
 
 
 QUICK = Budget(
@@ -107,25 +116,25 @@ QUICK = Budget(
 """A few minutes on two cores."""
 
 
-def shift_figures(cases: Cases, maps: Mapping[str, LearnedMap], budget: Budget, tell: Callable[[str], None]) -> dict:
-    """Forecast every case, and sum up by attribute and alpha, by horizon week and by kind of prices."""
-    found: dict[str, dict[float, list[Judged]]] = {}
-    for by, alphas in budget.alphas.items():
-        draws = budget.draws if by == BY[0] else 0
-        found[by] = {}
-        for alpha in alphas:
-            tell(f"shift by {by}, alpha {alpha}")
-            extra = {"cohort": budget.cohort, "draws": draws, "seed": cases.seed}
-            drawn = (cases.draw(by, alpha, number) for number in range(budget.paths))
-            found[by][alpha] = [judged(cases.world, c, cases.policy, maps, cases.sizes, **extra) for c in drawn]
-    trained = [each for by in BY[:2] for rows in found.get(by, {}).values() for each in rows]
-    shifted = found.get(BY[0], {})
-    return {
-        "by_alpha": {by: {str(a): alpha_figures(rows) for a, rows in each.items()} for by, each in found.items()},
-        "moderate": moderate_figures(shifted),
-        "by_horizon_week": horizon_figures([each for rows in shifted.values() for each in rows]),
-        "by_kind": kind_figures(trained),
-    }
+def shift_figures(
+    by: str, cases: Cases, maps: Mapping[str, LearnedMap], budget: Budget, tell: Callable[[str], None]
+) -> dict:
+    """Forecast cases shifted along an attribute, and sum up by alpha, by horizon week and by kind of prices."""
+    found: dict[float, list[Judged]] = {}
+    extra = {"cohort": budget.cohort, "draws": budget.draws if by == BY[0] else 0, "seed": cases.seed}
+    for alpha in budget.alphas[by]:
+        tell(f"shift by {by}, alpha {alpha}")
+        drawn = (cases.draw(by, alpha, number) for number in range(budget.paths_of(by)))
+        found[alpha] = [judged(cases.world, case, cases.policy, maps, cases.sizes, **extra) for case in drawn]
+    everything = [each for rows in found.values() for each in rows]
+    return rounded(
+        {
+            "by_alpha": {str(alpha): alpha_figures(rows) for alpha, rows in found.items()},
+            "moderate": moderate_figures(found),
+            "by_horizon_week": horizon_figures(everything),
+            "by_kind": kind_figures(everything),
+        }
+    )
 
 
 def tally_of(rows: Sequence[Judged], name: str) -> ForecastTally:
@@ -276,7 +285,7 @@ def epoch_figures(world: World, policy: AbstractPolicy, budget: Budget) -> dict:
     agents = budget.epoch_agents
     if world.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
         return {"epoch_ratio_windows": None}
-    sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1}
+    sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1, "delegates": 0}
     settings = MapTraining(representation=EPOCH_REPRESENTATION, spacing=1, **sizes)
     episodes = MapEpisodes([world], settings)
     task = PrimalTask(settings, episodes, policy)
@@ -289,7 +298,7 @@ def epoch_figures(world: World, policy: AbstractPolicy, budget: Budget) -> dict:
     return {"epoch_ratio_windows": ratio, "seconds": seconds, "rounds": rounds, "loss": losses}
 
 
-def forecast_figures(
+def forecast_parts(
     world: World,
     policy: AbstractPolicy,
     maps: Mapping[str, LearnedMap],
@@ -297,8 +306,8 @@ def forecast_figures(
     *,
     seed: int = 0,
     tell: Callable[[str], None] = lambda _: None,
-) -> dict:
-    """Measure all of it; `maps` by the names of their representations.
+) -> dict[str, Callable[[], object]]:
+    """Return what is to be measured, part by part; `maps` by their names.
 
     Args:
         world: agents, weeks and surprises that training never saw.
@@ -310,29 +319,21 @@ def forecast_figures(
     """
     cases = Cases(world, policy, budget.sizes, seed)
     main = next((each for each in maps.values() if each.shape.delegates), next(iter(maps.values())))
-    parts: dict[str, Callable[[], object]] = {
-        "shift": lambda: shift_figures(cases, maps, budget, tell),
-        "twins": lambda: twin_figures(cases, maps, budget, tell),
-        "cohorts": lambda: cohort_figures(cases, main, budget, tell),
-        "epoch": lambda: epoch_figures(world, policy, budget),
+    shifts = {f"shift:{by}": partial(shift_figures, by, cases, maps, budget, tell) for by in budget.alphas}
+    return {
+        **shifts,
+        "twins": lambda: rounded(twin_figures(cases, maps, budget, tell)),
+        "cohorts": lambda: rounded(cohort_figures(cases, main, budget, tell)),
+        "epoch": lambda: rounded(epoch_figures(world, policy, budget)),
     }
-    found, seconds = {}, {}
-    for name, part in parts.items():
-        started = time.perf_counter()
-        found[name] = part()
-        seconds[name] = round(time.perf_counter() - started, 1)
-    shift = found["shift"]
-    mape = {by: {a: each["mape"] for a, each in rows.items()} for by, rows in shift["by_alpha"].items()}
-    epoch = found["epoch"]
-    return rounded(
-        {
-            "mape": mape[BY[0]] if BY[0] in mape else mape,
-            "epoch_ratio_windows": epoch["epoch_ratio_windows"],
-            **found,
-            "agents": world.n_agents,
-            "seconds": seconds,
-        }
-    )
+
+
+def forecast_figures(found: Mapping[str, object]) -> dict:
+    """Put measured parts together."""
+    shift = under(found, "shift")
+    rest = {name: each for name, each in found.items() if name in ("twins", "cohorts", "epoch")}
+    mape = {alpha: row["mape"] for alpha, row in shift.get(BY[0], {"by_alpha": {}})["by_alpha"].items()}
+    return {"mape": mape, "shift": shift, **rest}
 
 
 def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
@@ -365,7 +366,8 @@ def rounded(value):
 def table(found: dict) -> str:
     """Print errors by alpha, and by kind of twins."""
     lines = []
-    for by, rows in found["shift"]["by_alpha"].items():
+    for by, figures in found["shift"].items():
+        rows = figures["by_alpha"]
         names = list(next(iter(rows.values()))["mape"])
         lines.append(
             f"\nforecast error by shift along {by}\n{'alpha':>6} {'demand':>7}" + "".join(f"{n:>17}" for n in names)
@@ -373,10 +375,11 @@ def table(found: dict) -> str:
         for alpha, row in rows.items():
             cells = "".join(f"{row['mape'][name]:17.3f}" for name in names)
             lines.append(f"{alpha:>6} {row['demand_ratio']:7.2f}{cells}")
-    for kind, row in found["twins"].items():
+    for kind, row in found.get("twins", {}).items():
         errors = ", ".join(f"{name} {value:.3f}" for name, value in row["twin_error"].items())
         lines.append(f"\ntwins that agree in {kind}: difference {row['difference']:.3f}; error {errors}")
-    lines.append(f"\nwindow-by-window encoding takes {found['epoch_ratio_windows']:.1f} times as long")
+    if found.get("epoch", {}).get("epoch_ratio_windows"):
+        lines.append(f"\nwindow-by-window encoding takes {found['epoch']['epoch_ratio_windows']:.1f} times as long")
     return "\n".join(lines)
 
 
@@ -386,6 +389,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller populations")
     parser.add_argument("--world", type=Path, help="a stored world that training never saw; default a made-up one")
     parser.add_argument("--map", action="append", type=Path, help="file of a primal map; give one or several")
+    parser.add_argument("--only", nargs="+", default=(), help="parts to measure, e.g. shift:demand or twins")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--out", type=Path, help="file for the figures")
@@ -396,7 +400,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         world = World.load(given.world) if given.world else held_out_world(budget)
         maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy, budget)
         tell = lambda words: print(words, file=sys.stderr, flush=True)  # noqa: E731
-        found = forecast_figures(world, policy, maps, budget, seed=given.seed, tell=tell)
+        parts = forecast_parts(world, policy, maps, budget, seed=given.seed, tell=tell)
+        found = forecast_figures(run_parts(parts, None, given.only, tell))
     except WalrasError as error:
         parser.exit(2, f"{error}\n")
     if given.out:

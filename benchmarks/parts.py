@@ -1,0 +1,50 @@
+"""Run the parts of a long benchmark one after the other; what is in a folder already is read, not measured again."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from walras.errors import InputError
+
+
+def run_parts(
+    parts: Mapping[str, Callable[[], object]],
+    folder: Path | None,
+    only: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, object]:
+    """Return what each part measures, as far as it is there.
+
+    Args:
+        parts: by name; a name may begin with a heading and a colon.
+        folder: where each part's figures are kept as soon as they are there; None keeps nothing.
+        only: names or headings of the parts to measure now; default all.
+        tell: told what is measured now.
+
+    Raises:
+        InputError: `only` names no part.
+    """
+    known = {*parts, *(name.partition(":")[0] for name in parts)}
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise InputError(f"{unknown[0]} is no part of this benchmark; choose among {', '.join(sorted(known))}")
+    found = {}
+    for name, part in parts.items():
+        kept = None if folder is None else folder / (name.replace(":", "-") + ".json")
+        wanted = not only or name in only or name.partition(":")[0] in only
+        if kept is not None and kept.exists():
+            found[name] = json.loads(kept.read_text())
+        elif wanted:
+            tell(name)
+            found[name] = part()
+            if kept is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                aside = kept.with_name(kept.name + ".part")
+                aside.write_text(json.dumps(found[name], indent=1) + "\n")
+                aside.replace(kept)
+    return found
+
+
+def under(found: Mapping[str, object], heading: str) -> dict[str, object]:
+    """Return the parts of a heading by the rest of their names."""
+    return {name.partition(":")[2]: each for name, each in found.items() if name.partition(":")[0] == heading}
