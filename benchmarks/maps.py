@@ -113,10 +113,11 @@ def query_figures(interface: Interface, world: World, repeat: int) -> dict:
     found = {name: 1e3 * _median(call) for name, call in calls.items()}
     simulated = _simulating(coming, repeat)
     searched = iterating(view, coming)
-    at_scale = searched["seconds"] * 5e5 / searched["agents"]
+    each = 5e5 / searched["agents"] / (1e-3 * found["shadow_prices"])
+    faster = {name: row and row["seconds"] * each for name, row in searched.items() if name.startswith("to_")}
     return {
-        "iterating": {**searched, "seconds_at_500k": at_scale},
-        "times_faster_than_iterating_500k": at_scale / (1e-3 * found["shadow_prices"]),
+        "iterating": searched,
+        "times_faster_than_iterating_500k": faster,
         "query_ms": found,
         "jacobian": slope_figures(view, coming),
         "encode_s_20k": encode_seconds * 20_000 / view.population.n_agents,
@@ -157,32 +158,36 @@ def capacity_of(view, coming: tuple) -> np.ndarray:
 
 
 def iterating(view, coming) -> dict:
-    """Time searches by simulation until violation is as low as under the dual map's prices, or they give up.
+    """Time searches by simulation until they are as good as the dual map's prices, or give up.
 
-    The searches are those that plans without maps are made by; the faster one counts. They know what will happen, the
-    map does not. Capacity is nine tenths of mean use without prices; weeks that no price can change do not count.
+    As good is said twice: violation as low, which high prices reach soon, and a residual (of violation, and of prices
+    where there is room) as low. The searches are those that plans without maps are made by, the faster one counts; they
+    know what will happen, the map does not. Weeks that no price can change do not count.
     """
     people, future, state = coming
     simulated = SimulatedView(people, on_paths(future, 1), PricedNewsvendor(), state)
-    counts = np.asarray(view.controllable)
-    capacity = capacity_of(view, coming)
+    counts, capacity = np.asarray(view.controllable), capacity_of(view, coming)
 
-    def violation(prices) -> float:
-        return float((np.maximum(simulated.utilization(prices) - capacity, 0.0) / capacity)[counts].mean())
+    def measured_at(prices) -> dict:
+        room = ((capacity - simulated.utilization(prices)) / capacity)[counts]
+        short = np.minimum(prices[counts] / view.price_scale, room)
+        return {"violation": float(np.maximum(-room, 0.0).mean()), "residual": float(np.abs(short).mean())}
 
-    ours, found = violation(view.shadow_prices(capacity)), []
+    ours, found = measured_at(view.shadow_prices(capacity)), []
     for name, solver in SEARCHES.items():
         for tolerance in TOLERANCES:
             chosen = solver(tolerance)
             search(simulated, capacity, None, chosen)  # compiled
             started = time.perf_counter()
             done = search(simulated, capacity, None, chosen)
-            seconds, reached = time.perf_counter() - started, violation(done.prices.reshape(capacity.shape))
-            if reached <= ours:
-                break
-        found.append({"search": name, "reached": reached, "seconds": seconds, "simulations": done.queries})
-    there = [each for each in found if each["reached"] <= ours] or found
-    return {"violation_of_dual_map": ours, "agents": people.n_agents, **min(there, key=lambda each: each["seconds"])}
+            seconds = time.perf_counter() - started
+            reached = measured_at(done.prices.reshape(capacity.shape))
+            found.append({"search": name, "seconds": seconds, "simulations": done.queries, **reached})
+    best = {}
+    for each in ours:
+        there = [row for row in found if row[each] <= ours[each]]
+        best[each] = min(there, key=lambda row: row["seconds"]) if there else None
+    return {"dual_map": ours, "agents": people.n_agents, **{f"to_{name}": row for name, row in best.items()}}
 
 
 def _median(call) -> float:

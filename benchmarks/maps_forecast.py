@@ -347,7 +347,8 @@ def untrained(names: Sequence[str], world: World, policy: AbstractPolicy, budget
     found = {}
     for name in names:
         agents = budget.epoch_agents
-        settings = MapTraining(representation=name, target=agents, agents=agents, weeks=TRAINED_WEEKS, steps=1)
+        sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "delegates": 0}
+        settings = MapTraining(representation=name, steps=1, **sizes)
         task = PrimalTask(settings, MapEpisodes([world], settings), policy)
         network, edges = task.begin(0).average, task.episodes.edges
         found[name] = LearnedMap(PRIMAL, network, task.scaling, shape_of(settings), edges)
