@@ -275,6 +275,7 @@ def measured(given: argparse.Namespace) -> dict:
             "maps": given.maps,
             "table": None if given.table is None else given.table.name,
             "machine": machine(),
+            "asked_for": {name: getattr(given, name) for name in ("quick", "agents", "paths", "one_start", "seed")},
             "seconds": time.perf_counter() - started,
         }
     )
@@ -287,9 +288,15 @@ def all_parts(interface: Interface, world: World, given: argparse.Namespace, tel
     if given.maps == "default":  # the others were trained on what these were trained on
         primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
     budget = quick_budget() if given.quick else Budget()
+    sizes = control_sizes.QUICK if given.quick else control_sizes.Sizes()
+    if given.agents:
+        budget = replace(budget, sizes=replace(budget.sizes, target=given.agents))
+        sizes = replace(sizes, agents=given.agents)
+    if given.paths:
+        budget, sizes = replace(budget, paths=given.paths), replace(sizes, paths=given.paths)
     budget = replace(budget, sizes=fitting(budget.sizes, world))
-    sizes = fitting_plans(control_sizes.QUICK if given.quick else control_sizes.Sizes(), world)
-    kept = {"sizes": sizes, "quick": given.quick, "policy": policy, "unseen": not given.quick}
+    kept = {"quick": given.quick or given.one_start, "policy": policy, "unseen": not given.quick}
+    kept["sizes"] = fitting_plans(sizes, world)
     return {
         "query": lambda: rounded(query_figures(interface, world, 5 if given.quick else 25)),
         **forecast_parts(world, policy, primals, budget, seed=given.seed, tell=tell),
@@ -328,6 +335,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--maps", default="default", help="a shipped interface, or a folder")
     parser.add_argument("--parts", type=Path, help="folder that keeps each part, so that a stopped run goes on")
     parser.add_argument("--only", nargs="+", default=(), help="parts to measure now, e.g. query shift:demand control")
+    parser.add_argument("--agents", type=int, help="agents of each judged population; default 20,000")
+    parser.add_argument("--paths", type=int, help="paths of each population and shift; default 50")
+    parser.add_argument("--one-start", action="store_true", help="search the oracle's prices from one start alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--out", type=Path, help="file for the figures")

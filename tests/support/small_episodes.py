@@ -23,6 +23,7 @@ TINY = {
     "learning_rate": 0.01,
     "clip_norm": 1.0,
     "averaged": 0.5,
+    "delegates": 0,
     "assess_every": 1,
     "checkpoint_every": 1,
 }
@@ -31,8 +32,9 @@ TINY = {
 class FewEpisodes(MapEpisodes):
     """Draw one of two stretches."""
 
-    def __init__(self) -> None:
-        """Make them up."""
+    def __init__(self, delegates: int = 0) -> None:
+        """Make them up; so many of their agents are asked."""
+        self.delegates = delegates
         self.stretches = [stretch(weeks=WEEKS, seed=seed) for seed in (0, 1)]
         self.edges = bucket_edges(np.asarray(self.stretches[0].population.demand_scale), BUCKETS)
 
@@ -43,7 +45,7 @@ class FewEpisodes(MapEpisodes):
     def draw(self, number: int) -> Drawn:
         """Draw for a step."""
         given = self.stretches[number % 2]
-        return Drawn(given, readers(given), np.random.default_rng([number, 1]))
+        return Drawn(given, readers(given, self.delegates), np.random.default_rng([number, 1]))
 
     def held_out(self, count: int) -> list[Drawn]:
         """Draw those that judge."""

@@ -119,3 +119,16 @@ def test_a_map_of_totals_has_no_agents_in_its_lessons(few):
     lesson = task.lesson(few.draw(0), None)
     assert lesson.inputs.agents is None and lesson.watched is None
     assert task.begin(0).network.agents is None
+
+
+def test_a_map_that_asks_delegates_learns_what_they_are_off_by():
+    """Steps on one lesson lower its loss, which answers of delegates alone leave."""
+    few = FewEpisodes(delegates=8)
+    task = task_of(few, "global", delegates=8)
+    carry, lesson = task.begin(0), task.lesson(few.draw(0), None)
+    assert lesson.inputs.asked is not None and task.shape.signals == 3
+    losses = []
+    for _ in range(20):
+        carry, seen = primal._updated(carry, lesson, task.scaling, 8, jnp.float32(0.5), task.optimizer)
+        losses.append(float(seen["loss"]))
+    assert losses[-1] < 0.9 * losses[0]

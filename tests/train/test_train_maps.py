@@ -17,6 +17,7 @@ from walras.train.train_maps import WORLDS, train_map
 
 SETTINGS = MapTraining(
     representation="global",
+    delegates=6,
     steps=2,
     assess_every=1,
     checkpoint_every=1,
