@@ -87,7 +87,7 @@ def control_parts(world, duals, primal=None, *, quick=False, policy=None, sizes=
     if duals:
         parts["terms"] = lambda: terms_table(base, duals)
     if primal is not None:
-        short = base.under(base.family, few)
+        short = base.under(base.family, min(sizes.paths, UNSEEN_PATHS))
         parts["cycle"] = lambda: {name: _cycle(short, primal, dual) for name, dual in duals.items()}
     return parts
 
