@@ -293,7 +293,8 @@ def all_parts(interface: Interface, world: World, given: argparse.Namespace, tel
         budget = replace(budget, sizes=replace(budget.sizes, target=given.agents))
         sizes = replace(sizes, agents=given.agents)
     if given.paths:
-        budget = replace(budget, paths=given.paths, twins=min(budget.twins, given.paths))
+        few = {name: min(getattr(budget, name), given.paths) for name in ("twins", "draws_of_cohorts")}
+        budget = replace(budget, paths=given.paths, **few)
         sizes = replace(sizes, paths=given.paths)
     budget = replace(budget, sizes=fitting(budget.sizes, world))
     kept = {"quick": given.quick or given.one_start, "policy": policy, "unseen": not given.quick}
