@@ -13,13 +13,14 @@ import pytest
 from small_maps import ONE, TWO, interface, people, some_prices, story, weighted
 from small_stretches import WEEKS, Shy, readers, stretch
 
-from walras.errors import InputError, ShapeError
+from walras.errors import InputError, NotFiniteError, ShapeError, WalrasError
 from walras.maps.delegates import Standing, asked, draw_delegates, gamma_demand, pipeline_at
 from walras.maps.inputs import HORIZON, scales
 from walras.maps.learned_map import delegates_for
 from walras.maps.map_file import PRIMAL, load_map, save_map
 from walras.maps.rollout import asked_at, roll
 from walras.model.record import Record
+from walras.policies.own import CallbackPolicy, FunctionPolicy
 from walras.population.cohort import UniformSample
 from walras.simulate import simulate
 
@@ -144,7 +145,7 @@ def view():
 
 def told():
     history = story(people())
-    pipeline = np.random.default_rng(9).uniform(0, 1, (4, 40)) * np.asarray(people().demand_scale)
+    pipeline = np.random.default_rng(9).uniform(0, 1, (5, 40)) * np.asarray(people().demand_scale)
     return replace(history, on_order=jnp.asarray(pipeline, jnp.float32))
 
 
@@ -205,3 +206,44 @@ def test_a_stored_map_asks_as_many(tmp_path):
 def test_readers_without_delegates_ask_nobody(given):
     assert readers(given).delegates is None
     assert len(readers(given, 12).delegates.index) == 12
+
+
+def test_open_orders_that_cannot_be_are_refused():
+    maps, history = interface(delegates=12), told()
+    with pytest.raises(ShapeError, match="at least 5 weeks, the longest lead time"):
+        maps.encode(people(), replace(history, on_order=history.on_order[:1]), POLICY)
+    with pytest.raises(InputError, match="goes down to -1 but open orders are 0 or more"):
+        replace(history, on_order=-jnp.ones((5, 40)))
+
+
+def test_a_black_box_is_told_who_the_delegates_are():
+    """It looks agents up by their number among everybody, however many delegates there are."""
+    population, wrong = people(), []
+    table = np.asarray(population.demand_scale)
+
+    def box(seen):
+        wrong.append(not np.allclose(table[seen.agent], seen.demand_scale))
+        return seen.demand_scale
+
+    view = interface(delegates=12).encode(population, told(), CallbackPolicy(box))
+    assert np.isfinite(view.utilization(np.zeros((view.n_weeks, 1)))).all()
+    assert wrong and not any(wrong)
+
+
+def test_an_answer_that_is_no_number_is_refused():
+    nowhere = FunctionPolicy(lambda observation, prices: observation.lead_demand_mean * jnp.nan)
+    with pytest.raises(NotFiniteError, match="FunctionPolicy` would use what is no finite number"):
+        interface(delegates=12).encode(people(), told(), nowhere)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": -1}, "`seed` is -1 but must be 0 or more"),
+        ({"population": weighted(people(), np.zeros(40))}, "all agents have weight 0"),
+    ],
+)
+def test_what_is_no_question_is_refused(changes, words):
+    given = {"population": people(), "history": told(), "policy": POLICY, **changes}
+    with pytest.raises(WalrasError, match=words):
+        interface(delegates=12).encode(**given)

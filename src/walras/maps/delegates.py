@@ -18,6 +18,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.model.record import Record
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy
+from walras.policies.own import number_agents
 from walras.population.along import map_own
 from walras.population.cohort import ProportionalSample
 from walras.population.population import Population
@@ -142,7 +143,8 @@ def asked(
     """
     them = population.take(delegates.index)
     them = eqx.tree_at(lambda p: p.weight, them, them.weight * delegates.weight)
-    mine = map_own(lambda leaf: leaf[..., delegates.index], policy, population.n_agents)
+    known = number_agents(policy, population.n_agents)  # a black box is told who they are among everybody
+    mine = map_own(lambda leaf: leaf[..., delegates.index], known, population.n_agents)
     standing, expected = jax.lax.stop_gradient((standing, expected))
 
     def paths(where: Standing, shape: Array) -> ExogenousPaths:

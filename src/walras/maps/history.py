@@ -43,7 +43,8 @@ class History:
         """
         _check_ledger(self.ledger)
         _check_known(self.known)
-        _check_on_order(self.on_order, self.n_agents)
+        if self.on_order is not None:
+            object.__setattr__(self, "on_order", _checked_on_order(self.on_order, self.n_agents))
 
     @property
     def n_weeks(self) -> int:
@@ -136,13 +137,18 @@ def _check_known(known: KnownFuture) -> None:
         _check_finite(f"history.known.{name}", values, ("week", "column") if len(shape) == 2 else ("resource",))
 
 
-def _check_on_order(on_order: Array | None, agents: int) -> None:
-    if on_order is None:
-        return
-    shape = tuple(on_order.shape)
+def _checked_on_order(on_order: Any, agents: int) -> Array:
+    """Return open orders as an array, or refuse them."""
+    shape = tuple(np.shape(on_order))
     if len(shape) != 2 or shape[1] != agents or not shape[0]:
         raise shape_mismatch("history.on_order", shape, f"[lead, {agents} agents]", "give a row for every week")
-    _check_finite("history.on_order", on_order, ("week", "agent"))
+    found = jnp.asarray(on_order, jnp.float32)
+    _check_finite("history.on_order", found, ("week", "agent"))
+    if not isinstance(found, jax.core.Tracer) and float(found.min()) < 0:
+        raise InputError(
+            f"`history.on_order` goes down to {float(found.min()):g} but open orders are 0 or more; give units on order"
+        )
+    return found
 
 
 def _check_rows(name: str, values: Any, shape: tuple[int, ...]) -> None:

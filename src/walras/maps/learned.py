@@ -189,6 +189,7 @@ class Interface:
                 that does not say how far off it is.
         """
         self._refuse(population, history, weeks, reserve)
+        _refuse_agents(population, policy, seed)
         read, error = _who_is_read(population, history, cohort, seed)
         people = population.named(NO_NAMES)
         units = _scales(people)
@@ -232,6 +233,16 @@ class Interface:
             raise SettingsError(
                 f"`reserve` is {reserve:g} but the maps of {self.source} do not say how far off they are; give 0"
             )
+
+
+def _refuse_agents(population: Population, policy: Any, seed: int) -> None:
+    """Refuse what is no policy, nobody at all, and a seed that draws nothing."""
+    if policy is not None and not isinstance(policy, AbstractPolicy):
+        raise InputError(f"`policy` is {shown(policy)} but must be a policy; give an instance, e.g. PricedNewsvendor()")
+    if not float(np.sum(np.asarray(population.weight))) > 0:
+        raise InputError("all agents have weight 0 but somebody is needed; give a weight above 0 to those who count")
+    if seed < 0:
+        raise SettingsError(f"`seed` is {seed} but must be 0 or more; give e.g. 0")
 
 
 _scales = jax.jit(scales)

@@ -161,7 +161,7 @@ class LearnedView:
             needed = f"({self.n_weeks}, {len(self.resources)}), one plan"
             raise shape_mismatch("shadow_prices", tuple(np.shape(shadow_prices)), needed, "ask plan by plan")
         prices = jnp.asarray(self._checked(shadow_prices, "shadow_prices"), jnp.float32)
-        return np.asarray(_slope(*self._parts(self.primal), prices), float).reshape(prices.size, prices.size)
+        return _finite(np.asarray(_slope(*self._parts(self.primal), prices), float).reshape(prices.size, prices.size))
 
     def spread(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week resource"]:
         """Return the standard deviation of the map's error over its answer: `relative_error`, whatever the prices."""
@@ -198,10 +198,10 @@ class LearnedView:
         Raises:
             ShapeError, InputError: more weeks than one, other agents, or no numbers.
         """
-        following = History(column, known, on_order)
-        if following.ledger.receipts.shape != (1, self.population.n_agents):
+        if tuple(np.shape(column.receipts)) != (1, self.population.n_agents):
             given, needed = tuple(column.receipts.shape), f"(1, {self.population.n_agents}), the next week of everybody"
             raise shape_mismatch("column", given, needed, "give one week at a time")
+        following = History(column, known, on_order)
         parts = (self.population, self.units, self.history.ledger, following)
         primal = None if self.primal is None else self.primal.advanced(*parts)
         dual = None if self.dual is None else self.dual.advanced(*parts)
@@ -235,15 +235,13 @@ class LearnedView:
         flat = plans.reshape(-1, *plans.shape[-2:])
         if isinstance(plans, jax.Array):
             groups = [answer(flat[first : first + PLANS]) for first in range(0, len(flat), PLANS)]
-            return (groups[0] if len(groups) == 1 else jnp.concatenate(groups)).reshape(plans.shape)
+            return _finite((groups[0] if len(groups) == 1 else jnp.concatenate(groups)).reshape(plans.shape))
         found = np.empty(flat.shape)
         for first in range(0, len(flat), PLANS):
             group = flat[first : first + PLANS].astype(np.float32)
             filled = np.concatenate([group, np.repeat(group[-1:], _size(len(group)) - len(group), axis=0)])
             found[first : first + PLANS] = np.asarray(answer(filled))[: len(group)]
-        if not np.isfinite(found).all():
-            raise NotFiniteError("the map's answer is not a finite number; check the table for extreme values")
-        return found.reshape(plans.shape)
+        return _finite(found.reshape(plans.shape))
 
     def _checked(self, array: Any, name: str) -> Any:
         """Return a question as jax or numpy array, or refuse it."""
@@ -254,6 +252,16 @@ class LearnedView:
         if not isinstance(array, jax.core.Tracer):
             _refuse_numbers(name, array)
         return array if isinstance(array, jax.Array) else np.asarray(array, float)
+
+
+def _finite(answer: Any) -> Any:
+    """Return an answer, or refuse one that is no number; inside a transform nobody can look."""
+    if not isinstance(answer, jax.core.Tracer) and not np.isfinite(np.asarray(answer)).all():
+        raise NotFiniteError(
+            "the map's answer is not a finite number; ask for less extreme prices or capacities, or check the agents' "
+            "policy, and the table for extreme values"
+        )
+    return answer
 
 
 def _refuse_numbers(name: str, array: Any) -> None:

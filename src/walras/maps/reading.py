@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.errors import InputError
+from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.maps.delegates import Asked, Delegates
 from walras.maps.history import History
 from walras.maps.inputs import (
@@ -34,9 +34,11 @@ from walras.maps.inputs import (
 from walras.maps.learned_map import LearnedMap, delegates_for
 from walras.maps.network import Encoded, MapNetwork
 from walras.maps.readers import Readers, readers_of
+from walras.model.fit import check_fit
 from walras.policies.base import AbstractPolicy
 from walras.population.cohort import Cohort
 from walras.population.population import Population
+from walras.simulate import window_length
 
 Layers = tuple[tuple[Array, ...], ...]
 
@@ -174,10 +176,25 @@ def _ready(
     """Make delegates ready to answer at the origin, where a map asks any."""
     if delegates is None:
         return None
-    if policy is None or history.on_order is None:
+    on_order = history.on_order
+    if policy is None or on_order is None:
         missing = "`policy`, which they follow" if policy is None else "`on_order` in the history"
-        raise InputError(f"these maps ask some agents in every query but lack {missing}; give it")
-    return _asked_now(population, delegates, history.ledger, history.known, history.on_order, policy, units)
+        raise InputError(
+            f"these maps ask some agents in every query but lack {missing}; give it "
+            "(`encode(population, history, policy)`, `History.from_simulation`), or load maps without delegates"
+        )
+    longest = int(np.max(np.asarray(population.lead_time)))
+    if on_order.shape[0] < longest:
+        needed = f"[at least {longest} weeks, the longest lead time, agents]"
+        raise shape_mismatch("history.on_order", tuple(on_order.shape), needed, "give a row for every week")
+    check_fit(population, policy, window_length(policy, on_order.shape[0]), population.n_agents)
+    ready = _asked_now(population, delegates, history.ledger, history.known, on_order, policy, units)
+    if not np.isfinite(np.asarray(ready.free)).all():
+        raise NotFiniteError(
+            f"agents that follow `{type(policy).__name__}` would use what is no finite number without any prices; "
+            "check the policy, and the table for extreme values"
+        )
+    return ready
 
 
 _asked_now = eqx.filter_jit(asked_now)
