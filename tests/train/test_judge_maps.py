@@ -42,7 +42,15 @@ from walras.train.world import World
 
 SIZES = Sizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
 POLICY = PricedNewsvendor()
-TINY = {"history_width": 4, "future_width": 4, "decoder_width": 4, "attention": 4, "buckets": 3, "tile": 16}
+TINY = {
+    "delegates": 0,
+    "history_width": 4,
+    "future_width": 4,
+    "decoder_width": 4,
+    "attention": 4,
+    "buckets": 3,
+    "tile": 16,
+}
 
 
 @pytest.fixture(scope="module")
