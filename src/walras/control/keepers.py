@@ -14,17 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.fixed_plan import Case, Kept
-from walras.engine.sequential import Sequential
-from walras.maps.closed_loop import DualMap, week_by_week
+from walras.maps.closed_loop import DualMap, live_week, week_by_week
 from walras.maps.inputs import scales
 from walras.maps.learned_map import LearnedMap
 from walras.maps.stretch import Stretch
-from walras.model.record import Record
-from walras.model.run import run_agents
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
 from walras.population.population import Population
-from walras.simulate import week_of, window_length
+from walras.simulate import window_length
 
 
 class AbstractKeeper(abc.ABC):
@@ -161,19 +158,5 @@ def _one_week(stretch: Stretch, policy: AbstractPolicy, state: State, week: Arra
 
 def _lived(stretch: Stretch, policy: AbstractPolicy, state: State, week: Array) -> Any:
     """Go through one week without prices; return use and reward, traces, the state after it, and what is left."""
-    exogenous, resources = stretch.exogenous, len(stretch.population.resources)
-    window = jnp.zeros((1, window_length(policy, state.max_lead), resources))
-    following = exogenous.unit_cost[jnp.minimum(week + 1, exogenous.n_weeks - 1)]
-    (rows, _, end), (after, traces), _ = run_agents(
-        stretch.population,
-        week_of(exogenous, week),
-        policy,
-        state,
-        window,
-        Sequential(),
-        Record(agents=True, flows=()),
-        False,
-        following,
-        week[None],
-    )
-    return rows.sum(-2)[0], traces, after, end.sum()
+    window = jnp.zeros((1, window_length(policy, state.max_lead), len(stretch.population.resources)))
+    return live_week(stretch, policy, state, week, window)

@@ -206,23 +206,38 @@ class _Loop(eqx.Module):
     def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
         ahead = np.minimum(np.arange(window_length(self.policy, running.state.max_lead) - 1), HORIZON - 1)
         window = jnp.concatenate([running.charged[None], issued[ahead]])[None]
-        exogenous = self.stretch.exogenous
-        last = exogenous.n_weeks - 1
-        following = exogenous.unit_cost[jnp.minimum(week + 1, last)]
-        (rows, _, end), (after, traces), _ = run_agents(
-            self.stretch.population,
-            week_of(exogenous, week),
-            self.policy,
-            running.state,
-            window,
-            Sequential(),
-            Record(agents=True, flows=()),
-            False,
-            following,
-            week[None],
-        )
-        total = rows.sum(-2)[0]
-        return _Week(total[:-1], total[-1], traces), after, end.sum()
+        total, traces, after, end = live_week(self.stretch, self.policy, running.state, week, window)
+        return _Week(total[:-1], total[-1], traces), after, end
+
+
+def live_week(
+    stretch: Stretch, policy: AbstractPolicy, state: State, week: Array, window: Float[Array, "1 lead resource"]
+) -> tuple[Float[Array, " total"], Any, State, Float[Array, ""]]:
+    """Go through one week of a stretch.
+
+    Args:
+        stretch, policy, state: who orders how, from where.
+        week: of the stretch.
+        window: prices announced for it and the weeks after it [money per unit of resource].
+
+    Returns:
+        Use of each resource and then reward, traces, the state after it, and the value of what is left.
+    """
+    exogenous = stretch.exogenous
+    following = exogenous.unit_cost[jnp.minimum(week + 1, exogenous.n_weeks - 1)]
+    (rows, _, end), (after, traces), _ = run_agents(
+        stretch.population,
+        week_of(exogenous, week),
+        policy,
+        state,
+        window,
+        Sequential(),
+        Record(agents=True, flows=()),
+        False,
+        following,
+        week[None],
+    )
+    return rows.sum(-2)[0], traces, after, end.sum()
 
 
 class _Week(eqx.Module):
