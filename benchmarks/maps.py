@@ -50,6 +50,9 @@ COMPETITORS = Path(__file__).parent / "maps"
 ORIGIN, HORIZON_WEEKS = 70, 26
 WORLD_AGENTS, QUICK_AGENTS = 24_000, 20_000
 QUERIES = 30
+ASKED_FOR = ("quick", "agents", "paths", "one_start", "seed", "world_seed")
+"""Options that change what is measured."""
+
 TOLERANCES = (0.1, 0.05, 0.02, 0.01, 0.005)
 """Residuals at which searches by simulation stop, tried in turn."""
 
@@ -59,15 +62,15 @@ SEARCHES = {
 }
 
 
-def worlds(table: Path | None, agents: int) -> World:
+def worlds(table: Path | None, agents: int, seed: int) -> World:
     """Return the held-out world: made up, or a table's."""
     if table is None:
-        return held_out_world(agents)
+        return held_out_world(agents, seed)
     from walras.cli.options import open_panel
 
     panel: Panel = open_panel(table, TableSettings())
     known = FIRST_FORECAST + (panel.n_weeks - FIRST_FORECAST) // 2
-    return World.from_panel(panel, seed=HELD_OUT_SEED, known_weeks=min(known, KNOWN_WEEKS))
+    return World.from_panel(panel, seed=seed, known_weeks=min(known, KNOWN_WEEKS))
 
 
 def encoded(interface: Interface, world: World) -> tuple:
@@ -261,7 +264,7 @@ def measured(given: argparse.Namespace) -> dict:
         print(f"{time.perf_counter() - started:6.0f} s: {words}", file=sys.stderr, flush=True)
 
     tell("preparing a world that training never saw")
-    world = worlds(given.table, QUICK_AGENTS if given.quick else WORLD_AGENTS)
+    world = worlds(given.table, QUICK_AGENTS if given.quick else WORLD_AGENTS, given.world_seed)
     found = run_parts(all_parts(interface, world, given, tell), given.parts, given.only, tell)
     forecasts, control = forecast_figures(found), control_figures(found)
     return rounded(
@@ -275,7 +278,7 @@ def measured(given: argparse.Namespace) -> dict:
             "maps": given.maps,
             "table": None if given.table is None else given.table.name,
             "machine": machine(),
-            "asked_for": {name: getattr(given, name) for name in ("quick", "agents", "paths", "one_start", "seed")},
+            "asked_for": {name: getattr(given, name) for name in ASKED_FOR},
             "seconds": time.perf_counter() - started,
         }
     )
@@ -341,6 +344,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--paths", type=int, help="paths of each population and shift; default 50")
     parser.add_argument("--one-start", action="store_true", help="search the oracle's prices from one start alone")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--world-seed", type=int, default=HELD_OUT_SEED, help="of the agents and weeks that judge")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--out", type=Path, help="file for the figures")
     given = parser.parse_args(argv)

@@ -161,10 +161,10 @@ def _range(summary):
     return "" if summary["low"] is None else f"{summary['low']:.2f}..{summary['high']:.2f}"
 
 
-def held_out_world(agents=WORLD_AGENTS):
-    """Make up the world that judges, from a seed that training never uses; its first weeks tell who agents are."""
-    panel = generate_panel(agents, WORLD_WEEKS, HELD_OUT_SEED)
-    return World.from_panel(panel, seed=HELD_OUT_SEED, known_weeks=KNOWN_WEEKS)
+def held_out_world(agents=WORLD_AGENTS, seed=HELD_OUT_SEED):
+    """Make up a world that judges, from a seed that training never uses; its first weeks tell who agents are."""
+    panel = generate_panel(agents, WORLD_WEEKS, seed)
+    return World.from_panel(panel, seed=seed, known_weeks=KNOWN_WEEKS)
 
 
 def main():

@@ -15,6 +15,7 @@ from walras.evaluation.definitions import NEAR_LIMIT
 from walras.exogenous.capacity import StepCapacity
 from walras.maps.inputs import HORIZON, LOOK_BACK
 from walras.maps.learned_map import LearnedMap
+from walras.maps.network import MapNetwork
 from walras.maps.rollout import roll
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.cohort import UniformSample
@@ -25,6 +26,7 @@ from walras.train.fitted_prices import fitted_prices, use_under
 from walras.train.judge_cases import Cases, Sizes, kinds, tuned_capacity
 from walras.train.judge_cohorts import Target, again, cohort_errors, cohort_forecast
 from walras.train.judge_maps import (
+    DELEGATES,
     EXPECTED,
     SIMULATION,
     cohort_readers,
@@ -187,6 +189,20 @@ def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
     use = np.asarray(case.rolled.utilization)
     np.testing.assert_allclose(found.realised[-1], use[SIZES.known : SIZES.known + HORIZON], rtol=1e-6)
     assert found.futures.shape == (2, *shape)
+
+
+def test_delegates_alone_answer_prices_without_a_map(world, case, learned):
+    """The weights of the map whose delegates they are change nothing; prices do."""
+    asks = replace(learned.shape, delegates=16)
+    maps = [replace(learned, shape=asks, network=MapNetwork.draw(asks, seed)) for seed in (0, 1)]
+    prices = [case.prices, case.prices, case.prices + 10 * float(case.rolled.units.price[0])]
+    found = [
+        judged(world, replace(case, prices=price), POLICY, {"map": each}, SIZES, cohort=20, draws=0).forecasts
+        for each, price in zip([*maps, maps[0]], prices, strict=True)
+    ]
+    assert not np.array_equal(found[0]["map"], found[1]["map"])
+    np.testing.assert_array_equal(found[0][DELEGATES], found[1][DELEGATES])
+    assert found[2][DELEGATES][..., 8:, :].sum() < 0.5 * found[0][DELEGATES][..., 8:, :].sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -32,8 +32,8 @@ from walras.train.world import World
 TILE = 16
 """Slots of a tile of readers."""
 
-SIMULATION, EXPECTED = "simulation", "expected demand"
-"""Forecasts beside those of maps: the mean over simulated futures, and use if prices did nothing."""
+SIMULATION, EXPECTED, DELEGATES = "simulation", "expected demand", "delegates alone"
+"""Forecasts beside those of maps: the mean over simulated futures, use if prices did nothing, delegates' own answer."""
 
 Forecasts = Float[np.ndarray, "origin ahead resource"]
 
@@ -105,6 +105,28 @@ def _said(
     lesson = lesson_of(rolled, stretch, readers, prices, shape, weeks, origins, spacing)
     encoded = network.encode(scaling(lesson.inputs), spacing)
     return network.utilization(encoded, lesson.prices) * rolled.units.use[None, None, :]
+
+
+@eqx.filter_jit
+def delegates_forecast(
+    rolled: Rolled,
+    stretch: Stretch,
+    readers: Readers,
+    prices: Float[Array, "week resource"],
+    shape: MapShape,
+    weeks: int,
+    origins: int,
+    spacing: int,
+) -> Float[Array, "origin ahead resource"]:
+    """Return what delegates would use, nothing learned of them [units of resource].
+
+    Args:
+        rolled, stretch, readers, prices: as in `map_forecast`.
+        shape: of the map whose delegates they are.
+        weeks, origins, spacing: weeks up to the last origin, origins, and weeks between them.
+    """
+    lesson = lesson_of(rolled, stretch, readers, prices, shape, weeks, origins, spacing)
+    return lesson.inputs.asked.use(lesson.prices) * rolled.units.use[None, None, :]
 
 
 def realised(rolled: Rolled, sizes: Sizes) -> Forecasts:
@@ -205,7 +227,7 @@ def judged(
     draws: int,
     seed: int = 0,
 ) -> Judged:
-    """Forecast a case with every map, by expected demand alone and, unless `draws` is 0, by simulation.
+    """Forecast a case with every map, by what its delegates say, by expected demand and, if `draws`, by simulation.
 
     Args:
         world, case, policy: what is forecast.
@@ -219,6 +241,10 @@ def judged(
     for name, learned in maps.items():
         readers = cohort_readers(case.stretch.population, learned, cohort, np.random.default_rng([seed, case.number]))
         forecasts[name] = map_forecast(learned, case.rolled, case.stretch, readers, case.prices, sizes)
+        if learned.shape.delegates and DELEGATES not in forecasts:
+            parts = (case.rolled, case.stretch, readers, jnp.asarray(case.prices), learned.shape)
+            said = delegates_forecast(*parts, sizes.known, sizes.origins, sizes.spacing)
+            forecasts[DELEGATES] = np.asarray(said, float)
     forecasts[EXPECTED] = expected_use(case.stretch, sizes)
     futures = None
     if draws:
