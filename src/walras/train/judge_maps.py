@@ -126,7 +126,9 @@ def delegates_forecast(
         weeks, origins, spacing: weeks up to the last origin, origins, and weeks between them.
     """
     lesson = lesson_of(rolled, stretch, readers, prices, shape, weeks, origins, spacing)
-    return lesson.inputs.asked.use(lesson.prices) * rolled.units.use[None, None, :]
+    asked = lesson.inputs.asked
+    assert asked is not None  # only maps with delegates get here
+    return asked.use(lesson.prices) * rolled.units.use[None, None, :]
 
 
 def realised(rolled: Rolled, sizes: Sizes) -> Forecasts:
