@@ -21,10 +21,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, control_figures, control_parts, held_out_world
-from maps_forecast import QUICK, Budget, forecast_figures, forecast_parts, rounded
-from measure import machine
-from parts import run_parts
+from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, held_out_world
+from maps_forecast import epoch_figures
 
 from walras.config import TableSettings
 from walras.control import fixed_plan as control_sizes
@@ -36,16 +34,17 @@ from walras.data.panel import Panel
 from walras.errors import WalrasError
 from walras.maps.history import History
 from walras.maps.learned import Interface
-from walras.maps.learned_map import LearnedMap
-from walras.maps.map_file import DUAL, PRIMAL, load_map
+from walras.maps.map_file import DUAL, PRIMAL
 from walras.model.record import Record
 from walras.policies.base_stock import PricedNewsvendor
 from walras.simulate import simulate, week_of
+from walras.studies.compared import compared_maps
+from walras.studies.forecasts import QUICK, Budget, fitting, forecast_figures, forecast_parts, rounded
+from walras.studies.parts import run_parts
+from walras.studies.plans import control_figures, control_parts, fitting_plans
+from walras.studies.provenance import machine
 from walras.train.history import FIRST_FORECAST
 from walras.train.world import World
-
-COMPETITORS = Path(__file__).parent / "maps"
-"""Folder of the maps that others are compared with: `primal-NAME.walras` and `dual-NAME.walras`."""
 
 ORIGIN, HORIZON_WEEKS = 70, 26
 WORLD_AGENTS, QUICK_AGENTS = 24_000, 20_000
@@ -219,33 +218,6 @@ def _simulating(coming: tuple, repeat: int) -> float:
     return time.perf_counter() - started
 
 
-def fitting(sizes, world: World):
-    """Shorten cases of forecasts to the weeks of a short table; all origins are in its second half."""
-    weeks = min(sizes.weeks, world.n_weeks)
-    origins = min(sizes.origins, max((weeks - weeks // 2 - HORIZON_WEEKS - 1) // sizes.spacing + 1, 1))
-    target = min(sizes.target, world.n_agents)
-    return replace(sizes, weeks=weeks, origins=origins, target=target, priced=min(sizes.priced, weeks // 4))
-
-
-def fitting_plans(sizes, world: World):
-    """Shorten plans likewise: half of a short table is history."""
-    spare = world.n_weeks - 1
-    if sizes.history + sizes.weeks <= spare:
-        return replace(sizes, agents=min(sizes.agents, world.n_agents))
-    history = spare // 2
-    return replace(sizes, agents=min(sizes.agents, world.n_agents), history=history, weeks=spare - history)
-
-
-def competitors(kind: str, own: LearnedMap) -> dict[str, LearnedMap]:
-    """Return all maps of a kind by the names of their representations, the interface's own among them."""
-    found = {own.shape.name: own}
-    for path in sorted(COMPETITORS.glob(f"{kind.split()[0]}-*.walras")):
-        learned = load_map(path, kind)
-        if learned.resources == own.resources:
-            found.setdefault(learned.shape.name, learned)
-    return found
-
-
 def quick_budget() -> Budget:
     """Return what takes a few minutes on two quiet cores."""
     alphas = {"demand": (-1.0, -0.5, 0.0, 0.5, 1.0)}
@@ -274,6 +246,7 @@ def measured(given: argparse.Namespace) -> dict:
             **found.get("query", {}),
             "epoch_ratio_windows": found.get("epoch", {}).get("epoch_ratio_windows"),
             "forecast": forecasts,
+            "epoch": found.get("epoch"),
             "control_in_full": control,
             "maps": given.maps,
             "table": None if given.table is None else given.table.name,
@@ -289,7 +262,7 @@ def all_parts(interface: Interface, world: World, given: argparse.Namespace, tel
     policy = PricedNewsvendor()
     primals, duals = {interface.primal.shape.name: interface.primal}, {interface.dual.shape.name: interface.dual}
     if given.maps == "default":  # the others were trained on what these were trained on
-        primals, duals = competitors(PRIMAL, interface.primal), competitors(DUAL, interface.dual)
+        primals, duals = compared_maps(PRIMAL, interface.primal), compared_maps(DUAL, interface.dual)
     budget = quick_budget() if given.quick else Budget()
     sizes = control_sizes.QUICK if given.quick else control_sizes.Sizes()
     if given.agents:
@@ -305,6 +278,7 @@ def all_parts(interface: Interface, world: World, given: argparse.Namespace, tel
     return {
         "query": lambda: rounded(query_figures(interface, world, 5 if given.quick else 25)),
         **forecast_parts(world, policy, primals, budget, seed=given.seed, tell=tell),
+        "epoch": lambda: rounded(epoch_figures(world, policy, budget)),
         **control_parts(world, duals, interface.primal, **kept),
     }
 

@@ -12,23 +12,11 @@ import argparse
 import json
 import sys
 import time
-from functools import partial
 
-import numpy as np
-from parts import run_parts, under
-
-from walras.control.dual import ProjectedDual
-from walras.control.fixed_plan import COMPOSITIONS, QUICK, FixedPlans, Sizes
-from walras.control.foresight import Foresight
-from walras.control.judge import CLAIRVOYANT, Figures, judge
-from walras.control.keepers import DualControl, ProRata, Uncoordinated
-from walras.control.map_terms import cycle, cycle_values, loss_terms
-from walras.evaluation.inference import mean_interval
-from walras.exogenous.capacity import unseen_families
 from walras.maps.map_file import DUAL, PRIMAL, load_map
-from walras.maps.representations.named import REPRESENTATIONS
-from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
+from walras.studies.parts import run_parts
+from walras.studies.plans import control_figures, control_parts
 from walras.train.history import FIRST_FORECAST
 from walras.train.world import World
 
@@ -36,8 +24,6 @@ HELD_OUT_SEED, WORLD_AGENTS, WORLD_WEEKS = 901, 20_000, 190
 KNOWN_WEEKS = FIRST_FORECAST + 64
 """First weeks of a table that agents and their attributes are read off; all that is judged comes later."""
 
-QUICK_FORESIGHT = Foresight(ceilings=(2.0,), ascent_steps=15, solver=ProjectedDual(max_queries=150))
-UNSEEN_PATHS, UNSEEN_PATHS_QUICK = 20, 2
 SHOWN = {
     "mean_violation": "violation",
     "near_limit_mean_violation": "near limit",
@@ -55,81 +41,6 @@ SHOWN = {
     "complementarity_residual": "complem.",
     "oracle_beyond": "o.beyond",
 }
-BASELINE = "global"
-
-
-def control_parts(world, duals, primal=None, *, quick=False, policy=None, sizes=None, unseen=True):
-    """Return what is to be measured of the control side, part by part.
-
-    Args:
-        world: held out.
-        duals: name -> dual map.
-        primal: for the cycle check; None leaves it out.
-        quick: few paths of small populations, one start of the oracle.
-        policy: what agents follow; default the priced newsvendor.
-        sizes: of the cases, other than those of `quick`.
-        unseen: keep to families of capacity paths that training never sees, too.
-    """
-    policy = policy or PricedNewsvendor()
-    sizes = sizes or (QUICK if quick else Sizes())
-    methods = [Uncoordinated(), ProRata(), *(DualControl(name, dual) for name, dual in duals.items())]
-    foresight = QUICK_FORESIGHT if quick else Foresight()
-    plans = {name: FixedPlans(world, policy, alpha, sizes) for name, alpha in COMPOSITIONS.items()}
-    few = min(sizes.paths, UNSEEN_PATHS_QUICK if quick else UNSEEN_PATHS)
-    base = plans["baseline"]
-
-    def population(each):
-        return {"mean_demand_ratio": each.demand_ratio, **_figures(each, methods, foresight)}
-
-    parts = {f"control:{name}": partial(population, each) for name, each in plans.items()}
-    for name, family in unseen_families().items() if unseen else ():
-        parts[f"unseen:{name}"] = partial(_figures, base.under(family, few), methods, foresight)
-    if duals:
-        parts["terms"] = lambda: terms_table(base, duals)
-    if primal is not None:
-        short = base.under(base.family, min(sizes.paths, UNSEEN_PATHS))
-        parts["cycle"] = lambda: {name: _cycle(short, primal, dual) for name, dual in duals.items()}
-    return parts
-
-
-def control_figures(found):
-    """Put measured parts together."""
-    return {
-        "populations": under(found, "control"),
-        "unseen_families": under(found, "unseen"),
-        "loss_terms": found.get("terms", {}),
-        "cycle": found.get("cycle", {}),
-    }
-
-
-def _figures(plans, methods, foresight):
-    judged = judge(plans.cases(), methods, foresight)
-    names = [*(method.name for method in methods), CLAIRVOYANT]
-    figures = {name: Figures.of(judged, name, plans.sizes.burn_in) for name in names}
-    found = {"methods": {name: each.summary for name, each in figures.items()}}
-    if BASELINE in figures:
-        mine = [name for name in figures if name.partition("+")[0] in REPRESENTATIONS and name != BASELINE]
-        found["less_global"] = {name: figures[name].less(figures[BASELINE]) for name in mine}
-    return found
-
-
-def terms_table(plans, duals):
-    """Return the three terms of the dual loss by map, with intervals, on the first six cases at most."""
-    few = plans.under(plans.family, min(plans.sizes.paths, 6))
-    terms = loss_terms(few.cases(), duals, plans.sizes.burn_in)
-    return {name: {term: _interval(values) for term, values in row.items()} for name, row in terms.items()}
-
-
-def _cycle(plans, primal, dual):
-    values = cycle_values([cycle(case, primal, dual) for case in plans.cases()])
-    return {name: _interval(each) for name, each in values.items()}
-
-
-def _interval(values):
-    if len(values) < 2:
-        return {"estimate": float(np.mean(values)), "low": None, "high": None}
-    found = mean_interval(values)
-    return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
 def show(answer):

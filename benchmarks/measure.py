@@ -1,7 +1,5 @@
 """Own how things are timed: in turn, so that other work on the machine slows all alike; medians are reported."""
 
-import datetime
-import platform
 import resource
 import statistics
 import sys
@@ -48,14 +46,3 @@ def peak_gb():
                 return int(line.split()[1]) * 1024 / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def machine():
-    """Say what figures were measured on."""
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "device": jax.devices()[0].device_kind,
-        "date": datetime.date.today().isoformat(),
-    }

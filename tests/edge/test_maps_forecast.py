@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from walras.errors import WalrasError
 from walras.population.generate import generate_panel
 from walras.train import primal
 from walras.train.judge_cases import Sizes
 from walras.train.world import World
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("maps_forecast", "measure", "parts")
+NAMES = ("maps_forecast", "measure")
 SIZES = Sizes(target=32, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=4)
 
 
@@ -98,13 +97,3 @@ def test_a_world_that_is_not_there_is_told_in_one_sentence(benchmark, tmp_path, 
     with pytest.raises(SystemExit) as stopped:
         benchmark.main(["--world", str(tmp_path / "none.walras")])
     assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1
-
-
-def test_what_is_in_the_folder_is_not_measured_again(benchmark, tmp_path):
-    asked = []
-    parts = {name: (lambda name=name: asked.append(name) or {"of": name}) for name in ("a:1", "a:2", "b")}
-    first = benchmark.run_parts(parts, tmp_path / "kept", ["a"])
-    assert asked == ["a:1", "a:2"] and benchmark.under(first, "a") == {"1": {"of": "a:1"}, "2": {"of": "a:2"}}
-    assert benchmark.run_parts(parts, tmp_path / "kept") == {**first, "b": {"of": "b"}} and asked[2:] == ["b"]
-    with pytest.raises(WalrasError, match="c is no part of this benchmark; choose among a, a:1, a:2, b"):
-        benchmark.run_parts(parts, None, ["c"])

@@ -1,18 +1,25 @@
-"""Run the parts of a long benchmark one after the other; what is in a folder already is read, not measured again."""
+"""Own the parts of a long measurement: run one after the other, and read where they are in a folder already.
+
+EDGE: disk. Each part is written aside and renamed as soon as it is there.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from walras.errors import InputError
 
+Part = Callable[[], Any]
+"""Measures something and returns what JSON can hold."""
+
 
 def run_parts(
-    parts: Mapping[str, Callable[[], object]],
+    parts: Mapping[str, Part],
     folder: Path | None,
     only: Sequence[str] = (),
     tell: Callable[[str], None] = lambda _: None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return what each part measures, as far as it is there.
 
     Args:
@@ -38,13 +45,13 @@ def run_parts(
             tell(name)
             found[name] = part()
             if kept is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+                kept.parent.mkdir(parents=True, exist_ok=True)
                 aside = kept.with_name(kept.name + ".part")
                 aside.write_text(json.dumps(found[name], indent=1) + "\n")
                 aside.replace(kept)
     return found
 
 
-def under(found: Mapping[str, object], heading: str) -> dict[str, object]:
+def under(found: Mapping[str, Any], heading: str) -> dict[str, Any]:
     """Return the parts of a heading by the rest of their names."""
     return {name.partition(":")[2]: each for name, each in found.items() if name.partition(":")[0] == heading}

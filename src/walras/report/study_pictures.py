@@ -1,0 +1,102 @@
+"""Own how pictures of studies look: one colour and mark for each method everywhere, intervals drawn, half a page wide.
+
+OPEN: a new method gets its line in `LOOKS`; what has none is drawn grey.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from walras.report import style
+
+WIDTH, HEIGHT, DPI = 4.6, 3.0, 220
+"""Of a picture [inch], and its dots per inch: read at half the width of a page."""
+
+LOOKS: Mapping[str, tuple[str, str]] = {
+    "bucketized+delegates": ("#0072B2", "o"),
+    "global+delegates": ("#56B4E9", "o"),
+    "delegates alone": ("#56B4E9", "v"),
+    "bucketized": ("#00795A", "s"),
+    "per-agent": ("#4DAF8C", "s"),
+    "deep-sets": ("#9B4F96", "D"),
+    "moments": ("#C78BC3", "D"),
+    "bottom-up": ("#E69F00", "^"),
+    "global": ("#C44500", "X"),
+    "simulation": ("#1A1A1A", "*"),
+    "expected demand": ("#8C8C8C", "_"),
+    "none": ("#8C8C8C", "_"),
+    "throttle": ("#8A5A00", "|"),
+    "clairvoyant": ("#1A1A1A", "*"),
+}
+"""Colour and mark of each method or forecast; those of one family share a tone."""
+
+OTHER = ("#6B6B6B", "P")
+"""What has no look of its own."""
+
+Interval = Mapping[str, float | None]
+"""`estimate`, `low` and `high`; the last two are None where a single path says nothing about them."""
+
+
+def look(name: str) -> tuple[str, str]:
+    """Return a method's colour and mark; "kind: map" looks like the map where the whole name has no look."""
+    return LOOKS.get(name) or LOOKS.get(name.rpartition(": ")[2]) or OTHER
+
+
+def to_png(draw: Callable[[Axes], None], *, width: float = WIDTH, height: float = HEIGHT) -> Callable[[Path], None]:
+    """Return what draws a picture with one pair of axes to a path."""
+
+    def write(path: Path) -> None:
+        with style.drawing():
+            figure = Figure(figsize=(width, height), layout="constrained")
+            draw(figure.subplots())
+            figure.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
+
+    return write
+
+
+def reach(interval: Interval) -> tuple[float, float]:
+    """Return how far an interval reaches below and above its estimate; 0 where nothing is known of it."""
+    middle = float(interval["estimate"] or 0.0)
+    low, high = (middle if interval[end] is None else float(interval[end] or 0.0) for end in ("low", "high"))
+    return max(middle - low, 0.0), max(high - middle, 0.0)
+
+
+def lines(axes: Axes, x: Sequence[float], rows: Mapping[str, Sequence[Interval]]) -> None:
+    """Draw one line with intervals for each method, a little apart, so that intervals do not hide each other."""
+    step = 0.012 * (max(x) - min(x) or 1.0)
+    for place, (name, values) in enumerate(rows.items()):
+        colour, mark = look(name)
+        there = np.asarray(x, float) + step * (place - (len(rows) - 1) / 2)
+        middle = np.asarray([each["estimate"] for each in values], float)
+        ends = np.asarray([reach(each) for each in values]).T
+        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4, "linewidth": 1.3, "capsize": 2}
+        axes.errorbar(there, middle, yerr=ends, elinewidth=0.8, label=name, **options)
+    axes.legend(fontsize=6.5, frameon=False)
+
+
+def points(axes: Axes, rows: Mapping[str, tuple[Interval, Interval]]) -> None:
+    """Draw one point with intervals both ways for each method, named beside it."""
+    for name, (across, up) in rows.items():
+        colour, mark = look(name)
+        x, y = across["estimate"], up["estimate"]
+        if x is None or y is None:
+            continue
+        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "linestyle": "none"}
+        sides = (np.asarray([reach(each)]).T for each in (up, across))
+        axes.errorbar(x, y, next(sides), next(sides), elinewidth=0.8, capsize=2, **options)
+        axes.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour)
+
+
+def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
+    """Draw one lying bar with its interval for each method, the first on top."""
+    for place, (name, value) in enumerate(rows.items()):
+        colour, _ = look(name)
+        ends = np.asarray([reach(value)]).T
+        axes.barh(-place, float(value["estimate"] or 0.0), xerr=ends, color=colour, alpha=0.85, error_kw={"capsize": 2})
+    axes.set_yticks([-place for place in range(len(rows))], list(rows), fontsize=7)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", visible=True)
