@@ -31,6 +31,18 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "none": ("#8C8C8C", "_"),
     "throttle": ("#8A5A00", "|"),
     "clairvoyant": ("#1A1A1A", "*"),
+    "dual bucketized+delegates": ("#0072B2", "o"),
+    "dual bucketized": ("#00795A", "s"),
+    "dual global": ("#C44500", "X"),
+    "primal bucketized+delegates": ("#56B4E9", "^"),
+    "primal bottom-up": ("#E69F00", "^"),
+    "primal global": ("#E08A5C", "^"),
+    "elasticity": ("#8A5A00", "d"),
+    "Uzawa": ("#9B4F96", "v"),
+    "Gauss-Newton": ("#9B4F96", "<"),
+    "MPC perfect forecast": ("#6B6B6B", "P"),
+    "MPC one scenario": ("#C78BC3", ">"),
+    "MPC sixteen scenarios": ("#7A2E75", "P"),
 }
 """Colour and mark of each method or forecast; those of one family share a tone."""
 
@@ -42,8 +54,8 @@ Interval = Mapping[str, float | None]
 
 
 def look(name: str) -> tuple[str, str]:
-    """Return a method's colour and mark; "kind: map" looks like the map where the whole name has no look."""
-    return LOOKS.get(name) or LOOKS.get(name.rpartition(": ")[2]) or OTHER
+    """Return a method's colour and mark."""
+    return LOOKS.get(name, OTHER)
 
 
 def to_png(draw: Callable[[Axes], None], *, width: float = WIDTH, height: float = HEIGHT) -> Callable[[Path], None]:
@@ -100,3 +112,11 @@ def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
     axes.set_yticks([-place for place in range(len(rows))], list(rows), fontsize=7)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)
+
+
+def frontier(axes: Axes, found: Sequence[tuple[Interval, Interval]]) -> None:
+    """Draw a line through the best that foresight found, and shade what lies beyond it."""
+    x, y = (np.asarray([each[side]["estimate"] for each in found], float) for side in (0, 1))
+    order = np.argsort(x)
+    axes.plot(x[order], y[order], color=style.CAPACITY, linewidth=1.1, label="oracle's frontier", zorder=1)
+    axes.legend(fontsize=6.5, frameon=False, loc="lower right")

@@ -1,0 +1,179 @@
+"""Let every method keep three populations to fixed plans: violation against reward, beside the oracle's frontier."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from walras.control.dual import ProjectedDual
+from walras.control.fixed_plan import COMPOSITIONS, FixedPlans, Sizes
+from walras.control.foresight import Foresight
+from walras.control.judge import CLAIRVOYANT, Figures, judge
+from walras.control.methods import simulating_methods, standard_methods
+from walras.evaluation.inference import mean_interval
+from walras.maps.map_file import DUAL, PRIMAL
+from walras.policies.base_stock import PricedNewsvendor
+from walras.report.study_pictures import bars, frontier, points, to_png
+from walras.studies.compared import default_maps
+from walras.studies.forecasts import rounded
+from walras.studies.plans import fitting_plans
+from walras.studies.worlds import available, judged_world
+
+OURS, WEAK, STRONG = "dual bucketized+delegates", "dual global", "MPC sixteen scenarios"
+TABLE = (
+    "mean_violation",
+    "near_limit_mean_violation",
+    "share_weeks_over_10_percent",
+    "near_limit_share_over_10_percent",
+    "avoidable_violation",
+    "near_limit_share",
+    "idle_capacity",
+    "reward_kept",
+    "pooled_regret_ratio",
+    "complementarity_residual",
+    "slackness",
+    "price_correlation",
+    "price_slope",
+    "simulations",
+    "seconds",
+    "oracle_beyond",
+)
+
+
+def parts(context):
+    """Return one part for each table and population."""
+    settings = context.settings
+    names = [(data, name) for data in available(settings["data"], context.data) for name in settings["populations"]]
+    return {f"{data}:{name}": partial(_measured, context, data, name) for data, name in names}
+
+
+def _measured(context, data, population):
+    settings = context.settings
+    world = judged_world(data, context.data, settings["world_agents"])
+    chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
+    sizes = fitting_plans(Sizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
+    plans = FixedPlans(world, PricedNewsvendor(), COMPOSITIONS[population], sizes)
+    foresight = Foresight(
+        tuple(settings["ceilings"]), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"])
+    )
+    methods, frontiers = list(_methods(settings).values()), []
+
+    def after(case):
+        context.tell(f"{data}, {population} demand, path {case.scene.path}")
+        frontiers.append([_best(case, foresight, slack, sizes.burn_in) for slack in settings["slack"]])
+
+    judged = judge(plans.cases(), methods, foresight, after)
+    names = [*(method.name for method in methods), CLAIRVOYANT]
+    found = {name: Figures.of(judged, name, sizes.burn_in) for name in names}
+    best = np.asarray(frontiers)
+    return rounded(
+        {
+            "mean_demand_ratio": plans.demand_ratio,
+            "methods": {
+                name: {
+                    **{key: each.summary[key] for key in TABLE},
+                    "reward_share": _interval([one.kept[name].reward / one.free.reward for one in judged]),
+                }
+                for name, each in found.items()
+            },
+            "less": {
+                other: {name: _less(each, found[other]) for name, each in found.items() if name != other}
+                for other in (OURS, WEAK)
+                if other in found
+            },
+            "frontier": [
+                {"violation": _interval(best[:, place, 0]), "reward_share": _interval(best[:, place, 1])}
+                for place in range(best.shape[1])
+            ],
+        }
+    )
+
+
+def _methods(settings):
+    """Return the methods of a size: of those that simulate only the ones that it names."""
+    duals, primals = (default_maps(kind, settings[name]) for kind, name in ((DUAL, "duals"), (PRIMAL, "primals")))
+    found = standard_methods(duals if settings["duals"] else {}, primals if settings["primals"] else {})
+    left_out = {method.name for method in simulating_methods()} - set(settings["simulating"])
+    return {name: method for name, method in found.items() if name not in left_out}
+
+
+def _best(case, foresight, slack, burn_in):
+    """Return violation and share of reward of the oracle that may exceed capacity by a share."""
+    roomy = replace(case, capacity=slack * case.capacity)
+    kept = foresight.of(roomy, [])[0]
+    over = np.maximum(kept.utilization - case.capacity, 0.0) / case.capacity
+    return float(over[burn_in:].mean()), kept.reward / case.scene.free.reward
+
+
+def _less(ours, other):
+    difference = ours.less(other)
+    return {key: difference[key] for key in ("mean_violation", "idle_capacity", "pooled_regret_ratio")}
+
+
+def _interval(values):
+    if len(values) < 2:
+        return {"estimate": float(np.mean(values)), "low": None, "high": None}
+    found = mean_interval(values)
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def figures(found, context):
+    """Return all tables by data and population."""
+    tables = {}
+    for name, each in found.items():
+        data, population = name.split(":")
+        tables.setdefault(data, {})[population] = each
+    return tables
+
+
+def answer(found):
+    """Say by which simple or simulating method ours is beaten, then what it is on the first table."""
+    data = next(iter(found))
+    rows = found[data].get("baseline", next(iter(found[data].values())))["methods"]
+    if OURS not in rows:
+        return f"Not asked at this size; without prices violation is {_percent(rows['none'])}."
+    ours = rows[OURS]
+    better = [
+        f"{name} ({_percent(row)}, idle {_percent(row, 'idle_capacity')})"
+        for name, row in rows.items()
+        if name not in (OURS, CLAIRVOYANT, "MPC perfect forecast")
+        and row["mean_violation"]["estimate"] < ours["mean_violation"]["estimate"]
+        and row["idle_capacity"]["estimate"] < ours["idle_capacity"]["estimate"]
+    ]
+    first = f"Better both in violation and in idle capacity: {', '.join(better)}. " if better else ""
+    four = "/".join(f"{100 * ours[key]['estimate']:.1f}" for key in TABLE[:4])
+    base = "/".join(f"{100 * rows[WEAK][key]['estimate']:.1f}" for key in TABLE[:4])
+    regret, seconds = (ours[key]["estimate"] for key in ("pooled_regret_ratio", "seconds"))
+    return (
+        f"{first}On {data} at baseline the dual map reaches {four} % (Global {base} %, published 1.6/3.1/5.5/10.4) "
+        f"with {_percent(ours, 'idle_capacity')} idle (3 % aimed at), regret {regret:.2f} and {seconds:.3f} s a week."
+    )
+
+
+def _percent(row, key="mean_violation"):
+    return f"{100 * row[key]['estimate']:.1f} %"
+
+
+def pictures(found):
+    """Draw violation against reward with the oracle's frontier, and what deciding takes."""
+    drawn = {}
+    for data, rows in found.items():
+        for population, each in rows.items():
+            drawn[f"{data}-{population}-reward.png"] = to_png(partial(_against_reward, each))
+        drawn[f"{data}-seconds.png"] = to_png(partial(_seconds, next(iter(rows.values()))["methods"]))
+    return drawn
+
+
+def _against_reward(each, axes):
+    shown = {name: row for name, row in each["methods"].items() if name != "none"}
+    line = [(row["violation"], row["reward_share"]) for row in each["frontier"]]
+    frontier(axes, line)
+    points(axes, {name: (row["mean_violation"], row["reward_share"]) for name, row in shown.items()})
+    axes.set_xlabel("mean violation")
+    axes.set_ylabel("reward over that without prices")
+
+
+def _seconds(methods, axes):
+    bars(axes, {name: row["seconds"] for name, row in methods.items() if row["seconds"]["estimate"]})
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds of deciding per week")
