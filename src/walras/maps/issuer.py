@@ -53,8 +53,8 @@ class PrimalSearch(AbstractIssuer):
 
     The loss is the mean squared violation, relative to capacity, plus a small price term, without which weeks with
     room would keep a price. The first search starts from nu = 0, later ones from last week's answer shifted by a week.
-    A search ends when the mean of |min(lambda, (K - U) / K)| is below `tolerance`, or after `most` steps; a week that is
-    over in spite of the highest price does not count, since what is on order already answers to no price.
+    A search ends when the mean of |min(lambda, (K - U) / K)| is below `tolerance`, or after `most` steps; a week that
+    is over in spite of the highest price does not count, since what is on order already answers to no price.
 
     Attributes:
         network, scaling: of the primal map.
