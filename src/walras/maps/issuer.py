@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Int
 from walras.maps.inputs import HORIZON, Scaling
 from walras.maps.network import Encoded, MapNetwork
 
+import os
+POWER=int(os.environ.get("POWER","2"))
 SMALLEST_ROOM = 1e-6
 """Capacities, relative to S(P), below this count as this when ratios are formed."""
 
@@ -67,10 +69,10 @@ class PrimalSearch(AbstractIssuer):
 
     network: MapNetwork
     scaling: Scaling
-    rate: float = 0.2
-    most: int = 40
+    rate: float = 0.4
+    most: int = 60
     tolerance: float = 5e-3
-    price_weight: float = 1e-3
+    price_weight: float = 1e-2
     ceiling: float = 4.0
 
     def begin(self, resources: int) -> Float[Array, "ahead resource"]:
@@ -99,12 +101,12 @@ class PrimalSearch(AbstractIssuer):
             capacity: K, in the same units as use.
             start: first nu.
         """
-        limit, rule = jnp.maximum(capacity, SMALLEST_ROOM), optax.scale_by_adam(b1=0.8, b2=0.95)
+        limit, rule = jnp.maximum(capacity, SMALLEST_ROOM), optax.scale_by_adam(b1=0.5, b2=0.8)
 
         def loss(nu: Array) -> tuple[Array, Array]:
             prices = self.prices(nu)
             over = (utilization(prices) - limit) / limit
-            return (jnp.maximum(over, 0.0) ** 2).mean() + self.price_weight * prices.mean(), self.residual(prices, over)
+            return (jnp.maximum(over, 0.0) ** POWER).mean() + self.price_weight * prices.mean(), self.residual(prices, over)
 
         def asked(nu: Array) -> tuple[Array, Array]:
             (_, residual), slope = jax.value_and_grad(loss, has_aux=True)(nu)
