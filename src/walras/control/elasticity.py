@@ -102,9 +102,9 @@ class ElasticityControl(AbstractKeeper):
     lead time, spread as lead times are), times the bucket's answer to the prices of the week and its two neighbours.
     Each week's price is the one root of a falling function, given its neighbours'; a few sweeps settle them.
 
-    Left out: how much stock agents have (an order only makes up for what was sold, so the weeks after a dear one ask for
-    more than expected demand), moves over more than one week, prices of other resources, and how elasticities differ
-    within a bucket, by margin above all.
+    Left out: how much stock agents have (an order only makes up for what was sold, so the weeks after a dear one ask
+    for more than expected demand), moves over more than one week, prices of other resources, and how elasticities
+    differ within a bucket, by margin above all.
 
     Attributes:
         fitted: the elasticities.

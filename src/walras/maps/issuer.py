@@ -16,10 +16,12 @@ from jaxtyping import Array, Float, Int
 from walras.maps.inputs import HORIZON, Scaling
 from walras.maps.network import Encoded, MapNetwork
 
-import os
-POWER=int(os.environ.get("POWER","2"))
 SMALLEST_ROOM = 1e-6
 """Capacities, relative to S(P), below this count as this when ratios are formed."""
+
+
+MEMORY = (0.5, 0.8)
+"""Memory of Adam for slopes and their squares, short: a week that violation has left would keep its price for long."""
 
 
 class AbstractIssuer(eqx.Module):
@@ -101,12 +103,12 @@ class PrimalSearch(AbstractIssuer):
             capacity: K, in the same units as use.
             start: first nu.
         """
-        limit, rule = jnp.maximum(capacity, SMALLEST_ROOM), optax.scale_by_adam(b1=0.5, b2=0.8)
+        limit, rule = jnp.maximum(capacity, SMALLEST_ROOM), optax.scale_by_adam(*MEMORY)
 
         def loss(nu: Array) -> tuple[Array, Array]:
             prices = self.prices(nu)
             over = (utilization(prices) - limit) / limit
-            return (jnp.maximum(over, 0.0) ** POWER).mean() + self.price_weight * prices.mean(), self.residual(prices, over)
+            return (jnp.maximum(over, 0.0) ** 2).mean() + self.price_weight * prices.mean(), self.residual(prices, over)
 
         def asked(nu: Array) -> tuple[Array, Array]:
             (_, residual), slope = jax.value_and_grad(loss, has_aux=True)(nu)
