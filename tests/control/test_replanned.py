@@ -78,7 +78,7 @@ def test_with_a_perfect_forecast_violation_is_near_the_oracles(case):
 
 def test_newton_keeps_to_it_too(case):
     newton = Replanned("newton", GaussNewton(max_iterations=2), Perfect()).keep(case)
-    assert over(newton, case) < 0.5 * over(case.scene.free, case)
+    assert over(newton, case) < 0.8 * over(case.scene.free, case)
 
 
 def test_work_is_counted(case):

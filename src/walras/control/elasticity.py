@@ -150,8 +150,8 @@ class _Response(eqx.Module):
         worth = (np.asarray(people.weight) * size)[:, None] * np.asarray(people.use, float)
         by_then = _arrived(np.asarray(people.lead_time, float))
         part = np.einsum("ha,ab,ar->hbr", by_then, bucket.astype(float), worth / worth.sum(0))
-        numbers = (jnp.asarray(each, jnp.float32) for each in (part, fitted.own, fitted.shift))
-        return _Response(*numbers, scales(people).price, ceiling)
+        part, own, shift = (jnp.asarray(each, jnp.float32) for each in (part, fitted.own, fitted.shift))
+        return _Response(part, own, shift, scales(people).price, ceiling)
 
     def use(
         self,
