@@ -15,13 +15,13 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.train.world import World
 
-SIZES = Sizes(agents=300, cohort=24, paths=1, history=40, weeks=30, burn_in=6)
+SIZES = Sizes(agents=150, cohort=24, paths=1, history=40, weeks=30, burn_in=6)
 PLANTED = Elasticities(np.array([5.0]), np.array([0.4, 0.9]), np.array([1.1, 0.2]))
 
 
 @pytest.fixture(scope="module")
 def plans() -> FixedPlans:
-    world = World.from_panel(generate_panel(400, 120, 3), refit_weeks=8)
+    world = World.from_panel(generate_panel(200, 120, 3), refit_weeks=16)
     return FixedPlans(world, PricedNewsvendor(), 0.0, SIZES)
 
 
