@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from walras.control.reissue import on_paths
 from walras.control.respond import respond
@@ -65,6 +65,21 @@ QUICK = Sizes(agents=3_000, cohort=1_000, paths=6)
 """A few paths of a small population."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """Say what it took to decide on the prices of a case; living through its weeks is not counted.
+
+    Attributes:
+        simulations: of the horizon ahead, on one scenario each, of everybody or of a cohort; a Jacobian counts as one.
+        queries: answers asked of a map.
+        seconds: spent deciding, compilation left out where a method is compiled as a whole.
+    """
+
+    simulations: int = 0
+    queries: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Kept:
     """Hold what came about in the coordinated weeks of a case.
@@ -73,11 +88,13 @@ class Kept:
         utilization: U [units of resource].
         reward: without payments for resources, end stock and open orders valued [money].
         shadow_prices: what was charged [money per unit of resource].
+        work: what deciding on them took.
     """
 
     utilization: Float[np.ndarray, "week resource"]
     reward: float
     shadow_prices: Float[np.ndarray, "week resource"]
+    work: Work = Work()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +111,9 @@ class Scene:
         free: what comes about without prices.
         committed: use if nobody ordered any more [units of resource].
         mean_demand: mean demand scale of its agents [units/week].
+        world: out of which it was drawn.
+        agents: who of the world is in each slot.
+        start: week of the world that is the stretch's first.
     """
 
     path: int
@@ -105,11 +125,22 @@ class Scene:
     free: Kept
     committed: Float[np.ndarray, "week resource"]
     mean_demand: float
+    world: World
+    agents: Int[np.ndarray, " slot"]
+    start: int
 
     @property
     def price_scale(self) -> float:
         """Return the median unit margin [money per unit of resource]."""
         return float(price_scale(self.stretch.population))
+
+    def now(self, week: int) -> int:
+        """Return which week of the world a coordinated week is.
+
+        Args:
+            week: counted from the first coordinated one.
+        """
+        return self.start + self.first + week
 
     def future(self, copies: int) -> ExogenousPaths:
         """Return the coordinated weeks as they will happen, on several equal paths."""
@@ -196,7 +227,8 @@ class FixedPlans:
         chosen = self._shift.draw(demand, self.alpha, sizes.agents, random, within=lately, replace=False)
         stretch = world.stretch(chosen, start, sizes.history + sizes.weeks)
         cohort = StratifiedSample().draw(demand[chosen], sizes.cohort, random)
-        return _scene(path, stretch, cohort, self.policy, sizes.history)
+        drawn = (world, chosen, start)
+        return _scene(path, stretch, cohort, self.policy, sizes.history, drawn)
 
     def cases(self) -> Iterator[Case]:
         """Draw all cases, one after the other; a path's capacity is at the scale of its own use without prices."""
@@ -218,7 +250,14 @@ class FixedPlans:
         return replace(self, family=family, sizes=replace(self.sizes, paths=paths))
 
 
-def _scene(path: int, stretch: Stretch, cohort: Cohort, policy: AbstractPolicy, first: int) -> Scene:
+def _scene(
+    path: int,
+    stretch: Stretch,
+    cohort: Cohort,
+    policy: AbstractPolicy,
+    first: int,
+    drawn: tuple[World, Int[np.ndarray, " slot"], int],
+) -> Scene:
     past = week_of(stretch.exogenous, jnp.asarray(0), first)
     record = Record.use_and_reward()
     lived = simulate(stretch.population, past, policy, initial=stretch.initial, record=record)
@@ -227,7 +266,7 @@ def _scene(path: int, stretch: Stretch, cohort: Cohort, policy: AbstractPolicy, 
     free = _announced(stretch, first, policy, lived.final, quiet)
     committed = _announced(stretch, first, nobody, lived.final, quiet).utilization
     mean = float(np.asarray(stretch.population.demand_scale).mean())
-    return Scene(path, stretch, cohort, policy, first, lived.final, free, committed, mean)
+    return Scene(path, stretch, cohort, policy, first, lived.final, free, committed, mean, *drawn)
 
 
 def _rest(stretch: Stretch, first: int) -> ExogenousPaths:

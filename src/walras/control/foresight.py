@@ -3,6 +3,7 @@
 FREE: one search is `control.paths.oracle`; this tries several starts, since a single one may be caught.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.control.dual import AbstractDualSolver, ProjectedDual
-from walras.control.fixed_plan import Case, Kept
+from walras.control.fixed_plan import Case, Kept, Work
 from walras.control.paths import PathOutcome, oracle
 from walras.control.simulated_view import SimulatedView
 
@@ -43,16 +44,22 @@ class Foresight:
         Args:
             case: who has to keep to what.
             others: what came about under other methods.
+
+        Returns:
+            One for the capacity and one for each of the others; all searches share their seconds.
         """
         limit = np.stack([case.capacity, *(np.maximum(case.capacity, other.utilization) for other in others)])
         charged = np.stack([np.zeros_like(case.capacity), *(other.shadow_prices for other in others)])
+        started = time.perf_counter()
         view = case.scene.view(len(limit))
         found = [oracle(view, limit, charged, solver=self.solver, ascent_steps=self.ascent_steps)]
         for ceiling in self.ceilings:
             view.max_price = ceiling * view.price_scale
             found.append(oracle(view, limit, solver=self.solver, ascent_steps=self.ascent_steps))
         chosen = np.argmax([_merit(view, limit, each) for each in found], axis=0)
-        return [_kept(found[search], path) for path, search in enumerate(chosen)]
+        seconds = (time.perf_counter() - started) / len(limit)
+        work = Work(simulations=sum(each.simulations for each in found), seconds=seconds)
+        return [_kept(found[search], path, work) for path, search in enumerate(chosen)]
 
 
 def _merit(
@@ -62,5 +69,5 @@ def _merit(
     return found.reward - WORTH * view.price_scale * excess
 
 
-def _kept(found: PathOutcome, path: int) -> Kept:
-    return Kept(found.utilization[path], float(found.reward[path]), found.shadow_prices[path])
+def _kept(found: PathOutcome, path: int, work: Work) -> Kept:
+    return Kept(found.utilization[path], float(found.reward[path]), found.shadow_prices[path], work)

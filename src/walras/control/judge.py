@@ -26,10 +26,18 @@ CLAIRVOYANT = "clairvoyant"
 KEPT_TO = 1e-2
 """Weeks in which the oracle's use exceeds capacity by more than this share have no price to compare with."""
 
-ALL_MEASURES = (*MEASURES, *REWARD_MEASURES, *PRICE_MEASURES, "oracle_beyond")
+WORK_MEASURES = ("simulations", "queries", "seconds")
+"""What deciding took, each per coordinated week (`fixed_plan.Work`)."""
+
+ALL_MEASURES = (*MEASURES, *REWARD_MEASURES, *PRICE_MEASURES, "oracle_beyond", *WORK_MEASURES)
 """Every measure of the table."""
 
-NEVER_NEGATIVE = (*(measure for measure in MEASURES if measure != "avoidable_violation"), "mean_price", "oracle_beyond")
+NEVER_NEGATIVE = (
+    *(measure for measure in MEASURES if measure != "avoidable_violation"),
+    "mean_price",
+    "oracle_beyond",
+    *WORK_MEASURES,
+)
 """Measures whose interval is cut at 0."""
 
 
@@ -107,12 +115,14 @@ class Figures:
         prices: measure -> path -> value.
         beyond: path -> `oracle_beyond`, the violation that the oracle has over the method's: 0 where they are fairly
             compared.
+        work: measure -> path -> value, per coordinated week.
     """
 
     control: ControlTally
     reward: RewardTally
     prices: Mapping[str, Mapping[int, float]]
     beyond: Mapping[int, float]
+    work: Mapping[str, Mapping[int, float]]
 
     @staticmethod
     def of(judged: Sequence[Judged], method: str, burn_in: int) -> "Figures":
@@ -146,7 +156,8 @@ class Figures:
         )
         counted = _stack(best, "utilization") <= (1.0 + KEPT_TO) * capacity
         accuracy = price_values(prices, _stack(best, "shadow_prices"), scale, burn_in, counted=counted)
-        return Figures(tally, reward, accuracy, {path: each.beyond[method] for path, each in enumerate(judged)})
+        beyond = {path: each.beyond[method] for path, each in enumerate(judged)}
+        return Figures(tally, reward, accuracy, beyond, _work(kept))
 
     def path_values(self, measure: str) -> Mapping[int, float]:
         """Return path -> value, whose mean is the measure."""
@@ -154,6 +165,8 @@ class Figures:
             return self.control.path_values(measure)
         if measure == "oracle_beyond":
             return self.beyond
+        if measure in WORK_MEASURES:
+            return self.work[measure]
         return self.reward.path_values(measure) if measure in REWARD_MEASURES else self.prices[measure]
 
     @cached_property
@@ -176,6 +189,13 @@ class Figures:
 
 def _stack(kept: Sequence[Kept], name: str) -> Float[np.ndarray, "path week resource"]:
     return np.stack([getattr(each, name) for each in kept])
+
+
+def _work(kept: Sequence[Kept]) -> dict[str, dict[int, float]]:
+    def per_week(measure: str) -> dict[int, float]:
+        return {path: getattr(each.work, measure) / len(each.utilization) for path, each in enumerate(kept)}
+
+    return {measure: per_week(measure) for measure in WORK_MEASURES}
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:

@@ -1,27 +1,29 @@
-"""Own the methods that keep a population to a fixed plan: none, a pro-rata throttle, dual maps.
+"""Own the methods that keep a population to a fixed plan: none, a pro-rata throttle, dual and primal maps.
 
 OPEN: add a method as a class with `keep`; it may look at a case's coordinated weeks only as they go by.
 """
 
 import abc
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.control.fixed_plan import Case, Kept
+from walras.control.fixed_plan import Case, Kept, Scene, Work
+from walras.control.stopwatch import Timed
 from walras.maps.closed_loop import DualMap, live_week, week_by_week
 from walras.maps.inputs import scales
+from walras.maps.issuer import AbstractIssuer, PrimalSearch
 from walras.maps.learned_map import LearnedMap
 from walras.maps.stretch import Stretch
+from walras.model.record import Record
 from walras.model.state import State
 from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
 from walras.population.population import Population
-from walras.simulate import window_length
+from walras.simulate import simulate, week_of, window_length
 
 
 class AbstractKeeper(abc.ABC):
@@ -63,14 +65,85 @@ class DualControl(AbstractKeeper):
 
     def keep(self, case: Case) -> Kept:
         """Run the closed loop."""
-        scene, dual = case.scene, DualMap(self.dual.network, self.dual.scaling)
-        readers = scene.readers(self.dual)
-        done = _closed_loop(scene.stretch, readers, scene.policy, case.plan, dual)
-        reward = np.asarray(done.reward, float).sum() + float(done.end_value)
-        return Kept(np.asarray(done.utilization, float), float(reward), np.asarray(done.charged, float))
+        return _in_closed_loop(case, self.dual, DualMap(self.dual.network, self.dual.scaling))
 
 
-_closed_loop = eqx.filter_jit(week_by_week)
+@dataclass(frozen=True)
+class SearchRules:
+    """Say how a primal map is searched; see `maps.issuer.PrimalSearch`.
+
+    Attributes:
+        rate: first step in nu.
+        most: steps a week at most.
+        tolerance: residual at which a week's search ends.
+        price_weight: of the mean price beside violation.
+        ceiling: highest price [median unit margins].
+    """
+
+    rate: float = PrimalSearch.rate
+    most: int = PrimalSearch.most
+    tolerance: float = PrimalSearch.tolerance
+    price_weight: float = PrimalSearch.price_weight
+    ceiling: float = PrimalSearch.ceiling
+
+
+@dataclass(frozen=True, eq=False)
+class PrimalControl(AbstractKeeper):
+    """Search every week for the prices at which a frozen primal map says that use fits (spec section 8).
+
+    Attributes:
+        name: in tables.
+        primal: the map, of any representation; it sees what a dual map sees.
+        rules: of the search.
+    """
+
+    name: str
+    primal: LearnedMap
+    rules: SearchRules = SearchRules()
+
+    def keep(self, case: Case) -> Kept:
+        """Run the closed loop."""
+        parts = (self.primal.network, self.primal.scaling)
+        return _in_closed_loop(case, self.primal, PrimalSearch(*parts, **asdict(self.rules)))
+
+
+def _in_closed_loop(case: Case, learned: LearnedMap, issuer: AbstractIssuer) -> Kept:
+    scene = case.scene
+    given = (scene.stretch, scene.readers(learned), scene.policy, case.plan)
+    done, seconds = _closed_loop(*given, issuer)
+    reward = np.asarray(done.reward, float).sum() + float(done.end_value)
+    alone = _seconds_of_past(scene) + seconds_of_weeks(scene)
+    work = Work(queries=int(done.asked.sum()), seconds=max(seconds - alone, 0.0))
+    return Kept(np.asarray(done.utilization, float), float(reward), np.asarray(done.charged, float), work)
+
+
+def _past(stretch: Stretch, policy: AbstractPolicy, first: int) -> State:
+    """Live through the weeks before the first coordinated one, with traces as a map needs them."""
+    record = Record(agents=True, flows=())
+    exogenous = week_of(stretch.exogenous, jnp.asarray(0), first)
+    return simulate(stretch.population, exogenous, policy, initial=stretch.initial, record=record, throw=False).final
+
+
+def _weeks(stretch: Stretch, policy: AbstractPolicy, state: State, first: int) -> tuple[State, Any]:
+    """Live through the coordinated weeks, with nobody deciding on anything."""
+
+    def step(state: State, week: Array) -> tuple[State, Any]:
+        rows, traces, after, _ = _lived(stretch, policy, state, week)
+        return after, (rows, traces.demand.sum())
+
+    return jax.lax.scan(step, state, jnp.arange(first, stretch.n_weeks))
+
+
+_closed_loop, _past_alone, _weeks_alone = Timed(week_by_week), Timed(_past), Timed(_weeks)
+
+
+def _seconds_of_past(scene: Scene) -> float:
+    return _past_alone(scene.stretch, scene.policy, scene.first)[1]
+
+
+def seconds_of_weeks(scene: Scene) -> float:
+    """Return the seconds that living through the coordinated weeks takes, with nobody deciding on anything."""
+    return _weeks_alone(scene.stretch, scene.policy, scene.state, scene.first)[1]
 
 
 class Scaled(AbstractWrapper):
@@ -108,12 +181,12 @@ class ProRata(AbstractKeeper):
         """Go week by week."""
         scene = case.scene
         given = (scene.stretch, scene.policy, scene.state, jnp.asarray(case.capacity, jnp.float32))
-        use, reward = _throttled(*given, scene.first)
-        return Kept(np.asarray(use, float), float(reward), np.zeros(case.capacity.shape))
+        (use, reward), seconds = _throttled(*given, scene.first)
+        work = Work(seconds=max(seconds - seconds_of_weeks(scene), 0.0))
+        return Kept(np.asarray(use, float), float(reward), np.zeros(case.capacity.shape), work)
 
 
-@eqx.filter_jit
-def _throttled(
+def _throttle(
     stretch: Stretch, policy: AbstractPolicy, state: State, capacity: Float[Array, "week resource"], first: int
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
     population, lead = stretch.population, state.max_lead
@@ -129,6 +202,9 @@ def _throttled(
     weeks = jnp.arange(capacity.shape[0])
     _, (use, reward, ends) = jax.lax.scan(step, state, weeks)
     return use, reward.sum() + ends[-1]
+
+
+_throttled = Timed(_throttle)
 
 
 def _share(

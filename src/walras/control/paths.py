@@ -3,7 +3,7 @@
 CONTRACT: one price path per scenario; results have the scenario axis first, numpy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -31,11 +31,13 @@ class PathOutcome:
         utilization: U [units of resource].
         reward: without payments for resources, end stock valued [money].
         shadow_prices: what was charged [money per unit of resource].
+        simulations: of each path, that finding these prices took; a gradient counts as one.
     """
 
     utilization: Float[np.ndarray, "path week resource"]
     reward: Float[np.ndarray, " path"]
     shadow_prices: Float[np.ndarray, "path week resource"]
+    simulations: int = 1
 
 
 def outcome(
@@ -93,8 +95,9 @@ def oracle(
         max_price=view.max_price,
     )
     first = np.zeros(shape) if start is None else np.asarray(start, float)
-    prices = (solver or NewtonThenProjected()).solve(problem, first.reshape(len(capacity), -1)).prices.reshape(shape)
-    return _climb(view, capacity, prices, ascent_steps)
+    solution = (solver or NewtonThenProjected()).solve(problem, first.reshape(len(capacity), -1))
+    found = _climb(view, capacity, solution.prices.reshape(shape), ascent_steps)
+    return replace(found, simulations=found.simulations + solution.queries + solution.jacobians)
 
 
 def _climb(
@@ -121,7 +124,7 @@ def _climb(
         move = (first / (1 - 0.8**step)) / (np.sqrt(second / (1 - 0.98**step)) + 1e-12)
         rate = CLIMB_RATE * view.price_scale * (1 - step / (steps + 1))
         prices = np.clip(prices + rate * move, 0.0, view.max_price)
-    return PathOutcome(use, reward, kept)
+    return PathOutcome(use, reward, kept, 1 + steps)
 
 
 CLIMB_RATE = 0.003

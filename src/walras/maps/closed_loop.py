@@ -1,4 +1,4 @@
-"""Own the closed coordination loop: each week a dual map issues prices, agents order, and next week it sees the result.
+"""Own the closed coordination loop: each week a map issues prices, agents order, and next week it sees the result.
 
 LAW: in week t receipts are in when prices for weeks t + 1 .. t + HORIZON are issued; the first of them is charged in
 week t + 1 (spec section 2). Week by week, or as a fixed point over the whole episode: both give the same numbers.
@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.engine.sequential import Sequential
 from walras.maps.delegates import Asked
@@ -28,7 +28,8 @@ from walras.maps.inputs import (
     scales,
     total_features,
 )
-from walras.maps.network import MapNetwork
+from walras.maps.issuer import AbstractIssuer
+from walras.maps.network import Encoded, MapNetwork
 from walras.maps.readers import Readers
 from walras.maps.rollout import Rolled, inputs_of, roll_issued
 from walras.maps.stretch import Stretch
@@ -50,6 +51,7 @@ class Coordinated(eqx.Module):
         reward: money of each week, price payments not deducted.
         end_value: value of what is left at the end [money].
         states: before each week, its receipts not yet in; leading week axis.
+        asked: how often the map was asked in each week; None where nobody counted.
     """
 
     issued: Float[Array, "week ahead resource"]
@@ -58,10 +60,11 @@ class Coordinated(eqx.Module):
     reward: Float[Array, " week"]
     end_value: Float[Array, ""]
     states: State
+    asked: Int[Array, " week"] | None = None
 
 
 class Plan(eqx.Module):
-    """Hold what a dual map is to keep to.
+    """Hold what is to be kept to.
 
     Attributes:
         capacity: K of every week of the stretch [units of resource]; after the last week that holds.
@@ -77,11 +80,17 @@ class Plan(eqx.Module):
         return self.capacity[jnp.minimum(week + 1 + jnp.arange(HORIZON), last)]
 
 
-class DualMap(eqx.Module):
-    """Hold a dual map's weights and the scaling of its features."""
+class DualMap(AbstractIssuer):
+    """Issue what a dual map answers; hold its weights and the scaling of its features."""
 
     network: MapNetwork
     scaling: Scaling
+
+    def issue(
+        self, encoded: Encoded, capacity: Float[Array, "ahead resource"], before: Any
+    ) -> tuple[Float[Array, "ahead resource"], Any, Int[Array, ""]]:
+        """Ask the map once."""
+        return self.network.shadow_prices(encoded, capacity), before, jnp.ones((), jnp.int32)
 
 
 class _Running(eqx.Module):
@@ -91,23 +100,26 @@ class _Running(eqx.Module):
     agents: Any
     totals: Any
     charged: Float[Array, " resource"]
+    searched: Any
 
 
-def week_by_week(stretch: Stretch, readers: Readers, policy: AbstractPolicy, plan: Plan, dual: DualMap) -> Coordinated:
+def week_by_week(
+    stretch: Stretch, readers: Readers, policy: AbstractPolicy, plan: Plan, issuer: AbstractIssuer
+) -> Coordinated:
     """Issue prices, order, and go on to the next week, with the histories read one column a week.
 
     Args:
         stretch, readers: who is coordinated, and whose histories are read.
         policy: what agents follow.
         plan: what is to be kept to.
-        dual: the map; the weeks before `plan.first` go by without prices.
+        issuer: issues the prices, e.g. a dual map; the weeks before `plan.first` go by without prices.
     """
-    loop = _Loop(stretch, readers, policy, plan, dual, scales(stretch.population))
+    loop = _Loop(stretch, readers, policy, plan, issuer, scales(stretch.population))
     weeks = jnp.arange(plan.first, stretch.n_weeks)
-    _, (issued, charged, use, reward, ends, states) = jax.lax.scan(
+    _, (issued, charged, use, reward, ends, states, asked) = jax.lax.scan(
         lambda running, week: loop.step(running, week), loop.begin(), weeks
     )
-    return Coordinated(issued, charged, use, reward, ends[-1], states)
+    return Coordinated(issued, charged, use, reward, ends[-1], states, asked)
 
 
 class _Loop(eqx.Module):
@@ -117,19 +129,19 @@ class _Loop(eqx.Module):
     readers: Readers
     policy: AbstractPolicy
     plan: Plan
-    dual: DualMap
+    issuer: AbstractIssuer
     units: Scales
 
     def begin(self) -> _Running:
         """Live through the weeks before the first without prices, and read them in one pass."""
-        stretch, first, scaling = self.stretch, self.plan.first, self.dual.scaling
+        stretch, first, scaling = self.stretch, self.plan.first, self.issuer.scaling
         past = week_of(stretch.exogenous, jnp.asarray(0), first)
         record = Record(agents=True, flows=())
         lived = simulate(stretch.population, past, self.policy, initial=stretch.initial, record=record, throw=False)
         happened = lived.agents
         assert happened is not None  # traces were asked for
         ledger = ledger_of(past, happened, stretch.initial, stretch.valid[:first].astype(jnp.float32))
-        network, agents = self.dual.network, None
+        network, agents = self.issuer.network, None
         if network.agents is not None:
             read = self._read(ledger)
             features = scaling.of_agents(agent_features(self._cohort(), read, self.units))
@@ -142,26 +154,28 @@ class _Loop(eqx.Module):
             agents=agents,
             totals=network.totals.kept(totals),
             charged=jnp.zeros(len(stretch.population.resources)),
+            searched=self.issuer.begin(len(stretch.population.resources)),
         )
 
     def step(self, running: _Running, week: Array) -> tuple[_Running, Any]:
         """Go through one week."""
-        network, agents, read = self.dual.network, running.agents, None
+        network, agents, read = self.issuer.network, running.agents, None
         people, (ledger, known) = self.stretch.population, self._seen(running, week)
         reads = network.agents is not None
         ask = self._asked(running, ledger, known)
         inputs = map_inputs(people, self.readers, ledger, known, self.units, reads_agents=reads, asked=ask)
-        inputs = self.dual.scaling(inputs)
+        inputs = self.issuer.scaling(inputs)
         if network.agents is not None and inputs.agents is not None and inputs.valid is not None:
             agents, read = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
         totals, read_totals = network.totals.read(running.totals, inputs.totals[0])
         encoded = network.encoded(read, read_totals, inputs)
         target = self.plan.coming(week) / self.units.use[None, :]
-        issued = network.shadow_prices(encoded, target) * self.units.price[None, :]
+        scaled, searched, asked = self.issuer.issue(encoded, target, running.searched)
+        issued = scaled * self.units.price[None, :]
         happened, after, end = self._live(running, week, issued)
-        out = (issued, running.charged, happened.utilization, happened.reward, end, running.state)
+        out = (issued, running.charged, happened.utilization, happened.reward, end, running.state, asked)
         traces = happened.traces
-        return _Running(after, traces.demand[0], traces.orders[0], agents, totals, issued[0]), out
+        return _Running(after, traces.demand[0], traces.orders[0], agents, totals, issued[0], searched), out
 
     def _cohort(self) -> Population:
         return cohort_of(self.stretch.population, self.readers.index, self.readers.weight)
@@ -204,10 +218,23 @@ class _Loop(eqx.Module):
         return asked_now(self.stretch.population, delegates, ledger, known, on_order, self.policy, self.units)
 
     def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
-        ahead = np.minimum(np.arange(window_length(self.policy, running.state.max_lead) - 1), HORIZON - 1)
-        window = jnp.concatenate([running.charged[None], issued[ahead]])[None]
+        window = announced(self.policy, running.state, running.charged, issued)
         total, traces, after, end = live_week(self.stretch, self.policy, running.state, week, window)
         return _Week(total[:-1], total[-1], traces), after, end
+
+
+def announced(
+    policy: AbstractPolicy, state: State, charged: Float[Array, " resource"], issued: Float[Array, "ahead resource"]
+) -> Float[Array, "1 lead resource"]:
+    """Return the window of prices that agents see in a week.
+
+    Args:
+        policy, state: say how far agents look ahead.
+        charged: in the week itself, as issued before it [money per unit of resource].
+        issued: for the weeks after it; the last price holds.
+    """
+    ahead = np.minimum(np.arange(window_length(policy, state.max_lead) - 1), issued.shape[0] - 1)
+    return jnp.concatenate([charged[None], issued[ahead]])[None]
 
 
 def live_week(

@@ -10,9 +10,10 @@ what is expected now; who has no such time gets what is expected. Sale prices an
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.lead_times import draw_lead_times
@@ -48,7 +49,7 @@ class Futures:
 
     def drawn(self, random: np.random.Generator) -> ExogenousPaths:
         """Draw the weeks from the origin on once [week, slot]."""
-        world, paths, rows = self.world, self.world.exogenous, slice(self.now, self.now + SPAN)
+        world, paths, rows = self.world, self.world.exogenous, self._priced
         then = self._donors(random)
         there = then >= 0
         expected, earlier = self._expected(np.full(len(self.agents), self.now)), self._expected(np.maximum(then, 0))
@@ -76,13 +77,21 @@ class Futures:
         not that of ratios, which forecasts near 0 would inflate.
         """
         weeks = self.world.fit_week
-        free = (np.abs(weeks - self.now) >= SPAN) & (weeks + SPAN <= self.world.n_weeks)
-        kept = np.flatnonzero(free)
+        kept = np.flatnonzero(self._free(weeks))
         level = np.zeros((len(weeks), len(self.agents)))
-        level[kept] = [self.world.expected[fit, :SPAN].mean(0)[self.agents] for fit in kept]
+        level[kept] = [self.world.expected[fit, :SPAN].take(self.agents, axis=1).mean(0) for fit in kept]
         level[kept] *= self.world.active[weeks[kept]][:, self.agents]
         level[weeks < YEAR] *= RARELY
         return np.cumsum(level, axis=0)
+
+    @property
+    def _priced(self) -> Int[np.ndarray, " ahead"]:
+        """Return the weeks whose sale prices and costs the coming ones have: their own."""
+        return self.now + np.arange(SPAN)
+
+    def _free(self, weeks: Int[np.ndarray, " fit"]) -> Bool[np.ndarray, " fit"]:
+        """Mark the weeks that futures may be taken from: their spans are apart from the origin's."""
+        return (np.abs(weeks - self.now) >= SPAN) & (weeks + SPAN <= self.world.n_weeks)
 
     def _donors(self, random: np.random.Generator) -> Int[np.ndarray, " slot"]:
         """Return another week in which each agent was active, its span apart from the origin's; -1 for none."""
@@ -119,6 +128,42 @@ class Futures:
         mean = expected * revised
         mean[0] = now  # known in the origin
         return mean, np.where(now > 0, mean / np.maximum(now, TINY), 1.0) * spread
+
+
+class FromThePast(Futures):
+    """Redraw from what is known in the origin alone, for those who decide in it.
+
+    Only weeks that were over by then are taken, and sale prices and costs stay at those of the origin.
+    """
+
+    @property
+    def _priced(self) -> Int[np.ndarray, " ahead"]:
+        return np.full(SPAN, self.now)
+
+    def _free(self, weeks: Int[np.ndarray, " fit"]) -> Bool[np.ndarray, " fit"]:
+        return weeks + SPAN <= self.now
+
+
+@dataclass(frozen=True, eq=False)
+class WhatCame:
+    """Hold the weeks that really came, for bounds of those who know them.
+
+    Attributes:
+        world, agents, now: as in `Futures`.
+    """
+
+    world: World
+    agents: Int[np.ndarray, " slot"]
+    now: int
+
+    def path(self) -> ExogenousPaths:
+        """Return the weeks from the origin on [week, slot]; after the world's last week that holds."""
+        rows = np.minimum(self.now + np.arange(SPAN), self.world.n_weeks - 1)
+
+        def cut(leaf: Array) -> Array:
+            return jnp.asarray(np.asarray(leaf)[rows].take(self.agents, axis=1))
+
+        return jax.tree.map(cut, self.world.exogenous)
 
 
 def _summed(
