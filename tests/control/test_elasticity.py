@@ -62,13 +62,16 @@ def test_prices_are_the_roots_of_expected_use(case):
     assert inner.sum() > 10 and prices[5] == 0 and prices[9] == pytest.approx(2.0, abs=1e-3)
 
 
-def test_violation_falls(case):
+def test_violation_falls():
+    """A hundred agents are too lumpy for a law of averages: this takes some more."""
+    world = World.from_panel(generate_panel(900, 120, 3), refit_weeks=16)
+    *_, case = FixedPlans(world, PricedNewsvendor(), 0.0, replace(SIZES, agents=760, paths=2)).cases()
     kept = ElasticityControl().keep(case)
     over, free = (
         np.maximum(use - case.capacity, 0)[SIZES.burn_in :].sum()
         for use in (kept.utilization, case.scene.free.utilization)
     )
-    assert over < 0.8 * free and kept.work.simulations == 0
+    assert over < 0.5 * free and kept.work.simulations == 0
     assert not kept.shadow_prices[0].any() and kept.shadow_prices.any()
 
 
