@@ -34,7 +34,7 @@ AROUND = 4
 
 DECILES = 10
 CUT = (1.0, 99.0)
-"""Percentiles at which responses are cut before they are regressed: a product sold once a year can move by any share."""
+"""Percentiles at which responses are cut before they are regressed: one sold once a year moves by any share."""
 
 
 @dataclass(frozen=True, eq=False)
