@@ -4,7 +4,7 @@ from functools import partial
 
 from walras.report.study_pictures import to_png
 from walras.studies.formulas import FORMULAS
-from walras.studies.textbook import GROUPS, simulated, summed_up
+from walras.studies.textbook import GROUPS, pooled, simulated, summed_up
 
 COLOURS = {"lost sales": "#0072B2", "newsvendor": "#E69F00", "backlogged": "#00795A", "reorder point": "#9B4F96"}
 ALLOWED = 3.5
@@ -29,7 +29,7 @@ def _stores(context, group):
 
 def figures(found, context):
     """Return errors of every store, their worst by group and in all, and the differences to formulas."""
-    rows = [row for name, part in found.items() if name.startswith("textbook:") for row in part]
+    rows = pooled([row for name, part in found.items() if name.startswith("textbook:") for row in part])
     by_group = {group: summed_up(mine) for group in GROUPS if (mine := [row for row in rows if row["group"] == group])}
     told = {"stores": rows, "by_group": by_group, "formulas": found.get("formulas", {})}
     return {**told, "all": summed_up(rows)} if rows else told
@@ -42,7 +42,7 @@ def answer(found):
     everything, formulas = found["all"], found["formulas"]
     beyond = everything["beyond_3.5"]
     chance = everything["expected_mean_square_z"]
-    verdict = f"No: {beyond} are off by more than 3.5 standard errors" if beyond else "Yes"
+    verdict = f"No: {beyond} costs are off by more than 3.5 standard errors" if beyond else "Yes"
     worst = max(formulas, key=formulas.get, default=None)
     rest = f"; answers that are formulas are met to {formulas[worst]:.0e} ({worst})" if worst else ""
     return (

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.stats import norm
+from scipy.stats import norm, poisson
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
@@ -39,7 +39,7 @@ class Instance:
         group, name: where it comes from, and which one it is.
         demand: draws demand [week, agent].
         policy: what it follows.
-        start: stock that it starts with [units], or the lowest and highest of stores that start apart.
+        start: stock that it starts with [units], or the chance of starting with 0, 1, 2, ... units.
         exact: mean cost of a week [money].
         lead: time [weeks].
         holding, penalty: cost of a unit held, of a unit short, for a week [money].
@@ -51,7 +51,7 @@ class Instance:
     name: str
     demand: Draw
     policy: AbstractPolicy
-    start: float | tuple[float, float]
+    start: float | np.ndarray
     exact: float
     lead: int = 0
     holding: float = 1.0
@@ -139,8 +139,8 @@ def backlogged() -> list[Instance]:
 def reorder_points() -> list[Instance]:
     """Return stores with a fixed cost of ordering.
 
-    They start apart: those that order every second week would do so in step for hundreds of weeks (with mean demand
-    55, s 47 and S 118 one cycle in sixty has another length), and their mean over 200 weeks would be .05 % off.
+    They start as in the long run: those that order every second week would else do so in step for hundreds of weeks
+    (with mean demand 55, s 47 and S 118 one cycle in sixty has another length), and 200 weeks would be .05 % off.
     """
     return [
         Instance(
@@ -148,7 +148,7 @@ def reorder_points() -> list[Instance]:
             f"mean {mean}, s {low}, S {level}",
             lambda random, shape, mean=mean: random.poisson(mean, shape),
             ReorderPoint(jnp.asarray(low, jnp.float32), jnp.asarray(level, jnp.float32)),
-            (low + 1, level),
+            lasting_stock(mean, low, level),
             cost,
             penalty=9.0,
             order=64.0,
@@ -185,6 +185,22 @@ def cut_normal_cost(level: float, lead: int, holding: float, penalty: float, ste
     return float((total * np.where(short > 0, holding * short, -penalty * short)).sum() / total.sum())
 
 
+def lasting_stock(mean: float, low: int, level: int) -> Float[np.ndarray, " units"]:
+    """Return how often an (s,S) store without lead time has 0, 1, ..., S units after its review, in the long run.
+
+    Args:
+        mean: of its Poisson demand [units/week].
+        low, level: s and S [units].
+    """
+    held = np.arange(low + 1, level + 1)
+    stays = poisson.pmf(held[:, None] - held[None, :], mean)
+    stays[:, -1] += 1 - stays.sum(1)  # what falls to s or below is filled up
+    share = np.linalg.lstsq(np.vstack([stays.T - np.eye(len(held)), np.ones(len(held))]), np.eye(len(held) + 1)[-1])[0]
+    found = np.zeros(level + 1)
+    found[low + 1 :] = share.clip(0) / share.clip(0).sum()
+    return found
+
+
 def simulated(instance: Instance, agents: int, seed: int, weeks: int = WEEKS) -> dict[str, Any]:
     """Simulate many equal stores and compare their mean cost with the exact one.
 
@@ -201,9 +217,10 @@ def simulated(instance: Instance, agents: int, seed: int, weeks: int = WEEKS) ->
     demand = instance.demand(random, (weeks, agents)).astype(np.float32)
     lead = jnp.broadcast_to(jnp.asarray(instance.lead, jnp.int32), demand.shape)
     paths = constant_paths(demand, IntegerLeadTimes(lead))
-    lowest, highest = instance.start if isinstance(instance.start, tuple) else (instance.start, instance.start)
-    stock = lowest + (highest - lowest) * random.permutation(agents) / max(agents - 1, 1)
-    start = empty_state(agents, ROOM, jnp.asarray(np.rint(stock) if highest > lowest else stock, jnp.float32))
+    stock: Any = instance.start
+    if isinstance(stock, np.ndarray):
+        stock = random.choice(len(stock), agents, p=stock)
+    start = empty_state(agents, ROOM, jnp.asarray(np.broadcast_to(stock, agents), jnp.float32))
     money, ordering = _means(_equal(instance, agents), paths, instance.policy, start, instance.backlog, weeks // 3)
     costs = np.asarray(money, float) + instance.order * np.asarray(ordering, float)
     mean, error = float(costs.mean()), float(costs.std(ddof=1) / np.sqrt(agents))
@@ -242,6 +259,19 @@ def _means(
     happened = rollout.agents
     assert happened is not None  # traces were asked for
     return -happened.reward[warm_up:].mean(0), (happened.orders[warm_up:] > 0).mean(0)
+
+
+def pooled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each store, the mean over the seeds that it was simulated with."""
+    found = []
+    for name in dict.fromkeys((row["group"], row["name"]) for row in rows):
+        mine = [row for row in rows if (row["group"], row["name"]) == name]
+        cost = float(np.mean([row["cost"] for row in mine]))
+        error = float(np.sqrt(np.sum([row["error"] ** 2 for row in mine])) / len(mine))
+        exact = mine[0]["exact"]
+        changed = {"cost": cost, "error": error, "z": (cost - exact) / error, "relative": cost / exact - 1}
+        found.append({**mine[0], **changed, "seeds": len(mine)})
+    return found
 
 
 def summed_up(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
