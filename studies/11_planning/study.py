@@ -15,8 +15,6 @@ from walras.studies.worlds import MADE_UP, SEED, TABLES, available
 
 PROGRAM = "linear program"
 PLANNERS = {"maps": "#0072B2", "simulation": "#1A1A1A"}
-MOST_AGENTS = 3
-"""A real table is planned with so many times the made-up agents at most, drawn at random."""
 
 
 def parts(context):
@@ -41,7 +39,7 @@ def _panel(context, data, seed):
     if data == MADE_UP:
         return generate_panel(settings["agents"], settings["history"], SEED + seed)
     panel = read_panel(context.data / TABLES[data])
-    count = min(MOST_AGENTS * settings["agents"], panel.n_agents)
+    count = min(settings["most_agents"] * settings["agents"], panel.n_agents)
     return panel.take(np.sort(np.random.default_rng([seed, 0xA6]).permutation(panel.n_agents)[:count]))
 
 
@@ -91,14 +89,13 @@ def _summed(row):
     told["plan_difference"] = interval([plan["plan_difference"] for plan in plans], least=0.0)
     told["planners"] = {name: _planner([plan["planners"][name] for plan in plans]) for name in PLANNERS}
     told["regret"] = {name: interval([x for plan in plans for x in plan["regret"][name]]) for name in PLANNERS}
-    for key in ("seconds", "cold_seconds"):
-        ratio = [plan["planners"]["simulation"][key] / plan["planners"]["maps"][key] for plan in plans]
-        told[f"{key}_ratio"] = interval(ratio, least=0.0)
+    ratio = [plan["planners"]["simulation"]["seconds"] / plan["planners"]["maps"]["seconds"] for plan in plans]
+    told["seconds_ratio"] = interval(ratio, least=0.0)
     return told
 
 
 def _planner(rows):
-    keys = ("seconds", "cold_seconds", "queries", "simulations", "acquisition")
+    keys = ("seconds", "queries", "simulations", "acquisition")
     told = {key: interval([row[key] for row in rows]) for key in keys}
     told["violation"] = interval([value for row in rows for value in row["violation"]], least=0.0)
     return {**told, "feasible": float(np.mean([row["feasible"] for row in rows]))}
