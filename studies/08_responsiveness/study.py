@@ -16,6 +16,7 @@ from walras.studies.worlds import available, judged_world
 from walras.train.buyer_file import load_buyer
 
 OURS, LASTING = "bucketized+delegates", "0"
+ALLOWED = 0.3
 EXPLAINED_AT = (1, 0.5)
 """Length and height of the pulses whose answers are explained; what lasts is explained at the same height."""
 TONES = {"1": "#0072B2", "2": "#E69F00", "4": "#00795A", LASTING: "#9B4F96"}
@@ -89,9 +90,9 @@ def _answers_told(rows):
         length, height = key.split(":")
         each = [row["reactions"][key] for row in rows]
         curve.setdefault(length, {})[height] = interval([x["total"] for x in each], least=-1.0)
-        bucket[key] = [
-            interval([x["bucket"][place] for x in each], least=-1.0) for place in range(len(each[0]["bucket"]))
-        ]
+        if float(height) == EXPLAINED_AT[1]:
+            places = range(len(each[0]["bucket"]))
+            bucket[key] = [interval([x["bucket"][place] for x in each], least=-1.0) for place in places]
         moved[key] = {side: interval([x[side] for x in each]) for side in ("before", "after")}
     lowest = {length: min(curve[length], key=float) for length in curve}
     slope = {
@@ -125,40 +126,40 @@ def _maps_told(rows):
 
 def answer(found):
     """Say first how badly maps see the slope, then how strong the response is, then what explains it."""
-    told = []
-    for data, parts_of in found.items():
-        seen, answers = parts_of.get("maps", {}), parts_of.get("newsvendor")
-        if answers is None:
-            continue
-        name = OURS if OURS in seen else next(iter(seen), None)
-        slope = f"the map's slope is {said(seen[name]['relative_error'])} off, " if name else ""
-        height = "0.5" if "0.5" in answers["curve"]["1"] else next(iter(answers["curve"]["1"]))
-        cuts = [said(answers["curve"][length][height], 0, 100) for length in ("1", LASTING)]
-        why = answers["explained"]["pulse"]
-        best = max(why["alone"], key=lambda each: why["alone"][each]["estimate"] or 0)
-        told.append(
-            f"{data}: {slope}use changes by {cuts[0]} % in a one-week pulse of {height} median margins and by "
-            f"{cuts[1]} % if it lasts; attributes explain {said(why['tenths'])} of how agents differ (at most "
-            f"{said(why['reliability'])} could be), {best} most"
-        )
-    verdicts = [_verdict(found)] if _verdict(found) else []
-    return "; ".join([*verdicts, *told]) + "."
+    rows = {data: row for data, row in found.items() if "newsvendor" in row}
+    if not rows:
+        return "Answers to prices are still to be simulated."
+    height = f"{EXPLAINED_AT[1]:g}"
+
+    def each(tell):
+        return ", ".join(f"{tell(row)} ({data})" for data, row in rows.items())
+
+    def cut(length, who="newsvendor"):
+        return each(lambda row: said(row[who]["curve"][length][height], 0, 100) if who in row else "not measured")
+
+    return (
+        f"{_seen_told(found)}A price of half a median margin changes the use of newsvendors by {cut('1')} % in a pulse "
+        f"of one week and by {cut(LASTING)} % where it lasts; the buyer's by {cut('1', 'buyer')} % in the pulse. Of how"
+        f" agents differ attributes explain in a pulse {each(partial(_best, 'pulse'))}, and where it lasts "
+        f"{each(partial(_best, 'lasting'))}."
+    )
 
 
-def _verdict(found):
-    errors = {
-        data: row["maps"][OURS]["relative_error"]["estimate"]
-        for data, row in found.items()
-        if OURS in row.get("maps", {})
-    }
-    bad = [data for data, error in errors.items() if error > 0.3]
+def _best(kind, row):
+    why = row["newsvendor"]["explained"][kind]
+    name = max(why["alone"], key=lambda each: why["alone"][each]["estimate"] or 0)
+    most = "" if why["reliability"]["estimate"] is None else f" (at most {said(why['reliability'])} could be)"
+    return f"{said(why['tenths'])}{most}, {name} alone {said(why['alone'][name])}"
+
+
+def _seen_told(found):
+    errors = {data: row["maps"][OURS]["relative_error"] for data, row in found.items() if OURS in row.get("maps", {})}
     if not errors:
         return ""
-    return (
-        f"Maps miss the 30 % aimed at for the slope on {', '.join(bad)}"
-        if bad
-        else "Maps see the slope within the 30 % aimed at"
-    )
+    bad = [data for data, error in errors.items() if error["estimate"] > ALLOWED]
+    told = ", ".join(f"{said(error)} ({data})" for data, error in errors.items())
+    verdict = "Maps miss the slope" if bad else "Maps see the slope"
+    return f"{verdict}: relative error {told}, where {ALLOWED} is aimed at. "
 
 
 def pictures(found):
@@ -203,6 +204,7 @@ def _buckets(answering, axes):
         style = {"color": TABLES[data], "marker": "o", "markersize": 3.5, "linestyle": "none", "capsize": 2}
         axes.errorbar(there, [value["estimate"] for value in kept], yerr=ends, label=data, elinewidth=0.8, **style)
     axes.set_xticks(range(1, 11))
+    axes.set_ylim(-65, 45)
     axes.set_xlabel("demand bucket (1: the smallest tenth)")
     axes.set_ylabel("change of use in a one-week\npulse of half a margin [%]")
     axes.legend(fontsize=6.5, frameon=False)

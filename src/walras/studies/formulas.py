@@ -4,6 +4,7 @@ OPEN: add a function to `FORMULAS`; each returns the largest difference to the f
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -101,8 +102,7 @@ def counted_days() -> float:
         demand[:DAYS:2] = asked
         # A review after all demands of a day is this timing's order of the next day, with a lead time one shorter.
         agents, paths = people(1, holding=0.2, penalty=0.0, lead=lead - 1), _paths(demand, lead - 1)
-        parts = {"initial": empty_state(1, 1, start), "record": Record.traces()}
-        happened = simulate(agents, paths, policy, **parts).agents
+        happened = simulate(agents, paths, policy, initial=empty_state(1, 1, start), record=Record.traces()).agents
         assert happened is not None  # traces were asked for
         orders, receipts = np.asarray(happened.orders, float), np.asarray(happened.receipts, float)[:DAYS]
         carrying = -np.asarray(happened.reward[:DAYS], float).sum()
@@ -178,7 +178,7 @@ def pulse() -> float:
     law = {"lead_demand_mean": 40.0 * (lead + 1), "lead_demand_sd": 6.0 * np.sqrt(lead + 1)}
     demand = np.random.default_rng(11).normal(40.0, 6.0, (weeks, 4))
     level = lambda ratio: law["lead_demand_mean"] + law["lead_demand_sd"] * norm.ppf(ratio)  # noqa: E731
-    parts = {"initial": empty_state(4, 5, level(0.8)), "record": Record.traces(), "backlog": True}
+    parts: dict[str, Any] = {"initial": empty_state(4, 5, level(0.8)), "record": Record.traces(), "backlog": True}
     asked = (people(4, lead=lead), _paths(demand, lead, **law), PricedBaseStock(NormalDemand()))
     prices = jnp.asarray((np.arange(weeks) == at) * height, jnp.float32)[:, None]
     priced, free = simulate(*asked, shadow_prices=prices, **parts).agents, simulate(*asked, **parts).agents
@@ -208,7 +208,7 @@ class _Line:
 def planned() -> float:
     """Plan for a population on a line whose capacity costs c + d K at the margin: K = (a - b c) / (1 + b d)."""
     random = np.random.default_rng(0)
-    a, b, c, d = (random.uniform(*ends, (26, 1)) for ends in ((50, 150), (0.4, 0.6), (0, 1), (0.08, 0.12)))
+    a, b, c, d = (random.uniform(*ends, (26, 1)) for ends in ((50.0, 150.0), (0.4, 0.6), (0.0, 1.0), (0.08, 0.12)))
     sharp = StopRule(max_iterations=300, feasibility=2e-6, complementarity=2e-6, price_gap=2e-6)
     return _off(plan(_Line(a, b), QuadraticCost.make(c, d), stop=sharp).capacity, (a - b * c) / (1 + b * d))
 

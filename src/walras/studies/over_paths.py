@@ -20,10 +20,15 @@ def interval(values: Sequence[float | None], **limits: float) -> dict[str, Any]:
     """
     kept = [float(value) for value in values if value is not None and np.isfinite(value)]
     if len(kept) < 2:
-        return {"estimate": kept[0] if kept else None, "low": None, "high": None, "paths": len(kept)}
+        return {"estimate": _short(kept[0]) if kept else None, "low": None, "high": None, "paths": len(kept)}
     found = mean_interval(np.asarray(kept))
     low, high = max(found.low, limits.get("least", -np.inf)), min(found.high, limits.get("most", np.inf))
-    return {"estimate": found.estimate, "low": low, "high": high, "paths": len(kept)}
+    return {"estimate": _short(found.estimate), "low": _short(low), "high": _short(high), "paths": len(kept)}
+
+
+def _short(value: float) -> float:
+    """Keep five digits: more would only make results long."""
+    return float(f"{value:.5g}")
 
 
 def said(found: dict[str, Any], digits: int = 2, scale: float = 1.0) -> str:

@@ -85,7 +85,12 @@ def _use(
     state: State,
     shadow_prices: Float[Array, "week resource"],
 ) -> Float[Array, "week agent"]:
-    parts = {"initial": state, "shadow_prices": shadow_prices, "record": Record.traces(), "throw": False}
+    parts: dict[str, Any] = {
+        "initial": state,
+        "shadow_prices": shadow_prices,
+        "record": Record.traces(),
+        "throw": False,
+    }
     happened = simulate(population, exogenous, policy, **parts).agents
     assert happened is not None  # traces were asked for
     return happened.receipts * population.use[:, 0] * population.weight
@@ -244,7 +249,7 @@ def _reliability(responses: Float[np.ndarray, "begin agent"]) -> float | None:
     halves = [_cut(responses[start::2].mean(0)) for start in (0, 1)]
     if min(half.std() for half in halves) <= 0:
         return None
-    together = float(np.corrcoef(*halves)[0, 1])
+    together = float(np.corrcoef(np.stack(halves))[0, 1])
     return 2 * together / (1 + together) if together > 0 else 0.0
 
 
@@ -273,14 +278,15 @@ def slopes(
         said = view.utilization(asked)[..., 0], view.utilization(np.zeros((weeks, 1)))[:, 0]
         slope = view.jacobian(np.full((weeks, 1), base * who.scale))
         exact = true[0][:weeks, :weeks]
-        found[name] = {**_slope_error(slope[1:, 1:], exact[1:, 1:]), "reaction": {}}
+        reaction: dict[str, list[float]] = {}
         starts = [week for week in begins(who.weeks, count) if week < weeks]
         for place, height in enumerate(heights):
             rows = [place * len(begins(who.weeks, count)) + number for number in range(len(starts))]
             ours = sum(said[0][row, week] - said[1][week] for row, week in zip(rows, starts, strict=True))
             theirs = sum(true[1][row, week] - true[2][week] for row, week in zip(rows, starts, strict=True))
             usual = [sum(level[week] for week in starts) for level in (said[1], true[2])]
-            found[name]["reaction"][f"{height:g}"] = [float(ours / usual[0]), float(theirs / max(usual[1], 1e-9))]
+            reaction[f"{height:g}"] = [float(ours / usual[0]), float(theirs / max(usual[1], 1e-9))]
+        found[name] = {**_slope_error(slope[1:, 1:], exact[1:, 1:]), "reaction": reaction}
     return found
 
 

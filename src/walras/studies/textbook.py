@@ -5,6 +5,7 @@ OPEN: add an instance with its exact cost. Demand of every instance is drawn ane
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -136,6 +137,10 @@ def backlogged() -> list[Instance]:
     return found
 
 
+def _poisson(mean: float, random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return random.poisson(mean, shape)
+
+
 def reorder_points() -> list[Instance]:
     """Return stores with a fixed cost of ordering.
 
@@ -146,7 +151,7 @@ def reorder_points() -> list[Instance]:
         Instance(
             "reorder point",
             f"mean {mean}, s {low}, S {level}",
-            lambda random, shape, mean=mean: random.poisson(mean, shape),
+            partial(_poisson, mean),
             ReorderPoint(jnp.asarray(low, jnp.float32), jnp.asarray(level, jnp.float32)),
             lasting_stock(mean, low, level),
             cost,
