@@ -118,15 +118,15 @@ def answer(found):
         return "; ".join(told) + "."
     dear = [data for data, row in plans.items() if row["excess_with_overflow"]["estimate"] > 0.01]
     slow = [data for data, row in plans.items() if row["seconds_ratio"]["estimate"] < 100]
-    first = f"Plans by maps cost more than the 1 % aimed at on {', '.join(dear)}" if dear else "Costs are within 1 %"
-    second = f"are made less than the aimed 100 times faster on {', '.join(slow)}" if slow else "time is met"
-    return f"{first} and {second}: {'; '.join(told)}."
+    first = f"save less time than the 100 times aimed at on {', '.join(slow)}" if slow else "save the time aimed at"
+    second = f"cost more than the 1 % aimed at on {', '.join(dear)}" if dear else "cost what is aimed at"
+    return f"Plans by maps {first}, and {second}: {'; '.join(told)}."
 
 
 def _of_plans(data, row):
     words = (
         f"{data} costs {said(row['excess_with_overflow'], 1, 100)} % of acquisition more than simulating everybody, in "
-        f"{said(row['seconds_ratio'], 1)} times less time"
+        f"{said(row['planners']['maps']['seconds'], 1)} s against {said(row['planners']['simulation']['seconds'], 1)} s"
     )
     weekly = row["weekly"]
     if weekly:
