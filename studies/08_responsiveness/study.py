@@ -1,0 +1,241 @@
+"""Charge pulses and lasting prices, watch everybody's answer, and regress it on what is known beforehand."""
+
+from functools import lru_cache, partial
+
+import numpy as np
+
+from walras.control.fixed_plan import FixedPlans, Sizes
+from walras.maps.map_file import PRIMAL
+from walras.policies.base_stock import PricedNewsvendor
+from walras.report.study_pictures import lines, reach, to_png
+from walras.studies.compared import default_maps
+from walras.studies.over_paths import interval, said
+from walras.studies.plans import fitting_plans
+from walras.studies.responses import Answering, attributes, explained, reactions, slopes
+from walras.studies.worlds import available, judged_world
+from walras.train.buyer_file import load_buyer
+
+OURS, LASTING = "bucketized+delegates", "0"
+ALLOWED = 0.3
+EXPLAINED_AT = (1, 0.5)
+"""Length and height of the pulses whose answers are explained; what lasts is explained at the same height."""
+TONES = {"1": "#0072B2", "2": "#E69F00", "4": "#00795A", LASTING: "#9B4F96"}
+WORDS = {"1": "1 week", "2": "2 weeks", "4": "4 weeks", LASTING: "lasting"}
+TABLES = {"made-up": "#0072B2", "online_retail_ii": "#E69F00", "m5": "#00795A"}
+
+
+_world = lru_cache(maxsize=1)(judged_world)
+
+
+def parts(context):
+    """Return one part for each table and policy, and one for each table's maps."""
+    settings = context.settings
+    tables = available(settings["data"], context.data)
+    told = {
+        f"{data}:{name}": partial(_answers, context, data, name) for data in tables for name in settings["policies"]
+    }
+    return told | {f"{data}:maps": partial(_maps, context, data) for data in tables}
+
+
+def _scenes(context, data):
+    settings = context.settings
+    world = _world(data, context.data, settings["world_agents"])
+    given = {name: settings[name] for name in ("agents", "paths", "history", "weeks")}
+    plans = FixedPlans(world, PricedNewsvendor(), 0.0, fitting_plans(Sizes(cohort=50, **given), world))
+    for path in range(settings["paths"]):
+        context.tell(f"{data}, path {path}")
+        yield plans.scene(path)
+
+
+def _followed(scene, name):
+    if name == "newsvendor":
+        return scene.policy
+    history = np.asarray(scene.stretch.exogenous.demand[: scene.first])
+    return load_buyer().buyer.told(history, np.asarray(scene.stretch.population.lead_time))
+
+
+def _answers(context, data, name):
+    settings, found = context.settings, []
+    length, height = EXPLAINED_AT
+    for scene in _scenes(context, data):
+        who = Answering.of(scene, _followed(scene, name))
+        moved, own = reactions(who, settings["lengths"], settings["heights"], settings["begins"])
+        known = attributes(who)
+        row = {"reactions": moved, "pulse": explained(own[length, height], known)}
+        found.append({**row, "lasting": explained(own[int(LASTING), height], known)})
+    return found
+
+
+def _maps(context, data):
+    settings = context.settings
+    maps = default_maps(PRIMAL, settings["maps"])
+    rest = (settings["heights"], settings["begins"], settings["base"])
+    return [slopes(scene, Answering.of(scene), maps, *rest) for scene in _scenes(context, data)]
+
+
+def figures(found, context):
+    """Return reactions by length and height, by bucket, what explains them, and how maps see them; over paths."""
+    tables = {}
+    for name, rows in found.items():
+        data, what = name.split(":")
+        told = _maps_told(rows) if what == "maps" else _answers_told(rows)
+        tables.setdefault(data, {})[what] = told
+    return tables
+
+
+def _answers_told(rows):
+    keys = rows[0]["reactions"]
+    curve, bucket, moved = {}, {}, {}
+    for key in keys:
+        length, height = key.split(":")
+        each = [row["reactions"][key] for row in rows]
+        curve.setdefault(length, {})[height] = interval([x["total"] for x in each], least=-1.0)
+        if float(height) == EXPLAINED_AT[1]:
+            places = range(len(each[0]["bucket"]))
+            bucket[key] = [interval([x["bucket"][place] for x in each], least=-1.0) for place in places]
+        moved[key] = {side: interval([x[side] for x in each]) for side in ("before", "after")}
+    lowest = {length: min(curve[length], key=float) for length in curve}
+    slope = {
+        length: interval([row["reactions"][f"{length}:{least}"]["total"] / float(least) for row in rows])
+        for length, least in lowest.items()
+    }
+    reasons = {kind: _reasons([row[kind] for row in rows]) for kind in ("pulse", "lasting")}
+    return {"curve": curve, "by_bucket": bucket, "moved": moved, "elasticity": slope, "explained": reasons}
+
+
+def _reasons(rows):
+    told = {name: interval([row[name] for row in rows]) for name in ("linear", "tenths", "reliability")}
+    for name in ("alone", "only", "coefficient"):
+        told[name] = {each: interval([row[name][each] for row in rows]) for each in rows[0][name]}
+    return told
+
+
+def _maps_told(rows):
+    found = {}
+    for name in rows[0]:
+        each = [row[name] for row in rows]
+        found[name] = {part: interval([x[part] for x in each]) for part in each[0] if part != "reaction"}
+        found[name]["reaction"] = {
+            height: {
+                who: interval([x["reaction"][height][place] for x in each]) for place, who in enumerate(("map", "true"))
+            }
+            for height in each[0]["reaction"]
+        }
+    return found
+
+
+def answer(found):
+    """Say first how badly maps see the slope, then how strong the response is, then what explains it."""
+    rows = {data: row for data, row in found.items() if "newsvendor" in row}
+    if not rows:
+        return "Answers to prices are still to be simulated."
+    height = f"{EXPLAINED_AT[1]:g}"
+
+    def each(tell):
+        return ", ".join(f"{tell(row)} ({data})" for data, row in rows.items())
+
+    def cut(length, who="newsvendor"):
+        return each(lambda row: said(row[who]["curve"][length][height], 0, 100) if who in row else "not measured")
+
+    return (
+        f"{_seen_told(found)}A price of half a median margin changes the use of newsvendors by {cut('1')} % in a pulse "
+        f"of one week and by {cut(LASTING)} % where it lasts; the buyer's by {cut('1', 'buyer')} % in the pulse. Of how"
+        f" agents differ attributes explain in a pulse {each(partial(_best, 'pulse'))}, and where it lasts "
+        f"{each(partial(_best, 'lasting'))}."
+    )
+
+
+def _best(kind, row):
+    why = row["newsvendor"]["explained"][kind]
+    name = max(why["alone"], key=lambda each: why["alone"][each]["estimate"] or 0)
+    most = "" if why["reliability"]["estimate"] is None else f" (at most {said(why['reliability'])} could be)"
+    return f"{said(why['tenths'])}{most}, {name} alone {said(why['alone'][name])}"
+
+
+def _seen_told(found):
+    errors = {data: row["maps"][OURS]["relative_error"] for data, row in found.items() if OURS in row.get("maps", {})}
+    if not errors:
+        return ""
+    bad = [data for data, error in errors.items() if error["estimate"] > ALLOWED]
+    told = ", ".join(f"{said(error)} ({data})" for data, error in errors.items())
+    verdict = "Maps miss the slope" if bad else "Maps see the slope"
+    return f"{verdict}: relative error {told}, where {ALLOWED} is aimed at. "
+
+
+def pictures(found):
+    """Draw reactions by height, by demand bucket, what explains them, and what maps see of them."""
+    drawn = {}
+    for data, parts_of in found.items():
+        if "newsvendor" in parts_of:
+            drawn[f"{data}-reaction.png"] = to_png(partial(_curve, parts_of["newsvendor"]["curve"]))
+        if "maps" in parts_of:
+            drawn[f"{data}-maps.png"] = to_png(partial(_seen, parts_of["maps"]))
+    answering = {data: row["newsvendor"] for data, row in found.items() if "newsvendor" in row}
+    if answering:
+        drawn["buckets.png"] = to_png(partial(_buckets, answering))
+        drawn["explained.png"] = to_png(partial(_explained, answering))
+    return drawn
+
+
+def _percent(value):
+    return {end: None if value[end] is None else 100 * value[end] for end in ("estimate", "low", "high")}
+
+
+def _curve(curve, axes):
+    for length, by_height in curve.items():
+        x = [0.0, *(float(height) for height in by_height)]
+        values = [_percent(value) for value in by_height.values()]
+        middle = [0.0, *(value["estimate"] for value in values)]
+        ends = np.asarray([(0.0, 0.0), *(reach(value) for value in values)]).T
+        style = {"color": TONES[length], "marker": "o", "markersize": 3.5, "linewidth": 1.3, "capsize": 2}
+        axes.errorbar(x, middle, yerr=ends, elinewidth=0.8, label=WORDS[length], **style)
+    axes.set_xlabel("price [median unit margins]")
+    axes.set_ylabel("change of use in\nthe charged weeks [%]")
+    axes.legend(fontsize=6.5, frameon=False, title="price charged for", title_fontsize=6.5)
+
+
+def _buckets(answering, axes):
+    key = "1:0.5" if all("1:0.5" in each["by_bucket"] for each in answering.values()) else None
+    for place, (data, each) in enumerate(answering.items()):
+        values = [_percent(value) for value in each["by_bucket"][key or next(iter(each["by_bucket"]))]]
+        there = [bucket + 0.15 * (place - 1) for bucket, value in enumerate(values, 1) if value["estimate"] is not None]
+        kept = [value for value in values if value["estimate"] is not None]
+        ends = np.asarray([reach(value) for value in kept]).T
+        style = {"color": TABLES[data], "marker": "o", "markersize": 3.5, "linestyle": "none", "capsize": 2}
+        axes.errorbar(there, [value["estimate"] for value in kept], yerr=ends, label=data, elinewidth=0.8, **style)
+    axes.set_xticks(range(1, 11))
+    axes.set_ylim(-65, 45)
+    axes.set_xlabel("demand bucket (1: the smallest tenth)")
+    axes.set_ylabel("change of use in a one-week\npulse of half a margin [%]")
+    axes.legend(fontsize=6.5, frameon=False)
+
+
+def _explained(answering, axes):
+    names = list(next(iter(answering.values()))["explained"]["pulse"]["alone"])
+    rows = ["all of them", *names]
+    for place, (data, each) in enumerate(answering.items()):
+        why = each["explained"]["pulse"]
+        values = [why["tenths"], *(why["alone"][name] for name in names)]
+        ends = np.asarray([reach(value) for value in values]).T
+        there = [-row + 0.2 * (1 - place) for row in range(len(rows))]
+        style = {"color": TABLES[data], "marker": "o", "markersize": 3.5, "linestyle": "none", "capsize": 2}
+        axes.errorbar([v["estimate"] for v in values], there, xerr=ends, label=data, elinewidth=0.8, **style)
+        most = why["reliability"]["estimate"]
+        if most is not None:
+            axes.plot([most], [0.2 * (1 - place)], "|", color=TABLES[data], markersize=9, markeredgewidth=1.5)
+    axes.set_yticks([-row for row in range(len(rows))], rows, fontsize=7)
+    axes.set_xlabel("share of variance between agents explained\n(bar: what can be)")
+    axes.xaxis.label.set_size(8)
+    axes.set_xlim(-0.02, 1.0)
+    axes.grid(axis="x", visible=True)
+    axes.legend(fontsize=6.5, frameon=False, loc="lower right")
+
+
+def _seen(maps, axes):
+    first = next(iter(maps.values()))["reaction"]
+    heights = [float(height) for height in first]
+    rows = {"simulation": [_percent(first[height]["true"]) for height in first]}
+    rows |= {name: [_percent(each["reaction"][height]["map"]) for height in first] for name, each in maps.items()}
+    lines(axes, heights, rows)
+    axes.set_xlabel("price of one week [median unit margins]")
+    axes.set_ylabel("change of use in that week [%]")

@@ -1,0 +1,194 @@
+"""Plan by maps and by simulation, verify both alike, and set them against a linear program and against foresight."""
+
+from functools import partial
+
+import numpy as np
+
+from walras.config import PlanSettings
+from walras.data.read import read_panel
+from walras.population.generate import generate_panel
+from walras.report.study_pictures import reach, to_png
+from walras.studies.over_paths import interval, said
+from walras.studies.planning import WAYS, compared_planners, revised
+from walras.studies.program import against_program
+from walras.studies.worlds import MADE_UP, SEED, TABLES, available
+
+PROGRAM = "linear program"
+PLANNERS = {"maps": "#0072B2", "simulation": "#1A1A1A"}
+
+
+def parts(context):
+    """Return one part for each table and seed, for weekly revision, and for each size of the linear program."""
+    settings, told = context.settings, {}
+    for products in settings["products"]:
+        told[f"{PROGRAM}:{products}"] = partial(_program, settings, products)
+    for data in available(settings["data"], context.data):
+        for seed in range(settings["seeds"]):
+            told[f"{data}:plan {seed}"] = partial(_planned, context, data, seed)
+        if settings["revisions"]:
+            told[f"{data}:weekly"] = partial(_weekly, context, data)
+    return told
+
+
+def _program(settings, products):
+    return [against_program(products, seed) for seed in range(settings["program_seeds"])]
+
+
+def _panel(context, data, seed):
+    settings = context.settings
+    if data == MADE_UP:
+        return generate_panel(settings["agents"], settings["history"], SEED + seed)
+    panel = read_panel(context.data / TABLES[data])
+    count = min(settings["most_agents"] * settings["agents"], panel.n_agents)
+    return panel.take(np.sort(np.random.default_rng([seed, 0xA6]).permutation(panel.n_agents)[:count]))
+
+
+def _settings(context, seed):
+    given = {name: context.settings[name] for name in ("weeks", "scenarios", "max_iterations", "maps")}
+    return PlanSettings(interface="learned", paths=context.settings["futures"], seed=seed, **given)
+
+
+def _planned(context, data, seed):
+    return compared_planners(_panel(context, data, seed), _settings(context, seed), context.settings["foreseen"])
+
+
+def _weekly(context, data):
+    return revised(_panel(context, data, 0), _settings(context, 0), context.settings["revisions"])
+
+
+def figures(found, context):
+    """Return excess cost, time ratio, regret and stability by table, and differences to the linear program."""
+    tables = {}
+    for name, each in found.items():
+        data, what = name.split(":")
+        if data == PROGRAM:
+            tables.setdefault(PROGRAM, {})[what] = _programs(each)
+        elif what == "weekly":
+            tables.setdefault(data, {})["weekly"] = {way: _stability(rows) for way, rows in each.items()}
+        else:
+            tables.setdefault(data, {}).setdefault("plans", []).append(each)
+    return {data: _summed(row) if "plans" in row else row for data, row in tables.items()}
+
+
+def _programs(rows):
+    told = {key: interval([row[key] for row in rows]) for key in ("dual", "primal", "prices", "largest_price_gap")}
+    worst = {f"worst_{key}": max(abs(row[key]) for row in rows) for key in ("dual", "primal", "prices")}
+    seconds = {key: interval([row[key] for row in rows]) for key in ("queries", "program_seconds", "seconds")}
+    return {**told, **worst, **seconds}
+
+
+def _stability(rows):
+    return {"moved": interval(rows["moved"], least=0.0), "cost": interval(rows["cost"])}
+
+
+def _summed(row):
+    plans = row["plans"]
+    told = {"agents": plans[0]["agents"], "plans": len(plans), "weekly": row.get("weekly", {})}
+    for key in ("excess_total", "excess_with_overflow"):
+        told[key] = interval([value for plan in plans for value in plan[key]])
+    told["plan_difference"] = interval([plan["plan_difference"] for plan in plans], least=0.0)
+    told["planners"] = {name: _planner([plan["planners"][name] for plan in plans]) for name in PLANNERS}
+    told["regret"] = {name: interval([x for plan in plans for x in plan["regret"][name]]) for name in PLANNERS}
+    ratio = [plan["planners"]["simulation"]["seconds"] / plan["planners"]["maps"]["seconds"] for plan in plans]
+    told["seconds_ratio"] = interval(ratio, least=0.0)
+    return told
+
+
+def _planner(rows):
+    keys = ("seconds", "queries", "simulations", "acquisition")
+    told = {key: interval([row[key] for row in rows]) for key in keys}
+    told["violation"] = interval([value for row in rows for value in row["violation"]], least=0.0)
+    return {**told, "feasible": float(np.mean([row["feasible"] for row in rows]))}
+
+
+def answer(found):
+    """Say first where maps cost more or save less time than aimed at, then the linear program, then stability."""
+    plans = {data: row for data, row in found.items() if "excess_total" in row}
+    told = [_of_plans(data, row) for data, row in plans.items()]
+    if found.get(PROGRAM):
+        worst = {
+            key: max(row[f"worst_{key}"] for row in found[PROGRAM].values()) for key in ("dual", "primal", "prices")
+        }
+        met = worst["dual"] <= 0.01 and worst["primal"] <= 0.01 and worst["prices"] <= 0.02
+        told.append(
+            f"the linear program is {'met' if met else 'missed'}: dual value {100 * worst['dual']:.2f} %, primal "
+            f"objective {100 * worst['primal']:.2f} %, sum of prices {100 * worst['prices']:.2f} % off at worst"
+        )
+    if not plans:
+        return "; ".join(told) + "."
+    dear = [data for data, row in plans.items() if row["excess_with_overflow"]["estimate"] > 0.01]
+    slow = [data for data, row in plans.items() if row["seconds_ratio"]["estimate"] < 100]
+    first = f"save less time than the 100 times aimed at on {', '.join(slow)}" if slow else "save the time aimed at"
+    second = f"cost more than the 1 % aimed at on {', '.join(dear)}" if dear else "cost what is aimed at"
+    return f"Plans by maps {first}, and {second}: {'; '.join(told)}."
+
+
+def _of_plans(data, row):
+    words = (
+        f"{data} costs {said(row['excess_with_overflow'], 1, 100)} % of acquisition more than simulating everybody, in "
+        f"{said(row['planners']['maps']['seconds'], 1)} s against {said(row['planners']['simulation']['seconds'], 1)} s"
+    )
+    weekly = row["weekly"]
+    if weekly:
+        words += (
+            f", and moves {said(weekly['afresh']['moved'], 1, 100)} % a week when revised "
+            f"({said(weekly['damped']['moved'], 1, 100)} % damped)"
+        )
+    return words
+
+
+def pictures(found):
+    """Draw excess cost, time, and how far plans move."""
+    plans = {data: row for data, row in found.items() if "excess_total" in row}
+    drawn = {}
+    if plans:
+        drawn["cost.png"] = to_png(partial(_cost, plans), height=2.6)
+        drawn["time.png"] = to_png(partial(_time, plans), height=2.6)
+    if any(row["weekly"] for row in plans.values()):
+        drawn["weekly.png"] = to_png(partial(_moved, plans))
+    return drawn
+
+
+def _points(axes, names, series, scale=1.0):
+    for place, (label, colour, values) in enumerate(series):
+        there = [-row + 0.18 * ((len(series) - 1) / 2 - place) for row in range(len(names))]
+        kept = [(y, value) for y, value in zip(there, values, strict=True) if value["estimate"] is not None]
+        if kept:
+            ends = scale * np.asarray([reach(value) for _, value in kept]).T
+            style = {"color": colour, "marker": "o", "markersize": 4, "linestyle": "none", "capsize": 2}
+            x = [scale * value["estimate"] for _, value in kept]
+            axes.errorbar(x, [y for y, _ in kept], xerr=ends, elinewidth=0.8, label=label, **style)
+    axes.set_yticks([-row for row in range(len(names))], names, fontsize=7)
+    axes.set_ylim(0.6 - len(names), 0.6)
+    axes.grid(axis="x", visible=True)
+    axes.xaxis.label.set_size(8)
+    axes.legend(fontsize=6.5, frameon=False)
+
+
+def _cost(plans, axes):
+    series = [
+        ("maps less simulation", "#0072B2", [row["excess_total"] for row in plans.values()]),
+        ("the same, overflow bought", "#E69F00", [row["excess_with_overflow"] for row in plans.values()]),
+    ]
+    axes.axvline(1.0, color="#1A1A1A", linewidth=0.8, linestyle="--")
+    axes.axvline(0.0, color="#6B6B6B", linewidth=0.8)
+    axes.set_xlabel("total cost, % of the acquisition cost (dashed: aimed at)")
+    _points(axes, list(plans), series, 100.0)
+
+
+def _time(plans, axes):
+    series = [
+        (name, tone, [row["planners"][name]["seconds"] for row in plans.values()]) for name, tone in PLANNERS.items()
+    ]
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds to a plan, compiled")
+    _points(axes, list(plans), series)
+
+
+def _moved(plans, axes):
+    tones = dict(zip(WAYS, ("#0072B2", "#56B4E9", "#00795A", "#8C8C8C"), strict=True))
+    weekly = {data: row["weekly"] for data, row in plans.items() if row["weekly"]}
+    series = [(way, tone, [row[way]["moved"] for row in weekly.values()]) for way, tone in tones.items()]
+    axes.set_xlabel("mean change of the plan at a weekly revision, % of capacity")
+    _points(axes, list(weekly), series, 100.0)
+    axes.set_xlim(left=0)
