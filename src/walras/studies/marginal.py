@@ -21,6 +21,9 @@ from walras.maps.learned_view import LearnedView
 from walras.maps.map_file import DUAL
 from walras.studies.seen import seen
 
+OTHER_START = 0.5
+"""Price of every week, in price scales, that the second search begins with."""
+
 DEAREST = 4.0
 """Price scales that a unit beyond capacity costs where outcomes are compared, and no price goes above this."""
 
@@ -72,7 +75,7 @@ class Tried:
 
 
 def marginal_values(
-    case: Case, weeks: Int[np.ndarray, " asked"], budget: Budget, *, ceiling: float | None = None
+    case: Case, weeks: Int[np.ndarray, " asked"], budget: Budget, *, start: float | None = None
 ) -> tuple[Float[np.ndarray, " asked"], Float[np.ndarray, " asked"], PathOutcome]:
     """Take the central difference of what an oracle earns in the capacity of single weeks, on the path that happens.
 
@@ -80,8 +83,8 @@ def marginal_values(
         case: who, and the capacity.
         weeks: whose capacity is moved.
         budget: how hard is searched.
-        ceiling: highest price of the first search, in price scales, from 0; default `DEAREST`. Another one is another
-            start, and shows how much of a difference is the search's.
+        start: price of every week that the search begins with, in price scales; default 0. Another one shows how much
+            of a difference is the search's.
 
     Returns:
         Marginal values [money per unit of resource]: with every outcome tried counted at every capacity, which makes
@@ -92,13 +95,14 @@ def marginal_values(
     steps = np.zeros((len(weeks), len(capacity)))
     steps[np.arange(len(weeks)), weeks] = budget.step * capacity[weeks]
     plans = np.concatenate([capacity[None], capacity + steps, capacity - steps])
-    base = _solved(case, plans[:1], None, budget, DEAREST if ceiling is None else ceiling)
+    flat = None if start is None else np.full((1, len(capacity), 1), start * scale)
+    base = _solved(case, plans[:1], flat, budget)
     found = [base]
     for first in range(1, len(plans), budget.at_once):
         group = plans[first : first + budget.at_once]
         filled = np.concatenate([group, np.repeat(group[-1:], budget.at_once - len(group), 0)])
-        start = np.repeat(base.shadow_prices, budget.at_once, 0)
-        found.append(_cut(_solved(case, filled, start, budget, DEAREST), len(group)))
+        near = np.repeat(base.shadow_prices, budget.at_once, 0)
+        found.append(_cut(_solved(case, filled, near, budget, 0.1), len(group)))
     tried, count = Tried.of(found), len(weeks)
     width = 2 * budget.step * capacity[weeks]
     pooled = tried.value(plans, DEAREST * scale)
@@ -115,11 +119,11 @@ def _solved(
     plans: Float[np.ndarray, "plan week"],
     start: Float[np.ndarray, "plan week resource"] | None,
     budget: Budget,
-    ceiling: float,
+    step: float = 0.5,
 ) -> PathOutcome:
     view = case.scene.view(len(plans))
-    view.max_price = ceiling * view.price_scale
-    solver = ProjectedDual(step=0.5 if start is None else 0.1, tolerance=5e-4, max_queries=budget.queries)
+    view.max_price = DEAREST * view.price_scale
+    solver = ProjectedDual(step=step, tolerance=5e-4, max_queries=budget.queries)
     return oracle(view, plans[..., None], start, solver=solver, ascent_steps=budget.climb)
 
 
@@ -198,7 +202,7 @@ def judged_case(case: Case, maps: Mapping[str, LearnedMap], count: int, budget: 
     """
     weeks, scale = asked_weeks(case, count), case.scene.price_scale
     values, raw, best = marginal_values(case, weeks, budget)
-    again, _, other = marginal_values(case, weeks, budget, ceiling=1.5)
+    again, _, other = marginal_values(case, weeks, budget, start=OTHER_START)
     prices = {"oracle": best.shadow_prices[0, :, 0], "oracle, other start": other.shadow_prices[0, :, 0]}
     prices |= map_prices(case, maps)
     methods = {name: compared(each[weeks], values, scale) for name, each in prices.items()}
