@@ -96,7 +96,7 @@ def _write(found: "Result", folder: Path) -> list[Path]:
     from walras.report.summary import plain
 
     size = found.facts["size"]
-    text = json.dumps(plain(dict(found.facts)), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(plain(dict(found.facts)), allow_nan=False) + "\n"
     writers: dict[str, Any] = {f"{size}.json": partial(_text, text)}
     writers |= {f"{size}-{name}": draw for name, draw in found.pictures.items()}
     return publish(folder, writers)

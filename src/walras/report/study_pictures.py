@@ -91,16 +91,16 @@ def lines(axes: Axes, x: Sequence[float], rows: Mapping[str, Sequence[Interval]]
 
 
 def points(axes: Axes, rows: Mapping[str, tuple[Interval, Interval]]) -> None:
-    """Draw one point with intervals both ways for each method, named beside it."""
+    """Draw one point with intervals both ways for each method; a key beside the picture names them."""
     for name, (across, up) in rows.items():
         colour, mark = look(name)
         x, y = across["estimate"], up["estimate"]
         if x is None or y is None:
             continue
-        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "linestyle": "none"}
+        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5.5, "linestyle": "none"}
         sides = (np.asarray([reach(each)]).T for each in (up, across))
-        axes.errorbar(x, y, next(sides), next(sides), elinewidth=0.8, capsize=2, **options)
-        axes.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour)
+        axes.errorbar(x, y, next(sides), next(sides), elinewidth=0.5, alpha=0.9, capsize=1.5, label=name, **options)
+    axes.legend(fontsize=6.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
@@ -115,8 +115,7 @@ def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
 
 
 def frontier(axes: Axes, found: Sequence[tuple[Interval, Interval]]) -> None:
-    """Draw a line through the best that foresight found, and shade what lies beyond it."""
+    """Draw a line through the best that foresight found; `points` names it with the rest."""
     x, y = (np.asarray([each[side]["estimate"] for each in found], float) for side in (0, 1))
     order = np.argsort(x)
     axes.plot(x[order], y[order], color=style.CAPACITY, linewidth=1.1, label="oracle's frontier", zorder=1)
-    axes.legend(fontsize=6.5, frameon=False, loc="lower right")
