@@ -28,6 +28,10 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "global": ("#C44500", "X"),
     "simulation": ("#1A1A1A", "*"),
     "expected demand": ("#8C8C8C", "_"),
+    "sees no difference": ("#8C8C8C", "_"),
+    "uniform": ("#C44500", "X"),
+    "stratified": ("#0072B2", "o"),
+    "proportional": ("#00795A", "s"),
     "none": ("#8C8C8C", "_"),
     "throttle": ("#8A5A00", "|"),
     "clairvoyant": ("#1A1A1A", "*"),
@@ -100,3 +104,30 @@ def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
     axes.set_yticks([-place for place in range(len(rows))], list(rows), fontsize=7)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)
+
+
+def against_size(
+    axes: Axes, rows: Mapping[str, Mapping[int, Interval]], predicted: Mapping[str, Mapping[int, float]] | None = None
+) -> None:
+    """Draw errors against sizes, with intervals, on a logarithmic axis; predicted ones as lines, else points are joined.
+
+    Args:
+        axes: to draw into.
+        rows: by method, then by size.
+        predicted: likewise.
+    """
+    for place, (name, values) in enumerate(rows.items()):
+        colour, mark = look(name)
+        beside = 1.0 + 0.05 * (place - (len(rows) - 1) / 2)
+        ends = np.asarray([reach(each) for each in values.values()]).T
+        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4, "capsize": 2, "elinewidth": 0.8}
+        options["linestyle"] = "none" if predicted else "-"
+        middle = [each["estimate"] for each in values.values()]
+        axes.errorbar([size * beside for size in values], middle, yerr=ends, label=name, linewidth=1.1, **options)
+        if predicted:
+            axes.plot(list(predicted[name]), list(predicted[name].values()), color=colour, linewidth=1.1)
+    axes.set_xscale("log")
+    sizes = sorted({size for values in rows.values() for size in values})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+    axes.minorticks_off()
+    axes.legend(fontsize=6.5, frameon=False)
