@@ -208,10 +208,10 @@ def moderate_figures(shifted: Mapping[float, Sequence[Judged]]) -> dict[str, Any
     if not kept:
         return {}
     values = {
-        name: np.mean([list(tally_of(rows, name).path_values().values()) for rows in kept], axis=0)
+        name: np.mean([list(tally_of(rows, name).path_values().values()) for rows in kept], axis=0).tolist()
         for name in kept[0][0].forecasts
     }
-    mape = {name: float(each.mean()) for name, each in values.items()}
+    mape = {name: float(np.mean(each)) for name, each in values.items()}
     return {"mape": mape, "interval": intervals(values), "over_baseline": against_baseline(values)}
 
 

@@ -1,0 +1,98 @@
+"""Let dual maps keep populations of another mix to fixed plans, and compare them path by path."""
+
+from functools import partial
+
+from walras.control.dual import ProjectedDual
+from walras.control.fixed_plan import FixedPlans, Sizes
+from walras.control.foresight import Foresight
+from walras.control.keepers import DualControl, ProRata, Uncoordinated
+from walras.maps.map_file import DUAL
+from walras.policies.base_stock import PricedNewsvendor
+from walras.report.study_pictures import lines, to_png
+from walras.studies.compared import default_maps
+from walras.studies.forecasts import BASELINE, rounded
+from walras.studies.plans import fitting_plans, method_figures
+from walras.studies.worlds import available, judged_world
+
+OURS = "bucketized+delegates"
+FOUR = {
+    "mean_violation": "mean violation",
+    "near_limit_mean_violation": "violation near the limit",
+    "share_weeks_over_10_percent": "share of weeks over 10 %",
+    "near_limit_share_over_10_percent": "of near-limit weeks over 10 %",
+}
+BESIDE = ("idle_capacity", "pooled_regret_ratio", "reward_kept", "near_limit_share", "avoidable_violation")
+
+
+def parts(context):
+    """Return one part for each table and composition."""
+    names = [
+        (data, a) for data in available(context.settings["data"], context.data) for a in context.settings["alphas"]
+    ]
+    return {f"{data}:{alpha}": partial(_measured, context, data, alpha) for data, alpha in names}
+
+
+def _measured(context, data, alpha):
+    settings = context.settings
+    world = judged_world(data, context.data, settings["world_agents"])
+    chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
+    sizes = fitting_plans(Sizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
+    plans = FixedPlans(world, PricedNewsvendor(), alpha, sizes)
+    foresight = Foresight((2.0,), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"]))
+    duals = default_maps(DUAL, settings["maps"])
+    methods = [Uncoordinated(), ProRata(), *(DualControl(name, dual) for name, dual in duals.items())]
+    return rounded({"mean_demand_ratio": plans.demand_ratio, **method_figures(plans, methods, foresight)})
+
+
+def figures(found, context):
+    """Return the four figures, what they cost, and the differences to Global, by table and alpha."""
+    tables = {}
+    for name, each in found.items():
+        data, alpha = name.split(":")
+        wanted = (*FOUR, *BESIDE)
+        tables.setdefault(data, {})[alpha] = {
+            "mean_demand_ratio": each["mean_demand_ratio"],
+            "methods": {name: {key: row[key] for key in wanted} for name, row in each["methods"].items()},
+            "less_global": {name: {key: row[key] for key in wanted} for name, row in each["less_global"].items()},
+        }
+    return tables
+
+
+def answer(found):
+    """Say where violation is above Global's, then how far below it is, and what is left idle."""
+    worse, told = [], []
+    for data, rows in found.items():
+        share, idle = [], []
+        for alpha, row in rows.items():
+            ours, base = (row["methods"][name]["mean_violation"]["estimate"] for name in (OURS, BASELINE))
+            share.append(1 - ours / max(base, 1e-9))
+            idle.append(row["methods"][OURS]["idle_capacity"]["estimate"])
+            worse += [f"{data} at alpha {alpha}"] if ours > base else []
+        told.append(
+            f"{data} {100 * min(share):.0f} to {100 * max(share):.0f} % below Global's, with {100 * min(idle):.0f} to "
+            f"{100 * max(idle):.0f} % of capacity idle in weeks that bind (3 % aimed at)"
+        )
+    begin = f"Violation is above Global's on {', '.join(worse)}; " if worse else "Violation is "
+    return f"{begin}{'; '.join(told)}."
+
+
+def pictures(found):
+    """Draw violation and idle capacity by alpha."""
+    drawn = {**{key: words for key, words in FOUR.items() if key.startswith("mean")}, "idle_capacity": "idle capacity"}
+    return {
+        f"{data}-{key}.png": to_png(partial(_drawn, rows, key, words))
+        for data, rows in found.items()
+        for key, words in drawn.items()
+    }
+
+
+def _drawn(rows, key, words, axes):
+    names = [name for name in next(iter(rows.values()))["methods"] if name != "none"]
+    lines(
+        axes,
+        [float(alpha) for alpha in rows],
+        {name: [row["methods"][name][key] for row in rows.values()] for name in names},
+    )
+    axes.set_xlabel("shift along demand (alpha)")
+    axes.set_ylabel(words)
+    axes.set_ylim(bottom=0)
