@@ -26,8 +26,9 @@ def _measured(context, data, number):
     settings = context.settings
     world = judged_world(data, context.data, settings["world_agents"])
     sizes = {"cohorts": settings["counts"], "repeats": (number,), "draws_of_cohorts": settings["draws"]}
-    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(), world))
-    learned = default_maps(PRIMAL, [OURS])[OURS]
+    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(origins=settings.get("origins", 4)), world))
+    name = settings.get("map", OURS)
+    learned = default_maps(PRIMAL, [name])[name]
     return rounded(cohort_figures(cases, learned, Budget(**sizes), context.tell))
 
 

@@ -26,7 +26,7 @@ def _measured(context, data, kind):
     world = judged_world(data, context.data, settings["world_agents"])
     few = {"cohort": settings["cohort"], "draws": settings["draws"], "twins": settings["pairs"]}
     budget = Budget(twin_agents=min(settings["agents"], world.n_agents // 5), twin_kinds=(kind,), **few)
-    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(), world))
+    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(origins=settings.get("origins", 4)), world))
     return rounded(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
 
 

@@ -93,9 +93,10 @@ def paired_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0
 def jackknife_interval(whole: float, without: npt.ArrayLike, level: float = 0.95) -> Interval:
     """Bound a measure that is no mean over paths (a slope, a share explained) by leaving out one path at a time.
 
-    The estimate stays the measure of all paths; its standard error is Tukey's (1958), the interval Student's t. Measured
-    coverage of nominal 95 % at 4, 8 and 20 paths (2,000 samples each), for a slope through 0 with noise in proportion to
-    the path's size: sizes spread by 0.2 (standard deviation of the logarithm) 94.8, 93.6, 94.0; by 0.5 92.0, 90.1, 92.3.
+    The estimate stays the measure of all paths; its standard error is Tukey's (1958), the interval Student's t.
+    Measured coverage of nominal 95 % at 4, 8 and 20 paths (2,000 samples each), for a slope through 0 with noise in
+    proportion to the path's size: sizes spread by 0.2 (standard deviation of the logarithm) 94.8, 93.6, 94.0; by 0.5
+    92.0, 90.1, 92.3.
 
     Args:
         whole: the measure of all paths.

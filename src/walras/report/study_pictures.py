@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from walras.report import style
 
@@ -109,7 +110,7 @@ def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
 def against_size(
     axes: Axes, rows: Mapping[str, Mapping[int, Interval]], predicted: Mapping[str, Mapping[int, float]] | None = None
 ) -> None:
-    """Draw errors against sizes, with intervals, on a logarithmic axis; predicted ones as lines, else points are joined.
+    """Draw errors against sizes, with intervals; predicted ones are lines, without them points are joined.
 
     Args:
         axes: to draw into.
@@ -130,4 +131,5 @@ def against_size(
     sizes = sorted({size for values in rows.values() for size in values})
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
     axes.legend(fontsize=6.5, frameon=False)

@@ -77,10 +77,11 @@ class Futures:
         """
         weeks = self.world.fit_week
         free = (np.abs(weeks - self.now) >= SPAN) & (weeks + SPAN <= self.world.n_weeks)
-        kept = np.flatnonzero(free)
         level = np.zeros((len(weeks), len(self.agents)))
-        level[kept] = [self.world.expected[fit, :SPAN].mean(0)[self.agents] for fit in kept]
-        level[kept] *= self.world.active[weeks[kept]][:, self.agents]
+        for fit in np.flatnonzero(free):  # none in a table of hardly two years
+            level[fit] = (
+                self.world.expected[fit, :SPAN].mean(0)[self.agents] * self.world.active[weeks[fit], self.agents]
+            )
         level[weeks < YEAR] *= RARELY
         return np.cumsum(level, axis=0)
 
