@@ -30,6 +30,11 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "simulation": ("#1A1A1A", "*"),
     "expected demand": ("#8C8C8C", "_"),
     "sees no difference": ("#8C8C8C", "_"),
+    "bucketized, blind": ("#E69F00", "^"),
+    "bucketized+delegates, blind": ("#9B4F96", "v"),
+    "shifts and mixed prices": ("#0072B2", "o"),
+    "no shifts": ("#C44500", "X"),
+    "Haar prices only": ("#E69F00", "^"),
     "uniform": ("#C44500", "X"),
     "stratified": ("#0072B2", "o"),
     "proportional": ("#00795A", "s"),
@@ -105,6 +110,22 @@ def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
     axes.set_yticks([-place for place in range(len(rows))], list(rows), fontsize=7)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)
+
+
+def groups(axes: Axes, rows: Mapping[str, Mapping[str, Interval]]) -> None:
+    """Draw the methods of each group beside each other with their intervals, in the same order and colours."""
+    names = list(dict.fromkeys(name for values in rows.values() for name in values))
+    for place, name in enumerate(names):
+        colour, mark = look(name)
+        there = {at: values[name] for at, values in enumerate(rows.values()) if name in values}
+        ends = np.asarray([reach(each) for each in there.values()]).T
+        x = np.asarray(list(there), float) + 0.16 * (place - (len(names) - 1) / 2)
+        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "capsize": 2, "elinewidth": 0.9}
+        axes.errorbar(
+            x, [each["estimate"] for each in there.values()], yerr=ends, linestyle="none", label=name, **options
+        )
+    axes.set_xticks(range(len(rows)), list(rows), fontsize=7)
+    axes.legend(fontsize=6.5, frameon=False)
 
 
 def against_size(

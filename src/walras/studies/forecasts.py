@@ -51,6 +51,7 @@ class Budget:
         cohorts, repeats, draws_of_cohorts: cohort sizes, how often the world's agents are in the target, cohorts drawn.
         epoch_agents, epoch_rounds: agents of the timed training step, and how often it is timed.
         world_agents, world_weeks: of the made-up world.
+        baseline: what other maps are compared with, path by path.
     """
 
     sizes: Sizes = field(default_factory=lambda: Sizes(target=20_000, sample=2000))
@@ -71,6 +72,7 @@ class Budget:
     epoch_rounds: int = 5
     world_agents: int = 24_000
     world_weeks: int = 190
+    baseline: str = BASELINE
 
     def paths_of(self, by: str) -> int:
         """Count the cases of each alpha."""
@@ -115,8 +117,8 @@ def shift_figures(
     everything = [each for rows in found.values() for each in rows]
     return rounded(
         {
-            "by_alpha": {str(alpha): alpha_figures(rows) for alpha, rows in found.items()},
-            "moderate": moderate_figures(found),
+            "by_alpha": {str(alpha): alpha_figures(rows, budget.baseline) for alpha, rows in found.items()},
+            "moderate": moderate_figures(found, budget.baseline),
             "by_horizon_week": horizon_figures(everything),
             "by_kind": kind_figures(everything),
         }
@@ -128,7 +130,7 @@ def tally_of(rows: Sequence[Judged], name: str) -> ForecastTally:
     return forecast_tally(np.stack([r.forecasts[name] for r in rows]), np.stack([r.realised for r in rows]))
 
 
-def alpha_figures(rows: Sequence[Judged]) -> dict[str, Any]:
+def alpha_figures(rows: Sequence[Judged], baseline: str = BASELINE) -> dict[str, Any]:
     """Return error, bias and calibration of all forecasts, and paired intervals to the baseline."""
     names = rows[0].forecasts
     tallies = {name: tally_of(rows, name) for name in names}
@@ -148,7 +150,7 @@ def alpha_figures(rows: Sequence[Judged]) -> dict[str, Any]:
         "slope": {name: slope_of(each, actual) for name, each in said.items()},
         "slope_interval": {name: left_out(partial(slope_of, each, actual), len(rows)) for name, each in said.items()},
         "interval": intervals(paths),
-        "over_baseline": against_baseline(paths),
+        "over_baseline": against_baseline(paths, baseline),
     }
 
 
@@ -178,14 +180,14 @@ def left_out(measure: Callable[[Sequence[int]], float | None], paths: int) -> di
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
-def against_baseline(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def against_baseline(values: Mapping[str, Sequence[float]], baseline: str = BASELINE) -> dict[str, Any]:
     """Return each forecast's error over the baseline's, minus 1, with its paired 95 % interval."""
-    if BASELINE not in values or len(values[BASELINE]) < 2:
+    if baseline not in values or len(values[baseline]) < 2:
         return {}
-    base = np.asarray(values[BASELINE])
+    base = np.asarray(values[baseline])
     found = {}
     for name, mine in values.items():
-        if name != BASELINE:
+        if name != baseline:
             interval = paired_interval(np.asarray(mine), base)
             found[name] = [float(part / base.mean()) for part in (interval.estimate, interval.low, interval.high)]
     return found
@@ -201,7 +203,7 @@ def intervals(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return found
 
 
-def moderate_figures(shifted: Mapping[float, Sequence[Judged]]) -> dict[str, Any]:
+def moderate_figures(shifted: Mapping[float, Sequence[Judged]], baseline: str = BASELINE) -> dict[str, Any]:
     """Average over the moderate shifts by demand; paths of one number share weeks and count once."""
     low, high = MODERATE
     kept = [rows for rows in shifted.values() if low <= float(rows[0].case["demand_ratio"] or 1.0) <= high]
@@ -212,7 +214,7 @@ def moderate_figures(shifted: Mapping[float, Sequence[Judged]]) -> dict[str, Any
         for name in kept[0][0].forecasts
     }
     mape = {name: float(np.mean(each)) for name, each in values.items()}
-    return {"mape": mape, "interval": intervals(values), "over_baseline": against_baseline(values)}
+    return {"mape": mape, "interval": intervals(values), "over_baseline": against_baseline(values, baseline)}
 
 
 def horizon_figures(rows: Sequence[Judged]) -> dict[str, Any]:
@@ -258,7 +260,7 @@ def twin_figures(
         found[kind] = {
             "pairs": len(pairs),
             "interval": intervals(errors),
-            "over_baseline": against_baseline(errors),
+            "over_baseline": against_baseline(errors, budget.baseline),
             "explained_interval": {name: left_out(partial(_explained, pairs, name), len(pairs)) for name in names},
             "blind_interval": intervals({"no difference": _differences(pairs)})["no difference"],
             "twin_error": {name: each.twin_error for name, each in figures.items()},
