@@ -11,7 +11,7 @@ from walras.studies.worlds import available, judged_world
 from walras.train.judge_cases import Cases, Sizes
 
 OURS, BLIND, EXPECTED = "bucketized+delegates", "no difference", "expected demand"
-ALONE = "bucketized"
+ALONE = "delegates alone"
 
 
 def parts(context):
@@ -41,21 +41,34 @@ def figures(found, context):
 
 
 def answer(found):
-    """Say first whether the aim is missed, then our error against Global's and what cannot be forecast better."""
-    rows = [(f"{data} ({kind})", row) for data, kinds in found.items() for kind, row in kinds.items()]
-    missed = [name for name, row in rows if row["over_baseline"].get(OURS, [0.0])[0] > -0.5]
+    """Say first where half of Global's error is missed and where nothing learned is better, then all errors."""
+    rows = [(data, row) for data, kinds in found.items() for row in kinds.values()]
+    missed = {data for data, row in rows if row["over_baseline"].get(OURS, [0.0])[0] > -0.5}
+    beaten = {data for data, row in rows if _estimate(row, ALONE) < _estimate(row, OURS)}
     verdict = (
-        "Half of Global's error is reached everywhere" if not missed else f"Missed in {len(missed)} of {len(rows)}"
+        f"Half of Global's error is missed on {', '.join(sorted(missed))}"
+        if missed
+        else "Half of Global's error is met"
     )
-    return f"{verdict}: error on the difference, in % of use, {'; '.join(_line(name, row) for name, row in rows)}."
+    worse = f", and delegates alone, nothing learned, are better on {', '.join(sorted(beaten))}" if beaten else ""
+    told = "; ".join(_line(data, list(kinds.values())) for data, kinds in found.items())
+    return f"{verdict}{worse}: error on the difference by kind of twins, in % of their use, {told}."
 
 
-def _line(name, row):
-    names = {OURS: "ours", "delegates alone": "delegates alone", ALONE: "without delegates", BASELINE: "Global"}
-    names["simulation"] = "simulating everybody"
-    error = row["interval"]
-    said = [f"{word} {100 * error[key]['estimate']:.1f}" for key, word in names.items() if key in error]
-    return f"{name} {', '.join(said)} and {100 * row[BLIND]['estimate']:.1f} for seeing no difference"
+def _estimate(row, name):
+    return row["interval"].get(name, {"estimate": float("inf")})["estimate"]
+
+
+def _line(data, rows):
+    told = {"ours": OURS, "delegates alone": ALONE, "without delegates": "bucketized", "Global": BASELINE}
+    told["simulating everybody"] = "simulation"
+    said = [f"{word} {_listed(rows, name)}" for word, name in told.items() if name in rows[0]["interval"]]
+    none = " and ".join(f"{100 * row[BLIND]['estimate']:.0f}" for row in rows)
+    return f"{data} {', '.join(said)} (seeing none: {none})"
+
+
+def _listed(rows, name):
+    return " and ".join(f"{100 * _estimate(row, name):.0f}" for row in rows)
 
 
 def pictures(found):
