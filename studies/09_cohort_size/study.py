@@ -63,9 +63,11 @@ def _line(name, designs):
     ours, theirs = designs["stratified"][str(few)], designs["uniform"][str(many)]
     scale = [100 * each["scale_error"]["estimate"] for each in (ours, theirs)]
     mape = [100 * each["mape"]["estimate"] for each in (ours, theirs)]
+    least = min(designs["proportional"], key=int)
     said = (
         f"of {name}, {few:,} drawn by strata give an error of {mape[0]:.1f} % and a scale within {scale[0]:.2f} %, "
-        f"{many:,} drawn alike {mape[1]:.1f} % and {scale[1]:.2f} %; {_predicted(designs)}"
+        f"{many:,} drawn alike {mape[1]:.1f} % and {scale[1]:.2f} %, the fewest drawn by demand ({least}) "
+        f"{100 * designs['proportional'][least]['mape']['estimate']:.1f} %; {_predicted(designs)}"
     )
     return mape[0] <= TOLERATED * mape[1], said
 
@@ -98,8 +100,8 @@ def _scale(designs, axes):
     known = {
         design: {int(n): row["predicted_scale_error"] for n, row in rows.items()} for design, rows in designs.items()
     }
-    against_size(axes, measured, known)
     axes.set_yscale("log")
+    against_size(axes, measured, known)
     axes.set_ylabel("error of the scale")
     axes.set_xlabel("agents of the cohort (lines: as predicted)")
 

@@ -3,11 +3,12 @@
 OPEN: a new method gets its line in `LOOKS`; what has none is drawn grey.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -75,13 +76,18 @@ def reach(interval: Interval) -> tuple[float, float]:
     return max(middle - low, 0.0), max(high - middle, 0.0)
 
 
+def _middle(values: Iterable[Interval]) -> Float[np.ndarray, " value"]:
+    """Return the estimates; what is not known leaves a gap."""
+    return np.asarray([each["estimate"] for each in values], float)
+
+
 def lines(axes: Axes, x: Sequence[float], rows: Mapping[str, Sequence[Interval]]) -> None:
     """Draw one line with intervals for each method, a little apart, so that intervals do not hide each other."""
     step = 0.012 * (max(x) - min(x) or 1.0)
     for place, (name, values) in enumerate(rows.items()):
         colour, mark = look(name)
         there = np.asarray(x, float) + step * (place - (len(rows) - 1) / 2)
-        middle = np.asarray([each["estimate"] for each in values], float)
+        middle = _middle(values)
         ends = np.asarray([reach(each) for each in values]).T
         options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4, "linewidth": 1.3, "capsize": 2}
         axes.errorbar(there, middle, yerr=ends, elinewidth=0.8, label=name, **options)
@@ -121,9 +127,7 @@ def groups(axes: Axes, rows: Mapping[str, Mapping[str, Interval]]) -> None:
         ends = np.asarray([reach(each) for each in there.values()]).T
         x = np.asarray(list(there), float) + 0.16 * (place - (len(names) - 1) / 2)
         options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "capsize": 2, "elinewidth": 0.9}
-        axes.errorbar(
-            x, [each["estimate"] for each in there.values()], yerr=ends, linestyle="none", label=name, **options
-        )
+        axes.errorbar(x, _middle(there.values()), yerr=ends, linestyle="none", label=name, **options)
     axes.set_xticks(range(len(rows)), list(rows), fontsize=7)
     axes.legend(fontsize=6.5, frameon=False)
 
@@ -144,7 +148,7 @@ def against_size(
         ends = np.asarray([reach(each) for each in values.values()]).T
         options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4, "capsize": 2, "elinewidth": 0.8}
         options["linestyle"] = "none" if predicted else "-"
-        middle = [each["estimate"] for each in values.values()]
+        middle = _middle(values.values())
         axes.errorbar([size * beside for size in values], middle, yerr=ends, label=name, linewidth=1.1, **options)
         if predicted:
             axes.plot(list(predicted[name]), list(predicted[name].values()), color=colour, linewidth=1.1)

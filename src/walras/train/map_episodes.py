@@ -146,7 +146,7 @@ def drawn_prices(
     scale = price_units(stretch.population)
     prices = np.zeros((weeks, len(scale)))
     for resource, unit in enumerate(scale):
-        kind, seed = among[random.integers(len(among))], int(random.integers(2**31))
+        kind, seed = among[int(random.integers(len(among)))], int(random.integers(2**31))
         if kind == "haar":
             prices[:, [resource]] = HaarPrices().sample(seed, weeks, [unit]).prices
         if kind == "pulses":
