@@ -182,7 +182,7 @@ def test_futures_bring_what_is_expected_on_average(world):
 
 
 def test_where_no_other_time_is_known_what_is_expected_comes(world):
-    now = 30
+    now = SPAN - 1
     fits = world.fit_week < now + SPAN
     short = replace(world, fit_week=world.fit_week[fits], expected=world.expected[fits])
     drawn = Futures(short, np.arange(world.n_agents), now).drawn(np.random.default_rng(0))
