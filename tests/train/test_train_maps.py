@@ -128,13 +128,16 @@ def test_a_table_that_is_too_short_is_refused(tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-def test_a_map_to_compare_is_trained_by_itself_once(tmp_path, monkeypatch):
-    """What it is blind for is in its file; a second call reads it."""
-    settings = changed(representation="deep-sets", delegates=0, steps=1, blind=("economics",), prices="haar")
-    trained_alone = train_primal(settings, tmp_path / "mine", tmp_path / "shared")
-    assert not (tmp_path / "mine" / COVERAGE).exists() and len(list((tmp_path / "shared").iterdir())) == 2
+def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypatch):
+    """It shares worlds, what it is blind for is in its file, and a second call reads it."""
+    shared = trained[0] / WORLDS
+    before = {path.name: path.stat().st_mtime_ns for path in shared.iterdir()}
+    settings = changed(representation="moments", delegates=0, steps=1, blind=("economics",), prices="haar")
+    alone = train_primal(settings, tmp_path, shared)
+    assert not (tmp_path / COVERAGE).exists()
+    assert {path.name: path.stat().st_mtime_ns for path in shared.iterdir()} == before
     monkeypatch.setattr("walras.train.train_maps.fit", None)
-    again = train_primal(settings, tmp_path / "mine", tmp_path / "shared")
-    np.testing.assert_array_equal(again.scaling.agents, trained_alone.scaling.agents)
+    again = train_primal(settings, tmp_path, shared)
+    np.testing.assert_array_equal(again.scaling.attributes, alone.scaling.attributes)
     hidden = np.flatnonzero(np.asarray(again.scaling.attributes)[1] > 1e20)
     assert hidden.tolist() == [1, 2, 3] and again.facts["settings"]["prices"] == "haar"
