@@ -124,7 +124,7 @@ def pictures(found):
         for own, whats in maps.items() if data != "trainings" else ():
             for what, row in whats.items():
                 shifted = isinstance(row["more"], dict)
-                draw = partial(_by_alpha if shifted else _bars, row["error"], what)
+                draw = partial(_by_alpha, row["error"], what) if shifted else partial(_bars, row["error"])
                 height = 3.0 if shifted else 1.6
                 drawn[f"{data}-{own}-{what.replace(' ', '-')}.png"] = to_png(draw, height=height)
     return drawn
@@ -138,7 +138,7 @@ def _by_alpha(rows, by, axes):
     axes.set_ylim(bottom=0)
 
 
-def _bars(rows, what, axes):
+def _bars(rows, axes):
     bars(axes, rows)
-    axes.set_xlabel(f"error on the difference between {what}")
+    axes.set_xlabel("error on the difference between twins / their use")
     axes.set_xlim(left=0)
