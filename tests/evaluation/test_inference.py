@@ -9,6 +9,7 @@ from walras.evaluation.inference import (
     LEAST_SPREAD,
     block_interval,
     interval_bounds,
+    jackknife_interval,
     mean_interval,
     paired_interval,
 )
@@ -140,3 +141,28 @@ def test_mostly_equal_values_do_not_stretch_the_interval_without_end():
     values[:2] = (0.04, 0.08)
     interval = mean_interval(values)
     assert interval.low <= values.mean() <= interval.high < 0.1
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    return float((x * y).sum() / (x**2).sum())
+
+
+def left_out(x: np.ndarray, y: np.ndarray) -> list[float]:
+    return [slope(np.delete(x, place, 0), np.delete(y, place, 0)) for place in range(len(x))]
+
+
+def test_leaving_out_one_path_at_a_time_covers_a_slope():
+    rng, hit, repetitions = np.random.default_rng(7), 0, 500
+    for _ in range(repetitions):
+        size = rng.lognormal(0, 0.2, (8, 1))
+        x = size * rng.lognormal(0, 0.2, (8, 10))
+        y = 0.9 * x + size * (rng.normal(0, 0.3, (8, 10)) + rng.normal(0, 0.2, (8, 1)))
+        hit += not jackknife_interval(slope(x, y), left_out(x, y)).excludes(0.9)
+    assert 0.91 <= hit / repetitions <= 0.97
+
+
+def test_for_a_mean_the_jackknife_is_students_t():
+    values = np.random.default_rng(8).normal(size=5)
+    without = [np.delete(values, place).mean() for place in range(5)]
+    found, known = jackknife_interval(values.mean(), without), mean_interval(values)
+    np.testing.assert_allclose((found.low, found.high), (known.low, known.high))

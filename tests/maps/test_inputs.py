@@ -18,6 +18,7 @@ from walras.maps.inputs import (
     AHEAD,
     ATTRIBUTES,
     FAR,
+    HIDDEN,
     HORIZON,
     LEAST_BASE,
     TOTALS,
@@ -25,6 +26,7 @@ from walras.maps.inputs import (
     KnownFuture,
     MapInputs,
     Scaling,
+    _scaled,
     agent_features,
     attributes,
     base_of,
@@ -215,3 +217,33 @@ def test_features_are_scaled_by_those_of_agents_who_are_there():
     blind = Scaling.fit([replace(inputs, agents=None, valid=None)])
     assert blind.agents.shape == (2, 0) and blind(replace(inputs, agents=None, valid=None)).agents is None
     assert unscaled(MapShape("global", history_width=4)).agents.shape == (2, 0)
+
+
+def test_what_a_map_is_blind_for_is_scaled_to_nothing():
+    """Agents who earn and pay twice as much look the same to it; their demand still shows."""
+    population, ledger = people(), past(people())
+    units = scales(population)
+
+    def seen(margin: float, demand: float, scaling: Scaling) -> list[np.ndarray]:
+        names = ("unit_margin", "holding_cost", "lost_sale_penalty")
+        other = replace(population, **{name: margin * getattr(population, name) for name in names})
+        lived = replace(ledger, sale_price=margin * ledger.sale_price, unit_cost=margin * ledger.unit_cost)
+        lived = replace(lived, demand_before=demand * lived.demand_before)
+        rows = agent_features(other, lived, units), attributes(other, units)
+        return [
+            np.asarray(_scaled(each, part))
+            for each, part in zip(rows, (scaling.agents, scaling.attributes), strict=True)
+        ]
+
+    random = np.random.default_rng(0)
+    ones = jnp.ones(population.n_agents)
+    crowd = Crowd(ones, ones, jnp.asarray([0]), attributes(population, units), 1)
+    rows = [jnp.asarray(random.normal(size=size), jnp.float32) for size in ((64, TOTALS), (1, 26, 5))]
+    features = agent_features(population, ledger, units)
+    inputs = MapInputs(features, *rows, Base(jnp.ones((1, 1)), jnp.zeros((1, 26, 1))), crowd, ledger.valid)
+    plain, blind = Scaling.fit([inputs]), Scaling.fit([inputs], ("economics",))
+    for before, after in zip(seen(1.0, 1.0, blind), seen(2.0, 1.0, blind), strict=True):
+        np.testing.assert_allclose(before, after, atol=1e-6)
+    assert all((a != b).any() for a, b in zip(seen(1.0, 1.0, plain), seen(2.0, 1.0, plain), strict=True))
+    assert (seen(1.0, 1.0, blind)[0] != seen(1.0, 3.0, blind)[0]).any()
+    assert sorted(HIDDEN) == ["economics"] and np.isfinite(np.asarray(blind.agents)).all()

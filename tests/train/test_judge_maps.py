@@ -181,6 +181,16 @@ def test_futures_bring_what_is_expected_on_average(world):
     np.testing.assert_allclose(drawn.demand, flat[0, 0][None].repeat(SPAN, 0), rtol=1e-5)
 
 
+def test_where_no_other_time_is_known_what_is_expected_comes(world):
+    now = SPAN - 1
+    fits = world.fit_week < now + SPAN
+    short = replace(world, fit_week=world.fit_week[fits], expected=world.expected[fits])
+    drawn = Futures(short, np.arange(world.n_agents), now).drawn(np.random.default_rng(0))
+    fit = np.searchsorted(short.fit_week, now, side="right") - 1
+    ahead = now - short.fit_week[fit] + np.arange(SPAN)
+    np.testing.assert_allclose(drawn.demand, short.expected[fit, ahead], rtol=1e-6)
+
+
 def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
     found = judged(world, case, POLICY, {"bucketized": learned}, SIZES, cohort=20, draws=2)
     assert set(found.forecasts) == {"bucketized", EXPECTED, SIMULATION}

@@ -13,7 +13,7 @@ from walras.maps.map_file import DUAL, PRIMAL
 from walras.population.generate import generate_panel
 from walras.train import coverage, dual, primal
 from walras.train.map_settings import MapTraining
-from walras.train.train_maps import WORLDS, train_map
+from walras.train.train_maps import WORLDS, train_map, train_primal
 
 SETTINGS = MapTraining(
     representation="global",
@@ -126,3 +126,18 @@ def test_a_table_that_is_too_short_is_refused(tmp_path):
     with pytest.raises(InputError, match="the table has 100 weeks, 52 of them held out, but rollouts of `weeks` 62"):
         train_map(PRIMAL, panel, changed(world_weeks=60), tmp_path / "maps", policy=POLICY)
     assert not (tmp_path / "maps").exists()
+
+
+def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypatch):
+    """It shares worlds, what it is blind for is in its file, and a second call reads it."""
+    shared = trained[0] / WORLDS
+    before = {path.name: path.stat().st_mtime_ns for path in shared.iterdir()}
+    settings = changed(representation="moments", delegates=0, steps=1, blind=("economics",), prices="haar")
+    alone = train_primal(settings, tmp_path, shared)
+    assert not (tmp_path / COVERAGE).exists()
+    assert {path.name: path.stat().st_mtime_ns for path in shared.iterdir()} == before
+    monkeypatch.setattr("walras.train.train_maps.fit", None)
+    again = train_primal(settings, tmp_path, shared)
+    np.testing.assert_array_equal(again.scaling.attributes, alone.scaling.attributes)
+    hidden = np.flatnonzero(np.asarray(again.scaling.attributes)[1] > 1e20)
+    assert hidden.tolist() == [1, 2, 3] and again.facts["settings"]["prices"] == "haar"

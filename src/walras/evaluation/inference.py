@@ -90,6 +90,27 @@ def paired_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0
     return mean_interval(left - right, level, seed)
 
 
+def jackknife_interval(whole: float, without: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Bound a measure that is no mean over paths (a slope, a share explained) by leaving out one path at a time.
+
+    The estimate stays the measure of all paths; its standard error is Tukey's (1958), the interval Student's t.
+    Measured coverage of nominal 95 % at 4, 8 and 20 paths (2,000 samples each), for a slope through 0 with noise in
+    proportion to the path's size: sizes spread by 0.2 (standard deviation of the logarithm) 94.8, 93.6, 94.0; by 0.5
+    92.0, 90.1, 92.3.
+
+    Args:
+        whole: the measure of all paths.
+        without: the measure with each path left out in turn, at least two [path].
+        level: nominal coverage, between 0 and 1.
+    """
+    left = _ready(without, level)
+    # As a mean's standard error follows from its values, so does the measure's from these pseudo-values.
+    low, high = _student(-(len(left) - 1) * (left - left.mean())[None, :], level)
+    return Interval(
+        float(whole), whole + float(low[0]), whole + float(high[0]), level, len(left), "jackknife by path, Student's t"
+    )
+
+
 def block_interval(values: npt.ArrayLike, level: float = 0.95, block_weeks: int = 8) -> Interval:
     """Bound the mean of a single path from the means of its blocks of weeks, by Student's t.
 

@@ -3,6 +3,8 @@
 LAW: features and their order are stored with trained maps; a change of either is a new `FEATURES`.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -383,6 +385,14 @@ def crowd_of(population: Population, bucket: Array, n_buckets: int, units: Scale
     return Crowd(population.weight, size, jnp.asarray(bucket), attributes(population, units), n_buckets)
 
 
+HIDDEN = {"economics": ((5, 9), (1, 2, 3))}
+"""What a map may be kept from seeing: places among agents' features (margin, holding cost) and among attributes (both
+and the penalty). The unit of shadow prices stays the population's median margin."""
+
+UNSEEN = 1e30
+"""Spread of features that are not seen: whatever their values are, they are scaled to 0."""
+
+
 class Scaling(eqx.Module):
     """Hold mean and spread of features over training, by which they are scaled; frozen with the map.
 
@@ -396,20 +406,28 @@ class Scaling(eqx.Module):
     future: Float[Array, "moment outlook"]
 
     @staticmethod
-    def fit(examples: list[MapInputs]) -> "Scaling":
-        """Measure features over examples; those that do not vary are left as they are but for their mean."""
+    def fit(examples: list[MapInputs], blind: Sequence[str] = ()) -> "Scaling":
+        """Measure features over examples; those that do not vary are left as they are but for their mean.
 
-        def moments(rows: list[np.ndarray]) -> Array:
+        Args:
+            examples: not scaled.
+            blind: what the map is not to see, keys of `HIDDEN`; whoever asks it has its features hidden likewise.
+        """
+        hidden = [list(sum(places, ())) for places in zip(*(HIDDEN[each] for each in blind), strict=True)] or [[], []]
+
+        def moments(rows: list[np.ndarray], unseen: Sequence[int] = ()) -> Array:
             if not rows:  # a map that reads no agents
                 return jnp.zeros((2, 0), jnp.float32)
             values = np.concatenate([np.asarray(row).reshape(-1, row.shape[-1]) for row in rows])
             spread = values.std(0)
-            return jnp.asarray(np.stack([values.mean(0), np.where(spread > 1e-3, spread, 1.0)]), jnp.float32)
+            spread = np.where(spread > 1e-3, spread, 1.0)
+            spread[list(unseen)] = UNSEEN
+            return jnp.asarray(np.stack([values.mean(0), spread]), jnp.float32)
 
         pairs = [(each, np.asarray(each.crowd.weight) > 0) for each in examples]
         return Scaling(
-            moments([np.asarray(e.agents)[:, ok] for e, ok in pairs if e.agents is not None]),
-            moments([np.asarray(e.crowd.attributes)[ok] for e, ok in pairs]),
+            moments([np.asarray(e.agents)[:, ok] for e, ok in pairs if e.agents is not None], hidden[0]),
+            moments([np.asarray(e.crowd.attributes)[ok] for e, ok in pairs], hidden[1]),
             moments([np.asarray(each.totals) for each in examples]),
             moments([np.asarray(each.future) for each in examples]),
         )

@@ -3,13 +3,15 @@
 OPEN: a new method gets its line in `LOOKS`; what has none is drawn grey.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from walras.report import style
 
@@ -28,6 +30,15 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "global": ("#C44500", "X"),
     "simulation": ("#1A1A1A", "*"),
     "expected demand": ("#8C8C8C", "_"),
+    "sees no difference": ("#8C8C8C", "_"),
+    "bucketized, blind": ("#E69F00", "^"),
+    "bucketized+delegates, blind": ("#9B4F96", "v"),
+    "shifts and mixed prices": ("#0072B2", "o"),
+    "no shifts": ("#C44500", "X"),
+    "Haar prices only": ("#E69F00", "^"),
+    "uniform": ("#C44500", "X"),
+    "stratified": ("#0072B2", "o"),
+    "proportional": ("#00795A", "s"),
     "none": ("#8C8C8C", "_"),
     "throttle": ("#8A5A00", "|"),
     "clairvoyant": ("#1A1A1A", "*"),
@@ -77,13 +88,18 @@ def reach(interval: Interval) -> tuple[float, float]:
     return max(middle - low, 0.0), max(high - middle, 0.0)
 
 
+def _middle(values: Iterable[Interval]) -> Float[np.ndarray, " value"]:
+    """Return the estimates; what is not known leaves a gap."""
+    return np.asarray([each["estimate"] for each in values], float)
+
+
 def lines(axes: Axes, x: Sequence[float], rows: Mapping[str, Sequence[Interval]]) -> None:
     """Draw one line with intervals for each method, a little apart, so that intervals do not hide each other."""
     step = 0.012 * (max(x) - min(x) or 1.0)
     for place, (name, values) in enumerate(rows.items()):
         colour, mark = look(name)
         there = np.asarray(x, float) + step * (place - (len(rows) - 1) / 2)
-        middle = np.asarray([each["estimate"] for each in values], float)
+        middle = _middle(values)
         ends = np.asarray([reach(each) for each in values]).T
         options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4, "linewidth": 1.3, "capsize": 2}
         axes.errorbar(there, middle, yerr=ends, elinewidth=0.8, label=name, **options)
@@ -119,3 +135,45 @@ def frontier(axes: Axes, found: Sequence[tuple[Interval, Interval]]) -> None:
     x, y = (np.asarray([each[side]["estimate"] for each in found], float) for side in (0, 1))
     order = np.argsort(x)
     axes.plot(x[order], y[order], color=style.CAPACITY, linewidth=1.1, label="oracle's frontier", zorder=1)
+
+
+def groups(axes: Axes, rows: Mapping[str, Mapping[str, Interval]]) -> None:
+    """Draw the methods of each group beside each other with their intervals, in the same order and colours."""
+    names = list(dict.fromkeys(name for values in rows.values() for name in values))
+    for place, name in enumerate(names):
+        colour, mark = look(name)
+        there = {at: values[name] for at, values in enumerate(rows.values()) if name in values}
+        ends = np.asarray([reach(each) for each in there.values()]).T
+        x = np.asarray(list(there), float) + 0.16 * (place - (len(names) - 1) / 2)
+        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "capsize": 2, "elinewidth": 0.9}
+        axes.errorbar(x, _middle(there.values()), yerr=ends, linestyle="none", label=name, **options)
+    axes.set_xticks(range(len(rows)), list(rows), fontsize=7)
+    axes.legend(fontsize=6.5, frameon=False)
+
+
+def against_size(
+    axes: Axes, rows: Mapping[str, Mapping[int, Interval]], predicted: Mapping[str, Mapping[int, float]] | None = None
+) -> None:
+    """Draw errors against sizes, with intervals; predicted ones are lines, without them points are joined.
+
+    Args:
+        axes: to draw into.
+        rows: by method, then by size.
+        predicted: likewise.
+    """
+    for place, (name, values) in enumerate(rows.items()):
+        colour, mark = look(name)
+        beside = 1.0 + 0.05 * (place - (len(rows) - 1) / 2)
+        ends = np.asarray([reach(each) for each in values.values()]).T
+        options: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4, "capsize": 2, "elinewidth": 0.8}
+        options["linestyle"] = "none" if predicted else "-"
+        middle = _middle(values.values())
+        axes.errorbar([size * beside for size in values], middle, yerr=ends, label=name, linewidth=1.1, **options)
+        if predicted:
+            axes.plot(list(predicted[name]), list(predicted[name].values()), color=colour, linewidth=1.1)
+    axes.set_xscale("log")
+    sizes = sorted({size for values in rows.values() for size in values})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    axes.legend(fontsize=6.5, frameon=False)

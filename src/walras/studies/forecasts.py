@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from scipy.special import chdtri
 
 from walras.evaluation.calibration import calibration_tally
 from walras.evaluation.forecast import ForecastTally, forecast_tally
-from walras.evaluation.inference import mean_interval, paired_interval
+from walras.evaluation.inference import jackknife_interval, mean_interval, paired_interval
 from walras.evaluation.twins import TwinTally, twin_tally
 from walras.maps.inputs import HORIZON
 from walras.maps.learned_map import LearnedMap
@@ -45,9 +47,11 @@ class Budget:
         few_paths: of the attributes that it does not shift.
         draws: simulated futures of each origin, for shifts by demand.
         twins, twin_agents: pairs of each kind, and agents of each twin.
+        twin_kinds: which kinds.
         cohorts, repeats, draws_of_cohorts: cohort sizes, how often the world's agents are in the target, cohorts drawn.
         epoch_agents, epoch_rounds: agents of the timed training step, and how often it is timed.
         world_agents, world_weeks: of the made-up world.
+        baseline: what other maps are compared with, path by path.
     """
 
     sizes: Sizes = field(default_factory=lambda: Sizes(target=20_000, sample=2000))
@@ -60,6 +64,7 @@ class Budget:
     draws: int = 16
     twins: int = 20
     twin_agents: int = 4000
+    twin_kinds: Sequence[str] = KINDS
     cohorts: Sequence[int] = (250, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
     repeats: Sequence[int] = (1, 25)
     draws_of_cohorts: int = 10
@@ -67,6 +72,7 @@ class Budget:
     epoch_rounds: int = 5
     world_agents: int = 24_000
     world_weeks: int = 190
+    baseline: str = BASELINE
 
     def paths_of(self, by: str) -> int:
         """Count the cases of each alpha."""
@@ -111,8 +117,8 @@ def shift_figures(
     everything = [each for rows in found.values() for each in rows]
     return rounded(
         {
-            "by_alpha": {str(alpha): alpha_figures(rows) for alpha, rows in found.items()},
-            "moderate": moderate_figures(found),
+            "by_alpha": {str(alpha): alpha_figures(rows, budget.baseline) for alpha, rows in found.items()},
+            "moderate": moderate_figures(found, budget.baseline),
             "by_horizon_week": horizon_figures(everything),
             "by_kind": kind_figures(everything),
         }
@@ -124,15 +130,12 @@ def tally_of(rows: Sequence[Judged], name: str) -> ForecastTally:
     return forecast_tally(np.stack([r.forecasts[name] for r in rows]), np.stack([r.realised for r in rows]))
 
 
-def alpha_figures(rows: Sequence[Judged]) -> dict[str, Any]:
+def alpha_figures(rows: Sequence[Judged], baseline: str = BASELINE) -> dict[str, Any]:
     """Return error, bias and calibration of all forecasts, and paired intervals to the baseline."""
     names = rows[0].forecasts
     tallies = {name: tally_of(rows, name) for name in names}
     actual = np.stack([r.realised / r.scale for r in rows])
-    lines = {
-        name: calibration_tally(np.stack([r.forecasts[name] / r.scale for r in rows]), actual).metrics()
-        for name in names
-    }
+    said = {name: np.stack([r.forecasts[name] / r.scale for r in rows]) for name in names}
     told: list[Mapping[str, Any]] = [r.case for r in rows]
     near = [case["near_limit"] for case in told if case["near_limit"] is not None]
     figures = {name: tally.metrics() for name, tally in tallies.items()}
@@ -144,20 +147,47 @@ def alpha_figures(rows: Sequence[Judged]) -> dict[str, Any]:
         "dropped_weeks": figures[next(iter(names))].dropped_weeks,
         "mape": {name: each.mape for name, each in figures.items()},
         "bias": {name: each.bias for name, each in figures.items()},
-        "slope": {name: line.slope for name, line in lines.items()},
+        "slope": {name: slope_of(each, actual) for name, each in said.items()},
+        "slope_interval": {name: left_out(partial(slope_of, each, actual), len(rows)) for name, each in said.items()},
         "interval": intervals(paths),
-        "over_baseline": against_baseline(paths),
+        "over_baseline": against_baseline(paths, baseline),
     }
 
 
-def against_baseline(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def slope_of(
+    forecast: Float[np.ndarray, "path origin ahead resource"],
+    actual: Float[np.ndarray, "path origin ahead resource"],
+    kept: Sequence[int] | slice = slice(None),
+) -> float | None:
+    """Return the slope of the line of realised on forecast use, both relative to S(P), over the paths that are kept."""
+    return calibration_tally(forecast[kept], actual[kept]).metrics().slope
+
+
+def left_out(measure: Callable[[Sequence[int]], float | None], paths: int) -> dict[str, Any]:
+    """Return a measure of all paths with its 95 % interval, by leaving out one path at a time.
+
+    Args:
+        measure: of the paths whose places it is given; None where it is not defined.
+        paths: how many there are.
+    """
+    every = list(range(paths))
+    whole = measure(every)
+    without = [measure(every[:path] + every[path + 1 :]) for path in every] if paths > 2 else []
+    known = [float(each) for each in without if each is not None]
+    if whole is None or not without or len(known) < paths:
+        return {"estimate": whole, "low": None, "high": None}
+    found = jackknife_interval(whole, known)
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def against_baseline(values: Mapping[str, Sequence[float]], baseline: str = BASELINE) -> dict[str, Any]:
     """Return each forecast's error over the baseline's, minus 1, with its paired 95 % interval."""
-    if BASELINE not in values or len(values[BASELINE]) < 2:
+    if baseline not in values or len(values[baseline]) < 2:
         return {}
-    base = np.asarray(values[BASELINE])
+    base = np.asarray(values[baseline])
     found = {}
     for name, mine in values.items():
-        if name != BASELINE:
+        if name != baseline:
             interval = paired_interval(np.asarray(mine), base)
             found[name] = [float(part / base.mean()) for part in (interval.estimate, interval.low, interval.high)]
     return found
@@ -173,7 +203,7 @@ def intervals(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return found
 
 
-def moderate_figures(shifted: Mapping[float, Sequence[Judged]]) -> dict[str, Any]:
+def moderate_figures(shifted: Mapping[float, Sequence[Judged]], baseline: str = BASELINE) -> dict[str, Any]:
     """Average over the moderate shifts by demand; paths of one number share weeks and count once."""
     low, high = MODERATE
     kept = [rows for rows in shifted.values() if low <= float(rows[0].case["demand_ratio"] or 1.0) <= high]
@@ -184,7 +214,7 @@ def moderate_figures(shifted: Mapping[float, Sequence[Judged]]) -> dict[str, Any
         for name in kept[0][0].forecasts
     }
     mape = {name: float(np.mean(each)) for name, each in values.items()}
-    return {"mape": mape, "interval": intervals(values), "over_baseline": against_baseline(values)}
+    return {"mape": mape, "interval": intervals(values), "over_baseline": against_baseline(values, baseline)}
 
 
 def horizon_figures(rows: Sequence[Judged]) -> dict[str, Any]:
@@ -217,7 +247,7 @@ def twin_figures(
     """Return how well forecasts see the difference between twins, and how well they forecast each of them."""
     found = {}
     extra = {"count": budget.twin_agents, "cohort": budget.cohort, "draws": budget.draws}
-    for kind in KINDS:
+    for kind in budget.twin_kinds:
         pairs = []
         for number in range(budget.twins):
             tell(f"twins that agree in {kind}, pair {number}")
@@ -226,7 +256,13 @@ def twin_figures(
         figures = {name: twin_sums(pairs, name, None).metrics() for name in names}
         expected = {name: twin_sums(pairs, name, SIMULATION).metrics() for name in names}
         rows = [each for pair in pairs for each in pair]
+        errors = {name: list(twin_sums(pairs, name, None).pair_values().values()) for name in names}
         found[kind] = {
+            "pairs": len(pairs),
+            "interval": intervals(errors),
+            "over_baseline": against_baseline(errors, budget.baseline),
+            "explained_interval": {name: left_out(partial(_explained, pairs, name), len(pairs)) for name in names},
+            "blind_interval": intervals({"no difference": _differences(pairs)})["no difference"],
             "twin_error": {name: each.twin_error for name, each in figures.items()},
             "twin_error_to_simulation": {name: each.twin_error for name, each in expected.items()},
             "captured": {name: each.captured for name, each in figures.items()},
@@ -236,6 +272,17 @@ def twin_figures(
             "mape_of_each": {name: tally_of(rows, name).metrics().mape for name in names},
         }
     return found
+
+
+def _explained(pairs: Sequence[tuple[Judged, Judged]], name: str, kept: Sequence[int]) -> float:
+    """Return which share of the differences between twins a forecast explains, over the pairs that are kept."""
+    return twin_sums([pairs[place] for place in kept], name, None).metrics().explained
+
+
+def _differences(pairs: Sequence[tuple[Judged, Judged]]) -> list[float]:
+    """Return the error of a forecast that sees no difference between twins, pair by pair."""
+    tally = twin_sums(pairs, SIMULATION, None)
+    return (tally.difference.sum(1) / tally.use.sum(1)).tolist()
 
 
 def twin_sums(pairs: Sequence[tuple[Judged, Judged]], name: str, against: str | None) -> TwinTally:
@@ -273,10 +320,21 @@ def cohort_row(errors: Sequence[CohortError]) -> dict[str, Any]:
         "n": first.n,
         "predicted": first.predicted,
         "measured_scale": float(np.sqrt(np.mean([e.scale**2 for e in errors]))),
+        "draws": len(errors),
+        "scale_interval": root_interval([e.scale for e in errors]),
+        "mape_interval": intervals({"map": [e.against_realised for e in errors]})["map"],
+        "full_interval": intervals({"map": full})["map"] if full else None,
         "against_full": float(np.mean(full)) if full else None,
         "mape": float(np.mean([e.against_realised for e in errors])),
         "mape_of_everybody": first.full_against_realised,
     }
+
+
+def root_interval(errors: Sequence[float]) -> dict[str, Any]:
+    """Return the root of the mean square of errors over cohorts, with its 95 % interval (they are about normal)."""
+    squares = float(np.sum(np.square(errors)))
+    low, high = (float(np.sqrt(squares / chdtri(len(errors), share))) for share in (0.025, 0.975))
+    return {"estimate": float(np.sqrt(squares / len(errors))), "low": low, "high": high}
 
 
 def forecast_parts(

@@ -27,12 +27,14 @@ class Context:
         settings: of that size.
         data: folder of real tables; None where there is none.
         tell: told what is measured now.
+        folder: where studies keep what takes long to make, worlds and trainings, which they share.
     """
 
     size: str
     settings: Mapping[str, Any]
     data: Path | None = None
     tell: Callable[[str], None] = field(default=lambda _: None)
+    folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def run_study(
     """
     measuring = find_study(str(study.file.measured_by), studies) if study.file.measured_by else study
     settings = measuring.settings(size)
-    context = Context(size, settings, data, tell)
+    context = Context(size, settings, data, tell, folder)
     parts = measuring.code.parts(context)
     kept = folder / measuring.name / f"{size}-{_hash(settings)}"
     until = time.monotonic() + 60 * minutes

@@ -217,7 +217,7 @@ class DualTask(AbstractTask):
                     reads_agents=self.shape.kind.reads_agents,
                 )
             )
-        self.scaling = Scaling.fit(examples)
+        self.scaling = Scaling.fit(examples, settings.blind)
         self.judging = [self.lesson(drawn) for drawn in episodes.held_out(JUDGING)]
 
     def lesson(self, drawn: Drawn) -> Lesson:

@@ -5,7 +5,7 @@ FREE: populations beyond the world's are the same agents again, each time with o
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,11 @@ class Target:
         """Count everybody."""
         return len(self.pool) * self.repeats
 
+    @cached_property
+    def lives(self) -> tuple[World, ...]:
+        """Give every repetition; they are asked for again with every cohort, and making one takes seconds."""
+        return tuple(again(self.world, number, self.seed) for number in range(self.repeats))
+
     def parts(self, chosen: Int[np.ndarray, " drawn"], weight: Float[np.ndarray, " drawn"]) -> Iterator[Stretch]:
         """Cut agents out, one repetition after the other, so that no more than one is held.
 
@@ -112,7 +117,7 @@ class Target:
         for number in range(self.repeats):
             mine = chosen // len(self.pool) == number
             if mine.any():
-                lived = again(self.world, number, self.seed)
+                lived = self.lives[number]
                 agents = self.pool[chosen[mine] % len(self.pool)]
                 yield lived.stretch(agents, self.start, self.sizes.weeks, weight=weight[mine])
 

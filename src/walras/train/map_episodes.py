@@ -128,15 +128,28 @@ def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
     return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
-def drawn_prices(random: np.random.Generator, stretch: Stretch, weeks: int) -> Float[np.ndarray, "week resource"]:
-    """Draw no prices, a Haar path or pulses for each resource [money per unit of resource]."""
+DRAWN = {"mixed": ("none", "haar", "haar", "pulses", "pulses"), "haar": ("haar",)}
+"""Kinds of prices that are drawn for each resource, all with the same chance, by the setting `prices`."""
+
+
+def drawn_prices(
+    random: np.random.Generator, stretch: Stretch, weeks: int, among: Sequence[str] = DRAWN["mixed"]
+) -> Float[np.ndarray, "week resource"]:
+    """Draw no prices, a Haar path or pulses for each resource [money per unit of resource].
+
+    Args:
+        random: source.
+        stretch: whose prices they are.
+        weeks: how many.
+        among: kinds to draw from, as in `DRAWN`.
+    """
     scale = price_units(stretch.population)
     prices = np.zeros((weeks, len(scale)))
     for resource, unit in enumerate(scale):
-        kind, seed = random.integers(5), int(random.integers(2**31))
-        if kind in (1, 2):
+        kind, seed = among[int(random.integers(len(among)))], int(random.integers(2**31))
+        if kind == "haar":
             prices[:, [resource]] = HaarPrices().sample(seed, weeks, [unit]).prices
-        if kind in (3, 4):
+        if kind == "pulses":
             prices[:, [resource]] = PulsePrices().sample(seed, weeks, [unit]).prices
     return prices
 

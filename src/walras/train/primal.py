@@ -22,7 +22,7 @@ from walras.maps.rollout import Rolled, coming, inputs_of, roll
 from walras.maps.stretch import Stretch
 from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, drawn_prices
+from walras.train.map_episodes import DRAWN, Drawn, MapEpisodes, drawn_prices
 from walras.train.map_settings import MapTraining
 from walras.train.price_sources import PriceSource, hindsight_prices
 
@@ -256,7 +256,7 @@ class PrimalTask(AbstractTask):
         self.weeks = settings.weeks - HORIZON
         self.origins = (self.weeks - 1 - settings.first_origin) // settings.spacing + 1
         first = [self.lesson(episodes.draw(FIRST_EXAMPLE + number), None) for number in range(EXAMPLES)]
-        self.scaling = Scaling.fit([each.inputs for each in first])
+        self.scaling = Scaling.fit([each.inputs for each in first], settings.blind)
         self.judging = [self.judged(number, drawn) for number, drawn in enumerate(episodes.held_out(JUDGING))]
 
     def lesson(self, drawn: Drawn, network: MapNetwork | None) -> Lesson:
@@ -282,7 +282,8 @@ class PrimalTask(AbstractTask):
         if self.source is not None and network is not None and drawn.random.random() < 0.5:
             proposed = self.source.propose(drawn, self.policy, network, self.scaling)
         weeks = self.settings.weeks
-        found = drawn_prices(drawn.random, drawn.stretch, weeks) if proposed is None else proposed
+        among = DRAWN[self.settings.prices]
+        found = drawn_prices(drawn.random, drawn.stretch, weeks, among) if proposed is None else proposed
         return jnp.asarray(found, jnp.float32)
 
     def identity(self) -> Mapping[str, Any]:

@@ -79,8 +79,9 @@ class Futures:
         weeks = self.world.fit_week
         kept = np.flatnonzero(self._free(weeks))
         level = np.zeros((len(weeks), len(self.agents)))
-        level[kept] = [self.world.expected[fit, :SPAN].take(self.agents, axis=1).mean(0) for fit in kept]
-        level[kept] *= self.world.active[weeks[kept]][:, self.agents]
+        for fit in kept:  # none in a table of hardly two years
+            expected = self.world.expected[fit, :SPAN].take(self.agents, axis=1).mean(0)
+            level[fit] = expected * self.world.active[weeks[fit], self.agents]
         level[weeks < YEAR] *= RARELY
         return np.cumsum(level, axis=0)
 

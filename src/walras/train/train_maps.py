@@ -15,7 +15,7 @@ from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
 from walras.maps.learned import FILES
 from walras.maps.learned_map import LearnedMap
-from walras.maps.map_file import DUAL, load_map, save_map
+from walras.maps.map_file import DUAL, PRIMAL, load_map, save_map
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.progress import Progress
@@ -82,13 +82,50 @@ def train_map(
     if resume:
         refuse_other_settings(kind, settings, training)
     worlds, judges = _worlds(panel, settings, folder / WORLDS, resume, progress)
-    episodes = MapEpisodes(worlds, settings, judges)
     progress.stage("Preparing")
-    parts = (settings, episodes, followed)
+    parts = (settings, MapEpisodes(worlds, settings, judges), followed)
     task = DualTask(*parts) if kind == DUAL else PrimalTask(*parts, source)
     fitted = fit(task, settings, training, progress=progress, resume=resume, command=command)
+    learned = _learned(task, fitted, "made-up worlds" if panel is None else "a table")
+    save_map(folder / FILES[kind], learned)
+    if isinstance(task, PrimalTask):
+        progress.stage("Measuring what was covered")
+        covered(learned, task, folder)
+    return replace(fitted, path=folder / FILES[kind])
+
+
+def train_primal(settings: MapTraining, folder: Path, worlds: Path, progress: Progress | None = None) -> LearnedMap:
+    """Train a primal map by itself on made-up worlds, or read it where it is there: to compare, not to plan with.
+
+    Nothing is measured of what it covers, and no dual map proposes prices.
+
+    Args:
+        settings: how.
+        folder: of this map alone.
+        worlds: folder of the worlds, which trainings of the same sizes share.
+        progress: told about stages and steps.
+
+    Raises:
+        SettingsError: settings that do not fit together, or another training in the folder.
+    """
+    path = folder / FILES[PRIMAL]
+    if path.exists():
+        return load_map(path, PRIMAL)
+    progress = progress or Progress()
+    _check(PRIMAL, None, settings)
+    learned, judges = _worlds(None, settings, worlds, True, progress)
+    task = PrimalTask(settings, MapEpisodes(learned, settings, judges), PricedNewsvendor(), _source(settings, folder))
+    fitted = fit(task, settings, folder / path.stem, progress=progress)
+    found = _learned(task, fitted, "made-up worlds")
+    save_map(path, found)
+    return found
+
+
+def _learned(task: DualTask | PrimalTask, fitted: Fitted, data: str) -> LearnedMap:
+    """Put a map together with how it was made."""
+    worlds, settings = task.episodes.worlds, task.settings
     facts = {
-        "trained_on": "a table" if panel is not None else f"{len(worlds)} made-up worlds",
+        "trained_on": data if data == "a table" else f"{len(worlds)} {data}",
         "products": sum(world.n_agents for world in worlds),
         "weeks": worlds[0].n_weeks,
         "steps": fitted.step,
@@ -97,18 +134,14 @@ def train_map(
         "settings": settings.model_dump(mode="json"),
         **task.measured(fitted.parameters),
     }
-    learned = LearnedMap(
-        kind, fitted.parameters, task.scaling, task.shape, episodes.edges, tuple(settings.resources), facts
-    )
-    save_map(folder / FILES[kind], learned)
-    if isinstance(task, PrimalTask):
-        progress.stage("Measuring what was covered")
-        covered(learned, task, folder)
-    return replace(fitted, path=folder / FILES[kind])
+    parts = (task.kind, fitted.parameters, task.scaling, task.shape, task.episodes.edges)
+    return LearnedMap(*parts, tuple(settings.resources), facts)
 
 
-def _source(settings: MapTraining, folder: Path) -> PriceSource:
+def _source(settings: MapTraining, folder: Path) -> PriceSource | None:
     """Return what proposes prices to a primal map: its dual map, where the folder has one, and planners."""
+    if settings.prices == "haar":
+        return None
     if not (folder / FILES[DUAL]).exists():
         return AnyOf(PlannerQueries(), Hindsight())
     dual = load_map(folder / FILES[DUAL], DUAL)

@@ -1,0 +1,120 @@
+"""Forecast large populations from cohorts of several sizes and designs, and compare predicted with measured errors."""
+
+from functools import partial
+
+from walras.maps.map_file import PRIMAL
+from walras.policies.base_stock import PricedNewsvendor
+from walras.report.study_pictures import against_size, to_png
+from walras.studies.compared import default_maps
+from walras.studies.forecasts import Budget, cohort_figures, fitting, rounded
+from walras.studies.worlds import available, judged_world
+from walras.train.judge_cases import Cases, Sizes
+
+OURS = "bucketized+delegates"
+FEW, MANY = 2000, 20_000
+TOLERATED = 1.05
+
+
+def parts(context):
+    """Return one part for each table and size of the target."""
+    settings = context.settings
+    names = [(data, number) for data in available(settings["data"], context.data) for number in settings["repeats"]]
+    return {f"{data}:{number}": partial(_measured, context, data, number) for data, number in names}
+
+
+def _measured(context, data, number):
+    settings = context.settings
+    world = judged_world(data, context.data, settings["world_agents"])
+    sizes = {"cohorts": settings["counts"], "repeats": (number,), "draws_of_cohorts": settings["draws"]}
+    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(origins=settings.get("origins", 4)), world))
+    name = settings.get("map", OURS)
+    learned = default_maps(PRIMAL, [name])[name]
+    return rounded(cohort_figures(cases, learned, Budget(**sizes), context.tell))
+
+
+def figures(found, context):
+    """Return errors by target, design and size of the cohort."""
+    tables = {}
+    for name, rows in found.items():
+        for row in rows:
+            place = tables.setdefault(f"{name.split(':')[0]}, {row['target']} agents", {})
+            place.setdefault(row["design"], {})[str(row["n"])] = {
+                "predicted_scale_error": row["predicted"],
+                "scale_error": row["scale_interval"],
+                "mape": row["mape_interval"],
+                "distance_from_everybody": row["full_interval"],
+                "mape_of_everybody": row["mape_of_everybody"],
+                "cohorts": row["draws"],
+            }
+    return tables
+
+
+def answer(found):
+    """Say of each target whether few agents drawn by strata are worth ten times as many drawn alike."""
+    lines = [_line(name, designs) for name, designs in found.items()]
+    held = [each for each, _ in lines]
+    verdict = "Held" if all(held) else "Not held everywhere"
+    return f"{verdict}: {'; '.join(said for _, said in lines)}."
+
+
+def _line(name, designs):
+    few = _nearest(designs["stratified"], FEW)
+    many = max((n for n in map(int, designs["uniform"]) if n <= MANY), default=FEW)
+    ours, theirs = designs["stratified"][str(few)], designs["uniform"][str(many)]
+    scale = [100 * each["scale_error"]["estimate"] for each in (ours, theirs)]
+    mape = [100 * each["mape"]["estimate"] for each in (ours, theirs)]
+    least = min(designs["proportional"], key=int)
+    said = (
+        f"of {name}, {few:,} drawn by strata give an error of {mape[0]:.1f} % and a scale within {scale[0]:.2f} %, "
+        f"{many:,} drawn alike {mape[1]:.1f} % and {scale[1]:.2f} %, the fewest drawn by demand ({least}) "
+        f"{100 * designs['proportional'][least]['mape']['estimate']:.1f} %; {_predicted(designs)}"
+    )
+    return mape[0] <= TOLERATED * mape[1], said
+
+
+def _nearest(rows, wanted):
+    return min(map(int, rows), key=lambda n: abs(n - wanted))
+
+
+def _predicted(designs):
+    """Count how often the predicted error of the scale lies within the interval of the measured one."""
+    rows = [each for sizes in designs.values() for each in sizes.values()]
+    within = sum(
+        each["scale_error"]["low"] <= each["predicted_scale_error"] <= each["scale_error"]["high"] for each in rows
+    )
+    return f"predicted errors of the scale lie within the intervals of {within} of {len(rows)}"
+
+
+def pictures(found):
+    """Draw error of the scale (predicted as lines) and of the forecast by size of the cohort, for each target."""
+    drawn = {}
+    for name, designs in found.items():
+        short = name.replace(", ", "-").replace(" ", "-")
+        drawn[f"{short}-scale.png"] = to_png(partial(_scale, designs))
+        drawn[f"{short}-forecast.png"] = to_png(partial(_forecast, designs))
+    return drawn
+
+
+def _scale(designs, axes):
+    measured = {design: {int(n): row["scale_error"] for n, row in rows.items()} for design, rows in designs.items()}
+    known = {
+        design: {int(n): row["predicted_scale_error"] for n, row in rows.items()} for design, rows in designs.items()
+    }
+    axes.set_yscale("log")
+    against_size(axes, measured, known)
+    axes.set_ylabel("error of the scale")
+    axes.set_xlabel("agents of the cohort (lines: as predicted)")
+
+
+def _forecast(designs, axes):
+    measured = {design: {int(n): row["mape"] for n, row in rows.items()} for design, rows in designs.items()}
+    against_size(axes, measured)
+    whole = next(row for rows in designs.values() for row in rows.values())["mape_of_everybody"]
+    if whole is not None:
+        axes.axhline(whole, color="#1A1A1A", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            "reading everybody", (0.99, whole), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6
+        )
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("forecast error (MAPE)")
+    axes.set_xlabel("agents of the cohort")

@@ -1,0 +1,88 @@
+"""Forecast both of a pair of populations with the same totals, and look at the difference between the two."""
+
+from functools import partial
+
+from walras.maps.map_file import PRIMAL
+from walras.policies.base_stock import PricedNewsvendor
+from walras.report.study_pictures import bars, to_png
+from walras.studies.compared import default_maps
+from walras.studies.forecasts import BASELINE, Budget, fitting, rounded, twin_figures
+from walras.studies.worlds import available, judged_world
+from walras.train.judge_cases import Cases, Sizes
+
+OURS, BLIND, EXPECTED = "bucketized+delegates", "no difference", "expected demand"
+ALONE = "delegates alone"
+
+
+def parts(context):
+    """Return one part for each table and for each total that twins agree in."""
+    settings = context.settings
+    names = [(data, kind) for data in available(settings["data"], context.data) for kind in settings["kinds"]]
+    return {f"{data}:{kind}": partial(_measured, context, data, kind) for data, kind in names}
+
+
+def _measured(context, data, kind):
+    settings = context.settings
+    world = judged_world(data, context.data, settings["world_agents"])
+    few = {"cohort": settings["cohort"], "draws": settings["draws"], "twins": settings["pairs"]}
+    budget = Budget(twin_agents=min(settings["agents"], world.n_agents // 5), twin_kinds=(kind,), **few)
+    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(origins=settings.get("origins", 4)), world))
+    return rounded(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
+
+
+def figures(found, context):
+    """Return each forecast's error on the difference, with intervals over pairs, and how far below Global it is."""
+    tables = {}
+    for name, each in found.items():
+        data, kind = name.split(":")
+        keys = ("pairs", "interval", "over_baseline", "explained_interval", "difference", "mape_of_each")
+        tables.setdefault(data, {})[kind] = {**{key: each[key] for key in keys}, BLIND: each["blind_interval"]}
+    return tables
+
+
+def answer(found):
+    """Say first where half of Global's error is missed and where nothing learned is better, then all errors."""
+    rows = [(data, row) for data, kinds in found.items() for row in kinds.values()]
+    missed = {data for data, row in rows if row["over_baseline"].get(OURS, [0.0])[0] > -0.5}
+    beaten = {data for data, row in rows if _estimate(row, ALONE) < _estimate(row, OURS)}
+    verdict = (
+        f"Half of Global's error is missed on {', '.join(sorted(missed))}"
+        if missed
+        else "Half of Global's error is met"
+    )
+    worse = f", and delegates alone, nothing learned, are better on {', '.join(sorted(beaten))}" if beaten else ""
+    told = "; ".join(_line(data, list(kinds.values())) for data, kinds in found.items())
+    return f"{verdict}{worse}: error on the difference by kind of twins, in % of their use, {told}."
+
+
+def _estimate(row, name):
+    return row["interval"].get(name, {"estimate": float("inf")})["estimate"]
+
+
+def _line(data, rows):
+    told = {"ours": OURS, "delegates alone": ALONE, "without delegates": "bucketized", "Global": BASELINE}
+    told["simulating everybody"] = "simulation"
+    said = [f"{word} {_listed(rows, name)}" for word, name in told.items() if name in rows[0]["interval"]]
+    none = " and ".join(f"{100 * row[BLIND]['estimate']:.0f}" for row in rows)
+    return f"{data} {', '.join(said)} (seeing none: {none})"
+
+
+def _listed(rows, name):
+    return " and ".join(f"{100 * _estimate(row, name):.0f}" for row in rows)
+
+
+def pictures(found):
+    """Draw the error on the difference by forecast, for each table and kind of twins."""
+    return {
+        f"{data}-{kind.replace(' ', '-')}.png": to_png(partial(_drawn, row))
+        for data, kinds in found.items()
+        for kind, row in kinds.items()
+    }
+
+
+def _drawn(row, axes):
+    seen = {name: value for name, value in row["interval"].items() if name != EXPECTED}
+    rows = dict(sorted(seen.items(), key=lambda item: item[1]["estimate"]))
+    bars(axes, {**rows, "sees no difference": row[BLIND]})
+    axes.set_xlabel("error on the difference between twins / their use")
+    axes.set_xlim(left=0)
