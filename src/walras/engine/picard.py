@@ -229,8 +229,8 @@ class _Run:
         def padded(values: ndarray, filling: int) -> Array:
             return jnp.asarray(np.pad(values, (0, room - len(values)), constant_values=filling))
 
-        places = [padded(part, 0) for part in (plan.start, plan.rank, plan.count)]
-        counts = [jnp.asarray(number, jnp.int32) for number in (plan.wide, len(plan.start))]
+        places = [padded(part, 0) for part in (plan.start, plan.count, plan.first, plan.depth)]
+        counts = [jnp.asarray(number, jnp.int32) for number in (plan.narrow, len(plan.first))]
         tiles = Tiles(padded(plan.events, self.size), *places, *counts)
         before = None if self.engine.certified else np.asarray(self.guess.action).copy()
         kept = (self.process, self.window, own, shared, tiles)
@@ -240,7 +240,8 @@ class _Run:
         self.calls += int(work.calls)
         self.steps += plan.levels
         wide, narrow = self.engine.tile
-        self.rows += plan.wide * wide + (len(plan.start) - plan.wide) * narrow
+        small = int(plan.depth[: plan.narrow].sum())
+        self.rows += small * narrow + (len(plan.start) - small) * wide
         if before is not None:
             changed = np.flatnonzero(np.asarray(self.guess.action)[: self.live] != before[: self.live])
             self.done = min(int(changed[0]) + 1, self.live) if len(changed) else self.live

@@ -11,6 +11,10 @@ from jaxtyping import Bool, Int
 from numpy import ndarray
 
 
+WIDE_COST = 5.0
+"""What a level of a wide tile costs, over one of a narrow tile: most of either is the call, not the rows."""
+
+
 @dataclass(frozen=True)
 class Lanes:
     """Line the events of a window up: lane by lane (one process and key), in time within a lane.
@@ -61,19 +65,25 @@ def _runs(*sorted_values: Int[ndarray, " event"]) -> Int[ndarray, " event"]:
 
 @dataclass(frozen=True)
 class Walk:
-    """List what one walk evaluates: `events` level by level, and the tiles they are cut into.
+    """List what one walk evaluates: tiles of lanes, and for every tile its levels one after the other.
 
-    A level holds the next event of every lane that has one; lanes are ranked by how many events they have left, so every
-    level is a prefix of the lanes. `start`, `rank` and `count` of a tile: its first event, lane and how many. The first
-    `wide` tiles are for the large shape, the others for the small one.
+    Lanes are ranked by how many events they have left, so that those of a tile are about equally long. A level of a tile
+    holds the next event of every lane of it that has one. `events` are in that order; `start` and `count` say for every
+    level where its events begin and how many there are, `first` and `depth` for every tile which levels are its own. The
+    first `narrow` tiles are for the small shape, the others for the large one.
     """
 
     events: Int[ndarray, " walked"]
-    start: Int[ndarray, " tile"]
-    rank: Int[ndarray, " tile"]
-    count: Int[ndarray, " tile"]
-    wide: int
-    levels: int
+    start: Int[ndarray, " level"]
+    count: Int[ndarray, " level"]
+    first: Int[ndarray, " tile"]
+    depth: Int[ndarray, " tile"]
+    narrow: int
+
+    @property
+    def levels(self) -> int:
+        """Return how many evaluations wait for each other, if all tiles run side by side."""
+        return int(self.depth.max(initial=0))
 
 
 def plan_walk(lanes: Lanes, broken: Bool[ndarray, " event"], wide: int, narrow: int) -> Walk:
@@ -82,8 +92,8 @@ def plan_walk(lanes: Lanes, broken: Bool[ndarray, " event"], wide: int, narrow: 
     Args:
         lanes: the line-up.
         broken: events whose decision is not certain, in the order of time.
-        wide: rows of a large tile, for levels with more than `narrow` events.
-        narrow: rows of a small one.
+        wide: lanes of a large tile.
+        narrow: lanes of a small one, for the longest lanes.
     """
     at = np.flatnonzero(broken[lanes.order])
     lane = lanes.lane[at]
@@ -91,27 +101,34 @@ def plan_walk(lanes: Lanes, broken: Bool[ndarray, " event"], wide: int, narrow: 
     first = np.full(int(lanes.lane[-1]) + 1, np.iinfo(np.int32).max, np.int32)
     first[lane[new]] = lanes.place[at[new]]
     chosen = np.flatnonzero(lanes.place >= first[lanes.lane])
-    level = lanes.place[chosen] - first[lanes.lane[chosen]]
-    lengths = np.bincount(lanes.lane[chosen], minlength=len(first))
+    lane = lanes.lane[chosen]
+    lengths = np.bincount(lane, minlength=len(first))
     ranked = np.argsort(-lengths, kind="stable")
     rank = np.empty(len(first), np.int32)
     rank[ranked] = np.arange(len(first), dtype=np.int32)
-    sizes = np.bincount(level)
-    offsets = np.r_[0, np.cumsum(sizes)]
+    lengths = lengths[ranked][: int(np.count_nonzero(lengths))]
+    small, heads = _cut_tiles(lengths, wide, narrow)
+    depth = lengths[heads]
+    level_of_tile = np.cumsum(depth) - depth
+    tile = np.searchsorted(heads, rank[lane], side="right") - 1
+    level = level_of_tile[tile] + lanes.place[chosen] - first[lane]
+    count = np.bincount(level, minlength=int(depth.sum()))
+    start = np.cumsum(count) - count
     events = np.empty(len(chosen), np.int32)
-    events[offsets[level] + rank[lanes.lane[chosen]]] = lanes.order[chosen]
-    return Walk(events, *_tiles(sizes, offsets, wide, narrow), len(sizes))
+    events[start[level] + rank[lane] - heads[tile]] = lanes.order[chosen]
+    parts = [part.astype(np.int32) for part in (start, count, level_of_tile, depth)]
+    return Walk(events, parts[0], parts[1], parts[2], parts[3], small)
 
 
-def _tiles(
-    sizes: Int[ndarray, " level"], offsets: Int[ndarray, " edge"], wide: int, narrow: int
-) -> tuple[ndarray, ndarray, ndarray, int]:
-    """Cut every level into tiles; sizes never grow from level to level, so the wide ones come first."""
-    rows = np.where(sizes > narrow, wide, narrow)
-    pieces = -(-sizes // rows)
-    level = np.repeat(np.arange(len(sizes)), pieces)
-    number = np.arange(len(level)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    rank = number * rows[level]
-    count = np.minimum(rows[level], sizes[level] - rank)
-    parts = [part.astype(np.int32) for part in (offsets[level] + rank, rank, count)]
-    return parts[0], parts[1], parts[2], int(pieces[sizes > narrow].sum())
+def _cut_tiles(lengths: Int[ndarray, " lane"], wide: int, narrow: int) -> tuple[int, Int[ndarray, " tile"]]:
+    """Cut falling lengths into narrow tiles and then wide ones, so that few rows are empty; return the tiles' heads."""
+    wide_heads = np.arange(0, len(lengths), wide)
+    narrow_heads = np.arange(0, len(lengths), narrow)
+    if wide == narrow:
+        return 0, wide_heads
+    # Work with the first 0, 1, ... wide tiles cut into narrow ones.
+    as_narrow = np.r_[0, np.add.reduceat(lengths[narrow_heads], np.arange(0, len(narrow_heads), wide // narrow))]
+    as_wide = np.r_[np.cumsum((WIDE_COST * lengths[wide_heads])[::-1])[::-1], 0]
+    best = int(np.argmin(np.cumsum(as_narrow) + as_wide))
+    small = narrow_heads[: best * (wide // narrow)]
+    return len(small), np.r_[small, wide_heads[best:]]

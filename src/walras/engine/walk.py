@@ -15,13 +15,14 @@ from walras.engine.guess import Guess
 
 
 class Tiles(eqx.Module):
-    """List what to walk: events (a number beyond the window where there is none), and how they are cut into tiles."""
+    """List what to walk, as a `Walk` does; `events` has numbers beyond the window where there is none."""
 
     events: Int[Array, " walked"]
-    start: Int[Array, " tile"]
-    rank: Int[Array, " tile"]
-    count: Int[Array, " tile"]
-    wide: Int[Array, ""]
+    start: Int[Array, " walked"]
+    count: Int[Array, " walked"]
+    first: Int[Array, " walked"]
+    depth: Int[Array, " walked"]
+    narrow: Int[Array, ""]
     all: Int[Array, ""]
 
 
@@ -51,49 +52,57 @@ def walk(
     def listed(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[places], tree)
 
-    still = (listed(events), listed(own), listed(shared), tiles)
-    lanes = _no_corrections(process, own, shared, size)
+    still = (listed(events), listed(own), listed(shared), listed(guess), tiles)
     zero = jnp.zeros((), jnp.int32)
-    carry = (listed(guess), lanes, Work(zero, zero))
-    for rows, first, last in ((shapes[0], zero, tiles.wide), (shapes[1], tiles.wide, tiles.all)):
+    # What is found goes to arrays of its own that are only written: a compiler copies what is read and written at once.
+    found, work = jax.tree.map(jnp.zeros_like, still[3]), Work(zero, zero)
+    for rows, first, last in ((shapes[1], zero, tiles.narrow), (shapes[0], tiles.narrow, tiles.all)):
         tile = _Tile(process, rows, again)
-        carry = jax.lax.fori_loop(first, last, lambda number, carry, tile=tile: tile(number, still, carry), carry)
-    found, _, work = carry
+        found, work = jax.lax.fori_loop(
+            first, last, lambda number, carry, tile=tile: tile(number, still, *carry), (found, work)
+        )
     back = jax.tree.map(
         lambda old, new: old.at[tiles.events].set(new[: len(tiles.events)], mode="drop"), guess, found
     )
     return back, work
 
 
-def _no_corrections(process: Decided, own: PyTree, shared: PyTree, size: int) -> Any:
-    """Start all lanes; only states that add up are corrected within a lane, others have one event per lane."""
-    if not isinstance(process, Summed):
-        return None
-    return tuple(jnp.zeros((size, part.shape[1]), part.dtype) for part in (own, shared))
-
-
 class _Tile(eqx.Module):
-    """Evaluate one tile: the same number of rows whatever is in them."""
+    """Evaluate one tile, level by level: the same number of rows whatever is in them."""
 
     process: Decided
     rows: int
     again: bool
 
-    def __call__(self, number: Array, still: tuple, carry: tuple) -> tuple:
-        *seen, tiles = still
-        guess, lanes, work = carry
-        start, rank = tiles.start[number], tiles.rank[number]
-        valid = jnp.arange(self.rows) < tiles.count[number]
-        events, own, shared = self._cut(seen, start)
-        old = self._cut(guess, start)
-        corrected = self._cut(lanes, rank)
+    def __call__(self, number: Array, still: tuple, found: Guess, work: Work) -> tuple[Guess, Work]:
+        *_, tiles = still
+        first = tiles.first[number]
+
+        def level(step: Array, carry: tuple) -> tuple:
+            return self._level(first + step, still, *carry)
+
+        lanes = self._no_corrections(still)
+        return jax.lax.fori_loop(0, tiles.depth[number], level, (found, work, lanes))[:2]
+
+    def _no_corrections(self, still: tuple) -> Any:
+        """Start all lanes; only states that add up are corrected within a lane, others have one event per lane."""
+        if not isinstance(self.process, Summed):
+            return None
+        return tuple(jnp.zeros((self.rows, part.shape[1]), part.dtype) for part in still[1:3])
+
+    def _level(self, step: Array, still: tuple, found: Guess, work: Work, lanes: Any) -> tuple[Guess, Work, Any]:
+        """Evaluate the next event of every lane of a tile that has one."""
+        *listed, tiles = still
+        start = tiles.start[step]
+        valid = jnp.arange(self.rows) < tiles.count[step]
+        events, own, shared, old = self._cut(listed, start)
         if lanes is not None:
-            own, shared = own + corrected[0], shared + corrected[1]
+            own, shared = own + lanes[0], shared + lanes[1]
         new, encoded, called = self._evaluate(events, own, shared, old, valid)
         if lanes is not None:
-            lanes = self._put(lanes, self._correct(events, old, new, corrected, valid), rank)
+            lanes = self._correct(events, old, new, lanes, valid)
         work = Work(work.encodes + encoded.sum(dtype=jnp.int32), work.calls + called.sum(dtype=jnp.int32))
-        return self._put(guess, new, start), lanes, work
+        return self._put(found, new, start), work, lanes
 
     def _evaluate(
         self, events: PyTree, own: PyTree, shared: PyTree, old: Guess, valid: Bool[Array, " row"]
@@ -104,13 +113,15 @@ class _Tile(eqx.Module):
         fresh = old.known & same_rows(old.inputs, inputs, self.rows) & (not self.again)
         encoded = valid & ~fresh
         code = jax.lax.cond(
-            encoded.any(), lambda: _choose(encoded, over_events(process.encode, inputs, events), old.code), lambda: old.code
+            encoded.any(),
+            lambda: _choose(encoded, over_events(process.encode, inputs, events), old.code),
+            lambda: old.code,
         )
         reads = over_events(process.reads, own, shared, events)
         called = valid & ~(fresh & over_events(process.stands, old.action, old.reads, reads))
         action = jnp.where(called, over_events(process.decide, code, reads, events), old.action)
-        found = Guess(action, jnp.ones_like(valid), inputs, code, reads)
-        return _choose(valid, found, old), encoded, called
+        # Rows behind the last valid one are those of the next level, which writes them again.
+        return Guess(action, jnp.ones_like(valid), inputs, code, reads), encoded, called
 
     def _correct(self, events: PyTree, old: Guess, new: Guess, before: tuple, valid: Array) -> tuple:
         """Add what the new actions change and the old ones did not; what is no event changes nothing."""
