@@ -56,14 +56,21 @@ class Decided(eqx.Module):
         """Return an action that can always be taken, whatever the state."""
 
     def allowed(self, state: PyTree, event: PyTree, action: Int[Array, ""]) -> Bool[Array, ""]:
-        """Say whether an action can be taken; a guess that cannot is replaced by `idle` while states are replayed."""
+        """Say whether an action can be taken; a guess that cannot is replaced by `idle` while states are replayed.
+
+        What `decide` returns can always be taken.
+        """
         return jnp.asarray(True)
+
+    def act(self, state: PyTree, event: PyTree) -> Int[Array, ""]:
+        """Take the whole decision in a state."""
+        own, shared = self.observe(state, event)
+        code = self.encode(self.inputs(own, event), event)
+        return self.decide(code, self.reads(own, shared, event), event)
 
     def __call__(self, state: PyTree, event: PyTree) -> tuple[PyTree, Int[Array, ""]]:
         """Take one whole step and record the action."""
-        own, shared = self.observe(state, event)
-        code = self.encode(self.inputs(own, event), event)
-        action = self.decide(code, self.reads(own, shared, event), event)
+        action = self.act(state, event)
         return self.advance(state, event, action), action
 
 

@@ -30,6 +30,7 @@ class Guess(eqx.Module):
     reads: PyTree
 
 
+@eqx.filter_jit
 def blank(process: Decided, state: PyTree, events: PyTree, actions: Int[Array, " event"]) -> Guess:
     """Make a guess that knows actions only."""
 
@@ -60,10 +61,15 @@ class AbstractStates(eqx.Module):
 
 
 class Lines(eqx.Module):
-    """Place the events of a window in the chains of their keys; `live` is False for padding behind the last event."""
+    """Place the events of a window in the chains of their keys.
+
+    `order` lists the events chain by chain, `start` the first place of the chain of every place, `place` the place of
+    every event; `live` is False for padding behind the last event.
+    """
 
     order: Int[Array, " event"]
     start: Int[Array, " event"]
+    place: Int[Array, " event"]
     live: Bool[Array, " event"]
 
 
@@ -78,7 +84,7 @@ class BySums(AbstractStates):
         before = exclusive_sums(own[lines.order])
         before = before - before[lines.start]
         rows = state.table[over_events(process.key, events)]
-        return rows.at[lines.order].add(before), state.shared[None] + exclusive_sums(shared)
+        return rows + before[lines.place], state.shared[None] + exclusive_sums(shared)
 
     def after(
         self, process: Summed, state: Sums, events: PyTree, actions: Int[Array, " event"], count: Array
@@ -98,7 +104,7 @@ class ByReplay(AbstractStates):
         """Observe before every event, and take its action, or the idle one where that cannot be taken."""
 
         def step(state: PyTree, event: tuple) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-            return _take(process, state, *event), process.observe(state, event[0])
+            return taken(process, state, *event), process.observe(state, event[0])
 
         return jax.lax.scan(step, state, (events, actions))[1]
 
@@ -108,15 +114,15 @@ class ByReplay(AbstractStates):
         """Replay the first events."""
 
         def step(number: Array, state: PyTree) -> PyTree:
-            return _take(process, state, jax.tree.map(lambda leaf: leaf[number], events), actions[number])
+            return taken(process, state, jax.tree.map(lambda leaf: leaf[number], events), actions[number])
 
         return jax.lax.fori_loop(0, count, step, state)
 
 
-def _take(process: Decided, state: PyTree, event: PyTree, action: Array) -> PyTree:
+def taken(process: Decided, state: PyTree, event: PyTree, action: Array) -> PyTree:
     """Advance by an action, or by the idle one where it cannot be taken."""
-    taken = jnp.where(process.allowed(state, event, action), action, process.idle(event))
-    return process.advance(state, event, taken)
+    possible = jnp.where(process.allowed(state, event, action), action, process.idle(event))
+    return process.advance(state, event, possible)
 
 
 def changes(

@@ -16,7 +16,7 @@ from walras.engine.assignment import AbstractAssignment, ByKey, OneEach
 from walras.engine.base import AbstractEngine, EngineInfo, Trajectory, Transition
 from walras.engine.decided import Decided, Summed, n_events, over_events
 from walras.engine.guess import AbstractStates, ByReplay, BySums, Guess, Lines, assess, blank
-from walras.engine.schedule import line_up, plan_walk
+from walras.engine.schedule import Walk, line_up, plan_walk
 from walras.engine.sequential import Sequential
 from walras.engine.starts import AbstractStart, Idle
 from walras.engine.walk import Tiles, walk
@@ -94,6 +94,7 @@ class Picard(AbstractEngine):
             InputError: the transition takes no decisions that could be taken apart, or there are no events.
         """
         process = check(transition, initial, inputs, self.assignment)
+        check_tile(self.tile)
         run = _Run(self, process, initial, inputs)
         most = run.horizon if self.max_rounds is None else self.max_rounds
         while not run.finished and run.step(may_walk=run.rounds < most):
@@ -134,6 +135,18 @@ def check(
     return transition
 
 
+def check_tile(tile: tuple[int, int]) -> None:
+    """Refuse tiles that do not fit into each other.
+
+    Raises:
+        SettingsError: the wide one is no multiple of the narrow one.
+    """
+    if min(tile) < 1 or tile[0] % tile[1]:
+        raise SettingsError(
+            f"`tile` is {tile} but needs two positive numbers, the first a multiple of the second; give e.g. (256, 16)"
+        )
+
+
 def equal_one_by_one(process: Decided, initial: PyTree, events: PyTree, trajectory: Trajectory) -> Bool[Array, ""]:
     """Run one by one and compare all actions."""
     expected, _ = _one_by_one(process, initial, events)
@@ -159,7 +172,7 @@ class _Run:
         self.actions = np.array(engine.start.actions(process, initial, events))
         self.rounds = self.calls = self.encodes = self.steps = self.rows = 0
         self.first = self.done = 0
-        self.window = _window(self.all_events, self.first, self.size)
+        self.window = cut_window(self.all_events, self.first, self.size)
         self.guess = blank(process, initial, self.window, jnp.asarray(self._cached()))
         self._line_up()
 
@@ -182,8 +195,12 @@ class _Run:
         keys = self.keys[self.first : self.first + self.live]
         self.lanes = line_up(keys, self.assignment.processes(keys, self.first))
         behind = np.arange(self.live, self.size, dtype=np.int32)
+        order = np.r_[self.lanes.chain_order, behind]
+        place = np.empty_like(order)
+        place[order] = np.arange(self.size, dtype=np.int32)
         self.lines = Lines(
-            order=jnp.asarray(np.r_[self.lanes.chain_order, behind]),
+            order=jnp.asarray(order),
+            place=jnp.asarray(place),
             start=jnp.asarray(np.r_[self.lanes.chain_start, behind]),
             live=jnp.asarray(np.arange(self.size) < self.live),
         )
@@ -217,7 +234,7 @@ class _Run:
         self.first, self.done = self.first + count, 0
         if self.finished:
             return
-        self.window = _window(self.all_events, self.first, self.size)
+        self.window = cut_window(self.all_events, self.first, self.size)
         self.guess = _shift(self.guess, jnp.asarray(self._cached()), jnp.asarray(count))
         self._line_up()
 
@@ -226,12 +243,7 @@ class _Run:
         plan = plan_walk(self.lanes, broken[: self.live], *self.engine.tile)
         room = self.size if len(plan.events) > self.size // FEWER else max(self.size // FEWER, 1)
 
-        def padded(values: ndarray, filling: int) -> Array:
-            return jnp.asarray(np.pad(values, (0, room - len(values)), constant_values=filling))
-
-        places = [padded(part, 0) for part in (plan.start, plan.count, plan.first, plan.depth)]
-        counts = [jnp.asarray(number, jnp.int32) for number in (plan.narrow, len(plan.first))]
-        tiles = Tiles(padded(plan.events, self.size), *places, *counts)
+        tiles = tiles_of(plan, room, self.size)
         before = None if self.engine.certified else np.asarray(self.guess.action).copy()
         kept = (self.process, self.window, own, shared, tiles)
         self.guess, work = walk(kept, self.guess, self.engine.tile, not self.engine.certified)
@@ -239,9 +251,7 @@ class _Run:
         self.encodes += int(work.encodes)
         self.calls += int(work.calls)
         self.steps += plan.levels
-        wide, narrow = self.engine.tile
-        small = int(plan.depth[: plan.narrow].sum())
-        self.rows += small * narrow + (len(plan.start) - small) * wide
+        self.rows += plan.rows(*self.engine.tile)
         if before is not None:
             changed = np.flatnonzero(np.asarray(self.guess.action)[: self.live] != before[: self.live])
             self.done = min(int(changed[0]) + 1, self.live) if len(changed) else self.live
@@ -254,7 +264,18 @@ class _Run:
         return PicardInfo(rounds, calls, encodes, steps, rows, committed, converged, verified, self.horizon)
 
 
-def _window(events: PyTree, first: int, size: int) -> PyTree:
+def tiles_of(plan: Walk, room: int, beyond: int) -> Tiles:
+    """Put a plan into arrays of `room` places; events that are none get the number `beyond`."""
+
+    def padded(values: ndarray, filling: int) -> Array:
+        return jnp.asarray(np.pad(values, (0, room - len(values)), constant_values=filling))
+
+    places = [padded(part, 0) for part in (plan.start, plan.count, plan.first, plan.depth)]
+    counts = [jnp.asarray(number, jnp.int32) for number in (plan.narrow, len(plan.first))]
+    return Tiles(padded(plan.events, beyond), *places, *counts)
+
+
+def cut_window(events: PyTree, first: int, size: int) -> PyTree:
     """Cut the events of a window; behind the last event that one is repeated."""
     horizon = n_events(events)
     if (first, size) == (0, horizon):

@@ -4,7 +4,6 @@ FREE: plain index arithmetic on the host; the result of a walk does not depend o
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -28,15 +27,6 @@ class Lanes:
     place: Int[ndarray, " event"]
     chain_order: Int[ndarray, " event"]
     chain_start: Int[ndarray, " event"]
-
-    @cached_property
-    def split(self) -> bool:
-        """Say whether some chain of a key lies in more than one lane."""
-        return not np.array_equal(self.order, self.chain_order) or bool(np.any(self.place != self._chain_place))
-
-    @cached_property
-    def _chain_place(self) -> Int[ndarray, " event"]:
-        return np.arange(len(self.chain_start)) - self.chain_start
 
 
 def line_up(keys: Int[ndarray, " event"], processes: Int[ndarray, " event"]) -> Lanes:
@@ -84,6 +74,11 @@ class Walk:
     def levels(self) -> int:
         """Return how many evaluations wait for each other, if all tiles run side by side."""
         return int(self.depth.max(initial=0))
+
+    def rows(self, wide: int, narrow: int) -> int:
+        """Count the rows that are evaluated, with the empty ones."""
+        small = int(self.depth[: self.narrow].sum())
+        return small * narrow + (len(self.start) - small) * wide
 
 
 def plan_walk(lanes: Lanes, broken: Bool[ndarray, " event"], wide: int, narrow: int) -> Walk:

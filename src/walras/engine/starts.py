@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
+from numpy import ndarray
 
 from walras.engine.decided import Decided, n_events, over_events
 from walras.errors import shape_mismatch
@@ -35,7 +36,7 @@ class Idle(AbstractStart):
 class Given(AbstractStart):
     """Guess a trajectory: that of the last policy, say, while a policy is being improved."""
 
-    def __init__(self, actions: Int[Array, " event"]):
+    def __init__(self, actions: Int[Array, " event"] | Int[ndarray, " event"]):
         self.given = jnp.asarray(actions, jnp.int32)
 
     def actions(self, process: Decided, initial: PyTree, events: PyTree) -> Int[Array, " event"]:

@@ -28,8 +28,8 @@ class Network(eqx.Module):
     `shrink` of a hidden layer is a power of two. What comes out is in the unit of scores, 1/65,536.
     """
 
-    weights: tuple[Float[Array, "into out"], ...]
-    biases: tuple[Float[Array, " out"], ...]
+    weights: tuple[Float[Array, "_ _"], ...]
+    biases: tuple[Float[Array, " _"], ...]
     shrinks: tuple[Float[Array, ""], ...]
 
     def __call__(self, levels: Int[Array, " centre"]) -> Int[Array, " option"]:

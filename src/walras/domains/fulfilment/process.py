@@ -8,10 +8,13 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
+from numpy import ndarray
 
-from walras.domains.fulfilment.world import NONE, World
-from walras.engine.decided import Summed
+from walras.domains.fulfilment.world import LARGEST, NONE, World
+from walras.engine.decided import Summed, Sums
+from walras.errors import InputError
 
 LEAST = -(1 << 31)
 """Score of an option that is not there."""
@@ -131,3 +134,24 @@ def process_of(world: World, rule: AbstractRule) -> Fulfil:
 def first_mistake(world: World, rule: AbstractRule) -> None:
     """Run one order so that a rule that cannot be run says so before anything is compiled."""
     jax.eval_shape(process_of(world, rule), world.state(), jax.tree.map(lambda leaf: leaf[0], orders_of(world)))
+
+
+def safe_orders(process: Fulfil, state: Sums, largest: int, refill_before: Int[ndarray, " refill"], first: int) -> int:
+    """Return how many orders from number `first` on no capacity can bind, whatever centres they take.
+
+    Args:
+        process: what decides; its prices may not depend on capacity.
+        state: before order `first`.
+        largest: units of the largest order.
+        refill_before: orders before which capacity is refilled; one of them ends what is safe.
+        first: number of the order.
+
+    Raises:
+        InputError: the rule sees every unit of capacity, so that no two orders are safe.
+    """
+    left = np.asarray(process.granted)[np.searchsorted(refill_before, first, side="right")] - np.asarray(state.shared)
+    if process.rule.sees(jnp.asarray(left), jnp.asarray(left)).size:
+        raise InputError("the policy prices every unit of capacity, so no window is safe; use the parallel engine")
+    coming = refill_before[refill_before > first]
+    until = int(coming[0]) - first if len(coming) else LARGEST
+    return min(int(left[left > 0].min(initial=LARGEST)) // largest, until)
