@@ -20,6 +20,9 @@ from walras.engine.schedule import line_up, plan_walk
 from walras.engine.walk import Work, walk
 from walras.errors import InputError
 
+FEW = 32
+"""Events up to which a small window does."""
+
 
 class SafeWindow(AbstractEngine):
     """From a correct state, run the chains of all keys side by side for as long as no shared limit can bind.
@@ -49,8 +52,10 @@ class SafeWindow(AbstractEngine):
             count = min(max(self.safe(process, state, first), 1), size, horizon - first)
             part = keys[first : first + count]
             plan = plan_walk(line_up(part, part), np.ones(count, bool), WIDE, NARROW)
-            events = cut_window(inputs, first, size)
-            guess, work, state = _run(process, state, events, tiles_of(plan, size, size), jnp.asarray(count))
+            # Close to a limit few events are safe: a window of few rows costs less.
+            room = size if count > FEW else min(FEW, size)
+            events = cut_window(inputs, first, room)
+            guess, work, state = _run(process, state, events, tiles_of(plan, room, room), jnp.asarray(count))
             actions[first : first + count] = np.asarray(guess.action)[:count]
             first += count
             counts += (1, int(work.calls), int(work.encodes), plan.levels, plan.rows(WIDE, NARROW))
