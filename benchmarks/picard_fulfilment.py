@@ -4,8 +4,8 @@
     python benchmarks/picard_fulfilment.py --orders 200000 --policy mlp --baseline published --processes 1000 --chunk 30
 
 Baselines: one by one on the same device (a scan), one by one compiled on one core (numba, where installed), the safe
-window of Time Warp, and the floor: every decision evaluated once in batches, with no book-keeping at all. A sequential run
-of more orders than `--sequential-orders` is extrapolated from that many, and the answer says so; `exact` then compares
+window of Time Warp, and the floor: every decision evaluated once in batches, with no book-keeping. A sequential run of
+more orders than `--sequential-orders` is extrapolated from that many, and the answer says so; `exact` then compares
 that many. On a GPU nothing changes but `--tile`, which is larger there by default.
 """
 
@@ -114,9 +114,7 @@ def floor(process, rows, shared, events, tile):
 
 def safe_engine(world):
     return SafeWindow(
-        lambda process, state, first: safe_orders(
-            process, state, int(world.quantity.max()), world.refill_before, first
-        )
+        lambda process, state, first: safe_orders(process, state, int(world.quantity.max()), world.refill_before, first)
     )
 
 

@@ -1,4 +1,4 @@
-"""Ask whether the parallel engine returns what a plain loop returns, says how much work it was, and refuses nonsense."""
+"""Ask whether the parallel engine returns what a plain loop returns, counts its work, and refuses nonsense."""
 
 import jax
 import jax.numpy as jnp

@@ -54,9 +54,7 @@ class AbstractStates(eqx.Module):
         """Return the own and the shared part that every event observes, the window starting in `state`."""
 
     @abc.abstractmethod
-    def after(
-        self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array
-    ) -> PyTree:
+    def after(self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array) -> PyTree:
         """Return the state after the first `count` events."""
 
 
@@ -86,9 +84,7 @@ class BySums(AbstractStates):
         rows = state.table[over_events(process.key, events)]
         return rows + before[lines.place], state.shared[None] + exclusive_sums(shared)
 
-    def after(
-        self, process: Summed, state: Sums, events: PyTree, actions: Int[Array, " event"], count: Array
-    ) -> Sums:
+    def after(self, process: Summed, state: Sums, events: PyTree, actions: Int[Array, " event"], count: Array) -> Sums:
         """Add the changes of the first events to the table."""
         own, shared = changes(process, events, actions, jnp.arange(len(actions)) < count)
         table = state.table.at[over_events(process.key, events)].add(own)

@@ -3,6 +3,7 @@
 CONTRACT: what it returns is what the sequential engine returns, or it says that it has not converged.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -27,7 +28,7 @@ WIDE, NARROW = 256, 16
 """Rows of a tile: where a level has many events, and where it has few, at the end of long chains."""
 
 FEWER = 16
-"""A walk of less than this part of the window has arrays of that size: two programs are compiled instead of one."""
+"""A walk of less than this part of the window has arrays of that size, so two programs are compiled."""
 
 
 class PicardInfo(EngineInfo):
@@ -102,7 +103,7 @@ class Picard(AbstractEngine):
         if not run.finished:
             run.move()
         trajectory = Trajectory(final=run.state, records=jnp.asarray(run.actions))
-        verified = equal_one_by_one(process, initial, inputs, trajectory) if self.verify and run.finished else None
+        verified = equalone_by_one(process, initial, inputs, trajectory) if self.verify and run.finished else None
         return trajectory, run.info(verified)
 
 
@@ -147,15 +148,16 @@ def check_tile(tile: tuple[int, int]) -> None:
         )
 
 
-def equal_one_by_one(process: Decided, initial: PyTree, events: PyTree, trajectory: Trajectory) -> Bool[Array, ""]:
+def equalone_by_one(process: Decided, initial: PyTree, events: PyTree, trajectory: Trajectory) -> Bool[Array, ""]:
     """Run one by one and compare all actions."""
-    expected, _ = _one_by_one(process, initial, events)
+    expected = one_by_one(process, initial, events)
     return jnp.array_equal(expected.records, trajectory.records)
 
 
 @eqx.filter_jit
-def _one_by_one(process: Decided, initial: PyTree, events: PyTree) -> tuple[Trajectory, EngineInfo]:
-    return Sequential().run(process, initial, events)
+def one_by_one(process: Decided, initial: PyTree, events: PyTree) -> Trajectory:
+    """Run one by one on the device: what every parallel run is held to."""
+    return Sequential().run(process, initial, events)[0]
 
 
 class _Run:
@@ -168,7 +170,7 @@ class _Run:
         summed = isinstance(process, Summed)
         self.states = engine.states or (BySums() if summed else ByReplay())
         self.assignment = engine.assignment or (ByKey() if summed else OneEach())
-        self.keys = np.asarray(over_events(process.key, events)) if summed else np.arange(self.horizon)
+        self.keys = keys_of(process, events)
         self.actions = np.array(engine.start.actions(process, initial, events))
         self.rounds = self.calls = self.encodes = self.steps = self.rows = 0
         self.first = self.done = 0
@@ -258,10 +260,23 @@ class _Run:
 
     def info(self, verified: Bool[Array, ""] | None) -> PicardInfo:
         """Say what it took."""
-        counted = (self.rounds, self.calls, self.encodes, self.steps, self.rows, self.first)
-        rounds, calls, encodes, steps, rows, committed = (jnp.asarray(number) for number in counted)
-        converged = jnp.asarray(self.finished)
-        return PicardInfo(rounds, calls, encodes, steps, rows, committed, converged, verified, self.horizon)
+        numbers = (self.rounds, self.calls, self.encodes, self.steps, self.rows, self.first)
+        return counted(numbers, self.finished, self.horizon, verified)
+
+
+def counted(
+    numbers: Sequence[int], converged: bool, events: int, verified: Bool[Array, ""] | None = None
+) -> PicardInfo:
+    """Put counts together: rounds, policy calls, encode calls, serial steps, rows of tiles, final events."""
+    parts = [jnp.asarray(int(number)) for number in numbers]
+    return PicardInfo(*parts, jnp.asarray(converged), verified, events)  # type: ignore[arg-type, call-arg]
+
+
+def keys_of(process: Decided, events: PyTree) -> Int[ndarray, " event"]:
+    """Return the key of every event; each has its own where states do not add up."""
+    if isinstance(process, Summed):
+        return np.asarray(over_events(process.key, events))
+    return np.arange(n_events(events), dtype=np.int32)
 
 
 def tiles_of(plan: Walk, room: int, beyond: int) -> Tiles:

@@ -12,9 +12,9 @@ from numpy import ndarray
 
 from walras.engine.assignment import AbstractAssignment, Scattered, positive
 from walras.engine.base import AbstractEngine, Trajectory, Transition
-from walras.engine.decided import Decided, Summed, n_events, over_events
+from walras.engine.decided import Decided, n_events, over_events
 from walras.engine.guess import ByReplay, taken
-from walras.engine.picard import PicardInfo, check
+from walras.engine.picard import PicardInfo, check, counted, keys_of
 from walras.engine.starts import AbstractStart, Idle
 
 
@@ -46,7 +46,7 @@ class PublishedJacobi(AbstractEngine):
         horizon = n_events(inputs)
         size = horizon if self.window is None else min(positive("window", self.window), horizon)
         most = 2 * horizon if self.max_rounds is None else self.max_rounds
-        keys = np.asarray(over_events(process.key, inputs)) if isinstance(process, Summed) else np.arange(horizon)
+        keys = keys_of(process, inputs)
         actions, state = np.array(self.start.actions(process, initial, inputs)), initial
         first = rounds = calls = steps = 0
         while first < horizon and rounds < most:
@@ -60,10 +60,7 @@ class PublishedJacobi(AbstractEngine):
             state = _after(process, state, part, jnp.asarray(new), jnp.asarray(final))
             actions[events] = new
             first, rounds, calls, steps = first + final, rounds + 1, calls + len(events), steps + own.shape[1]
-        counted = [jnp.asarray(number) for number in (rounds, calls, calls, steps, calls, first)]
-        rounds_, calls_, encodes, steps_, rows, committed = counted
-        done = jnp.asarray(first >= horizon)
-        info = PicardInfo(rounds_, calls_, encodes, steps_, rows, committed, done, None, horizon)
+        info = counted((rounds, calls, calls, steps, calls, first), first >= horizon, horizon)
         return Trajectory(final=state, records=jnp.asarray(actions)), info
 
 
@@ -92,7 +89,7 @@ def _iterate(
     own: Int[Array, "process level"],
     owner: Int[Array, " event"],
 ) -> Int[Array, " event"]:
-    """Let every process walk the window once: to its next own event by guesses, then evaluate, all processes at once."""
+    """Let every process walk the window once: by guesses to its next own event, then all evaluate theirs."""
     n, number = len(cached), jnp.arange(len(own))
 
     def one(event: Array) -> PyTree:

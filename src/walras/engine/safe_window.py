@@ -15,7 +15,7 @@ from walras.engine.assignment import positive
 from walras.engine.base import AbstractEngine, Trajectory, Transition
 from walras.engine.decided import Summed, Sums, n_events, over_events
 from walras.engine.guess import BySums, Guess, blank
-from walras.engine.picard import NARROW, WIDE, PicardInfo, check, cut_window, tiles_of
+from walras.engine.picard import NARROW, WIDE, PicardInfo, check, counted, cut_window, tiles_of
 from walras.engine.schedule import line_up, plan_walk
 from walras.engine.walk import Work, walk
 from walras.errors import InputError
@@ -59,8 +59,7 @@ class SafeWindow(AbstractEngine):
             actions[first : first + count] = np.asarray(guess.action)[:count]
             first += count
             counts += (1, int(work.calls), int(work.encodes), plan.levels, plan.rows(WIDE, NARROW))
-        numbers = [jnp.asarray(number) for number in (*counts, first)]
-        info = PicardInfo(*numbers, jnp.asarray(True), None, horizon)
+        info = counted((*counts, first), True, horizon)
         return Trajectory(final=state, records=jnp.asarray(actions)), info
 
 

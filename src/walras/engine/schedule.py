@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
-
 WIDE_COST = 5.0
 """What a level of a wide tile costs, over one of a narrow tile: most of either is the call, not the rows."""
 
@@ -57,10 +56,10 @@ def _runs(*sorted_values: Int[ndarray, " event"]) -> Int[ndarray, " event"]:
 class Walk:
     """List what one walk evaluates: tiles of lanes, and for every tile its levels one after the other.
 
-    Lanes are ranked by how many events they have left, so that those of a tile are about equally long. A level of a tile
-    holds the next event of every lane of it that has one. `events` are in that order; `start` and `count` say for every
-    level where its events begin and how many there are, `first` and `depth` for every tile which levels are its own. The
-    first `narrow` tiles are for the small shape, the others for the large one.
+    Lanes are ranked by how many events they have left, so that those of a tile are about equally long. A level of a
+    tile holds the next event of every lane of it that has one. `events` are in that order; `start` and `count` say for
+    every level where its events begin and how many there are, `first` and `depth` for every tile which levels are its
+    own. The first `narrow` tiles are for the small shape, the others for the large one.
     """
 
     events: Int[ndarray, " walked"]

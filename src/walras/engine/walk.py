@@ -46,7 +46,6 @@ def walk(
         again: evaluate every listed event, certain or not.
     """
     process, events, own, shared, tiles = kept
-    size = len(tiles.events) + max(shapes)
     places = jnp.minimum(jnp.pad(tiles.events, (0, max(shapes))), len(guess.action) - 1)
 
     def listed(tree: PyTree) -> PyTree:
@@ -61,9 +60,7 @@ def walk(
         found, work = jax.lax.fori_loop(
             first, last, lambda number, carry, tile=tile: tile(number, still, *carry), (found, work)
         )
-    back = jax.tree.map(
-        lambda old, new: old.at[tiles.events].set(new[: len(tiles.events)], mode="drop"), guess, found
-    )
+    back = jax.tree.map(lambda old, new: old.at[tiles.events].set(new[: len(tiles.events)], mode="drop"), guess, found)
     return back, work
 
 
@@ -125,18 +122,18 @@ class _Tile(eqx.Module):
 
     def _correct(self, events: PyTree, old: Guess, new: Guess, before: tuple, valid: Array) -> tuple:
         """Add what the new actions change and the old ones did not; what is no event changes nothing."""
-        parts = zip(over_events(self.process.change, events, new.action), before, strict=True)
+        process = self.process
+        assert isinstance(process, Summed)
+        parts = zip(over_events(process.change, events, new.action), before, strict=True)
         added = [total + jnp.where(valid[:, None], change, 0) for change, total in parts]
-        taken = over_events(self.process.change, events, old.action)
+        taken = over_events(process.change, events, old.action)
         return tuple(total - jnp.where(valid[:, None], change, 0) for change, total in zip(taken, added, strict=True))
 
     def _cut(self, tree: PyTree, start: Array) -> PyTree:
         return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, self.rows), tree)
 
     def _put(self, tree: PyTree, part: PyTree, start: Array) -> PyTree:
-        return jax.tree.map(
-            lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(leaf, new, start, axis=0), tree, part
-        )
+        return jax.tree.map(lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(leaf, new, start, axis=0), tree, part)
 
 
 def _choose(where: Bool[Array, " row"], new: PyTree, old: PyTree) -> PyTree:

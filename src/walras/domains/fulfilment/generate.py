@@ -65,14 +65,14 @@ def generate_world(
     product = random.choice(products, size=orders, p=weights / weights.sum())
     quantity = random.integers(1, most_units + 1, size=orders)
     asked = np.bincount(product, quantity, products)
-    stock = _split(asked * stock_share, people, random)
-    each = _split(np.array([capacity_share * quantity.sum() / (refills + 1)]), people, random)[0]
+    stock = split(asked * stock_share, people, random)
+    each = split(np.array([capacity_share * quantity.sum() / (refills + 1)]), people, random)[0]
     homes = random.choice(centres, size=DESTINATIONS, p=people)
     targets = spots[homes] + random.normal(0, 1.5, size=(DESTINATIONS, 2))
     return make_world(
         product=product,
         destination=random.integers(DESTINATIONS, size=orders),
-        reward=np.maximum(1 - _kilometres(targets, spots) / FARTHEST_KM, 0),
+        reward=np.maximum(1 - kilometres(targets, spots) / FARTHEST_KM, 0),
         stock=stock,
         capacity=each,
         quantity=quantity,
@@ -113,7 +113,7 @@ def _places(centres: int) -> tuple[Float[ndarray, "centre two"], Float[ndarray, 
     return spots, people / people.sum()
 
 
-def _split(
+def split(
     totals: Float[ndarray, " row"], shares: Float[ndarray, " centre"], random: np.random.Generator
 ) -> Int[ndarray, "row centre"]:
     """Split every total by the shares and round each part up or down at random, right on average."""
@@ -122,7 +122,7 @@ def _split(
     return (whole + (random.random(parts.shape) < parts - whole)).astype(np.int64)
 
 
-def _kilometres(
+def kilometres(
     targets: Float[ndarray, "destination two"], spots: Float[ndarray, "centre two"]
 ) -> Float[ndarray, "destination centre"]:
     """Return great-circle distances."""

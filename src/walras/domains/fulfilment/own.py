@@ -9,7 +9,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
-from walras.domains.fulfilment.process import AbstractRule, Fulfil, Order, orders_of
+from walras.domains.fulfilment.policies import Greedy
+from walras.domains.fulfilment.process import AbstractRule, Fulfil, Order
 from walras.domains.fulfilment.world import World
 from walras.engine.decided import same
 
@@ -69,9 +70,4 @@ class Named(Fulfil):
 
 def named_by(world: World, function: Callable[[Array, Array, Array], Int[Array, ""]]) -> Named:
     """Put a function that names centres into a world."""
-    from walras.domains.fulfilment.policies import Greedy
-
     return Named(Greedy(), jnp.asarray(world.reward), jnp.asarray(world.granted()), function=function)
-
-
-__all__ = ["Named", "Scored", "named_by", "orders_of"]

@@ -3,13 +3,16 @@
 OPEN: a policy is a rule that scores options; put one beside the others.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import clz
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from walras.domains.fulfilment.network import Network, random_network
-from walras.domains.fulfilment.process import LEAST, AbstractRule, Order
+from walras.domains.fulfilment.process import AbstractRule, Order
 from walras.domains.fulfilment.world import LARGEST, UNIT, World
 from walras.errors import SettingsError, shape_mismatch
 
@@ -87,19 +90,15 @@ class Neural(AbstractRule):
 
 def levels(row: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Return the level of every stock: whole arithmetic, about its logarithm beyond seven units."""
-    stock = jnp.maximum(row, 0)
-    power = 31 - jnp.clip(_leading_zeros(stock), 0, 31)
+    stock = jnp.maximum(row, 0).astype(jnp.int32)
+    power = 31 - jnp.clip(clz(stock), 0, 31)
     high = (power - 2) * 8 + ((stock >> jnp.maximum(power - 3, 0)) & 7)
     return jnp.where(stock < 8, stock, high).astype(jnp.int32)
 
 
-def _leading_zeros(values: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-    from jax.lax import clz
-
-    return clz(values.astype(jnp.int32))
-
-
-def dual(world: World, stock_price: Float[ndarray, "product centre"], capacity_price: Float[ndarray, " centre"]) -> Dual:
+def dual(
+    world: World, stock_price: Float[ndarray, "product centre"], capacity_price: Float[ndarray, " centre"]
+) -> Dual:
     """Build the dual policy from prices in money.
 
     Raises:
@@ -143,7 +142,7 @@ def named(world: World, name: str, width: int = 64, gamma: float = 0.5, seed: in
     Raises:
         SettingsError: there is no such policy.
     """
-    makers = {
+    makers: dict[str, Callable[[], AbstractRule]] = {
         "greedy": Greedy,
         "mlp": lambda: neural(world, width, seed),
         "dual": lambda: scarcity_prices(world),
@@ -152,6 +151,3 @@ def named(world: World, name: str, width: int = 64, gamma: float = 0.5, seed: in
     if name not in makers:
         raise SettingsError(f"there is no policy `{name}`; there are {', '.join(makers)}")
     return makers[name]()
-
-
-__all__ = ["LEAST", "CapacityPriced", "Dual", "Greedy", "Neural", "dual", "levels", "named", "neural", "scarcity_prices"]

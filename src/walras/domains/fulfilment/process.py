@@ -6,7 +6,6 @@ CONTRACT: policies are `AbstractRule`s; stock and capacity mask the options, tie
 import abc
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
@@ -43,9 +42,7 @@ class AbstractRule(eqx.Module):
     def scores(self, inputs: PyTree, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
         """Score every centre and, last, no centre, without knowing what capacity is left: the expensive part."""
 
-    def sees(
-        self, capacity: Int[Array, " centre"], granted: Int[Array, " centre"]
-    ) -> Int[Array, " some"]:
+    def sees(self, capacity: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
         """Return what of the capacity left the prices depend on; nothing by default."""
         return capacity[:0]
 
@@ -103,9 +100,7 @@ class Fulfil(Summed):
         chosen = (action == NONE) | now[0][jnp.maximum(action, 0)]
         return chosen & ~jnp.any(now[0] & ~before[0]) & jnp.all(now[1] == before[1])
 
-    def change(
-        self, event: Order, action: Int[Array, ""]
-    ) -> tuple[Int[Array, " centre"], Int[Array, " centre"]]:
+    def change(self, event: Order, action: Int[Array, ""]) -> tuple[Int[Array, " centre"], Int[Array, " centre"]]:
         """Take the units from the stock and count them as sent."""
         sent = jnp.where(jnp.arange(self.reward.shape[1]) == action, event.quantity, 0)
         return -sent, sent
@@ -129,11 +124,6 @@ def orders_of(world: World) -> Order:
 def process_of(world: World, rule: AbstractRule) -> Fulfil:
     """Put a rule into a world."""
     return Fulfil(rule, jnp.asarray(world.reward), jnp.asarray(world.granted()))
-
-
-def first_mistake(world: World, rule: AbstractRule) -> None:
-    """Run one order so that a rule that cannot be run says so before anything is compiled."""
-    jax.eval_shape(process_of(world, rule), world.state(), jax.tree.map(lambda leaf: leaf[0], orders_of(world)))
 
 
 def safe_orders(process: Fulfil, state: Sums, largest: int, refill_before: Int[ndarray, " refill"], first: int) -> int:

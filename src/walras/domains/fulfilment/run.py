@@ -1,6 +1,6 @@
 """Own one call for a whole trajectory of order fulfilment: actions, what they earned, and how much work it was.
 
-CONTRACT: the trajectory is that of one order after the other, whatever engine runs it; it is checked before it is given.
+CONTRACT: the trajectory is that of one order after the other, whatever engine runs it, and is checked.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from walras.domains.fulfilment.process import AbstractRule, orders_of, process_of
+from walras.domains.fulfilment.process import AbstractRule, Fulfil, orders_of, process_of
 from walras.domains.fulfilment.world import NONE, World, check_actions, earned, exhausted
 from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.picard import Picard, PicardInfo
@@ -50,17 +50,19 @@ class Fulfilled:
         )
 
 
-def fulfil(world: World, rule: AbstractRule, engine: AbstractEngine | None = None) -> Fulfilled:
+def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | None = None) -> Fulfilled:
     """Decide all orders of a world by a rule.
 
     Args:
+        rule: a rule, or a whole process made of one (`named_by`).
         engine: the parallel one where not given.
 
     Raises:
         InputError: a rule of one's own sent an order to a centre that cannot send it.
     """
     engine = Picard() if engine is None else engine
-    trajectory, info = engine.run(process_of(world, rule), world.state(), orders_of(world))
+    process = rule if isinstance(rule, Fulfil) else process_of(world, rule)
+    trajectory, info = engine.run(process, world.state(), orders_of(world))
     actions = np.asarray(trajectory.records)
     final = int(info.committed) if isinstance(info, PicardInfo) else world.n_orders
     check_actions(world, np.where(np.arange(len(actions)) < final, actions, NONE))

@@ -17,7 +17,7 @@ NONE = -1
 """Action of an order that no centre fulfils."""
 
 UNIT = 1 << 16
-"""Whole numbers in a reward of 1: decisions compare whole numbers, so that they are the same wherever they are taken."""
+"""Whole numbers in a reward of 1: decisions compare whole numbers, which are the same wherever they are taken."""
 
 LARGEST = 1 << 30
 """Numbers stay below, so that sums of two fit 32 bits."""
@@ -119,7 +119,7 @@ def make_world(
     whole = [np.asarray(a, np.int32) for a in (product, destination, quantity)]
     money = np.rint(np.asarray(reward, np.float64) * UNIT).astype(np.int32)
     held = [np.asarray(a, np.int32) for a in (stock, capacity, refill_before, refill)]
-    return World(whole[0], whole[1], whole[2], money, *held, names=names)
+    return World(*whole, money, *held, names)  # type: ignore[arg-type]
 
 
 def _check_shapes(
@@ -141,8 +141,12 @@ def _check_shapes(
         ("quantity", quantity, f"{orders} [order]", quantity.shape == orders),
         ("reward", reward, f"(any, {centres}) [destination, centre]", reward.ndim == 2 and reward.shape[1] == centres),
         ("stock", stock, f"(any, {centres}) [product, centre]", stock.ndim == 2 and stock.shape[1] == centres),
-        ("refill", refill, f"{(len(refill_before), centres)} [refill, centre]",
-         refill.shape == (len(refill_before), centres)),
+        (
+            "refill",
+            refill,
+            f"{(len(refill_before), centres)} [refill, centre]",
+            refill.shape == (len(refill_before), centres),
+        ),
     )
     for name, given, shape, fits in needed:
         if not fits:
@@ -160,8 +164,15 @@ def _check_values(
     refill: ndarray,
 ) -> None:
     """Refuse values that no world can have."""
-    for name, values in (("product", product), ("destination", destination), ("quantity", quantity), ("stock", stock),
-                         ("capacity", capacity), ("refill_before", refill_before), ("refill", refill)):
+    for name, values in (
+        ("product", product),
+        ("destination", destination),
+        ("quantity", quantity),
+        ("stock", stock),
+        ("capacity", capacity),
+        ("refill_before", refill_before),
+        ("refill", refill),
+    ):
         if not np.issubdtype(values.dtype, np.integer):
             raise InputError(f"`{name}` is {values.dtype} but needs whole numbers; round it first")
     _within("product", product, 0, len(stock), "order {0} asks for product {1}", "there are {2} products")
@@ -175,9 +186,13 @@ def _check_values(
             f"{LARGEST}; mend that row"
         )
     if refill.size and refill.min() < 0:
-        raise InputError(f"refill {int(np.argwhere(refill < 0)[0][0])} is negative but only adds; give units of 0 or more")
+        raise InputError(
+            f"refill {int(np.argwhere(refill < 0)[0][0])} is negative but only adds; give units of 0 or more"
+        )
     if len(refill_before) and (np.diff(refill_before).min(initial=0) < 0 or refill_before.min() < 0):
-        raise InputError("`refill_before` falls or is negative but needs the numbers of orders in rising order; sort it")
+        raise InputError(
+            "`refill_before` falls or is negative but needs the numbers of orders in rising order; sort it"
+        )
     if capacity.astype(np.int64).sum() + refill.astype(np.int64).sum() >= LARGEST:
         raise InputError(f"capacity and refills add up to more than {LARGEST}; count in larger units")
     if not np.isfinite(reward).all() or np.abs(reward).max(initial=0) > 1024:
