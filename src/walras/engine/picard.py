@@ -35,8 +35,8 @@ class PicardInfo(EngineInfo):
     """Say how much work it was, and whether the trajectory is final.
 
     `policy_calls` counts decisions that were evaluated because they were not certain, `encode_calls` evaluations of the
-    expensive part; `serial_steps` levels that waited for each other; `tile_rows` rows evaluated with the padding. Of the
-    trajectory `committed` events are final: all of them where `converged`. `verified` is None unless asked for.
+    expensive part; `serial_steps` levels that waited for each other; `tile_rows` rows evaluated with the padding. Of
+    the trajectory `committed` events are final: all of them where `converged`. `verified` is None unless asked for.
     """
 
     encode_calls: Int[Array, ""]

@@ -46,7 +46,7 @@ def read_orders(path: str | Path, stock_share: float = 0.8, capacity_share: floa
     wrong = np.flatnonzero(quantity < 1)
     if len(wrong):
         raise InputError(
-            f"line {int(wrong[0])} of {Path(path).name} has quantity {quantity[wrong[0]]} but an order needs 1 or more; "
+            f"line {int(wrong[0])} of {Path(path).name} has quantity {quantity[wrong[0]]} but needs 1 or more; "
             "leave returns out"
         )
     names, destination = np.unique(country, return_inverse=True)

@@ -119,7 +119,7 @@ def make_world(
     whole = [np.asarray(a, np.int32) for a in (product, destination, quantity)]
     money = np.rint(np.asarray(reward, np.float64) * UNIT).astype(np.int32)
     held = [np.asarray(a, np.int32) for a in (stock, capacity, refill_before, refill)]
-    return World(*whole, money, *held, names)  # type: ignore[arg-type]
+    return World(*whole, money, *held, names)  # type: ignore[arg-type, call-arg]
 
 
 def _check_shapes(
@@ -223,8 +223,8 @@ def check_actions(world: World, actions: Int[ndarray, " order"]) -> None:
     if len(wrong):
         order = int(wrong.min())
         raise InputError(
-            f"the policy sent order {order} ({world.quantity[order]} units of product {world.product[order]}) to centre "
-            f"{actions[order]}, which has not the stock and capacity for it; return a centre that has, or {NONE}"
+            f"the policy sent order {order} ({world.quantity[order]} units of product {world.product[order]}) to "
+            f"centre {actions[order]}, which has not the stock and capacity for it; return a centre that has, or {NONE}"
         )
 
 
