@@ -53,6 +53,11 @@ def build_app() -> App:
     policy = App(name="policy", help="Compare what agents could do on a table's own history.")
     policy.command("walras.cli.policy:compare", name="compare", help="Rank policies on weeks that none was tuned on.")
     app.command(policy)
+    fulfil = App(name="fulfil", help="Decide orders in parallel, exactly as one after the other.")
+    fulfil.command("walras.cli.fulfil:simulate", name="simulate", help="Decide all orders of a world.")
+    fulfil.command("walras.cli.fulfil:optimise", name="optimise", help="Learn prices of stock and capacity.")
+    fulfil.command("walras.cli.fulfil:benchmark", name="benchmark", help="Time it against one after the other.")
+    app.command(fulfil)
     return app
 
 

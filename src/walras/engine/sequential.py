@@ -3,6 +3,7 @@
 FREE: internals may change as long as the result is that of a plain loop.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
@@ -15,6 +16,8 @@ class Sequential(AbstractEngine):
 
     def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, EngineInfo]:
         """Scan; rounds and calls are the number of steps."""
-        final, records = jax.lax.scan(transition, initial, inputs)
+        # A module that holds arrays has no hash, which a scan asks of its function.
+        step = (lambda state, event: transition(state, event)) if isinstance(transition, eqx.Module) else transition
+        final, records = jax.lax.scan(step, initial, inputs)
         steps = jnp.asarray(jax.tree.leaves(inputs)[0].shape[0], jnp.int32)
         return Trajectory(final=final, records=records), EngineInfo(rounds=steps, policy_calls=steps)

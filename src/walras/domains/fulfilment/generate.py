@@ -1,0 +1,132 @@
+"""Own made-up worlds of order fulfilment, drawn by the published law.
+
+LAW: popularity of products is a power of their rank, stock and capacity follow the population of the places, rewards
+fall with distance.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from walras.domains.fulfilment.world import World, make_world
+from walras.errors import SettingsError
+
+PLACES = (
+    ("New York", 40.7, -74.0, 8.80), ("Los Angeles", 34.1, -118.2, 3.90), ("Chicago", 41.9, -87.6, 2.75),
+    ("Houston", 29.8, -95.4, 2.30), ("Phoenix", 33.4, -112.1, 1.61), ("Philadelphia", 40.0, -75.2, 1.60),
+    ("San Antonio", 29.4, -98.5, 1.43), ("San Diego", 32.7, -117.2, 1.39), ("Dallas", 32.8, -96.8, 1.30),
+    ("San Jose", 37.3, -121.9, 1.01), ("Austin", 30.3, -97.7, 0.96), ("Jacksonville", 30.3, -81.7, 0.95),
+    ("Fort Worth", 32.8, -97.3, 0.92), ("Columbus", 40.0, -83.0, 0.91), ("Indianapolis", 39.8, -86.2, 0.89),
+    ("Charlotte", 35.2, -80.8, 0.87), ("San Francisco", 37.8, -122.4, 0.87), ("Seattle", 47.6, -122.3, 0.74),
+    ("Denver", 39.7, -105.0, 0.72), ("Washington", 38.9, -77.0, 0.69), ("Nashville", 36.2, -86.8, 0.69),
+    ("Oklahoma City", 35.5, -97.5, 0.68), ("El Paso", 31.8, -106.5, 0.68), ("Boston", 42.4, -71.1, 0.68),
+    ("Portland", 45.5, -122.7, 0.65), ("Las Vegas", 36.2, -115.1, 0.64), ("Detroit", 42.3, -83.0, 0.64),
+    ("Memphis", 35.1, -90.0, 0.63), ("Louisville", 38.3, -85.8, 0.63), ("Baltimore", 39.3, -76.6, 0.59),
+)  # fmt: skip
+"""The most populous cities of the United States in 2020: name, latitude, longitude, million people."""
+
+DESTINATIONS = 300
+EARTH_KM = 6371.0
+FARTHEST_KM = 5000.0
+"""Distance at which a reward has fallen to about nothing."""
+
+
+def generate_world(
+    orders: int,
+    products: int,
+    centres: int = 30,
+    beta: float = 0.0,
+    stock_share: float = 0.8,
+    capacity_share: float = 0.8,
+    most_units: int = 1,
+    refills: int = 0,
+    seed: int = 0,
+) -> World:
+    """Draw a world.
+
+    Args:
+        orders: orders in all.
+        products: products that can be ordered.
+        centres: the 30 largest cities, or made-up smaller places beyond them.
+        beta: weight of a product is its rank to this power; 0 is flat, real catalogues have -0.6 to -0.8.
+        stock_share: units in stock of a product over the units ordered of it.
+        capacity_share: units that all centres can send over all units ordered; below `stock_share` it is tight.
+        most_units: units of an order are drawn from 1 to this.
+        refills: times at which as much capacity as at the start is added; the total stays the same.
+        seed: of everything drawn.
+
+    Raises:
+        SettingsError: a number that no world can have.
+    """
+    _check(orders, products, centres, stock_share, capacity_share, most_units, refills)
+    random = np.random.default_rng(seed)
+    spots, people = _places(centres)
+    weights = np.arange(1, products + 1, dtype=np.float64) ** beta
+    product = random.choice(products, size=orders, p=weights / weights.sum())
+    quantity = random.integers(1, most_units + 1, size=orders)
+    asked = np.bincount(product, quantity, products)
+    stock = split(asked * stock_share, people, random)
+    each = split(np.array([capacity_share * quantity.sum() / (refills + 1)]), people, random)[0]
+    homes = random.choice(centres, size=DESTINATIONS, p=people)
+    targets = spots[homes] + random.normal(0, 1.5, size=(DESTINATIONS, 2))
+    return make_world(
+        product=product,
+        destination=random.integers(DESTINATIONS, size=orders),
+        reward=np.maximum(1 - kilometres(targets, spots) / FARTHEST_KM, 0),
+        stock=stock,
+        capacity=each,
+        quantity=quantity,
+        refill_before=(np.arange(1, refills + 1) * orders) // (refills + 1),
+        refill=np.repeat(each[None], refills, axis=0),
+        names=tuple(PLACES[i][0] if i < len(PLACES) else f"place {i + 1}" for i in range(centres)),
+    )
+
+
+def _check(
+    orders: int,
+    products: int,
+    centres: int,
+    stock_share: float,
+    capacity_share: float,
+    most_units: int,
+    refills: int,
+) -> None:
+    """Refuse numbers that no world can have."""
+    counts = {"orders": orders, "products": products, "centres": centres, "most_units": most_units}
+    for name, value in counts.items():
+        if value < 1:
+            raise SettingsError(f"`{name}` is {value} but at least 1 is needed; give e.g. 1000")
+    for name, share in {"stock_share": stock_share, "capacity_share": capacity_share, "refills": refills}.items():
+        if share < 0:
+            raise SettingsError(f"`{name}` is {share:g} but cannot be negative; give 0 or more")
+
+
+def _places(centres: int) -> tuple[Float[ndarray, "centre two"], Float[ndarray, " centre"]]:
+    """Return latitude and longitude of the centres, and their share of the people."""
+    spots = np.array([place[1:3] for place in PLACES])
+    people = np.array([place[3] for place in PLACES])
+    beyond = max(centres - len(PLACES), 0)
+    random = np.random.default_rng(30)  # the same places whatever the world's seed
+    made_up = np.stack([random.uniform(28, 48, beyond), random.uniform(-122, -72, beyond)], axis=1)
+    smaller = people[-1] * len(PLACES) / np.arange(len(PLACES) + 1, len(PLACES) + 1 + beyond)
+    spots, people = np.concatenate([spots, made_up])[:centres], np.concatenate([people, smaller])[:centres]
+    return spots, people / people.sum()
+
+
+def split(
+    totals: Float[ndarray, " row"], shares: Float[ndarray, " centre"], random: np.random.Generator
+) -> Int[ndarray, "row centre"]:
+    """Split every total by the shares and round each part up or down at random, right on average."""
+    parts = totals[:, None] * shares[None]
+    whole = np.floor(parts)
+    return (whole + (random.random(parts.shape) < parts - whole)).astype(np.int64)
+
+
+def kilometres(
+    targets: Float[ndarray, "destination two"], spots: Float[ndarray, "centre two"]
+) -> Float[ndarray, "destination centre"]:
+    """Return great-circle distances."""
+    lat1, lon1 = np.radians(targets).T[:, :, None]
+    lat2, lon2 = np.radians(spots).T[:, None, :]
+    half = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
+    return 2 * EARTH_KM * np.arcsin(np.sqrt(half))

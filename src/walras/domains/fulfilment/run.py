@@ -1,0 +1,69 @@
+"""Own one call for a whole trajectory of order fulfilment: actions, what they earned, and how much work it was.
+
+CONTRACT: the trajectory is that of one order after the other, whatever engine runs it, and is checked.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from walras.domains.fulfilment.process import AbstractRule, Fulfil, orders_of, process_of
+from walras.domains.fulfilment.world import NONE, World, check_actions, earned, exhausted
+from walras.engine.base import AbstractEngine, EngineInfo
+from walras.engine.picard import Picard, PicardInfo
+
+
+@dataclass(frozen=True)
+class Fulfilled:
+    """Hold a trajectory of a world.
+
+    Attributes:
+        actions: the centre that sends each order, -1 for none [order].
+        reward: of all orders [money].
+        info: how much work it was.
+        exhausted: centres that sent their last unit of capacity.
+    """
+
+    world: World
+    actions: Int[ndarray, " order"]
+    reward: float
+    info: EngineInfo
+    exhausted: Int[ndarray, " centre"]
+
+    @property
+    def share(self) -> float:
+        """Return the share of orders that were fulfilled."""
+        return float(np.mean(self.actions != NONE))
+
+    @property
+    def converged(self) -> bool:
+        """Say whether all actions are final."""
+        return not isinstance(self.info, PicardInfo) or bool(self.info.converged)
+
+    def __str__(self) -> str:
+        """Print a small table."""
+        return (
+            f"{'orders':24}{self.world.n_orders:,}\n{'fulfilled':24}{self.share:.1%}\n{'reward':24}{self.reward:,.1f}\n"
+            f"{'centres exhausted':24}{len(self.exhausted)} of {self.world.n_centres}\n{self.info}"
+        )
+
+
+def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | None = None) -> Fulfilled:
+    """Decide all orders of a world by a rule.
+
+    Args:
+        rule: a rule, or a whole process made of one (`named_by`).
+        engine: the parallel one where not given.
+
+    Raises:
+        InputError: a rule of one's own sent an order to a centre that cannot send it.
+    """
+    engine = Picard() if engine is None else engine
+    process = rule if isinstance(rule, Fulfil) else process_of(world, rule)
+    trajectory, info = engine.run(process, world.state(), orders_of(world))
+    actions = np.asarray(trajectory.records)
+    final = int(info.committed) if isinstance(info, PicardInfo) else world.n_orders
+    check_actions(world, np.where(np.arange(len(actions)) < final, actions, NONE))
+    return Fulfilled(world, actions, earned(world, actions), info, exhausted(world, actions))

@@ -1,0 +1,163 @@
+"""Own what is known and guessed of the events in a window, and the states that follow from it.
+
+FREE: prefix sums where states add up, a replay of the cheap part where they do not; both see what a plain loop sees.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PyTree
+
+from walras.engine.decided import Decided, Summed, Sums, over_events, same_rows
+
+RUN = 256
+"""Events summed one after the other within a run; runs are summed side by side."""
+
+
+class Guess(eqx.Module):
+    """Hold, for every event of a window (first axis), the action and on what it was decided.
+
+    Where `known` is False the action is a guess from the start, and nothing else is set.
+    """
+
+    action: Int[Array, " event"]
+    known: Bool[Array, " event"]
+    inputs: PyTree
+    code: PyTree
+    reads: PyTree
+
+
+@eqx.filter_jit
+def blank(process: Decided, state: PyTree, events: PyTree, actions: Int[Array, " event"]) -> Guess:
+    """Make a guess that knows actions only."""
+
+    def first(state: PyTree, event: PyTree) -> tuple:
+        own, shared = process.observe(state, event)
+        inputs = process.inputs(own, event)
+        return inputs, process.encode(inputs, event), process.reads(own, shared, event)
+
+    shapes = eqx.filter_eval_shape(first, state, jax.tree.map(lambda leaf: leaf[0], events))
+    inputs, code, reads = jax.tree.map(lambda one: jnp.zeros((len(actions), *one.shape), one.dtype), shapes)
+    return Guess(actions, jnp.zeros(len(actions), bool), inputs, code, reads)
+
+
+class AbstractStates(eqx.Module):
+    """Say what every event of a window sees, given the actions of all others."""
+
+    @abc.abstractmethod
+    def seen(
+        self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], lines: "Lines"
+    ) -> tuple[PyTree, PyTree]:
+        """Return the own and the shared part that every event observes, the window starting in `state`."""
+
+    @abc.abstractmethod
+    def after(self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array) -> PyTree:
+        """Return the state after the first `count` events."""
+
+
+class Lines(eqx.Module):
+    """Place the events of a window in the chains of their keys.
+
+    `order` lists the events chain by chain, `start` the first place of the chain of every place, `place` the place of
+    every event; `live` is False for padding behind the last event.
+    """
+
+    order: Int[Array, " event"]
+    start: Int[Array, " event"]
+    place: Int[Array, " event"]
+    live: Bool[Array, " event"]
+
+
+class BySums(AbstractStates):
+    """Add up changes: no step waits for another."""
+
+    def seen(
+        self, process: Summed, state: Sums, events: PyTree, actions: Int[Array, " event"], lines: Lines
+    ) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
+        """Sum over all earlier events for the shared row, over those of the same key for the own row."""
+        own, shared = changes(process, events, actions, lines.live)
+        before = exclusive_sums(own[lines.order])
+        before = before - before[lines.start]
+        rows = state.table[over_events(process.key, events)]
+        return rows + before[lines.place], state.shared[None] + exclusive_sums(shared)
+
+    def after(self, process: Summed, state: Sums, events: PyTree, actions: Int[Array, " event"], count: Array) -> Sums:
+        """Add the changes of the first events to the table."""
+        own, shared = changes(process, events, actions, jnp.arange(len(actions)) < count)
+        table = state.table.at[over_events(process.key, events)].add(own)
+        return Sums(table=table, shared=state.shared + shared.sum(0, dtype=shared.dtype))
+
+
+class ByReplay(AbstractStates):
+    """Replay the cheap part of every step, one after the other; for any transition."""
+
+    def seen(
+        self, process: Decided, state: PyTree, events: PyTree, actions: Int[Array, " event"], lines: Lines
+    ) -> tuple[PyTree, PyTree]:
+        """Observe before every event, and take its action, or the idle one where that cannot be taken."""
+
+        def step(state: PyTree, event: tuple) -> tuple[PyTree, tuple[PyTree, PyTree]]:
+            return taken(process, state, *event), process.observe(state, event[0])
+
+        return jax.lax.scan(step, state, (events, actions))[1]
+
+    def after(
+        self, process: Decided, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array
+    ) -> PyTree:
+        """Replay the first events."""
+
+        def step(number: Array, state: PyTree) -> PyTree:
+            return taken(process, state, jax.tree.map(lambda leaf: leaf[number], events), actions[number])
+
+        return jax.lax.fori_loop(0, count, step, state)
+
+
+def taken(process: Decided, state: PyTree, event: PyTree, action: Array) -> PyTree:
+    """Advance by an action, or by the idle one where it cannot be taken."""
+    possible = jnp.where(process.allowed(state, event, action), action, process.idle(event))
+    return process.advance(state, event, possible)
+
+
+def changes(
+    process: Summed, events: PyTree, actions: Int[Array, " event"], counted: Bool[Array, " event"]
+) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
+    """Return what every event adds; nothing where it does not count."""
+    own, shared = over_events(process.change, events, actions)
+    return jnp.where(counted[:, None], own, 0), jnp.where(counted[:, None], shared, 0)
+
+
+def exclusive_sums(values: Int[Array, "event column"]) -> Int[Array, "event column"]:
+    """Sum, for every row, the rows before it.
+
+    Runs of rows are summed side by side, so that there are as many serial steps as a run is long, and few passes over
+    memory.
+    """
+    n, width = values.shape
+    runs = jnp.pad(values, ((0, -n % RUN), (0, 0))).reshape(-1, RUN, width)
+
+    def add(total: Array, row: Array) -> tuple[Array, Array]:
+        return total + row, total
+
+    totals, within = jax.lax.scan(add, jnp.zeros_like(runs[:, 0]), jnp.swapaxes(runs, 0, 1))
+    before = jnp.cumsum(totals, axis=0) - totals
+    return (jnp.swapaxes(within, 0, 1) + before[:, None]).reshape(-1, width)[:n]
+
+
+@eqx.filter_jit
+def assess(
+    process: Decided, state: PyTree, events: PyTree, guess: Guess, lines: Lines, states: AbstractStates
+) -> tuple[PyTree, PyTree, Bool[Array, " event"]]:
+    """See what every event observes under all guesses, and which decisions are not certain to stand.
+
+    Returns:
+        The own and shared parts observed, and a mark on every event that has to be evaluated again.
+    """
+    own, shared = states.seen(process, state, events, guess.action, lines)
+    inputs = over_events(process.inputs, own, events)
+    reads = over_events(process.reads, own, shared, events)
+    stands = over_events(process.stands, guess.action, guess.reads, reads)
+    stands &= guess.known & same_rows(guess.inputs, inputs, len(guess.known))
+    return own, shared, ~stands & lines.live

@@ -1,0 +1,319 @@
+"""Own the exact parallel-in-time engine: guess all actions, evaluate many at once, keep what is certain, repeat.
+
+CONTRACT: what it returns is what the sequential engine returns, or it says that it has not converged.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, PyTree
+from numpy import ndarray
+
+from walras.engine.assignment import AbstractAssignment, ByKey, OneEach
+from walras.engine.base import AbstractEngine, EngineInfo, Trajectory, Transition
+from walras.engine.decided import Decided, Summed, n_events, over_events
+from walras.engine.guess import AbstractStates, ByReplay, BySums, Guess, Lines, assess, blank
+from walras.engine.schedule import Walk, line_up, plan_walk
+from walras.engine.sequential import Sequential
+from walras.engine.starts import AbstractStart, Idle
+from walras.engine.walk import Tiles, walk
+from walras.engine.windows import AbstractWindow, Frontier
+from walras.errors import InputError, SettingsError
+
+WIDE, NARROW = 256, 16
+"""Rows of a tile: where a level has many events, and where it has few, at the end of long chains."""
+
+FEWER = 16
+"""A walk of less than this part of the window has arrays of that size, so two programs are compiled."""
+
+
+class PicardInfo(EngineInfo):
+    """Say how much work it was, and whether the trajectory is final.
+
+    `policy_calls` counts decisions that were evaluated because they were not certain, `encode_calls` evaluations of the
+    expensive part; `serial_steps` levels that waited for each other; `tile_rows` rows evaluated with the padding. Of
+    the trajectory `committed` events are final: all of them where `converged`. `verified` is None unless asked for.
+    """
+
+    encode_calls: Int[Array, ""]
+    serial_steps: Int[Array, ""]
+    tile_rows: Int[Array, ""]
+    committed: Int[Array, ""]
+    converged: Bool[Array, ""]
+    verified: Bool[Array, ""] | None
+    events: int = eqx.field(static=True)
+
+    def __str__(self) -> str:
+        """Print a small table."""
+        rows = {
+            "converged": bool(self.converged),
+            "events final": f"{int(self.committed):,} of {self.events:,}",
+            "rounds": f"{int(self.rounds):,}",
+            "policy calls per event": f"{int(self.policy_calls) / self.events:.3f}",
+            "encode calls per event": f"{int(self.encode_calls) / self.events:.3f}",
+            "serial steps": f"{int(self.serial_steps):,}",
+            "equal to one by one": "not compared" if self.verified is None else bool(self.verified),
+        }
+        return "\n".join(f"{name:24}{value}" for name, value in rows.items())
+
+
+class Picard(AbstractEngine):
+    """Evaluate the decisions of one trajectory in batches, exactly.
+
+    A round walks every process (`assignment`) through its own events, on its own new decisions and the guessed ones of
+    all others; then the states are rebuilt from all actions, and every event whose decision is certified to stand up to
+    the first one that is not, is final. Nothing that was guessed beyond is thrown away.
+
+    Args:
+        window: events worked on together, and when to move on.
+        assignment: who evaluates what; by key where states add up, one process per event elsewhere.
+        start: the first guess.
+        states: how states are rebuilt; by sums where states add up, by a replay elsewhere.
+        certified: evaluate only what is not certain to stand; otherwise everything in every round, as published.
+        tile: rows of a wide and of a narrow tile; one shape for both makes any policy's rows equal bit by bit.
+        max_rounds: rounds after which it gives up and says so; as many as events where not given.
+        verify: replay everything one by one afterwards and compare.
+    """
+
+    window: AbstractWindow = eqx.field(static=True, default_factory=Frontier)
+    assignment: AbstractAssignment | None = eqx.field(static=True, default=None)
+    start: AbstractStart = eqx.field(static=True, default_factory=Idle)
+    states: AbstractStates | None = None
+    certified: bool = eqx.field(static=True, default=True)
+    tile: tuple[int, int] = eqx.field(static=True, default=(WIDE, NARROW))
+    max_rounds: int | None = eqx.field(static=True, default=None)
+    verify: bool = eqx.field(static=True, default=False)
+
+    def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, PicardInfo]:
+        """Run; the trajectory's records are the actions, its final state that after the last event that is final.
+
+        Raises:
+            InputError: the transition takes no decisions that could be taken apart, or there are no events.
+        """
+        process = check(transition, initial, inputs, self.assignment)
+        check_tile(self.tile)
+        run = _Run(self, process, initial, inputs)
+        most = run.horizon if self.max_rounds is None else self.max_rounds
+        while not run.finished and run.step(may_walk=run.rounds < most):
+            pass
+        if not run.finished:
+            run.move()
+        trajectory = Trajectory(final=run.state, records=jnp.asarray(run.actions))
+        verified = equalone_by_one(process, initial, inputs, trajectory) if self.verify and run.finished else None
+        return trajectory, run.info(verified)
+
+
+def check(
+    transition: Transition, initial: PyTree, events: PyTree, assignment: AbstractAssignment | None = None
+) -> Decided:
+    """Refuse what cannot be run in parallel.
+
+    Raises:
+        InputError: see there.
+        SettingsError: processes of several events where states do not add up.
+    """
+    if not isinstance(transition, Decided):
+        raise InputError(
+            f"the transition is a {type(transition).__name__} but the parallel engine needs one that takes a decision "
+            "a step; write it as a `Decided` (or `Summed`), or run it with `Sequential()`"
+        )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((transition, initial, events))):
+        raise InputError(
+            "the parallel engine was called inside a JAX transform but plans its rounds outside of one; call it "
+            "directly, its parts are compiled by themselves"
+        )
+    if not jax.tree.leaves(events) or n_events(events) == 0:
+        raise InputError("there are 0 events but a trajectory needs at least one; give events")
+    if not isinstance(transition, Summed) and not isinstance(assignment, OneEach | None):
+        raise SettingsError(
+            f"`assignment` is {type(assignment).__name__} but processes of several events need states that add up; "
+            "leave it out, write the transition as a `Summed`, or use `PublishedJacobi`"
+        )
+    return transition
+
+
+def check_tile(tile: tuple[int, int]) -> None:
+    """Refuse tiles that do not fit into each other.
+
+    Raises:
+        SettingsError: the wide one is no multiple of the narrow one.
+    """
+    if min(tile) < 1 or tile[0] % tile[1]:
+        raise SettingsError(
+            f"`tile` is {tile} but needs two positive numbers, the first a multiple of the second; give e.g. (256, 16)"
+        )
+
+
+def equalone_by_one(process: Decided, initial: PyTree, events: PyTree, trajectory: Trajectory) -> Bool[Array, ""]:
+    """Run one by one and compare all actions."""
+    expected = one_by_one(process, initial, events)
+    return jnp.array_equal(expected.records, trajectory.records)
+
+
+@eqx.filter_jit
+def one_by_one(process: Decided, initial: PyTree, events: PyTree) -> Trajectory:
+    """Run one by one on the device: what every parallel run is held to."""
+    return Sequential().run(process, initial, events)[0]
+
+
+class _Run:
+    """Hold one run: the state at the window's first event, what is guessed in the window, and what was counted."""
+
+    def __init__(self, engine: Picard, process: Decided, initial: PyTree, events: PyTree):
+        self.engine, self.process, self.state, self.all_events = engine, process, initial, events
+        self.horizon = n_events(events)
+        self.size = engine.window.events(self.horizon)
+        summed = isinstance(process, Summed)
+        self.states = engine.states or (BySums() if summed else ByReplay())
+        self.assignment = engine.assignment or (ByKey() if summed else OneEach())
+        self.keys = keys_of(process, events)
+        self.actions = np.array(engine.start.actions(process, initial, events))
+        self.rounds = self.calls = self.encodes = self.steps = self.rows = 0
+        self.first = self.done = 0
+        self.window = cut_window(self.all_events, self.first, self.size)
+        self.guess = blank(process, initial, self.window, jnp.asarray(self._cached()))
+        self._line_up()
+
+    @property
+    def live(self) -> int:
+        """Count the events of the window that are events."""
+        return min(self.size, self.horizon - self.first)
+
+    @property
+    def finished(self) -> bool:
+        """Say whether every action is final."""
+        return self.first >= self.horizon
+
+    def _cached(self) -> Int[ndarray, " event"]:
+        part = self.actions[self.first : self.first + self.size]
+        return np.pad(part, (0, self.size - len(part)))
+
+    def _line_up(self) -> None:
+        """Place the events of the window in chains and lanes."""
+        keys = self.keys[self.first : self.first + self.live]
+        self.lanes = line_up(keys, self.assignment.processes(keys, self.first))
+        behind = np.arange(self.live, self.size, dtype=np.int32)
+        order = np.r_[self.lanes.chain_order, behind]
+        place = np.empty_like(order)
+        place[order] = np.arange(self.size, dtype=np.int32)
+        self.lines = Lines(
+            order=jnp.asarray(order),
+            place=jnp.asarray(place),
+            start=jnp.asarray(np.r_[self.lanes.chain_start, behind]),
+            live=jnp.asarray(np.arange(self.size) < self.live),
+        )
+
+    def step(self, may_walk: bool) -> bool:
+        """Settle what is certain; then move on, or walk what is not certain if that is still allowed.
+
+        Returns:
+            Whether anything was done.
+        """
+        own, shared, marks = assess(self.process, self.state, self.window, self.guess, self.lines, self.states)
+        broken = np.asarray(marks)
+        if self.engine.certified:
+            self.done = int(broken.argmax()) if broken.any() else self.live
+        else:
+            broken = (np.arange(self.size) >= self.done) & (np.arange(self.size) < self.live)
+        more = self.first + self.size < self.horizon
+        if self.done == self.live or (more and self.engine.window.moves(self.done, self.size)):
+            self.move()
+        elif may_walk:
+            self._walk(own, shared, broken)
+        else:
+            return False
+        return True
+
+    def move(self) -> None:
+        """Begin the window at the first event that is not final, and keep what was guessed of the others."""
+        count = self.done
+        self.actions[self.first : self.first + self.live] = np.asarray(self.guess.action)[: self.live]
+        self.state = _after(self.process, self.state, self.window, self.guess.action, jnp.asarray(count), self.states)
+        self.first, self.done = self.first + count, 0
+        if self.finished:
+            return
+        self.window = cut_window(self.all_events, self.first, self.size)
+        self.guess = _shift(self.guess, jnp.asarray(self._cached()), jnp.asarray(count))
+        self._line_up()
+
+    def _walk(self, own: PyTree, shared: PyTree, broken: Bool[ndarray, " event"]) -> None:
+        """Evaluate what is not certain, and what follows it in its lane."""
+        plan = plan_walk(self.lanes, broken[: self.live], *self.engine.tile)
+        room = self.size if len(plan.events) > self.size // FEWER else max(self.size // FEWER, 1)
+
+        tiles = tiles_of(plan, room, self.size)
+        before = None if self.engine.certified else np.asarray(self.guess.action).copy()
+        kept = (self.process, self.window, own, shared, tiles)
+        self.guess, work = walk(kept, self.guess, self.engine.tile, not self.engine.certified)
+        self.rounds += 1
+        self.encodes += int(work.encodes)
+        self.calls += int(work.calls)
+        self.steps += plan.levels
+        self.rows += plan.rows(*self.engine.tile)
+        if before is not None:
+            changed = np.flatnonzero(np.asarray(self.guess.action)[: self.live] != before[: self.live])
+            self.done = min(int(changed[0]) + 1, self.live) if len(changed) else self.live
+
+    def info(self, verified: Bool[Array, ""] | None) -> PicardInfo:
+        """Say what it took."""
+        numbers = (self.rounds, self.calls, self.encodes, self.steps, self.rows, self.first)
+        return counted(numbers, self.finished, self.horizon, verified)
+
+
+def counted(
+    numbers: Sequence[int], converged: bool, events: int, verified: Bool[Array, ""] | None = None
+) -> PicardInfo:
+    """Put counts together: rounds, policy calls, encode calls, serial steps, rows of tiles, final events."""
+    parts = [jnp.asarray(int(number)) for number in numbers]
+    return PicardInfo(*parts, jnp.asarray(converged), verified, events)  # type: ignore[arg-type, call-arg]
+
+
+def keys_of(process: Decided, events: PyTree) -> Int[ndarray, " event"]:
+    """Return the key of every event; each has its own where states do not add up."""
+    if isinstance(process, Summed):
+        return np.asarray(over_events(process.key, events))
+    return np.arange(n_events(events), dtype=np.int32)
+
+
+def tiles_of(plan: Walk, room: int, beyond: int) -> Tiles:
+    """Put a plan into arrays of `room` places; events that are none get the number `beyond`."""
+
+    def padded(values: ndarray, filling: int) -> Array:
+        return jnp.asarray(np.pad(values, (0, room - len(values)), constant_values=filling))
+
+    places = [padded(part, 0) for part in (plan.start, plan.count, plan.first, plan.depth)]
+    counts = [jnp.asarray(number, jnp.int32) for number in (plan.narrow, len(plan.first))]
+    return Tiles(padded(plan.events, beyond), *places, *counts)
+
+
+def cut_window(events: PyTree, first: int, size: int) -> PyTree:
+    """Cut the events of a window; behind the last event that one is repeated."""
+    horizon = n_events(events)
+    if (first, size) == (0, horizon):
+        return events
+    return _cut(events, jnp.asarray(first), size)
+
+
+@eqx.filter_jit
+def _cut(events: PyTree, first: Array, size: int) -> PyTree:
+    places = jnp.minimum(first + jnp.arange(size), n_events(events) - 1)
+    return jax.tree.map(lambda leaf: leaf[places], events)
+
+
+@eqx.filter_jit
+def _after(
+    process: Decided, state: PyTree, events: PyTree, actions: Array, count: Array, states: AbstractStates
+) -> Any:
+    return states.after(process, state, events, actions, count)
+
+
+@eqx.filter_jit
+def _shift(guess: Guess, actions: Int[Array, " event"], count: Array) -> Guess:
+    """Drop what is final; the events that come in know nothing but their first guess."""
+    moved = jax.tree.map(lambda leaf: jnp.roll(leaf, -count, axis=0), guess)
+    stays = jnp.arange(len(actions)) < len(actions) - count
+    return Guess(actions, moved.known & stays, moved.inputs, moved.code, moved.reads)

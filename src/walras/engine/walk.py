@@ -1,0 +1,145 @@
+"""Own the walk: processes evaluate their own events, level by level, every process knowing its own new decisions.
+
+FREE: tiles have one shape whatever is in them, so that a row's result does not depend on its neighbours.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PyTree
+
+from walras.engine.decided import Decided, Summed, over_events, same_rows
+from walras.engine.guess import Guess
+
+
+class Tiles(eqx.Module):
+    """List what to walk, as a `Walk` does; `events` has numbers beyond the window where there is none."""
+
+    events: Int[Array, " walked"]
+    start: Int[Array, " walked"]
+    count: Int[Array, " walked"]
+    first: Int[Array, " walked"]
+    depth: Int[Array, " walked"]
+    narrow: Int[Array, ""]
+    all: Int[Array, ""]
+
+
+class Work(eqx.Module):
+    """Count evaluations: of `encode`, and of decisions that were not certain to stand."""
+
+    encodes: Int[Array, ""]
+    calls: Int[Array, ""]
+
+
+@eqx.filter_jit(donate="all-except-first")
+def walk(
+    kept: tuple[Decided, PyTree, PyTree, PyTree, Tiles], guess: Guess, shapes: tuple[int, int], again: bool
+) -> tuple[Guess, Work]:
+    """Evaluate the listed events of a window.
+
+    Args:
+        kept: the process, the window's events, what they observe, own and shared, and what to walk.
+        guess: what is known so far; used up.
+        shapes: rows of a wide and of a narrow tile.
+        again: evaluate every listed event, certain or not.
+    """
+    process, events, own, shared, tiles = kept
+    places = jnp.minimum(jnp.pad(tiles.events, (0, max(shapes))), len(guess.action) - 1)
+
+    def listed(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[places], tree)
+
+    still = (listed(events), listed(own), listed(shared), listed(guess), tiles)
+    zero = jnp.zeros((), jnp.int32)
+    # What is found goes to arrays of its own that are only written: a compiler copies what is read and written at once.
+    found, work = jax.tree.map(jnp.zeros_like, still[3]), Work(zero, zero)
+    for rows, first, last in ((shapes[1], zero, tiles.narrow), (shapes[0], tiles.narrow, tiles.all)):
+        tile = _Tile(process, rows, again)
+        found, work = jax.lax.fori_loop(
+            first, last, lambda number, carry, tile=tile: tile(number, still, *carry), (found, work)
+        )
+    back = jax.tree.map(lambda old, new: old.at[tiles.events].set(new[: len(tiles.events)], mode="drop"), guess, found)
+    return back, work
+
+
+class _Tile(eqx.Module):
+    """Evaluate one tile, level by level: the same number of rows whatever is in them."""
+
+    process: Decided
+    rows: int
+    again: bool
+
+    def __call__(self, number: Array, still: tuple, found: Guess, work: Work) -> tuple[Guess, Work]:
+        *_, tiles = still
+        first = tiles.first[number]
+
+        def level(step: Array, carry: tuple) -> tuple:
+            return self._level(first + step, still, *carry)
+
+        lanes = self._no_corrections(still)
+        return jax.lax.fori_loop(0, tiles.depth[number], level, (found, work, lanes))[:2]
+
+    def _no_corrections(self, still: tuple) -> Any:
+        """Start all lanes; only states that add up are corrected within a lane, others have one event per lane."""
+        if not isinstance(self.process, Summed):
+            return None
+        return tuple(jnp.zeros((self.rows, part.shape[1]), part.dtype) for part in still[1:3])
+
+    def _level(self, step: Array, still: tuple, found: Guess, work: Work, lanes: Any) -> tuple[Guess, Work, Any]:
+        """Evaluate the next event of every lane of a tile that has one."""
+        *listed, tiles = still
+        start = tiles.start[step]
+        valid = jnp.arange(self.rows) < tiles.count[step]
+        events, own, shared, old = self._cut(listed, start)
+        if lanes is not None:
+            own, shared = own + lanes[0], shared + lanes[1]
+        new, encoded, called = self._evaluate(events, own, shared, old, valid)
+        if lanes is not None:
+            lanes = self._correct(events, old, new, lanes, valid)
+        work = Work(work.encodes + encoded.sum(dtype=jnp.int32), work.calls + called.sum(dtype=jnp.int32))
+        return self._put(found, new, start), work, lanes
+
+    def _evaluate(
+        self, events: PyTree, own: PyTree, shared: PyTree, old: Guess, valid: Bool[Array, " row"]
+    ) -> tuple[Guess, Bool[Array, " row"], Bool[Array, " row"]]:
+        """Encode where the inputs are others, decide where the action is not certain, and mark where."""
+        process = self.process
+        inputs = over_events(process.inputs, own, events)
+        fresh = old.known & same_rows(old.inputs, inputs, self.rows) & (not self.again)
+        encoded = valid & ~fresh
+        code = jax.lax.cond(
+            encoded.any(),
+            lambda: _choose(encoded, over_events(process.encode, inputs, events), old.code),
+            lambda: old.code,
+        )
+        reads = over_events(process.reads, own, shared, events)
+        called = valid & ~(fresh & over_events(process.stands, old.action, old.reads, reads))
+        action = jnp.where(called, over_events(process.decide, code, reads, events), old.action)
+        # Rows behind the last valid one are those of the next level, which writes them again.
+        return Guess(action, jnp.ones_like(valid), inputs, code, reads), encoded, called
+
+    def _correct(self, events: PyTree, old: Guess, new: Guess, before: tuple, valid: Array) -> tuple:
+        """Add what the new actions change and the old ones did not; what is no event changes nothing."""
+        process = self.process
+        assert isinstance(process, Summed)
+        parts = zip(over_events(process.change, events, new.action), before, strict=True)
+        added = [total + jnp.where(valid[:, None], change, 0) for change, total in parts]
+        taken = over_events(process.change, events, old.action)
+        return tuple(total - jnp.where(valid[:, None], change, 0) for change, total in zip(taken, added, strict=True))
+
+    def _cut(self, tree: PyTree, start: Array) -> PyTree:
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, self.rows), tree)
+
+    def _put(self, tree: PyTree, part: PyTree, start: Array) -> PyTree:
+        return jax.tree.map(lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(leaf, new, start, axis=0), tree, part)
+
+
+def _choose(where: Bool[Array, " row"], new: PyTree, old: PyTree) -> PyTree:
+    """Take rows of `new` where told, of `old` elsewhere."""
+
+    def pick(one: Array, other: Array) -> Array:
+        return jnp.where(where.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(pick, new, old)

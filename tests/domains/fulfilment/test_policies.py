@@ -1,0 +1,131 @@
+"""Ask whether policies decide what they say: by whole numbers, the network really, prices of stock and capacity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from walras.domains.fulfilment.generate import generate_world
+from walras.domains.fulfilment.network import EXACT, MOST_ACTIVE, MOST_INPUT
+from walras.domains.fulfilment.own import Scored, named_by
+from walras.domains.fulfilment.policies import CapacityPriced, Greedy, Neural, dual, levels, named, neural
+from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.world import NONE, UNIT, make_world
+from walras.engine.picard import Picard
+from walras.engine.windows import Frontier
+from walras.errors import InputError, SettingsError, ShapeError
+
+
+@pytest.fixture(scope="module")
+def world():
+    return generate_world(400, 60, 6, beta=-0.5)
+
+
+def by_hand(world):
+    """Send every order to the nearest centre that has it, in plain Python."""
+    stock, used, granted, refills = world.stock.copy(), np.zeros(world.n_centres, int), world.granted(), world.refills()
+    actions = []
+    for t in range(world.n_orders):
+        units, row = world.quantity[t], stock[world.product[t]]
+        there = (row >= units) & (granted[refills[t]] - used >= units)
+        reward = np.where(there, world.reward[world.destination[t]], -1)
+        action = int(reward.argmax()) if there.any() else NONE
+        if action != NONE:
+            row[action] -= units
+            used[action] += units
+        actions.append(action)
+    return actions
+
+
+def test_greedy_is_a_plain_loop():
+    world = generate_world(300, 40, 5, beta=-0.8, capacity_share=0.5, most_units=3, refills=2)
+    found = fulfil(world, Greedy(), Picard(verify=True))
+    np.testing.assert_array_equal(found.actions, by_hand(world))
+    assert found.converged and bool(found.info.verified) and len(found.exhausted) > 0
+    assert int(found.info.rounds) <= (len(found.exhausted) + 1) * (2 + 1) + 1
+    assert "fulfilled" in str(found)
+
+
+def test_greedy_takes_no_more_rounds_than_centres_run_out_plus_one():
+    for seed in range(4):
+        world = generate_world(400, 60, 6, beta=-0.8, capacity_share=0.5, seed=seed)
+        for rule in (Greedy(), named(world, "dual")):
+            found = fulfil(world, rule)
+            assert 2 <= int(found.info.rounds) <= len(found.exhausted) + 1
+
+
+def test_the_network_really_decides(world):
+    rule = neural(world, 8)
+    found, greedy = fulfil(world, rule).actions, fulfil(world, Greedy()).actions
+    assert np.mean(found != greedy) >= 0.2
+    other = jax.tree.map(lambda leaf: leaf[::-1] if leaf.ndim else leaf, rule)
+    assert np.mean(fulfil(world, other).actions != found) >= 0.05
+    poorer = fulfil(world, Neural(neural(world, 8).network)).actions
+    np.testing.assert_array_equal(poorer, found)
+
+
+def test_every_sum_of_the_network_is_exact(world):
+    for width in (8, 64, 2048):
+        network = neural(world, width).network
+        most = MOST_INPUT
+        for weight, bias in zip(network.weights, network.biases, strict=True):
+            assert most * np.abs(weight).sum(0).max() + np.abs(bias).max() < EXACT
+            np.testing.assert_array_equal(weight, np.rint(weight))
+            most = MOST_ACTIVE
+    rows = jnp.asarray(np.random.default_rng(0).integers(0, 200, (37, 6)))
+    network = neural(world, 64).network
+    together = jax.jit(jax.vmap(network))(rows)
+    one_by_one = [jax.jit(network)(row) for row in rows]
+    np.testing.assert_array_equal(together, np.stack(one_by_one))
+    assert len(np.unique(together)) > 100
+
+
+def test_levels_are_single_units_then_eighths():
+    stock = np.arange(2000)
+    found = np.asarray(levels(jnp.asarray(stock)))
+    np.testing.assert_array_equal(found[:16], stock[:16])
+    assert set(np.diff(found)) == {0, 1} and found[16] == found[17] == 16 and found[1024] == (10 - 2) * 8
+    assert int(levels(jnp.asarray(-3))) == 0
+
+
+def test_prices_turn_orders_away():
+    world = make_world(np.zeros(2, int), np.zeros(2, int), np.array([[1.0, 0.9]]), np.array([[9, 9]]), np.array([9, 9]))
+    for stock_price, capacity_price, action in (
+        ([[0, 0]], [0, 0], 0),
+        ([[0.2, 0]], [0, 0], 1),
+        ([[0.5, 1]], [0.6, 0], NONE),
+    ):
+        rule = dual(world, np.asarray(stock_price, float), np.asarray(capacity_price, float))
+        assert fulfil(world, rule).actions[0] == action
+    with pytest.raises(ShapeError, match="capacity_price"):
+        dual(world, np.zeros((1, 2)), np.zeros(3))
+    with pytest.raises(ShapeError, match="stock_price"):
+        dual(world, np.zeros((2, 2)), np.zeros(2))
+
+
+def test_a_price_of_capacity_spreads_the_load_at_one_encoding_per_order(world):
+    priced = CapacityPriced(neural(world, 8), jnp.asarray(1.0))
+    found = fulfil(world, priced, Picard(window=Frontier(40)))
+    assert int(found.info.encode_calls) <= 1.05 * world.n_orders
+    free = fulfil(world, neural(world, 8)).actions
+    shares = [np.bincount(a[a >= 0], minlength=6) / world.capacity for a in (found.actions, free)]
+    assert shares[0].std() < shares[1].std()
+
+
+def test_functions_of_ones_own_decide_and_are_checked(world):
+    scored = Scored(
+        lambda row, reward, bonus: jnp.append(reward + bonus * jnp.minimum(row, 3), 0), jnp.asarray(UNIT // 4)
+    )
+    assert np.mean(fulfil(world, scored).actions != fulfil(world, Greedy()).actions) > 0.05
+    polite = named_by(world, lambda row, left, reward: jnp.where((row[0] > 0) & (left[0] > 0), 0, NONE))
+    assert set(fulfil(world, polite).actions) == {0, NONE}
+    for rude in (lambda row, left, reward: jnp.asarray(1), lambda row, left, reward: jnp.asarray(17)):
+        with pytest.raises(InputError, match="the policy sent order"):
+            fulfil(world, named_by(world, rude))
+
+
+def test_names_and_widths_are_checked(world):
+    with pytest.raises(SettingsError, match="greedy, mlp"):
+        named(world, "gredy")
+    with pytest.raises(SettingsError, match="width"):
+        neural(world, 0)

@@ -1,0 +1,31 @@
+"""Ask whether the safe window of Time Warp gives the same, and says where there is none."""
+
+import numpy as np
+import pytest
+from deciders import fulfilment
+
+from walras.domains.fulfilment.process import safe_orders
+from walras.engine.picard import Picard
+from walras.engine.safe_window import SafeWindow
+from walras.errors import InputError
+
+
+def engine(world):
+    return SafeWindow(
+        lambda process, state, first: safe_orders(process, state, int(world.quantity.max()), world.refill_before, first)
+    )
+
+
+def test_safe_windows_give_the_same_at_one_call_per_order():
+    process, state, events, world = fulfilment("greedy", capacity_share=0.6, refills=1, most_units=2)
+    expected, ours = Picard().run(process, state, events)
+    trajectory, info = engine(world).run(process, state, events)
+    np.testing.assert_array_equal(trajectory.records, expected.records)
+    np.testing.assert_array_equal(trajectory.final.table, expected.final.table)
+    assert int(info.policy_calls) == 60 and int(info.rounds) > 2 * int(ours.rounds)
+
+
+def test_a_price_of_every_unit_leaves_nothing_safe():
+    process, state, events, world = fulfilment("capacity")
+    with pytest.raises(InputError, match="no window is safe"):
+        engine(world).run(process, state, events)

@@ -1,0 +1,83 @@
+"""Ask whether worlds follow the published law, refuse what cannot be, and find every broken invariant."""
+
+import numpy as np
+import pytest
+
+from walras.domains.fulfilment.generate import generate_world
+from walras.domains.fulfilment.world import NONE, check_actions, earned, exhausted, make_world
+from walras.errors import InputError, SettingsError, ShapeError
+
+
+def small(**changed):
+    """Two products, two centres, four orders, a refill before the last one."""
+    given = {
+        "product": np.array([0, 0, 1, 0]),
+        "destination": np.array([0, 1, 1, 0]),
+        "reward": np.array([[1.0, 0.5], [0.25, 0.75]]),
+        "stock": np.array([[2, 1], [0, 1]]),
+        "capacity": np.array([1, 1]),
+        "refill_before": np.array([3]),
+        "refill": np.array([[1, 0]]),
+    }
+    return make_world(**{**given, **changed})
+
+
+def test_the_law_is_the_published_one():
+    world = generate_world(40_000, 2_000, 30, beta=-0.8)
+    asked = np.bincount(world.product, minlength=2_000)
+    slope = np.polyfit(np.log(np.arange(1, 101)), np.log(asked[:100]), 1)[0]
+    assert slope == pytest.approx(-0.8, abs=0.05)
+    assert world.stock.sum() == pytest.approx(0.8 * 40_000, rel=0.02)
+    assert world.capacity.sum() == pytest.approx(0.8 * 40_000, rel=0.001)
+    assert world.stock.sum(0)[0] / world.stock.sum() == pytest.approx(
+        world.capacity[0] / world.capacity.sum(), abs=0.01
+    )
+    assert world.names[0] == "New York" and world.reward.min() >= 0
+    flat = generate_world(40_000, 2_000, 40, beta=0.0, most_units=3, refills=3)
+    assert np.bincount(flat.product).max() < 50 and flat.names[-1] == "place 40"
+    assert set(flat.quantity) == {1, 2, 3} and flat.granted()[-1].sum() == pytest.approx(
+        0.8 * flat.quantity.sum(), rel=1e-3
+    )
+
+
+def test_invariants_are_checked():
+    world = small()
+    good = np.array([0, 1, NONE, 0])
+    check_actions(world, good)
+    assert earned(world, good) == pytest.approx(1.0 + 0.75 + 1.0)
+    assert list(exhausted(world, good)) == [0, 1]
+    for wrong, order in (([0, 0, NONE, 0], 1), ([0, NONE, 0, 0], 2), ([2, NONE, NONE, NONE], 0), ([1, NONE, 1, 0], 2)):
+        with pytest.raises(InputError, match=f"order {order} "):
+            check_actions(world, np.array(wrong))
+    with pytest.raises(ShapeError):
+        check_actions(world, good[:3])
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"stock": np.array([[2, 1], [-1, 1]])}, "product 1 has stock -1 in centre 0"),
+        ({"product": np.array([0, 0, 7, 0])}, "order 2 asks for product 7 but there are 2 products"),
+        ({"destination": np.array([0, 0, 0, 5])}, "order 3 goes to destination 5"),
+        ({"quantity": np.array([1, 0, 1, 1])}, "order 1 asks for 0 units"),
+        ({"capacity": np.array([1, -1])}, "centre 1 has capacity -1"),
+        ({"product": np.zeros(0, int), "destination": np.zeros(0, int)}, "0 orders"),
+        ({"refill": np.array([[1, -1]])}, "refill 0 is negative"),
+        ({"refill_before": np.array([-3])}, "rising order"),
+        ({"reward": np.array([[1.0, np.nan], [0.25, 0.75]])}, "no number"),
+        ({"stock": np.array([[2.0, 1], [0, 1]])}, "needs whole numbers"),
+        ({"capacity": np.array([1 << 29, 1 << 29])}, "larger units"),
+        ({"stock": np.array([[2, 1, 3]])}, r"`stock` has shape \(1, 3\)"),
+        ({"destination": np.array([0])}, "`destination` has shape"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(changed, said):
+    with pytest.raises(InputError, match=said) as refused:
+        small(**changed)
+    assert "\n" not in str(refused.value) and not str(refused.value).endswith(".")
+
+
+def test_numbers_that_no_world_has_are_refused():
+    for nonsense in ({"orders": 0}, {"centres": 0}, {"stock_share": -0.1}, {"most_units": 0}):
+        with pytest.raises(SettingsError, match=next(iter(nonsense))):
+            generate_world(**{"orders": 10, "products": 2, **nonsense})
