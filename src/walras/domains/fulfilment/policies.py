@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import clz
 from jaxtyping import Array, Float, Int
-from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from walras.domains.fulfilment.network import Network, random_network
 from walras.domains.fulfilment.process import AbstractRule, Order
@@ -96,10 +96,8 @@ def levels(row: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     return jnp.where(stock < 8, stock, high).astype(jnp.int32)
 
 
-def dual(
-    world: World, stock_price: Float[ndarray, "product centre"], capacity_price: Float[ndarray, " centre"]
-) -> Dual:
-    """Build the dual policy from prices in money.
+def dual(world: World, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
+    """Build the dual policy from prices in money, [product, centre] and [centre].
 
     Raises:
         ShapeError: prices that do not meet the world; `stock_price` may have one row for all products.

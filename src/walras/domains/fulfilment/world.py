@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from walras.engine.decided import Sums
 from walras.errors import InputError, shape_mismatch
@@ -88,21 +89,28 @@ class World:
 
 
 def make_world(
-    product: Int[ndarray, " order"],
-    destination: Int[ndarray, " order"],
-    reward: Float[ndarray, "destination centre"],
-    stock: Int[ndarray, "product centre"],
-    capacity: Int[ndarray, " centre"],
-    quantity: Int[ndarray, " order"] | None = None,
-    refill_before: Int[ndarray, " refill"] | None = None,
-    refill: Int[ndarray, "refill centre"] | None = None,
+    product: ArrayLike,
+    destination: ArrayLike,
+    reward: ArrayLike,
+    stock: ArrayLike,
+    capacity: ArrayLike,
+    quantity: ArrayLike | None = None,
+    refill_before: ArrayLike | None = None,
+    refill: ArrayLike | None = None,
     names: tuple[str, ...] = (),
 ) -> World:
     """Build a world from a user's arrays and check it.
 
     Args:
-        reward: of one unit [money]; rounded to 1/65,536.
-        quantity: one unit each where not given.
+        product: [order].
+        destination: [order].
+        reward: of one unit [money, destination, centre]; rounded to 1/65,536.
+        stock: [product, centre].
+        capacity: [centre].
+        quantity: [order]; one unit each where not given.
+        refill_before: [refill].
+        refill: [refill, centre].
+        names: of the centres.
 
     Raises:
         InputError: zero orders, negative stock or capacity, an order for an unknown product, ...: which one, and what
