@@ -9,9 +9,10 @@ import pytest
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel
 from walras.errors import InputError
+from walras.planner.by_simulation import make_plan
 from walras.planner.case import build_case
 from walras.planner.loop import StopRule
-from walras.planner.make import acquisition_cost, make_plan, plan_panel
+from walras.planner.make import acquisition_cost, plan_panel
 from walras.planner.result import PlanResult
 from walras.planner.verify import verify
 from walras.population.generate import generate_panel

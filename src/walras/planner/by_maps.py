@@ -9,11 +9,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from walras.config import PlanSettings
+from walras.control.simulated_view import SimulatedView
 from walras.data.findings import listed
 from walras.errors import InputError, SettingsError
 from walras.maps.inputs import HORIZON
 from walras.maps.learned import Interface
 from walras.maps.learned_view import LearnedView
+from walras.planner.by_simulation import make_plan
 from walras.planner.case import PlanningCase
 from walras.planner.corrected import CorrectedView
 from walras.planner.costs import PiecewiseLinearCost
@@ -96,7 +98,8 @@ def plan_by_maps(
     Returns:
         The plan, judged by simulation, and how it was found. Of several rounds the plan counts that comes closest to
         fitting as simulated; a round that came out worse is gone back on by half. What does not fit in the end is
-        finished by a few simulations (`planner.polish`).
+        finished by a few simulations (`planner.polish`), or where these do not settle searched by simulation alone:
+        `stop_reason` says so, and `simulations` counts them.
 
     Raises:
         SettingsError: no round at all.
@@ -120,6 +123,8 @@ def plan_by_maps(
     if best is None:
         raise SettingsError(f"`rounds` is {rounds} but at least 1 is needed; give e.g. {ROUNDS}")
     record = judged(case.view, polished(case.view, cost, *best, progress))
+    if not record.converged:
+        record = _searched_anew(case.view, cost, settings, record, progress)
     simulations = case.view.simulations - before
     return replace(record, queries=view.queries), Search(
         interface="learned",
@@ -129,3 +134,14 @@ def plan_by_maps(
         errors=tuple(errors),
         outside_training=view.outside_training,
     )
+
+
+def _searched_anew(
+    view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, record: PlanRecord, progress: Progress
+) -> PlanRecord:
+    """Plan as without maps where what they found did not settle: small or lumpy populations, others than they know."""
+    anew = make_plan(view, cost, settings, progress)
+    if not anew.converged and record.feasible and not anew.feasible:
+        return record
+    reason = f"{anew.stop_reason}; searched by simulation, since the plan by maps did not settle ({record.stop_reason})"
+    return replace(anew, stop_reason=reason, iterations=record.iterations + anew.iterations)

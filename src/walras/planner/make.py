@@ -8,20 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from walras.config import CostSettings, PlanSettings
-from walras.control.dual import GaussNewton, NewtonThenProjected, ProjectedDual
 from walras.control.simulated_view import SimulatedView
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.planner.by_maps import encoded, open_maps, plan_by_maps
+from walras.planner.by_simulation import make_plan
 from walras.planner.case import PlanningCase, build_case
 from walras.planner.costs import PiecewiseLinearCost
 from walras.planner.result import PlanRecord, PlanResult, Search
-from walras.planner.search import found, judged
 from walras.planner.verify import verified_result
 from walras.progress import Progress
-
-ROUGH = 0.01
-"""Residual at which the prices that the loop starts from are good enough."""
 
 
 def plan_panel(
@@ -58,17 +54,6 @@ def _by_simulation(
 ) -> tuple[PlanRecord, Search]:
     record = make_plan(case.view, cost, settings, progress)
     return record, Search(queries=record.queries, simulations=case.view.simulations)
-
-
-def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
-    """Run the planning loop on a simulated population, from the prices of the middle tier.
-
-    `feasible` then says that expected use is within capacity in every week; that the reserve is kept as well is what
-    `converged` says.
-    """
-    rough = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
-    start = view.solve(cost.edges[..., 2], solver=rough).prices[0].reshape(cost.lower.shape)
-    return judged(view, found(view, cost, settings, progress, start))
 
 
 def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSettings) -> PiecewiseLinearCost:

@@ -19,10 +19,11 @@ from walras.control.simulated_view import SimulatedView
 from walras.data.panel import Panel
 from walras.exogenous.paths import ExogenousPaths
 from walras.planner.by_maps import encoded, open_maps, plan_by_maps
+from walras.planner.by_simulation import make_plan
 from walras.planner.case import PlanningCase, build_case
 from walras.planner.corrected import CorrectedView
 from walras.planner.costs import PiecewiseLinearCost
-from walras.planner.make import acquisition_cost, make_plan
+from walras.planner.make import acquisition_cost
 from walras.planner.result import PlanRecord
 from walras.planner.search import found
 from walras.progress import Progress

@@ -20,10 +20,7 @@ from walras.maps.inputs import HORIZON, MapInputs, Scaling
 from walras.maps.learned_map import LearnedMap
 from walras.maps.network import MapNetwork
 from walras.maps.rollout import Rolled, inputs_of, roll
-from walras.maps.stretch import Stretch
 from walras.policies.base import AbstractPolicy
-from walras.population.cohort import ProportionalSample, demand_size
-from walras.train.fitted_prices import fitted_prices
 from walras.train.map_episodes import Drawn, drawn_capacity
 
 FIRST_PRICED = 26
@@ -34,9 +31,6 @@ QUERY_SPACING = 32
 
 SEARCH_STEPS, SEARCH_RATE = 40, 0.15
 """Steps of the price search, and its step size."""
-
-HINDSIGHT_STEPS, SAMPLE = 40, 800
-"""Steps of a search by simulation, and agents that it simulates."""
 
 PRICE_WEIGHT = 0.01
 """Weight of prices in the search, so that weeks with room keep none."""
@@ -126,42 +120,6 @@ class PlannerQueries(PriceSource):
     def identity(self) -> Any:
         """Return the name; proposals follow from the map that is being trained."""
         return "planner queries"
-
-
-class Hindsight(PriceSource):
-    """Propose what a planner ends with who simulates: prices that make a drawn capacity fit what came about.
-
-    They are searched on a sample of the agents, as many steps as a planner has patience for.
-    """
-
-    def propose(
-        self, drawn: Drawn, policy: AbstractPolicy, network: MapNetwork, scaling: Scaling
-    ) -> Float[np.ndarray, "week resource"]:
-        """Search prices by dual steps on a sample."""
-        return hindsight_prices(drawn, policy)
-
-    def identity(self) -> Any:
-        """Return the name; proposals follow from the population alone."""
-        return "hindsight"
-
-
-def hindsight_prices(drawn: Drawn, policy: AbstractPolicy) -> Float[np.ndarray, "week resource"]:
-    """Draw a capacity and search the prices that make it fit what came about [money per unit of resource].
-
-    Args:
-        drawn: population and weeks.
-        policy: what agents follow.
-    """
-    _, capacity = _free_and_capacity(drawn, policy)
-    sample, wanted = _sample(drawn.stretch, drawn.random), jnp.asarray(capacity, jnp.float32)
-    return np.asarray(fitted_prices(sample, policy, wanted, FIRST_PRICED, HINDSIGHT_STEPS), float)
-
-
-def _sample(stretch: Stretch, random: np.random.Generator) -> Stretch:
-    """Draw agents of a stretch in proportion to demand, weighted, so that they stand for all of them."""
-    cohort = ProportionalSample().draw(demand_size(stretch.population), SAMPLE, random)
-    found = (cohort.people(stretch.population), cohort.along(stretch.exogenous), cohort.along(stretch.initial))
-    return eqx.tree_at(lambda s: (s.population, s.exogenous, s.initial), stretch, found)
 
 
 class AnyOf(PriceSource):

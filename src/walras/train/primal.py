@@ -24,7 +24,7 @@ from walras.policies.base import AbstractPolicy
 from walras.train.loop import AbstractTask
 from walras.train.map_episodes import DRAWN, Drawn, MapEpisodes, drawn_prices
 from walras.train.map_settings import MapTraining
-from walras.train.price_sources import PriceSource, hindsight_prices
+from walras.train.price_sources import PriceSource
 
 EXAMPLES = 12
 """Rollouts over which features are measured once, before training."""
@@ -257,24 +257,14 @@ class PrimalTask(AbstractTask):
         self.origins = (self.weeks - 1 - settings.first_origin) // settings.spacing + 1
         first = [self.lesson(episodes.draw(FIRST_EXAMPLE + number), None) for number in range(EXAMPLES)]
         self.scaling = Scaling.fit([each.inputs for each in first], settings.blind)
-        self.judging = [self.judged(number, drawn) for number, drawn in enumerate(episodes.held_out(JUDGING))]
+        self.judging = [self.lesson(drawn, None) for drawn in episodes.held_out(JUDGING)]
 
     def lesson(self, drawn: Drawn, network: MapNetwork | None) -> Lesson:
         """Simulate a drawn population under drawn or proposed prices, and read the lesson off."""
-        return self.lesson_under(drawn, self.prices(drawn, network))
-
-    def lesson_under(self, drawn: Drawn, prices: Float[Array, "week resource"]) -> Lesson:
-        """Simulate a drawn population under prices, and read the lesson off."""
+        prices = self.prices(drawn, network)
         rolled = roll(drawn.stretch, self.policy, prices)
         parts = (drawn.stretch, drawn.readers)
         return lesson_of(rolled, *parts, prices, self.shape, self.weeks, self.origins, self.settings.spacing)
-
-    def judged(self, number: int, drawn: Drawn) -> Lesson:
-        """Read a lesson that judges: every other one under prices that fit a capacity, as planners ask."""
-        if number % 2 == 0:
-            return self.lesson(drawn, None)
-        prices = hindsight_prices(drawn, self.policy)
-        return self.lesson_under(drawn, jnp.asarray(prices, jnp.float32))
 
     def prices(self, drawn: Drawn, network: MapNetwork | None) -> Float[Array, "week resource"]:
         """Return prices announced for all weeks, half of them proposed by the source where there is one."""

@@ -25,7 +25,7 @@ from walras.train.history import FIRST_FORECAST
 from walras.train.loop import Fitted, fit, refuse_other_settings
 from walras.train.map_episodes import MapEpisodes
 from walras.train.map_settings import MapTraining
-from walras.train.price_sources import AnyOf, DualProposals, Hindsight, PlannerQueries, PriceSource
+from walras.train.price_sources import AnyOf, DualProposals, PlannerQueries, PriceSource
 from walras.train.primal import PrimalTask, check_primal
 from walras.train.world import World, worlds_from_generator
 
@@ -143,14 +143,14 @@ def _source(settings: MapTraining, folder: Path) -> PriceSource | None:
     if settings.prices == "haar":
         return None
     if not (folder / FILES[DUAL]).exists():
-        return AnyOf(PlannerQueries(), Hindsight())
+        return PlannerQueries()
     dual = load_map(folder / FILES[DUAL], DUAL)
     if dual.resources != tuple(settings.resources):
         raise SettingsError(
             f"`resources` is {', '.join(settings.resources)} but the dual map in {folder} prices "
             f"{', '.join(dual.resources)}; train both on the same, or in another folder"
         )
-    return AnyOf(DualProposals(dual), PlannerQueries(), Hindsight())
+    return AnyOf(DualProposals(dual), PlannerQueries())
 
 
 def _check(kind: str, panel: Panel | None, settings: MapTraining) -> None:
