@@ -59,21 +59,24 @@ def figures(found, context):
 
 
 def answer(found):
-    """Say where violation is above Global's, then how far below it is, and what is left idle."""
-    worse, told = [], []
+    """Say where the throttle or Global leave less violation, then how far below Global's it is, and what is left idle."""
+    told, cut, base = [], [], []
     for data, rows in found.items():
         share, idle = [], []
         for alpha, row in rows.items():
-            ours, base = (row["methods"][name]["mean_violation"]["estimate"] for name in (OURS, BASELINE))
-            share.append(1 - ours / max(base, 1e-9))
-            idle.append(row["methods"][OURS]["idle_capacity"]["estimate"])
-            worse += [f"{data} at alpha {alpha}"] if ours > base else []
+            ours, other, throttle = (row["methods"][name] for name in (OURS, BASELINE, "throttle"))
+            over = [each["mean_violation"]["estimate"] for each in (ours, other, throttle)]
+            share.append(1 - over[0] / max(over[1], 1e-9))
+            idle.append(ours["idle_capacity"]["estimate"])
+            base += [f"{data} at alpha {alpha}"] if over[0] > over[1] else []
+            cut += [data] if over[0] > over[2] and data not in cut else []
         told.append(
             f"{data} {100 * min(share):.0f} to {100 * max(share):.0f} % below Global's, with {100 * min(idle):.0f} to "
             f"{100 * max(idle):.0f} % of capacity idle in weeks that bind (3 % aimed at)"
         )
-    begin = f"Violation is above Global's on {', '.join(worse)}; " if worse else "Violation is "
-    return f"{begin}{'; '.join(told)}."
+    first = f"Cutting orders pro rata leaves less violation on {', '.join(cut)}; " if cut else ""
+    first += f"Global's is lower on {', '.join(base)}; " if base else ""
+    return f"{first}violation of the dual map is on {'; on '.join(told)}."
 
 
 def pictures(found):
