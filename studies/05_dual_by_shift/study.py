@@ -59,7 +59,7 @@ def figures(found, context):
 
 
 def answer(found):
-    """Say where the throttle or Global leave less violation, then how far below Global's it is, and what is left idle."""
+    """Say where the throttle or Global leave less violation, then how far below Global's it is, and what stays idle."""
     told, cut, base = [], [], []
     for data, rows in found.items():
         share, idle = [], []
