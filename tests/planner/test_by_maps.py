@@ -17,7 +17,9 @@ from walras.errors import InputError, SettingsError
 from walras.maps.coverage import Coverage
 from walras.maps.learned import Interface
 from walras.maps.map_file import DUAL
+from walras.planner import by_maps
 from walras.planner.by_maps import encoded, open_maps, plan_by_maps
+from walras.planner.by_simulation import make_plan
 from walras.planner.case import PlanningCase, build_case
 from walras.planner.corrected import MOST, ROUGH, CorrectedView
 from walras.planner.make import acquisition_cost
@@ -74,6 +76,17 @@ def test_rounds_correct_and_simulation_judges():
     np.testing.assert_allclose(record.utilization, known.view.expected(record.shadow_prices))
     over = (record.utilization > 1.01 * record.capacity + 1e-6).any()
     assert record.feasible == (not over)
+
+
+def test_what_does_not_settle_is_planned_as_without_maps(monkeypatch):
+    known, charged = case(), cost()
+    monkeypatch.setattr(by_maps, "polished", lambda view, cost, record, *_: replace(record, converged=False))
+    view = encoded(known, interface(), SETTINGS)
+    record, found = plan_by_maps(known, view, charged, SETTINGS, Progress(), rounds=1)
+    alone = make_plan(known.view, charged, SETTINGS, Progress())
+    np.testing.assert_array_equal(record.shadow_prices, alone.shadow_prices)
+    np.testing.assert_array_equal(record.capacity, alone.capacity)
+    assert "searched by simulation" in record.stop_reason and found.simulations > alone.queries / 2
 
 
 def folder(tmp_path: Path, maps: Interface, name: str = "maps") -> str:
