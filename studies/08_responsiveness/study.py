@@ -1,6 +1,6 @@
 """Charge pulses and lasting prices, watch everybody's answer, and regress it on what is known beforehand."""
 
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -24,9 +24,6 @@ WORDS = {"1": "1 week", "2": "2 weeks", "4": "4 weeks", LASTING: "lasting"}
 TABLES = {"made-up": "#0072B2", "online_retail_ii": "#E69F00", "m5": "#00795A"}
 
 
-_world = lru_cache(maxsize=1)(judged_world)
-
-
 def parts(context):
     """Return one part for each table and policy, and one for each table's maps."""
     settings = context.settings
@@ -39,7 +36,7 @@ def parts(context):
 
 def _scenes(context, data):
     settings = context.settings
-    world = _world(data, context.data, settings["world_agents"])
+    world = judged_world(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "paths", "history", "weeks")}
     plans = FixedPlans(world, PricedNewsvendor(), 0.0, fitting_plans(Sizes(cohort=50, **given), world))
     for path in range(settings["paths"]):

@@ -1,6 +1,6 @@
 """Move the capacity of single weeks up and down, coordinate again knowing all, and compare earnings with prices."""
 
-from functools import lru_cache, partial
+from functools import partial
 
 from walras.control.fixed_plan import FixedPlans, Sizes
 from walras.maps.map_file import DUAL, PRIMAL
@@ -17,8 +17,6 @@ LEAST = {"rank": {"least": -1.0, "most": 1.0}, "gap": {"least": 0.0}, "scarce": 
 OURS = "bucketized+delegates"
 TONES = {"made-up": "#0072B2", "online_retail_ii": "#E69F00", "m5": "#00795A"}
 
-_world = lru_cache(maxsize=1)(judged_world)
-
 
 def parts(context):
     """Return one part for each table and path."""
@@ -33,7 +31,7 @@ def parts(context):
 
 def _measured(context, data, path):
     settings = context.settings
-    world = _world(data, context.data, settings["world_agents"])
+    world = judged_world(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "cohort", "paths", "history", "weeks")}
     plans = FixedPlans(world, PricedNewsvendor(), 0.0, fitting_plans(Sizes(burn_in=2, **given), world))
     case = next(each for each in plans.cases() if each.scene.path == path)

@@ -4,6 +4,7 @@ OPEN: add a table to `TABLES`. Agents are read off the first weeks alone; what i
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from walras.data.read import read_panel
@@ -33,6 +34,7 @@ def available(names: Sequence[str], folder: Path | None) -> list[str]:
     return [name for name in names if name == MADE_UP or (folder is not None and (folder / _file(name)).exists())]
 
 
+@lru_cache(maxsize=1)  # a study asks for the same world part by part
 def judged_world(name: str, folder: Path | None, agents: int, seed: int = SEED) -> World:
     """Return a world that no map was trained on.
 
