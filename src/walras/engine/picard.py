@@ -103,7 +103,7 @@ class Picard(AbstractEngine):
         if not run.finished:
             run.move()
         trajectory = Trajectory(final=run.state, records=jnp.asarray(run.actions))
-        verified = equalone_by_one(process, initial, inputs, trajectory) if self.verify and run.finished else None
+        verified = equal_one_by_one(process, initial, inputs, trajectory) if self.verify and run.finished else None
         return trajectory, run.info(verified)
 
 
@@ -148,7 +148,7 @@ def check_tile(tile: tuple[int, int]) -> None:
         )
 
 
-def equalone_by_one(process: Decided, initial: PyTree, events: PyTree, trajectory: Trajectory) -> Bool[Array, ""]:
+def equal_one_by_one(process: Decided, initial: PyTree, events: PyTree, trajectory: Trajectory) -> Bool[Array, ""]:
     """Run one by one and compare all actions."""
     expected = one_by_one(process, initial, events)
     return jnp.array_equal(expected.records, trajectory.records)

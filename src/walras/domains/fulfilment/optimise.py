@@ -123,7 +123,9 @@ def _lacking(
     place = np.empty_like(lanes.chain_order)
     place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
     parts = [jnp.asarray(part) for part in (lanes.chain_order, lanes.chain_start, place, np.ones(world.n_orders, bool))]
-    used, missed = (np.asarray(part) for part in _wanted(process, world.state(), events, last.actions, Lines(*parts)))
+    used, missed = (
+        np.asarray(part) for part in _wanted(process, world.state(), events, jnp.asarray(last.actions), Lines(*parts))
+    )
     capacity = world.granted()[-1]
     stock = np.clip(missed / np.maximum(world.stock, 1), -1, 1)
     return stock.astype(np.float32), np.clip((used - capacity) / np.maximum(capacity, 1), -1, 1).astype(np.float32)
@@ -131,19 +133,19 @@ def _lacking(
 
 @eqx.filter_jit
 def _wanted(
-    process: Fulfil, state: Sums, events: Order, actions: Int[ndarray, " order"], lines: Lines
+    process: Fulfil, state: Sums, events: Order, actions: Int[Array, " order"], lines: Lines
 ) -> tuple[Float[Array, " centre"], Float[Array, "product centre"]]:
     """Sum units by centre where orders earn most of what was in stock, whatever the capacity, and what they missed.
 
     What they missed, by product and centre, are units that would have earned most but were not in stock, minus those
     that were left at the end.
     """
-    rows, _ = BySums().seen(process, state, events, jnp.asarray(actions), lines)
+    rows, _ = BySums().seen(process, state, events, actions, lines)
     codes = over_events(process.encode, over_events(process.inputs, rows, events), events)
     net, units = codes[:, :-1], events.quantity
     there = jnp.where(rows >= units[:, None], net, -LARGEST)
     first, got = net.argmax(axis=1), there.argmax(axis=1)
     used = jnp.zeros(net.shape[1]).at[got].add(jnp.where(there.max(axis=1) >= 0, units, 0))
     lost = jnp.where((net.max(axis=1) >= 0) & (first != got), units, 0)
-    final = BySums().after(process, state, events, jnp.asarray(actions), jnp.asarray(len(units)))
+    final = BySums().after(process, state, events, actions, jnp.asarray(len(units)))
     return used, jnp.zeros(state.table.shape).at[events.product, first].add(lost) - final.table
