@@ -79,8 +79,8 @@ if njit is not None:
                 if row[j] >= quantity[t] and allowed - used[j] >= quantity[t]:
                     score = scores[j]
                     if strength > 0:
-                        share = np.float32(used[j]) / np.float32(max(allowed, 1))
-                        score -= np.int32(np.rint(strength * np.float32(65536) * share))
+                        share = (np.int64(used[j]) << 16) // max(allowed, 1)
+                        score -= np.int32((strength * share) >> 10)
                     if score > best or (score == best and action < 0):
                         best, action = score, j
             actions[t] = action
@@ -93,9 +93,9 @@ if njit is not None:
 def run(world, rule):
     """Return the actions; call once before timing, to compile."""
     assert UNIT == 65536
-    strength, base = np.float32(0), rule
+    strength, base = np.int64(0), rule
     if isinstance(rule, CapacityPriced):
-        strength, base = np.float32(rule.strength), rule.base
+        strength, base = np.int64(rule.strength), rule.base
     stock_price, capacity_price = np.zeros((1, world.n_centres), np.int32), np.zeros(world.n_centres, np.int32)
     nobody, network, wide = np.int32(0), _no_network(), 1
     if isinstance(base, Greedy):

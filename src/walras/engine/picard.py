@@ -173,7 +173,7 @@ class _Run:
         self.keys = keys_of(process, events)
         self.actions = np.array(engine.start.actions(process, initial, events))
         self.rounds = self.calls = self.encodes = self.steps = self.rows = 0
-        self.first = self.done = 0
+        self.first = self.done = self.sure = 0
         self.window = cut_window(self.all_events, self.first, self.size)
         self.guess = blank(process, initial, self.window, jnp.asarray(self._cached()))
         self._line_up()
@@ -214,7 +214,9 @@ class _Run:
             Whether anything was done.
         """
         own, shared, marks = assess(self.process, self.state, self.window, self.guess, self.lines, self.states)
-        broken = np.asarray(marks)
+        broken = np.array(marks)
+        # Decided on final actions only: final, even where a policy's floats differ between two programs.
+        broken[: self.sure] = False
         if self.engine.certified:
             self.done = int(broken.argmax()) if broken.any() else self.live
         else:
@@ -233,7 +235,7 @@ class _Run:
         count = self.done
         self.actions[self.first : self.first + self.live] = np.asarray(self.guess.action)[: self.live]
         self.state = _after(self.process, self.state, self.window, self.guess.action, jnp.asarray(count), self.states)
-        self.first, self.done = self.first + count, 0
+        self.first, self.done, self.sure = self.first + count, 0, 0
         if self.finished:
             return
         self.window = cut_window(self.all_events, self.first, self.size)
@@ -250,6 +252,7 @@ class _Run:
         kept = (self.process, self.window, own, shared, tiles)
         self.guess, work = walk(kept, self.guess, self.engine.tile, not self.engine.certified)
         self.rounds += 1
+        self.sure = min(self.done + 1, self.live)
         self.encodes += int(work.encodes)
         self.calls += int(work.calls)
         self.steps += plan.levels

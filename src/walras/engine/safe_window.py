@@ -59,7 +59,7 @@ class SafeWindow(AbstractEngine):
             actions[first : first + count] = np.asarray(guess.action)[:count]
             first += count
             counts += (1, int(work.calls), int(work.encodes), plan.levels, plan.rows(WIDE, NARROW))
-        info = counted((*counts, first), True, horizon)
+        info = counted([*counts.tolist(), first], True, horizon)
         return Trajectory(final=state, records=jnp.asarray(actions)), info
 
 

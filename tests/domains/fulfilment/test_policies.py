@@ -8,7 +8,7 @@ import pytest
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.network import EXACT, MOST_ACTIVE, MOST_INPUT
 from walras.domains.fulfilment.own import Scored, named_by
-from walras.domains.fulfilment.policies import CapacityPriced, Greedy, Neural, dual, levels, named, neural
+from walras.domains.fulfilment.policies import Greedy, Neural, dual, levels, named, neural, priced, shares
 from walras.domains.fulfilment.run import fulfil
 from walras.domains.fulfilment.world import NONE, UNIT, make_world
 from walras.engine.picard import Picard
@@ -105,8 +105,8 @@ def test_prices_turn_orders_away():
 
 
 def test_a_price_of_capacity_costs_one_encoding_per_order(world):
-    priced = CapacityPriced(neural(world, 8), jnp.asarray(1.0))
-    found = fulfil(world, priced, Picard(window=Frontier(40)))
+    rule = priced(neural(world, 8), 1.0)
+    found = fulfil(world, rule, Picard(window=Frontier(40)))
     assert int(found.info.encode_calls) <= 1.05 * world.n_orders
     free = fulfil(world, neural(world, 8)).actions
     assert np.mean(free != found.actions) > 0.05
@@ -129,3 +129,13 @@ def test_names_and_widths_are_checked(world):
         named(world, "gredy")
     with pytest.raises(SettingsError, match="width"):
         neural(world, 0)
+
+
+def test_shares_are_whole_divisions():
+    random = np.random.default_rng(0)
+    whole = random.integers(1, 1 << 23, 500)
+    part = (whole * random.uniform(0, 1, 500)).astype(int)
+    found = shares(jnp.asarray(part, jnp.int32), jnp.asarray(whole, jnp.int32))
+    np.testing.assert_array_equal(found, part * 65536 // whole)
+    large = shares(jnp.asarray([1 << 28, 0, 1 << 29]), jnp.asarray([1 << 29, 0, 1 << 29]))
+    np.testing.assert_array_equal(large, [32768, 0, 65536])

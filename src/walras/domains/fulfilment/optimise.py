@@ -7,22 +7,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from walras.domains.fulfilment.policies import Dual, dual
+from walras.domains.fulfilment.process import Fulfil, Order, orders_of, process_of
 from walras.domains.fulfilment.run import Fulfilled, fulfil
-from walras.domains.fulfilment.world import UNIT, World
+from walras.domains.fulfilment.world import LARGEST, World
 from walras.engine.base import AbstractEngine
+from walras.engine.decided import Sums, over_events
+from walras.engine.guess import BySums, Lines
 from walras.engine.picard import Picard
+from walras.engine.schedule import line_up
 from walras.engine.starts import Given
 from walras.errors import SettingsError
 
 LARGEST_PRICE = 2.0
 """Prices stay below [money]: rewards are of about 1, and a price beyond them closes a centre anyway."""
+
+STOCK_PACE = 0.1
+"""Steps of stock prices over those of capacity: what one product lacks in one place is seen in a few orders only."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,9 @@ def optimise(
         told.append((last.reward, time.perf_counter() - started, int(last.info.rounds)))
         progress(step, last.reward)
         best = (last.reward, rule) if best is None or last.reward > best[0] else best
-        lack_stock, lack_capacity = _lacking(world, stock_price, capacity_price)
+        lack_stock, lack_capacity = _lacking(world, rule, last)
         pace = rate / np.sqrt(step + 1.0)
-        stock_price = np.clip(stock_price + pace * lack_stock, 0, LARGEST_PRICE)
+        stock_price = np.clip(stock_price + STOCK_PACE * pace * lack_stock, 0, LARGEST_PRICE)
         capacity_price = np.clip(capacity_price + pace * lack_capacity, 0, LARGEST_PRICE)
     rewards, seconds, rounds = (np.asarray(part) for part in zip(*told, strict=True))
     reward, rule = best or (0.0, rule)
@@ -108,35 +115,37 @@ def _warm(engine: AbstractEngine | None, last: Fulfilled | None) -> AbstractEngi
 
 
 def _lacking(
-    world: World, stock_price: Float[ndarray, "product centre"], capacity_price: Float[ndarray, " centre"]
+    world: World, rule: Dual, last: Fulfilled
 ) -> tuple[Float[ndarray, "product centre"], Float[ndarray, " centre"]]:
-    """Return what orders would take beyond what there is, over what there is, at most 1."""
-    taken = np.asarray(
-        _taken(
-            jnp.asarray(world.product),
-            jnp.asarray(world.destination),
-            jnp.asarray(world.quantity, jnp.float32),
-            jnp.asarray(world.reward, jnp.float32) / UNIT,
-            jnp.asarray(stock_price),
-            jnp.asarray(capacity_price),
-        )
+    """Return what orders want beyond what there is, over what there is, at most 1, on the stock they met."""
+    process, events = process_of(world, rule), orders_of(world)
+    lanes = line_up(world.product, world.product)
+    place = np.empty_like(lanes.chain_order)
+    place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
+    parts = [jnp.asarray(part) for part in (lanes.chain_order, lanes.chain_start, place, np.ones(world.n_orders, bool))]
+    used, missed = (
+        np.asarray(part) for part in _wanted(process, world.state(), events, jnp.asarray(last.actions), Lines(*parts))
     )
     capacity = world.granted()[-1]
-    stock = np.clip((taken - world.stock) / np.maximum(world.stock, 1), -1, 1)
-    return stock.astype(np.float32), np.clip((taken.sum(0) - capacity) / np.maximum(capacity, 1), -1, 1)
+    stock = np.clip(missed / np.maximum(world.stock, 1), -1, 1)
+    return stock.astype(np.float32), np.clip((used - capacity) / np.maximum(capacity, 1), -1, 1).astype(np.float32)
 
 
-@jax.jit
-def _taken(
-    product: Int[Array, " order"],
-    destination: Int[Array, " order"],
-    quantity: Float[Array, " order"],
-    reward: Float[Array, "destination centre"],
-    stock_price: Float[Array, "product centre"],
-    capacity_price: Float[Array, " centre"],
-) -> Float[Array, "product centre"]:
-    """Sum the units that every order would take where it earns most after prices, if all were there."""
-    net = reward[destination] - stock_price[product] - capacity_price[None]
-    best = net.argmax(axis=1)
-    wanted = jnp.where(net.max(axis=1) > 0, quantity, 0)
-    return jnp.zeros_like(stock_price).at[product, best].add(wanted)
+@eqx.filter_jit
+def _wanted(
+    process: Fulfil, state: Sums, events: Order, actions: Int[Array, " order"], lines: Lines
+) -> tuple[Float[Array, " centre"], Float[Array, "product centre"]]:
+    """Sum units by centre where orders earn most of what was in stock, whatever the capacity, and what they missed.
+
+    What they missed, by product and centre, are units that would have earned most but were not in stock, minus those
+    that were left at the end.
+    """
+    rows, _ = BySums().seen(process, state, events, actions, lines)
+    codes = over_events(process.encode, over_events(process.inputs, rows, events), events)
+    net, units = codes[:, :-1], events.quantity
+    there = jnp.where(rows >= units[:, None], net, -LARGEST)
+    first, got = net.argmax(axis=1), there.argmax(axis=1)
+    used = jnp.zeros(net.shape[1]).at[got].add(jnp.where(there.max(axis=1) >= 0, units, 0))
+    lost = jnp.where((net.max(axis=1) >= 0) & (first != got), units, 0)
+    final = BySums().after(process, state, events, actions, jnp.asarray(len(units)))
+    return used, jnp.zeros(state.table.shape).at[events.product, first].add(lost) - final.table

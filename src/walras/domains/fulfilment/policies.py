@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import clz
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 from numpy.typing import ArrayLike
 
 from walras.domains.fulfilment.network import Network, random_network
@@ -48,11 +48,14 @@ class Dual(AbstractRule):
 class CapacityPriced(AbstractRule):
     """Charge on top of another rule a price of capacity that rises continuously as capacity is used up.
 
-    A centre's price is `strength` times the share of all capacity granted to it that is used.
+    A centre's price is `strength` times the share of all capacity granted to it that is used; build it by `priced`.
+
+    Attributes:
+        strength: price of a centre whose capacity is used up [1/1,024 of money].
     """
 
     base: AbstractRule
-    strength: Float[Array, ""]
+    strength: Int[Array, ""]
 
     def inputs(self, row: Int[Array, " centre"], order: Order) -> object:
         """Return what the other rule depends on."""
@@ -63,9 +66,8 @@ class CapacityPriced(AbstractRule):
         return self.base.scores(inputs, reward, order)
 
     def sees(self, capacity: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
-        """Return the prices themselves: one division, one product and one rounding, the same on every machine."""
-        used = (granted - capacity).astype(jnp.float32) / jnp.maximum(granted, 1).astype(jnp.float32)
-        return jnp.rint(self.strength * UNIT * used).astype(jnp.int32)
+        """Return the prices themselves, in whole arithmetic: a division of floats may differ between two programs."""
+        return (self.strength * shares(granted - capacity, granted)) >> 10
 
     def prices(self, seen: Int[Array, " some"]) -> Int[Array, " centre"]:
         """Return the prices."""
@@ -94,6 +96,33 @@ def levels(row: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     power = 31 - jnp.clip(clz(stock), 0, 31)
     high = (power - 2) * 8 + ((stock >> jnp.maximum(power - 3, 0)) & 7)
     return jnp.where(stock < 8, stock, high).astype(jnp.int32)
+
+
+def shares(part: Int[Array, " centre"], whole: Int[Array, " centre"]) -> Int[Array, " centre"]:
+    """Return the share that a part is of a whole, rounded down [1/65,536]; beyond 2^23 both are rounded first.
+
+    Long division with two digits of eight bits, which 32-bit numbers hold.
+    """
+    spare = jnp.maximum(32 - clz(jnp.maximum(whole, 1)) - 23, 0)
+    over = jnp.maximum(whole >> spare, 1)
+    left = jnp.clip(part >> spare, 0, over) * 256
+    high = left // over
+    return high * 256 + ((left - high * over) * 256) // over
+
+
+def priced(base: AbstractRule, strength: float) -> CapacityPriced:
+    """Charge a price of capacity on top of a rule.
+
+    Args:
+        base: the rule.
+        strength: price of a centre whose capacity is used up [money].
+
+    Raises:
+        SettingsError: the strength is not within 0 and 16.
+    """
+    if not 0 <= strength <= 16:
+        raise SettingsError(f"`strength` is {strength!r} but needs to be within 0 and 16; give e.g. 0.5")
+    return CapacityPriced(base, jnp.asarray(round(strength * 1024), jnp.int32))
 
 
 def dual(world: World, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
@@ -144,7 +173,7 @@ def named(world: World, name: str, width: int = 64, gamma: float = 0.5, seed: in
         "greedy": Greedy,
         "mlp": lambda: neural(world, width, seed),
         "dual": lambda: scarcity_prices(world),
-        "capacity": lambda: CapacityPriced(neural(world, width, seed), jnp.asarray(gamma, jnp.float32)),
+        "capacity": lambda: priced(neural(world, width, seed), gamma),
     }
     if name not in makers:
         raise SettingsError(f"there is no policy `{name}`; there are {', '.join(makers)}")
