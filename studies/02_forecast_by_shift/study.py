@@ -59,8 +59,16 @@ def answer(found):
             limit = f" and {100 * row['simulation']['estimate']:.1f} % of simulating everybody" * ("simulation" in row)
             told.append(f"{data} {said}{limit}")
     over = [data for data, by in found.items() if by["demand"]["moderate"].get(OURS, {}).get("estimate", 0) > 0.08]
-    verdict = "Above the 8 % aimed at" + (f" on {', '.join(over)}" if len(over) < len(found) else "") if over else "Met"
-    return f"{verdict}: at moderate demand shifts the error is {'; '.join(told)}."
+    beaten = [data for data, by in found.items() if _better(by["demand"]["moderate"])]
+    first = f"The delegates alone, with nothing learned, do better on {', '.join(beaten)}; " if beaten else ""
+    verdict = f"above the 8 % aimed at on {', '.join(over)}" if over else "8 % is met"
+    said = f"{first}{verdict}: at moderate demand shifts the error is {'; '.join(told)}."
+    return said[:1].upper() + said[1:]
+
+
+def _better(row):
+    """Say whether delegates alone err less than the map that asks them."""
+    return "delegates alone" in row and OURS in row and row["delegates alone"]["estimate"] < row[OURS]["estimate"]
 
 
 def pictures(found):

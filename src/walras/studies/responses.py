@@ -93,7 +93,7 @@ def _use(
     }
     happened = simulate(population, exogenous, policy, **parts).agents
     assert happened is not None  # traces were asked for
-    return happened.receipts * population.use[:, 0] * population.weight
+    return happened.receipts * (population.use[:, 0] * population.weight)[None, :]
 
 
 def begins(weeks: int, count: int) -> list[int]:
