@@ -10,12 +10,12 @@ from walras.control.fixed_plan import COMPOSITIONS, FixedPlans, Sizes
 from walras.control.foresight import Foresight
 from walras.control.judge import CLAIRVOYANT, Figures, judge
 from walras.control.methods import simulating_methods, standard_methods
-from walras.evaluation.inference import mean_interval
 from walras.maps.map_file import DUAL, PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import bars, frontier, points, to_png
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import rounded
+from walras.studies.over_paths import interval
 from walras.studies.plans import fitting_plans
 from walras.studies.worlds import available, judged_world
 
@@ -72,7 +72,7 @@ def _measured(context, data, population):
             "methods": {
                 name: {
                     **{key: each.summary[key] for key in TABLE},
-                    "reward_share": _interval([one.kept[name].reward / one.free.reward for one in judged]),
+                    "reward_share": interval([one.kept[name].reward / one.free.reward for one in judged]),
                 }
                 for name, each in found.items()
             },
@@ -82,7 +82,7 @@ def _measured(context, data, population):
                 if other in found
             },
             "frontier": [
-                {"violation": _interval(best[:, place, 0]), "reward_share": _interval(best[:, place, 1])}
+                {"violation": interval(best[:, place, 0]), "reward_share": interval(best[:, place, 1])}
                 for place in range(best.shape[1])
             ],
         }
@@ -108,13 +108,6 @@ def _best(case, foresight, slack, burn_in):
 def _less(ours, other):
     difference = ours.less(other)
     return {key: difference[key] for key in ("mean_violation", "idle_capacity", "pooled_regret_ratio")}
-
-
-def _interval(values):
-    if len(values) < 2:
-        return {"estimate": float(np.mean(values)), "low": None, "high": None}
-    found = mean_interval(values)
-    return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
 def figures(found, context):

@@ -26,7 +26,7 @@ def test_a_study_runs_at_its_smallest_size(name, kept, capsys):
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["complete"] and found["figures"] and found["answer"].endswith(".")
-    assert [Path(file).exists() for file in found["files"]] and any(file.endswith(".png") for file in found["files"])
+    assert all(Path(file).exists() for file in found["files"]) and any(name.endswith(".png") for name in found["files"])
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)

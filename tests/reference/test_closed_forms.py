@@ -25,6 +25,7 @@ from walras.policies.base import AbstractPolicy, Observation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_law import NormalDemand
 from walras.policies.simple import OrderUpTo, ReorderPoint
+from walras.studies.textbook import REORDER
 
 LONGEST = 10
 HALF_THOUSANDTH = 5e-4
@@ -119,22 +120,6 @@ def test_priced_policies_order_up_to_the_closed_form_at_price_zero(policy, money
     np.testing.assert_allclose(happened.orders[0], [level, level - 40.0, 0.0], rtol=2e-6, atol=2e-5)
     np.testing.assert_allclose(happened.orders[1], 0.0, atol=2e-5)
 
-
-REORDER = [
-    (15, 10, 49, 42.698),
-    (25, 19, 56, 54.262),
-    (35, 28, 77, 61.215),
-    (45, 37, 97, 67.776),
-    (55, 47, 118, 74.149),
-    (65, 56, 75, 78.518),
-    (75, 67, 86, 79.554),
-    (22, 16, 68, 51.632),
-    (24, 18, 54, 53.518),
-    (52, 44, 112, 72.246),
-    (61, 52, 131, 77.929),
-    (64, 55, 74, 78.402),
-]
-"""Mean demand, s, S and cost of Zheng and Federgruen (1991): holding cost 1, penalty 9, order cost 64, lead time 0."""
 
 EACH = 4_000
 

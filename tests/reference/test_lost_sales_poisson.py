@@ -9,19 +9,7 @@ import pytest
 from textbook import AGENTS, ERRORS, WARM_UP, WEEKS, Store, assert_costs, standard_error
 
 from walras.policies.simple import ConstantOrder, OrderUpTo
-
-EXACT = {
-    (1, 4): {11: 4.2104, 12: 4.1628, 13: 4.38953},
-    (1, 9): {13: 5.54747, 14: 5.55746},
-    (1, 19): {15: 6.72779},
-    (2, 4): {15: 4.75809, 16: 4.63864, 17: 4.70188},
-    (2, 9): {18: 6.33153, 19: 6.31626, 20: 6.55397},
-    (2, 19): {20: 7.84895, 21: 7.84217, 22: 8.14729},
-    (3, 4): {19: 5.09924, 20: 4.975, 21: 4.97791},
-    (3, 9): {22: 7.05712, 23: 6.86403, 24: 6.87858},
-    (4, 4): {23: 5.33178, 24: 5.21796, 25: 5.19777},
-}
-"""Cost by (lead time, penalty) and base-stock level."""
+from walras.studies.textbook import LOST_SALES
 
 BEST = {
     (1, 4): 4.16,
@@ -49,7 +37,7 @@ OPTIMAL = {
 
 HALF_DIGIT = 0.005
 
-EVERY_LEVEL = [(lead, penalty, level) for (lead, penalty), costs in EXACT.items() for level in costs]
+EVERY_LEVEL = [(lead, penalty, level) for (lead, penalty), costs in LOST_SALES.items() for level in costs]
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +64,13 @@ def base_stock(demand):
 def test_base_stock_costs_what_it_must(base_stock, lead: int, penalty: int, level: int) -> None:
     costs = base_stock(lead, float(penalty), level)
     assert standard_error(costs) < 0.01 * costs.mean()
-    assert_costs(costs, EXACT[lead, penalty][level], slack=5e-6)
+    assert_costs(costs, LOST_SALES[lead, penalty][level], slack=5e-6)
 
 
-@pytest.mark.parametrize(("lead", "penalty"), [case for case in EXACT if len(EXACT[case]) > 1])
+@pytest.mark.parametrize(("lead", "penalty"), [case for case in LOST_SALES if len(LOST_SALES[case]) > 1])
 def test_levels_rank_as_their_exact_costs(base_stock, lead: int, penalty: int) -> None:
     """On the same demand a level differs from the best one by the exact difference, and is no cheaper."""
-    exact = EXACT[lead, penalty]
+    exact = LOST_SALES[lead, penalty]
     best = min(exact, key=exact.get)
     for level in exact.keys() - {best}:
         extra = base_stock(lead, float(penalty), level) - base_stock(lead, float(penalty), best)
@@ -95,7 +83,7 @@ def test_levels_rank_as_their_exact_costs(base_stock, lead: int, penalty: int) -
 @pytest.mark.parametrize(("lead", "penalty"), BEST)
 def test_the_best_base_stock_level_has_the_published_cost(base_stock, lead: int, penalty: int) -> None:
     """The cheapest level costs what the table says, and its neighbours are not cheaper."""
-    known = EXACT.get((lead, penalty), {28: 7.27, 29: 7.27})
+    known = LOST_SALES.get((lead, penalty), {28: 7.27, 29: 7.27})
     levels = sorted({level + step for level in known for step in (-1, 0, 1)})
     costs = {level: base_stock(lead, float(penalty), level) for level in levels}
     best = min(costs, key=lambda level: costs[level].mean())

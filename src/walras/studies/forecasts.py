@@ -15,12 +15,13 @@ from scipy.special import chdtri
 
 from walras.evaluation.calibration import calibration_tally
 from walras.evaluation.forecast import ForecastTally, forecast_tally
-from walras.evaluation.inference import jackknife_interval, mean_interval, paired_interval
+from walras.evaluation.inference import jackknife_interval, paired_interval
 from walras.evaluation.twins import TwinTally, twin_tally
 from walras.maps.inputs import HORIZON
 from walras.maps.learned_map import LearnedMap
 from walras.policies.base import AbstractPolicy
 from walras.population.shift import MODERATE
+from walras.studies.over_paths import interval
 from walras.studies.parts import Part, under
 from walras.train.judge_cases import BY, Cases, Sizes
 from walras.train.judge_cohorts import CohortError, Target, cohort_errors
@@ -195,12 +196,7 @@ def against_baseline(values: Mapping[str, Sequence[float]], baseline: str = BASE
 
 def intervals(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Return each forecast's mean error over paths with its 95 % interval, cut at 0."""
-    found: dict[str, Any] = {}
-    for name, mine in values.items():
-        middle = mean_interval(np.asarray(mine)) if len(mine) > 1 else None
-        low, high = (None, None) if middle is None else (max(middle.low, 0.0), middle.high)
-        found[name] = {"estimate": float(np.mean(mine)), "low": low, "high": high}
-    return found
+    return {name: interval(mine, least=0.0) for name, mine in values.items()}
 
 
 def moderate_figures(shifted: Mapping[float, Sequence[Judged]], baseline: str = BASELINE) -> dict[str, Any]:

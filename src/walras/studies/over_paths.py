@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from walras.evaluation.inference import mean_interval
 
 
-def interval(values: Sequence[float | None], **limits: float) -> dict[str, Any]:
+def interval(values: Sequence[float | None] | Float[np.ndarray, " path"], **limits: float) -> dict[str, Any]:
     """Return mean, 95 % interval over paths, and their number; values that are None or no number are left out.
 
     Args:

@@ -8,21 +8,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from walras.control.dual import ProjectedDual
 from walras.control.fixed_plan import COMPOSITIONS, QUICK, FixedPlans, Sizes
 from walras.control.foresight import Foresight
 from walras.control.judge import CLAIRVOYANT, Figures, judge
 from walras.control.keepers import AbstractKeeper, DualControl, ProRata, Uncoordinated
 from walras.control.map_terms import cycle, cycle_values, loss_terms
-from walras.evaluation.inference import mean_interval
 from walras.exogenous.capacity import unseen_families
 from walras.maps.learned_map import LearnedMap
 from walras.maps.representations.named import REPRESENTATIONS
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.studies.forecasts import BASELINE
+from walras.studies.over_paths import interval
 from walras.studies.parts import Part, under
 from walras.train.world import World
 
@@ -115,16 +113,9 @@ def terms_table(plans: FixedPlans, duals: Mapping[str, LearnedMap]) -> dict[str,
     """Return the three terms of the dual loss by map, with intervals, on the first six cases at most."""
     few = plans.under(plans.family, min(plans.sizes.paths, TERM_PATHS))
     terms = loss_terms(few.cases(), duals, plans.sizes.burn_in)
-    return {name: {term: _interval(values) for term, values in row.items()} for name, row in terms.items()}
+    return {name: {term: interval(values) for term, values in row.items()} for name, row in terms.items()}
 
 
 def _cycle(plans: FixedPlans, primal: LearnedMap, dual: LearnedMap) -> dict[str, Any]:
     values = cycle_values([cycle(case, primal, dual) for case in plans.cases()])
-    return {name: _interval(each) for name, each in values.items()}
-
-
-def _interval(values: Any) -> dict[str, Any]:
-    if len(values) < 2:
-        return {"estimate": float(np.mean(values)), "low": None, "high": None}
-    found = mean_interval(values)
-    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+    return {name: interval(each) for name, each in values.items()}

@@ -89,9 +89,22 @@ def map_forecast(
     return np.asarray(_said(*parts, sizes.known, sizes.origins, sizes.spacing), float)
 
 
+def delegates_forecast(
+    learned: LearnedMap,
+    rolled: Rolled,
+    stretch: Stretch,
+    readers: Readers,
+    prices: Float[Array, "week resource"],
+    sizes: Sizes,
+) -> Forecasts:
+    """Return what a map's delegates would use, nothing learned of them, as `map_forecast` does."""
+    parts = (None, learned.scaling, rolled, stretch, readers, jnp.asarray(prices), learned.shape)
+    return np.asarray(_said(*parts, sizes.known, sizes.origins, sizes.spacing), float)
+
+
 @eqx.filter_jit
 def _said(
-    network: MapNetwork,
+    network: MapNetwork | None,
     scaling: Scaling,
     rolled: Rolled,
     stretch: Stretch,
@@ -102,33 +115,14 @@ def _said(
     origins: int,
     spacing: int,
 ) -> Float[Array, "origin ahead resource"]:
+    """Return what a map says, or without one what the delegates say that are asked."""
     lesson = lesson_of(rolled, stretch, readers, prices, shape, weeks, origins, spacing)
-    encoded = network.encode(scaling(lesson.inputs), spacing)
-    return network.utilization(encoded, lesson.prices) * rolled.units.use[None, None, :]
-
-
-@eqx.filter_jit
-def delegates_forecast(
-    rolled: Rolled,
-    stretch: Stretch,
-    readers: Readers,
-    prices: Float[Array, "week resource"],
-    shape: MapShape,
-    weeks: int,
-    origins: int,
-    spacing: int,
-) -> Float[Array, "origin ahead resource"]:
-    """Return what delegates would use, nothing learned of them [units of resource].
-
-    Args:
-        rolled, stretch, readers, prices: as in `map_forecast`.
-        shape: of the map whose delegates they are.
-        weeks, origins, spacing: weeks up to the last origin, origins, and weeks between them.
-    """
-    lesson = lesson_of(rolled, stretch, readers, prices, shape, weeks, origins, spacing)
-    asked = lesson.inputs.asked
-    assert asked is not None  # only maps with delegates get here
-    return asked.use(lesson.prices) * rolled.units.use[None, None, :]
+    if network is not None:
+        said = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
+    else:
+        assert lesson.inputs.asked is not None  # only maps with delegates get here
+        said = lesson.inputs.asked.use(lesson.prices)
+    return said * rolled.units.use[None, None, :]
 
 
 def realised(rolled: Rolled, sizes: Sizes) -> Forecasts:
@@ -244,9 +238,8 @@ def judged(
         readers = cohort_readers(case.stretch.population, learned, cohort, np.random.default_rng([seed, case.number]))
         forecasts[name] = map_forecast(learned, case.rolled, case.stretch, readers, case.prices, sizes)
         if learned.shape.delegates and DELEGATES not in forecasts:
-            parts = (case.rolled, case.stretch, readers, jnp.asarray(case.prices), learned.shape)
-            said = delegates_forecast(*parts, sizes.known, sizes.origins, sizes.spacing)
-            forecasts[DELEGATES] = np.asarray(said, float)
+            parts = (learned, case.rolled, case.stretch, readers, case.prices, sizes)
+            forecasts[DELEGATES] = delegates_forecast(*parts)
     forecasts[EXPECTED] = expected_use(case.stretch, sizes)
     futures = None
     if draws:
