@@ -4,30 +4,50 @@ from functools import partial
 
 from walras.maps.map_file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import lines, to_png
+from walras.report.study_pictures import bars, lines, to_png
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import BASELINE, Budget, fitting, forecast_parts
-from walras.studies.worlds import available, judged_world
+from walras.studies.next_year import next_year, there
+from walras.studies.worlds import SEED, available, judged_world
 from walras.train.judge_cases import BY, Sizes
 
+NEXT_YEAR = "next year"
 OURS, SHOWN = "bucketized+delegates", ("bucketized+delegates", "delegates alone", "bucketized", "global", "simulation")
 
 
 def parts(context):
-    """Return one part for each table and attribute."""
+    """Return one part for each table and attribute, and one for next year's population of each long table."""
     settings = context.settings
     few = settings["few_alphas"]
     alphas = {**dict.fromkeys(BY[:2], settings["alphas"]), **(dict.fromkeys(BY[2:], few) if few else {})}
     names = [(data, by) for data in available(settings["data"], context.data) for by in alphas]
-    return {f"{data}:{by}": partial(_measured, context, data, by, alphas[by]) for data, by in names}
+    shifts = {f"{data}:{by}": partial(_measured, context, data, by, alphas[by]) for data, by in names}
+    later = [data for data in settings["data"] if there(data, context.data)]
+    return shifts | {f"{data}:{NEXT_YEAR}": partial(_next_year, context, data) for data in later}
 
 
 def _measured(context, data, by, alphas):
     settings = context.settings
     world = judged_world(data, context.data, settings["world_agents"])
-    sizes = Sizes(target=settings["agents"], sample=settings["sample"], steps=settings["steps"])
+    return _forecast(context, world, fitting(_sizes(settings), world), by, alphas)
+
+
+def _next_year(context, data):
+    """Forecast whoever is there in the last weeks, as they are."""
+    settings = context.settings
+    later = next_year(data, context.data, _sizes(settings), settings["world_agents"], SEED)
+    told = {"new": later.new, "gone": later.gone, "demand_ratio": later.demand_ratio}
+    return _forecast(context, later.world, later.sizes, BY[0], [0.0]) | {"mix": told}
+
+
+def _sizes(settings):
+    return Sizes(target=settings["agents"], sample=settings["sample"], steps=settings["steps"])
+
+
+def _forecast(context, world, sizes, by, alphas):
+    settings = context.settings
     few = {name: settings[name] for name in ("cohort", "paths", "few_paths", "draws")}
-    budget = Budget(sizes=fitting(sizes, world), alphas={by: alphas}, **few)
+    budget = Budget(sizes=sizes, alphas={by: alphas}, **few)
     maps = default_maps(PRIMAL, settings["maps"])
     return forecast_parts(world, PricedNewsvendor(), maps, budget, tell=context.tell)[f"shift:{by}"]()
 
@@ -45,6 +65,7 @@ def figures(found, context):
             "slope": {alpha: row["slope"] for alpha, row in rows.items()},
             "demand_ratio": {alpha: row["demand_ratio"] for alpha, row in rows.items()},
             "by_kind_of_prices": each["by_kind"],
+            **({"mix": each["mix"]} if "mix" in each else {}),
         }
     return tables
 
@@ -62,8 +83,18 @@ def answer(found):
     beaten = [data for data, by in found.items() if _better(by["demand"]["moderate"])]
     first = f"The delegates alone, with nothing learned, do better on {', '.join(beaten)}; " if beaten else ""
     verdict = f"above the 8 % aimed at on {', '.join(over)}" if over else "8 % is met"
-    said = f"{first}{verdict}: at moderate demand shifts the error is {'; '.join(told)}."
+    later = [_later(data, by[NEXT_YEAR]) for data, by in found.items() if NEXT_YEAR in by]
+    last = f"; next year's population is forecast with {'; '.join(later)}" if later else ""
+    said = f"{first}{verdict}: at moderate demand shifts the error is {'; '.join(told)}{last}."
     return said[:1].upper() + said[1:]
+
+
+def _later(data, table):
+    """Say how next year's population is forecast, and how much of it is new."""
+    rows = table["moderate"]
+    errors = {name: f"{100 * rows[name]['estimate']:.1f} %" for name in SHOWN if name in rows}
+    said = f"{errors.pop(OURS, 'no map')} ({', '.join(f'{name} {error}' for name, error in errors.items())})"
+    return f"{said} on {data}, where {100 * table['mix']['new']:.0f} % of the demand is new within a year"
 
 
 def _better(row):
@@ -72,9 +103,12 @@ def _better(row):
 
 
 def pictures(found):
-    """Draw error by alpha for each table and attribute."""
+    """Draw error by alpha for each table and attribute, and of next year's population."""
     return {
-        f"{data}-{by}.png": to_png(partial(_drawn, rows["by_alpha"], by))
+        f"{data}-{by.replace(' ', '-')}.png": to_png(
+            partial(_bars, rows["moderate"]) if by == NEXT_YEAR else partial(_drawn, rows["by_alpha"], by),
+            height=2.0 if by == NEXT_YEAR else 3.0,
+        )
         for data, all_by in found.items()
         for by, rows in all_by.items()
     }
@@ -88,3 +122,9 @@ def _drawn(by_alpha, by, axes):
     axes.set_xlabel(f"shift along {by.replace('_', ' ')} (alpha)")
     axes.set_ylabel("forecast error (MAPE)")
     axes.set_ylim(bottom=0)
+
+
+def _bars(rows, axes):
+    bars(axes, {name: rows[name] for name in SHOWN if name in rows})
+    axes.set_xlabel("forecast error of next year's population (MAPE)")
+    axes.set_xlim(left=0)

@@ -9,7 +9,7 @@ from walras.studies.trained import held_out_curve, trained_map
 from walras.studies.worlds import MADE_UP, available, judged_world
 from walras.train.judge_cases import Cases, Sizes
 
-BLIND, TRAINING = ", blind", "train "
+BLIND, SEED, TRAINING = ", blind", ", seed ", "train "
 
 
 def parts(context):
@@ -31,9 +31,11 @@ def _names(maps):
 
 def _map(context, name):
     settings = context.settings
-    representation, _, rest = name.removesuffix(BLIND).partition("+")
+    own, _, seed = name.removesuffix(BLIND).partition(SEED)
+    representation, _, rest = own.partition("+")
     given = {
         **settings["training"],
+        "seed": int(seed or 0),
         "representation": representation,
         "delegates": settings["delegates"] if rest else 0,
     }

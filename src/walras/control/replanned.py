@@ -67,6 +67,7 @@ class Replanned(AbstractKeeper):
         guess = np.zeros((HORIZON, case.capacity.shape[1]))
         rows, prices, ends, seconds = [], [], [], 0.0
         with told(scene.stretch.population):
+            outlook.compile(state, charged, guess)
             for week in range(weeks):
                 started = time.perf_counter()
                 guess = outlook.issue(week, state, charged, guess)
@@ -98,6 +99,14 @@ class _Outlook:
         self.policy = self.crowd.along(number_agents(scene.policy, everybody.n_agents))
         size = np.asarray(everybody.demand_scale, float)[self.crowd.chosen] * self.crowd.weight
         self.steering = ProportionalSample().draw(size, SLOPE_AGENTS, random)
+
+    def compile(
+        self, state: State, charged: Float[np.ndarray, " resource"], start: Float[np.ndarray, "ahead resource"]
+    ) -> None:
+        """Ask for the first week's prices once without counting it, so that the seconds of deciding are those alone."""
+        before = self.simulations
+        self.issue(0, state, charged, start)
+        self.simulations = before
 
     def issue(
         self,

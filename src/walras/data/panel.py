@@ -89,6 +89,13 @@ class Panel:
 
     def before(self, week: int) -> "Panel":
         """Keep the first `week` weeks of history; a forecast is dropped, since its weeks no longer follow."""
+        return replace(self._cut(slice(week)), forecast=None)
+
+    def since(self, week: int) -> "Panel":
+        """Keep the weeks from number `week` on."""
+        return self._cut(slice(week, None))
+
+    def _cut(self, weeks: slice) -> "Panel":
         names = ("weeks", "units", "on_sale", "price", "unit_cost", "on_hand", "orders", "receipts")
-        change = {name: getattr(self, name)[:week] for name in names if getattr(self, name) is not None}
-        return replace(self, forecast=None, **change)
+        change = {name: getattr(self, name)[weeks] for name in names if getattr(self, name) is not None}
+        return replace(self, **change)
