@@ -1,4 +1,4 @@
-"""Train maps that see what agents earn and maps that do not on the same worlds, and judge both under shifts."""
+"""Train maps that see prices, or what agents earn, and maps that do not on the same rollouts; judge them alike."""
 
 from functools import partial
 
@@ -9,37 +9,40 @@ from walras.studies.trained import held_out_curve, trained_map
 from walras.studies.worlds import MADE_UP, available, judged_world
 from walras.train.judge_cases import Cases, Sizes
 
-BLIND, SEED, TRAINING = ", blind", ", seed ", "train "
+WITHOUT, SEED, TRAINING = ", without ", ", seed ", "train "
+PRICES, ECONOMICS = "prices", "economics"
 
 
 def parts(context):
     """Return one part for each training, then one for each table, map, and attribute or kind of twins."""
     settings = context.settings
-    found = {f"{MADE_UP}:{TRAINING}{name}": partial(_trained, context, name) for name in _names(settings["maps"])}
+    names = [name for own in _owns(settings) for name in _names(settings, own)]
+    found = {f"{MADE_UP}:{TRAINING}{name}": partial(_trained, context, name) for name in names}
     for data in available(settings["data"], context.data):
-        for own in settings["maps"]:
+        for own in _owns(settings):
             for by in settings["by"]:
                 found[f"{data}:{by}:{own}"] = partial(_shifted, context, data, by, own)
-            for kind in settings["kinds"]:
+            for kind in settings["kinds"] if own in settings["hidden"][ECONOMICS] else ():
                 found[f"{data}:twins of the same {kind}:{own}"] = partial(_twins, context, data, kind, own)
     return found
 
 
-def _names(maps):
-    return [name for own in maps for name in (own, own + BLIND)]
+def _owns(settings):
+    """Return the maps that see everything, each once."""
+    return list(dict.fromkeys(own for owns in settings["hidden"].values() for own in owns))
+
+
+def _names(settings, own):
+    """Return a map and those that are like it but for what they do not see."""
+    return [own, *(own + WITHOUT + what for what, owns in settings["hidden"].items() if own in owns)]
 
 
 def _map(context, name):
     settings = context.settings
-    own, _, seed = name.removesuffix(BLIND).partition(SEED)
-    representation, _, rest = own.partition("+")
-    given = {
-        **settings["training"],
-        "seed": int(seed or 0),
-        "representation": representation,
-        "delegates": settings["delegates"] if rest else 0,
-    }
-    return trained_map({**given, "blind": settings["blind"] if name.endswith(BLIND) else ()}, context.folder)
+    own, _, hidden = name.partition(WITHOUT)
+    representation, _, seed = own.partition(SEED)
+    changed = {"representation": representation, "seed": int(seed or 0), "blind": [hidden] if hidden else []}
+    return trained_map({**settings["training"], **changed}, context.folder)
 
 
 def _trained(context, name):
@@ -50,7 +53,7 @@ def _judging(context, data, own):
     settings = context.settings
     world = judged_world(data, context.data, settings["judged_agents"])
     sizes = Sizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
-    maps = {name: _map(context, name) for name in _names([own])}
+    maps = {name: _map(context, name) for name in _names(settings, own)}
     return Cases(world, PricedNewsvendor(), fitting(sizes, world)), maps
 
 
@@ -70,77 +73,105 @@ def _twins(context, data, kind, own):
 
 
 def figures(found, context):
-    """Return errors of both maps with intervals, and how much more the blind one errs, path by path."""
+    """Return errors of all maps with intervals, and how much more those err that see less, path by path."""
     tables = {"trainings": {}}
     for name, each in found.items():
         data, what, *own = name.split(":")
         if not own:
             tables["trainings"][what.removeprefix(TRAINING)] = each
             continue
+        names = _names(context.settings, own[0])
         place = tables.setdefault(data, {}).setdefault(own[0], {})
-        blind = own[0] + BLIND
-        if "by_alpha" not in each:
-            kept = {name: value for name, value in each["interval"].items() if name in (own[0], blind)}
-            place[what] = {"error": kept, "more": each["over_baseline"].get(blind)}
-            continue
-        rows = each["by_alpha"]
-        place[what] = {
-            "error": {alpha: _both(row["interval"], own[0]) for alpha, row in rows.items()},
-            "more": {alpha: row["over_baseline"].get(blind) for alpha, row in rows.items()},
-        }
+        if "by_alpha" in each:
+            place[what] = {alpha: _row(row, names) for alpha, row in each["by_alpha"].items()}
+        else:
+            place[what] = _row(each, names)
     return tables
 
 
-def _both(intervals, own):
-    return {name: value for name, value in intervals.items() if name in (own, own + BLIND)}
+def _row(each, names):
+    """Keep what is said of some maps: errors, and by how much of the error more is erred with less to see."""
+    row = {"error": _of(each["interval"], names), "more": _of(each["over_baseline"], names)}
+    if "priced_weeks" in each:
+        priced = each["priced_weeks"]
+        row |= {
+            "error_in_priced_weeks": _of(priced["interval"], names),
+            "more_in_priced_weeks": _of(priced["over_baseline"], names),
+        }
+    return row
+
+
+def _of(values, names):
+    return {name: value for name, value in values.items() if name in names}
 
 
 def answer(found):
-    """Say first where seeing what agents earn does not help, then by how much it does."""
-    rows = list(_compared(found))
-    helps = [more[1] > 0 for _, more in rows]
-    hurts = [more[2] < 0 for _, more in rows]
-    told = "; ".join(
-        f"{name} {100 * more[0]:+.0f} % [{100 * more[1]:+.0f}, {100 * more[2]:+.0f}]" for name, more in rows
-    )
-    verdict = f"Removal hurts beyond doubt in {sum(helps)} of {len(rows)} cases and helps in {sum(hurts)}"
-    return f"{verdict}; the blind map's error, relative to that of the map that sees margins and costs: {told}."
+    """Say what prices are worth, over all weeks and where they are charged, then what knowing earnings is worth."""
+    return f"{_verdict(found, PRICES, 'prices')}. {_verdict(found, ECONOMICS, 'what agents earn and pay')}."
 
 
-def _compared(found):
+def _verdict(found, what, words):
+    """Say in how many cases removal hurts, then the range of what more is erred, data by data."""
+    rows = list(_compared(found, what))
+    if not rows:
+        return f"Maps without {words} were not asked"
+    doubtless = [sum(more[1] > 0 for _, _, more, _ in rows), sum(more[2] < 0 for _, _, more, _ in rows)]
+    told = []
+    for data in dict.fromkeys(row[0] for row in rows):
+        here = [row for row in rows if row[0] == data]
+        said = f"{data} {_range([more[0] for _, _, more, _ in here])}"
+        priced = [more[0] for _, _, _, more in here if more is not None]
+        told.append(said + (f" ({_range(priced)} in weeks with a price)" if priced and what == PRICES else ""))
+    hurts = f"hurts beyond doubt in {doubtless[0]} of {len(rows)} cases and helps in {doubtless[1]}"
+    return f"Taking {words} away {hurts}; the error changes by {', '.join(told)}"
+
+
+def _range(values):
+    ordered = sorted(values)
+    middle = ordered[len(ordered) // 2]
+    return f"{100 * ordered[0]:+.0f} to {100 * ordered[-1]:+.0f} %, median {100 * middle:+.0f} %"
+
+
+def _compared(found, what):
+    """Yield table, map, and how much more is erred without something: in all weeks, and in those with a price."""
     for data, maps in found.items():
-        for own, whats in maps.items() if data != "trainings" else ():
-            for what, row in whats.items():
-                more = row["more"]
-                many = more if isinstance(more, dict) else {"": more}
-                for alpha, value in many.items():
-                    at = f" alpha {alpha}" if alpha else ""
-                    if value is not None:
-                        yield f"{data} {own}, {what}{at}", value
+        for own, tables in maps.items() if data != "trainings" else ():
+            for table in tables.values():
+                for row in [table] if "error" in table else table.values():
+                    name = own + WITHOUT + what
+                    if name in row["more"]:
+                        yield data, own, row["more"][name], row.get("more_in_priced_weeks", {}).get(name)
 
 
 def pictures(found):
-    """Draw the errors of both maps by alpha, and on the difference between twins."""
+    """Draw the errors of all maps by alpha, and on the difference between twins."""
     drawn = {}
     for data, maps in found.items():
-        for own, whats in maps.items() if data != "trainings" else ():
-            for what, row in whats.items():
-                shifted = isinstance(row["more"], dict)
-                draw = partial(_by_alpha, row["error"], what) if shifted else partial(_bars, row["error"])
-                height = 3.0 if shifted else 1.6
-                drawn[f"{data}-{own}-{what.replace(' ', '-')}.png"] = to_png(draw, height=height)
+        for own, tables in maps.items() if data != "trainings" else ():
+            for what, table in tables.items():
+                shifted = "error" not in table
+                draw = partial(_by_alpha, table, what) if shifted else partial(_bars, table["error"])
+                name = f"{data}-{own}-{what}.png".replace(",", "").replace(" ", "-")
+                drawn[name] = to_png(draw, height=3.0 if shifted else 1.6)
     return drawn
 
 
 def _by_alpha(rows, by, axes):
-    names = list(next(iter(rows.values())))
-    lines(axes, [float(alpha) for alpha in rows], {name: [row[name] for row in rows.values()] for name in names})
+    names = list(next(iter(rows.values()))["error"])
+    errors = {_named(name): [row["error"][name] for row in rows.values()] for name in names}
+    lines(axes, [float(alpha) for alpha in rows], errors)
     axes.set_xlabel(f"shift along {by} (alpha)")
     axes.set_ylabel("forecast error (MAPE)")
     axes.set_ylim(bottom=0)
 
 
+def _named(name):
+    """Leave the seed out, so that a map has its colour whatever it was trained from."""
+    own, _, hidden = name.partition(WITHOUT)
+    return own.partition(SEED)[0] + (WITHOUT + hidden if hidden else "")
+
+
 def _bars(rows, axes):
-    bars(axes, rows)
+    bars(axes, {_named(name): row for name, row in rows.items()})
     axes.set_xlabel("error on the difference between twins / their use")
     axes.set_xlim(left=0)

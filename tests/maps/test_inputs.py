@@ -246,4 +246,4 @@ def test_what_a_map_is_blind_for_is_scaled_to_nothing():
         np.testing.assert_allclose(before, after, atol=1e-6)
     assert all((a != b).any() for a, b in zip(seen(1.0, 1.0, plain), seen(2.0, 1.0, plain), strict=True))
     assert (seen(1.0, 1.0, blind)[0] != seen(1.0, 3.0, blind)[0]).any()
-    assert sorted(HIDDEN) == ["economics"] and np.isfinite(np.asarray(blind.agents)).all()
+    assert sorted(HIDDEN) == ["economics", "prices"] and np.isfinite(np.asarray(blind.agents)).all()

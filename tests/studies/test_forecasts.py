@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from walras.studies.forecasts import left_out, root_interval, slope_of
+from walras.studies.forecasts import left_out, root_interval, slope_of, tally_of, tally_of_priced
+from walras.train.judge_maps import Judged
 
 
 def test_a_slope_is_that_of_the_kept_paths_and_its_interval_spans_them():
@@ -32,3 +33,15 @@ def test_the_root_of_mean_squares_is_covered():
         found = root_interval(random.normal(0, 0.3, 5).tolist())
         hit += found["low"] <= 0.3 <= found["high"]
     assert 0.93 <= hit / 2000 <= 0.97
+
+
+def test_weeks_with_a_price_are_counted_alone():
+    """Two forecasts that err by a tenth where nothing is charged, and by a half where something is."""
+    actual = np.full((2, 26, 1), 10.0)
+    priced = np.zeros((2, 26, 1), bool)
+    priced[:, 5:9] = True
+    said = np.where(priced, 15.0, 11.0)
+    rows = [Judged({}, np.ones(1), actual, priced, {"map": said}, None)] * 2
+    assert tally_of_priced(rows, "map").metrics().mape == pytest.approx(0.5)
+    assert tally_of(rows, "map").metrics().mape == pytest.approx((4 * 0.5 + 22 * 0.1) / 26)
+    assert tally_of_priced(rows, "map").metrics().weeks == 2 * 2 * 4

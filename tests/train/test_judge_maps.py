@@ -199,6 +199,22 @@ def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
     use = np.asarray(case.rolled.utilization)
     np.testing.assert_allclose(found.realised[-1], use[SIZES.known : SIZES.known + HORIZON], rtol=1e-6)
     assert found.futures.shape == (2, *shape)
+    charged = np.asarray(case.prices[SIZES.known : SIZES.known + HORIZON]) > 0
+    np.testing.assert_array_equal(found.priced[-1], charged)
+    assert charged.any() and not charged.all()
+
+
+def test_a_map_without_prices_answers_all_of_them_alike(case, learned):
+    """In the very features and weights with which another map's answer moves."""
+    readers = cohort_readers(case.stretch.population, learned, 20, np.random.default_rng(0))
+    shape = replace(learned.shape, sees_prices=False)
+    blind = replace(learned, shape=shape, network=MapNetwork.draw(shape, 0))
+    seeing = replace(learned, network=MapNetwork.draw(learned.shape, 0))
+    others = [case.prices, case.prices + float(case.rolled.units.price[0])]
+    parts = (case.rolled, case.stretch, readers)
+    said = {name: [map_forecast(m, *parts, p, SIZES) for p in others] for name, m in (("b", blind), ("s", seeing))}
+    np.testing.assert_array_equal(*said["b"])
+    assert not np.allclose(*said["s"])
 
 
 def test_delegates_alone_answer_prices_without_a_map(world, case, learned):

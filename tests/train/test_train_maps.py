@@ -112,6 +112,8 @@ def test_maps_of_one_folder_price_the_same(trained, lazy):
         (DUAL, {"representation": "bottom-up"}, "`representation` is bottom-up but"),
         (DUAL, {"first_origin": 40}, "leaves 22 weeks to coordinate"),
         (PRIMAL, {"first_origin": 40}, "leaves no origin with 26 weeks after it"),
+        (PRIMAL, {"blind": ("prices",)}, "`blind` is prices but delegates and planners who propose prices know them"),
+        (DUAL, {"blind": ("prices",)}, "`blind` is prices but a dual map is what issues them"),
         (PRIMAL, {"weeks": 113}, "`weeks` is 113 but made-up worlds of `world_weeks` 120 have 112"),
     ],
 )
@@ -132,7 +134,7 @@ def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypat
     """It shares worlds, what it is blind for is in its file, and a second call reads it."""
     shared = trained[0] / WORLDS
     before = {path.name: path.stat().st_mtime_ns for path in shared.iterdir()}
-    settings = changed(representation="moments", delegates=0, steps=1, blind=("economics",), prices="haar")
+    settings = changed(representation="moments", delegates=0, steps=1, blind=("economics", "prices"), prices="haar")
     alone = train_primal(settings, tmp_path, shared)
     assert not (tmp_path / COVERAGE).exists()
     assert {path.name: path.stat().st_mtime_ns for path in shared.iterdir()} == before
@@ -141,3 +143,4 @@ def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypat
     np.testing.assert_array_equal(again.scaling.attributes, alone.scaling.attributes)
     hidden = np.flatnonzero(np.asarray(again.scaling.attributes)[1] > 1e20)
     assert hidden.tolist() == [1, 2, 3] and again.facts["settings"]["prices"] == "haar"
+    assert not again.shape.sees_prices and not again.network.sees_prices

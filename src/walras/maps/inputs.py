@@ -385,9 +385,10 @@ def crowd_of(population: Population, bucket: Array, n_buckets: int, units: Scale
     return Crowd(population.weight, size, jnp.asarray(bucket), attributes(population, units), n_buckets)
 
 
-HIDDEN = {"economics": ((5, 9), (1, 2, 3))}
+HIDDEN: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {"economics": ((5, 9), (1, 2, 3)), "prices": ((), ())}
 """What a map may be kept from seeing: places among agents' features (margin, holding cost) and among attributes (both
-and the penalty). The unit of shadow prices stays the population's median margin."""
+and the penalty). The unit of shadow prices stays the population's median margin. Prices are no feature: the network
+leaves them out (`MapShape.sees_prices`)."""
 
 UNSEEN = 1e30
 """Spread of features that are not seen: whatever their values are, they are scaled to 0."""

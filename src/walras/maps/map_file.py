@@ -95,7 +95,7 @@ def _shape_of(stored: Stored) -> MapShape:
         }
         shape = MapShape(**named)
         sized = shape.delegates >= 0 and all(isinstance(v, int) and v > 0 for v in _numbers(shape))
-        usable = sized and stored.header["facts"] is not None
+        usable = sized and isinstance(shape.sees_prices, bool) and stored.header["facts"] is not None
     except (KeyError, TypeError, ValueError):
         raise _contradiction(stored) from None
     if not usable:
@@ -109,7 +109,7 @@ def _shape_of(stored: Stored) -> MapShape:
 
 
 def _numbers(shape: MapShape) -> list[Any]:
-    every = [value for name, value in _sizes(shape) if name not in ("representation", "delegates")]
+    every = [value for name, value in _sizes(shape) if name not in ("representation", "delegates", "sees_prices")]
     return [one for value in every for one in (value if isinstance(value, tuple) else (value,))]
 
 

@@ -42,6 +42,7 @@ class MapShape:
         dilations: of the history's layers; the default knows exactly 64 weeks.
         future_dilations: of the future's layers.
         delegates: agents whose policies are asked in every query; 0 asks nobody, as the published maps do.
+        sees_prices: False for a primal map that answers without looking at prices, to learn what they are worth to it.
     """
 
     representation: str = "bucketized"
@@ -54,6 +55,7 @@ class MapShape:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
     delegates: int = 0
+    sees_prices: bool = True
 
     @property
     def kind(self) -> type[AbstractRepresentation]:
@@ -103,6 +105,7 @@ class MapNetwork(eqx.Module):
         representation: knows the population.
         each: what every agent will do by itself, which histories are learned to be read by; None where it is the
             representation itself, or no agents are read.
+        sees_prices: as in `MapShape`.
     """
 
     agents: DilatedCNN | None
@@ -112,6 +115,7 @@ class MapNetwork(eqx.Module):
     basis: Perceptron
     representation: AbstractRepresentation
     each: BottomUp | None
+    sees_prices: bool = eqx.field(static=True, default=True)
 
     @staticmethod
     def draw(shape: MapShape, seed: int) -> "MapNetwork":
@@ -129,6 +133,7 @@ class MapNetwork(eqx.Module):
             basis=Perceptron.draw(random, (query, shape.decoder_width, shape.decoder_width, m), 0.1),
             representation=shape.kind.draw(random, widths),  # type: ignore[attr-defined]
             each=BottomUp.draw(random, widths) if reads and not shape.kind.by_agent else None,
+            sees_prices=shape.sees_prices,
         )
 
     def encode(self, inputs: MapInputs, spacing: int = 1) -> Encoded:
@@ -199,6 +204,8 @@ class MapNetwork(eqx.Module):
     ) -> tuple[Float[Array, "*axes ahead signal"], Float[Array, "*axes ahead resource"] | float]:
         """Return what is read beside the coming weeks, and what is known of the answer: delegates' new orders."""
         asked = encoded.asked
+        if not self.sees_prices:
+            return jnp.zeros_like(shadow_prices), 0.0
         if asked is None:
             return shadow_prices, 0.0
         level = _like(encoded.base.level[..., None, :], shadow_prices.ndim)

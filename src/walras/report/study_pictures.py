@@ -31,8 +31,8 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "simulation": ("#1A1A1A", "*"),
     "expected demand": ("#8C8C8C", "_"),
     "sees no difference": ("#8C8C8C", "_"),
-    "bucketized, blind": ("#E69F00", "^"),
-    "bucketized+delegates, blind": ("#9B4F96", "v"),
+    "without prices": ("#C44500", "X"),
+    "without economics": ("#E69F00", "^"),
     "shifts and mixed prices": ("#0072B2", "o"),
     "no shifts": ("#C44500", "X"),
     "Haar prices only": ("#E69F00", "^"),
@@ -65,8 +65,8 @@ Interval = Mapping[str, float | None]
 
 
 def look(name: str) -> tuple[str, str]:
-    """Return a method's colour and mark."""
-    return LOOKS.get(name, OTHER)
+    """Return a method's colour and mark; a map that lacks something has those of what it lacks."""
+    return LOOKS.get(name, LOOKS.get(name.partition(", ")[2], OTHER))
 
 
 def to_png(draw: Callable[[Axes], None], *, width: float = WIDTH, height: float = HEIGHT) -> Callable[[Path], None]:

@@ -131,6 +131,13 @@ def tally_of(rows: Sequence[Judged], name: str) -> ForecastTally:
     return forecast_tally(np.stack([r.forecasts[name] for r in rows]), np.stack([r.realised for r in rows]))
 
 
+def tally_of_priced(rows: Sequence[Judged], name: str) -> ForecastTally:
+    """Sum up one forecast's errors in the weeks in which a price was charged."""
+    actual = np.stack([r.realised for r in rows])
+    counted = np.where(np.stack([r.priced for r in rows]), actual, 0.0)  # weeks without use have no relative error
+    return forecast_tally(np.stack([r.forecasts[name] for r in rows]), counted, mean_utilization=actual.mean((1, 2)))
+
+
 def alpha_figures(rows: Sequence[Judged], baseline: str = BASELINE) -> dict[str, Any]:
     """Return error, bias and calibration of all forecasts, and paired intervals to the baseline."""
     names = rows[0].forecasts
@@ -141,6 +148,7 @@ def alpha_figures(rows: Sequence[Judged], baseline: str = BASELINE) -> dict[str,
     near = [case["near_limit"] for case in told if case["near_limit"] is not None]
     figures = {name: tally.metrics() for name, tally in tallies.items()}
     paths = {name: list(tally.path_values().values()) for name, tally in tallies.items()}
+    priced = {name: list(tally_of_priced(rows, name).path_values().values()) for name in names}
     return {
         "demand_ratio": float(np.mean([r.case["demand_ratio"] for r in rows])),
         "near_limit_share": float(np.mean(near)) if near else None,
@@ -152,6 +160,7 @@ def alpha_figures(rows: Sequence[Judged], baseline: str = BASELINE) -> dict[str,
         "slope_interval": {name: left_out(partial(slope_of, each, actual), len(rows)) for name, each in said.items()},
         "interval": intervals(paths),
         "over_baseline": against_baseline(paths, baseline),
+        "priced_weeks": {"interval": intervals(priced), "over_baseline": against_baseline(priced, baseline)},
     }
 
 

@@ -169,6 +169,11 @@ def check_dual(settings: MapTraining) -> None:
             "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
             "map with bucketized, per-agent, global, deep-sets or moments"
         )
+    if "prices" in settings.blind:
+        raise SettingsError(
+            "`blind` is prices but a dual map is what issues them; leave only what agents earn out (`economics`), or "
+            "nothing"
+        )
     coordinated = settings.weeks - settings.first_origin
     if coordinated < HORIZON + 2:
         raise SettingsError(

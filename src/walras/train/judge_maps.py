@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.inputs import Scaling, scales
@@ -198,6 +198,7 @@ class Judged:
         case: by, alpha, kind, number, demand ratio, near-limit share.
         scale: S(P), in which paths of different size are compared [units of resource].
         realised: utilization of the weeks after each origin [units of resource].
+        priced: whether a price was charged in these weeks.
         forecasts: of the same weeks, by name.
         futures: each simulated one; None where none was.
     """
@@ -205,6 +206,7 @@ class Judged:
     case: Mapping[str, str | float | int | None]
     scale: Float[np.ndarray, " resource"]
     realised: Forecasts
+    priced: Bool[np.ndarray, "origin ahead resource"]
     forecasts: Mapping[str, Forecasts]
     futures: Float[np.ndarray, "draw origin ahead resource"] | None
 
@@ -248,4 +250,5 @@ def judged(
         forecasts[SIMULATION] = futures.mean(0)
     scale = np.asarray(scales(case.stretch.population).use, float)
     labels = {name: getattr(case, name) for name in LABELS}
-    return Judged(labels, scale, realised(case.rolled, sizes), forecasts, futures)
+    priced = np.asarray(coming(case.prices, sizes.known, sizes.origins, sizes.spacing)) > 0
+    return Judged(labels, scale, realised(case.rolled, sizes), priced, forecasts, futures)

@@ -128,7 +128,8 @@ def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
     return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
-DRAWN = {"mixed": ("none", "haar", "haar", "pulses", "pulses"), "haar": ("haar",)}
+MIXED = ("none", "haar", "haar", "pulses", "pulses")
+DRAWN = {"mixed": MIXED, "drawn": MIXED, "haar": ("haar",)}
 """Kinds of prices that are drawn for each resource, all with the same chance, by the setting `prices`."""
 
 

@@ -51,11 +51,11 @@ class MapTraining(FitSettings):
     held_out_weeks: int = Field(52, ge=0, le=1_000, description="last weeks of a table that training never sees")
     composition_shift: float = Field(2.0, ge=0, le=10, description="largest |alpha| of a drawn composition shift")
     margin_tilt: float = Field(1.0, ge=0, le=10, description="largest tilt towards high or low margins among alikes")
-    blind: tuple[Literal["economics"], ...] = Field(
-        (), description="what maps do not see of agents, to learn its worth"
+    blind: tuple[Literal["economics", "prices"], ...] = Field(
+        (), description="what maps do not see, to learn its worth: what agents earn and pay, or shadow prices"
     )
-    prices: Literal["mixed", "haar"] = Field(
-        "mixed", description="prices that primal maps learn under: drawn and proposed ones, or Haar paths alone"
+    prices: Literal["mixed", "drawn", "haar"] = Field(
+        "mixed", description="prices that primal maps learn under: drawn and proposed, drawn, or Haar paths alone"
     )
     common_surprise: float = Field(0.15, ge=0, le=2, description="largest spread of redrawn surprises that all share")
     violation_weight: float = Field(100.0, ge=0, description="weight of violation in the dual loss")

@@ -85,6 +85,7 @@ def shape_of(settings: MapTraining) -> MapShape:
         attention=settings.attention,
         buckets=settings.buckets,
         delegates=settings.asks,
+        sees_prices="prices" not in settings.blind,
     )
 
 
@@ -226,6 +227,11 @@ def check_primal(settings: MapTraining) -> None:
         raise SettingsError(
             f"`weeks` is {settings.weeks} and `first_origin` {settings.first_origin}, which leaves no origin with "
             f"{HORIZON} weeks after it; raise `weeks` to {needed} or lower `first_origin`"
+        )
+    if "prices" in settings.blind and (settings.asks or settings.prices == "mixed"):
+        raise SettingsError(
+            "`blind` is prices but delegates and planners who propose prices know them; set `delegates` to 0 and "
+            "`prices` to drawn or haar"
         )
 
 
