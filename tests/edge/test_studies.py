@@ -46,9 +46,25 @@ def test_all_answers_are_listed_and_collected_on_one_page(tmp_path, capsys):
     assert all(f"{study.number:02d} " in page for study in STUDIES)
 
 
+def test_all_studies_go_on_one_after_the_other(kept, tmp_path, capsys):
+    """Without time nothing is begun; what is there is put together, and where nothing is, nothing is written."""
+    words = ["study", "run", "all", "--size", "smoke", "--studies", str(FOLDER), "--minutes", "0", "--json"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["studies"]
+    assert [each["study"] for each in found] == [study.number for study in STUDIES]
+    assert all(each["waiting"] and not each["complete"] and not each["files"] for each in found)
+    first = STUDIES[0].name
+    assert main(["study", "run", first, *words[3:7], "--out", str(kept)]) == 0
+    capsys.readouterr()
+    assert main([*words, "--out", str(kept)]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])["studies"][0]
+    assert again["complete"] and again["files"]
+
+
 @pytest.mark.parametrize(
     ("words", "needed"),
     [
+        (["run", "2", "--minutes", "-1"], "must be 0 or more"),
         (["run", "77"], "choose among"),
         (["run", "2", "--size", "huge"], "smoke"),
         (["run", "2", "--data", "nowhere"], "name a folder"),

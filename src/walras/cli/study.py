@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,8 +20,12 @@ from walras.errors import InputError
 
 if TYPE_CHECKING:
     from walras.studies.run import Result
+    from walras.studies.study import Study
 
 OUT = Path("walras-out/studies")
+ALL = "all"
+"""Stands for every study, one after the other."""
+
 REAL_DATA = "WALRAS_REAL_DATA"
 """Environment variable that names the folder of real tables."""
 
@@ -52,7 +57,7 @@ def listed(*, studies: Studies = None, as_json: options.Json = False) -> None:
 
 
 def run(
-    number: Annotated[str, Parameter(help="number or name of the study")],
+    number: Annotated[str, Parameter(help="number or name of the study, or `all`")],
     /,
     *,
     size: Size = "small",
@@ -63,31 +68,59 @@ def run(
     out: Annotated[Path, Parameter(name="--out", help="folder for parts and results")] = OUT,
     as_json: options.Json = False,
 ) -> None:
-    """Run one study; parts that are in the folder already are read, not measured again."""
-    from walras.studies.run import run_study
+    """Run a study, or one after the other; parts that are in the folder already are read, not measured again."""
     from walras.studies.study import find_studies, find_study
 
     known = find_studies(studies)
-    study = find_study(number, known)
+    chosen = known if number == ALL else [find_study(number, known)]
     tables = data or (Path(os.environ[REAL_DATA]) if os.environ.get(REAL_DATA) else None)
     if tables is not None and not tables.is_dir():
         raise InputError(f"{tables} is no folder but real tables are read from it; name a folder, or leave --data out")
+    if not minutes >= 0:
+        raise InputError(f"`--minutes` is {minutes:g} but must be 0 or more; 0 only puts together what is there")
     options.refuse_unwritable(out)
+    told = [
+        _one(study, known, size, tables, out, minutes=left, record=record, quiet=as_json)
+        for study, left in zip(chosen, _left(minutes), strict=False)
+    ]
+    if as_json:
+        print_json({"studies": told} if number == ALL else told[0])
+
+
+def _left(minutes: float) -> Iterator[float]:
+    """Yield what is left of some minutes, again and again."""
+    started = time.monotonic()
+    while True:
+        yield max(minutes - (time.monotonic() - started) / 60, 0.0)
+
+
+def _one(
+    study: "Study",
+    known: "list[Study]",
+    size: str,
+    tables: Path | None,
+    out: Path,
+    *,
+    minutes: float,
+    record: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Run a study and write what it found; where nothing is measured yet, what is recorded stays."""
+    from walras.studies.run import run_study
+
     started = time.perf_counter()
 
     def tell(words: str) -> None:
-        print(f"{time.perf_counter() - started:6.0f} s  {words}", file=sys.stderr, flush=True)
+        print(f"{time.perf_counter() - started:6.0f} s  {study.number:02d}  {words}", file=sys.stderr, flush=True)
 
     found = run_study(study, known, size, out / "parts", data=tables, minutes=minutes, tell=tell)
-    place = study.results if record else out / study.name
-    files = _write(found, place)
-    if as_json:
-        print_json({**found.facts, "files": [str(file) for file in files]})
-        return
-    print_words(found.facts["answer"])
-    if found.waiting:
-        print_words(f"{len(found.waiting)} parts are still to be measured; run the same command again to go on")
-    print_files(files)
+    files = _write(found, study.results if record else out / study.name) if found.facts["figures"] else []
+    if not quiet:
+        print_words(found.facts["answer"])
+        if found.waiting:
+            print_words(f"{len(found.waiting)} parts are still to be measured; run the same command again to go on")
+        print_files(files)
+    return {**found.facts, "files": [str(file) for file in files]}
 
 
 def _write(found: "Result", folder: Path) -> list[Path]:

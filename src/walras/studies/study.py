@@ -161,7 +161,7 @@ def find_study(number: str, studies: list[Study]) -> Study:
         if number == study.name or (number.isdigit() and int(number) == study.number):
             return study
     known = ", ".join(f"{study.number:02d}" for study in studies)
-    raise InputError(f"there is no study {number}; choose among {known}")
+    raise InputError(f"there is no study {number}; choose among {known}, or all")
 
 
 def _folder(given: Path | None) -> Path:
