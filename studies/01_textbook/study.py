@@ -3,6 +3,7 @@
 from functools import partial
 
 from walras.report.study_pictures import to_png
+from walras.studies.aims import aim
 from walras.studies.formulas import FORMULAS
 from walras.studies.textbook import GROUPS, pooled, simulated, summed_up
 
@@ -50,6 +51,19 @@ def answer(found):
         f"and {100 * everything['worst_relative']:.2f} % off, the mean square of all errors is "
         f"{everything['mean_square_z']:.2f} (chance makes it {chance['low']:.2f} to {chance['high']:.2f}){rest}."
     )
+
+
+def key(found):
+    """Set the worst cost and the worst formula beside what is allowed."""
+    rows = []
+    if "all" in found:
+        rows.append(
+            aim("largest error of a known cost [standard errors]", "textbook", found["all"]["worst_z"], most=3.5)
+        )
+    if found["formulas"]:
+        worst = max(found["formulas"].values())
+        rows.append(aim("largest relative error of a formula", "formulas", worst, most=1e-4))
+    return rows
 
 
 def pictures(found):

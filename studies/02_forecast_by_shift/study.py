@@ -5,6 +5,7 @@ from functools import partial
 from walras.maps.map_file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import bars, lines, to_png
+from walras.studies.aims import aim
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import BASELINE, Budget, fitting, forecast_parts
 from walras.studies.next_year import next_year, there
@@ -100,6 +101,20 @@ def _later(data, table):
 def _better(row):
     """Say whether delegates alone err less than the map that asks them."""
     return "delegates alone" in row and OURS in row and row["delegates alone"]["estimate"] < row[OURS]["estimate"]
+
+
+def key(found):
+    """Set errors, and errors relative to Global's, beside what is aimed at; next year's population among them."""
+    rows = []
+    for data, by in found.items():
+        for what, table in by.items():
+            if OURS not in table["moderate"]:
+                continue
+            words = "next year's population" if what == NEXT_YEAR else f"moderate shift by {what.replace('_', ' ')}"
+            rows.append(aim(f"forecast error (MAPE), {words}", data, table["moderate"][OURS], most=0.08))
+            if OURS in table["over_global"]:
+                rows.append(aim(f"error over Global's less 1, {words}", data, table["over_global"][OURS], most=-0.2))
+    return rows
 
 
 def pictures(found):

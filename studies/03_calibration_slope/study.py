@@ -4,6 +4,7 @@ from functools import partial
 from statistics import median
 
 from walras.report.study_pictures import lines, to_png
+from walras.studies.aims import aim
 from walras.studies.forecasts import BASELINE
 
 OURS, SHOWN = "bucketized+delegates", ("bucketized+delegates", "delegates alone", "bucketized", "global", "simulation")
@@ -48,6 +49,20 @@ def _line(data, alphas):
 def _range(alphas, name):
     values = [100 * row[name]["estimate"] for row in alphas.values() if row[name]["estimate"] is not None]
     return f"{min(values):.0f} to {max(values):.0f} % (median {median(values):.0f})" if values else "not defined"
+
+
+def key(found):
+    """Show, table by table, the slope that is furthest from 1 under shifts by demand."""
+    rows = []
+    for data, by in found.items():
+        known = [
+            row[OURS] for row in by.get("demand", {}).values() if OURS in row and row[OURS]["estimate"] is not None
+        ]
+        if known:
+            worst = max(known, key=lambda row: abs(row["estimate"] - 1))
+            least, most = PUBLISHED
+            rows.append(aim("slope of realised on forecast use, furthest from 1", data, worst, least=least, most=most))
+    return rows
 
 
 def pictures(found):

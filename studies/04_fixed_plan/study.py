@@ -13,6 +13,7 @@ from walras.control.methods import simulating_methods, standard_methods
 from walras.maps.map_file import DUAL, PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import bars, frontier, points, to_png
+from walras.studies.aims import aim, relative
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import rounded
 from walras.studies.over_paths import interval
@@ -152,6 +153,38 @@ def _better(rows):
 
 def _percent(row, key="mean_violation"):
     return f"{100 * row[key]['estimate']:.1f} %"
+
+
+WANTED = {
+    "mean_violation": ("mean violation", 0.016),
+    "near_limit_mean_violation": ("violation near the limit", 0.031),
+    "share_weeks_over_10_percent": ("share of weeks over 10 %", 0.055),
+    "near_limit_share_over_10_percent": ("share of near-limit weeks over 10 %", 0.104),
+    "pooled_regret_ratio": ("regret ratio", 1.25),
+    "idle_capacity": ("idle capacity", 0.03),
+}
+
+
+def key(found):
+    """Set the dual map's control at baseline beside what was published, and all demands beside Global's."""
+    rows = []
+    for data, tables in found.items():
+        for population, table in tables.items():
+            mine = table["methods"].get(OURS)
+            if mine is None:
+                continue
+            if population == "baseline":
+                rows += [
+                    aim(f"{words}, dual map", data, mine[name], most=most) for name, (words, most) in WANTED.items()
+                ]
+                rows.append(
+                    aim("rank correlation of its prices with the oracle's", data, mine["price_correlation"], least=0.9)
+                )
+            if OURS in table["less"].get(WEAK, {}):
+                less = relative(table["less"][WEAK][OURS]["mean_violation"], table["methods"][WEAK]["mean_violation"])
+                most = -0.5 if population == "high" else -0.2
+                rows.append(aim(f"violation over Global's less 1, {population} demand", data, less, most=most))
+    return rows
 
 
 def pictures(found):

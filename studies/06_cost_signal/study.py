@@ -4,6 +4,7 @@ from functools import partial
 
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import bars, lines, to_png
+from walras.studies.aims import aim
 from walras.studies.forecasts import Budget, fitting, rounded, shift_figures, twin_figures
 from walras.studies.trained import held_out_curve, trained_map
 from walras.studies.worlds import MADE_UP, available, judged_world
@@ -141,6 +142,26 @@ def _compared(found, what):
                     name = own + WITHOUT + what
                     if name in row["more"]:
                         yield data, own, row["more"][name], row.get("more_in_priced_weeks", {}).get(name)
+
+
+def key(found):
+    """Show how much more is erred with less to see, which has to be more than nothing."""
+    rows = []
+    for data, own, more, priced in _named_compared(found):
+        rows.append(aim(f"error{own} over the whole map's less 1", data, more, least=0.0))
+        if priced is not None:
+            rows.append(aim(f"the same in weeks with a price{own}", data, priced, least=0.0))
+    return rows
+
+
+def _named_compared(found):
+    """Yield what shifts by demand at the baseline say, and at a higher demand."""
+    for data, maps in found.items():
+        for own, tables in maps.items() if data != "trainings" else ():
+            for alpha, row in tables.get("demand", {}).items():
+                for name, more in row["more"].items() if float(alpha) >= 0 else ():
+                    if name.startswith(own + WITHOUT):
+                        yield data, f", {name}, alpha {alpha}", more, row["more_in_priced_weeks"].get(name)
 
 
 def pictures(found):

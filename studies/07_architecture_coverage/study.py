@@ -4,6 +4,7 @@ from functools import partial
 
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import groups, to_png
+from walras.studies.aims import aim
 from walras.studies.forecasts import Budget, fitting, shift_figures
 from walras.studies.trained import held_out_curve, trained_map
 from walras.studies.worlds import MADE_UP, available, judged_world
@@ -108,6 +109,25 @@ def _architectures(found):
                 sums.setdefault(own, []).extend(row["error"][WHOLE]["estimate"] for row in alphas.values())
     said = [f"{own} {100 * sum(values) / len(values):.1f} %" for own, values in sums.items()]
     return f"; with all of it the mean error is {', '.join(said)}"
+
+
+def key(found):
+    """Show what leaving coverage out costs at the largest shifts, which has to be more than nothing."""
+    return [
+        aim(
+            f"error of {own} trained with {coverage} over that of all coverage less 1, {by} {alpha}",
+            data,
+            more,
+            least=0.0,
+        )
+        for data, all_by in found.items()
+        if data != "trainings"
+        for by, maps in all_by.items()
+        for own, alphas in maps.items()
+        for alpha, row in alphas.items()
+        if abs(float(alpha)) == max(abs(float(each)) for each in alphas)
+        for coverage, more in row["more"].items()
+    ]
 
 
 def pictures(found):

@@ -8,6 +8,7 @@ from walras.control.fixed_plan import FixedPlans, Sizes
 from walras.maps.map_file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import lines, reach, to_png
+from walras.studies.aims import aim
 from walras.studies.compared import default_maps
 from walras.studies.over_paths import interval, said
 from walras.studies.plans import fitting_plans
@@ -157,6 +158,17 @@ def _seen_told(found):
     told = ", ".join(f"{said(error)} ({data})" for data, error in errors.items())
     verdict = "Maps miss the slope" if bad else "Maps see the slope"
     return f"{verdict}: relative error {told}, where {ALLOWED} is aimed at. "
+
+
+def key(found):
+    """Set how well maps see the slope beside what is aimed at."""
+    rows = []
+    for data, row in found.items():
+        seen = row.get("maps", {}).get(OURS)
+        if seen is not None:
+            rows.append(aim("relative error of the slope", data, seen["relative_error"], most=ALLOWED))
+            rows.append(aim("share of entries of the slope with the right sign", data, seen["sign_right"], least=0.95))
+    return rows
 
 
 def pictures(found):

@@ -5,6 +5,7 @@ from functools import partial
 from walras.maps.map_file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import against_size, to_png
+from walras.studies.aims import aim
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import Budget, cohort_figures, fitting, rounded
 from walras.studies.worlds import available, judged_world
@@ -58,8 +59,7 @@ def answer(found):
 
 
 def _line(name, designs):
-    few = _nearest(designs["stratified"], FEW)
-    many = max((n for n in map(int, designs["uniform"]) if n <= MANY), default=FEW)
+    few, many = _compared_sizes(designs)
     ours, theirs = designs["stratified"][str(few)], designs["uniform"][str(many)]
     scale = [100 * each["scale_error"]["estimate"] for each in (ours, theirs)]
     mape = [100 * each["mape"]["estimate"] for each in (ours, theirs)]
@@ -72,8 +72,10 @@ def _line(name, designs):
     return mape[0] <= TOLERATED * mape[1], said
 
 
-def _nearest(rows, wanted):
-    return min(map(int, rows), key=lambda n: abs(n - wanted))
+def _compared_sizes(designs):
+    """Return how many are drawn by strata, and how many alike."""
+    few = min(map(int, designs["stratified"]), key=lambda n: abs(n - FEW))
+    return few, max((n for n in map(int, designs["uniform"]) if n <= MANY), default=FEW)
 
 
 def _predicted(designs):
@@ -83,6 +85,17 @@ def _predicted(designs):
         each["scale_error"]["low"] <= each["predicted_scale_error"] <= each["scale_error"]["high"] for each in rows
     )
     return f"predicted errors of the scale lie within the intervals of {within} of {len(rows)}"
+
+
+def key(found):
+    """Set few agents drawn by strata beside many drawn alike."""
+    rows = []
+    for name, designs in found.items():
+        few, many = _compared_sizes(designs)
+        ours, theirs = designs["stratified"][str(few)]["mape"], designs["uniform"][str(many)]["mape"]["estimate"]
+        words = f"error of {few:,} agents drawn by strata, that of {many:,} drawn alike being {theirs:.3g}"
+        rows.append(aim(words, name, ours, most=float(f"{TOLERATED * theirs:.3g}")))
+    return rows
 
 
 def pictures(found):

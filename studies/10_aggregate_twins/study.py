@@ -5,6 +5,7 @@ from functools import partial
 from walras.maps.map_file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import bars, to_png
+from walras.studies.aims import aim
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import BASELINE, Budget, fitting, rounded, twin_figures
 from walras.studies.worlds import available, judged_world
@@ -69,6 +70,16 @@ def _line(data, rows):
 
 def _listed(rows, name):
     return " and ".join(f"{100 * _estimate(row, name):.0f}" for row in rows)
+
+
+def key(found):
+    """Set errors on the difference between twins beside half of Global's."""
+    return [
+        aim(f"error on the difference over Global's less 1, same {kind}", data, row["over_baseline"][OURS], most=-0.5)
+        for data, kinds in found.items()
+        for kind, row in kinds.items()
+        if OURS in row["over_baseline"]
+    ]
 
 
 def pictures(found):

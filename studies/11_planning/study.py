@@ -8,6 +8,7 @@ from walras.config import PlanSettings
 from walras.data.read import read_panel
 from walras.population.generate import generate_panel
 from walras.report.study_pictures import reach, to_png
+from walras.studies.aims import aim
 from walras.studies.over_paths import interval, said
 from walras.studies.planning import WAYS, compared_planners, revised
 from walras.studies.program import against_program
@@ -135,6 +136,27 @@ def _of_plans(data, row):
             f"({said(weekly['damped']['moved'], 1, 100)} % damped)"
         )
     return words
+
+
+def key(found):
+    """Set cost, time and violation of plans by maps, and the linear program, beside what is aimed at."""
+    rows = []
+    for data, row in found.items():
+        if "excess_total" in row:
+            rows.append(aim("excess cost of plans by maps / acquisition", data, row["excess_with_overflow"], most=0.01))
+            rows.append(aim("seconds of simulating / seconds of maps", data, row["seconds_ratio"], least=100))
+            violation = row["planners"]["maps"]["violation"]
+            rows.append(aim("mean violation of plans by maps, simulated", data, violation, most=0.03))
+    for size, row in found.get(PROGRAM, {}).items():
+        for name, words, most in (
+            ("dual", "dual value", 0.01),
+            ("primal", "primal objective", 0.01),
+            ("prices", "sum of prices", 0.02),
+        ):
+            rows.append(
+                aim(f"{words} against the linear program, worst", f"{size} products", row[f"worst_{name}"], most=most)
+            )
+    return rows
 
 
 def pictures(found):

@@ -6,6 +6,7 @@ from walras.control.fixed_plan import FixedPlans, Sizes
 from walras.maps.map_file import DUAL, PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import bars, to_png
+from walras.studies.aims import aim
 from walras.studies.compared import default_maps
 from walras.studies.marginal import Budget, judged_case
 from walras.studies.over_paths import interval, said
@@ -87,6 +88,18 @@ def answer(found):
 def _meets(row):
     rank, slope = row["rank"]["estimate"], row["slope"]["estimate"]
     return rank is not None and rank >= 0.9 and 0.8 <= slope <= 1.2
+
+
+def key(found):
+    """Set rank correlation and slope of prices on marginal values beside what is aimed at."""
+    rows = []
+    for data, table in found.items():
+        for name in ("oracle", f"dual {OURS}", "value, other start"):
+            if name in table["methods"]:
+                row = table["methods"][name]
+                rows.append(aim(f"rank correlation with the marginal value: {name}", data, row["rank"], least=0.9))
+                rows.append(aim(f"slope of the marginal value on it: {name}", data, row["slope"], least=0.8, most=1.2))
+    return rows
 
 
 def pictures(found):

@@ -26,6 +26,7 @@ def test_a_study_runs_at_its_smallest_size(name, kept, capsys):
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["complete"] and found["figures"] and found["answer"].endswith(".")
+    assert all(row["figure"] and row["data"] and row["met"] in (True, False, None) for row in found["key"])
     assert all(Path(file).exists() for file in found["files"]) and any(name.endswith(".png") for name in found["files"])
 
 

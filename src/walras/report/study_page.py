@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from walras.report.html import Html, bullets, document, joined, paragraph, section
+from walras.report.html import Html, bullets, document, joined, paragraph, section, table
 from walras.report.words import escaped
 from walras.studies.study import Study
 
 TITLE = "What the maps are worth"
+
+MET = {True: "met", False: "missed", None: ""}
+"""Words for whether a figure meets what is aimed at; nothing where nothing is."""
 
 
 def study_page(studies: Sequence[Study]) -> str:
@@ -23,8 +26,31 @@ def study_page(studies: Sequence[Study]) -> str:
         Html(f"<h1>{escaped(TITLE)}</h1>"),
         paragraph(f"{answered} of {len(studies)} questions are answered.", "quiet"),
         bullets(f"{study.number:02d} {_answer(known[study.name])}" for study in studies),
+        _aims(studies, known),
     ]
     return document(TITLE, [*top, *(_study(study, known[study.name]) for study in studies)])
+
+
+def _aims(studies: Sequence[Study], known: Mapping[str, Mapping[str, Any] | None]) -> Html:
+    """Collect the key figures of all studies: found, with its interval, and aimed at."""
+    rows = [
+        [f"{study.number:02d}", row["figure"], row["data"], _found(row), row["aimed"], MET[row["met"]]]
+        for study in studies
+        for row in (known[study.name] or {}).get("key", ())
+    ]
+    met = sum(row[-1] == MET[True] for row in rows)
+    words = f"{met} of {len(rows)} figures meet what is aimed at; 95 % intervals over paths, where there are several."
+    head = [("study", ""), ("figure", ""), ("data", ""), ("found", "n"), ("aimed at", "n"), ("", "")]
+    missed = [place for place, row in enumerate(rows) if row[-1] == MET[False]]
+    return section("Figures", [paragraph(words, "quiet"), table(head, rows, missed)])
+
+
+def _found(row: Mapping[str, Any]) -> str:
+    """Return an estimate with its interval, three digits each."""
+    if row["estimate"] is None:
+        return "not known"
+    middle = f"{row['estimate']:.3g}"
+    return middle if row["low"] is None else f"{middle} [{row['low']:.3g}, {row['high']:.3g}]"
 
 
 def _answer(known: Mapping[str, Any] | None) -> str:

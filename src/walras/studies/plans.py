@@ -83,7 +83,7 @@ def control_parts(
         parts["terms"] = lambda: terms_table(base, duals)
     if primal is not None:
         short = base.under(base.family, min(sizes.paths, UNSEEN_PATHS))
-        parts["cycle"] = lambda: {name: _cycle(short, primal, dual) for name, dual in duals.items()}
+        parts["cycle"] = lambda: {name: cycle_figures(short, primal, dual) for name, dual in duals.items()}
     return parts
 
 
@@ -116,6 +116,7 @@ def terms_table(plans: FixedPlans, duals: Mapping[str, LearnedMap]) -> dict[str,
     return {name: {term: interval(values) for term, values in row.items()} for name, row in terms.items()}
 
 
-def _cycle(plans: FixedPlans, primal: LearnedMap, dual: LearnedMap) -> dict[str, Any]:
+def cycle_figures(plans: FixedPlans, primal: LearnedMap, dual: LearnedMap) -> dict[str, Any]:
+    """Return how far the use that is forecast at the prices of a plan is from what comes about, over paths."""
     values = cycle_values([cycle(case, primal, dual) for case in plans.cases()])
     return {name: interval(each) for name, each in values.items()}

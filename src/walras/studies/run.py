@@ -113,9 +113,10 @@ def _answered(
         "seconds": sum(each["seconds"] for each in found.values()),
     }
     if not found:
-        return {**facts, "answer": "nothing is measured yet", "figures": {}}, {}
+        return {**facts, "answer": "nothing is measured yet", "key": [], "figures": {}}, {}
     figures = study.code.figures({name: each["found"] for name, each in found.items()}, context)
-    return {**facts, "answer": study.code.answer(figures), "figures": figures}, study.code.pictures(figures)
+    told = {"answer": study.code.answer(figures), "key": study.code.key(figures), "figures": figures}
+    return {**facts, **told}, study.code.pictures(figures)
 
 
 def _machines(found: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -25,7 +25,7 @@ SIZES = ("smoke", "small", "full")
 NAME = re.compile(r"(\d\d)_[a-z0-9_]+")
 """Names of folders that hold a study."""
 
-FUNCTIONS = ("parts", "figures", "answer", "pictures")
+FUNCTIONS = ("parts", "figures", "key", "answer", "pictures")
 """What the code of a study has to define."""
 
 
