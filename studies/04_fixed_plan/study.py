@@ -178,8 +178,9 @@ def key(found):
                     aim(f"{words}, dual map", data, mine[name], most=most) for name, (words, most) in WANTED.items()
                 ]
                 rows.append(
-                    aim("rank correlation of its prices with the oracle's", data, mine["price_correlation"], least=0.9)
+                    aim("correlation of its prices with the oracle's", data, mine["price_correlation"], least=0.9)
                 )
+                rows.append(aim("slope of its prices on the oracle's", data, mine["price_slope"], least=0.8, most=1.2))
             if OURS in table["less"].get(WEAK, {}):
                 less = relative(table["less"][WEAK][OURS]["mean_violation"], table["methods"][WEAK]["mean_violation"])
                 most = -0.5 if population == "high" else -0.2
