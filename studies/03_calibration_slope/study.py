@@ -71,6 +71,7 @@ def pictures(found):
         f"{data}-{by}.png": to_png(partial(_drawn, alphas, by))
         for data, all_by in found.items()
         for by, alphas in all_by.items()
+        if len(alphas) > 1
     }
 
 
