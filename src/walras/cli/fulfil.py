@@ -16,6 +16,8 @@ from walras.errors import SettingsError
 from walras.progress import on_terminal
 
 if TYPE_CHECKING:
+    from walras.domains.fulfilment.books import Books
+    from walras.domains.fulfilment.policies import Dual
     from walras.domains.fulfilment.run import Fulfilled
     from walras.domains.fulfilment.world import World
 
@@ -144,7 +146,7 @@ def open_world(
         extra = [name for name in MADE_UP if name in chosen.model_fields_set]
         if extra:
             raise SettingsError(
-                f"`--{extra[0].replace('_', '-')}` describes a made-up world, but orders come from {table}; leave it out"
+                f"`--{extra[0].replace('_', '-')}` is of a made-up world, but orders come from {table}; leave it out"
             )
         from walras.domains.fulfilment.real import read_orders
 
@@ -177,7 +179,7 @@ def learn_and_judge(
     return world, generate_world(**made_up(chosen), draw=1)
 
 
-def judged(world: "World", unseen: "World", rule: Any) -> dict[str, Any]:
+def judged(world: "World", unseen: "World", rule: "Dual") -> dict[str, Any]:
     """Compare learned prices with none and with what nobody can beat, on the orders given and on others."""
     from walras.domains.fulfilment.bound import MOST_VARIABLES, hindsight
     from walras.domains.fulfilment.policies import Greedy
@@ -225,9 +227,9 @@ def summary(found: "Fulfilled") -> dict[str, Any]:
     return facts
 
 
-def books_of(found: "Fulfilled", books: Any) -> dict[str, Any]:
+def books_of(found: "Fulfilled", books: "Books") -> dict[str, Any]:
     """Return what the books say, for programs."""
-    out = {found.world.names[i]: int(books.out_after[i]) for i in range(len(books.out_after)) if books.out_after[i] >= 0}
+    out = {name: int(order) + 1 for name, order in zip(found.world.names, books.out_after, strict=True) if order >= 0}
     return {
         "products": len(found.world.stock),
         "centres": found.world.n_centres,

@@ -41,14 +41,14 @@ def outcome(found: "Fulfilled", books: "Books") -> list[str]:
     lines = [
         f"{books.filled:,} of {words.plural(world.n_orders, 'order')} filled "
         f"({words.percent(found.share)}), {books.filled_units:,} of {words.plural(books.asked_units, 'unit')}; "
-        f"reward {words.number(found.reward)}, at most {words.number(most(found))} if the nearest centre sent everything."
+        f"reward {words.number(found.reward)}, {words.number(most(found))} if the nearest centre could send everything."
     ]
     missed = [f"{count:,} {MISSED[reason]}" for reason, count in books.missed.items() if count]
     if missed:
         lines.append(f"Not filled: {words.listing(missed)}.")
     out = np.flatnonzero(books.out_after >= 0)
     out = out[np.argsort(books.out_after[out], kind="stable")]
-    named = words.listing([f"{world.names[i]} ({when(found, books.out_after[i])})" for i in out], MOST_NAMED)
+    named = words.listing([f"{world.names[i]} ({when(found, int(books.out_after[i]))})" for i in out], MOST_NAMED)
     total = words.plural(world.n_centres, "centre")
     lines.append(
         f"{len(out)} of {total} ran out of capacity: {named}." if len(out) else f"None of {total} ran out of capacity."
@@ -68,10 +68,11 @@ def work(found: "Fulfilled", seconds: float) -> list[str]:
     info = found.info
     calls = int(info.policy_calls) / found.world.n_orders
     verified = getattr(info, "verified", None)
-    compared = {None: "", True: "; deciding one by one gives the same, order by order", False: "; ONE BY ONE DIFFERS"}
+    same, other = "; deciding one by one gives the same, order by order", "; ONE BY ONE DIFFERS: please report it"
+    compared = {None: "", True: same, False: other}
     return [
-        f"{words.plural(int(info.rounds), 'round')}, {calls:.2f} decisions per order, {seconds:.2f} s; no stock and no "
-        f"capacity ever below zero{compared[None if verified is None else bool(verified)]}."
+        f"{words.plural(int(info.rounds), 'round')}, {calls:.2f} decisions per order, {seconds:.2f} s with compilation; "
+        f"no stock and no capacity ever below zero{compared[None if verified is None else bool(verified)]}."
     ]
 
 
@@ -188,13 +189,13 @@ def centre_list(found: "Fulfilled", books: "Books") -> Html:
         used = words.percent(books.units[i] / books.granted[i]) if books.granted[i] else "no capacity"
         numbers = (books.orders[i], books.units[i], books.granted[i])
         stock = (books.stock_start[i], books.stock_left[i])
-        out = when(found, books.out_after[i]) if books.out_after[i] >= 0 else ""
+        out = when(found, int(books.out_after[i])) if books.out_after[i] >= 0 else ""
         rows.append([str(name), *map(words.number, numbers), used, *map(words.number, stock), out])
-    return html.table(headings, rows, bad=np.flatnonzero(books.out_after >= 0))
+    return html.table(headings, rows, bad=np.flatnonzero(books.out_after >= 0).tolist())
 
 
 def course(found: "Fulfilled") -> tuple[np.ndarray, np.ndarray]:
-    """Return edges of pieces of the horizon, and in each the share of orders by the nearest centre, and filled at all."""
+    """Return edges of pieces of the horizon, and their shares of orders filled by the nearest, and at all."""
     world, actions = found.world, found.actions
     pieces = min(STEPS, world.n_orders)
     edges = np.arange(pieces + 1) * world.n_orders // pieces
@@ -207,6 +208,8 @@ def course(found: "Fulfilled") -> tuple[np.ndarray, np.ndarray]:
 
 def course_picture(found: "Fulfilled", paper: "Paper") -> "Figure":
     """Draw who sent orders as they came in."""
+    from matplotlib.ticker import MaxNLocator
+
     from walras.report import style
 
     edges, (nearest, filled) = course(found)
@@ -223,5 +226,6 @@ def course_picture(found: "Fulfilled", paper: "Paper") -> "Figure":
     axes.set_xlim(0, found.world.n_orders)
     axes.set_ylim(0, 100)
     axes.set_xlabel("orders so far")
+    axes.xaxis.set_major_locator(MaxNLocator(paper.ticks, prune="upper"))
     axes.xaxis.set_major_formatter(lambda value, _: words.short_number(value))
     return style.settle(figure, axes, paper, named, "% of orders")

@@ -57,7 +57,7 @@ class Books:
         """
         if self.lowest_stock < 0:
             raise InputError(
-                f"a product's stock falls to {self.lowest_stock} in a centre but cannot be negative; mend what decided it"
+                f"a product's stock falls to {self.lowest_stock} in a centre but cannot be negative; mend what decided"
             )
         wrong = np.flatnonzero(self.lowest_capacity < 0)
         if len(wrong):
@@ -70,13 +70,13 @@ class Books:
 def keep_books(world: World, actions: Int[ndarray, " order"]) -> Books:
     """Count what a trajectory did; every order has one action, so it is sent at most once."""
     actions = np.asarray(actions)
-    sent, centres = np.flatnonzero(actions >= 0), np.arange(world.n_centres)
+    sent = np.flatnonzero(actions >= 0)
     units = np.bincount(actions[sent], world.quantity[sent], world.n_centres).astype(np.int64)
     took = np.zeros(world.stock.shape, np.int64)
     np.add.at(took, (world.product[sent], actions[sent]), world.quantity[sent])
     left = world.stock - took
     granted = world.granted()[-1].astype(np.int64)
-    lowest, out = zip(*(_course(world, actions, centre) for centre in centres), strict=True)
+    lowest, out = zip(*(_course(world, actions, centre) for centre in range(world.n_centres)), strict=True)
     return Books(
         orders=np.bincount(actions[sent], minlength=world.n_centres),
         units=units,
@@ -126,8 +126,6 @@ def _seen(
         room[:, centre] = world.granted()[refills, centre] - used >= units[:, 0]
         by_product = own[np.argsort(key[own] + own)]
         total = np.r_[0, np.cumsum(world.quantity[by_product], dtype=np.int64)]
-        begun, now = (
-            np.searchsorted(key[by_product] + by_product, key[orders] + until) for until in (0, orders)
-        )
+        begun, now = (np.searchsorted(key[by_product] + by_product, key[orders] + until) for until in (0, orders))
         there[:, centre] = world.stock[world.product[orders], centre] - (total[now] - total[begun]) >= units[:, 0]
     return there, room

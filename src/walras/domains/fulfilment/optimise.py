@@ -117,7 +117,7 @@ def optimise(
         rolled = time.perf_counter() - started
         reward = float(np.mean([one.reward for one in found]))
         best = (reward, rule) if best is None or reward > best[0] else best
-        lack = [sample.lacking(rule) for sample in samples]
+        lack = [sample.lacking(rule, last) for sample, last in zip(samples, found, strict=True)]
         prices = jax.block_until_ready(_moved(prices, lack, jnp.asarray(rate), jnp.asarray(step + 1.0)))
         told.append((reward, rolled, time.perf_counter() - started, int(found[0].info.rounds)))
         progress(step, reward)
@@ -130,8 +130,8 @@ def _shared_shape(worlds: Sequence[World]) -> tuple[int, int]:
     shapes = {world.stock.shape for world in worlds}
     if len(shapes) != 1:
         raise InputError(
-            f"there are worlds of {len(shapes)} sizes {sorted(shapes)} but prices need the same products and centres in "
-            "all of them; give `resampled` ones of one world"
+            f"there are worlds of {len(shapes)} sizes {sorted(shapes)} but prices need the same products and "
+            "centres in all of them; give `resampled` ones of one world"
         )
     products, centres = shapes.pop()
     return products, centres
@@ -141,7 +141,8 @@ class _Sample:
     """Hold a world, its last trajectory, and the order in which its sums are taken."""
 
     def __init__(self, world: World):
-        self.world, self.last = world, None
+        self.world = world
+        self.last: Fulfilled | None = None
         lanes = line_up(world.product, world.product)
         place = np.empty_like(lanes.chain_order)
         place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
@@ -154,13 +155,13 @@ class _Sample:
         engine = Picard() if engine is None else engine
         if self.last is not None and isinstance(engine, Picard):
             engine = replace(engine, start=Given(self.last.actions))
-        self.last = fulfil(self.world, rule, engine)
-        return self.last
+        found = self.last = fulfil(self.world, rule, engine)
+        return found
 
-    def lacking(self, rule: Dual) -> tuple[Float[Array, "product centre"], Float[Array, " centre"]]:
+    def lacking(self, rule: Dual, last: Fulfilled) -> tuple[Float[Array, "product centre"], Float[Array, " centre"]]:
         """Return what orders want beyond what there is, over what there is, at most 1, on the stock they met."""
         parts = (process_of(self.world, rule), self.world.state(), orders_of(self.world))
-        used, missed = _wanted(*parts, jnp.asarray(self.last.actions), self.lines)
+        used, missed = _wanted(*parts, jnp.asarray(last.actions), self.lines)
         stock = jnp.clip(missed / jnp.maximum(parts[1].table, 1), -1, 1)
         return stock, jnp.clip((used - self.capacity) / jnp.maximum(self.capacity, 1), -1, 1)
 

@@ -178,11 +178,11 @@ def _read_places(path: Path) -> Places:
     place = texts(read["place"], needed=True)
     again = np.ones(len(place.codes), bool)
     again[np.unique(place.codes, return_index=True)[1]] = False
-    read["place"].problem(again, "a place needs one row; drop the repeated one", lambda row: place.labels[place.codes[row]])
+    names = place.labels[place.codes]
+    read["place"].problem(again, "a place needs one row; drop the repeated one", lambda row: names[row])
     spots = [numbers(read[name], low=-most, high=most) for name, most in (("latitude", 90), ("longitude", 180))]
     for name, values in zip(("latitude", "longitude"), spots, strict=True):
         read[name].problem(np.isnan(values), "every row needs one", lambda row: None)
-    names = place.labels[place.codes]
     known = {str(name): (float(a), float(b)) for name, a, b in zip(names, *spots, strict=True)}
     capacity = _whole(read["capacity"], 0, empty=True) if "capacity" in read else np.full(len(names), np.nan)
     centre = np.isfinite(capacity)
@@ -204,8 +204,8 @@ def _targets(lines: Lines, sites: Places) -> Float[ndarray, "destination two"]:
         if str(name) not in sites.spots:
             row = int(np.flatnonzero(lines.country.codes == code)[0])
             raise InputError(
-                f"`country` of {lines.table} is {shown(name)} in data row {row + 1}, a place without coordinates; name it "
-                "with latitude and longitude in a file of places"
+                f"`country` of {lines.table} is {shown(name)} in data row {row + 1}, a place without coordinates; "
+                "name it with latitude and longitude in a file of places"
             )
     return np.array([sites.spots[str(name)] for name in lines.country.labels])
 
@@ -236,8 +236,8 @@ def _read_stock(path: Path, lines: Lines, sites: Places) -> tuple[ndarray, Int[n
     if len(unknown):
         name = lines.product.labels[lines.product.codes[unknown[0]]]
         raise InputError(
-            f"`unique_id` of {lines.table} is {shown(name)} in data row {unknown[0] + 1}, a product that {path.name} does "
-            "not know; give it a row there, with stock 0 if there is none"
+            f"`unique_id` of {lines.table} is {shown(name)} in data row {unknown[0] + 1}, a product that {path.name} "
+            "does not know; give it a row there, with stock 0 if there is none"
         )
     held = np.zeros((len(product.labels), len(sites.names)), np.int64)
     held[product.codes, column] = units

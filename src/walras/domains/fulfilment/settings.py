@@ -52,5 +52,8 @@ class LearningSettings(WorldSettings):
     steps: int = Field(40, ge=1, le=100_000, description="steps of the prices, with a trajectory of every sample each")
     rate: float = Field(0.3, gt=0, le=100, description="of the first step of capacity prices")
     samples: int = Field(
-        4, ge=0, le=1000, description="samples of the orders to learn from, with replacement; 0 takes the orders as they are"
+        4,
+        ge=0,
+        le=1000,
+        description="samples of the orders to learn from, with replacement; 0: the orders themselves",
     )

@@ -4,6 +4,7 @@ LAW: one order after the other, each to one centre that has its units in stock a
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -105,9 +106,9 @@ class World:
         rows = np.random.default_rng((seed, self.n_orders)).integers(self.n_orders, size=self.n_orders)
         return self.with_orders(rows)
 
-    def with_orders(self, rows: slice | ndarray, **changed: ndarray) -> "World":
+    def with_orders(self, rows: slice | ndarray, **changed: Any) -> "World":
         """Take some of the orders, in that order, and change what is named."""
-        cut = {name: getattr(self, name)[rows] for name in ("product", "destination", "quantity")}
+        cut: dict[str, Any] = {name: getattr(self, name)[rows] for name in ("product", "destination", "quantity")}
         times = self.times if self.times is None or isinstance(rows, ndarray) else self.times[rows]
         return replace(self, **cut, times=times, **changed)
 
