@@ -147,7 +147,12 @@ EDITS = [
     ("orders.csv", "qty", "quantity", "qty"),
     ("orders.csv", ORDERS, "unique_id,country,qty\n", "header but no rows"),
     ("orders.csv", ORDERS, "", "is an empty file"),
-    ("orders.csv", ORDERS, "unique_id,country,qty,ts\nA1,France,1,2024-01-02\nA1,France,1,2024-01-01\n", "sort by time"),
+    (
+        "orders.csv",
+        ORDERS,
+        "unique_id,country,qty,ts\nA1,France,1,2024-01-02\nA1,France,1,2024-01-01\n",
+        "sort by time",
+    ),
     ("orders.csv", ORDERS, "unique_id,country,qty,ts\nA1,France,1,soon\n", "needs times such as"),
     ("stock.csv", "A1,Ulm,5", "A1,Ulm,-5", "`stock` of stock.csv is -5 in data row 2; it must be 0 or more"),
     ("stock.csv", "A1,Ulm,5", "A1,Bonn,5", "`centre` of stock.csv is Bonn in data row 2; the centres are Lille, Ulm"),

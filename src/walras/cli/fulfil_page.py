@@ -71,8 +71,8 @@ def work(found: "Fulfilled", seconds: float) -> list[str]:
     same, other = "; deciding one by one gives the same, order by order", "; ONE BY ONE DIFFERS: please report it"
     compared = {None: "", True: same, False: other}
     return [
-        f"{words.plural(int(info.rounds), 'round')}, {calls:.2f} decisions per order, {seconds:.2f} s with compilation; "
-        f"no stock and no capacity ever below zero{compared[None if verified is None else bool(verified)]}."
+        f"{words.plural(int(info.rounds), 'round')}, {calls:.2f} decisions per order, {seconds:.2f} s with compilation. "
+        f"No stock and no capacity ever below zero{compared[None if verified is None else bool(verified)]}."
     ]
 
 

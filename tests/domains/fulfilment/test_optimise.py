@@ -3,20 +3,48 @@
 import numpy as np
 import pytest
 
+from walras.domains.fulfilment.bound import hindsight
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.optimise import optimise
+from walras.domains.fulfilment.policies import Greedy
 from walras.domains.fulfilment.run import fulfil
 from walras.engine.sequential import Sequential
-from walras.errors import SettingsError
+from walras.errors import InputError, SettingsError
 
 
 def test_prices_earn_more_in_a_tight_world_whatever_the_engine():
     world = generate_world(600, 40, 5, beta=-0.5, capacity_share=0.5)
-    learned = optimise(world, steps=6)
+    learned = optimise(world, steps=8)
     assert learned.reward == learned.rewards.max() > 1.01 * learned.rewards[0]
-    assert fulfil(world, learned.rule).reward == learned.reward
+    assert learned.rewards[0] == fulfil(world, Greedy()).reward
+    assert fulfil(world, learned.rule).reward == learned.reward <= hindsight(world)
     one_by_one = optimise(world, Sequential(), steps=2)
     np.testing.assert_array_equal(one_by_one.rewards, learned.rewards[:2])
     assert "best reward" in str(learned) and one_by_one.rounds[0] == 600
-    with pytest.raises(SettingsError, match="steps"):
-        optimise(world, steps=0)
+    assert (learned.step_seconds >= learned.seconds).all()
+
+
+def test_prices_earn_more_on_orders_that_they_never_saw():
+    law = {"orders": 600, "products": 40, "centres": 5, "beta": -0.5, "capacity_share": 0.5}
+    world = generate_world(**law)
+    learned = optimise([world.resampled(1), world.resampled(2)], steps=12)
+    gains = []
+    for draw in (1, 2, 3):
+        unseen = generate_world(**law, draw=draw)
+        np.testing.assert_array_equal(unseen.stock, world.stock)
+        assert np.mean(unseen.product != world.product) > 0.5
+        earned = fulfil(unseen, learned.rule).reward
+        gains.append(earned / fulfil(unseen, Greedy()).reward)
+        assert earned <= hindsight(unseen)
+    assert np.mean(gains) > 1.01
+
+
+def test_what_cannot_be_learned_is_refused():
+    world, other = generate_world(20, 4, 2), generate_world(20, 5, 2)
+    for nonsense in ({"steps": 0}, {"rate": 0.0}, {"rate": float("nan")}):
+        with pytest.raises(SettingsError, match="must be positive"):
+            optimise(world, **nonsense)
+    with pytest.raises(InputError, match="worlds of 2 sizes"):
+        optimise([world, other])
+    with pytest.raises(InputError, match="worlds of 0 sizes"):
+        optimise([])

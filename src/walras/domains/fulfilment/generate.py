@@ -74,7 +74,7 @@ def generate_world(
     quantity = random.integers(1, most_units + 1, size=orders)
     asked = np.bincount(product, quantity, products)
     stock = split(asked * stock_share, people, random)
-    granted = grant(capacity_share * quantity.sum(), people, refills, orders, random)
+    granted = grant(float(capacity_share * quantity.sum()), people, refills, orders, random)
     homes = random.choice(centres, size=DESTINATIONS, p=people)
     targets = spots[homes] + random.normal(0, 1.5, size=(DESTINATIONS, 2))
     destination = random.integers(DESTINATIONS, size=orders)

@@ -102,7 +102,7 @@ def read_orders(
     number = np.searchsorted(labels, lines.product.labels)[lines.product.codes]
     if held is None:
         held = split(np.bincount(number, lines.quantity, len(labels)) * stock_share, sites.weight, random)
-    granted = grant(capacity_share * lines.quantity.sum(), sites.weight, refills, len(number), random)
+    granted = grant(float(capacity_share * lines.quantity.sum()), sites.weight, refills, len(number), random)
     if sites.capacity is not None:
         refill = np.repeat(sites.capacity[None], refills, axis=0)
         granted |= {"capacity": sites.capacity, "refill": refill}
