@@ -68,12 +68,13 @@ def work(found: "Fulfilled", seconds: float) -> list[str]:
     info = found.info
     calls = int(info.policy_calls) / found.world.n_orders
     verified = getattr(info, "verified", None)
-    same, other = "; deciding one by one gives the same, order by order", "; ONE BY ONE DIFFERS: please report it"
-    compared = {None: "", True: same, False: other}
-    return [
-        f"{words.plural(int(info.rounds), 'round')}, {calls:.2f} decisions per order, {seconds:.2f} s with compilation. "
-        f"No stock and no capacity ever below zero{compared[None if verified is None else bool(verified)]}."
+    lines = [
+        f"Decided in {words.plural(int(info.rounds), 'round')} with {calls:.2f} decisions per order in {seconds:.2f} s, "
+        "compilation included; no stock and no capacity was ever below zero."
     ]
+    if verified is not None:
+        lines.append(f"Deciding one by one gives {'the same' if verified else 'SOMETHING ELSE: please report it'}.")
+    return lines
 
 
 def most(found: "Fulfilled") -> float:
