@@ -66,10 +66,10 @@ MISSED = {
 def work(found: "Fulfilled", seconds: float) -> list[str]:
     """Say how much work it was, and what was compared."""
     info = found.info
-    calls = int(info.policy_calls) / found.world.n_orders
+    calls, rounds = int(info.policy_calls) / found.world.n_orders, words.plural(int(info.rounds), "round")
     verified = getattr(info, "verified", None)
     lines = [
-        f"Decided in {words.plural(int(info.rounds), 'round')} with {calls:.2f} decisions per order in {seconds:.2f} s, "
+        f"Decided in {rounds} with {calls:.2f} decisions per order in {seconds:.2f} s, "
         "compilation included; no stock and no capacity was ever below zero."
     ]
     if verified is not None:

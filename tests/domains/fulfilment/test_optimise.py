@@ -1,13 +1,18 @@
 """Ask whether learned prices earn more, and whether the last trajectory is a good start."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from walras.domains.fulfilment import optimise as optimise_module
 from walras.domains.fulfilment.bound import hindsight
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.optimise import optimise
-from walras.domains.fulfilment.policies import Greedy
-from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.policies import Greedy, scarcity_prices
+from walras.domains.fulfilment.run import Fulfilled, fulfil
+from walras.domains.fulfilment.world import NONE
+from walras.engine.base import EngineInfo
+from walras.engine.picard import Picard
 from walras.engine.sequential import Sequential
 from walras.errors import InputError, SettingsError
 
@@ -48,3 +53,19 @@ def test_what_cannot_be_learned_is_refused():
         optimise([world, other])
     with pytest.raises(InputError, match="worlds of 0 sizes"):
         optimise([])
+
+
+def test_the_last_trajectory_is_the_start_where_that_is_less_work(monkeypatch):
+    world, starts = generate_world(60, 7, 3, capacity_share=0.5), []
+    sample, rule = optimise_module._Sample(world), scarcity_prices(world)
+
+    def told(world, rule, engine):
+        starts.append(type(engine.start).__name__)
+        calls = {"Idle": 70, "Given": 60 if len(starts) == 12 else 90}[starts[-1]]
+        info = EngineInfo(jnp.asarray(3), jnp.asarray(calls))
+        return Fulfilled(world, np.full(60, NONE), 0.0, info, np.zeros(0, int))
+
+    monkeypatch.setattr(optimise_module, "fulfil", told)
+    for _ in range(14):
+        sample.roll_out(rule, Picard())
+    assert starts == ["Idle", "Given", *["Idle"] * 9, *["Given"] * 3]

@@ -1,6 +1,6 @@
 """Own the learning of prices of stock and capacity by gradient steps on rolled-out trajectories.
 
-FREE: projected steps on the Lagrangian; every trajectory starts from the last one's actions, and is exact.
+FREE: projected steps on the Lagrangian; trajectories start from the last one where that is less work, and are exact.
 """
 
 import time
@@ -31,6 +31,9 @@ LARGEST_PRICE = 2.0
 
 STOCK_RATE = 1 / 6
 """First step of stock prices over that of capacity prices; Adam's, so that products ordered seldom move as well."""
+
+TRY_AGAIN = 10
+"""Trajectories after which a start from the last one is tried again: it gets better as prices move less."""
 
 FORGET, FORGET_SQUARE, SMALL = 0.8, 0.95, 0.01
 """Adam's two rates of forgetting, and what keeps it from dividing by zero [share of stock]."""
@@ -94,7 +97,7 @@ def optimise(
     Args:
         worlds: one, or several with other orders of the same kind (`World.resampled`): prices that were learned on
             one sequence of orders know it by heart and earn less on the next.
-        engine: the parallel one where not given; it starts every trajectory from the last one.
+        engine: the parallel one where not given; it starts trajectories from the last one where that is less work.
         steps: of the prices, with a trajectory of every world each.
         rate: of the first step of capacity prices [money per share of what there is].
         progress: told the step and its reward.
@@ -143,6 +146,8 @@ class _Sample:
     def __init__(self, world: World):
         self.world = world
         self.last: Fulfilled | None = None
+        self.calls: dict[bool, int] = {}
+        self.count = 0
         lanes = line_up(world.product, world.product)
         place = np.empty_like(lanes.chain_order)
         place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
@@ -151,12 +156,18 @@ class _Sample:
         self.capacity = jnp.asarray(world.granted()[-1])
 
     def roll_out(self, rule: Dual, engine: AbstractEngine | None) -> Fulfilled:
-        """Decide all orders; a parallel engine starts from the last trajectory."""
-        engine = Picard() if engine is None else engine
-        if self.last is not None and isinstance(engine, Picard):
-            engine = replace(engine, start=Given(self.last.actions))
+        """Decide all orders; a parallel engine starts from the last trajectory, or as it does, as takes fewer calls."""
+        engine, warm = Picard() if engine is None else engine, False
+        if self.last is not None and isinstance(engine, Picard) and self._warm_is_better():
+            engine, warm = replace(engine, start=Given(self.last.actions)), True
         found = self.last = fulfil(self.world, rule, engine)
+        self.calls[warm] = int(found.info.policy_calls)
+        self.count += 1
         return found
+
+    def _warm_is_better(self) -> bool:
+        """Compare the policy calls of both starts, as last seen."""
+        return True not in self.calls or self.count % TRY_AGAIN == 1 or self.calls[True] < self.calls[False]
 
     def lacking(self, rule: Dual, last: Fulfilled) -> tuple[Float[Array, "product centre"], Float[Array, " centre"]]:
         """Return what orders want beyond what there is, over what there is, at most 1, on the stock they met."""
