@@ -4,9 +4,9 @@
 
 A step rolls every sample out and takes its gradient. `parallel_s` is the step of the parallel engine, from the last
 trajectory where that takes fewer calls; `cold_s` the same always from nothing; `sequential_s` has the device's scan in
-place of it, extrapolated from `--sequential-orders` where there are more. Rewards are on the orders learned from, and on
-other orders of the same law that the prices never saw (means of three draws); `bound` is what nobody can beat, where the
-program is small.
+place of it, extrapolated from `--sequential-orders` where there are more. Rewards are on the orders learned from, and
+on other orders of the same law that the prices never saw (means of three draws); `bound` is what nobody can beat, where
+the program is small.
 """
 
 import argparse
