@@ -99,7 +99,7 @@ def optimise(
         told = {name: getattr(learned, name) for name in ("rewards", "seconds", "step_seconds", "rounds")}
         print_json({"reward": learned.reward, **told, **facts})
         return
-    print_words(str(learned), *gains(facts))
+    print_words(f"Means over {len(samples)} of what prices were learned from:", str(learned), *gains(facts))
 
 
 def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> None:
