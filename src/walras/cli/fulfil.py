@@ -252,5 +252,8 @@ def decide(world: "World", chosen: DecisionSettings, verify: bool) -> tuple["Ful
 
     started = time.perf_counter()
     rule = named(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
-    found = fulfil(world, rule, Picard(window=Frontier(chosen.window), verify=verify))
+    engine = Picard(verify=verify)
+    if chosen.window is not None:
+        engine = Picard(window=Frontier(chosen.window), verify=verify)
+    found = fulfil(world, rule, engine)
     return found, time.perf_counter() - started
