@@ -71,6 +71,9 @@ def test_help_lists_every_command(capsys, words):
         ["data", "generate"],
         ["train"],
         ["train", "buyer"],
+        ["fulfil", "simulate"],
+        ["fulfil", "optimise"],
+        ["fulfil", "benchmark"],
     ],
 )
 def test_every_command_has_help(capsys, words):

@@ -35,3 +35,25 @@ def test_the_example_of_torch_runs(capsys):
     with jax.numpy_rank_promotion("allow"):
         runpy.run_path(str(ROOT / "examples" / "torch_policy.py"))
     assert "reward of the model" in capsys.readouterr().out
+
+
+def test_the_example_of_an_own_process_runs(capsys):
+    runpy.run_path(str(ROOT / "examples" / "own_process.py"))
+    said = capsys.readouterr().out
+    assert re.search(r"equal to one by one +True", said) and re.search(r"converged +True", said)
+    taken, left = map(int, re.search(r"(\d+) rides taken, (\d+) licences left", said).groups())
+    assert 0 < taken == 450 - left
+    code = (ROOT / "examples" / "own_process.py").read_text()
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 40
+
+
+def test_the_document_of_parallel_decisions_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "parallel_in_time.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    names: dict = {}
+    with jax.numpy_rank_promotion("allow"):
+        for block in blocks[:2]:  # learning prices is run by the command
+            smaller = block.replace("orders=20_000, products=6_600", "orders=60, products=7, centres=4")
+            exec(compile(smaller.replace("width=64", "width=8"), "docs/parallel_in_time.md", "exec"), names)
+    assert len(blocks) == 3 and "equal to one by one" in capsys.readouterr().out

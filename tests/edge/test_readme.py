@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SMALLER = {
+    "fulfil": "--orders 60 --products 7 --centres 4 --width 8",
     "generate": "--agents 40 --weeks 60",
     "plan": "--scenarios 2 --paths 2 --max-iterations 2",
     "simulate": "--paths 2",
@@ -67,7 +68,7 @@ def test_the_scripts_are_well_formed():
 def test_the_commands_work_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [line[1:] for line in commands(README) if line[0] == "walras"]
-    named = ["data", "plan", "data", "simulate", "train", "policy", "plan", "study", "study", "study"]
+    named = ["data", "plan", "data", "simulate", "train", "policy", "plan", "fulfil", "study", "study", "study"]
     assert [line[0] for line in words] == named
     words = [line for line in words if line[:2] != ["study", "run"]]  # all of them are run in test_studies
     words.sort(key=lambda line: line[:2] != ["data", "generate"])  # the table must be there first
@@ -98,7 +99,7 @@ def test_settings_shown_are_settings_that_are_read(path, tmp_path):
 
 
 def test_the_python_example_runs(capsys):
-    example, _ = blocks(README, "python")
+    example = next(block for block in blocks(README, "python") if "plan_panel" in block)
     small = example.replace("agents=200, weeks=120", "agents=40, weeks=60")
     small = small.replace("weeks=13", "weeks=26, scenarios=2, paths=2, max_iterations=2")
     assert small.count("weeks=60") == small.count("paths=2") == 1
@@ -107,11 +108,18 @@ def test_the_python_example_runs(capsys):
 
 
 def test_the_simulation_example_runs(capsys):
-    _, example = blocks(README, "python")
-    assert "jax.grad(reward)" in example
+    example = next(block for block in blocks(README, "python") if "jax.grad(reward)" in block)
     with jax.numpy_rank_promotion("allow"):  # as in a user's session
         exec(compile(example.replace("n, weeks = 5000, 52", "n, weeks = 300, 6"), "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_the_example_of_parallel_decisions_runs(capsys):
+    example = next(block for block in blocks(README, "python") if "fulfil(" in block)
+    small = example.replace("orders=20_000, products=6_600", "orders=60, products=7, centres=4")
+    assert small != example
+    exec(compile(small.replace("width=64", "width=8"), "README.md", "exec"), {})
+    assert "equal to one by one     True" in capsys.readouterr().out
 
 
 def test_the_answer_has_what_the_document_promises(tmp_path, capsys):

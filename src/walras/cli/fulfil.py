@@ -5,95 +5,104 @@ EDGE: everything heavy is imported inside the commands, so that help stays quick
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.answer import print_json, print_words
+from walras.cli.answer import print_files, print_json, print_words
+from walras.domains.fulfilment.settings import MADE_UP, DecisionSettings, LearningSettings, WorldSettings
+from walras.errors import SettingsError
+from walras.progress import on_terminal
 
 if TYPE_CHECKING:
+    from walras.domains.fulfilment.books import Books
+    from walras.domains.fulfilment.policies import Dual
     from walras.domains.fulfilment.run import Fulfilled
     from walras.domains.fulfilment.world import World
 
-Policy = Annotated[Literal["greedy", "mlp", "dual", "capacity"], Parameter(help="what decides")]
-Orders = Annotated[int, Parameter(help="orders of the made-up world")]
-Products = Annotated[int, Parameter(help="its products")]
-Centres = Annotated[int, Parameter(help="its centres")]
-Beta = Annotated[float, Parameter(help="popularity is the rank to this power; real catalogues have -0.6 to -0.8")]
-Capacity = Annotated[float, Parameter(help="units that all centres can send, over units ordered; 0.6 is tight")]
-Width = Annotated[int, Parameter(help="units of a hidden layer of `mlp` and `capacity`")]
-Gamma = Annotated[float, Parameter(help="price of a centre without capacity left, for `capacity` [reward]")]
-Window = Annotated[int | None, Parameter(help="orders worked on together; all of them where not given")]
+OUT = Path("walras-out/fulfilment")
 Table = Annotated[
-    Path | None, Parameter(name="--table", help="Parquet with unique_id, country, qty instead of a made-up world")
+    Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty; a made-up world without")
 ]
-Seed = Annotated[int, Parameter(help="of everything that is drawn")]
+Stock = Annotated[Path | None, Parameter(name="--stock-file", help="its stock: unique_id, centre, stock")]
+Places = Annotated[
+    Path | None,
+    Parameter(name="--places", help="its places: place, latitude, longitude, and capacity where a centre is"),
+]
+Decision = Annotated[DecisionSettings | None, Parameter(name="*")]
+Learning = Annotated[LearningSettings | None, Parameter(name="*")]
+Verify = Annotated[bool, Parameter(negative="", help="also decide one by one, and compare")]
 
 
 def simulate(
-    *,
-    policy: Policy = "greedy",
-    orders: Orders = 20_000,
-    products: Products = 6_600,
-    centres: Centres = 30,
-    beta: Beta = -0.8,
-    capacity: Capacity = 0.8,
-    width: Width = 64,
-    gamma: Gamma = 0.5,
-    window: Window = None,
     table: Table = None,
-    verify: Annotated[bool, Parameter(negative="", help="also decide one by one, and compare")] = False,
-    seed: Seed = 0,
+    /,
+    *,
+    flags: Decision = None,
+    stock_file: Stock = None,
+    places: Places = None,
+    verify: Verify = False,
+    out: options.Out = OUT,
     as_json: options.Json = False,
 ) -> None:
-    """Decide all orders of a world, and say how much work it was."""
-    world = _world(table, orders, products, centres, beta, capacity, seed)
-    found, seconds = _decide(world, policy, width, gamma, window, verify, seed)
+    """Decide all orders of a world; write which centre sends what, and when centres ran out."""
+    chosen = flags or DecisionSettings()
+    options.refuse_unwritable(out)
+    with on_terminal() as progress:
+        progress.stage("Reading the orders")
+        world = open_world(table, chosen, stock_file, places)
+        progress.stage("Deciding")
+        found, seconds = decide(world, chosen, verify)
+        progress.stage("Writing the report")
+        from walras.cli.fulfil_page import sentences, write
+        from walras.domains.fulfilment.books import keep_books
+
+        books = keep_books(world, found.actions)
+        books.check()
+        facts = {**summary(found), **books_of(found, books), "seconds": seconds}
+        files = write(found, books, facts, out)
     if as_json:
-        print_json({**summary(found), "seconds": seconds})
-    else:
-        print_words(f"{found}\n{'seconds':24}{seconds:.3f}")
+        print_json({**facts, "files": files})
+        return
+    print_words(*sentences(found, books, seconds))
+    print_files(files)
 
 
 def optimise(
-    *,
-    orders: Orders = 20_000,
-    products: Products = 6_600,
-    centres: Centres = 30,
-    beta: Beta = -0.8,
-    capacity: Capacity = 0.6,
-    steps: Annotated[int, Parameter(help="trajectories rolled out")] = 20,
-    rate: Annotated[float, Parameter(help="of the first step")] = 0.3,
     table: Table = None,
-    seed: Seed = 0,
-    as_json: options.Json = False,
-) -> None:
-    """Learn prices of stock and capacity, every trajectory started from the last one."""
-    from walras.domains.fulfilment.optimise import optimise as learn
-
-    learned = learn(_world(table, orders, products, centres, beta, capacity, seed), steps=steps, rate=rate)
-    if as_json:
-        facts = {name: getattr(learned, name).tolist() for name in ("rewards", "seconds", "rounds")}
-        print_json({"reward": learned.reward, **facts})
-    else:
-        print_words(str(learned))
-
-
-def benchmark(
+    /,
     *,
-    policy: Policy = "mlp",
-    orders: Orders = 20_000,
-    products: Products = 6_600,
-    centres: Centres = 30,
-    beta: Beta = -0.8,
-    capacity: Capacity = 0.8,
-    width: Width = 64,
-    gamma: Gamma = 0.5,
-    window: Window = None,
-    seed: Seed = 0,
+    flags: Learning = None,
+    stock_file: Stock = None,
+    places: Places = None,
     as_json: options.Json = False,
 ) -> None:
+    """Learn prices of stock and capacity, and judge them on orders that they were not learned on."""
+    chosen = flags or LearningSettings()
+    with on_terminal() as progress:
+        progress.stage("Reading the orders")
+        world, unseen = learn_and_judge(table, chosen, stock_file, places)
+        progress.stage("Learning prices")
+        from walras.domains.fulfilment.optimise import optimise as learn
+
+        samples = [world.resampled(chosen.seed + number) for number in range(chosen.samples)] or [world]
+        learned = learn(
+            samples,
+            steps=chosen.steps,
+            rate=chosen.rate,
+            progress=lambda step, reward: progress.step(step + 1, chosen.steps),
+        )
+        progress.stage("Judging them")
+        facts = judged(world, unseen, learned.rule)
+    if as_json:
+        told = {name: getattr(learned, name) for name in ("rewards", "seconds", "step_seconds", "rounds")}
+        print_json({"reward": learned.reward, **told, **facts})
+        return
+    print_words(f"Means over {len(samples)} of what prices were learned from:", str(learned), *gains(facts))
+
+
+def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> None:
     """Time the parallel engine and one order after the other on this device; compilation does not count."""
     import numpy as np
 
@@ -101,11 +110,12 @@ def benchmark(
     from walras.domains.fulfilment.process import orders_of, process_of
     from walras.engine.picard import one_by_one
 
-    world = _world(None, orders, products, centres, beta, capacity, seed)
-    rule = named(world, policy, width, gamma, seed)
+    chosen = flags or DecisionSettings(policy="mlp")
+    world = open_world(None, chosen)
+    rule = named(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
     parts = (process_of(world, rule), world.state(), orders_of(world))
     for _ in range(2):
-        found, seconds = _decide(world, policy, width, gamma, window, False, seed)
+        found, seconds = decide(world, chosen, False)
         started = time.perf_counter()
         expected = np.asarray(one_by_one(*parts).records)
         sequential = time.perf_counter() - started
@@ -115,6 +125,87 @@ def benchmark(
         print_json(facts)
     else:
         print_words("\n".join(f"{name:30}{value}" for name, value in facts.items()))
+
+
+def open_world(
+    table: Path | None, chosen: WorldSettings, stock_file: Path | None = None, places: Path | None = None
+) -> "World":
+    """Read orders, or make a world up.
+
+    Raises:
+        SettingsError: what is said of a made-up world is said beside a table, or the other way round.
+    """
+    if table is None:
+        for name, given in (("--stock-file", stock_file), ("--places", places)):
+            if given is not None:
+                raise SettingsError(f"`{name}` belongs to a table of orders, but none was named; name one")
+        from walras.domains.fulfilment.generate import generate_world
+
+        world = generate_world(**made_up(chosen))
+    else:
+        extra = [name for name in MADE_UP if name in chosen.model_fields_set]
+        if extra:
+            raise SettingsError(
+                f"`--{extra[0].replace('_', '-')}` is of a made-up world, but orders come from {table}; leave it out"
+            )
+        from walras.domains.fulfilment.real import read_orders
+
+        world = read_orders(
+            table, chosen.stock, chosen.capacity, chosen.seed, stock=stock_file, places=places, refills=chosen.refills
+        )
+    window = getattr(chosen, "window", None)
+    if window is not None and window > world.n_orders:
+        raise SettingsError(
+            f"`--window` is {window:,} but there are only {world.n_orders:,} orders; leave it out to take all at once"
+        )
+    return world
+
+
+def made_up(chosen: WorldSettings) -> dict[str, Any]:
+    """Return what makes a world up."""
+    fields = {name: getattr(chosen, name) for name in (*MADE_UP, "refills", "seed")}
+    return fields | {"stock_share": chosen.stock, "capacity_share": chosen.capacity}
+
+
+def learn_and_judge(
+    table: Path | None, chosen: LearningSettings, stock_file: Path | None, places: Path | None
+) -> tuple["World", "World"]:
+    """Return orders to learn from, and others of the same world to judge by: later ones, or another draw."""
+    world = open_world(table, chosen, stock_file, places)
+    if table is not None:
+        return world.halves()
+    from walras.domains.fulfilment.generate import generate_world
+
+    return world, generate_world(**made_up(chosen), draw=1)
+
+
+def judged(world: "World", unseen: "World", rule: "Dual") -> dict[str, Any]:
+    """Compare learned prices with none and with what nobody can beat, on the orders given and on others."""
+    from walras.domains.fulfilment.bound import MOST_VARIABLES, hindsight
+    from walras.domains.fulfilment.policies import Greedy
+    from walras.domains.fulfilment.run import fulfil
+
+    facts: dict[str, Any] = {}
+    for name, one in (("given", world), ("unseen", unseen)):
+        small = one.n_orders * one.n_centres <= MOST_VARIABLES // 4
+        facts[name] = {
+            "orders": one.n_orders,
+            "greedy": fulfil(one, Greedy()).reward,
+            "learned": fulfil(one, rule).reward,
+            "bound": hindsight(one) if small else None,
+        }
+    return facts
+
+
+def gains(facts: dict[str, Any]) -> list[str]:
+    """Say what learned prices are worth."""
+    lines = []
+    for name, words in (("given", "the orders it was given"), ("unseen", "orders it never saw")):
+        one = facts[name]
+        gain = one["learned"] / one["greedy"] - 1 if one["greedy"] else 0.0
+        bound = "" if one["bound"] is None else f"; nobody can earn more than {one['bound']:,.1f}"
+        lines.append(f"On {words}: {one['learned']:,.1f}, {gain:+.1%} on greedy's {one['greedy']:,.1f}{bound}.")
+    return lines
 
 
 def summary(found: "Fulfilled") -> dict[str, Any]:
@@ -136,22 +227,23 @@ def summary(found: "Fulfilled") -> dict[str, Any]:
     return facts
 
 
-def _world(
-    table: Path | None, orders: int, products: int, centres: int, beta: float, capacity: float, seed: int
-) -> "World":
-    """Read orders, or make a world up."""
-    if table is not None:
-        from walras.domains.fulfilment.real import read_orders
+def books_of(found: "Fulfilled", books: "Books") -> dict[str, Any]:
+    """Return what the books say, for programs."""
+    out = {name: int(order) + 1 for name, order in zip(found.world.names, books.out_after, strict=True) if order >= 0}
+    return {
+        "products": len(found.world.stock),
+        "centres": found.world.n_centres,
+        "filled": books.filled,
+        "units": books.asked_units,
+        "filled_units": books.filled_units,
+        "not_filled": books.missed,
+        "lowest_stock": books.lowest_stock,
+        "lowest_capacity": int(books.lowest_capacity.min()),
+        "out_after_order": out,
+    }
 
-        return read_orders(table, capacity_share=capacity, seed=seed)
-    from walras.domains.fulfilment.generate import generate_world
 
-    return generate_world(orders, products, centres, beta, capacity_share=capacity, seed=seed)
-
-
-def _decide(
-    world: "World", policy: str, width: int, gamma: float, window: int | None, verify: bool, seed: int
-) -> tuple["Fulfilled", float]:
+def decide(world: "World", chosen: DecisionSettings, verify: bool) -> tuple["Fulfilled", float]:
     """Decide all orders in parallel, and say how long it took."""
     from walras.domains.fulfilment.policies import named
     from walras.domains.fulfilment.run import fulfil
@@ -159,5 +251,9 @@ def _decide(
     from walras.engine.windows import Frontier
 
     started = time.perf_counter()
-    found = fulfil(world, named(world, policy, width, gamma, seed), Picard(window=Frontier(window), verify=verify))
+    rule = named(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
+    engine = Picard(verify=verify)
+    if chosen.window is not None:
+        engine = Picard(window=Frontier(chosen.window), verify=verify)
+    found = fulfil(world, rule, engine)
     return found, time.perf_counter() - started

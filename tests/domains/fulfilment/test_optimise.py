@@ -1,22 +1,71 @@
 """Ask whether learned prices earn more, and whether the last trajectory is a good start."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from walras.domains.fulfilment import optimise as optimise_module
+from walras.domains.fulfilment.bound import hindsight
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.optimise import optimise
-from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.policies import Greedy, scarcity_prices
+from walras.domains.fulfilment.run import Fulfilled, fulfil
+from walras.domains.fulfilment.world import NONE
+from walras.engine.base import EngineInfo
+from walras.engine.picard import Picard
 from walras.engine.sequential import Sequential
-from walras.errors import SettingsError
+from walras.errors import InputError, SettingsError
 
 
 def test_prices_earn_more_in_a_tight_world_whatever_the_engine():
     world = generate_world(600, 40, 5, beta=-0.5, capacity_share=0.5)
-    learned = optimise(world, steps=6)
+    learned = optimise(world, steps=8)
     assert learned.reward == learned.rewards.max() > 1.01 * learned.rewards[0]
-    assert fulfil(world, learned.rule).reward == learned.reward
+    assert learned.rewards[0] == fulfil(world, Greedy()).reward
+    assert fulfil(world, learned.rule).reward == learned.reward <= hindsight(world)
     one_by_one = optimise(world, Sequential(), steps=2)
     np.testing.assert_array_equal(one_by_one.rewards, learned.rewards[:2])
     assert "best reward" in str(learned) and one_by_one.rounds[0] == 600
-    with pytest.raises(SettingsError, match="steps"):
-        optimise(world, steps=0)
+    assert (learned.step_seconds >= learned.seconds).all()
+
+
+def test_prices_earn_more_on_orders_that_they_never_saw():
+    law = {"orders": 600, "products": 40, "centres": 5, "beta": -0.5, "capacity_share": 0.5}
+    world = generate_world(**law)
+    learned = optimise([world.resampled(1), world.resampled(2)], steps=12)
+    gains = []
+    for draw in (1, 2, 3):
+        unseen = generate_world(**law, draw=draw)
+        np.testing.assert_array_equal(unseen.stock, world.stock)
+        assert np.mean(unseen.product != world.product) > 0.5
+        earned = fulfil(unseen, learned.rule).reward
+        gains.append(earned / fulfil(unseen, Greedy()).reward)
+        assert earned <= hindsight(unseen)
+    assert np.mean(gains) > 1.01
+
+
+def test_what_cannot_be_learned_is_refused():
+    world, other = generate_world(20, 4, 2), generate_world(20, 5, 2)
+    for nonsense in ({"steps": 0}, {"rate": 0.0}, {"rate": float("nan")}):
+        with pytest.raises(SettingsError, match="must be positive"):
+            optimise(world, **nonsense)
+    with pytest.raises(InputError, match="worlds of 2 sizes"):
+        optimise([world, other])
+    with pytest.raises(InputError, match="worlds of 0 sizes"):
+        optimise([])
+
+
+def test_the_last_trajectory_is_the_start_where_that_is_less_work(monkeypatch):
+    world, starts = generate_world(60, 7, 3, capacity_share=0.5), []
+    sample, rule = optimise_module._Sample(world), scarcity_prices(world)
+
+    def told(world, rule, engine):
+        starts.append(type(engine.start).__name__)
+        calls = {"Idle": 70, "Given": 60 if len(starts) >= 12 else 90}[starts[-1]]
+        info = EngineInfo(jnp.asarray(3), jnp.asarray(calls))
+        return Fulfilled(world, np.full(60, NONE), 0.0, info, np.zeros(0, int))
+
+    monkeypatch.setattr(optimise_module, "fulfil", told)
+    for _ in range(14):
+        sample.roll_out(rule, Picard())
+    assert starts == ["Idle", "Given", *["Idle"] * 9, *["Given"] * 3]

@@ -1,5 +1,6 @@
 """Ask whether policies decide what they say: by whole numbers, the network really, prices of stock and capacity."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.network import EXACT, MOST_ACTIVE, MOST_INPUT
-from walras.domains.fulfilment.own import Scored, named_by
-from walras.domains.fulfilment.policies import Greedy, Neural, dual, levels, named, neural, priced, shares
+from walras.domains.fulfilment.own import named_by, scored_by
+from walras.domains.fulfilment.policies import Greedy, dual, levels, named, neural, priced, shares
 from walras.domains.fulfilment.run import fulfil
 from walras.domains.fulfilment.world import NONE, UNIT, make_world
 from walras.engine.picard import Picard
@@ -55,13 +56,20 @@ def test_greedy_takes_no_more_rounds_than_centres_run_out_plus_one():
 
 
 def test_the_network_really_decides(world):
-    rule = neural(world, 8)
-    found, greedy = fulfil(world, rule).actions, fulfil(world, Greedy()).actions
-    assert np.mean(found != greedy) >= 0.2
-    other = jax.tree.map(lambda leaf: leaf[::-1] if leaf.ndim else leaf, rule)
-    assert np.mean(fulfil(world, other).actions != found) >= 0.05
-    poorer = fulfil(world, Neural(neural(world, 8).network)).actions
-    np.testing.assert_array_equal(poorer, found)
+    greedy = fulfil(world, Greedy()).actions
+    for seed in range(3):
+        rule = neural(world, 8, seed)
+        found = fulfil(world, rule).actions
+        assert np.mean(found != greedy) >= 0.2
+        # Every layer counts: other weights in it, the same elsewhere, send other orders elsewhere.
+        for layer in range(3):
+            changed = tuple(w[::-1] if number == layer else w for number, w in enumerate(rule.network.weights))
+            other = eqx.tree_at(lambda rule: rule.network.weights, rule, changed)
+            assert np.mean(fulfil(world, other).actions != found) >= 0.05
+    silent = eqx.tree_at(
+        lambda rule: (rule.network.weights[-1], rule.network.biases[-1]), rule, replace_fn=jnp.zeros_like
+    )
+    np.testing.assert_array_equal(fulfil(world, silent).actions, greedy)
 
 
 def test_every_sum_of_the_network_is_exact(world):
@@ -113,8 +121,8 @@ def test_a_price_of_capacity_costs_one_encoding_per_order(world):
 
 
 def test_functions_of_ones_own_decide_and_are_checked(world):
-    scored = Scored(
-        lambda row, reward, bonus: jnp.append(reward + bonus * jnp.minimum(row, 3), 0), jnp.asarray(UNIT // 4)
+    scored = scored_by(
+        world, lambda row, reward, bonus: jnp.append(reward + bonus * jnp.minimum(row, 3), 0), jnp.asarray(UNIT // 4)
     )
     assert np.mean(fulfil(world, scored).actions != fulfil(world, Greedy()).actions) > 0.05
     polite = named_by(world, lambda row, left, reward: jnp.where((row[0] > 0) & (left[0] > 0), 0, NONE))
@@ -122,6 +130,24 @@ def test_functions_of_ones_own_decide_and_are_checked(world):
     for rude in (lambda row, left, reward: jnp.asarray(1), lambda row, left, reward: jnp.asarray(17)):
         with pytest.raises(InputError, match="the policy sent order"):
             fulfil(world, named_by(world, rude))
+
+
+def test_functions_of_ones_own_return_what_is_needed(world):
+    for rude in (lambda row, left, reward: jnp.asarray(0.5), lambda row, left, reward: row, lambda *_: 1):
+        with pytest.raises(InputError, match="but needs one whole number"):
+            named_by(world, rude)
+    for rude in (lambda row, reward, _: reward, lambda row, reward, _: jnp.append(reward / 2, 0)):
+        with pytest.raises(InputError, match="but needs 7 whole numbers"):
+            scored_by(world, rude)
+
+
+def test_prices_are_numbers(world):
+    for wrong in (np.nan, np.inf, 1e9):
+        with pytest.raises(InputError, match="`capacity_price` has a value"):
+            dual(world, np.zeros((1, 6)), np.full(6, wrong))
+    for wrong in (np.nan, -0.1, 17):
+        with pytest.raises(SettingsError, match="strength"):
+            priced(Greedy(), wrong)
 
 
 def test_names_and_widths_are_checked(world):

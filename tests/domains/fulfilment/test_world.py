@@ -69,6 +69,10 @@ def test_invariants_are_checked():
         ({"capacity": np.array([1 << 29, 1 << 29])}, "larger units"),
         ({"stock": np.array([[2, 1, 3]])}, r"`stock` has shape \(1, 3\)"),
         ({"destination": np.array([0])}, "`destination` has shape"),
+        ({"capacity": 5}, r"`capacity` has shape \(\) but needs one axis"),
+        ({"product": np.zeros((2, 2), int)}, "`product` has shape"),
+        ({"capacity": np.zeros(0, int)}, "0 centres"),
+        ({"reward": np.array([["a", "b"]] * 2)}, "no number"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(changed, said):
@@ -78,6 +82,26 @@ def test_what_cannot_be_is_refused_in_one_sentence(changed, said):
 
 
 def test_numbers_that_no_world_has_are_refused():
-    for nonsense in ({"orders": 0}, {"centres": 0}, {"stock_share": -0.1}, {"most_units": 0}):
+    nonsenses = [{"orders": 0}, {"centres": 0}, {"stock_share": -0.1}, {"most_units": 0}, {"seed": -1}, {"refills": -1}]
+    nonsenses += [{"beta": np.nan}, {"beta": np.inf}, {"capacity_share": np.nan}, {"capacity_share": np.inf}]
+    for nonsense in nonsenses:
         with pytest.raises(SettingsError, match=next(iter(nonsense))):
             generate_world(**{"orders": 10, "products": 2, **nonsense})
+    with pytest.raises(SettingsError, match="do not fit in memory"):
+        generate_world(10**8, 10, 100)
+
+
+def test_worlds_are_cut_and_sampled():
+    world = generate_world(101, 9, 3, most_units=2, refills=3)
+    early, late = world.halves()
+    assert (early.n_orders, late.n_orders) == (50, 51)
+    np.testing.assert_array_equal(np.r_[early.product, late.product], world.product)
+    np.testing.assert_array_equal(np.r_[early.refill_before, late.refill_before + 50], world.refill_before)
+    np.testing.assert_array_equal(early.stock, world.stock // 2)
+    sample = world.resampled(1)
+    lines = {tuple(line) for line in np.stack([world.product, world.destination, world.quantity], 1)}
+    assert {tuple(line) for line in np.stack([sample.product, sample.destination, sample.quantity], 1)} < lines
+    assert np.mean(sample.product != world.product) > 0.3
+    np.testing.assert_array_equal(world.resampled(1).product, sample.product)
+    with pytest.raises(InputError, match="1 order but two halves"):
+        world.first_orders(1).halves()

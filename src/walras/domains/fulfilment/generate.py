@@ -41,6 +41,7 @@ def generate_world(
     most_units: int = 1,
     refills: int = 0,
     seed: int = 0,
+    draw: int = 0,
 ) -> World:
     """Draw a world.
 
@@ -54,51 +55,82 @@ def generate_world(
         most_units: units of an order are drawn from 1 to this.
         refills: times at which as much capacity as at the start is added; the total stays the same.
         seed: of everything drawn.
+        draw: 0 has the orders that stock was bought for; 1, 2, ... have other orders of the same law in the same world.
 
     Raises:
         SettingsError: a number that no world can have.
     """
-    _check(orders, products, centres, stock_share, capacity_share, most_units, refills)
+    _check(
+        counts={"orders": orders, "products": products, "centres": centres, "most_units": most_units},
+        shares={"stock_share": stock_share, "capacity_share": capacity_share},
+        others={"refills": refills, "seed": seed, "draw": draw},
+        beta=beta,
+    )
     random = np.random.default_rng(seed)
     spots, people = _places(centres)
     weights = np.arange(1, products + 1, dtype=np.float64) ** beta
-    product = random.choice(products, size=orders, p=weights / weights.sum())
+    weights /= weights.sum()
+    product = random.choice(products, size=orders, p=weights)
     quantity = random.integers(1, most_units + 1, size=orders)
     asked = np.bincount(product, quantity, products)
     stock = split(asked * stock_share, people, random)
-    each = split(np.array([capacity_share * quantity.sum() / (refills + 1)]), people, random)[0]
+    granted = grant(float(capacity_share * quantity.sum()), people, refills, orders, random)
     homes = random.choice(centres, size=DESTINATIONS, p=people)
     targets = spots[homes] + random.normal(0, 1.5, size=(DESTINATIONS, 2))
+    destination = random.integers(DESTINATIONS, size=orders)
+    if draw:
+        random = np.random.default_rng((seed, draw))
+        product = random.choice(products, size=orders, p=weights)
+        quantity = random.integers(1, most_units + 1, size=orders)
+        destination = random.integers(DESTINATIONS, size=orders)
     return make_world(
         product=product,
-        destination=random.integers(DESTINATIONS, size=orders),
+        destination=destination,
         reward=np.maximum(1 - kilometres(targets, spots) / FARTHEST_KM, 0),
         stock=stock,
-        capacity=each,
         quantity=quantity,
-        refill_before=(np.arange(1, refills + 1) * orders) // (refills + 1),
-        refill=np.repeat(each[None], refills, axis=0),
+        **granted,
         names=tuple(PLACES[i][0] if i < len(PLACES) else f"place {i + 1}" for i in range(centres)),
     )
 
 
-def _check(
-    orders: int,
-    products: int,
-    centres: int,
-    stock_share: float,
-    capacity_share: float,
-    most_units: int,
-    refills: int,
-) -> None:
+MOST_CELLS = 1 << 31
+"""Orders or products times centres that still fit an ordinary memory."""
+
+
+def _check(counts: dict[str, int], shares: dict[str, float], others: dict[str, int], beta: float) -> None:
     """Refuse numbers that no world can have."""
-    counts = {"orders": orders, "products": products, "centres": centres, "most_units": most_units}
     for name, value in counts.items():
         if value < 1:
             raise SettingsError(f"`{name}` is {value} but at least 1 is needed; give e.g. 1000")
-    for name, share in {"stock_share": stock_share, "capacity_share": capacity_share, "refills": refills}.items():
-        if share < 0:
-            raise SettingsError(f"`{name}` is {share:g} but cannot be negative; give 0 or more")
+    for name, share in {**shares, **others}.items():
+        if not 0 <= share < np.inf:
+            raise SettingsError(f"`{name}` is {share:g} but cannot be negative or infinite; give 0 or more")
+    if not -20 <= beta <= 20:
+        raise SettingsError(f"`beta` is {beta:g} but needs to be within -20 and 20; real catalogues have -0.6 to -0.8")
+    rows = max(counts["orders"], counts["products"])
+    if rows * counts["centres"] > MOST_CELLS:
+        raise SettingsError(
+            f"{rows:,} orders or products times {counts['centres']:,} centres do not fit in memory; make `orders`, "
+            "`products` or `centres` smaller"
+        )
+
+
+def grant(
+    total: float, shares: Float[ndarray, " centre"], refills: int, orders: int, random: np.random.Generator
+) -> dict[str, Int[ndarray, "..."]]:
+    """Grant capacity: the same at the start and at every one of the refills, which are evenly spaced over the orders.
+
+    Args:
+        total: of all centres and times [units].
+        shares: of the centres.
+
+    Returns:
+        `capacity`, `refill_before` and `refill` of a world.
+    """
+    each = split(np.array([total / (refills + 1)]), shares, random)[0]
+    before = (np.arange(1, refills + 1) * orders) // (refills + 1)
+    return {"capacity": each, "refill_before": before, "refill": np.repeat(each[None], refills, axis=0)}
 
 
 def _places(centres: int) -> tuple[Float[ndarray, "centre two"], Float[ndarray, " centre"]]:

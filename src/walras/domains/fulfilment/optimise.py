@@ -1,53 +1,62 @@
 """Own the learning of prices of stock and capacity by gradient steps on rolled-out trajectories.
 
-FREE: projected steps on the Lagrangian; every trajectory starts from the last one's actions, and is exact.
+FREE: projected steps on the Lagrangian; trajectories start from the last one where that is less work, and are exact.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from walras.domains.fulfilment.policies import Dual, dual
+from walras.domains.fulfilment.policies import Dual
 from walras.domains.fulfilment.process import Fulfil, Order, orders_of, process_of
 from walras.domains.fulfilment.run import Fulfilled, fulfil
-from walras.domains.fulfilment.world import LARGEST, World
+from walras.domains.fulfilment.world import LARGEST, UNIT, World
 from walras.engine.base import AbstractEngine
 from walras.engine.decided import Sums, over_events
 from walras.engine.guess import BySums, Lines
 from walras.engine.picard import Picard
 from walras.engine.schedule import line_up
 from walras.engine.starts import Given
-from walras.errors import SettingsError
+from walras.errors import InputError, SettingsError
 
 LARGEST_PRICE = 2.0
 """Prices stay below [money]: rewards are of about 1, and a price beyond them closes a centre anyway."""
 
-STOCK_PACE = 0.1
-"""Steps of stock prices over those of capacity: what one product lacks in one place is seen in a few orders only."""
+STOCK_RATE = 1 / 6
+"""First step of stock prices over that of capacity prices; Adam's, so that products ordered seldom move as well."""
+
+TRY_AGAIN = 10
+"""Trajectories after which a start from the last one is tried again: it gets better as prices move less."""
+
+FORGET, FORGET_SQUARE, SMALL = 0.8, 0.95, 0.01
+"""Adam's two rates of forgetting, and what keeps it from dividing by zero [share of stock]."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Hold what was learned.
+    """Hold what was learned; rewards are means over the worlds learned from.
 
     Attributes:
         rule: the dual policy with the best prices found.
-        reward: of its trajectory [money].
-        rewards: of every step's trajectory, the first with prices of zero [money].
-        seconds: of every step's trajectory.
-        rounds: of every step's trajectory; one per order where they ran one by one.
+        reward: of its trajectories [money].
+        rewards: of every step's trajectories, the first with prices of zero [money].
+        seconds: of every step's trajectories, all worlds together.
+        step_seconds: of every step, its gradient included.
+        rounds: of every step's trajectory of the first world; one per order where they ran one by one.
     """
 
     rule: Dual
     reward: float
     rewards: Float[ndarray, " step"]
     seconds: Float[ndarray, " step"]
+    step_seconds: Float[ndarray, " step"]
     rounds: Int[ndarray, " step"]
 
     def __str__(self) -> str:
@@ -56,79 +65,143 @@ class Learned:
             "reward without prices": f"{self.rewards[0]:,.1f}",
             "best reward": f"{self.reward:,.1f}",
             "steps": f"{len(self.rewards)}",
-            "seconds per step": f"{float(np.median(self.seconds)):.4f}",
-            "rounds per step": f"{float(np.median(self.rounds)):,.0f}",
+            "seconds per step": f"{float(np.median(self.step_seconds)):.4f}",
+            "rounds per trajectory": f"{float(np.median(self.rounds)):,.0f}",
         }
         return "\n".join(f"{name:24}{value}" for name, value in rows.items())
 
 
+class _Prices(eqx.Module):
+    """Hold prices [money], and of those of stock the mean gradient and the mean square of it."""
+
+    stock: Float[Array, "product centre"]
+    capacity: Float[Array, " centre"]
+    mean: Float[Array, "product centre"]
+    square: Float[Array, "product centre"]
+
+
 def optimise(
-    world: World,
+    worlds: World | Sequence[World],
     engine: AbstractEngine | None = None,
     *,
-    steps: int = 20,
+    steps: int = 40,
     rate: float = 0.3,
     progress: Callable[[int, float], None] = lambda step, reward: None,
 ) -> Learned:
     """Learn prices: up where orders want more than there is, down elsewhere, less with every step.
 
-    The Lagrangian's gradient in the prices is what orders would take at them minus what there is; steps are scaled by
-    what there is, and projected to prices of zero or more. The best trajectory counts.
+    The Lagrangian's gradient in the prices is what orders would take at them minus what there is, as a share of what
+    there is. Capacity prices follow it, stock prices follow Adam's mean of it; neither falls below zero. The prices
+    whose trajectories earn most are kept.
 
     Args:
-        engine: the parallel one where not given; it starts every trajectory from the last one.
-        steps: trajectories rolled out.
-        rate: of the first step [money per share of what there is].
+        worlds: one, or several with other orders of the same kind (`World.resampled`): prices that were learned on
+            one sequence of orders know it by heart and earn less on the next.
+        engine: the parallel one where not given; it starts trajectories from the last one where that is less work.
+        steps: of the prices, with a trajectory of every world each.
+        rate: of the first step of capacity prices [money per share of what there is].
         progress: told the step and its reward.
 
     Raises:
         SettingsError: steps or rate are not positive.
+        InputError: the worlds are not of the same products and centres.
     """
-    if steps < 1 or not rate > 0:
-        raise SettingsError(f"`steps` is {steps} and `rate` {rate:g} but both must be positive; give 20 and 0.3, say")
-    stock_price, capacity_price = np.zeros(world.stock.shape, np.float32), np.zeros(world.n_centres, np.float32)
-    last: Fulfilled | None = None
+    if steps < 1 or not 0 < rate < np.inf:
+        raise SettingsError(f"`steps` is {steps} and `rate` {rate:g} but both must be positive; give 40 and 0.3, say")
+    worlds = [worlds] if isinstance(worlds, World) else list(worlds)
+    shape = _shared_shape(worlds)
+    samples = [_Sample(world) for world in worlds]
+    prices = _Prices(jnp.zeros(shape), jnp.zeros(shape[1]), jnp.zeros(shape), jnp.zeros(shape))
     best: tuple[float, Dual] | None = None
     told = []
     for step in range(steps):
-        rule = dual(world, stock_price, capacity_price)
-        started = time.perf_counter()
-        last = fulfil(world, rule, _warm(engine, last))
-        told.append((last.reward, time.perf_counter() - started, int(last.info.rounds)))
-        progress(step, last.reward)
-        best = (last.reward, rule) if best is None or last.reward > best[0] else best
-        lack_stock, lack_capacity = _lacking(world, rule, last)
-        pace = rate / np.sqrt(step + 1.0)
-        stock_price = np.clip(stock_price + STOCK_PACE * pace * lack_stock, 0, LARGEST_PRICE)
-        capacity_price = np.clip(capacity_price + pace * lack_capacity, 0, LARGEST_PRICE)
-    rewards, seconds, rounds = (np.asarray(part) for part in zip(*told, strict=True))
+        rule, started = _rule(prices), time.perf_counter()
+        found = [sample.roll_out(rule, engine) for sample in samples]
+        rolled = time.perf_counter() - started
+        reward = float(np.mean([one.reward for one in found]))
+        best = (reward, rule) if best is None or reward > best[0] else best
+        lack = [sample.lacking(rule, last) for sample, last in zip(samples, found, strict=True)]
+        prices = jax.block_until_ready(_moved(prices, lack, jnp.asarray(rate), jnp.asarray(step + 1.0)))
+        told.append((reward, rolled, time.perf_counter() - started, int(found[0].info.rounds)))
+        progress(step, reward)
     reward, rule = best or (0.0, rule)
-    return Learned(rule, reward, rewards, seconds, rounds)
+    return Learned(rule, reward, *(np.asarray(part) for part in zip(*told, strict=True)))
 
 
-def _warm(engine: AbstractEngine | None, last: Fulfilled | None) -> AbstractEngine:
-    """Let a parallel engine start from the last trajectory."""
-    engine = Picard() if engine is None else engine
-    if last is None or not isinstance(engine, Picard):
-        return engine
-    return replace(engine, start=Given(last.actions))
+def _shared_shape(worlds: Sequence[World]) -> tuple[int, int]:
+    """Return products and centres of all worlds."""
+    shapes = {world.stock.shape for world in worlds}
+    if len(shapes) != 1:
+        raise InputError(
+            f"there are worlds of {len(shapes)} sizes {sorted(shapes)} but prices need the same products and "
+            "centres in all of them; give `resampled` ones of one world"
+        )
+    products, centres = shapes.pop()
+    return products, centres
 
 
-def _lacking(
-    world: World, rule: Dual, last: Fulfilled
-) -> tuple[Float[ndarray, "product centre"], Float[ndarray, " centre"]]:
-    """Return what orders want beyond what there is, over what there is, at most 1, on the stock they met."""
-    process, events = process_of(world, rule), orders_of(world)
-    lanes = line_up(world.product, world.product)
-    place = np.empty_like(lanes.chain_order)
-    place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
-    parts = [jnp.asarray(part) for part in (lanes.chain_order, lanes.chain_start, place, np.ones(world.n_orders, bool))]
-    used, missed = (
-        np.asarray(part) for part in _wanted(process, world.state(), events, jnp.asarray(last.actions), Lines(*parts))
+class _Sample:
+    """Hold a world, its last trajectory, and the order in which its sums are taken."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.last: Fulfilled | None = None
+        self.calls: dict[bool, int] = {}
+        self.count = 0
+        lanes = line_up(world.product, world.product)
+        place = np.empty_like(lanes.chain_order)
+        place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
+        parts = (lanes.chain_order, lanes.chain_start, place, np.ones(world.n_orders, bool))
+        self.lines = Lines(*(jnp.asarray(part) for part in parts))
+        self.capacity = jnp.asarray(world.granted()[-1])
+
+    def roll_out(self, rule: Dual, engine: AbstractEngine | None) -> Fulfilled:
+        """Decide all orders; a parallel engine starts from the last trajectory, or as it does, as takes fewer calls."""
+        engine, warm = Picard() if engine is None else engine, False
+        if self.last is not None and isinstance(engine, Picard) and self._warm_is_better():
+            engine, warm = replace(engine, start=Given(self.last.actions)), True
+        found = self.last = fulfil(self.world, rule, engine)
+        self.calls[warm] = int(found.info.policy_calls)
+        self.count += 1
+        return found
+
+    def _warm_is_better(self) -> bool:
+        """Compare the policy calls of both starts, as last seen."""
+        return True not in self.calls or self.count % TRY_AGAIN == 1 or self.calls[True] < self.calls[False]
+
+    def lacking(self, rule: Dual, last: Fulfilled) -> tuple[Float[Array, "product centre"], Float[Array, " centre"]]:
+        """Return what orders want beyond what there is, over what there is, at most 1, on the stock they met."""
+        parts = (process_of(self.world, rule), self.world.state(), orders_of(self.world))
+        used, missed = _wanted(*parts, jnp.asarray(last.actions), self.lines)
+        stock = jnp.clip(missed / jnp.maximum(parts[1].table, 1), -1, 1)
+        return stock, jnp.clip((used - self.capacity) / jnp.maximum(self.capacity, 1), -1, 1)
+
+
+@eqx.filter_jit
+def _rule(prices: _Prices) -> Dual:
+    """Round prices to those of the dual policy."""
+    return Dual(*(jnp.rint(part * UNIT).astype(jnp.int32) for part in (prices.stock, prices.capacity)))
+
+
+@eqx.filter_jit
+def _moved(
+    prices: _Prices,
+    lack: list[tuple[Float[Array, "product centre"], Float[Array, " centre"]]],
+    rate: Float[Array, ""],
+    number: Float[Array, ""],
+) -> _Prices:
+    """Take step number 1, 2, ... along the mean of what lacks."""
+    stock, capacity = (sum(parts[1:], parts[0]) / len(parts) for parts in zip(*lack, strict=True))
+    pace = rate / jnp.sqrt(number)
+    mean = FORGET * prices.mean + (1 - FORGET) * stock
+    square = FORGET_SQUARE * prices.square + (1 - FORGET_SQUARE) * stock**2
+    along = mean / (1 - FORGET**number) / (jnp.sqrt(square / (1 - FORGET_SQUARE**number)) + SMALL)
+    return _Prices(
+        jnp.clip(prices.stock + STOCK_RATE * pace * along, 0, LARGEST_PRICE),
+        jnp.clip(prices.capacity + pace * capacity, 0, LARGEST_PRICE),
+        mean,
+        square,
     )
-    capacity = world.granted()[-1]
-    stock = np.clip(missed / np.maximum(world.stock, 1), -1, 1)
-    return stock.astype(np.float32), np.clip((used - capacity) / np.maximum(capacity, 1), -1, 1).astype(np.float32)
 
 
 @eqx.filter_jit

@@ -4,6 +4,7 @@ OPEN: a function that scores is masked by what there is; one that names a centre
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from walras.domains.fulfilment.policies import Greedy
 from walras.domains.fulfilment.process import AbstractRule, Fulfil, Order
 from walras.domains.fulfilment.world import World
 from walras.engine.decided import same
+from walras.errors import InputError
 
 
 class Scored(AbstractRule):
@@ -33,6 +35,28 @@ class Scored(AbstractRule):
     ) -> Int[Array, " option"]:
         """Ask the function."""
         return self.function(inputs, reward, self.parameters)
+
+
+def scored_by(
+    world: World, function: Callable[[Array, Array, PyTree], Int[Array, " option"]], parameters: PyTree = None
+) -> Scored:
+    """Make a rule of a function `(stock row, reward, parameters) -> score of every centre and, last, of none`.
+
+    Raises:
+        InputError: it does not return whole numbers, one for every centre and one more.
+    """
+    row = jnp.zeros(world.n_centres, jnp.int32)
+    options = f"{world.n_centres + 1} whole numbers, one for every centre and last one for none"
+    _insist(function, (row, row, parameters), (world.n_centres + 1,), options)
+    return Scored(function, parameters)
+
+
+def _insist(function: Callable[..., Any], arguments: tuple, shape: tuple[int, ...], needed: str) -> None:
+    """Refuse a function that returns something else than is needed."""
+    found = eqx.filter_eval_shape(function, *arguments)
+    if getattr(found, "shape", None) != shape or not jnp.issubdtype(found.dtype, jnp.integer):
+        given = f"{found.dtype}{list(found.shape)}" if hasattr(found, "dtype") else type(found).__name__
+        raise InputError(f"the policy returns {given} but needs {needed}; round with `.astype(int)` or mend its shape")
 
 
 class Named(Fulfil):
@@ -69,5 +93,11 @@ class Named(Fulfil):
 
 
 def named_by(world: World, function: Callable[[Array, Array, Array], Int[Array, ""]]) -> Named:
-    """Put a function that names centres into a world."""
+    """Put a function `(stock row, capacity left, reward) -> centre or -1` into a world.
+
+    Raises:
+        InputError: it does not return one whole number.
+    """
+    row = jnp.zeros(world.n_centres, jnp.int32)
+    _insist(function, (row, row, row), (), "one whole number, the centre or -1")
     return Named(Greedy(), jnp.asarray(world.reward), jnp.asarray(world.granted()), function=function)

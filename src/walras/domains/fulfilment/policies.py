@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from walras.domains.fulfilment.network import Network, random_network
 from walras.domains.fulfilment.process import AbstractRule, Order
 from walras.domains.fulfilment.world import LARGEST, UNIT, World
-from walras.errors import SettingsError, shape_mismatch
+from walras.errors import InputError, SettingsError, shape_mismatch
 
 NEVER = -(LARGEST)
 """Score of fulfilling nothing where anything else is better."""
@@ -130,6 +130,7 @@ def dual(world: World, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dua
 
     Raises:
         ShapeError: prices that do not meet the world; `stock_price` may have one row for all products.
+        InputError: a price that is no number, or beyond 1,024.
     """
     stock_price, capacity_price = np.asarray(stock_price), np.asarray(capacity_price)
     rows = (1, len(world.stock))
@@ -138,6 +139,9 @@ def dual(world: World, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dua
         raise shape_mismatch("stock_price", stock_price.shape, needed, "give a price for each")
     if capacity_price.shape != (world.n_centres,):
         raise shape_mismatch("capacity_price", capacity_price.shape, f"({world.n_centres},) [centre]", "give one each")
+    for name, prices in (("stock_price", stock_price), ("capacity_price", capacity_price)):
+        if not np.all(np.abs(prices) <= 1024):
+            raise InputError(f"`{name}` has a value that is no number within -1,024 and 1,024; rescale it")
     return Dual(*(jnp.asarray(np.rint(part * UNIT), jnp.int32) for part in (stock_price, capacity_price)))
 
 

@@ -3,7 +3,8 @@
 LAW: one order after the other, each to one centre that has its units in stock and the capacity, or to none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,8 @@ class World:
         refill_before: numbers of the orders before which capacity is refilled, rising.
         refill: units of capacity that are added.
         names: of the centres.
+        products, destinations: their names, where they have some.
+        times: when each order came, where that is known [order].
     """
 
     product: Int[ndarray, " order"]
@@ -49,6 +52,9 @@ class World:
     refill_before: Int[ndarray, " refill"]
     refill: Int[ndarray, "refill centre"]
     names: tuple[str, ...] = ()
+    products: ndarray | None = None
+    destinations: ndarray | None = None
+    times: ndarray | None = None
 
     @property
     def n_orders(self) -> int:
@@ -75,17 +81,36 @@ class World:
     def first_orders(self, count: int) -> "World":
         """Cut the first orders, with all stock and capacity: a sub-trajectory to measure on."""
         known = self.refill_before < count
-        return World(
-            self.product[:count],
-            self.destination[:count],
-            self.quantity[:count],
-            self.reward,
-            self.stock,
-            self.capacity,
-            self.refill_before[known],
-            self.refill[known],
-            self.names,
+        return self.with_orders(slice(count), refill_before=self.refill_before[known], refill=self.refill[known])
+
+    def halves(self) -> tuple["World", "World"]:
+        """Cut the earlier and the later half of the orders, each with half of the stock and of the capacity.
+
+        Raises:
+            InputError: there is only one order.
+        """
+        if self.n_orders < 2:
+            raise InputError("there is 1 order but two halves need at least 2; give more orders")
+        middle = self.n_orders // 2
+        early = self.refill_before < middle
+        half = replace(self, stock=self.stock // 2, capacity=self.capacity // 2, refill=self.refill // 2)
+        return (
+            half.with_orders(slice(middle), refill_before=self.refill_before[early], refill=half.refill[early]),
+            half.with_orders(
+                slice(middle, None), refill_before=self.refill_before[~early] - middle, refill=half.refill[~early]
+            ),
         )
+
+    def resampled(self, seed: int) -> "World":
+        """Draw as many orders with replacement from those there are: other orders of the same kind."""
+        rows = np.random.default_rng((seed, self.n_orders)).integers(self.n_orders, size=self.n_orders)
+        return self.with_orders(rows)
+
+    def with_orders(self, rows: slice | ndarray, **changed: Any) -> "World":
+        """Take some of the orders, in that order, and change what is named."""
+        cut: dict[str, Any] = {name: getattr(self, name)[rows] for name in ("product", "destination", "quantity")}
+        times = self.times if self.times is None or isinstance(rows, ndarray) else self.times[rows]
+        return replace(self, **cut, times=times, **changed)
 
 
 def make_world(
@@ -117,76 +142,79 @@ def make_world(
             is needed.
         ShapeError: arrays that do not meet.
     """
-    product, destination, stock, capacity = (np.asarray(a) for a in (product, destination, stock, capacity))
-    centres = len(capacity)
-    quantity = np.ones(len(product), np.int32) if quantity is None else np.asarray(quantity)
-    refill_before = np.zeros(0, np.int32) if refill_before is None else np.asarray(refill_before)
-    refill = np.zeros((0, centres), np.int32) if refill is None else np.asarray(refill)
-    _check_shapes(product, destination, quantity, np.asarray(reward), stock, capacity, refill_before, refill)
-    _check_values(product, destination, quantity, np.asarray(reward), stock, capacity, refill_before, refill)
-    whole = [np.asarray(a, np.int32) for a in (product, destination, quantity)]
-    money = np.rint(np.asarray(reward, np.float64) * UNIT).astype(np.int32)
-    held = [np.asarray(a, np.int32) for a in (stock, capacity, refill_before, refill)]
-    return World(*whole, money, *held, names)  # type: ignore[arg-type, call-arg]
-
-
-def _check_shapes(
-    product: ndarray,
-    destination: ndarray,
-    quantity: ndarray,
-    reward: ndarray,
-    stock: ndarray,
-    capacity: ndarray,
-    refill_before: ndarray,
-    refill: ndarray,
-) -> None:
-    """Hold all arrays to the number of orders and of centres."""
-    orders, centres = (len(product),), len(capacity)
-    if not orders[0]:
-        raise InputError("there are 0 orders but a trajectory needs at least one; give orders")
-    needed = (
-        ("destination", destination, f"{orders} [order]", destination.shape == orders),
-        ("quantity", quantity, f"{orders} [order]", quantity.shape == orders),
-        ("reward", reward, f"(any, {centres}) [destination, centre]", reward.ndim == 2 and reward.shape[1] == centres),
-        ("stock", stock, f"(any, {centres}) [product, centre]", stock.ndim == 2 and stock.shape[1] == centres),
-        (
-            "refill",
-            refill,
-            f"{(len(refill_before), centres)} [refill, centre]",
-            refill.shape == (len(refill_before), centres),
-        ),
+    given = _Given.of(
+        product=product,
+        destination=destination,
+        quantity=np.ones(np.shape(product)[:1], np.int32) if quantity is None else quantity,
+        reward=reward,
+        stock=stock,
+        capacity=capacity,
+        refill_before=np.zeros(0, np.int32) if refill_before is None else refill_before,
+        refill=np.zeros((0, *np.shape(capacity)[:1]), np.int32) if refill is None else refill,
     )
-    for name, given, shape, fits in needed:
-        if not fits:
-            raise shape_mismatch(name, given.shape, shape, "give one value for each of them")
+    _check_shapes(given)
+    _check_values(given)
+    whole = {name: np.asarray(getattr(given, name), np.int32) for name in _WHOLE}
+    return World(**whole, reward=np.rint(given.reward.astype(np.float64) * UNIT).astype(np.int32), names=names)
 
 
-def _check_values(
-    product: ndarray,
-    destination: ndarray,
-    quantity: ndarray,
-    reward: ndarray,
-    stock: ndarray,
-    capacity: ndarray,
-    refill_before: ndarray,
-    refill: ndarray,
-) -> None:
-    """Refuse values that no world can have."""
-    for name, values in (
-        ("product", product),
-        ("destination", destination),
-        ("quantity", quantity),
-        ("stock", stock),
-        ("capacity", capacity),
-        ("refill_before", refill_before),
-        ("refill", refill),
+@dataclass(frozen=True)
+class _Given:
+    """Hold the arrays of a world as they came, the reward in money."""
+
+    product: ndarray
+    destination: ndarray
+    quantity: ndarray
+    reward: ndarray
+    stock: ndarray
+    capacity: ndarray
+    refill_before: ndarray
+    refill: ndarray
+
+    @classmethod
+    def of(cls, **arrays: ArrayLike) -> "_Given":
+        """Make arrays of what came."""
+        return cls(**{name: np.asarray(values) for name, values in arrays.items()})
+
+
+_WHOLE = ("product", "destination", "quantity", "stock", "capacity", "refill_before", "refill")
+
+
+def _check_shapes(given: _Given) -> None:
+    """Hold all arrays to the number of orders and of centres."""
+    for name, axes in (("product", "[order]"), ("capacity", "[centre]"), ("refill_before", "[refill]")):
+        values = getattr(given, name)
+        if values.ndim != 1:
+            raise shape_mismatch(name, values.shape, f"one axis {axes}", "give a list of numbers")
+    orders, centres, refills = len(given.product), len(given.capacity), len(given.refill_before)
+    if not orders:
+        raise InputError("there are 0 orders but a trajectory needs at least one; give orders")
+    if not centres:
+        raise InputError("there are 0 centres but a world needs at least one; give `capacity` a number for each")
+    for name, needed, axes in (
+        ("destination", (orders,), "[order]"),
+        ("quantity", (orders,), "[order]"),
+        ("reward", (None, centres), "[destination, centre]"),
+        ("stock", (None, centres), "[product, centre]"),
+        ("refill", (refills, centres), "[refill, centre]"),
     ):
-        if not np.issubdtype(values.dtype, np.integer):
-            raise InputError(f"`{name}` is {values.dtype} but needs whole numbers; round it first")
-    _within("product", product, 0, len(stock), "order {0} asks for product {1}", "there are {2} products")
-    _within("destination", destination, 0, len(reward), "order {0} goes to destination {1}", "there are {2}")
-    _within("quantity", quantity, 1, LARGEST, "order {0} asks for {1} units", "at least one is needed")
-    _within("capacity", capacity, 0, LARGEST, "centre {0} has capacity {1}", "it must be within 0 and {2}")
+        shape = getattr(given, name).shape
+        if len(shape) != len(needed) or any(one not in (None, other) for one, other in zip(needed, shape, strict=True)):
+            wanted = f"({', '.join('any' if one is None else str(one) for one in needed)}) {axes}"
+            raise shape_mismatch(name, shape, wanted, "give one value for each of them")
+
+
+def _check_values(given: _Given) -> None:
+    """Refuse values that no world can have."""
+    for name in _WHOLE:
+        kind = getattr(given, name).dtype
+        if not np.issubdtype(kind, np.integer):
+            raise InputError(f"`{name}` is {kind} but needs whole numbers; round it first")
+    stock, reward, refill, before = given.stock, given.reward, given.refill, given.refill_before
+    _within("product", given.product, 0, len(stock), "order {0} asks for product {1}", "there are {2} products")
+    _within("destination", given.destination, 0, len(reward), "order {0} goes to destination {1}", "there are {2}")
+    _within("quantity", given.quantity, 1, LARGEST, "order {0} asks for {1} units", "it must be within 1 and {2}")
+    _within("capacity", given.capacity, 0, LARGEST, "centre {0} has capacity {1}", "it must be within 0 and {2}")
     if stock.size and (stock.min() < 0 or stock.max() >= LARGEST):
         row, centre = np.argwhere((stock < 0) | (stock >= LARGEST))[0]
         raise InputError(
@@ -197,13 +225,13 @@ def _check_values(
         raise InputError(
             f"refill {int(np.argwhere(refill < 0)[0][0])} is negative but only adds; give units of 0 or more"
         )
-    if len(refill_before) and (np.diff(refill_before).min(initial=0) < 0 or refill_before.min() < 0):
+    if len(before) and (np.diff(before).min(initial=0) < 0 or before.min() < 0):
         raise InputError(
             "`refill_before` falls or is negative but needs the numbers of orders in rising order; sort it"
         )
-    if capacity.astype(np.int64).sum() + refill.astype(np.int64).sum() >= LARGEST:
+    if given.capacity.astype(np.int64).sum() + refill.astype(np.int64).sum() >= LARGEST:
         raise InputError(f"capacity and refills add up to more than {LARGEST}; count in larger units")
-    if not np.isfinite(reward).all() or np.abs(reward).max(initial=0) > 1024:
+    if reward.dtype.kind not in "iuf" or not np.isfinite(reward).all() or np.abs(reward).max(initial=0) > 1024:
         raise InputError("`reward` has a value that is no number within -1,024 and 1,024; rescale it")
 
 

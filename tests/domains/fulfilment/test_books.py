@@ -1,0 +1,57 @@
+"""Ask whether the books of a trajectory are those of a plain loop, and whether they find what is below zero."""
+
+import numpy as np
+import pytest
+
+from walras.domains.fulfilment.books import keep_books
+from walras.domains.fulfilment.generate import generate_world
+from walras.domains.fulfilment.world import NONE, check_actions, make_world
+from walras.errors import InputError
+
+
+def played(world, random):
+    """Send orders to random centres that can, in plain Python; count as it goes."""
+    stock, used, refills = world.stock.copy(), np.zeros(world.n_centres, int), world.refills()
+    missed, actions = {"no stock": 0, "no capacity": 0, "turned away": 0}, []
+    lowest, out = world.capacity.copy(), np.full(world.n_centres, NONE)
+    for t in range(world.n_orders):
+        units, row = world.quantity[t], stock[world.product[t]]
+        left = world.granted()[refills[t]] - used
+        able = np.flatnonzero((row >= units) & (left >= units))
+        action = int(random.choice(able)) if len(able) and random.random() < 0.9 else NONE
+        if action == NONE:
+            reason = "turned away" if len(able) else "no capacity" if (row >= units).any() else "no stock"
+            missed[reason] += 1
+        else:
+            row[action] -= units
+            used[action] += units
+            lowest[action] = min(lowest[action], left[action] - units)
+            if left[action] == units and out[action] == NONE:
+                out[action] = t
+        actions.append(action)
+    return np.array(actions), stock, used, missed, lowest, out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_books_are_those_of_a_plain_loop(seed):
+    world = generate_world(300, 20, 5, -0.5, capacity_share=0.5, most_units=3, refills=2, seed=seed)
+    actions, stock, used, missed, lowest, out = played(world, np.random.default_rng(seed))
+    check_actions(world, actions)
+    books = keep_books(world, actions)
+    books.check()
+    assert books.missed == missed and min(missed.values()) > 0 and (out >= 0).any()
+    np.testing.assert_array_equal(books.units, used)
+    np.testing.assert_array_equal(books.lowest_capacity, lowest)
+    np.testing.assert_array_equal(books.out_after, out)
+    np.testing.assert_array_equal(books.stock_left, stock.sum(0))
+    assert books.filled == (actions >= 0).sum() and books.lowest_stock == stock.min()
+    assert books.filled_units == world.stock.sum() - stock.sum() == used.sum()
+
+
+def test_what_is_below_zero_is_found():
+    world = make_world([0, 0], [0, 0], [[1.0, 0.5]], [[1, 2]], [2, 1])
+    keep_books(world, np.array([0, 1])).check()
+    with pytest.raises(InputError, match="stock falls to -1"):
+        keep_books(world, np.array([0, 0])).check()
+    with pytest.raises(InputError, match="capacity of centre 1 falls to -1"):
+        keep_books(world, np.array([1, 1])).check()
