@@ -68,9 +68,17 @@ def stop_rule(view: SearchableView, iterations: int, patience: int) -> StopRule:
     return StopRule(max_iterations=iterations, patience=patience, max_price=view.max_price, **limits)
 
 
-def judged(view: SimulatedView, record: PlanRecord) -> PlanRecord:
-    """Judge a plan by expected use, without the reserve that it was made with, and name the weeks that do not fit."""
-    expected = view.expected(record.shadow_prices)
+def judged(
+    view: SimulatedView, record: PlanRecord, expected: Float[np.ndarray, "week resource"] | None = None
+) -> PlanRecord:
+    """Judge a plan by expected use, without the reserve that it was made with, and name the weeks that do not fit.
+
+    Args:
+        view: everybody, by simulation.
+        record: the plan.
+        expected: use at its prices, simulated unless given [units of resource].
+    """
+    expected = view.expected(record.shadow_prices) if expected is None else expected
     limit = record.capacity * (1 + FEASIBLE) + NOTHING
     over, late = expected > limit, view.committed > limit
     head, _, _ = record.stop_reason.partition(";")

@@ -128,12 +128,13 @@ def attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
     return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
 
 
-DRAWN = {"mixed": ("none", "haar", "haar", "pulses", "pulses"), "haar": ("haar",)}
+ALL_KINDS = ("none", "haar", "haar", "pulses", "pulses")
+DRAWN = {"mixed": ALL_KINDS, "drawn": ALL_KINDS, "haar": ("haar",)}
 """Kinds of prices that are drawn for each resource, all with the same chance, by the setting `prices`."""
 
 
 def drawn_prices(
-    random: np.random.Generator, stretch: Stretch, weeks: int, among: Sequence[str] = DRAWN["mixed"]
+    random: np.random.Generator, stretch: Stretch, weeks: int, among: Sequence[str] = ALL_KINDS
 ) -> Float[np.ndarray, "week resource"]:
     """Draw no prices, a Haar path or pulses for each resource [money per unit of resource].
 

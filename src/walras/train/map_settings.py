@@ -54,8 +54,8 @@ class MapTraining(FitSettings):
     blind: tuple[Literal["economics"], ...] = Field(
         (), description="what maps do not see of agents, to learn its worth"
     )
-    prices: Literal["mixed", "haar"] = Field(
-        "mixed", description="prices that primal maps learn under: drawn and proposed ones, or Haar paths alone"
+    prices: Literal["mixed", "drawn", "haar"] = Field(
+        "mixed", description="prices that primal maps learn under: drawn and proposed ones, drawn ones, or Haar paths"
     )
     common_surprise: float = Field(0.15, ge=0, le=2, description="largest spread of redrawn surprises that all share")
     violation_weight: float = Field(100.0, ge=0, description="weight of violation in the dual loss")

@@ -140,7 +140,7 @@ def _learned(task: DualTask | PrimalTask, fitted: Fitted, data: str) -> LearnedM
 
 def _source(settings: MapTraining, folder: Path) -> PriceSource | None:
     """Return what proposes prices to a primal map: its dual map, where the folder has one, and planners."""
-    if settings.prices == "haar":
+    if settings.prices != "mixed":
         return None
     if not (folder / FILES[DUAL]).exists():
         return PlannerQueries()
