@@ -123,7 +123,9 @@ def _fed_figures(parts):
     keys = [key for key in own[fed][0] if key not in ("excess", "settled")]
     pairs = list(zip(own[fed], own[drawn], strict=True))
     told["change"] = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
-    told["change"]["excess"] = interval([x - y for a, b in pairs for x, y in zip(a["excess"], b["excess"], strict=True)])
+    told["change"]["excess"] = interval(
+        [x - y for a, b in pairs for x, y in zip(a["excess"], b["excess"], strict=True)]
+    )
     return told
 
 

@@ -23,7 +23,7 @@ from walras.planner.corrected import CorrectedView
 from walras.planner.costs import PiecewiseLinearCost
 from walras.planner.polish import misses, polished
 from walras.planner.result import PlanRecord, Search
-from walras.planner.search import TOLERANCE, found
+from walras.planner.search import TOLERANCE, found, in_short
 from walras.planner.stand_in import StandIn, drawn_cohort, searched_on
 from walras.progress import Progress
 
@@ -175,8 +175,8 @@ def _searched_anew(
         That plan; where it did not settle either, the one by maps after it.
     """
     anew = plan_on(searched, cost, settings, progress)
-    reason = f"{anew.stop_reason}, searched by simulation, since the plan by maps did not settle ({record.stop_reason})"
-    told = replace(anew, stop_reason=reason, iterations=record.iterations + anew.iterations)
+    why = f"searched by simulation, since the plan by maps did not settle ({in_short(record)})"
+    told = replace(anew, stop_reason=f"{in_short(anew)}, {why}", iterations=record.iterations + anew.iterations)
     return [told] if anew.converged else [told, record]
 
 

@@ -60,9 +60,7 @@ def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSett
     return judged(view, plan_on(view, cost, settings, progress))
 
 
-def plan_on(
-    view: SearchableView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress
-) -> PlanRecord:
+def plan_on(view: SearchableView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
     """Run the planning loop on a simulated population, from the prices of the middle tier."""
     rough = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
     start = search(view, cost.edges[..., 2], None, rough).prices[0].reshape(cost.lower.shape)

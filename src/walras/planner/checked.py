@@ -9,7 +9,7 @@ from walras.control.simulated_view import SimulatedView
 from walras.planner.costs import AbstractAcquisitionCost
 from walras.planner.polish import misses, polished
 from walras.planner.result import PlanRecord
-from walras.planner.search import TOLERANCE, judged
+from walras.planner.search import TOLERANCE, in_short, judged
 from walras.planner.stand_in import StandIn
 from walras.progress import Progress
 
@@ -61,7 +61,7 @@ def _told(record: PlanRecord, searched: StandIn, checks: int, worst: float) -> P
     """Say how the search on a cohort ended for everybody."""
     drawn, fits = searched.view.population.n_agents, worst <= TOLERANCE
     times = "once" if checks == 1 else f"{checks} times"
-    words = f"{record.stop_reason}, searched on a cohort of {drawn} agents, everybody simulated {times}"
+    words = f"{in_short(record)}, searched on a cohort of {drawn} agents, everybody simulated {times}"
     if not fits:
         words += f", after which the worst week is {worst:.2%} off, reserve included"
     return replace(record, converged=record.converged and fits, stop_reason=words)
