@@ -123,9 +123,7 @@ def _fed_figures(parts):
     keys = [key for key in own[fed][0] if key not in ("excess", "settled")]
     pairs = list(zip(own[fed], own[drawn], strict=True))
     told["change"] = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
-    told["change"]["excess"] = interval(
-        [x - y for a, b in pairs for x, y in zip(a["excess"], b["excess"], strict=True)]
-    )
+    told["change"]["excess"] = interval(np.concatenate([np.subtract(a["excess"], b["excess"]) for a, b in pairs]))
     return told
 
 
@@ -203,10 +201,11 @@ def _of_large(row):
 
 def _of_fed(row):
     drawn, fed = (row[name] for name in TRAININGS)
+    before, after, change = (said(each["error_plan"], 1, 100) for each in (drawn, fed, row["change"]))
     return (
-        f"trained on the planner's own queries too, a map errs by {said(fed['error_plan'], 1, 100)} % at planned prices "
-        f"instead of {said(drawn['error_plan'], 1, 100)} % (change {said(row['change']['error_plan'], 1, 100)}), and of "
-        f"{len(row['agents'])} plans {fed['unsettled']} instead of {drawn['unsettled']} do not settle"
+        f"trained on the planner's own queries too, a map errs by {after} % at planned prices instead of {before} % "
+        f"(change {change}), and of {len(row['agents'])} plans {fed['unsettled']} instead of {drawn['unsettled']} do "
+        f"not settle"
     )
 
 

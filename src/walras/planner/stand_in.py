@@ -44,9 +44,14 @@ class StandIn:
             cohort: who is simulated.
             seed: of the sample for the slope.
         """
-        policy = number_agents(everybody.policy, everybody.population.n_agents)
-        cut = (cohort.along(part) for part in (everybody.exogenous, policy, everybody.initial))
-        view = SimulatedView(cohort.people(everybody.population), *cut, reserve=everybody.reserve, seed=seed)
+        view = SimulatedView(
+            cohort.people(everybody.population),
+            cohort.along(everybody.exogenous),
+            cohort.along(number_agents(everybody.policy, everybody.population.n_agents)),
+            cohort.along(everybody.initial),
+            reserve=everybody.reserve,
+            seed=seed,
+        )
         return StandIn(view, everybody, ratio(everybody.free, view.free))
 
     def at(
