@@ -87,12 +87,12 @@ def misses(
 
 def _told(record: PlanRecord, found: PlanRecord, missed: float) -> str:
     """Say how both searches ended."""
-    maps, rest = record.iterations, found.iterations
+    first, rest = record.iterations, found.iterations
     if found.converged:
-        return f"converged after {maps} revisions by maps and {rest} by simulation"
+        return f"converged after {first} revisions and {rest} more by simulation"
     return (
-        f"not converged: after {maps} revisions by maps and {rest} by simulation weeks are {missed:.2%} off on "
-        "average, reserve included"
+        f"not converged: after {first} revisions and {rest} more by simulation weeks are {missed:.2%} off on average, "
+        "reserve included"
     )
 
 
