@@ -64,7 +64,7 @@ def _planned(context, data, seed):
 def _large(context, seed):
     settings = context.settings
     panel = generate_panel(settings["large_agents"], settings["history"], SEED + seed)
-    return large_planners(panel, _settings(context, seed), settings["cohorts"])
+    return large_planners(panel, _settings(context, seed), settings["cohorts"], settings["large_interfaces"])
 
 
 def _fed(context, agents, seed):

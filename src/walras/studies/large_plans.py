@@ -24,27 +24,33 @@ EVERYBODY = "everybody simulated"
 """The planner that others are compared with."""
 
 
-def planners(settings: PlanSettings, cohorts: list[int]) -> Mapping[str, PlanSettings]:
-    """Return the settings of each planner by name: everybody simulated, then cohorts, each without and with maps.
+NAMES = {"simulated": "cohort of {}", "learned": "maps, cohort of {}"}
+"""Planners on a cohort by the `interface` of their settings."""
+
+
+def planners(settings: PlanSettings, cohorts: list[int], interfaces: list[str]) -> Mapping[str, PlanSettings]:
+    """Return the settings of each planner by name: everybody simulated, then cohorts by every interface.
 
     Args:
         settings: with learned maps.
         cohorts: agents of each.
+        interfaces: names in `NAMES`.
     """
     told = {EVERYBODY: settings.model_copy(update={"interface": "simulated", "cohort": 0})}
     for count in cohorts:
-        for name, interface in ((f"cohort of {count}", "simulated"), (f"maps, cohort of {count}", "learned")):
-            told[name] = settings.model_copy(update={"interface": interface, "cohort": count})
+        for interface in interfaces:
+            told[NAMES[interface].format(count)] = settings.model_copy(update={"interface": interface, "cohort": count})
     return told
 
 
-def large_planners(panel: Panel, settings: PlanSettings, cohorts: list[int]) -> dict[str, Any]:
+def large_planners(panel: Panel, settings: PlanSettings, cohorts: list[int], interfaces: list[str]) -> dict[str, Any]:
     """Plan one case by each planner, tell the time that finding and checking take, and verify all plans alike.
 
     Args:
         panel: to be planned after its last week.
         settings: with learned maps.
         cohorts: agents of each cohort.
+        interfaces: by which each is planned, names in `NAMES`.
 
     Returns:
         `agents`; of each planner `find`, `check` and `seconds` of both [wall], `processor` [seconds of all cores],
@@ -56,7 +62,7 @@ def large_planners(panel: Panel, settings: PlanSettings, cohorts: list[int]) -> 
     case, cost = prepared(panel, settings)
     told: dict[str, Any] = {"agents": case.population.n_agents, "preparing": time.perf_counter() - started}
     told["planners"], plans = {}, {}
-    for name, own in planners(settings, cohorts).items():
+    for name, own in planners(settings, cohorts, interfaces).items():
         _planned(case, cost, own)  # compiles
         plans[name], told["planners"][name] = _planned(case, cost, own)
     costs = {name: worth(case, cost, record) for name, record in plans.items()}
