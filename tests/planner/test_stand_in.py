@@ -1,6 +1,5 @@
 """Own the proof that a cohort stands for everybody: drawn where asked, exact for duplicates, right where simulated."""
 
-import json
 from functools import lru_cache
 
 import jax
@@ -139,11 +138,3 @@ def test_a_cohort_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
         err = capsys.readouterr().err
         assert "cohort" in err and len(err.strip().splitlines()) == 1, err
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_says_how_many_were_simulated(tmp_path, capsys):
-    words = "demo --agents 60 --history 110 --weeks 8 --scenarios 2 --paths 2 --max-iterations 5 --no-reissue --json"
-    assert app.main([*words.split(), "--cohort", "30", "--out", str(tmp_path / "out")]) == 0
-    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert answer["cohort"] == 30 and 0 < answer["simulations_of_everybody"] < answer["simulations"]
-    assert "a cohort of 30 products" in (tmp_path / "out" / "report.html").read_text()
