@@ -4,6 +4,7 @@ CONTRACT: maps only steer; whether a plan is feasible is said by simulation, as 
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -121,8 +122,8 @@ def plan_by_maps(
     searched = searched_on(case.view, settings)
     found_by_maps, simulated, errors = _by_rounds(case.view.free, searched, view, cost, settings, progress, rounds)
     polish = polished(searched, cost, found_by_maps, simulated, progress)
-    plans = [polish] if polish.converged else _searched_anew(searched, cost, settings, polish, progress)
-    record = _first_feasible([checked(case.view, searched, cost, each, progress) for each in plans])
+    finish = checked if polish.converged else partial(_searched_anew, settings)
+    record = finish(case.view, searched, cost, polish, progress)
     told = how(case.view, searched, view.queries)
     return replace(record, queries=view.queries), replace(
         told,
@@ -163,22 +164,19 @@ def _by_rounds(
 
 
 def _searched_anew(
+    settings: PlanSettings,
+    everybody: SimulatedView,
     searched: SimulatedView | StandIn,
     cost: PiecewiseLinearCost,
-    settings: PlanSettings,
     record: PlanRecord,
     progress: Progress,
-) -> list[PlanRecord]:
-    """Plan as without maps where what they found did not settle: small or lumpy populations, others than they know.
-
-    Returns:
-        That plan; where it did not settle either, the one by maps after it.
-    """
-    anew = plan_on(searched, cost, settings, progress)
+) -> PlanRecord:
+    """Plan as without maps where what they found did not settle: small or lumpy populations, others than they know."""
+    anew = checked(everybody, searched, cost, plan_on(searched, cost, settings, progress), progress)
+    if not (anew.converged or anew.feasible):
+        known = checked(everybody, searched, cost, record, progress)
+        if known.feasible:
+            return known
     why = f"searched by simulation, since the plan by maps did not settle ({in_short(record)})"
-    told = replace(anew, stop_reason=f"{in_short(anew)}, {why}", iterations=record.iterations + anew.iterations)
-    return [told] if anew.converged else [told, record]
-
-
-def _first_feasible(plans: list[PlanRecord]) -> PlanRecord:
-    return next((each for each in plans if each.feasible), plans[0])
+    iterations = record.iterations + anew.iterations
+    return replace(anew, stop_reason=f"{anew.stop_reason}; {why}", iterations=iterations)
