@@ -23,6 +23,9 @@ PastPrices = Literal["latest", "recorded"]
 PriceKind = Literal["none", "pulse", "haar"]
 InterfaceKind = Literal["simulated", "learned"]
 
+LEAST_COHORT = 20
+"""Agents of the smallest cohort that stands for a population: two in each of ten strata."""
+
 LONGEST_VALUE = 60
 """Characters of a refused value that a sentence quotes."""
 
@@ -101,7 +104,23 @@ class PlanFields(Settings):
     maps: str = Field(
         "default", min_length=1, description="learned maps: the name of those that come with walras, or their folder"
     )
+    cohort: int | None = Field(
+        None,
+        ge=0,
+        description="agents simulated for all while a plan is searched, 0 for everybody; without it 20,000 of larger "
+        "populations by learned maps, else everybody",
+    )
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
+
+    @field_validator("cohort")
+    @classmethod
+    def _cohort_of_some_size(cls, given: int | None) -> int | None:
+        if given is not None and 0 < given < LEAST_COHORT:
+            raise ValueError(
+                f"`cohort` is {given} but a cohort has {LEAST_COHORT} agents at least; give more, or 0 to simulate "
+                "everybody"
+            )
+        return given
 
 
 class PlanSettings(PlanFields):

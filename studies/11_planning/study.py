@@ -9,17 +9,22 @@ from walras.data.read import read_panel
 from walras.population.generate import generate_panel
 from walras.report.study_pictures import reach, to_png
 from walras.studies.aims import aim
+from walras.studies.large_plans import EVERYBODY, large_planners, summed
+from walras.studies.on_policy import fed_planners
 from walras.studies.over_paths import interval, said
 from walras.studies.planning import WAYS, compared_planners, revised
 from walras.studies.program import against_program
+from walras.studies.trained import trained_map
 from walras.studies.worlds import MADE_UP, SEED, TABLES, available
 
-PROGRAM = "linear program"
+PROGRAM, LARGE, FED = "linear program", "large", "on-policy"
+TRAININGS = {"drawn prices": "drawn", "the planner's own queries": "mixed"}
+"""How maps are trained that differ in nothing else, and the setting `prices` of each."""
 PLANNERS = {"maps": "#0072B2", "simulation": "#1A1A1A"}
 
 
 def parts(context):
-    """Return one part for each table and seed, for weekly revision, and for each size of the linear program."""
+    """Return one part for each table and seed, for weekly revision, each linear program, large and on-policy plans."""
     settings, told = context.settings, {}
     for products in settings["products"]:
         told[f"{PROGRAM}:{products}"] = partial(_program, settings, products)
@@ -28,6 +33,10 @@ def parts(context):
             told[f"{data}:plan {seed}"] = partial(_planned, context, data, seed)
         if settings["revisions"]:
             told[f"{data}:weekly"] = partial(_weekly, context, data)
+    for seed in range(settings["large_seeds"]):
+        told[f"{MADE_UP}:{LARGE} {seed}"] = partial(_large, context, seed)
+    for agents, seed in settings["fed"]:
+        told[f"{MADE_UP}:{FED} {agents} {seed}"] = partial(_fed, context, agents, seed)
     return told
 
 
@@ -53,22 +62,70 @@ def _planned(context, data, seed):
     return compared_planners(_panel(context, data, seed), _settings(context, seed), context.settings["foreseen"])
 
 
+def _large(context, seed):
+    settings = context.settings
+    panel = generate_panel(settings["large_agents"], settings["history"], SEED + seed)
+    return large_planners(panel, _settings(context, seed), settings["cohorts"], settings["large_interfaces"])
+
+
+def _fed(context, agents, seed):
+    given = context.settings["training"]
+    maps = {name: trained_map({**given, "prices": prices}, context.folder) for name, prices in TRAININGS.items()}
+    panel = generate_panel(agents, context.settings["history"], SEED + seed)
+    return fed_planners(panel, _settings(context, seed), maps)
+
+
 def _weekly(context, data):
     return revised(_panel(context, data, 0), _settings(context, 0), context.settings["revisions"])
 
 
 def figures(found, context):
-    """Return excess cost, time ratio, regret and stability by table, and differences to the linear program."""
-    tables = {}
+    """Return excess cost, time ratio, regret and stability by table, the linear program, large and on-policy plans."""
+    tables, large, fed = {}, [], []
     for name, each in found.items():
         data, what = name.split(":")
-        if data == PROGRAM:
+        if what.startswith(LARGE):
+            large.append(each)
+        elif what.startswith(FED):
+            fed.append(each)
+        elif data == PROGRAM:
             tables.setdefault(PROGRAM, {})[what] = _programs(each)
         elif what == "weekly":
             tables.setdefault(data, {})["weekly"] = {way: _stability(rows) for way, rows in each.items()}
         else:
             tables.setdefault(data, {}).setdefault("plans", []).append(each)
-    return {data: _summed(row) if "plans" in row else row for data, row in tables.items()}
+    told = {data: _summed(row) if "plans" in row else row for data, row in tables.items()}
+    return {**told, **({LARGE: _large_figures(large)} if large else {}), **({FED: _fed_figures(fed)} if fed else {})}
+
+
+def _large_figures(parts):
+    told = summed(parts)
+    usual = told["planners"][EVERYBODY]
+    for name, row in list(told["planners"].items()):
+        paths = {key: interval([x for each in row[key] for x in each]) for key in ("excess", "violation")}
+        ratios = {
+            f"{key}_ratio": interval([a / max(b, 1e-9) for a, b in zip(usual[key], row[key], strict=True)], least=0.0)
+            for key in ("find", "seconds", "processor")
+        }
+        counted = {key: interval(row[key]) for key in row if key not in ("excess", "violation")}
+        told["planners"][name] = {**counted, **paths, **ratios}
+    return told
+
+
+def _fed_figures(parts):
+    """Return each map's figures over populations, and what own queries change in them, paired."""
+    drawn, fed = TRAININGS
+    own = {name: [part["maps"][name] for part in parts] for name in TRAININGS}
+    told = {"agents": [part["agents"] for part in parts]}
+    for name, rows in own.items():
+        told[name] = {key: interval([row[key] for row in rows]) for key in rows[0] if key != "excess"}
+        told[name]["excess"] = interval([x for row in rows for x in row["excess"]])
+        told[name]["unsettled"] = sum(not row["settled"] for row in rows)
+    keys = [key for key in own[fed][0] if key not in ("excess", "settled")]
+    pairs = list(zip(own[fed], own[drawn], strict=True))
+    told["change"] = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
+    told["change"]["excess"] = interval(np.concatenate([np.subtract(a["excess"], b["excess"]) for a, b in pairs]))
+    return told
 
 
 def _programs(rows):
@@ -106,6 +163,8 @@ def answer(found):
     """Say first where maps cost more or save less time than aimed at, then the linear program, then stability."""
     plans = {data: row for data, row in found.items() if "excess_total" in row}
     told = [_of_plans(data, row) for data, row in plans.items()]
+    told += [_of_large(found[LARGE])] if LARGE in found else []
+    told += [_of_fed(found[FED])] if FED in found else []
     if found.get(PROGRAM):
         worst = {
             key: max(row[f"worst_{key}"] for row in found[PROGRAM].values()) for key in ("dual", "primal", "prices")
@@ -122,6 +181,33 @@ def answer(found):
     first = f"save less time than the 100 times aimed at on {', '.join(slow)}" if slow else "save the time aimed at"
     second = f"cost more than the 1 % aimed at on {', '.join(dear)}" if dear else "cost what is aimed at"
     return f"Plans by maps {first}, and {second}: {'; '.join(told)}."
+
+
+def _of_large(row):
+    """Say what each planner of the large population costs in time and money."""
+    usual = row["planners"][EVERYBODY]
+    words = (
+        f"for {row['agents']} made-up products everybody is simulated {said(usual['everybody'], 0)} times in "
+        f"{said(usual['processor'], 1)} processor seconds"
+    )
+    for name, each in row["planners"].items():
+        if name != EVERYBODY:
+            words += (
+                f"; {name}: {said(each['everybody'], 0)} times in {said(each['processor'], 1)} s, finding "
+                f"{said(each['find_ratio'], 0)} and finding and checking {said(each['seconds_ratio'], 0)} times "
+                f"faster, at {said(each['excess'], 2, 100)} % of acquisition more"
+            )
+    return words
+
+
+def _of_fed(row):
+    drawn, fed = (row[name] for name in TRAININGS)
+    before, after, change = (said(each["error_plan"], 1, 100) for each in (drawn, fed, row["change"]))
+    return (
+        f"trained on the planner's own queries too, a map errs by {after} % at planned prices instead of {before} % "
+        f"(change {change}), and of {len(row['agents'])} plans {fed['unsettled']} instead of {drawn['unsettled']} do "
+        f"not settle"
+    )
 
 
 def _of_plans(data, row):
@@ -166,6 +252,10 @@ def pictures(found):
     if plans:
         drawn["cost.png"] = to_png(partial(_cost, plans), height=2.6)
         drawn["time.png"] = to_png(partial(_time, plans), height=2.6)
+    if LARGE in found:
+        drawn["large.png"] = to_png(partial(_times, found[LARGE]["planners"]), height=2.6)
+    if FED in found:
+        drawn["on-policy.png"] = to_png(partial(_fed_errors, found[FED]), height=2.2)
     if any(row["weekly"] for row in plans.values()):
         drawn["weekly.png"] = to_png(partial(_moved, plans))
     return drawn
@@ -205,6 +295,27 @@ def _time(plans, axes):
     axes.set_xscale("log")
     axes.set_xlabel("seconds to a plan, compiled")
     _points(axes, list(plans), series)
+
+
+def _times(planners, axes):
+    series = [
+        (label, tone, [row[key] for row in planners.values()])
+        for label, tone, key in (("finding the plan", "#0072B2", "find"), ("and checking it", "#E69F00", "seconds"))
+    ]
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds to a plan of the large population, compiled")
+    _points(axes, list(planners), series)
+
+
+def _fed_errors(row, axes):
+    kinds = {"error_free": "without prices", "error_found": "at its own plan", "error_plan": "at the simulated plan"}
+    series = [
+        (f"trained on {name}", tone, [row[name][key] for key in kinds])
+        for name, tone in zip(TRAININGS, ("#8C8C8C", "#0072B2"), strict=True)
+    ]
+    axes.set_xlabel("error of the map, % of use")
+    _points(axes, list(kinds.values()), series, 100.0)
+    axes.set_xlim(left=0)
 
 
 def _moved(plans, axes):

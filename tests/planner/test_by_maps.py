@@ -152,6 +152,7 @@ def test_the_command_prints_and_writes_what_was_asked(tmp_path, capsys):
     coverage = Coverage.fit([None], [[0.0, 1e-6]], PricedNewsvendor(), weeks=200)
     place = folder(tmp_path, replace(interface(), coverage=coverage))
     words = "demo --agents 60 --history 110 --weeks 8 --scenarios 2 --paths 2 --max-iterations 5 --no-reissue --json"
+    words += " --cohort 30"
     out = tmp_path / "out"
     assert app.main([*words.split(), "--interface", "learned", "--maps", place, "--out", str(out)]) == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -159,12 +160,14 @@ def test_the_command_prints_and_writes_what_was_asked(tmp_path, capsys):
     weeks, prices = reasons = answer["outside_training_reasons"]
     assert weeks == "the history has 95 weeks but training saw no fewer than 200" and prices.startswith("prices up to")
     assert answer["queries"] > 1 and answer["simulations"] > 5 and len(answer["map_errors"]) == 3
+    assert answer["cohort"] == 30 and 0 < answer["simulations_of_everybody"] < answer["simulations"]
     assert any("it was not compared with the trained buyer" in note for note in answer["notes"])
     assert {"Encoding the population", "Planning by learned maps"} <= set(answer["stages"])
     assert json.loads((out / "report.json").read_text())["outside_training_reasons"] == reasons
     page = (out / "report.html").read_text()
     # In the answer on top and in the table of what is real.
     assert page.count(weeks) == 2 and "used outside of their training" in page and "corrected and judged" in page
+    assert "a cohort of 30 products" in page
 
 
 def test_names_of_maps_that_do_not_come_with_walras_are_refused():

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.control.dual import AbstractDualSolver, DualSolution, NewtonThenProjected
-from walras.control.respond import mean_response
+from walras.control.respond import mean_response, respond
 from walras.control.search import search
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
@@ -38,6 +38,7 @@ class SimulatedView:
         population, exogenous, policy, initial: what is simulated; `exogenous` has a scenario axis.
         n_weeks, resources, price_scale: see `PlannerView`.
         committed: expected utilization if nobody ordered from now on [week, resource].
+        free: utilization to plan for without prices [week, resource].
         controllable: weeks in which orders still to be placed make a difference [week, resource].
         queries: primal queries answered so far (candidate plans simulated).
         jacobians: slopes answered so far, each a simulation of a sample with its derivatives.
@@ -77,7 +78,8 @@ class SimulatedView:
         self.max_price = highest_price(population)
         self.queries = self.jacobians = 0
         self.committed = _committed(population, exogenous, initial)
-        self.controllable = self._controllable()
+        self.free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
+        self.controllable = np.abs(self.free - self.committed) > NO_DIFFERENCE * np.maximum(self.free, 1.0)
         self._sample = _sample_parts(population, exogenous, policy, initial, seed)
 
     @property
@@ -98,6 +100,18 @@ class SimulatedView:
         """Return expected utilization without any reserve [*plans, week, resource]."""
         use, _ = self._ask(shadow_prices, 0.0)
         return use
+
+    def judgement(
+        self, shadow_prices: Float[np.ndarray, "week resource"]
+    ) -> tuple[Float[np.ndarray, "week resource"], Float[np.ndarray, "week resource"]]:
+        """Return utilization to plan for, and expected, both of one simulation."""
+        self._check(shadow_prices, "shadow_prices")
+        self.queries += 1
+        prices = jnp.asarray(shadow_prices, jnp.float32)
+        use, _ = respond(self.population, self.exogenous, self.policy, self.initial, prices)
+        seen = np.asarray(use, float)
+        _refuse_no_number(seen)
+        return seen.mean(0) + self.reserve * seen.std(0), seen.mean(0)
 
     def spread(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week resource"]:
         """Return the standard deviation of utilization between scenarios over its mean: 0 now, more further ahead."""
@@ -149,10 +163,6 @@ class SimulatedView:
         # Of the mean only: the spread between scenarios has no derivative where it is zero.
         return np.asarray(slope.mean(0), float).reshape(prices.size, prices.size)
 
-    def _controllable(self) -> np.ndarray:
-        free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
-        return np.abs(free - self.committed) > NO_DIFFERENCE * np.maximum(free, 1.0)
-
     def _check(self, array: Float[np.ndarray, "*plans week resource"], name: str) -> None:
         needed = (self.n_weeks, len(self.resources))
         if tuple(np.shape(array)[-2:]) != needed:
@@ -173,9 +183,13 @@ class SimulatedView:
         answers = [mean_response(*parts, plan, reserve) for plan in plans]
         use = np.stack([np.asarray(a[0], float) for a in answers]).reshape(*leading, self.n_weeks, -1)
         reward = np.asarray([float(a[1]) for a in answers]).reshape(leading)
-        if not np.isfinite(use).all():
-            raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
+        _refuse_no_number(use)
         return use, reward
+
+
+def _refuse_no_number(use: Float[np.ndarray, "*plans week resource"]) -> None:
+    if not np.isfinite(use).all():
+        raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
 
 
 def _committed(population: Population, exogenous: ExogenousPaths, initial: State) -> Float[np.ndarray, "week resource"]:

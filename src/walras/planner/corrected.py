@@ -20,6 +20,15 @@ ROUGH = 0.01
 """Residual at which prices that the primal map is searched for are good enough to start from."""
 
 
+def ratio(
+    simulated: Float[np.ndarray, "week resource"], foreseen: Float[np.ndarray, "week resource"]
+) -> Float[np.ndarray, "week resource"]:
+    """Return what foreseen use is to be multiplied by, within `MOST`; 1 where there is none of either."""
+    nothing = np.maximum(simulated, foreseen) <= 0.0
+    found = np.clip(simulated / np.maximum(foreseen, np.finfo(float).tiny), 1 / MOST, MOST)
+    return np.where(nothing, 1.0, found)
+
+
 @dataclass(frozen=True, eq=False)
 class CorrectedView:
     """Answer as learned maps do, times a factor for each week and resource.
@@ -50,8 +59,7 @@ class CorrectedView:
             shadow_prices: that were simulated [money per unit of resource].
             simulated: use to plan for at these [units of resource].
         """
-        foreseen = np.maximum(self.view.utilization(shadow_prices), np.finfo(float).tiny)
-        return replace(self, factor=np.clip(simulated / foreseen, 1 / MOST, MOST))
+        return replace(self, factor=ratio(simulated, self.view.utilization(shadow_prices)))
 
     def between(self, other: "CorrectedView") -> "CorrectedView":
         """Return the view half way to another one's correction."""

@@ -12,10 +12,10 @@ from walras.control.simulated_view import SimulatedView
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.planner.by_maps import encoded, open_maps, plan_by_maps
-from walras.planner.by_simulation import make_plan
-from walras.planner.case import PlanningCase, build_case
+from walras.planner.by_simulation import plan_by_simulation
+from walras.planner.case import build_case
 from walras.planner.costs import PiecewiseLinearCost
-from walras.planner.result import PlanRecord, PlanResult, Search
+from walras.planner.result import PlanResult
 from walras.planner.verify import verified_result
 from walras.progress import Progress
 
@@ -39,7 +39,7 @@ def plan_panel(
     progress.stage("Planning")
     cost = acquisition_cost(case.view, settings, costs)
     if maps is None:
-        record, search = _by_simulation(case, cost, settings, progress)
+        record, search = plan_by_simulation(case, cost, settings, progress)
     else:
         progress.stage("Encoding the population")
         view = encoded(case, maps, settings)
@@ -47,13 +47,6 @@ def plan_panel(
         record, search = plan_by_maps(case, view, cost, settings, progress)
     result = verified_result(case, record, cost, settings, costs, progress)
     return replace(result, search=search)
-
-
-def _by_simulation(
-    case: PlanningCase, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress
-) -> tuple[PlanRecord, Search]:
-    record = make_plan(case.view, cost, settings, progress)
-    return record, Search(queries=record.queries, simulations=case.view.simulations)
 
 
 def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSettings) -> PiecewiseLinearCost:

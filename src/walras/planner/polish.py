@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from walras.control.simulated_view import SimulatedView
+from walras.control.search import SearchableView
 from walras.planner.costs import AbstractAcquisitionCost
 from walras.planner.loop import plan
 from walras.planner.result import PlanRecord
@@ -32,7 +32,7 @@ prices and wrong from high ones.
 
 
 def polished(
-    view: SimulatedView,
+    view: SearchableView,
     cost: AbstractAcquisitionCost,
     record: PlanRecord,
     simulated: Float[np.ndarray, "week resource"],
@@ -43,7 +43,7 @@ def polished(
     """Revise a plan by Newton steps on simulated use, with the simulator's own slope, unless it fits as it is.
 
     Args:
-        view: by simulation; it counts what is asked of it.
+        view: by simulation, of everybody or of a cohort that stands for all; it counts what is asked of it.
         cost: of capacity.
         record: the plan that maps found.
         simulated: use to plan for at its prices [units of resource].
@@ -71,7 +71,7 @@ def polished(
 
 
 def misses(
-    view: SimulatedView, record: PlanRecord, simulated: Float[np.ndarray, "week resource"]
+    view: SearchableView, record: PlanRecord, simulated: Float[np.ndarray, "week resource"]
 ) -> Float[np.ndarray, "week resource"]:
     """Return how far weeks are from either no price or no room, as simulated; 0 where prices can do no more.
 
@@ -87,12 +87,12 @@ def misses(
 
 def _told(record: PlanRecord, found: PlanRecord, missed: float) -> str:
     """Say how both searches ended."""
-    maps, rest = record.iterations, found.iterations
+    first, rest = record.iterations, found.iterations
     if found.converged:
-        return f"converged after {maps} revisions by maps and {rest} by simulation"
+        return f"converged after {first} revisions and {rest} more by simulation"
     return (
-        f"not converged: after {maps} revisions by maps and {rest} by simulation weeks are {missed:.2%} off on "
-        "average, reserve included"
+        f"not converged: after {first} revisions and {rest} more by simulation weeks are {missed:.2%} off on average, "
+        "reserve included"
     )
 
 

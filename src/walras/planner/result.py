@@ -49,7 +49,9 @@ class Search:
         interface: "simulated" where everybody was simulated at every step, "learned" where learned maps were asked.
         maps: name or folder of the maps; empty without.
         queries: candidate plans whose utilization was asked.
-        simulations: made for them, Jacobians of a sample among them.
+        simulations: made for them, those of a cohort and Jacobians of a sample among them.
+        everybody: simulations of everybody among them.
+        cohort: agents that were simulated for all in the others; 0 where none were.
         errors: by how much the maps' use differed from simulated use at the plan of each round, summed over weeks
             regardless of sign, relative.
         outside_training: what of the population and of the questions the maps' training had not seen, in sentences.
@@ -59,6 +61,8 @@ class Search:
     maps: str = ""
     queries: int = 0
     simulations: int = 0
+    everybody: int = 0
+    cohort: int = 0
     errors: tuple[float, ...] = ()
     outside_training: tuple[str, ...] = ()
 

@@ -68,19 +68,31 @@ def stop_rule(view: SearchableView, iterations: int, patience: int) -> StopRule:
     return StopRule(max_iterations=iterations, patience=patience, max_price=view.max_price, **limits)
 
 
-def judged(view: SimulatedView, record: PlanRecord) -> PlanRecord:
-    """Judge a plan by expected use, without the reserve that it was made with, and name the weeks that do not fit."""
-    expected = view.expected(record.shadow_prices)
+def judged(
+    view: SimulatedView, record: PlanRecord, expected: Float[np.ndarray, "week resource"] | None = None
+) -> PlanRecord:
+    """Judge a plan by expected use, without the reserve that it was made with, and name the weeks that do not fit.
+
+    Args:
+        view: everybody, by simulation.
+        record: the plan.
+        expected: use at its prices, simulated unless given [units of resource].
+    """
+    expected = view.expected(record.shadow_prices) if expected is None else expected
     limit = record.capacity * (1 + FEASIBLE) + NOTHING
     over, late = expected > limit, view.committed > limit
-    head, _, _ = record.stop_reason.partition(";")
-    parts = [head.replace("largest shortage", "largest shortage, reserve included,")]
+    parts = [in_short(record).replace("largest shortage", "largest shortage, reserve included,")]
     for words, where in (("already committed", over & late), ("expected use above capacity", over & ~late)):
         weeks = np.flatnonzero(where.any(axis=1)) + 1
         if len(weeks):
             named = ", ".join(map(str, weeks[:6])) + (f" and {len(weeks) - 6} more" if len(weeks) > 6 else "")
             parts.append(f"{words} in planned week {named}")
     return replace(record, utilization=expected, feasible=not bool(over.any()), stop_reason="; ".join(parts))
+
+
+def in_short(record: PlanRecord) -> str:
+    """Say why the search stopped, without the weeks that the loop itself names."""
+    return record.stop_reason.partition(";")[0]
 
 
 def _worst(record: PlanRecord) -> float:

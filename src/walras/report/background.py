@@ -132,11 +132,20 @@ def origins(result: PlanResult) -> Html:
 def _asked(search: Search) -> tuple[Html, str]:
     """Say which maps were asked what products use at given prices, and whether they had learned it."""
     found = "; ".join(search.outside_training)
-    text = (
-        f"learned maps ({search.maps}), corrected and judged by simulating every product "
-        f"{words.plural(search.simulations, 'time')}" + (f"; outside of their training: {found}" if found else "")
-    )
+    text = f"learned maps ({search.maps}), corrected and judged by simulating {_who(search)}"
+    text += f"; outside of their training: {found}" if found else ""
     return html.tag("outside training" if found else "learned", "assumed" if found else "derived"), text
+
+
+def _who(search: Search) -> str:
+    """Say who was simulated while a plan was searched, and how often."""
+    if not search.cohort:
+        return f"every product {words.plural(search.simulations, 'time')}"
+    others = search.simulations - search.everybody
+    return (
+        f"a cohort of {search.cohort} products {words.plural(others, 'time')} and every product "
+        f"{words.plural(search.everybody, 'time')}"
+    )
 
 
 def _origin_leads(result: PlanResult) -> list[str]:
@@ -254,10 +263,11 @@ def making(result: PlanResult) -> Html:
 def _queries(result: PlanResult) -> str:
     """Count what was asked."""
     search, queries = result.search, int(result.record.queries)
+    on = f" of {_who(search)}" if search.cohort else ""
     if search.interface != "learned":
-        return words.plural(queries, "simulated query", "simulated queries")
+        return words.plural(queries, "simulated query", "simulated queries") + on
     asked = words.plural(queries, "query", "queries")
-    return f"{asked} to learned maps, corrected by {words.plural(search.simulations, 'simulation')}"
+    return f"{asked} to learned maps, corrected by {words.plural(search.simulations, 'simulation')}{on}"
 
 
 def glossary(result: PlanResult) -> Html:

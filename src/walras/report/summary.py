@@ -99,6 +99,8 @@ def _plan(result: PlanResult) -> dict[str, Any]:
         "iterations": int(record.iterations),
         "queries": int(record.queries),
         "simulations": int(result.search.simulations),
+        "simulations_of_everybody": int(result.search.everybody),
+        "cohort": int(result.search.cohort) or None,
         "interface": result.search.interface,
         "maps": result.search.maps or None,
         "map_errors": plain(result.search.errors),
