@@ -202,6 +202,9 @@ class ResourceCosts(Settings):
     agency_limit: float = Field(1.3, ge=1, le=100, description="agency work reaches to this share of K0")
     ramp_up: float = Field(0.005, ge=0, description="cost of one unit more than the week before")
     ramp_down: float = Field(0.005, ge=0, description="cost of one unit less than the week before")
+    revision_rate: float = Field(
+        0.01, ge=0, description="cost of one unit by which a week differs from the last plan, where one is revised"
+    )
     lower_bound: float = Field(
         1.0, ge=0, le=100, description="least capacity, share of K0; below 1 regular capacity can be given back"
     )

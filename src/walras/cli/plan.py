@@ -18,9 +18,15 @@ from walras.progress import Progress, on_terminal
 if TYPE_CHECKING:
     from walras.data.panel import Panel
     from walras.planner.result import PlanResult
+    from walras.planner.revision import LastPlan
 
 OUT = Path("walras-out")
 DEMO_OUT = Path("walras-out/demo")
+
+Last = Annotated[
+    Path | None,
+    Parameter(help="plan that this one revises: its folder or plan.csv; changes cost `revision_rate` (--costs)"),
+]
 
 
 def plan(
@@ -32,6 +38,7 @@ def plan(
     flags: options.PlanFlags = None,
     settings: options.SettingsFile = None,
     costs: options.CostsFile = None,
+    last: Last = None,
     static: options.Static = None,
     column: options.Columns = (),
     layout: options.Format = None,
@@ -46,7 +53,8 @@ def plan(
     with on_terminal() as progress:
         progress.stage("Reading the table")
         panel = options.open_panel(table, table_settings)
-        result, files = make(panel, chosen, prices, out, progress, started)
+        before = None if last is None else _last_plan(last, panel, chosen)
+        result, files = make(panel, chosen, prices, out, progress, started, before)
     show(result, files, as_json)
 
 
@@ -74,15 +82,27 @@ def demo(
     show(result, files, as_json)
 
 
+def _last_plan(path: Path, panel: "Panel", settings: PlanSettings) -> "LastPlan":
+    from walras.cli.prices import read_last_plan
+
+    return read_last_plan(path, panel.next_weeks(settings.weeks), settings.resources)
+
+
 def make(
-    panel: "Panel", settings: PlanSettings, costs: CostSettings, out: Path, progress: Progress, started: float
+    panel: "Panel",
+    settings: PlanSettings,
+    costs: CostSettings,
+    out: Path,
+    progress: Progress,
+    started: float,
+    last: "LastPlan | None" = None,
 ) -> "tuple[PlanResult, list[Path]]":
     """Plan a panel and write the report; `seconds` then counts from when the command was `started`."""
     from walras.planner.make import plan_panel
     from walras.report.page import write_report
 
     reading = time.perf_counter() - started
-    result = plan_panel(panel, settings, costs, progress=progress)
+    result = plan_panel(panel, settings, costs, last=last, progress=progress)
     seconds = {"reading": reading, **result.seconds, "total": time.perf_counter() - started}
     result = replace(result, seconds=seconds)
     progress.stage("Writing the report")

@@ -147,7 +147,8 @@ def _by_rounds(
 ) -> tuple[PlanRecord, Grid, tuple[float, ...]]:
     """Return the plan that comes closest to fitting, its simulated use, and the error of the maps in each round."""
     asked = CorrectedView.of(view).at(np.zeros_like(free), free)
-    start, least = asked.shadow_prices(cost.edges[..., 2]), np.inf
+    start, least = cost.first_prices, np.inf
+    start = asked.shadow_prices(cost.middle) if start is None else start
     errors: list[float] = []
     for _ in range(rounds):
         record = found(asked, cost, settings, progress, start)

@@ -61,7 +61,9 @@ def make_plan(view: SimulatedView, cost: PiecewiseLinearCost, settings: PlanSett
 
 
 def plan_on(view: SearchableView, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress) -> PlanRecord:
-    """Run the planning loop on a simulated population, from the prices of the middle tier."""
+    """Run the planning loop on a simulated population, from the last plan's prices or those of the middle tier."""
+    if cost.first_prices is not None:
+        return found(view, cost, settings, progress, cost.first_prices)
     rough = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
-    start = search(view, cost.edges[..., 2], None, rough).prices[0].reshape(cost.lower.shape)
+    start = search(view, cost.middle, None, rough).prices[0].reshape(cost.lower.shape)
     return found(view, cost, settings, progress, start)

@@ -193,6 +193,25 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         lower[:weeks], upper[:weeks] = fixed, fixed
         return replace(self, lower=lower, upper=upper, edges=edges)
 
+    @property
+    def regular(self) -> Grid:
+        """Give where the first tier ends: the regular capacity."""
+        return self.edges[..., 1]
+
+    @property
+    def middle(self) -> Grid:
+        """Give where the second tier ends, a capacity to start from."""
+        return self.edges[..., 2]
+
+    @property
+    def first_prices(self) -> Grid | None:
+        """Give shadow prices to start from, where any are known [money/unit]."""
+        return None
+
+    def bill(self, capacity: Grid) -> float:
+        """Return what capacity alone costs, without what is charged to steer the search."""
+        return self.total(capacity)
+
     def total(self, capacity: Grid) -> float:
         """Return the tiers' and the ramps' bill."""
         filled = np.clip(capacity[..., None], self.edges[..., :-1], self.edges[..., 1:]) - self.edges[..., :-1]

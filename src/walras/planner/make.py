@@ -16,12 +16,18 @@ from walras.planner.by_simulation import plan_by_simulation
 from walras.planner.case import build_case
 from walras.planner.costs import PiecewiseLinearCost
 from walras.planner.result import PlanResult
+from walras.planner.revision import LastPlan, RevisedCost
 from walras.planner.verify import verified_result
 from walras.progress import Progress
 
 
 def plan_panel(
-    panel: Panel, settings: PlanSettings, costs: CostSettings, *, progress: Progress | None = None
+    panel: Panel,
+    settings: PlanSettings,
+    costs: CostSettings,
+    *,
+    last: LastPlan | None = None,
+    progress: Progress | None = None,
 ) -> PlanResult:
     """Plan capacity for a panel, verify the plan on paths it was not made on, and say in words what it is worth.
 
@@ -29,6 +35,7 @@ def plan_panel(
         panel: as read from a table or made by the generator.
         settings: what to plan and how.
         costs: what capacity costs.
+        last: the plan that this one revises; changes cost `revision_rate`, and its regular capacity stays granted.
         progress: told about stages and steps.
     """
     progress = Progress() if progress is None else progress
@@ -37,7 +44,7 @@ def plan_panel(
     maps = open_maps(settings) if settings.interface == "learned" else None
     case = build_case(panel, settings, progress=progress)
     progress.stage("Planning")
-    cost = acquisition_cost(case.view, settings, costs)
+    cost = acquisition_cost(case.view, settings, costs, last)
     if maps is None:
         record, search = plan_by_simulation(case, cost, settings, progress)
     else:
@@ -46,11 +53,21 @@ def plan_panel(
         progress.stage("Planning by learned maps")
         record, search = plan_by_maps(case, view, cost, settings, progress)
     result = verified_result(case, record, cost, settings, costs, progress)
+    if last is not None:
+        note = f"In {int(last.known.any(1).sum())} weeks that the last plan planned, capacity moves by "
+        result = replace(result, moved=last.moved(record.capacity))
+        result = replace(result, notes=(*result.notes, f"{note}{result.moved:.1%} on average."))
     return replace(result, search=search)
 
 
-def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSettings) -> PiecewiseLinearCost:
-    """Build the cost of capacity: K0 is a share of mean expected use without prices unless the settings give it."""
+def acquisition_cost(
+    view: SimulatedView, settings: PlanSettings, costs: CostSettings, last: LastPlan | None = None
+) -> PiecewiseLinearCost:
+    """Build the cost of capacity.
+
+    K0 is what the settings give, else what the last plan was granted, else a share of mean expected use without prices.
+    Frozen weeks stay as the last plan has them; without one they are regular.
+    """
     free = view.expected(np.zeros((view.n_weeks, len(view.resources))))
     regular = np.empty_like(free)
     for index, name in enumerate(view.resources):
@@ -58,6 +75,10 @@ def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSet
         regular[:, index] = (
             settings.regular_share * free[:, index].mean() if given is None else _weekly(given, view.n_weeks, name)
         )
+    if last is not None:
+        granted = last.regular(regular)
+        own = [costs.of(name).regular_capacity is not None for name in view.resources]
+        regular = np.where(own, regular, granted)
     parts = [costs.of(name) for name in view.resources]
     unit = view.price_scale if costs.rates == "margin" else 1.0
 
@@ -72,7 +93,9 @@ def acquisition_cost(view: SimulatedView, settings: PlanSettings, costs: CostSet
         ramp_up=rate("ramp_up"),
         ramp_down=rate("ramp_down"),
     )
-    return cost.frozen(regular[: settings.frozen_weeks]) if settings.frozen_weeks else cost
+    stays = regular if last is None else np.where(last.known, last.capacity, regular)
+    cost = cost.frozen(stays[: settings.frozen_weeks]) if settings.frozen_weeks else cost
+    return cost if last is None else RevisedCost.around(cost, last, rate("revision_rate"))
 
 
 def _weekly(given: float | tuple[float, ...], weeks: int, name: str) -> np.ndarray:

@@ -118,6 +118,7 @@ class PlanResult:
         settings: the settings the plan was made with.
         seconds: wall time in all and by stage.
         search: what was asked while the plan was searched: simulation or learned maps.
+        moved: by how much capacity differs from the last plan's in the weeks of both, a share of it; None without one.
     """
 
     record: PlanRecord
@@ -148,3 +149,4 @@ class PlanResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     search: Search = Search()
+    moved: float | None = None

@@ -111,7 +111,7 @@ def verified_result(
         record=replace(record, utilization=case.view.expected(record.shadow_prices)),
         weeks=case.panel.next_weeks(settings.weeks),
         resources=case.population.resources,
-        regular_capacity=cost.edges[..., 1],
+        regular_capacity=cost.regular,
         unconstrained=_fan(seen.free.utilization),
         verified_utilization=_fan(seen.reissued.utilization),
         fixed_utilization=_fan(seen.fixed.utilization),
@@ -175,7 +175,7 @@ def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile
 
 
 def _money(case: PlanningCase, record: PlanRecord, cost: PiecewiseLinearCost, seen: Verification) -> dict[str, float]:
-    acquisition = cost.total(record.capacity)
+    acquisition = cost.bill(record.capacity)
     reward = float(seen.reissued.reward.mean())
     charged = seen.reissued.shadow_prices * seen.reissued.utilization
     return {

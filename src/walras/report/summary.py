@@ -104,6 +104,7 @@ def _plan(result: PlanResult) -> dict[str, Any]:
         "interface": result.search.interface,
         "maps": result.search.maps or None,
         "map_errors": plain(result.search.errors),
+        "moved": result.moved,
         "outside_training": bool(result.search.outside_training),
         "outside_training_reasons": plain(result.search.outside_training),
         "trace": plain(record.trace),

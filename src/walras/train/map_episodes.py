@@ -134,7 +134,7 @@ DRAWN = {"mixed": MIXED, "drawn": MIXED, "haar": ("haar",)}
 
 
 def drawn_prices(
-    random: np.random.Generator, stretch: Stretch, weeks: int, among: Sequence[str] = ALL_KINDS
+    random: np.random.Generator, stretch: Stretch, weeks: int, among: Sequence[str] = MIXED
 ) -> Float[np.ndarray, "week resource"]:
     """Draw no prices, a Haar path or pulses for each resource [money per unit of resource].
 
