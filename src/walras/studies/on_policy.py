@@ -34,12 +34,12 @@ def fed_planners(panel: Panel, settings: PlanSettings, maps: Mapping[str, Learne
         maps: primal ones by name.
 
     Returns:
-        `agents`; of each map `error_free` and `error_plan`: sum of |map's use - simulated use| relative to its sum,
-        of expected use, without prices and at those that the plan by simulation ends with; `error_found` and
-        `error_last`: of use with its reserve, at those that the map's first and last plan end with, once corrected; `slope`: of its Jacobian at the plan by
-        simulation on the simulated one, entry by entry through the origin; `queries`; `simulations`; whether it
-        `settled` without a search by simulation; `excess` cost on each future in shares of the acquisition cost of
-        the plan by simulation.
+        `agents`; of each map `error_free` and `error_plan`: sum of |map's use - simulated use| relative to its sum, of
+        expected use, without prices and at those that the plan by simulation ends with; `error_found` and
+        `error_last`: of use with its reserve, corrected, at those that the map's first and last plan end with;
+        `slope`: of its Jacobian at the plan by simulation on the simulated one, entry by entry through the origin;
+        `queries`; `simulations`; whether it `settled` without a search by simulation; `excess` cost on each future in
+        shares of the acquisition cost of the plan by simulation.
     """
     own = settings.model_copy(update={"cohort": 0})
     case, cost = prepared(panel, own)
