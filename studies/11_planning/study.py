@@ -192,9 +192,9 @@ def _of_large(row):
     for name, each in row["planners"].items():
         if name != EVERYBODY:
             words += (
-                f"; {name}: {said(each['everybody'], 0)} times in {said(each['processor'], 1)} s, finding "
-                f"{said(each['find_ratio'], 0)} and finding and checking {said(each['seconds_ratio'], 0)} times "
-                f"faster, at {said(each['excess'], 2, 100)} % of acquisition more"
+                f"; {name}: {said(each['everybody'], 0)} times in {said(each['processor'], 1)} s, by the clock finding "
+                f"{said(each['find_ratio'], 1)} and finding and checking {said(each['seconds_ratio'], 1)} times faster, "
+                f"at {said(each['excess'], 2, 100)} % of acquisition more"
             )
     return words
 
