@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from walras.config import PlanSettings
 from walras.policies.simple import ReorderPoint
 from walras.studies.formulas import FORMULAS
+from walras.studies.large_plans import EVERYBODY, planners, summed
 from walras.studies.marginal import Tried, compared
 from walras.studies.over_paths import interval, said
 from walras.studies.program import against_program
@@ -89,3 +91,16 @@ def test_seeds_are_pooled_and_a_biased_simulator_is_seen():
 @pytest.mark.parametrize("name", ["59 days, to the unit", "pulse, three weeks", "plan, fixed point"])
 def test_formulas_are_met(name):
     assert FORMULAS[name]() < 1e-4
+
+
+def test_planners_of_a_large_population_differ_in_whom_they_simulate():
+    told = planners(PlanSettings(interface="learned"), [50, 20], ["simulated", "learned"])
+    assert [(each.interface, each.cohort) for each in told.values()] == [
+        ("simulated", 0),
+        ("simulated", 50),
+        ("learned", 50),
+        ("simulated", 20),
+        ("learned", 20),
+    ]
+    part = {"agents": 100, "planners": {EVERYBODY: {"seconds": 1.0, "why": "converged"}}}
+    assert summed([part, part]) == {"agents": 100, "planners": {EVERYBODY: {"seconds": [1.0, 1.0]}}}

@@ -12,8 +12,9 @@ from walras.maps.learned import COVERAGE, FILES, Interface
 from walras.maps.map_file import DUAL, PRIMAL
 from walras.population.generate import generate_panel
 from walras.train import coverage, dual, primal
+from walras.train.map_episodes import DRAWN
 from walras.train.map_settings import MapTraining
-from walras.train.train_maps import WORLDS, train_map, train_primal
+from walras.train.train_maps import WORLDS, _source, train_map, train_primal
 
 SETTINGS = MapTraining(
     representation="global",
@@ -144,3 +145,9 @@ def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypat
     hidden = np.flatnonzero(np.asarray(again.scaling.attributes)[1] > 1e20)
     assert hidden.tolist() == [1, 2, 3] and again.facts["settings"]["prices"] == "haar"
     assert not again.shape.sees_prices and not again.network.sees_prices
+
+
+@pytest.mark.parametrize(("prices", "proposed"), [("mixed", True), ("drawn", False), ("haar", False)])
+def test_planners_propose_prices_only_where_asked(prices, proposed, tmp_path):
+    assert (_source(changed(prices=prices), tmp_path) is not None) == proposed
+    assert set(DRAWN[prices]) == ({"haar"} if prices == "haar" else {"none", "haar", "pulses"})

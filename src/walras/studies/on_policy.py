@@ -34,24 +34,24 @@ def fed_planners(panel: Panel, settings: PlanSettings, maps: Mapping[str, Learne
         maps: primal ones by name.
 
     Returns:
-        `agents`; of each map `error_free` and `error_plan`: sum of |map's use - simulated use| relative to its sum,
-        without prices and at those that the plan by simulation ends with; `error_found` and `error_last`: at those
-        that the map's first and last plan end with, once corrected; `slope`: of its Jacobian at the plan by
-        simulation on the simulated one, entry by entry through the origin; `queries`; `simulations`; whether it
-        `settled` without a search by simulation; `excess` cost on each future in shares of the acquisition cost of
-        the plan by simulation.
+        `agents`; of each map `error_free` and `error_plan`: sum of |map's use - simulated use| relative to its sum, of
+        expected use, without prices and at those that the plan by simulation ends with; `error_found` and
+        `error_last`: of use with its reserve, corrected, at those that the map's first and last plan end with;
+        `slope`: of its Jacobian at the plan by simulation on the simulated one, entry by entry through the origin;
+        `queries`; `simulations`; whether it `settled` without a search by simulation; `excess` cost on each future in
+        shares of the acquisition cost of the plan by simulation.
     """
     own = settings.model_copy(update={"cohort": 0})
     case, cost = prepared(panel, own)
     usual = make_plan(case.view, cost, own, Progress())
     free, prices = np.zeros_like(usual.shadow_prices), usual.shadow_prices
-    simulated, slope = case.view.utilization(prices), case.view.jacobian(prices)
+    simulated, slope = case.view.expected(prices), case.view.jacobian(prices)
     spent = worth(case, cost, usual)
     told: dict[str, Any] = {"agents": case.population.n_agents, "maps": {}}
     for name, learned in maps.items():
         view = encoded(case, Interface(learned, None, None, name), own)
         facts = {
-            "error_free": _off(view, free, case.view.free),
+            "error_free": _off(view, free, case.view.expected(free)),
             "error_plan": _off(view, prices, simulated),
             "slope": _slope(view.jacobian(prices), slope),
         }
@@ -70,7 +70,7 @@ def fed_planners(panel: Panel, settings: PlanSettings, maps: Mapping[str, Learne
 
 
 def _off(view: LearnedView, prices: Grid, simulated: Grid) -> float:
-    return float(np.abs(view.utilization(prices) - simulated).sum() / max(simulated.sum(), 1e-9))
+    return float(np.abs(view.expected(prices) - simulated).sum() / max(simulated.sum(), 1e-9))
 
 
 def _slope(ours: Float[np.ndarray, "entry entry"], theirs: Float[np.ndarray, "entry entry"]) -> float:
