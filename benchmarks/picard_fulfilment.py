@@ -21,7 +21,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import machine
+from table import machine
 
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.policies import named
