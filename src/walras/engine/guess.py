@@ -164,9 +164,7 @@ class Seen(eqx.Module):
     marks: Bool[Array, " event"]
 
 
-def assess(
-    process: Decided, state: PyTree, events: PyTree, guess: Guess, lines: Lines, states: AbstractStates
-) -> Seen:
+def assess(process: Decided, state: PyTree, events: PyTree, guess: Guess, lines: Lines, states: AbstractStates) -> Seen:
     """See what every event observes under all guesses, and which decisions are not certain to stand."""
     own, shared = states.seen(process, state, events, guess.action, lines)
 

@@ -37,6 +37,7 @@ class PicardInfo(EngineInfo):
     `policy_calls` counts decisions that were evaluated because they were not certain, `encode_calls` evaluations of the
     expensive part; `serial_steps` levels that waited for each other; `tile_rows` rows evaluated with the padding. Of
     the trajectory `committed` events are final: all of them where `converged`. `verified` is None unless asked for.
+    `window` is how many events were worked on together.
     """
 
     encode_calls: Int[Array, ""]
@@ -46,6 +47,7 @@ class PicardInfo(EngineInfo):
     converged: Bool[Array, ""]
     verified: Bool[Array, ""] | None
     events: int = eqx.field(static=True)
+    window: int = eqx.field(static=True)
 
     def __str__(self) -> str:
         """Print a small table."""
@@ -56,6 +58,7 @@ class PicardInfo(EngineInfo):
             "policy calls per event": f"{int(self.policy_calls) / self.events:.3f}",
             "encode calls per event": f"{int(self.encode_calls) / self.events:.3f}",
             "serial steps": f"{int(self.serial_steps):,}",
+            "events of a window": f"{self.window:,}",
             "equal to one by one": "not compared" if self.verified is None else bool(self.verified),
         }
         return "\n".join(f"{name:24}{value}" for name, value in rows.items())
@@ -69,7 +72,7 @@ class Picard(AbstractEngine):
     the first one that is not, is final. Nothing that was guessed beyond is thrown away.
 
     Args:
-        window: events worked on together, and when to move on.
+        window: events worked on together, and when to move on; `Measured()` chooses by what a round and a call cost.
         assignment: who evaluates what; by key where states add up, one process per event elsewhere.
         start: the first guess.
         states: how states are rebuilt; by sums where states add up, by a replay elsewhere.
@@ -96,7 +99,7 @@ class Picard(AbstractEngine):
         """
         process = check(transition, initial, inputs, self.assignment)
         check_tile(self.tile)
-        run = _Run(self, process, initial, inputs)
+        run = _Run(self.window.settled(self, process, initial, inputs), process, initial, inputs)
         most = run.horizon if self.max_rounds is None else self.max_rounds
         while not run.finished and run.step(may_walk=run.rounds < most):
             pass
@@ -173,7 +176,7 @@ class _Run:
         self.rounds = self.calls = self.encodes = self.steps = self.rows = 0
         self.first = self.done = self.sure = 0
         self._line_up()
-        self.scene = enter(self.law, self.place, initial, jnp.asarray(self._cached()))
+        self.scene = enter(self.law, self.place, initial, jax.device_put(self._cached()))
         self.marks = np.asarray(self.scene.seen.marks)
 
     @property
@@ -220,14 +223,14 @@ class _Run:
 
     def move(self) -> None:
         """Begin the window at the first event that is not final, and keep what was guessed of the others."""
-        before, count = self.place, jnp.asarray(self.done, jnp.int32)
+        before, count = self.place, jax.device_put(np.int32(self.done))
         self.actions[self.first : self.first + self.live] = np.asarray(self.scene.guess.action)[: self.live]
         self.first, self.done, self.sure = self.first + self.done, 0, 0
         if self.finished:
             self.final = leave((self.law, before, self.scene.guess, count), self.scene.state)
             return
         self._line_up()
-        kept = (self.law, before, self.place, jnp.asarray(self._cached()))
+        kept = (self.law, before, self.place, jax.device_put(self._cached()))
         self.scene = move_on(kept, self.scene)
         self.marks = np.asarray(self.scene.seen.marks)
 
@@ -261,15 +264,15 @@ class _Run:
     def info(self, verified: Bool[Array, ""] | None) -> PicardInfo:
         """Say what it took."""
         numbers = (self.rounds, self.calls, self.encodes, self.steps, self.rows, self.first)
-        return counted(numbers, self.finished, self.horizon, verified)
+        return counted(numbers, self.finished, self.horizon, self.size, verified)
 
 
 def counted(
-    numbers: Sequence[int], converged: bool, events: int, verified: Bool[Array, ""] | None = None
+    numbers: Sequence[int], converged: bool, events: int, window: int, verified: Bool[Array, ""] | None = None
 ) -> PicardInfo:
     """Put counts together: rounds, policy calls, encode calls, serial steps, rows of tiles, final events."""
     parts = [jnp.asarray(int(number)) for number in numbers]
-    return PicardInfo(*parts, jnp.asarray(converged), verified, events)  # type: ignore[arg-type, call-arg]
+    return PicardInfo(*parts, jnp.asarray(converged), verified, events, window)  # type: ignore[arg-type, call-arg]
 
 
 def keys_of(process: Decided, events: PyTree) -> Int[ndarray, " event"]:

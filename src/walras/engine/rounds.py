@@ -48,7 +48,7 @@ class Place(eqx.Module):
         chains[:, live:] = np.arange(live, size, dtype=np.int32)
         chains[0, :live], chains[1, :live] = lanes.chain_order, lanes.chain_start
         chains[2, lanes.chain_order] = np.arange(live, dtype=np.int32)
-        return Place(jnp.asarray(first, jnp.int32), jnp.asarray(live, jnp.int32), jnp.asarray(chains))
+        return Place(*jax.device_put((np.int32(first), np.int32(live), chains)))
 
     @property
     def lines(self) -> Lines:
@@ -105,8 +105,9 @@ def move_on(kept: tuple[Law, Place, Place, Int[Array, " event"]], scene: Scene) 
     law, before, now, actions = kept
     count = now.first - before.first
     state = law.states.after(law.process, scene.state, law.cut(before), scene.guess.action, count)
-    moved = jax.tree.map(lambda leaf: jnp.roll(leaf, -count, axis=0), scene.guess)
-    stays = jnp.arange(len(actions)) < len(actions) - count
+    numbers = jnp.arange(len(actions)) + count
+    moved = jax.tree.map(lambda leaf: leaf[jnp.minimum(numbers, len(actions) - 1)], scene.guess)
+    stays = numbers < len(actions)
     guess = Guess(actions, moved.known & stays, moved.inputs, moved.code, moved.reads)
     return Scene(state, guess, assess(law.process, state, law.cut(now), guess, now.lines, law.states))
 

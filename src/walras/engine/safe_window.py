@@ -59,14 +59,14 @@ class SafeWindow(AbstractEngine):
             count = min(max(self.safe(process, state, first), 1), size, horizon - first)
             if count < min(FEW, horizon - first):
                 count = min(IN_TURN, horizon - first)
-                state, found = _in_turn((process, inputs, jnp.asarray(first), jnp.asarray(count)), state)
+                state, found = _in_turn((process, inputs, *jax.device_put((np.int32(first), np.int32(count)))), state)
                 work = (count, count, count, count)
             else:
                 state, found, work = _side_by_side(process, inputs, state, keys[first : first + count], first, size)
             actions[first : first + count] = np.asarray(found)[:count]
             first += count
             counts += (1, *work)
-        info = counted([*counts.tolist(), first], True, horizon)
+        info = counted([*counts.tolist(), first], True, horizon, size)
         return Trajectory(final=state, records=jnp.asarray(actions)), info
 
 
@@ -75,7 +75,7 @@ def _side_by_side(
 ) -> tuple[Sums, Int[Array, " event"], tuple[int, int, int, int]]:
     """Run the chains of safe events; return the state behind them, their actions, and what it took."""
     plan = plan_walk(line_up(keys, keys), np.ones(len(keys), bool), WIDE, NARROW)
-    kept = (process, inputs, Tiles.of(plan, size, size), jnp.asarray(first), jnp.asarray(len(keys)))
+    kept = (process, inputs, Tiles.of(plan, size, size), *jax.device_put((np.int32(first), np.int32(len(keys)))))
     state, actions, work = _walk(kept, state)
     return state, actions, (int(work.calls), int(work.encodes), plan.levels, plan.rows(WIDE, NARROW))
 

@@ -33,7 +33,7 @@ class Tiles(eqx.Module):
         lists[0] = beyond
         for row, part in zip(lists, (plan.events, plan.start, plan.count, plan.first, plan.depth), strict=True):
             row[: len(part)] = part
-        return Tiles(jnp.asarray(lists), jnp.asarray(plan.narrow, jnp.int32), jnp.asarray(len(plan.first), jnp.int32))
+        return Tiles(*jax.device_put((lists, np.int32(plan.narrow), np.int32(len(plan.first)))))
 
     @property
     def events(self) -> Int[Array, " walked"]:
