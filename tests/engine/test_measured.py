@@ -43,7 +43,7 @@ class Pretending(Picard):
 def chosen(clock, orders=8000, products=400, **engine):
     """Return the window that the clock makes one choose, and the engine it is for."""
     process, state, events, _ = fulfilment("greedy", orders=orders, products=products)
-    window = Measured(clock=clock)
+    window = Measured(0.1, clock)
     pretending = Pretending(window, tile=(16, 4), clock=clock, **engine)
     return window, window.settled(pretending, process, state, events)
 
@@ -75,6 +75,7 @@ def test_the_dearer_a_round_the_larger_the_window(per_round, size):
 
 def test_segments_are_taken_where_they_are_quicker():
     assert chosen(Clock(1e-2, 1e-4, per_segment=-1e-3), products=3)[0].choice == (1024, LENGTHS[1])
+    assert chosen(Clock(1e-2, 1e-4, per_segment=-1e-4), products=3)[0].choice == (1024, None)  # not clearly
     assert chosen(Clock(1e-2, 1e-4, per_segment=1e-3), products=3)[0].choice == (1024, None)
     window, engine = chosen(Clock(1e-2, 1e-4, per_segment=-1e-3), products=3, assignment=ByKey())
     assert window.choice == (1024, None) and isinstance(engine.assignment, ByKey)

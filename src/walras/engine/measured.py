@@ -31,6 +31,9 @@ TIMES = 3
 LENGTHS = (64, 16)
 """Segments that are tried where a window has a longer chain [events]."""
 
+CLEARLY = 0.8
+"""Segments are taken where they need less than this part of the seconds: they cost calls, and clocks are noisy."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -71,10 +74,10 @@ class Measured(Frontier):
         SettingsError: the share is not positive.
     """
 
-    def __init__(self, share: float = 0.1, clock: Callable[[], float] = time.perf_counter):
+    def __init__(self, share: float = 0.25, clock: Callable[[], float] = time.perf_counter):
         super().__init__()
         if not share > 0:
-            raise SettingsError(f"`share` is {share!r} but needs to be a positive number; give e.g. 0.1")
+            raise SettingsError(f"`share` is {share!r} but needs to be a positive number; give e.g. 0.25")
         self.share, self.clock = share, clock
         self.costs: Costs | None = None
         self.choice: tuple[int, int | None] | None = None
@@ -138,10 +141,12 @@ class _Bench:
         lengths = [length for length in LENGTHS if length < self.longest(size)]
         if not lengths:
             return None
-        seconds: dict[int | None, float] = {None: self.trial(engine, first).seconds}
-        for length in lengths:
-            seconds[length] = self.trial(replace(engine, assignment=Segments(length)), first).seconds
-        return min(seconds, key=lambda length: seconds[length])
+        whole = self.trial(engine, first).seconds
+        seconds = {
+            length: self.trial(replace(engine, assignment=Segments(length)), first).seconds for length in lengths
+        }
+        best = min(lengths, key=lambda length: seconds[length])
+        return best if seconds[best] < CLEARLY * whole else None
 
     def longest(self, size: int) -> int:
         """Return the length of the longest chain among the first events."""
