@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SMALL, LARGE = 2, 16
 """Events of the two windows that are timed, in wide tiles."""
 
-TIMES = 3
+TIMES = 5
 """A trial is repeated so often, after once to compile; the quickest counts, since other work only ever slows it."""
 
 LENGTHS = (64, 16)
@@ -131,7 +131,7 @@ class _Bench:
 
     def costs(self, small: int, large: int) -> Costs:
         """Time two windows on the same events."""
-        return solve(*(self.trial(replace(self.engine, window=Frontier(size)), 2 * large) for size in (small, large)))
+        return solve(*self.trials([replace(self.engine, window=Frontier(size)) for size in (small, large)], 2 * large))
 
     def length(self, size: int) -> int | None:
         """Return the length of segments that is quickest in a window, or None where whole chains are."""
@@ -141,12 +141,10 @@ class _Bench:
         lengths = [length for length in LENGTHS if length < self.longest(size)]
         if not lengths:
             return None
-        whole = self.trial(engine, first).seconds
-        seconds = {
-            length: self.trial(replace(engine, assignment=Segments(length)), first).seconds for length in lengths
-        }
-        best = min(lengths, key=lambda length: seconds[length])
-        return best if seconds[best] < CLEARLY * whole else None
+        cut = [replace(engine, assignment=Segments(length)) for length in lengths]
+        whole, *seconds = [trial.seconds for trial in self.trials([engine, *cut], first)]
+        best = int(np.argmin(seconds))
+        return lengths[best] if seconds[best] < CLEARLY * whole else None
 
     def longest(self, size: int) -> int:
         """Return the length of the longest chain among the first events."""
@@ -154,16 +152,18 @@ class _Bench:
         keys: Int[ndarray, " event"] = np.asarray(over_events(self.process.key, self._first(size)))
         return int(np.unique(keys, return_counts=True)[1].max())
 
-    def trial(self, engine: "Picard", count: int) -> Trial:
-        """Run some events, once to compile and then for the clock."""
-        engine = replace(engine, start=Idle(), verify=False, max_rounds=None)
-        events, seconds = self._first(count), []
-        info = engine.run(self.process, self.initial, events)[1]
+    def trials(self, engines: list["Picard"], count: int) -> list[Trial]:
+        """Run some events by every engine, once to compile and then in turn for the clock, so that noise meets all."""
+        events, seconds = self._first(count), [float("inf")] * len(engines)
+        engines = [replace(engine, start=Idle(), verify=False, max_rounds=None) for engine in engines]
+        infos = [engine.run(self.process, self.initial, events)[1] for engine in engines]
         for _ in range(TIMES):
-            started = self.clock()
-            jax.block_until_ready(engine.run(self.process, self.initial, events)[0])
-            seconds.append(self.clock() - started)
-        return Trial(min(seconds), int(info.rounds), int(info.policy_calls))
+            for number, engine in enumerate(engines):
+                started = self.clock()
+                jax.block_until_ready(engine.run(self.process, self.initial, events)[0])
+                seconds[number] = min(seconds[number], self.clock() - started)
+        work = zip(seconds, infos, strict=True)
+        return [Trial(taken, int(info.rounds), int(info.policy_calls)) for taken, info in work]
 
     def _first(self, count: int) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[:count], self.events)
