@@ -32,7 +32,7 @@ IN_TURN = 256
 class SafeWindow(AbstractEngine):
     """From a correct state, run the chains of all keys side by side for as long as no shared limit can bind.
 
-    Close to a limit hardly any events are safe: then some are taken one by one.
+    Close to a limit hardly any events are safe: then some are taken one by one, each a round of its own.
 
     Args:
         safe: `safe(process, state, first)` returns how many events from number `first` on cannot disturb each other.
@@ -55,29 +55,30 @@ class SafeWindow(AbstractEngine):
         size = min(positive("most", self.most), horizon)
         keys, actions = np.asarray(over_events(process.key, inputs)), np.zeros(horizon, np.int32)
         state, first, counts = jax.tree.map(jnp.copy, initial), 0, np.zeros(5, int)
+        work: tuple[int, ...]
         while first < horizon:
             count = min(max(self.safe(process, state, first), 1), size, horizon - first)
             if count < min(FEW, horizon - first):
                 count = min(IN_TURN, horizon - first)
                 state, found = _in_turn((process, inputs, *jax.device_put((np.int32(first), np.int32(count)))), state)
-                work = (count, count, count, count)
+                work = (count,) * 5  # each waits for the one before
             else:
                 state, found, work = _side_by_side(process, inputs, state, keys[first : first + count], first, size)
             actions[first : first + count] = np.asarray(found)[:count]
             first += count
-            counts += (1, *work)
+            counts += work
         info = counted([*counts.tolist(), first], True, horizon, size)
         return Trajectory(final=state, records=jnp.asarray(actions)), info
 
 
 def _side_by_side(
     process: Summed, inputs: PyTree, state: Sums, keys: Int[ndarray, " event"], first: int, size: int
-) -> tuple[Sums, Int[Array, " event"], tuple[int, int, int, int]]:
+) -> tuple[Sums, Int[Array, " place"], tuple[int, ...]]:
     """Run the chains of safe events; return the state behind them, their actions, and what it took."""
     plan = plan_walk(line_up(keys, keys), np.ones(len(keys), bool), WIDE, NARROW)
     kept = (process, inputs, Tiles.of(plan, size, size), *jax.device_put((np.int32(first), np.int32(len(keys)))))
     state, actions, work = _walk(kept, state)
-    return state, actions, (int(work.calls), int(work.encodes), plan.levels, plan.rows(WIDE, NARROW))
+    return state, actions, (1, int(work.calls), int(work.encodes), plan.levels, plan.rows(WIDE, NARROW))
 
 
 @eqx.filter_jit(donate="all-except-first")
