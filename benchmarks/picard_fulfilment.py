@@ -2,11 +2,14 @@
 
     python benchmarks/picard_fulfilment.py --orders 200000 --products 66000 --centres 30 --beta -0.8 --policy mlp --json
     python benchmarks/picard_fulfilment.py --orders 200000 --policy mlp --baseline published --processes 1000 --chunk 30
+    python benchmarks/picard_fulfilment.py --table                     # all parts; or --table beta,width; stored
+    python benchmarks/picard_fulfilment.py --table million --fresh     # measure again what is stored already
 
 Baselines: one by one on the same device (a scan), one by one compiled on one core (numba, where installed), the safe
-window of Time Warp, and the floor: every decision evaluated once in batches, with no book-keeping. A sequential run of
-more orders than `--sequential-orders` is extrapolated from that many, and the answer says so; `exact` then compares
-that many. On a GPU nothing changes but `--tile`, which is larger there by default.
+window of Time Warp, and the floor: every decision evaluated once in batches, with no book-keeping. Runs of more orders
+than `--sequential-orders` (`--compiled-orders`) are extrapolated from that many, and the answer says so; `exact` means
+that all actions compared are equal, `compared_orders` how many were. All are timed in turn, in one process; medians.
+Runs on any device unchanged; a tile has more rows on one that is no processor.
 """
 
 import argparse
@@ -14,27 +17,39 @@ import json
 import statistics
 import sys
 import time
-from functools import partial
+from functools import cache
 
 import compiled_fulfilment
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import machine
+from picard_table import fill
+from table import machine
 
 from walras.domains.fulfilment.generate import generate_world
-from walras.domains.fulfilment.policies import named
+from walras.domains.fulfilment.policies import Greedy, named, priced
 from walras.domains.fulfilment.process import orders_of, process_of, safe_orders
-from walras.domains.fulfilment.world import check_actions, exhausted
-from walras.engine.assignment import ByKey, OneEach, Scattered, Segments
+from walras.domains.fulfilment.world import check_actions, exhausted, make_world
+from walras.engine.assignment import ByKey, OneEach, OwnAssignment, Scattered, Segments
 from walras.engine.decided import over_events
+from walras.engine.measured import Measured
 from walras.engine.picard import Picard
+from walras.engine.published import PublishedJacobi
 from walras.engine.safe_window import SafeWindow
 from walras.engine.sequential import Sequential
 from walras.engine.starts import Given, Idle
 from walras.engine.windows import AllOrNothing, Frontier
 from walras.errors import WalrasError
+
+NARROW_NETWORK = 128
+"""Up to this width compiled code decides all orders in seconds."""
+
+ONE_WINDOW = 300_000
+"""More orders in one window need more memory than most machines have to spare; they are not needed to see the bound."""
+
+MASKS = ("greedy", "dual")
+"""Policies that are moved only by what runs out: rounds are bounded by the centres that do."""
 
 
 def options(words=None):
@@ -48,47 +63,92 @@ def options(words=None):
     add("--policy", default="greedy", choices=("greedy", "mlp", "dual", "capacity"))
     add("--width", type=int, default=64, help="units of a hidden layer of the network")
     add("--gamma", type=float, default=0.5, help="price of a centre whose capacity is used up")
+    add("--two-centres", action="store_true", help="the worst case: every order changes what the next one prefers")
     add("--start", default="idle", choices=("idle", "random", "nearest"))
-    add("--window", type=int, help="orders worked on together; all of them without")
+    add("--window", default="measured", help="orders worked on together: `measured` costs choose, `all`, or a number")
     add("--all-or-nothing", action="store_true", help="finish a window before the next is begun")
     add("--segment", type=int, help="cut the chains of products into processes of so many orders")
     add("--scatter", type=int, help="give every order to one of so many processes at random")
+    add("--deal", type=int, help="give orders to so many processes in turn")
     add("--tile", type=int, help="rows evaluated together")
-    add("--baseline", choices=("published",), help="run the published iteration instead of ours")
+    add(
+        "--baseline",
+        choices=("published", "jacobi"),
+        help="run the published iteration instead: in our tiles, or as is",
+    )
     add("--processes", type=int, default=1000, help="of the published iteration")
     add("--chunk", type=int, default=30, help="orders of each of them in a window")
     add("--sequential-orders", type=int, default=200_000)
-    add("--repeats", type=int, default=1)
+    add("--compiled-orders", type=int, help="all of them without, where the network is narrow")
+    add("--without", default="", help="leave these out, e.g. time_warp,sequential_device")
+    add("--repeats", type=int, default=5)
     add("--seed", type=int, default=0)
     add("--json", action="store_true")
+    add("--table", nargs="?", const="", help="measure parts of the table, and store them")
+    add("--fresh", action="store_true", help="measure again what is stored already")
+    add("--into", default="benchmarks/results/picard_fulfilment.json")
     return parser.parse_args(words)
+
+
+@cache
+def measured():
+    """Return the one window that remembers what was measured."""
+    return Measured()
+
+
+def world_of(given):
+    if given.two_centres:
+        # One product, two equal centres, and a price of every unit sent: decisions alternate, each on the one before.
+        n = given.orders
+        both = np.array([[n, n]])
+        return make_world(np.zeros(n, int), np.zeros(n, int), np.ones((1, 2)), both, both[0])
+    return generate_world(
+        given.orders, given.products, given.centres, given.beta, capacity_share=given.capacity, seed=given.seed
+    )
+
+
+def rule_of(given, world):
+    if given.two_centres:
+        return priced(Greedy(), given.gamma)
+    return named(world, given.policy, given.width, given.gamma, given.seed)
+
+
+def start_of(given, world):
+    if given.start == "nearest":
+        return Given(world.reward.argmax(1)[world.destination])
+    if given.start == "random":
+        return Given(np.random.default_rng(given.seed).integers(world.n_centres, size=world.n_orders))
+    return Idle()
 
 
 def engine_of(given, world):
     wide = given.tile or (256 if jax.default_backend() == "cpu" else 16_384)
-    start = Idle()
-    if given.start == "nearest":
-        start = Given(world.reward.argmax(1)[world.destination])
-    elif given.start == "random":
-        start = Given(np.random.default_rng(given.seed).integers(world.n_centres, size=world.n_orders))
+    start, size = start_of(given, world), min(given.chunk * given.processes, world.n_orders)
+    if given.baseline == "jacobi":
+        return PublishedJacobi(OwnAssignment(lambda keys, first: keys % given.processes), size, start)
     if given.baseline == "published":
         # Chains of products in so many processes; the next window begins at the first order that changed.
-        size = min(given.chunk * given.processes, world.n_orders)
         return Picard(Frontier(size, refill=0.0), ByKey(), start, certified=False, tile=(wide, 16))
-    assignment = Segments(given.segment) if given.segment else ByKey()
+    assignment = Segments(given.segment) if given.segment else None
     assignment = Scattered(given.scatter, given.seed) if given.scatter else assignment
-    window = AllOrNothing(given.window) if given.all_or_nothing else Frontier(given.window)
+    if given.deal:
+        assignment = OwnAssignment(lambda keys, first: (np.arange(len(keys)) + first) % given.deal)
+    number = None if given.window in ("measured", "all") else min(int(given.window), world.n_orders)
+    window = measured() if given.window == "measured" else Frontier(number)
+    window = AllOrNothing(number) if given.all_or_nothing else window
     return Picard(window, OneEach() if given.segment == 1 else assignment, start, tile=(wide, 16))
 
 
-def timed(call, repeats):
-    """Return the result and the median seconds, after one call to compile."""
-    result, seconds = jax.block_until_ready(call()), []
+def in_turn(calls, repeats):
+    """Return what every call returns, and its median seconds, all called in turn after one call each to compile."""
+    results = {name: jax.block_until_ready(call()) for name, call in calls.items()}
+    seconds = {name: [] for name in calls}
     for _ in range(repeats):
-        started = time.perf_counter()
-        result = jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - started)
-    return result, statistics.median(seconds)
+        for name, call in calls.items():
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name].append(time.perf_counter() - started)
+    return results, {name: statistics.median(values) for name, values in seconds.items()}
 
 
 @eqx.filter_jit
@@ -118,63 +178,98 @@ def safe_engine(world):
     )
 
 
-def baselines(given, world, rule, actions):
-    """Time the others; say what each found."""
+def contestants(given, world, rule):
+    """Return what is timed, by name, and how many orders each decides."""
     process, state, events = process_of(world, rule), world.state(), orders_of(world)
-    some = min(given.sequential_orders, world.n_orders)
-    factor = world.n_orders / some
-    first = jax.tree.map(lambda leaf: leaf[:some], events)
-    one_by_one, device = timed(lambda: scan(process, state, first), given.repeats)
-    found = {"exact": bool(np.array_equal(one_by_one, actions[:some])), "sequential_device_s": device * factor}
-    found |= {"sequential_orders": some, "sequential_cpu_s": None, "time_warp_s": None, "time_warp_rounds": None}
-    if compiled_fulfilment.available():
-        compiled, cpu = timed(lambda: compiled_fulfilment.run(world.first_orders(some), rule), given.repeats)
-        found |= {"sequential_cpu_s": cpu * factor, "exact_cpu": bool(np.array_equal(compiled, actions[:some]))}
-    if given.policy != "capacity":
-        (warped, info), warp = timed(lambda: safe_engine(world).run(process, state, events), given.repeats)
-        found |= {"time_warp_s": warp, "time_warp_rounds": int(info.rounds)}
-        found["exact_time_warp"] = bool(np.array_equal(warped.records, actions))
-    rows = state.table[events.product]
-    call = partial(floor, process, rows, state.shared, events, 1024)
-    return found | {"floor_s": timed(call, given.repeats)[1]}
+    network = given.policy in ("mlp", "capacity") and not given.two_centres
+    few = given.sequential_orders if network and given.width > NARROW_NETWORK else world.n_orders
+    orders = {"sequential_device": min(given.sequential_orders, world.n_orders)}
+    orders["sequential_cpu"] = min(given.compiled_orders or few, world.n_orders)
+    first = jax.tree.map(lambda leaf: leaf[: orders["sequential_device"]], events)
+    part, rows = world.first_orders(orders["sequential_cpu"]), state.table[events.product]
+    engine = engine_of(given, world)
+    calls = {
+        "ours": lambda: engine.run(process, state, events),
+        "sequential_device": lambda: scan(process, state, first),
+        "sequential_cpu": lambda: compiled_fulfilment.run(part, rule),
+        "time_warp": lambda: safe_engine(world).run(process, state, events),
+        "floor": lambda: floor(process, rows, state.shared, events, 1024),
+    }
+    left_out = set(given.without.split(","))
+    left_out |= set() if compiled_fulfilment.available() else {"sequential_cpu"}
+    # Where every unit of capacity has a price no two orders are safe together.
+    left_out |= {"time_warp"} if given.policy == "capacity" or given.two_centres else set()
+    return {name: call for name, call in calls.items() if name not in left_out}, orders
+
+
+def whole_horizon(given, world, rule, actions):
+    """Count the rounds of one window over everything, where theory bounds them; say whether that holds."""
+    if given.policy not in MASKS or given.two_centres or given.baseline or world.n_orders > ONE_WINDOW:
+        return {}
+    info = Picard().run(process_of(world, rule), world.state(), orders_of(world))[1]
+    bound = len(exhausted(world, actions)) + 1
+    return {"rounds_whole": int(info.rounds), "rounds_bound": bound, "rounds_hold": int(info.rounds) <= bound}
 
 
 def measure(given):
     """Run everything; return what is printed."""
-    world = generate_world(
-        given.orders, given.products, given.centres, given.beta, capacity_share=given.capacity, seed=given.seed
-    )
-    rule = named(world, given.policy, given.width, given.gamma, given.seed)
-    engine = engine_of(given, world)
-    process, state, events = process_of(world, rule), world.state(), orders_of(world)
-    (trajectory, info), seconds = timed(lambda: engine.run(process, state, events), given.repeats)
+    world = world_of(given)
+    rule = rule_of(given, world)
+    calls, orders = contestants(given, world, rule)
+    results, seconds = in_turn(calls, given.repeats)
+    trajectory, info = results["ours"]
     actions = np.asarray(trajectory.records)
     check_actions(world, actions)
-    rows = baselines(given, world, rule, actions)
     found = {
-        **{name: getattr(given, name) for name in ("policy", "width", "beta", "orders", "products", "centres")},
-        "exact": rows.pop("exact") and bool(info.converged),
+        **{name: getattr(given, name) for name in ("policy", "width", "gamma", "beta", "capacity", "start")},
+        **{"orders": world.n_orders, "products": len(world.stock), "centres": world.n_centres},
+        **compared(results, orders, actions, bool(info.converged)),
         "converged": bool(info.converged),
         "centres_exhausted": len(exhausted(world, actions)),
         "fulfilled": float((actions >= 0).mean()),
         "rounds": int(info.rounds),
-        "calls_per_order": int(info.policy_calls) / given.orders,
-        "encode_calls_per_order": int(info.encode_calls) / given.orders,
-        "tile_rows_per_order": int(info.tile_rows) / given.orders,
+        **whole_horizon(given, world, rule, actions),
+        "window": info.window,
+        "calls_per_order": int(info.policy_calls) / world.n_orders,
+        "encode_calls_per_order": int(info.encode_calls) / world.n_orders,
+        "tile_rows_per_order": int(info.tile_rows) / world.n_orders,
         "serial_steps": int(info.serial_steps),
-        "seconds": seconds,
-        **rows,
+        "seconds": seconds["ours"],
     }
     for name in ("sequential_device", "sequential_cpu", "time_warp", "floor"):
-        other = found[f"{name}_s"]
-        found[f"{name}_over_ours"] = None if other is None else other / seconds
-    return found | machine()
+        scale = world.n_orders / orders.get(name, world.n_orders)
+        found[f"{name}_s"] = seconds[name] * scale if name in seconds else None
+        found[f"{name}_over_ours"] = seconds[name] * scale / seconds["ours"] if name in seconds else None
+    if "time_warp" in results:
+        found["time_warp_rounds"] = int(results["time_warp"][1].rounds)
+    return found
+
+
+def compared(results, orders, actions, converged):
+    """Say whether all actions compared are equal, how many were, and whose seconds are extrapolated."""
+    others = {name: results[name] for name in ("sequential_device", "sequential_cpu") if name in results}
+    if "time_warp" in results:
+        others["time_warp"] = results["time_warp"][0].records
+    equal = {name: bool(np.array_equal(other, actions[: len(other)])) for name, other in others.items()}
+    most = max((len(other) for other in others.values()), default=0)
+    notes = [
+        f"{name} from {number:,} orders" for name, number in orders.items() if name in results and number < len(actions)
+    ]
+    return {
+        "exact": converged and bool(equal) and all(equal.values()),
+        "exact_by": equal,
+        "compared_orders": most,
+        "extrapolated": notes,
+    }
 
 
 def main():
     given = options()
     try:
-        found = measure(given)
+        if given.table is not None:
+            fill(given.table, given.into, given.fresh, lambda words: measure(options(words)), machine())
+            return
+        found = measure(given) | machine()
     except WalrasError as error:
         sys.exit(f"picard_fulfilment: {error}")
     if given.json:

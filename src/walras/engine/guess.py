@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from walras.engine.decided import Decided, Summed, Sums, over_events, same_rows
 
-RUN = 256
+RUN = 64
 """Events summed one after the other within a run; runs are summed side by side."""
 
 
@@ -79,10 +79,18 @@ class BySums(AbstractStates):
     ) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
         """Sum over all earlier events for the shared row, over those of the same key for the own row."""
         own, shared = changes(process, events, actions, lines.live)
-        before = exclusive_sums(own[lines.order])
-        before = before - before[lines.start]
         rows = state.table[over_events(process.key, events)]
-        return rows + before[lines.place], state.shared[None] + exclusive_sums(shared)
+
+        def summed() -> tuple[Array, Array]:
+            before = exclusive_sums(own[lines.order])
+            before = before - before[lines.start]
+            return rows + before[lines.place], state.shared[None] + exclusive_sums(shared)
+
+        def as_it_was() -> tuple[Array, Array]:
+            return rows, jnp.broadcast_to(state.shared, shared.shape)
+
+        # A window that has just begun holds idle guesses only, mostly: what changes nothing needs no sums.
+        return jax.lax.cond(own.any() | shared.any(), summed, as_it_was)
 
     def after(self, process: Summed, state: Sums, events: PyTree, actions: Int[Array, " event"], count: Array) -> Sums:
         """Add the changes of the first events to the table."""
@@ -132,32 +140,39 @@ def changes(
 def exclusive_sums(values: Int[Array, "event column"]) -> Int[Array, "event column"]:
     """Sum, for every row, the rows before it.
 
-    Runs of rows are summed side by side, so that there are as many serial steps as a run is long, and few passes over
-    memory.
+    Runs of rows are summed side by side, so that there are as many serial steps as a run is long; every run begins with
+    the total of those before it and is written where it belongs, so that memory is passed over few times.
     """
     n, width = values.shape
     runs = jnp.pad(values, ((0, -n % RUN), (0, 0))).reshape(-1, RUN, width)
+    totals = runs.sum(1, dtype=values.dtype)
 
-    def add(total: Array, row: Array) -> tuple[Array, Array]:
-        return total + row, total
+    def add(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        total, sums = carry
+        sums = jax.lax.dynamic_update_slice_in_dim(sums, total[:, None], step, axis=1)
+        return total + jax.lax.dynamic_index_in_dim(runs, step, axis=1, keepdims=False), sums
 
-    totals, within = jax.lax.scan(add, jnp.zeros_like(runs[:, 0]), jnp.swapaxes(runs, 0, 1))
     before = jnp.cumsum(totals, axis=0) - totals
-    return (jnp.swapaxes(within, 0, 1) + before[:, None]).reshape(-1, width)[:n]
+    return jax.lax.fori_loop(0, RUN, add, (before, jnp.zeros_like(runs)))[1].reshape(-1, width)[:n]
 
 
-@eqx.filter_jit
-def assess(
-    process: Decided, state: PyTree, events: PyTree, guess: Guess, lines: Lines, states: AbstractStates
-) -> tuple[PyTree, PyTree, Bool[Array, " event"]]:
-    """See what every event observes under all guesses, and which decisions are not certain to stand.
+class Seen(eqx.Module):
+    """Hold what every event of a window observes, and a mark on every one that has to be evaluated again."""
 
-    Returns:
-        The own and shared parts observed, and a mark on every event that has to be evaluated again.
-    """
+    own: PyTree
+    shared: PyTree
+    marks: Bool[Array, " event"]
+
+
+def assess(process: Decided, state: PyTree, events: PyTree, guess: Guess, lines: Lines, states: AbstractStates) -> Seen:
+    """See what every event observes under all guesses, and which decisions are not certain to stand."""
     own, shared = states.seen(process, state, events, guess.action, lines)
-    inputs = over_events(process.inputs, own, events)
-    reads = over_events(process.reads, own, shared, events)
-    stands = over_events(process.stands, guess.action, guess.reads, reads)
-    stands &= guess.known & same_rows(guess.inputs, inputs, len(guess.known))
-    return own, shared, ~stands & lines.live
+
+    def certain() -> Bool[Array, " event"]:
+        inputs = over_events(process.inputs, own, events)
+        reads = over_events(process.reads, own, shared, events)
+        stands = over_events(process.stands, guess.action, guess.reads, reads)
+        return stands & guess.known & same_rows(guess.inputs, inputs, len(guess.known))
+
+    stands = jax.lax.cond(guess.known.any(), certain, lambda: jnp.zeros_like(guess.known))
+    return Seen(own, shared, ~stands & lines.live)

@@ -4,7 +4,6 @@ CONTRACT: what it returns is what the sequential engine returns, or it says that
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,19 +15,20 @@ from numpy import ndarray
 from walras.engine.assignment import AbstractAssignment, ByKey, OneEach
 from walras.engine.base import AbstractEngine, EngineInfo, Trajectory, Transition
 from walras.engine.decided import Decided, Summed, n_events, over_events
-from walras.engine.guess import AbstractStates, ByReplay, BySums, Guess, Lines, assess, blank
-from walras.engine.schedule import Walk, line_up, plan_walk
+from walras.engine.guess import AbstractStates, ByReplay, BySums
+from walras.engine.rounds import Law, Place, Scene, enter, leave, move_on, work
+from walras.engine.schedule import line_up, plan_walk
 from walras.engine.sequential import Sequential
 from walras.engine.starts import AbstractStart, Idle
-from walras.engine.walk import Tiles, walk
+from walras.engine.walk import Tiles
 from walras.engine.windows import AbstractWindow, Frontier
 from walras.errors import InputError, SettingsError
 
 WIDE, NARROW = 256, 16
 """Rows of a tile: where a level has many events, and where it has few, at the end of long chains."""
 
-FEWER = 16
-"""A walk of less than this part of the window has arrays of that size, so two programs are compiled."""
+FEWER, LARGE = 16, 1 << 14
+"""A walk of less than this part of a window as large as that has arrays of that size; two programs are compiled."""
 
 
 class PicardInfo(EngineInfo):
@@ -37,6 +37,7 @@ class PicardInfo(EngineInfo):
     `policy_calls` counts decisions that were evaluated because they were not certain, `encode_calls` evaluations of the
     expensive part; `serial_steps` levels that waited for each other; `tile_rows` rows evaluated with the padding. Of
     the trajectory `committed` events are final: all of them where `converged`. `verified` is None unless asked for.
+    `window` is how many events were worked on together.
     """
 
     encode_calls: Int[Array, ""]
@@ -46,6 +47,7 @@ class PicardInfo(EngineInfo):
     converged: Bool[Array, ""]
     verified: Bool[Array, ""] | None
     events: int = eqx.field(static=True)
+    window: int = eqx.field(static=True)
 
     def __str__(self) -> str:
         """Print a small table."""
@@ -56,6 +58,7 @@ class PicardInfo(EngineInfo):
             "policy calls per event": f"{int(self.policy_calls) / self.events:.3f}",
             "encode calls per event": f"{int(self.encode_calls) / self.events:.3f}",
             "serial steps": f"{int(self.serial_steps):,}",
+            "events of a window": f"{self.window:,}",
             "equal to one by one": "not compared" if self.verified is None else bool(self.verified),
         }
         return "\n".join(f"{name:24}{value}" for name, value in rows.items())
@@ -69,7 +72,7 @@ class Picard(AbstractEngine):
     the first one that is not, is final. Nothing that was guessed beyond is thrown away.
 
     Args:
-        window: events worked on together, and when to move on.
+        window: events worked on together, and when to move on; `Measured()` chooses by what a round and a call cost.
         assignment: who evaluates what; by key where states add up, one process per event elsewhere.
         start: the first guess.
         states: how states are rebuilt; by sums where states add up, by a replay elsewhere.
@@ -96,13 +99,11 @@ class Picard(AbstractEngine):
         """
         process = check(transition, initial, inputs, self.assignment)
         check_tile(self.tile)
-        run = _Run(self, process, initial, inputs)
+        run = _Run(self.window.settled(self, process, initial, inputs), process, initial, inputs)
         most = run.horizon if self.max_rounds is None else self.max_rounds
         while not run.finished and run.step(may_walk=run.rounds < most):
             pass
-        if not run.finished:
-            run.move()
-        trajectory = Trajectory(final=run.state, records=jnp.asarray(run.actions))
+        trajectory = Trajectory(final=run.stop(), records=jnp.asarray(run.actions))
         verified = equal_one_by_one(process, initial, inputs, trajectory) if self.verify and run.finished else None
         return trajectory, run.info(verified)
 
@@ -161,22 +162,22 @@ def one_by_one(process: Decided, initial: PyTree, events: PyTree) -> Trajectory:
 
 
 class _Run:
-    """Hold one run: the state at the window's first event, what is guessed in the window, and what was counted."""
+    """Hold one run: the window, what is known of it, and what was counted."""
 
     def __init__(self, engine: Picard, process: Decided, initial: PyTree, events: PyTree):
-        self.engine, self.process, self.state, self.all_events = engine, process, initial, events
+        self.engine = engine
         self.horizon = n_events(events)
         self.size = engine.window.events(self.horizon)
         summed = isinstance(process, Summed)
-        self.states = engine.states or (BySums() if summed else ByReplay())
+        self.law = Law(process, events, engine.states or (BySums() if summed else ByReplay()))
         self.assignment = engine.assignment or (ByKey() if summed else OneEach())
         self.keys = keys_of(process, events)
         self.actions = np.array(engine.start.actions(process, initial, events))
         self.rounds = self.calls = self.encodes = self.steps = self.rows = 0
         self.first = self.done = self.sure = 0
-        self.window = cut_window(self.all_events, self.first, self.size)
-        self.guess = blank(process, initial, self.window, jnp.asarray(self._cached()))
         self._line_up()
+        self.scene = enter(self.law, self.place, initial, jax.device_put(self._cached()))
+        self.marks = np.asarray(self.scene.seen.marks)
 
     @property
     def live(self) -> int:
@@ -196,16 +197,7 @@ class _Run:
         """Place the events of the window in chains and lanes."""
         keys = self.keys[self.first : self.first + self.live]
         self.lanes = line_up(keys, self.assignment.processes(keys, self.first))
-        behind = np.arange(self.live, self.size, dtype=np.int32)
-        order = np.r_[self.lanes.chain_order, behind]
-        place = np.empty_like(order)
-        place[order] = np.arange(self.size, dtype=np.int32)
-        self.lines = Lines(
-            order=jnp.asarray(order),
-            place=jnp.asarray(place),
-            start=jnp.asarray(np.r_[self.lanes.chain_start, behind]),
-            live=jnp.asarray(np.arange(self.size) < self.live),
-        )
+        self.place = Place.of(self.lanes, self.first, self.size)
 
     def step(self, may_walk: bool) -> bool:
         """Settle what is certain; then move on, or walk what is not certain if that is still allowed.
@@ -213,8 +205,7 @@ class _Run:
         Returns:
             Whether anything was done.
         """
-        own, shared, marks = assess(self.process, self.state, self.window, self.guess, self.lines, self.states)
-        broken = np.array(marks)
+        broken = self.marks.copy()
         # Decided on final actions only: final, even where a policy's floats differ between two programs.
         broken[: self.sure] = False
         if self.engine.certified:
@@ -225,54 +216,63 @@ class _Run:
         if self.done == self.live or (more and self.engine.window.moves(self.done, self.size)):
             self.move()
         elif may_walk:
-            self._walk(own, shared, broken)
+            self._walk(broken)
         else:
             return False
         return True
 
     def move(self) -> None:
         """Begin the window at the first event that is not final, and keep what was guessed of the others."""
-        count = self.done
-        self.actions[self.first : self.first + self.live] = np.asarray(self.guess.action)[: self.live]
-        self.state = _after(self.process, self.state, self.window, self.guess.action, jnp.asarray(count), self.states)
-        self.first, self.done, self.sure = self.first + count, 0, 0
+        before, count = self.place, jax.device_put(np.int32(self.done))
+        self.actions[self.first : self.first + self.live] = np.asarray(self.scene.guess.action)[: self.live]
+        self.first, self.done, self.sure = self.first + self.done, 0, 0
         if self.finished:
+            self.final = leave((self.law, before, self.scene.guess, count), self.scene.state)
             return
-        self.window = cut_window(self.all_events, self.first, self.size)
-        self.guess = _shift(self.guess, jnp.asarray(self._cached()), jnp.asarray(count))
         self._line_up()
+        kept = (self.law, before, self.place, jax.device_put(self._cached()))
+        self.scene = move_on(kept, self.scene)
+        self.marks = np.asarray(self.scene.seen.marks)
 
-    def _walk(self, own: PyTree, shared: PyTree, broken: Bool[ndarray, " event"]) -> None:
+    def _walk(self, broken: Bool[ndarray, " event"]) -> None:
         """Evaluate what is not certain, and what follows it in its lane."""
-        plan = plan_walk(self.lanes, broken[: self.live], *self.engine.tile)
-        room = self.size if len(plan.events) > self.size // FEWER else max(self.size // FEWER, 1)
-
-        tiles = tiles_of(plan, room, self.size)
-        before = None if self.engine.certified else np.asarray(self.guess.action).copy()
-        kept = (self.process, self.window, own, shared, tiles)
-        self.guess, work = walk(kept, self.guess, self.engine.tile, not self.engine.certified)
+        shapes, again = self.engine.tile, not self.engine.certified
+        plan = plan_walk(self.lanes, broken[: self.live], *shapes)
+        few = self.size >= LARGE and len(plan.events) <= self.size // FEWER
+        room = self.size // FEWER if few else self.size
+        before = np.asarray(self.scene.guess.action).copy() if again else None
+        kept = (self.law, self.place, Tiles.of(plan, room, self.size), self.scene.state)
+        guess, seen, counts = work(kept, self.scene.guess, self.scene.seen, shapes, again)
+        self.scene = Scene(self.scene.state, guess, seen)
+        self.marks, counts = jax.device_get((seen.marks, counts))
         self.rounds += 1
         self.sure = min(self.done + 1, self.live)
-        self.encodes += int(work.encodes)
-        self.calls += int(work.calls)
+        self.encodes += int(counts.encodes)
+        self.calls += int(counts.calls)
         self.steps += plan.levels
-        self.rows += plan.rows(*self.engine.tile)
+        self.rows += plan.rows(*shapes)
         if before is not None:
-            changed = np.flatnonzero(np.asarray(self.guess.action)[: self.live] != before[: self.live])
+            changed = np.flatnonzero(np.asarray(guess.action)[: self.live] != before[: self.live])
             self.done = min(int(changed[0]) + 1, self.live) if len(changed) else self.live
+
+    def stop(self) -> PyTree:
+        """Return the state behind the last event that is final."""
+        if not self.finished:
+            self.move()
+        return self.final if self.finished else self.scene.state
 
     def info(self, verified: Bool[Array, ""] | None) -> PicardInfo:
         """Say what it took."""
         numbers = (self.rounds, self.calls, self.encodes, self.steps, self.rows, self.first)
-        return counted(numbers, self.finished, self.horizon, verified)
+        return counted(numbers, self.finished, self.horizon, self.size, verified)
 
 
 def counted(
-    numbers: Sequence[int], converged: bool, events: int, verified: Bool[Array, ""] | None = None
+    numbers: Sequence[int], converged: bool, events: int, window: int, verified: Bool[Array, ""] | None = None
 ) -> PicardInfo:
     """Put counts together: rounds, policy calls, encode calls, serial steps, rows of tiles, final events."""
     parts = [jnp.asarray(int(number)) for number in numbers]
-    return PicardInfo(*parts, jnp.asarray(converged), verified, events)  # type: ignore[arg-type, call-arg]
+    return PicardInfo(*parts, jnp.asarray(converged), verified, events, window)  # type: ignore[arg-type, call-arg]
 
 
 def keys_of(process: Decided, events: PyTree) -> Int[ndarray, " event"]:
@@ -280,43 +280,3 @@ def keys_of(process: Decided, events: PyTree) -> Int[ndarray, " event"]:
     if isinstance(process, Summed):
         return np.asarray(over_events(process.key, events))
     return np.arange(n_events(events), dtype=np.int32)
-
-
-def tiles_of(plan: Walk, room: int, beyond: int) -> Tiles:
-    """Put a plan into arrays of `room` places; events that are none get the number `beyond`."""
-
-    def padded(values: ndarray, filling: int) -> Array:
-        return jnp.asarray(np.pad(values, (0, room - len(values)), constant_values=filling))
-
-    places = [padded(part, 0) for part in (plan.start, plan.count, plan.first, plan.depth)]
-    counts = [jnp.asarray(number, jnp.int32) for number in (plan.narrow, len(plan.first))]
-    return Tiles(padded(plan.events, beyond), *places, *counts)
-
-
-def cut_window(events: PyTree, first: int, size: int) -> PyTree:
-    """Cut the events of a window; behind the last event that one is repeated."""
-    horizon = n_events(events)
-    if (first, size) == (0, horizon):
-        return events
-    return _cut(events, jnp.asarray(first), size)
-
-
-@eqx.filter_jit
-def _cut(events: PyTree, first: Array, size: int) -> PyTree:
-    places = jnp.minimum(first + jnp.arange(size), n_events(events) - 1)
-    return jax.tree.map(lambda leaf: leaf[places], events)
-
-
-@eqx.filter_jit
-def _after(
-    process: Decided, state: PyTree, events: PyTree, actions: Array, count: Array, states: AbstractStates
-) -> Any:
-    return states.after(process, state, events, actions, count)
-
-
-@eqx.filter_jit
-def _shift(guess: Guess, actions: Int[Array, " event"], count: Array) -> Guess:
-    """Drop what is final; the events that come in know nothing but their first guess."""
-    moved = jax.tree.map(lambda leaf: jnp.roll(leaf, -count, axis=0), guess)
-    stays = jnp.arange(len(actions)) < len(actions) - count
-    return Guess(actions, moved.known & stays, moved.inputs, moved.code, moved.reads)

@@ -60,7 +60,7 @@ class PublishedJacobi(AbstractEngine):
             state = _after(process, state, part, jnp.asarray(new), jnp.asarray(final))
             actions[events] = new
             first, rounds, calls, steps = first + final, rounds + 1, calls + len(events), steps + own.shape[1]
-        info = counted((rounds, calls, calls, steps, calls, first), first >= horizon, horizon)
+        info = counted((rounds, calls, calls, steps, calls, first), first >= horizon, horizon, size)
         return Trajectory(final=state, records=jnp.asarray(actions)), info
 
 

@@ -8,22 +8,45 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from walras.engine.decided import Decided, Summed, over_events, same_rows
 from walras.engine.guess import Guess
+from walras.engine.schedule import Walk
 
 
 class Tiles(eqx.Module):
-    """List what to walk, as a `Walk` does; `events` has numbers beyond the window where there is none."""
+    """List what to walk, as a `Walk` does, in one array that is sent at once.
 
-    events: Int[Array, " walked"]
-    start: Int[Array, " walked"]
-    count: Int[Array, " walked"]
-    first: Int[Array, " walked"]
-    depth: Int[Array, " walked"]
+    Rows of `lists` are `events` (numbers beyond the window where there is none), `start`, `count`, `first` and `depth`.
+    """
+
+    lists: Int[Array, "five walked"]
     narrow: Int[Array, ""]
     all: Int[Array, ""]
+
+    @staticmethod
+    def of(plan: Walk, room: int, beyond: int) -> "Tiles":
+        """Put a plan into lists of `room` places; events that are none get the number `beyond`."""
+        lists = np.zeros((5, room), np.int32)
+        lists[0] = beyond
+        for row, part in zip(lists, (plan.events, plan.start, plan.count, plan.first, plan.depth), strict=True):
+            row[: len(part)] = part
+        return Tiles(*jax.device_put((lists, np.int32(plan.narrow), np.int32(len(plan.first)))))
+
+    @property
+    def events(self) -> Int[Array, " walked"]:
+        """Return the events, tile by tile and level by level."""
+        return self.lists[0]
+
+    def levels(self, tile: Array) -> tuple[Array, Array]:
+        """Return the first level of a tile, and how many it has."""
+        return self.lists[3, tile], self.lists[4, tile]
+
+    def level(self, number: Array) -> tuple[Array, Array]:
+        """Return where the events of a level begin, and how many there are."""
+        return self.lists[1, number], self.lists[2, number]
 
 
 class Work(eqx.Module):
@@ -33,19 +56,26 @@ class Work(eqx.Module):
     calls: Int[Array, ""]
 
 
-@eqx.filter_jit(donate="all-except-first")
 def walk(
-    kept: tuple[Decided, PyTree, PyTree, PyTree, Tiles], guess: Guess, shapes: tuple[int, int], again: bool
+    process: Decided,
+    events: PyTree,
+    seen: tuple[PyTree, PyTree],
+    guess: Guess,
+    tiles: Tiles,
+    shapes: tuple[int, int],
+    again: bool,
 ) -> tuple[Guess, Work]:
     """Evaluate the listed events of a window.
 
     Args:
-        kept: the process, the window's events, what they observe, own and shared, and what to walk.
-        guess: what is known so far; used up.
+        events: of the window.
+        seen: what they observe, own and shared.
+        guess: what is known so far.
+        tiles: what to walk.
         shapes: rows of a wide and of a narrow tile.
         again: evaluate every listed event, certain or not.
     """
-    process, events, own, shared, tiles = kept
+    own, shared = seen
     places = jnp.minimum(jnp.pad(tiles.events, (0, max(shapes))), len(guess.action) - 1)
 
     def listed(tree: PyTree) -> PyTree:
@@ -73,13 +103,13 @@ class _Tile(eqx.Module):
 
     def __call__(self, number: Array, still: tuple, found: Guess, work: Work) -> tuple[Guess, Work]:
         *_, tiles = still
-        first = tiles.first[number]
+        first, depth = tiles.levels(number)
 
         def level(step: Array, carry: tuple) -> tuple:
             return self._level(first + step, still, *carry)
 
         lanes = self._no_corrections(still)
-        return jax.lax.fori_loop(0, tiles.depth[number], level, (found, work, lanes))[:2]
+        return jax.lax.fori_loop(0, depth, level, (found, work, lanes))[:2]
 
     def _no_corrections(self, still: tuple) -> Any:
         """Start all lanes; only states that add up are corrected within a lane, others have one event per lane."""
@@ -90,8 +120,8 @@ class _Tile(eqx.Module):
     def _level(self, step: Array, still: tuple, found: Guess, work: Work, lanes: Any) -> tuple[Guess, Work, Any]:
         """Evaluate the next event of every lane of a tile that has one."""
         *listed, tiles = still
-        start = tiles.start[step]
-        valid = jnp.arange(self.rows) < tiles.count[step]
+        start, count = tiles.level(step)
+        valid = jnp.arange(self.rows) < count
         events, own, shared, old = self._cut(listed, start)
         if lanes is not None:
             own, shared = own + lanes[0], shared + lanes[1]

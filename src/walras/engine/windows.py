@@ -4,9 +4,16 @@ OPEN: a window changes how much work it is, never the result; add one beside the
 """
 
 import abc
+from typing import TYPE_CHECKING
+
+from jaxtyping import PyTree
 
 from walras.engine.assignment import positive
+from walras.engine.decided import Decided
 from walras.errors import SettingsError
+
+if TYPE_CHECKING:
+    from walras.engine.picard import Picard
 
 
 class AbstractWindow(abc.ABC):
@@ -17,6 +24,10 @@ class AbstractWindow(abc.ABC):
     @abc.abstractmethod
     def moves(self, done: int, size: int) -> bool:
         """Say whether to move on, `done` of `size` events being final; what was guessed beyond them is kept."""
+
+    def settled(self, engine: "Picard", process: Decided, initial: PyTree, events: PyTree) -> "Picard":
+        """Return the engine to run: the one that has this window, unless the window is yet to be chosen."""
+        return engine
 
     def events(self, horizon: int) -> int:
         """Return the events of a window.

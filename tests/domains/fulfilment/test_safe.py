@@ -17,12 +17,13 @@ def engine(world):
 
 
 def test_safe_windows_give_the_same_at_one_call_per_order():
-    process, state, events, world = fulfilment("greedy", capacity_share=0.6, refills=1, most_units=2)
+    process, state, events, world = fulfilment("greedy", 600, products=40, capacity_share=0.6, refills=1, most_units=2)
     expected, ours = Picard().run(process, state, events)
     trajectory, info = engine(world).run(process, state, events)
     np.testing.assert_array_equal(trajectory.records, expected.records)
     np.testing.assert_array_equal(trajectory.final.table, expected.final.table)
-    assert int(info.policy_calls) == 60 and int(info.rounds) > 2 * int(ours.rounds)
+    # Some windows hold many orders, and close to a limit orders are taken one by one.
+    assert int(info.policy_calls) == 600 and 2 * int(ours.rounds) < int(info.rounds) < 600
 
 
 def test_a_price_of_every_unit_leaves_nothing_safe():
