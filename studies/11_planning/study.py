@@ -233,6 +233,13 @@ def key(found):
             rows.append(aim("seconds of simulating / seconds of maps", data, row["seconds_ratio"], least=100))
             violation = row["planners"]["maps"]["violation"]
             rows.append(aim("mean violation of plans by maps, simulated", data, violation, most=0.03))
+    for name, row in found.get(LARGE, {}).get("planners", {}).items():
+        if name != EVERYBODY:
+            data = f"made-up, {found[LARGE]['agents']} agents"
+            rows.append(aim(f"excess cost of the plan by {name} / acquisition", data, row["excess"], most=0.01))
+            rows.append(
+                aim(f"seconds of everybody simulated / seconds by {name}", data, row["processor_ratio"], least=100)
+            )
     for size, row in found.get(PROGRAM, {}).items():
         for name, words, most in (
             ("dual", "dual value", 0.01),
@@ -325,7 +332,7 @@ def _fed_errors(row, axes):
 
 
 def _moved(plans, axes):
-    tones = dict(zip(WAYS, ("#0072B2", "#56B4E9", "#00795A", "#8C8C8C"), strict=True))
+    tones = dict(zip(WAYS, ("#0072B2", "#56B4E9", "#00795A", "#E69F00", "#8C8C8C"), strict=True))
     weekly = {data: row["weekly"] for data, row in plans.items() if row["weekly"]}
     series = [(way, tone, [row[way]["moved"] for row in weekly.values()]) for way, tone in tones.items()]
     axes.set_xlabel("mean change of the plan at a weekly revision, % of capacity")

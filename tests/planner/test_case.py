@@ -14,6 +14,7 @@ from walras.planner.case import build_case
 from walras.planner.loop import StopRule
 from walras.planner.make import acquisition_cost, plan_panel
 from walras.planner.result import PlanResult
+from walras.planner.revision import LastPlan
 from walras.planner.verify import verify
 from walras.population.generate import generate_panel
 from walras.progress import Progress
@@ -181,6 +182,19 @@ def test_weekly_regular_capacity_must_have_a_number_per_week():
     np.testing.assert_array_equal(
         acquisition_cost(case.view, settings(), weekly).edges[:, 0, 1], 100 + np.arange(WEEKS)
     )
+
+
+def test_a_revision_keeps_what_was_planned_where_a_change_is_dear():
+    """The last plan is not the best one, and knows nothing of the last week; what was granted stays granted."""
+    first, gone = planned(), np.full((1, 1), np.nan)
+    capacity = np.concatenate([1.1 * first.regular_capacity[:-1], gone])
+    before = LastPlan(capacity, 0 * capacity + first.regular_capacity[0], 0 * capacity)
+    result = plan_panel(panel(), settings(), CostSettings(revision_rate=5.0), last=before)
+    np.testing.assert_allclose(result.record.capacity[:-1], capacity[:-1], rtol=1e-6)
+    np.testing.assert_allclose(result.regular_capacity, first.regular_capacity)
+    assert result.moved == pytest.approx(0, abs=1e-6) and first.moved is None
+    assert "In 7 weeks that the last plan planned, capacity moves by 0.0% on average." in result.notes
+    assert not np.allclose(first.record.capacity[:-1], capacity[:-1], rtol=0.01)
 
 
 def test_what_is_feasible_is_within_the_plan():

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from walras.domains.fulfilment.world import World
 
 OUT = Path("walras-out/fulfilment")
+
+MANY = 65_536
+"""Orders beyond which a window is measured: of fewer it costs more than it saves."""
+
 Table = Annotated[
     Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty; a made-up world without")
 ]
@@ -247,13 +251,12 @@ def decide(world: "World", chosen: DecisionSettings, verify: bool) -> tuple["Ful
     """Decide all orders in parallel, and say how long it took."""
     from walras.domains.fulfilment.policies import named
     from walras.domains.fulfilment.run import fulfil
+    from walras.engine.measured import Measured
     from walras.engine.picard import Picard
     from walras.engine.windows import Frontier
 
     started = time.perf_counter()
     rule = named(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
-    engine = Picard(verify=verify)
-    if chosen.window is not None:
-        engine = Picard(window=Frontier(chosen.window), verify=verify)
-    found = fulfil(world, rule, engine)
+    window = Frontier(chosen.window) if chosen.window is not None or world.n_orders <= MANY else Measured()
+    found = fulfil(world, rule, Picard(window, verify=verify))
     return found, time.perf_counter() - started

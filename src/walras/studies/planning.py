@@ -25,6 +25,7 @@ from walras.planner.corrected import CorrectedView
 from walras.planner.costs import PiecewiseLinearCost
 from walras.planner.make import acquisition_cost
 from walras.planner.result import PlanRecord
+from walras.planner.revision import LastPlan, RevisedCost
 from walras.planner.search import found
 from walras.progress import Progress
 
@@ -166,7 +167,7 @@ def moved(plan: Grid, other: Grid) -> float:
 DAMPED = 0.5
 """Share of the way from the last plan to the new one that a damped revision goes."""
 
-WAYS = ("afresh", "warm start", "damped", "same data, other futures")
+WAYS = ("afresh", "warm start", "damped", "change charged", "same data, other futures")
 """How the plan is revised; the last one is no revision, but how much plans differ that know the same."""
 
 
@@ -189,17 +190,17 @@ def revised(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:
     for week in range(weeks + 1):
         case, cost = prepared(panel.before(panel.n_weeks - weeks + week), settings)
         # Regular capacity is a fact, not a forecast: it stays as it was when planning began.
-        regular = cost.edges[:1, :, 1] if regular is None else regular
+        regular = cost.regular[:1] if regular is None else regular
         cost = _at(cost, regular)
         asked = CorrectedView.of(encoded(case, interface, settings))
         free = np.zeros_like(cost.lower)
         asked = asked.at(free, case.view.utilization(free))
-        now = {"afresh": _searched(asked, cost, settings, asked.shadow_prices(cost.edges[..., 2]))}
-        for way in ("warm start", "damped"):
+        now = {"afresh": _searched(asked, cost, settings, asked.shadow_prices(cost.middle))}
+        for way in ("warm start", "damped", "change charged"):
             now[way] = _revision(way, asked, cost, settings, last.get(way))
         other, _ = prepared(panel.before(panel.n_weeks - weeks + week), replace_seed(settings))
         again = CorrectedView.of(encoded(other, interface, settings)).at(free, other.view.utilization(free))
-        twin = _searched(again, cost, settings, again.shadow_prices(cost.edges[..., 2]))
+        twin = _searched(again, cost, settings, again.shadow_prices(cost.middle))
         told["same data, other futures"]["moved"].append(moved(twin.capacity, now["afresh"].capacity))
         usual = _expected(case, cost, now["afresh"])
         for way, record in now.items():
@@ -216,7 +217,7 @@ def replace_seed(settings: PlanSettings) -> PlanSettings:
 
 
 def _at(cost: PiecewiseLinearCost, regular: np.ndarray) -> PiecewiseLinearCost:
-    factor = regular / cost.edges[:, :, 1]
+    factor = regular / cost.regular
     return replace(cost, edges=cost.edges * factor[..., None], lower=cost.lower * factor, upper=cost.upper * factor)
 
 
@@ -227,9 +228,19 @@ def _searched(asked: CorrectedView, cost: PiecewiseLinearCost, settings: PlanSet
 def _revision(
     way: str, asked: CorrectedView, cost: PiecewiseLinearCost, settings: PlanSettings, last: PlanRecord | None
 ) -> PlanRecord:
-    """Start from the last plan's prices; damped, go a part of the way from the last plan and price that."""
+    """Start from the last plan's prices; damped, go a part of the way from the last plan and price that.
+
+    Where change is charged, the cost has a kink at the last plan in every week that it planned.
+    """
     if last is None:
-        return _searched(asked, cost, settings, asked.shadow_prices(cost.edges[..., 2]))
+        return _searched(asked, cost, settings, asked.shadow_prices(cost.middle))
+    if way == "change charged":
+        gone = np.full_like(cost.lower[-1:], np.nan)
+        parts = (last.capacity, cost.regular, last.shadow_prices)
+        before = LastPlan(*(np.concatenate([part[1:], gone]) for part in parts))
+        rate = np.full_like(cost.lower, CostSettings().revision_rate * asked.price_scale)
+        revised = RevisedCost.around(cost, before, rate)
+        return _searched(asked, revised, settings, before.prices(np.zeros_like(cost.lower)))
     record = _searched(asked, cost, settings, _later(last.shadow_prices))
     if way != "damped":
         return record

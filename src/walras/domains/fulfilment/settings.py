@@ -42,7 +42,9 @@ class DecisionSettings(WorldSettings):
     gamma: float = Field(
         0.5, ge=0, le=16, description="price of a centre without capacity left, for `capacity` [reward]"
     )
-    window: int | None = Field(None, ge=1, description="orders worked on together; all of them where not given")
+    window: int | None = Field(
+        None, ge=1, description="orders worked on together; without it all of few, and of many as many as is quickest"
+    )
 
 
 class LearningSettings(WorldSettings):
