@@ -6,6 +6,7 @@ from walras.control.dual import ProjectedDual
 from walras.control.fixed_plan import FixedPlans, Sizes
 from walras.control.foresight import Foresight
 from walras.control.keepers import DualControl, ProRata, Uncoordinated
+from walras.maps.inputs import HORIZON
 from walras.maps.map_file import DUAL, PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.report.study_pictures import lines, to_png
@@ -30,7 +31,8 @@ def parts(context):
     settings, found = context.settings, {}
     for data in available(settings["data"], context.data):
         found |= {f"{data}:{alpha}": partial(_measured, context, data, alpha) for alpha in settings["alphas"]}
-        found[f"{data}:{CYCLE}"] = partial(_cycled, context, data)
+        if settings["weeks"] > HORIZON:
+            found[f"{data}:{CYCLE}"] = partial(_cycled, context, data)
     return found
 
 
