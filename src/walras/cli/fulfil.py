@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from walras.domains.fulfilment.world import World
 
 OUT = Path("walras-out/fulfilment")
-
-MANY = 65_536
-"""Orders beyond which a window is measured: of fewer it costs more than it saves."""
-
 Table = Annotated[
     Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty; a made-up world without")
 ]
@@ -250,13 +246,11 @@ def books_of(found: "Fulfilled", books: "Books") -> dict[str, Any]:
 def decide(world: "World", chosen: DecisionSettings, verify: bool) -> tuple["Fulfilled", float]:
     """Decide all orders in parallel, and say how long it took."""
     from walras.domains.fulfilment.policies import named
-    from walras.domains.fulfilment.run import fulfil
-    from walras.engine.measured import Measured
-    from walras.engine.picard import Picard
+    from walras.domains.fulfilment.run import fulfil, usual_engine
     from walras.engine.windows import Frontier
 
     started = time.perf_counter()
     rule = named(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
-    window = Frontier(chosen.window) if chosen.window is not None or world.n_orders <= MANY else Measured()
-    found = fulfil(world, rule, Picard(window, verify=verify))
+    window = None if chosen.window is None else Frontier(chosen.window)
+    found = fulfil(world, rule, usual_engine(world, window, verify=verify))
     return found, time.perf_counter() - started

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from walras.domains.fulfilment.policies import Dual
 from walras.domains.fulfilment.process import Fulfil, Order, orders_of, process_of
-from walras.domains.fulfilment.run import Fulfilled, fulfil
+from walras.domains.fulfilment.run import Fulfilled, fulfil, usual_engine
 from walras.domains.fulfilment.world import LARGEST, UNIT, World
 from walras.engine.base import AbstractEngine
 from walras.engine.decided import Sums, over_events
@@ -157,7 +157,7 @@ class _Sample:
 
     def roll_out(self, rule: Dual, engine: AbstractEngine | None) -> Fulfilled:
         """Decide all orders; a parallel engine starts from the last trajectory, or as it does, as takes fewer calls."""
-        engine, warm = Picard() if engine is None else engine, False
+        engine, warm = usual_engine(self.world) if engine is None else engine, False
         if self.last is not None and isinstance(engine, Picard) and self._warm_is_better():
             engine, warm = replace(engine, start=Given(self.last.actions)), True
         found = self.last = fulfil(self.world, rule, engine)

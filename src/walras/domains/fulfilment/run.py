@@ -12,7 +12,12 @@ from numpy import ndarray
 from walras.domains.fulfilment.process import AbstractRule, Fulfil, orders_of, process_of
 from walras.domains.fulfilment.world import NONE, World, check_actions, earned, exhausted
 from walras.engine.base import AbstractEngine, EngineInfo
+from walras.engine.measured import Measured
 from walras.engine.picard import Picard, PicardInfo
+from walras.engine.windows import AbstractWindow, Frontier
+
+MANY = 65_536
+"""Orders beyond which a window is measured: of fewer it costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,19 @@ class Fulfilled:
         )
 
 
+def usual_engine(world: World, window: AbstractWindow | None = None, *, verify: bool = False) -> Picard:
+    """Return the parallel engine that suits a world.
+
+    Args:
+        world: few orders are worked on all together, of many as many as was measured to be quickest.
+        window: one of your own.
+        verify: also decide one by one, and compare.
+    """
+    if window is None:
+        window = Frontier() if world.n_orders <= MANY else Measured()
+    return Picard(window, verify=verify)
+
+
 def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | None = None) -> Fulfilled:
     """Decide all orders of a world by a rule.
 
@@ -60,7 +78,7 @@ def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | N
     Raises:
         InputError: a rule of one's own sent an order to a centre that cannot send it.
     """
-    engine = Picard() if engine is None else engine
+    engine = usual_engine(world) if engine is None else engine
     process = rule if isinstance(rule, Fulfil) else process_of(world, rule)
     trajectory, info = engine.run(process, world.state(), orders_of(world))
     actions = np.asarray(trajectory.records)
