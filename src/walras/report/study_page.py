@@ -4,6 +4,7 @@ EDGE: people read it; it stands by itself, with its pictures in it.
 """
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def study_page(studies: Sequence[Study]) -> str:
     top = [
         Html(f"<h1>{escaped(TITLE)}</h1>"),
         paragraph(f"{answered} of {len(studies)} questions are answered.", "quiet"),
-        bullets(f"{study.number:02d} {_answer(known[study.name])}" for study in studies),
+        bullets(f"{study.number:02d} {study.question} {_headline(_answer(known[study.name]))}." for study in studies),
         _aims(studies, known),
     ]
     return document(TITLE, [*top, *(_study(study, known[study.name]) for study in studies)])
@@ -55,6 +56,11 @@ def _found(row: Mapping[str, Any]) -> str:
 
 def _answer(known: Mapping[str, Any] | None) -> str:
     return "not run yet" if known is None else str(known["answer"])
+
+
+def _headline(answer: str) -> str:
+    """Return what an answer says first."""
+    return re.split(r"[:;] |\. ", answer.rstrip("."), maxsplit=1)[0]
 
 
 def _study(study: Study, known: Mapping[str, Any] | None) -> Html:
