@@ -31,7 +31,7 @@ from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.policies import Greedy, named, priced
 from walras.domains.fulfilment.process import orders_of, process_of, safe_orders
 from walras.domains.fulfilment.world import check_actions, exhausted, make_world
-from walras.engine.assignment import ByKey, OneEach, OwnAssignment, Scattered, Segments
+from walras.engine.assignment import OneEach, OwnAssignment, Scattered, Segments
 from walras.engine.decided import over_events
 from walras.engine.measured import Measured
 from walras.engine.picard import Picard
@@ -41,6 +41,7 @@ from walras.engine.sequential import Sequential
 from walras.engine.starts import Given, Idle
 from walras.engine.windows import AllOrNothing, Frontier
 from walras.errors import WalrasError
+from walras.evaluation.ratios import calls_per_order
 
 NARROW_NETWORK = 128
 """Up to this width compiled code decides all orders in seconds."""
@@ -124,11 +125,12 @@ def start_of(given, world):
 def engine_of(given, world):
     wide = given.tile or (256 if jax.default_backend() == "cpu" else 16_384)
     start, size = start_of(given, world), min(given.chunk * given.processes, world.n_orders)
+    dealt = OwnAssignment(lambda keys, first: keys % given.processes)
     if given.baseline == "jacobi":
-        return PublishedJacobi(OwnAssignment(lambda keys, first: keys % given.processes), size, start)
+        return PublishedJacobi(dealt, size, start)
     if given.baseline == "published":
-        # Chains of products in so many processes; the next window begins at the first order that changed.
-        return Picard(Frontier(size, refill=0.0), ByKey(), start, certified=False, tile=(wide, 16))
+        # Products dealt to so many processes; the next window begins at the first order that changed.
+        return Picard(Frontier(size, refill=0.0), dealt, start, certified=False, tile=(wide, 16))
     assignment = Segments(given.segment) if given.segment else None
     assignment = Scattered(given.scatter, given.seed) if given.scatter else assignment
     if given.deal:
@@ -230,9 +232,9 @@ def measure(given):
         "rounds": int(info.rounds),
         **whole_horizon(given, world, rule, actions),
         "window": info.window,
-        "calls_per_order": int(info.policy_calls) / world.n_orders,
+        "calls_per_order": calls_per_order(int(info.tile_rows), world.n_orders),
+        "needed_calls_per_order": calls_per_order(int(info.policy_calls), world.n_orders),
         "encode_calls_per_order": int(info.encode_calls) / world.n_orders,
-        "tile_rows_per_order": int(info.tile_rows) / world.n_orders,
         "serial_steps": int(info.serial_steps),
         "seconds": seconds["ours"],
     }

@@ -77,7 +77,8 @@ LARGE = {
 
 COLUMNS = (
     ("exact", "exact", ""), ("rounds", "rounds", ","), ("bound", "rounds_bound", ","), ("window", "window", ","),
-    ("calls", "calls_per_order", ".3f"), ("encodes", "encode_calls_per_order", ".3f"), ("steps", "serial_steps", ","),
+    ("calls", "calls_per_order", ".3f"), ("needed", "needed_calls_per_order", ".3f"),
+    ("encodes", "encode_calls_per_order", ".3f"), ("steps", "serial_steps", ","),
     ("seconds", "seconds", ".4f"), ("device x", "sequential_device_over_ours", ".3g"),
     ("core x", "sequential_cpu_over_ours", ".3g"), ("warp x", "time_warp_over_ours", ".3g"),
     ("floor x", "floor_over_ours", ".3g"),

@@ -12,7 +12,7 @@ from walras.studies.next_year import next_year, there
 from walras.studies.worlds import SEED, available, judged_world
 from walras.train.judge_cases import BY, Sizes
 
-NEXT_YEAR = "next year"
+NEXT_YEAR, BESIDE = "next year", "global+delegates"
 OURS, SHOWN = "bucketized+delegates", ("bucketized+delegates", "delegates alone", "bucketized", "global", "simulation")
 
 
@@ -78,6 +78,8 @@ def answer(found):
         row = by.get("demand", {}).get("moderate", {})
         if OURS in row and BASELINE in row:
             said = f"{100 * row[OURS]['estimate']:.1f} % against {100 * row[BASELINE]['estimate']:.1f} % of Global"
+            if BESIDE in row:
+                said += f", {100 * row[BESIDE]['estimate']:.1f} % of Global that asks delegates too"
             limit = f" and {100 * row['simulation']['estimate']:.1f} % of simulating everybody" * ("simulation" in row)
             told.append(f"{data} {said}{limit}")
     over = [data for data, by in found.items() if by["demand"]["moderate"].get(OURS, {}).get("estimate", 0) > 0.08]

@@ -220,7 +220,7 @@ def summary(found: "Fulfilled") -> dict[str, Any]:
         "converged": found.converged,
     }
     facts |= {"centres_exhausted": len(found.exhausted), "rounds": int(info.rounds)}
-    facts["calls_per_order"] = int(info.policy_calls) / orders
+    facts["needed_calls_per_order"] = int(info.policy_calls) / orders
     if isinstance(info, PicardInfo):
         facts |= {"encode_calls_per_order": int(info.encode_calls) / orders, "serial_steps": int(info.serial_steps)}
         facts["verified"] = None if info.verified is None else bool(info.verified)

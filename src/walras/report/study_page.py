@@ -18,6 +18,9 @@ TITLE = "What the maps are worth"
 MET = {True: "met", False: "missed", None: ""}
 """Words for whether a figure meets what is aimed at; nothing where nothing is."""
 
+DOUBTFUL = ", doubtful"
+"""Added where an interval does not say the same as its estimate."""
+
 
 def study_page(studies: Sequence[Study]) -> str:
     """Write the page: question, answer, what was published, pictures, and what measured them."""
@@ -35,14 +38,24 @@ def study_page(studies: Sequence[Study]) -> str:
 def _aims(studies: Sequence[Study], known: Mapping[str, Mapping[str, Any] | None]) -> Html:
     """Collect the key figures of all studies: found, with its interval, and aimed at."""
     rows = [
-        [f"{study.number:02d}", row["figure"], row["data"], _found(row), row["aimed"], MET[row["met"]]]
+        [
+            f"{study.number:02d}",
+            row["figure"],
+            row["data"],
+            _found(row),
+            row["aimed"],
+            MET[row["met"]] + DOUBTFUL * (row.get("sure") is False),
+        ]
         for study in studies
         for row in (known[study.name] or {}).get("key", ())
     ]
-    met = sum(row[-1] == MET[True] for row in rows)
-    words = f"{met} of {len(rows)} figures meet what is aimed at; 95 % intervals over paths, where there are several."
+    met = sum(row[-1].startswith(MET[True]) for row in rows)
+    words = (
+        f"{met} of {len(rows)} figures meet what is aimed at by their estimate; 95 % intervals over paths, where there "
+        "are several; doubtful: the interval reaches to the other side."
+    )
     head = [("study", ""), ("figure", ""), ("data", ""), ("found", "n"), ("aimed at", "n"), ("", "")]
-    missed = [place for place, row in enumerate(rows) if row[-1] == MET[False]]
+    missed = [place for place, row in enumerate(rows) if row[-1].startswith(MET[False])]
     return section("Figures", [paragraph(words, "quiet"), table(head, rows, missed)])
 
 

@@ -18,14 +18,15 @@ def aim(
     Args:
         figure: what was measured, with its unit.
         data: which.
-        value: found; whether it meets the aim is said of its estimate.
+        value: found; `met` is said of its estimate, `sure` where both ends of its interval say the same.
         least, most: what is aimed at; without either the figure is only shown.
     """
     estimate, low, high = _three(value)
     ends = [end for end in (least, most) if end is not None]
-    met = None
+    met, sure = None, None
     if estimate is not None and ends:
-        met = (least is None or estimate >= least) and (most is None or estimate <= most)
+        met = _within(estimate, least, most)
+        sure = None if low is None or high is None else met == _within(low, least, most) == _within(high, least, most)
     return {
         "figure": figure,
         "data": data,
@@ -34,6 +35,7 @@ def aim(
         "high": high,
         "aimed": _words(least, most),
         "met": met,
+        "sure": sure,
     }
 
 
@@ -43,6 +45,10 @@ def relative(difference: Mapping[str, Any], to: Mapping[str, Any]) -> list[float
     if not to["estimate"] or any(part is None for part in parts):
         return None
     return [float(part / to["estimate"]) for part in parts]
+
+
+def _within(value: float, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
 
 
 def _three(value: Value) -> tuple[float | None, float | None, float | None]:
