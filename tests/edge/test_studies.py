@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from walras.cli.app import main
+from walras.studies.run import Context, _hash, run_study
 from walras.studies.study import FUNCTIONS, find_studies
 
 FOLDER = Path(__file__).parents[2] / "studies"
@@ -45,6 +46,38 @@ def test_all_answers_are_listed_and_collected_on_one_page(tmp_path, capsys):
     assert main(["study", "report", "--studies", str(FOLDER), "--out", str(tmp_path), "--json"]) == 0
     page = (tmp_path / "studies.html").read_text()
     assert all(f"{study.number:02d} " in page for study in STUDIES)
+
+
+@pytest.mark.parametrize("text", ['{"fou', "", "{}", "[]", "[1]"])
+def test_a_damaged_part_is_named(text, tmp_path, capsys):
+    study = STUDIES[0]
+    words = ["study", "run", study.name, "--size", "smoke", "--studies", str(FOLDER), "--out", str(tmp_path)]
+    run_study(study, STUDIES, "smoke", tmp_path / "parts", minutes=0)
+    settings = study.settings("smoke")
+    name = next(iter(study.code.parts(Context("smoke", settings)))).replace(":", "-")
+    kept = tmp_path / "parts" / study.name / f"smoke-{_hash(settings)}" / f"{name}.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(text)
+    assert main([*words, "--minutes", "0"]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "delete it" in told and "Traceback" not in told
+
+
+def test_a_damaged_result_and_a_lacking_setting_are_named(tmp_path, capsys):
+    folder = tmp_path / "studies" / "01_own"
+    (folder / "results").mkdir(parents=True)
+    (folder / "study.toml").write_text('question = "Why?"\n[size.smoke]\nagnts = 5\n')
+    (folder / "study.py").write_text(
+        "def parts(context):\n    return {'made-up:x': lambda: context.settings['agents']}\n"
+        "def figures(found, context):\n    return found\n"
+        "key = answer = pictures = lambda found: []\n"
+    )
+    place = ["--studies", str(folder.parent)]
+    assert main(["study", "run", "1", "--size", "smoke", "--out", str(tmp_path / "out"), *place]) == 2
+    assert "lacks the setting `agents`" in capsys.readouterr().err
+    (folder / "results" / "small.json").write_text('{"x":')
+    assert main(["study", "list", *place]) == 2
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_all_studies_go_on_one_after_the_other(kept, tmp_path, capsys):

@@ -29,7 +29,7 @@ def run_parts(
         tell: told what is measured now.
 
     Raises:
-        InputError: `only` names no part.
+        InputError: `only` names no part, or a kept part is damaged.
     """
     known = {*parts, *(name.partition(":")[0] for name in parts)}
     unknown = [name for name in only if name not in known]
@@ -40,7 +40,7 @@ def run_parts(
         kept = None if folder is None else folder / (name.replace(":", "-") + ".json")
         wanted = not only or name in only or name.partition(":")[0] in only
         if kept is not None and kept.exists():
-            found[name] = json.loads(kept.read_text())
+            found[name] = _read(kept)
         elif wanted:
             tell(name)
             found[name] = part()
@@ -50,6 +50,30 @@ def run_parts(
                 aside.write_text(json.dumps(found[name], indent=1) + "\n")
                 aside.replace(kept)
     return found
+
+
+def _read(kept: Path) -> Any:
+    """Read a kept part; every one is an object or a list with something in it."""
+    found = read_json(kept, "delete it to have that part measured again")
+    if not found:
+        raise InputError(f"{kept} holds nothing; delete it to have that part measured again")
+    return found
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Read a file of figures.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        InputError: it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def under(found: Mapping[str, Any], heading: str) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from walras.errors import InputError
 from walras.studies.parts import run_parts
 from walras.studies.provenance import commit, machine
 from walras.studies.study import Study, find_study
+from walras.studies.worlds import available
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def run_study(
         study: which.
         studies: all of them; a study may look at parts that another measures.
         size: "smoke", "small" or "full".
-        folder: where parts are kept; other settings, data or sizes have other folders in it.
+        folder: where parts are kept; other settings or sizes have other folders in it. Whoever puts other tables of the
+            same names into `data` needs another one.
         data: folder of real tables.
         minutes: no part is begun later than so many minutes after the start.
         tell: told what is measured now.
@@ -79,11 +82,17 @@ def run_study(
     parts = measuring.code.parts(context)
     kept = folder / measuring.name / f"{size}-{_hash(settings)}"
     until = time.monotonic() + 60 * minutes
+    for name in settings.get("data", ()):
+        if name not in available([name], data):
+            tell(f"no table {name} is at hand, so its parts are left out; name a folder that holds it with --data")
     found: dict[str, Any] = {}
     for name, part in parts.items():
         if time.monotonic() < until or (kept / f"{name.replace(':', '-')}.json").exists():
             found |= run_parts({name: partial(_measured, part)}, kept, (), tell)
     waiting = tuple(name for name in parts if name not in found)
+    broken = [name for name, each in found.items() if not isinstance(each, dict) or "found" not in each]
+    if broken:
+        raise InputError(f"the part {broken[0]} in {kept} is damaged; delete it to have it measured again")
     facts, pictures = _answered(study, context, found, waiting)
     return Result(facts, pictures, waiting)
 

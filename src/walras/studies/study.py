@@ -4,7 +4,6 @@ CONTRACT: a folder holds `study.toml`, `study.py` (see `FUNCTIONS`), `README.md`
 """
 
 import importlib.util
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pydantic import Field
 
 from walras.config import Settings, checked
 from walras.errors import InputError
+from walras.studies.parts import read_json
 
 SIZES = ("smoke", "small", "full")
 """From seconds, which only show that all runs, to hours."""
@@ -101,7 +101,7 @@ class Study:
         if size not in self.file.size:
             known = ", ".join(self.file.size)
             raise InputError(f"study {self.name} has no size `{size}`; choose among {known}")
-        return {**self.file.common, **self.file.size[size]}
+        return _Given(self.name, {**self.file.common, **self.file.size[size]})
 
     @cached_property
     def code(self) -> ModuleType:
@@ -131,8 +131,19 @@ class Study:
         for size in reversed(SIZES):
             path = self.results / f"{size}.json"
             if path.exists():
-                return json.loads(path.read_text())
+                return read_json(path, f"run the study again with --size {size} --record")
         return None
+
+
+class _Given(dict[str, Any]):
+    """Hold settings, and name the one that is lacking."""
+
+    def __init__(self, study: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.study = study
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(f"study {self.study} lacks the setting `{name}`; write it into its study.toml")
 
 
 def find_studies(folder: Path | None = None) -> list[Study]:
