@@ -65,8 +65,9 @@ Interval = Mapping[str, float | None]
 
 
 def look(name: str) -> tuple[str, str]:
-    """Return a method's colour and mark; a map that lacks something has those of what it lacks."""
-    return LOOKS.get(name, LOOKS.get(name.partition(", ")[2], OTHER))
+    """Return a method's colour and mark; of `what: map` those of the map, of `map, lack` those of what it lacks."""
+    parts = (name, name.partition(", ")[2], name.partition(": ")[2])
+    return next((LOOKS[part] for part in parts if part in LOOKS), OTHER)
 
 
 def to_png(draw: Callable[[Axes], None], *, width: float = WIDTH, height: float = HEIGHT) -> Callable[[Path], None]:
