@@ -22,10 +22,10 @@ MANY = 65_536
 
 @dataclass(frozen=True)
 class Fulfilled:
-    """Hold a trajectory of a world.
+    """Hold a trajectory of a world; of one that has not converged only the orders that are final.
 
     Attributes:
-        actions: the centre that sends each order, -1 for none [order].
+        actions: the centre that sends each order, -1 for none and for what is not final [order].
         reward: of all orders [money].
         info: how much work it was.
         exhausted: centres that sent their last unit of capacity.
@@ -81,7 +81,8 @@ def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | N
     engine = usual_engine(world) if engine is None else engine
     process = rule if isinstance(rule, Fulfil) else process_of(world, rule)
     trajectory, info = engine.run(process, world.state(), orders_of(world))
-    actions = np.asarray(trajectory.records)
     final = int(info.committed) if isinstance(info, PicardInfo) else world.n_orders
-    check_actions(world, np.where(np.arange(len(actions)) < final, actions, NONE))
+    # What was only guessed may be impossible: nothing is said of it.
+    actions = np.where(np.arange(world.n_orders) < final, np.asarray(trajectory.records), NONE)
+    check_actions(world, actions)
     return Fulfilled(world, actions, earned(world, actions), info, exhausted(world, actions))
