@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from walras.cli import app, fulfil
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.world import NONE, check_actions
+from walras.engine.base import Trajectory
 
 WORLD = "--orders 60 --products 7 --centres 4 --capacity 0.5"
 ORDERS = "unique_id,country,qty\nA1,France,2\nB7,Atlantis,1\nA1,Germany,3\nA1,France,4\n"
@@ -102,6 +104,17 @@ def test_the_benchmark_compares(capsys, folder):
     found = answer(capsys, f"benchmark {WORLD} --width 8")
     assert found["exact"] is True and found["sequential_device_over_ours"] > 0
     assert list(folder.glob("walras-out")) == []
+
+
+@pytest.mark.parametrize("words", ["simulate --verify", "benchmark --width 8", "simulate --verify --json"])
+def test_a_difference_is_a_defect(capsys, folder, monkeypatch, words):
+    def other(process, initial, events):
+        return Trajectory(final=None, records=jnp.full(events.product.shape, NONE))
+
+    monkeypatch.setattr("walras.engine.picard.one_by_one", other)
+    code, out, err = run(capsys, f"{words} {WORLD}")
+    assert code == 1 and len(err.splitlines()) == 1 and "gave other actions than one order after the other" in err
+    assert '"verified": false' in out if "--json" in words else "SOMETHING ELSE" in out or "False" in out
 
 
 MISTAKES = [

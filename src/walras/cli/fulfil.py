@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.answer import print_files, print_json, print_words
+from walras.cli.app import EXIT_DEFECT, EXIT_FINE, complain
 from walras.domains.fulfilment.settings import MADE_UP, DecisionSettings, LearningSettings, WorldSettings
 from walras.errors import SettingsError
 from walras.progress import on_terminal
@@ -45,7 +46,7 @@ def simulate(
     verify: Verify = False,
     out: options.Out = OUT,
     as_json: options.Json = False,
-) -> None:
+) -> int:
     """Decide all orders of a world; write which centre sends what, and when centres ran out."""
     chosen = flags or DecisionSettings()
     options.refuse_unwritable(out)
@@ -64,9 +65,10 @@ def simulate(
         files = write(found, books, facts, out)
     if as_json:
         print_json({**facts, "files": files})
-        return
-    print_words(*sentences(found, books, seconds))
-    print_files(files)
+    else:
+        print_words(*sentences(found, books, seconds))
+        print_files(files)
+    return judge(facts.get("verified"))
 
 
 def optimise(
@@ -102,7 +104,7 @@ def optimise(
     print_words(f"Means over {len(samples)} of what prices were learned from:", str(learned), *gains(facts))
 
 
-def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> None:
+def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> int:
     """Time the parallel engine and one order after the other on this device; compilation does not count."""
     import numpy as np
 
@@ -125,6 +127,18 @@ def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> None:
         print_json(facts)
     else:
         print_words("\n".join(f"{name:30}{value}" for name, value in facts.items()))
+    return judge(facts["exact"])
+
+
+def judge(same: bool | None) -> int:
+    """Return the exit code of a comparison with one order after the other; None where there was none."""
+    if same is not False:
+        return EXIT_FINE
+    return complain(
+        "deciding in parallel gave other actions than one order after the other, which is a defect in walras; report "
+        "the command and decide by `Sequential()` until it is mended",
+        EXIT_DEFECT,
+    )
 
 
 def open_world(
