@@ -61,7 +61,8 @@ def simulate(
 
         books = keep_books(world, found.actions)
         books.check()
-        facts = {**summary(found), **books_of(found, books), "seconds": seconds}
+        settings = settings_of(chosen, {"table": table, "stock_file": stock_file, "places": places})
+        facts = {**summary(found), **books_of(found, books), "seconds": seconds, "settings": settings}
         files = write(found, books, facts, out)
     if as_json:
         print_json({**facts, "files": files})
@@ -173,6 +174,14 @@ def open_world(
             f"`--window` is {window:,} but there are only {world.n_orders:,} orders; leave it out to take all at once"
         )
     return world
+
+
+def settings_of(chosen: DecisionSettings, files: dict[str, Path | None]) -> dict[str, Any]:
+    """Say what was run: the files that were named, and the settings that say something beside them."""
+    fields = {name: str(path) for name, path in files.items() if path is not None} | chosen.model_dump()
+    idle = {"width": chosen.policy not in ("mlp", "capacity"), "gamma": chosen.policy != "capacity"}
+    idle |= {"stock": files["stock_file"] is not None, **dict.fromkeys(MADE_UP, files["table"] is not None)}
+    return {name: value for name, value in fields.items() if not idle.get(name)}
 
 
 def made_up(chosen: WorldSettings) -> dict[str, Any]:
