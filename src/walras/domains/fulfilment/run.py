@@ -15,6 +15,7 @@ from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.measured import Measured
 from walras.engine.picard import Picard, PicardInfo
 from walras.engine.windows import AbstractWindow, Frontier
+from walras.errors import InputError, SettingsError
 
 MANY = 65_536
 """Orders beyond which a window is measured: of fewer it costs more than it saves."""
@@ -76,8 +77,19 @@ def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | N
         engine: the parallel one where not given.
 
     Raises:
-        InputError: a rule of one's own sent an order to a centre that cannot send it.
+        InputError: what decides is no rule, or a rule of one's own sent an order to a centre that cannot send it.
+        SettingsError: the engine is none.
     """
+    if not isinstance(rule, AbstractRule | Fulfil):
+        raise InputError(
+            f"the rule is a {type(rule).__name__} but needs to be a rule, e.g. `Greedy()`; make one of a function with "
+            "`scored_by` or `named_by`"
+        )
+    if not isinstance(engine, AbstractEngine | None):
+        raise SettingsError(
+            f"`engine` is {engine!r} but needs to be an engine, e.g. `Picard()` or `Sequential()`; leave it out for "
+            "the one that suits the world"
+        )
     engine = usual_engine(world) if engine is None else engine
     process = rule if isinstance(rule, Fulfil) else process_of(world, rule)
     trajectory, info = engine.run(process, world.state(), orders_of(world))
