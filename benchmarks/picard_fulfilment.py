@@ -65,7 +65,12 @@ def options(words=None):
     add("--gamma", type=float, default=0.5, help="price of a centre whose capacity is used up")
     add("--two-centres", action="store_true", help="the worst case: every order changes what the next one prefers")
     add("--start", default="idle", choices=("idle", "random", "nearest"))
-    add("--window", type=window, default="measured", help="orders worked on together: `measured` costs choose, `all`, or a number")
+    add(
+        "--window",
+        type=window,
+        default="measured",
+        help="orders of a window: `measured` costs choose, `all`, or a number",
+    )
     add("--all-or-nothing", action="store_true", help="finish a window before the next is begun")
     add("--segment", type=positive, help="cut the chains of products into processes of so many orders")
     add("--scatter", type=positive, help="give every order to one of so many processes at random")
@@ -89,7 +94,9 @@ def options(words=None):
     add("--into", default="benchmarks/results/picard_fulfilment.json")
     given = parser.parse_args(words)
     if given.window.isdecimal() and int(given.window) > given.orders:
-        parser.error(f"--window is {given.window} but there are only {given.orders} orders; give `all` to take them all")
+        parser.error(
+            f"--window is {given.window} but there are only {given.orders} orders; give `all` to take them all"
+        )
     return given
 
 

@@ -70,7 +70,15 @@ def test_a_policy_decides_and_what_is_written_can_be_sent(capsys, folder, policy
 def test_words_say_what_a_planner_asks(capsys, folder):
     code, out, err = run(capsys, f"simulate {WORLD} --most-units 2 --refills 1 --verify")
     assert (code, err) == (0, "")
-    for said in ("of 60 orders filled", "The reward is ", "if the nearest centre could send every", "Not filled:", "ran out of capacity: ", "after order", "gives the same"):
+    for said in (
+        "of 60 orders filled",
+        "The reward is ",
+        "if the nearest centre could send every",
+        "Not filled:",
+        "ran out of capacity: ",
+        "after order",
+        "gives the same",
+    ):
         assert said in out
     assert "wrote walras-out/fulfilment/fulfilment.html" in out
     page = Path("walras-out/fulfilment/fulfilment.html").read_text()
