@@ -56,39 +56,59 @@ MASKS = ("greedy", "dual")
 def options(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--orders", type=int, default=200_000)
-    add("--products", type=int, default=66_000)
-    add("--centres", type=int, default=30)
+    add("--orders", type=positive, default=200_000)
+    add("--products", type=positive, default=66_000)
+    add("--centres", type=positive, default=30)
     add("--beta", type=float, default=0.0)
     add("--capacity", type=float, default=0.8, help="units all centres can send over units ordered; 0.6 is tight")
     add("--policy", default="greedy", choices=("greedy", "mlp", "dual", "capacity"))
-    add("--width", type=int, default=64, help="units of a hidden layer of the network")
+    add("--width", type=positive, default=64, help="units of a hidden layer of the network")
     add("--gamma", type=float, default=0.5, help="price of a centre whose capacity is used up")
     add("--two-centres", action="store_true", help="the worst case: every order changes what the next one prefers")
     add("--start", default="idle", choices=("idle", "random", "nearest"))
-    add("--window", default="measured", help="orders worked on together: `measured` costs choose, `all`, or a number")
+    add(
+        "--window",
+        type=window,
+        default="measured",
+        help="orders of a window: `measured` costs choose, `all`, or a number",
+    )
     add("--all-or-nothing", action="store_true", help="finish a window before the next is begun")
-    add("--segment", type=int, help="cut the chains of products into processes of so many orders")
-    add("--scatter", type=int, help="give every order to one of so many processes at random")
-    add("--deal", type=int, help="give orders to so many processes in turn")
-    add("--tile", type=int, help="rows evaluated together")
+    add("--segment", type=positive, help="cut the chains of products into processes of so many orders")
+    add("--scatter", type=positive, help="give every order to one of so many processes at random")
+    add("--deal", type=positive, help="give orders to so many processes in turn")
+    add("--tile", type=positive, help="rows evaluated together")
     add(
         "--baseline",
         choices=("published", "jacobi"),
         help="run the published iteration instead: in our tiles, or as is",
     )
-    add("--processes", type=int, default=1000, help="of the published iteration")
-    add("--chunk", type=int, default=30, help="orders of each of them in a window")
-    add("--sequential-orders", type=int, default=200_000)
-    add("--compiled-orders", type=int, help="all of them without, where the network is narrow")
+    add("--processes", type=positive, default=1000, help="of the published iteration")
+    add("--chunk", type=positive, default=30, help="orders of each of them in a window")
+    add("--sequential-orders", type=positive, default=200_000)
+    add("--compiled-orders", type=positive, help="all of them without, where the network is narrow")
     add("--without", default="", help="leave these out, e.g. time_warp,sequential_device")
-    add("--repeats", type=int, default=5)
+    add("--repeats", type=positive, default=5)
     add("--seed", type=int, default=0)
     add("--json", action="store_true")
     add("--table", nargs="?", const="", help="measure parts of the table, and store them")
     add("--fresh", action="store_true", help="measure again what is stored already")
     add("--into", default="benchmarks/results/picard_fulfilment.json")
-    return parser.parse_args(words)
+    given = parser.parse_args(words)
+    if given.window.isdecimal() and int(given.window) > given.orders:
+        parser.error(
+            f"--window is {given.window} but there are only {given.orders} orders; give `all` to take them all"
+        )
+    return given
+
+
+def positive(word):
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number of at least 1")
+    return int(word)
+
+
+def window(word):
+    return word if word in ("measured", "all") else str(positive(word))
 
 
 @cache
@@ -135,10 +155,10 @@ def engine_of(given, world):
     assignment = Scattered(given.scatter, given.seed) if given.scatter else assignment
     if given.deal:
         assignment = OwnAssignment(lambda keys, first: (np.arange(len(keys)) + first) % given.deal)
-    number = None if given.window in ("measured", "all") else min(int(given.window), world.n_orders)
-    window = measured() if given.window == "measured" else Frontier(number)
-    window = AllOrNothing(number) if given.all_or_nothing else window
-    return Picard(window, OneEach() if given.segment == 1 else assignment, start, tile=(wide, 16))
+    number = None if given.window in ("measured", "all") else int(given.window)
+    together = measured() if given.window == "measured" else Frontier(number)
+    together = AllOrNothing(number) if given.all_or_nothing else together
+    return Picard(together, OneEach() if given.segment == 1 else assignment, start, tile=(wide, 16))
 
 
 def in_turn(calls, repeats):

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from walras.cli import app, fulfil
 from walras.domains.fulfilment.generate import generate_world
 from walras.domains.fulfilment.world import NONE, check_actions
+from walras.engine.base import Trajectory
 
 WORLD = "--orders 60 --products 7 --centres 4 --capacity 0.5"
 ORDERS = "unique_id,country,qty\nA1,France,2\nB7,Atlantis,1\nA1,Germany,3\nA1,France,4\n"
@@ -68,7 +70,15 @@ def test_a_policy_decides_and_what_is_written_can_be_sent(capsys, folder, policy
 def test_words_say_what_a_planner_asks(capsys, folder):
     code, out, err = run(capsys, f"simulate {WORLD} --most-units 2 --refills 1 --verify")
     assert (code, err) == (0, "")
-    for said in ("of 60 orders filled", "Not filled:", "ran out of capacity: ", "after order", "gives the same"):
+    for said in (
+        "of 60 orders filled",
+        "The reward is ",
+        "if the nearest centre could send every",
+        "Not filled:",
+        "ran out of capacity: ",
+        "after order",
+        "gives the same",
+    ):
         assert said in out
     assert "wrote walras-out/fulfilment/fulfilment.html" in out
     page = Path("walras-out/fulfilment/fulfilment.html").read_text()
@@ -102,6 +112,32 @@ def test_the_benchmark_compares(capsys, folder):
     found = answer(capsys, f"benchmark {WORLD} --width 8")
     assert found["exact"] is True and found["sequential_device_over_ours"] > 0
     assert list(folder.glob("walras-out")) == []
+
+
+@pytest.mark.parametrize("words", ["simulate --verify", "benchmark --width 8", "simulate --verify --json"])
+def test_a_difference_is_a_defect(capsys, folder, monkeypatch, words):
+    def other(process, initial, events):
+        return Trajectory(final=None, records=jnp.full(events.product.shape, NONE))
+
+    monkeypatch.setattr("walras.engine.picard.one_by_one", other)
+    code, out, err = run(capsys, f"{words} {WORLD}")
+    assert code == 1 and len(err.splitlines()) == 1 and "gave other actions than one order after the other" in err
+    assert '"verified": false' in out if "--json" in words else "SOMETHING ELSE" in out or "False" in out
+
+
+def test_what_was_run_is_told(capsys, folder):
+    found = answer(capsys, f"simulate {WORLD} --policy mlp --width 8 --seed 3 --window 20 --out o")
+    told = {"policy": "mlp", "width": 8, "seed": 3, "orders": 60, "products": 7, "centres": 4, "beta": -0.8}
+    told |= {"stock": 0.8, "capacity": 0.5, "refills": 0, "most_units": 1, "window": 20}
+    assert found["settings"] == told == json.loads(Path("o/fulfilment.json").read_text())["settings"]
+    page = Path("o/fulfilment.html").read_text()
+    assert "What was run" in page
+    for name, value in told.items():
+        assert f">{name.replace('_', ' ')}</td>" in page and f">{value}</td>" in page
+    words = "simulate orders.csv --places places.csv --stock-file stock.csv --out o"
+    own = {"table": "orders.csv", "stock_file": "stock.csv", "places": "places.csv", "policy": "greedy"}
+    assert answer(capsys, words)["settings"] == own | {"capacity": 0.8, "refills": 0, "seed": 0, "window": None}
+    assert "chosen by itself" in Path("o/fulfilment.html").read_text()
 
 
 MISTAKES = [

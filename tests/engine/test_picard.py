@@ -149,7 +149,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence():
         Picard().run(process, state, jax.tree.map(lambda leaf: leaf[:0], events))
     with pytest.raises(SettingsError, match="only 60"):
         Picard(window=Frontier(61)).run(process, state, events)
-    with pytest.raises(SettingsError, match="positive numbers"):
+    with pytest.raises(SettingsError, match="positive whole numbers"):
         Picard(tile=(12, 8)).run(process, state, events)
     with pytest.raises(ShapeError, match="actions"):
         Picard(start=Given(np.zeros(3, int))).run(process, state, events)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.answer import print_files, print_json, print_words
+from walras.cli.app import EXIT_DEFECT, EXIT_FINE, complain
 from walras.domains.fulfilment.settings import MADE_UP, DecisionSettings, LearningSettings, WorldSettings
 from walras.errors import SettingsError
 from walras.progress import on_terminal
@@ -45,7 +46,7 @@ def simulate(
     verify: Verify = False,
     out: options.Out = OUT,
     as_json: options.Json = False,
-) -> None:
+) -> int:
     """Decide all orders of a world; write which centre sends what, and when centres ran out."""
     chosen = flags or DecisionSettings()
     options.refuse_unwritable(out)
@@ -60,13 +61,15 @@ def simulate(
 
         books = keep_books(world, found.actions)
         books.check()
-        facts = {**summary(found), **books_of(found, books), "seconds": seconds}
+        settings = settings_of(chosen, {"table": table, "stock_file": stock_file, "places": places})
+        facts = {**summary(found), **books_of(found, books), "seconds": seconds, "settings": settings}
         files = write(found, books, facts, out)
     if as_json:
         print_json({**facts, "files": files})
-        return
-    print_words(*sentences(found, books, seconds))
-    print_files(files)
+    else:
+        print_words(*sentences(found, books, seconds))
+        print_files(files)
+    return judge(facts.get("verified"))
 
 
 def optimise(
@@ -102,7 +105,7 @@ def optimise(
     print_words(f"Means over {len(samples)} of what prices were learned from:", str(learned), *gains(facts))
 
 
-def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> None:
+def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> int:
     """Time the parallel engine and one order after the other on this device; compilation does not count."""
     import numpy as np
 
@@ -125,6 +128,18 @@ def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> None:
         print_json(facts)
     else:
         print_words("\n".join(f"{name:30}{value}" for name, value in facts.items()))
+    return judge(facts["exact"])
+
+
+def judge(same: bool | None) -> int:
+    """Return the exit code of a comparison with one order after the other; None where there was none."""
+    if same is not False:
+        return EXIT_FINE
+    return complain(
+        "deciding in parallel gave other actions than one order after the other, which is a defect in walras; report "
+        "the command and decide by `Sequential()` until it is mended",
+        EXIT_DEFECT,
+    )
 
 
 def open_world(
@@ -159,6 +174,14 @@ def open_world(
             f"`--window` is {window:,} but there are only {world.n_orders:,} orders; leave it out to take all at once"
         )
     return world
+
+
+def settings_of(chosen: DecisionSettings, files: dict[str, Path | None]) -> dict[str, Any]:
+    """Say what was run: the files that were named, and the settings that say something beside them."""
+    fields = {name: str(path) for name, path in files.items() if path is not None} | chosen.model_dump()
+    idle = {"width": chosen.policy not in ("mlp", "capacity"), "gamma": chosen.policy != "capacity"}
+    idle |= {"stock": files["stock_file"] is not None, **dict.fromkeys(MADE_UP, files["table"] is not None)}
+    return {name: value for name, value in fields.items() if not idle.get(name)}
 
 
 def made_up(chosen: WorldSettings) -> dict[str, Any]:

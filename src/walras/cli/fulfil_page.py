@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from walras.domains.fulfilment.settings import DecisionSettings
 from walras.domains.fulfilment.world import NONE, UNIT
 from walras.report import html, words
 from walras.report.drawn import drawn, on_any_paper
@@ -40,8 +41,9 @@ def outcome(found: "Fulfilled", books: "Books") -> list[str]:
     world = found.world
     lines = [
         f"{books.filled:,} of {words.plural(world.n_orders, 'order')} filled "
-        f"({words.percent(found.share)}), {books.filled_units:,} of {words.plural(books.asked_units, 'unit')}; "
-        f"reward {words.number(found.reward)}, {words.number(most(found))} if the nearest centre could send everything."
+        f"({words.percent(found.share)}), {books.filled_units:,} of {words.plural(books.asked_units, 'unit')}.",
+        f"The reward is {words.number(found.reward)}; it would be {words.number(most(found))} if the nearest centre "
+        "could send every order.",
     ]
     missed = [f"{count:,} {MISSED[reason]}" for reason, count in books.missed.items() if count]
     if missed:
@@ -73,7 +75,7 @@ def work(found: "Fulfilled", seconds: float) -> list[str]:
         "compilation included; no stock and no capacity was ever below zero."
     ]
     if verified is not None:
-        lines.append(f"Deciding one by one gives {'the same' if verified else 'SOMETHING ELSE: please report it'}.")
+        lines.append(f"Deciding one by one gives {'the same' if verified else 'SOMETHING ELSE'}.")
     return lines
 
 
@@ -101,7 +103,7 @@ def write(found: "Fulfilled", books: "Books", facts: Mapping[str, Any], folder: 
 
     actions, centres = action_table(found), pyarrow.table(centre_columns(found, books))
     text = json.dumps(plain(facts), allow_nan=False, indent=1) + "\n"
-    body = page(found, books, float(facts["seconds"]))
+    body = page(found, books, facts)
 
     def put(content: str, path: Path) -> None:
         path.write_text(content, encoding="utf-8")
@@ -165,7 +167,7 @@ def centre_columns(found: "Fulfilled", books: "Books") -> dict[str, Any]:
     }
 
 
-def page(found: "Fulfilled", books: "Books", seconds: float) -> str:
+def page(found: "Fulfilled", books: "Books", facts: Mapping[str, Any]) -> str:
     """Write the whole page as one text that needs nothing from outside."""
     title = f"Order fulfilment: {words.plural(found.world.n_orders, 'order')}"
     kind = "good" if found.share > 0.95 else "fair"
@@ -176,9 +178,24 @@ def page(found: "Fulfilled", books: "Books", seconds: float) -> str:
         html.answer(outcome(found, books), [], kind),
         html.section("As orders came in", [drawn("course", look, "Share of orders filled", caption)]),
         html.section("Centres", [centre_list(found, books)]),
-        html.section("How it was decided", [html.bullets(work(found, seconds))]),
+        html.section("How it was decided", [html.bullets(work(found, float(facts["seconds"])))]),
+        html.section("What was run", [settings_list(facts["settings"])]),
     ]
     return html.document(title, parts)
+
+
+def settings_list(settings: Mapping[str, Any]) -> Html:
+    """Lay out the settings, with what they mean."""
+    fields = DecisionSettings.model_fields
+    rows = [
+        [
+            name.replace("_", " "),
+            "chosen by itself" if value is None else str(value),
+            (fields[name].description or "") if name in fields else "file that was read",
+        ]
+        for name, value in settings.items()
+    ]
+    return html.table([("Setting", ""), ("Value", ""), ("Meaning", "x")], rows)
 
 
 def centre_list(found: "Fulfilled", books: "Books") -> Html:

@@ -31,6 +31,17 @@ FEWER, LARGE = 16, 1 << 14
 """A walk of less than this part of a window as large as that has arrays of that size; two programs are compiled."""
 
 
+PARTS: dict[str, tuple[type, bool, str, str]] = {
+    "window": (AbstractWindow, False, "a window", "`Frontier(4096)`"),
+    "assignment": (AbstractAssignment, True, "an assignment", "`ByKey()`"),
+    "start": (AbstractStart, False, "a start", "`Idle()`"),
+    "states": (AbstractStates, True, "a way to rebuild states", "`BySums()`"),
+    "certified": (bool, False, "true or false", "True"),
+    "verify": (bool, False, "true or false", "True"),
+}
+"""Kinds that parts of the engine need to be, whether they can be left out as None, words for them, and an example."""
+
+
 class PicardInfo(EngineInfo):
     """Say how much work it was, and whether the trajectory is final.
 
@@ -80,6 +91,9 @@ class Picard(AbstractEngine):
         tile: rows of a wide and of a narrow tile; one shape for both makes any policy's rows equal bit by bit.
         max_rounds: rounds after which it gives up and says so; as many as events where not given.
         verify: replay everything one by one afterwards and compare.
+
+    Raises:
+        SettingsError: a part is of another kind; which one, and what is needed.
     """
 
     window: AbstractWindow = eqx.field(static=True, default_factory=Frontier)
@@ -91,6 +105,19 @@ class Picard(AbstractEngine):
     max_rounds: int | None = eqx.field(static=True, default=None)
     verify: bool = eqx.field(static=True, default=False)
 
+    def __check_init__(self) -> None:
+        """Refuse parts of another kind at once, rather than in the middle of a run."""
+        for name, (kind, optional, needed, example) in PARTS.items():
+            given = getattr(self, name)
+            if not (isinstance(given, kind) or (optional and given is None)):
+                raise SettingsError(f"`{name}` is {given!r} but needs to be {needed}; give e.g. {example}")
+        check_tile(self.tile)
+        most = self.max_rounds
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 0):
+            raise SettingsError(
+                f"`max_rounds` is {most!r} but needs a whole number of at least 0; leave it out for as many as it takes"
+            )
+
     def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, PicardInfo]:
         """Run; the trajectory's records are the actions, its final state that after the last event that is final.
 
@@ -98,7 +125,6 @@ class Picard(AbstractEngine):
             InputError: the transition takes no decisions that could be taken apart, or there are no events.
         """
         process = check(transition, initial, inputs, self.assignment)
-        check_tile(self.tile)
         run = _Run(self.window.settled(self, process, initial, inputs), process, initial, inputs)
         most = run.horizon if self.max_rounds is None else self.max_rounds
         while not run.finished and run.step(may_walk=run.rounds < most):
@@ -137,15 +163,16 @@ def check(
     return transition
 
 
-def check_tile(tile: tuple[int, int]) -> None:
-    """Refuse tiles that do not fit into each other.
+def check_tile(tile: object) -> None:
+    """Refuse what is no pair of tiles, and tiles that do not fit into each other.
 
     Raises:
-        SettingsError: the wide one is no multiple of the narrow one.
+        SettingsError: there are not two whole numbers, or the wide one is no multiple of the narrow one.
     """
-    if min(tile) < 1 or tile[0] % tile[1]:
+    pair = isinstance(tile, tuple) and len(tile) == 2 and all(type(rows) is int and rows > 0 for rows in tile)
+    if not pair or tile[0] % tile[1]:  # type: ignore[index]
         raise SettingsError(
-            f"`tile` is {tile} but needs two positive numbers, the first a multiple of the second; give e.g. (256, 16)"
+            f"`tile` is {tile!r} but needs two positive whole numbers, the first a multiple of the second; give e.g. (256, 16)"
         )
 
 

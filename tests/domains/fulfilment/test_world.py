@@ -64,6 +64,8 @@ def test_invariants_are_checked():
         ({"product": np.zeros(0, int), "destination": np.zeros(0, int)}, "0 orders"),
         ({"refill": np.array([[1, -1]])}, "refill 0 is negative"),
         ({"refill_before": np.array([-3])}, "rising order"),
+        ({"refill_before": np.array([99])}, "names order 99 but the last of 4 orders is number 3"),
+        ({"names": ("a",)}, r"`names` has shape \(1,\) but needs \(2,\)"),
         ({"reward": np.array([[1.0, np.nan], [0.25, 0.75]])}, "no number"),
         ({"stock": np.array([[2.0, 1], [0, 1]])}, "needs whole numbers"),
         ({"capacity": np.array([1 << 29, 1 << 29])}, "larger units"),

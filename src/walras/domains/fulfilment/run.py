@@ -15,6 +15,7 @@ from walras.engine.base import AbstractEngine, EngineInfo
 from walras.engine.measured import Measured
 from walras.engine.picard import Picard, PicardInfo
 from walras.engine.windows import AbstractWindow, Frontier
+from walras.errors import InputError, SettingsError
 
 MANY = 65_536
 """Orders beyond which a window is measured: of fewer it costs more than it saves."""
@@ -22,10 +23,10 @@ MANY = 65_536
 
 @dataclass(frozen=True)
 class Fulfilled:
-    """Hold a trajectory of a world.
+    """Hold a trajectory of a world; of one that has not converged only the orders that are final.
 
     Attributes:
-        actions: the centre that sends each order, -1 for none [order].
+        actions: the centre that sends each order, -1 for none and for what is not final [order].
         reward: of all orders [money].
         info: how much work it was.
         exhausted: centres that sent their last unit of capacity.
@@ -76,12 +77,24 @@ def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | N
         engine: the parallel one where not given.
 
     Raises:
-        InputError: a rule of one's own sent an order to a centre that cannot send it.
+        InputError: what decides is no rule, or a rule of one's own sent an order to a centre that cannot send it.
+        SettingsError: the engine is none.
     """
+    if not isinstance(rule, AbstractRule | Fulfil):
+        raise InputError(
+            f"the rule is a {type(rule).__name__} but needs to be a rule, e.g. `Greedy()`; make one of a function with "
+            "`scored_by` or `named_by`"
+        )
+    if not isinstance(engine, AbstractEngine | None):
+        raise SettingsError(
+            f"`engine` is {engine!r} but needs to be an engine, e.g. `Picard()` or `Sequential()`; leave it out for "
+            "the one that suits the world"
+        )
     engine = usual_engine(world) if engine is None else engine
     process = rule if isinstance(rule, Fulfil) else process_of(world, rule)
     trajectory, info = engine.run(process, world.state(), orders_of(world))
-    actions = np.asarray(trajectory.records)
     final = int(info.committed) if isinstance(info, PicardInfo) else world.n_orders
-    check_actions(world, np.where(np.arange(len(actions)) < final, actions, NONE))
+    # What was only guessed may be impossible: nothing is said of it.
+    actions = np.where(np.arange(world.n_orders) < final, np.asarray(trajectory.records), NONE)
+    check_actions(world, actions)
     return Fulfilled(world, actions, earned(world, actions), info, exhausted(world, actions))

@@ -154,6 +154,8 @@ def make_world(
     )
     _check_shapes(given)
     _check_values(given)
+    if names and len(names) != len(given.capacity):
+        raise shape_mismatch("names", (len(names),), f"({len(given.capacity)},) [centre]", "name every centre, or none")
     whole = {name: np.asarray(getattr(given, name), np.int32) for name in _WHOLE}
     return World(**whole, reward=np.rint(given.reward.astype(np.float64) * UNIT).astype(np.int32), names=names)
 
@@ -228,6 +230,11 @@ def _check_values(given: _Given) -> None:
     if len(before) and (np.diff(before).min(initial=0) < 0 or before.min() < 0):
         raise InputError(
             "`refill_before` falls or is negative but needs the numbers of orders in rising order; sort it"
+        )
+    if len(before) and before[-1] >= len(given.product):
+        raise InputError(
+            f"`refill_before` names order {before[-1]} but the last of {len(given.product)} orders is number "
+            f"{len(given.product) - 1}; leave later refills out"
         )
     if given.capacity.astype(np.int64).sum() + refill.astype(np.int64).sum() >= LARGEST:
         raise InputError(f"capacity and refills add up to more than {LARGEST}; count in larger units")

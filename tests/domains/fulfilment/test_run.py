@@ -1,0 +1,73 @@
+"""Ask whether what is reported of a run is what is final, and whether a wrong argument ends in one sentence."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from walras.domains.fulfilment.generate import generate_world
+from walras.domains.fulfilment.policies import Greedy
+from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.world import NONE, earned, exhausted
+from walras.engine.assignment import OneEach
+from walras.engine.picard import Picard
+from walras.engine.starts import Given
+
+
+@pytest.fixture(scope="module")
+def world():
+    return generate_world(60, 7, 4, -0.8, capacity_share=0.5)
+
+
+def test_of_an_unconverged_run_only_what_is_final_is_told(world):
+    expected = fulfil(world, Greedy()).actions
+    found = fulfil(world, Greedy(), Picard(max_rounds=1, assignment=OneEach(), verify=True))
+    final = int(found.info.committed)
+    assert not found.converged and 0 < final < 60 and f"{final} of 60" in str(found)
+    np.testing.assert_array_equal(found.actions, np.where(np.arange(60) < final, expected, NONE))
+    assert found.reward == earned(world, found.actions) and found.share < np.mean(expected != NONE)
+    assert f"fulfilled               {found.share:.1%}" in str(found)
+    np.testing.assert_array_equal(found.exhausted, exhausted(world, found.actions))
+
+
+def test_a_start_that_no_world_has_is_never_told(world):
+    found = fulfil(world, Greedy(), Picard(start=Given(np.full(60, 99)), max_rounds=0))
+    assert not found.converged and found.share == 0 and found.reward == 0 and not len(found.exhausted)
+    again = fulfil(world, Greedy(), Picard(start=Given(np.full(60, 99))))
+    np.testing.assert_array_equal(again.actions, fulfil(world, Greedy()).actions)
+
+
+WRONG = """
+from walras.domains.fulfilment.generate import generate_world
+from walras.domains.fulfilment.policies import Greedy
+from walras.domains.fulfilment.run import fulfil
+from walras.engine.picard import Picard
+from walras.errors import WalrasError
+
+world = generate_world(6, 2, 2)
+for call in (
+    lambda: Picard(30), lambda: Picard(window=None), lambda: Picard(assignment=3), lambda: Picard(start="idle"),
+    lambda: Picard(states=0), lambda: Picard(verify="yes"), lambda: Picard(tile=16), lambda: Picard(tile=(16.0, 4)),
+    lambda: Picard(tile=(0, 0)), lambda: Picard(max_rounds="x"), lambda: Picard(max_rounds=-1),
+    lambda: fulfil(world, lambda *a: 0), lambda: fulfil(world, Greedy), lambda: fulfil(world, Greedy(), "seq"),
+):
+    try:
+        call()
+    except WalrasError as error:
+        print(type(error).__name__, error)
+"""
+SAID = ["`window` is 30", "`window` is None", "`assignment` is 3", "`start` is 'idle'", "`states` is 0"]
+SAID += ["`verify` is 'yes'", "`tile` is 16", "`tile` is (16.0, 4)", "`tile` is (0, 0)", "`max_rounds` is 'x'"]
+SAID += ["`max_rounds` is -1", "the rule is a function", "the rule is a ", "`engine` is 'seq'"]
+
+
+def test_a_part_of_another_kind_is_one_sentence():
+    # Apart, since types are checked in this process, which would refuse everything in words of its own.
+    found = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert len(lines) == len(SAID), found.stdout
+    for line, said in zip(lines, SAID, strict=True):
+        assert line.split()[0] == ("InputError" if "the rule" in said else "SettingsError")
+        assert said in line and "; " in line
