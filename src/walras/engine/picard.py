@@ -172,7 +172,8 @@ def check_tile(tile: object) -> None:
     pair = isinstance(tile, tuple) and len(tile) == 2 and all(type(rows) is int and rows > 0 for rows in tile)
     if not pair or tile[0] % tile[1]:  # type: ignore[index]
         raise SettingsError(
-            f"`tile` is {tile!r} but needs two positive whole numbers, the first a multiple of the second; give e.g. (256, 16)"
+            f"`tile` is {tile!r} but needs two positive whole numbers, the first a multiple of the second; give e.g. "
+            "(256, 16)"
         )
 
 
