@@ -78,7 +78,10 @@ def test_what_was_asked_is_told(result):
     read = strict(summary_line(result))
     assert (read["interface"], read["maps"], read["outside_training"]) == ("simulated", None, False)
     assert read["outside_training_reasons"] == read["map_errors"] == []
-    asked = Search("learned", "retail", 120, 4, (0.2, 0.1), ("the history has 3 weeks",))
+    asked = Search("learned", "retail", 120, 4, 2, 50, (0.2, 0.1), ("the history has 3 weeks",))
     read = strict(summary_line(replace(result, search=asked)))
     assert (read["interface"], read["maps"], read["outside_training"]) == ("learned", "retail", True)
     assert read["outside_training_reasons"] == ["the history has 3 weeks"] and read["map_errors"] == [0.2, 0.1]
+    assert (read["simulations"], read["simulations_of_everybody"], read["cohort"]) == (4, 2, 50) and read[
+        "moved"
+    ] is None
