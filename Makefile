@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml .ci/setup
 demo: $(STAMP)
 	$(BIN)/walras demo
 
+# A file of tests stays in one process; more than four processes would want too much memory.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
