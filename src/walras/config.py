@@ -79,7 +79,9 @@ class PlanFields(Settings):
     active_weeks: int = Field(
         26, ge=1, le=10_000, description="products that sold in the last so many weeks are planned"
     )
-    frozen_weeks: int = Field(0, ge=0, le=260, description="first weeks whose capacity is fixed at the regular one")
+    frozen_weeks: int = Field(
+        0, ge=0, le=260, description="first weeks whose capacity is fixed: at the last plan's, or the regular one"
+    )
     rule: RuleName = Field("proximal", description="how a plan is revised")
     max_iterations: int = Field(
         60,

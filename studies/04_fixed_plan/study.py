@@ -18,7 +18,7 @@ from walras.studies.compared import default_maps
 from walras.studies.forecasts import rounded
 from walras.studies.over_paths import interval
 from walras.studies.plans import fitting_plans
-from walras.studies.worlds import available, judged_world
+from walras.studies.worlds import by_table, judged_world
 
 OURS, WEAK = "dual bucketized+delegates", "dual global"
 TABLE = (
@@ -43,9 +43,7 @@ TABLE = (
 
 def parts(context):
     """Return one part for each table and population."""
-    settings = context.settings
-    names = [(data, name) for data in available(settings["data"], context.data) for name in settings["populations"]]
-    return {f"{data}:{name}": partial(_measured, context, data, name) for data, name in names}
+    return by_table(context, "populations", _measured)
 
 
 def _measured(context, data, population):

@@ -8,7 +8,7 @@ from walras.report.study_pictures import against_size, to_png
 from walras.studies.aims import aim
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import Budget, cohort_figures, fitting, rounded
-from walras.studies.worlds import available, judged_world
+from walras.studies.worlds import by_table, judged_world
 from walras.train.judge_cases import Cases, Sizes
 
 OURS = "bucketized+delegates"
@@ -18,9 +18,7 @@ TOLERATED = 1.05
 
 def parts(context):
     """Return one part for each table and size of the target."""
-    settings = context.settings
-    names = [(data, number) for data in available(settings["data"], context.data) for number in settings["repeats"]]
-    return {f"{data}:{number}": partial(_measured, context, data, number) for data, number in names}
+    return by_table(context, "repeats", _measured)
 
 
 def _measured(context, data, number):

@@ -8,7 +8,7 @@ from walras.report.study_pictures import bars, to_png
 from walras.studies.aims import aim
 from walras.studies.compared import default_maps
 from walras.studies.forecasts import BASELINE, Budget, fitting, rounded, twin_figures
-from walras.studies.worlds import available, judged_world
+from walras.studies.worlds import by_table, judged_world
 from walras.train.judge_cases import Cases, Sizes
 
 OURS, BLIND, EXPECTED = "bucketized+delegates", "no difference", "expected demand"
@@ -17,9 +17,7 @@ ALONE = "delegates alone"
 
 def parts(context):
     """Return one part for each table and for each total that twins agree in."""
-    settings = context.settings
-    names = [(data, kind) for data in available(settings["data"], context.data) for kind in settings["kinds"]]
-    return {f"{data}:{kind}": partial(_measured, context, data, kind) for data, kind in names}
+    return by_table(context, "kinds", _measured)
 
 
 def _measured(context, data, kind):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from walras.cli.app import main
-from walras.studies.run import Context, _hash, run_study
+from walras.studies.run import Context, run_study, settings_hash
 from walras.studies.study import FUNCTIONS, find_studies
 
 FOLDER = Path(__file__).parents[2] / "studies"
@@ -55,7 +55,7 @@ def test_a_damaged_part_is_named(text, tmp_path, capsys):
     run_study(study, STUDIES, "smoke", tmp_path / "parts", minutes=0)
     settings = study.settings("smoke")
     name = next(iter(study.code.parts(Context("smoke", settings)))).replace(":", "-")
-    kept = tmp_path / "parts" / study.name / f"smoke-{_hash(settings)}" / f"{name}.json"
+    kept = tmp_path / "parts" / study.name / f"smoke-{settings_hash(settings)}" / f"{name}.json"
     kept.parent.mkdir(parents=True)
     kept.write_text(text)
     assert main([*words, "--minutes", "0"]) == 2

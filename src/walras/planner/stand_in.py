@@ -3,23 +3,22 @@
 CONTRACT: a cohort only steers; what everybody uses is simulated before a plan counts (`planner.checked`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from walras.config import PlanSettings
 from walras.control.simulated_view import SimulatedView
 from walras.maps.learned import COHORT
-from walras.planner.corrected import ratio
+from walras.planner.scaled import AbstractScaledView, ratio
 from walras.policies.own import number_agents
 from walras.population.cohort import Cohort, StratifiedSample, demand_size
 from walras.population.population import Population
 
 
 @dataclass(frozen=True, eq=False)
-class StandIn:
+class StandIn(AbstractScaledView):
     """Answer as a simulated cohort does, times a factor for each week and resource, on everybody's scenarios.
 
     A cohort differs from everybody by who happened to be drawn, and at prices that are alike by about the same share.
@@ -33,7 +32,6 @@ class StandIn:
 
     view: SimulatedView
     everybody: SimulatedView
-    factor: Float[np.ndarray, "week resource"]
 
     @staticmethod
     def of(everybody: SimulatedView, cohort: Cohort, seed: int = 0) -> "StandIn":
@@ -52,56 +50,17 @@ class StandIn:
             reserve=everybody.reserve,
             seed=seed,
         )
-        return StandIn(view, everybody, ratio(everybody.free, view.free))
-
-    def at(
-        self, shadow_prices: Float[np.ndarray, "week resource"], simulated: Float[np.ndarray, "week resource"]
-    ) -> "StandIn":
-        """Return the cohort that answers at these prices as everybody did.
-
-        Args:
-            shadow_prices: that everybody was simulated under [money per unit of resource].
-            simulated: use to plan for at these prices [units of resource].
-        """
-        return replace(self, factor=ratio(simulated, self.view.utilization(shadow_prices)))
+        return StandIn(view, ratio(everybody.free, view.free), everybody)
 
     @property
-    def n_weeks(self) -> int:
-        """Count the weeks of the horizon."""
-        return self.everybody.n_weeks
-
-    @property
-    def resources(self) -> tuple[str, ...]:
-        """Name the resources in the order of their axis."""
-        return self.everybody.resources
-
-    @property
-    def price_scale(self) -> float:
-        """Give everybody's median margin per unit of the first resource [money per unit of resource]."""
-        return self.everybody.price_scale
-
-    @property
-    def max_price(self) -> float:
-        """Give the price beyond which nobody at all would order [money per unit of resource]."""
-        return self.everybody.max_price
-
-    @property
-    def controllable(self) -> Bool[np.ndarray, "week resource"]:
-        """Mark the weeks in which orders still to be placed make a difference to everybody."""
-        return self.everybody.controllable
+    def whole(self) -> SimulatedView:
+        """Give everybody's view."""
+        return self.everybody
 
     @property
     def simulations(self) -> int:
         """Count the simulations of the cohort, slopes included."""
         return self.view.simulations
-
-    def utilization(self, shadow_prices: Any) -> Any:
-        """Return utilization to plan for [*plans, week, resource]."""
-        return self.view.utilization(shadow_prices) * self.factor
-
-    def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
-        """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
-        return self.view.jacobian(shadow_prices) * self.factor.reshape(-1, 1)
 
     def shadow_prices(self, capacity: Any) -> Any:
         """Return prices at which the cohort fits its part of a capacity [*plans, week, resource]."""

@@ -80,7 +80,7 @@ def run_study(
     settings = measuring.settings(size)
     context = Context(size, settings, data, tell, folder)
     parts = measuring.code.parts(context)
-    kept = folder / measuring.name / f"{size}-{_hash(settings)}"
+    kept = folder / measuring.name / f"{size}-{settings_hash(settings)}"
     until = time.monotonic() + 60 * minutes
     for name in settings.get("data", ()):
         if name not in available([name], data):
@@ -135,5 +135,6 @@ def _machines(found: Mapping[str, Any]) -> list[dict[str, str]]:
     return [dict(zip(kinds, each, strict=True)) for each in different]
 
 
-def _hash(settings: Mapping[str, Any]) -> str:
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """Name settings by what they say, for the folder of their parts."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]

@@ -3,9 +3,10 @@
 OPEN: add a table to `TABLES`. Agents are read off the first weeks alone; what is scored comes later.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from walras.data.read import read_panel
 from walras.errors import InputError
@@ -32,6 +33,18 @@ TABLES: Mapping[str, str] = {
 def available(names: Sequence[str], folder: Path | None) -> list[str]:
     """Return which of the named data are there; made-up ones always are."""
     return [name for name in names if name == MADE_UP or (folder is not None and (folder / _file(name)).exists())]
+
+
+def by_table(context: Any, key: str, measured: Callable[..., Any]) -> dict[str, Callable[[], Any]]:
+    """Return a part for each table at hand and each value of a setting.
+
+    Args:
+        context: what a study's code is told (`studies.run.Context`).
+        key: of the setting with the values.
+        measured: called with the context, the table and a value.
+    """
+    tables, values = available(context.settings["data"], context.data), context.settings[key]
+    return {f"{data}:{value}": partial(measured, context, data, value) for data in tables for value in values}
 
 
 @lru_cache(maxsize=1)  # a study asks for the same world part by part
