@@ -20,19 +20,19 @@ from scipy.stats import norm
 
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
-from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape
-from walras.policies.demand_law import NormalDemand
-from walras.policies.order_terms import UnderTerms, WholeCases
+from walras.policies.demand_distribution import NormalDemand
+from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import OrderUpTo
-from walras.population.along import Shared
+from walras.population.agent_axis import Broadcast
 from walras.progress import on_terminal
-from walras.simulate import simulate
+from walras.simulation.run import simulate
+from walras.simulation.state import State
 from walras.train.buyer import BuyerTask
 from walras.train.episodes import DemandLaw, StationaryEpisodes
-from walras.train.loop import fit
+from walras.train.loop.train import train
 from walras.train.settings import BuyerTraining
 
 SETTINGS = BuyerTraining(steps=1500, assess_every=100, patience=15, checkpoint_every=500)
@@ -95,7 +95,7 @@ def cost_of(
 
 @eqx.filter_jit
 def _rewards(shop, paths, policy, state, backlog):
-    from walras.model.record import Record
+    from walras.simulation.record import Record
 
     rollout = simulate(shop, paths, policy, initial=state, backlog=backlog, record=Record.traces(), throw=False)
     return rollout.agents.reward.sum(0), rollout.final
@@ -145,10 +145,10 @@ def measure(law: DemandLaw, args: argparse.Namespace) -> dict:
     settings = SETTINGS.model_copy(update={"seed": args.seed, "steps": args.steps})
     shape, base = shape_for(args.lead), PricedNewsvendor(law=NormalDemand())
     with tempfile.TemporaryDirectory() as folder, on_terminal() as progress:
-        fitted = fit(BuyerTask(settings, episodes, shape, base), settings, Path(folder) / "run", progress=progress)
+        fitted = train(BuyerTask(settings, episodes, shape, base), settings, Path(folder) / "run", progress=progress)
     trained = time.perf_counter() - began
-    buyer = Buyer(Shared(fitted.parameters), shape, base)
-    whole = UnderTerms(buyer, WholeCases())
+    buyer = Buyer(Broadcast(fitted.parameters), shape, base)
+    whole = Constrained(buyer, CasePacks())
     cost, error = cost_of(episodes, whole if law.whole else buyer)
     base_stock, level = best_base_stock(episodes, law.whole)
     known = optimal(episodes)

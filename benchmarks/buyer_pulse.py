@@ -27,21 +27,21 @@ from walras.config import HistorySettings
 from walras.data.panel import Panel
 from walras.data.read import read_panel
 from walras.errors import WalrasError
-from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
 from walras.policies.simple import ConstantOrder
 from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
 from walras.population.generate import generate_panel
-from walras.sensitivity import utilization_jvp
-from walras.simulate import Rollout, simulate
+from walras.simulation.gradients import utilization_jvp
+from walras.simulation.record import Record
+from walras.simulation.run import Rollout, simulate
 from walras.train.buyer import BuyerTask
 from walras.train.buyer_file import TrainedBuyer, load_buyer
-from walras.train.contest import told
-from walras.train.history import HistoryCase, split_history
+from walras.train.buyer_training import RESOURCES
 from walras.train.history_episodes import HistoryEpisodes
-from walras.train.prices import typical_prices
 from walras.train.settings import BuyerTraining
-from walras.train.train_buyer import RESOURCES
+from walras.train.shocks import typical_prices
+from walras.train.tuning.history_split import HistorySplit, train_test_split
+from walras.train.tuning.policy_comparison import with_history
 
 HEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 """Of the pulse, in median margins."""
@@ -67,7 +67,7 @@ ROUNDS = 5
 class Setting:
     """Hold who orders under which paths, when the pulse is, and what a price of 1 is [money per unit]."""
 
-    case: HistoryCase
+    case: HistorySplit
     week: int
     unit: float
     group: np.ndarray
@@ -92,7 +92,7 @@ class Setting:
 
 def setting(panel: Panel, holdout: int, draws: int, seed: int) -> Setting:
     """Cut the history and put the pulse in the middle of the held-out weeks."""
-    case = split_history(panel, HistorySettings(holdout=holdout, draws=draws, resources=RESOURCES, seed=seed))
+    case = train_test_split(panel, HistorySettings(holdout=holdout, draws=draws, resources=RESOURCES, seed=seed))
     scale = np.asarray(case.population.demand_scale)
     week = len(case.training.weeks) + (holdout - 1) // 2
     return Setting(case, week, float(typical_prices(case.population)[INBOUND]), bucket_of(scale, bucket_edges(scale)))
@@ -220,7 +220,7 @@ def measure(given: argparse.Namespace) -> dict:
     made_up = given.table == MADE_UP
     panel = generate_panel(given.agents, MADE_UP_WEEKS, MADE_UP_SEED) if made_up else read_panel(given.table)
     case = setting(panel, given.holdout, given.draws, given.seed)
-    buyer, newsvendor = told(case.case, trained.buyer).policy, trained.buyer.base
+    buyer, newsvendor = with_history(case.case, trained.buyer).policy, trained.buyer.base
     return {
         "buyer": trained.source,
         "trained_on": trained.facts.get("trained_on"),

@@ -19,13 +19,20 @@ import numpy as np
 
 from walras.config import HistorySettings
 from walras.data.read import read_panel
-from walras.evaluation.compare import reward_ratio
+from walras.evaluation.ranking import reward_ratio
 from walras.progress import on_terminal
 from walras.train.buyer_file import load_buyer
-from walras.train.contest import COMPETITORS, HELD_OUT_PRICES, judge, price_path, told, training_question
-from walras.train.history import HistoryCase, split_history
+from walras.train.buyer_training import train_buyer
 from walras.train.settings import BuyerTraining
-from walras.train.train_buyer import train_buyer
+from walras.train.tuning.history_split import HistorySplit, train_test_split
+from walras.train.tuning.policy_comparison import (
+    COMPETITORS,
+    HELD_OUT_PRICES,
+    evaluate_competitors,
+    price_path,
+    tuning_problem,
+    with_history,
+)
 
 UNSEEN = 0.3
 HOLDOUT = 26
@@ -33,13 +40,13 @@ DRAWS = 4
 CLASSICAL = tuple(name for name in COMPETITORS if name != "buyer")
 
 
-def contest_of(case: HistoryCase, buyer, shadow_price: str = "none", seed: int = 0, names=CLASSICAL) -> dict:
+def contest_of(case: HistorySplit, buyer, shadow_price: str = "none", seed: int = 0, names=CLASSICAL) -> dict:
     """Tune, judge, and compare with the best."""
-    question = training_question(case, shadow_price=shadow_price, seed=seed)
+    question = tuning_problem(case, shadow_price=shadow_price, seed=seed)
     prices = price_path(shadow_price, case.population, len(case.holdout.weeks), seed + HELD_OUT_PRICES)
     priced = {"shadow_prices": prices, "training_prices": question.shadow_prices}
-    found = {name: judge(case, COMPETITORS[name](case, question), name=name, **priced) for name in names}
-    ours = judge(case, told(case, buyer), **priced)
+    found = {name: evaluate_competitors(case, COMPETITORS[name](case, question), name=name, **priced) for name in names}
+    ours = evaluate_competitors(case, with_history(case, buyer), **priced)
     rewards = {name: float(one.reward.sum()) for name, one in found.items()}
     best = max(rewards, key=rewards.get)
     ratio = reward_ratio(ours.reward, found[best].reward)
@@ -93,7 +100,7 @@ def measure(args: argparse.Namespace) -> dict:
         facts["training_seconds"] = time.perf_counter() - began
         history = HistorySettings(holdout=HOLDOUT, draws=DRAWS, refit_weeks=args.refit_weeks)
         progress.stage("Judging on products never seen")
-        case = split_history(panel.take(unseen), history, progress=progress)
+        case = train_test_split(panel.take(unseen), history, progress=progress)
         facts |= {
             "judged_products": case.n_agents,
             "training_weeks": len(case.training.weeks),
@@ -101,19 +108,22 @@ def measure(args: argparse.Namespace) -> dict:
         }
         facts["same_start"] = same_start(case, buyer, facts["competitor"])
         if args.attribution:
-            seen = split_history(panel.take(~unseen), history, progress=progress)
+            seen = train_test_split(panel.take(~unseen), history, progress=progress)
             facts["seen_products"] = short(contest_of(seen, buyer))
-            fixed = split_history(panel.take(unseen), history.model_copy(update={"lead_times": "planned"}))
+            fixed = train_test_split(panel.take(unseen), history.model_copy(update={"lead_times": "planned"}))
             facts["without_lead_time_risk"] = short(contest_of(fixed, buyer))
             facts |= {f"under_{kind}_prices": short(contest_of(case, buyer, kind)) for kind in ("haar", "pulse")}
     return facts | {"seconds": time.perf_counter() - began}
 
 
-def same_start(case: HistoryCase, buyer, competitor: str) -> dict:
+def same_start(case: HistorySplit, buyer, competitor: str) -> dict:
     """Compare where all begin the held-out weeks with the stock that the untuned newsvendor has left."""
     start = case.holdout.initial
-    tuned = COMPETITORS[competitor](case, training_question(case))
-    ours, theirs = (judge(case, one, initial=start) for one in (told(case, buyer), replace(tuned, name=competitor)))
+    tuned = COMPETITORS[competitor](case, tuning_problem(case))
+    ours, theirs = (
+        evaluate_competitors(case, one, initial=start)
+        for one in (with_history(case, buyer), replace(tuned, name=competitor))
+    )
     ratio = reward_ratio(ours.reward, theirs.reward)
     return {"reward_ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
 

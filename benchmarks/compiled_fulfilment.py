@@ -5,8 +5,8 @@
 
 import numpy as np
 
+from walras.domains.fulfilment.instance import UNIT
 from walras.domains.fulfilment.policies import CapacityPriced, Dual, Greedy, Neural
-from walras.domains.fulfilment.world import UNIT
 
 try:
     from numba import njit

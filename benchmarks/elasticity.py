@@ -10,14 +10,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from walras.control.elasticity import fit_elasticities
-from walras.control.fixed_plan import FixedPlans, Sizes
+from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
+from lab.elasticity_control import fit_elasticities
+
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
-from walras.train.world import World
+from walras.train.agent_pool import AgentPool
 
 TRAINING_SEED, AGENTS, WEEKS = 17, 6_000, 190
-SIZES = Sizes(agents=4_000, cohort=100, paths=12)
+SIZES = BenchmarkSizes(agents=4_000, cohort=100, paths=12)
 SHIPPED = Path(__file__).parents[1] / "src" / "walras" / "control" / "elasticity.json"
 
 
@@ -27,14 +28,14 @@ def main():
     parser.add_argument("--out", default=SHIPPED, help="where the numbers go")
     parser.add_argument("--world", help="a stored world to fit on; without it one is made up")
     given = parser.parse_args()
-    world = World.load(given.world) if given.world else _made_up()
-    fitted = fit_elasticities(FixedPlans(world, PricedNewsvendor(), sizes=SIZES))
+    world = AgentPool.load(given.world) if given.world else _made_up()
+    fitted = fit_elasticities(CapacityBenchmark(world, PricedNewsvendor(), sizes=SIZES))
     fitted.write(given.out)
     print(json.dumps({name: values.round(4).tolist() for name, values in asdict(fitted).items()}))
 
 
 def _made_up():
-    return World.from_panel(generate_panel(AGENTS, WEEKS, TRAINING_SEED), seed=TRAINING_SEED)
+    return AgentPool.from_panel(generate_panel(AGENTS, WEEKS, TRAINING_SEED), seed=TRAINING_SEED)
 
 
 if __name__ == "__main__":

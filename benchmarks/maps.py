@@ -21,30 +21,29 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lab.checkpointed_parts import run_parts
+from lab.control_study import control_figures, control_parts, fitting_plans
+from lab.forecast_study import QUICK, Budget, fitting, forecast_figures, forecast_parts, rounded
+from lab.provenance import machine
+from lab.reference_maps import reference_maps
 from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, held_out_world
 from maps_forecast import epoch_figures
 
+from lab import capacity_benchmark as control_sizes
 from walras.config import TableSettings
-from walras.control import fixed_plan as control_sizes
-from walras.control.dual import GaussNewton, NewtonThenProjected, ProjectedDual
-from walras.control.reissue import on_paths
-from walras.control.search import search
-from walras.control.simulated_view import SimulatedView
 from walras.data.panel import Panel
 from walras.errors import WalrasError
+from walras.maps.file import DUAL, PRIMAL
 from walras.maps.history import History
-from walras.maps.learned import Interface
-from walras.maps.map_file import DUAL, PRIMAL
-from walras.model.record import Record
+from walras.maps.interface import Interface
+from walras.planning.prices.dual_ascent import GaussNewton, NewtonThenProjected, ProjectedDual, search_prices
+from walras.planning.prices.mpc import broadcast_scenarios
+from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base_stock import PricedNewsvendor
-from walras.simulate import simulate, week_of
-from walras.studies.compared import compared_maps
-from walras.studies.forecasts import QUICK, Budget, fitting, forecast_figures, forecast_parts, rounded
-from walras.studies.parts import run_parts
-from walras.studies.plans import control_figures, control_parts, fitting_plans
-from walras.studies.provenance import machine
-from walras.train.history import FIRST_FORECAST
-from walras.train.world import World
+from walras.simulation.record import Record
+from walras.simulation.run import simulate, week_of
+from walras.train.agent_pool import AgentPool
+from walras.train.tuning.history_split import FIRST_FORECAST
 
 ORIGIN, HORIZON_WEEKS = 70, 26
 WORLD_AGENTS, QUICK_AGENTS = 24_000, 20_000
@@ -61,18 +60,18 @@ SEARCHES = {
 }
 
 
-def worlds(table: Path | None, agents: int, seed: int) -> World:
+def worlds(table: Path | None, agents: int, seed: int) -> AgentPool:
     """Return the held-out world: made up, or a table's."""
     if table is None:
         return held_out_world(agents, seed)
-    from walras.cli.options import open_panel
+    from walras.cli.options import load_panel
 
-    panel: Panel = open_panel(table, TableSettings())
+    panel: Panel = load_panel(table, TableSettings())
     known = FIRST_FORECAST + (panel.n_weeks - FIRST_FORECAST) // 2
-    return World.from_panel(panel, seed=seed, known_weeks=min(known, KNOWN_WEEKS))
+    return AgentPool.from_panel(panel, seed=seed, known_weeks=min(known, KNOWN_WEEKS))
 
 
-def encoded(interface: Interface, world: World) -> tuple:
+def encoded(interface: Interface, world: AgentPool) -> tuple:
     """Encode all agents of a world in the middle of its weeks; return the view, seconds, and what comes after."""
     weeks, policy = min(ORIGIN, world.n_weeks // 2), PricedNewsvendor()
     stretch = world.stretch(np.flatnonzero(world.active[weeks]), 0, weeks + HORIZON_WEEKS)
@@ -100,7 +99,7 @@ def encoded(interface: Interface, world: World) -> tuple:
     return view, min(seconds), (people, future, state)
 
 
-def query_figures(interface: Interface, world: World, repeat: int) -> dict:
+def query_figures(interface: Interface, world: AgentPool, repeat: int) -> dict:
     """Time queries on an encoded population, and simulating so many times as many agents."""
     view, encode_seconds, coming = encoded(interface, world)
     random = np.random.default_rng(0)
@@ -167,7 +166,7 @@ def iterating(view, coming) -> dict:
     know what will happen, the map does not. Weeks that no price can change do not count.
     """
     people, future, state = coming
-    simulated = SimulatedView(people, on_paths(future, 1), PricedNewsvendor(), state)
+    simulated = SimulatedView(people, broadcast_scenarios(future, 1), PricedNewsvendor(), state)
     counts, capacity = np.asarray(view.controllable), capacity_of(view, coming)
 
     def measured_at(prices) -> dict:
@@ -179,9 +178,9 @@ def iterating(view, coming) -> dict:
     for name, solver in SEARCHES.items():
         for tolerance in TOLERANCES:
             chosen = solver(tolerance)
-            search(simulated, capacity, None, chosen)  # compiled
+            search_prices(simulated, capacity, None, chosen)  # compiled
             started = time.perf_counter()
-            done = search(simulated, capacity, None, chosen)
+            done = search_prices(simulated, capacity, None, chosen)
             seconds = time.perf_counter() - started
             reached = measured_at(done.prices.reshape(capacity.shape))
             found.append({"search": name, "seconds": seconds, "simulations": done.queries, **reached})
@@ -257,14 +256,14 @@ def measured(given: argparse.Namespace) -> dict:
     )
 
 
-def all_parts(interface: Interface, world: World, given: argparse.Namespace, tell: Callable[[str], None]) -> dict:
+def all_parts(interface: Interface, world: AgentPool, given: argparse.Namespace, tell: Callable[[str], None]) -> dict:
     """Return what is to be measured, part by part."""
     policy = PricedNewsvendor()
     primals, duals = {interface.primal.shape.name: interface.primal}, {interface.dual.shape.name: interface.dual}
     if given.maps == "default":  # the others were trained on what these were trained on
-        primals, duals = compared_maps(PRIMAL, interface.primal), compared_maps(DUAL, interface.dual)
+        primals, duals = reference_maps(PRIMAL, interface.primal), reference_maps(DUAL, interface.dual)
     budget = quick_budget() if given.quick else Budget()
-    sizes = control_sizes.QUICK if given.quick else control_sizes.Sizes()
+    sizes = control_sizes.QUICK if given.quick else control_sizes.BenchmarkSizes()
     if given.agents:
         budget = replace(budget, sizes=replace(budget.sizes, target=given.agents))
         sizes = replace(sizes, agents=given.agents)

@@ -13,12 +13,13 @@ import json
 import sys
 import time
 
-from walras.maps.map_file import DUAL, PRIMAL, load_map
+from lab.checkpointed_parts import run_parts
+from lab.control_study import control_figures, control_parts
+
+from walras.maps.file import DUAL, PRIMAL, load_map
 from walras.population.generate import generate_panel
-from walras.studies.parts import run_parts
-from walras.studies.plans import control_figures, control_parts
-from walras.train.history import FIRST_FORECAST
-from walras.train.world import World
+from walras.train.agent_pool import AgentPool
+from walras.train.tuning.history_split import FIRST_FORECAST
 
 HELD_OUT_SEED, WORLD_AGENTS, WORLD_WEEKS = 901, 20_000, 190
 KNOWN_WEEKS = FIRST_FORECAST + 64
@@ -75,7 +76,7 @@ def _range(summary):
 def held_out_world(agents=WORLD_AGENTS, seed=HELD_OUT_SEED):
     """Make up a world that judges, from a seed that training never uses; its first weeks tell who agents are."""
     panel = generate_panel(agents, WORLD_WEEKS, seed)
-    return World.from_panel(panel, seed=seed, known_weeks=KNOWN_WEEKS)
+    return AgentPool.from_panel(panel, seed=seed, known_weeks=KNOWN_WEEKS)
 
 
 def main():
@@ -95,7 +96,7 @@ def main():
     def told(sentence):
         print(f"{time.perf_counter() - started:6.0f} s: {sentence}", file=sys.stderr)
 
-    world = World.load(given.world) if given.world else held_out_world()
+    world = AgentPool.load(given.world) if given.world else held_out_world()
     answer = control_figures(run_parts(control_parts(world, duals, primal, quick=given.quick), None, tell=told))
     answer["seconds"] = time.perf_counter() - started
     print(json.dumps(answer)) if given.json else show(answer)

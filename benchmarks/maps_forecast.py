@@ -17,21 +17,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lab.checkpointed_parts import run_parts
+from lab.encoding_cost import one_pass_step, windows_step
+from lab.forecast_study import BASELINE, QUICK, Budget, forecast_figures, forecast_parts, rounded
 from measure import medians
 
 from walras.errors import WalrasError
-from walras.maps.learned_map import LearnedMap
-from walras.maps.map_file import PRIMAL, load_map
+from walras.maps.file import PRIMAL, LearnedMap, load_map
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
-from walras.studies.forecasts import BASELINE, QUICK, Budget, forecast_figures, forecast_parts, rounded
-from walras.studies.parts import run_parts
-from walras.train.epoch_ratio import one_pass_step, windows_step
-from walras.train.history import FIRST_FORECAST
+from walras.train.agent_pool import AgentPool, pools_from_generator
 from walras.train.map_episodes import MapEpisodes
-from walras.train.map_settings import MapTraining
-from walras.train.primal import PrimalTask, shape_of
-from walras.train.world import World, worlds_from_generator
+from walras.train.primal import PrimalTask, network_config
+from walras.train.settings import MapTraining
+from walras.train.tuning.history_split import FIRST_FORECAST
 
 EPOCH_REPRESENTATION = "bucketized"
 """Of the map whose training step is timed."""
@@ -43,7 +42,7 @@ HELD_OUT_SEED = 90_001
 """Of the made-up world that judges; no training uses it."""
 
 
-def epoch_figures(world: World, policy: AbstractPolicy, budget: Budget) -> dict:
+def epoch_figures(world: AgentPool, policy: AbstractPolicy, budget: Budget) -> dict:
     """Time one training step both ways on the same rollout, every week an origin."""
     agents = budget.epoch_agents
     if world.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
@@ -68,7 +67,7 @@ def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
     return {learned.shape.name: learned for learned in found}
 
 
-def untrained(names: Sequence[str], world: World, policy: AbstractPolicy, budget: Budget) -> dict[str, LearnedMap]:
+def untrained(names: Sequence[str], world: AgentPool, policy: AbstractPolicy, budget: Budget) -> dict[str, LearnedMap]:
     """Draw maps that know nothing, with features measured on the world."""
     found = {}
     for name in names:
@@ -77,7 +76,7 @@ def untrained(names: Sequence[str], world: World, policy: AbstractPolicy, budget
         settings = MapTraining(representation=name, steps=1, **sizes)
         task = PrimalTask(settings, MapEpisodes([world], settings), policy)
         network, edges = task.begin(0).average, task.episodes.edges
-        found[name] = LearnedMap(PRIMAL, network, task.scaling, shape_of(settings), edges)
+        found[name] = LearnedMap(PRIMAL, network, task.scaling, network_config(settings), edges)
     return found
 
 
@@ -115,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     budget = QUICK if given.quick else Budget()
     policy = PricedNewsvendor()
     try:
-        world = World.load(given.world) if given.world else held_out_world(budget)
+        world = AgentPool.load(given.world) if given.world else held_out_world(budget)
         maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy, budget)
         tell = lambda words: print(words, file=sys.stderr, flush=True)  # noqa: E731
         parts = forecast_parts(world, policy, maps, budget, seed=given.seed, tell=tell)
@@ -131,10 +130,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(json.dumps(found) if given.json else table(found))
 
 
-def held_out_world(budget: Budget) -> World:
+def held_out_world(budget: Budget) -> AgentPool:
     """Make up agents that no training saw."""
     known = {"known_weeks": FIRST_FORECAST + int(budget.sizes.origin_weeks[0])}
-    return next(worlds_from_generator(1, budget.world_agents, budget.world_weeks, HELD_OUT_SEED, **known))
+    return next(pools_from_generator(1, budget.world_agents, budget.world_weeks, HELD_OUT_SEED, **known))
 
 
 if __name__ == "__main__":

@@ -24,24 +24,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lab.parallel_baselines import PublishedJacobi, SafeWindow
+from lab.speedup import calls_per_order
 from picard_table import fill
 from table import machine
 
-from walras.domains.fulfilment.generate import generate_world
-from walras.domains.fulfilment.policies import Greedy, named, priced
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import check_actions, exhausted, make_instance
+from walras.domains.fulfilment.policies import Greedy, make_policy, priced
 from walras.domains.fulfilment.process import orders_of, process_of, safe_orders
-from walras.domains.fulfilment.world import check_actions, exhausted, make_world
-from walras.engine.assignment import OneEach, OwnAssignment, Scattered, Segments
-from walras.engine.decided import over_events
-from walras.engine.measured import Measured
-from walras.engine.picard import Picard
-from walras.engine.published import PublishedJacobi
-from walras.engine.safe_window import SafeWindow
-from walras.engine.sequential import Sequential
-from walras.engine.starts import Given, Idle
-from walras.engine.windows import AllOrNothing, Frontier
 from walras.errors import WalrasError
-from walras.evaluation.ratios import calls_per_order
+from walras.parallel.autotune import AutoWindow
+from walras.parallel.initial_guess import NoOp, WarmStart
+from walras.parallel.picard import Picard
+from walras.parallel.process import over_events
+from walras.parallel.schedule import ChainSegments, CustomAssignment, PerEvent, RandomAssignment
+from walras.parallel.sequential import Sequential
+from walras.parallel.windows import FixedWindows, SlidingWindow
 
 NARROW_NETWORK = 128
 """Up to this width compiled code decides all orders in seconds."""
@@ -114,7 +113,7 @@ def window(word):
 @cache
 def measured():
     """Return the one window that remembers what was measured."""
-    return Measured()
+    return AutoWindow()
 
 
 def world_of(given):
@@ -122,8 +121,8 @@ def world_of(given):
         # One product, two equal centres, and a price of every unit sent: decisions alternate, each on the one before.
         n = given.orders
         both = np.array([[n, n]])
-        return make_world(np.zeros(n, int), np.zeros(n, int), np.ones((1, 2)), both, both[0])
-    return generate_world(
+        return make_instance(np.zeros(n, int), np.zeros(n, int), np.ones((1, 2)), both, both[0])
+    return generate_instance(
         given.orders, given.products, given.centres, given.beta, capacity_share=given.capacity, seed=given.seed
     )
 
@@ -131,34 +130,34 @@ def world_of(given):
 def rule_of(given, world):
     if given.two_centres:
         return priced(Greedy(), given.gamma)
-    return named(world, given.policy, given.width, given.gamma, given.seed)
+    return make_policy(world, given.policy, given.width, given.gamma, given.seed)
 
 
 def start_of(given, world):
     if given.start == "nearest":
-        return Given(world.reward.argmax(1)[world.destination])
+        return WarmStart(world.reward.argmax(1)[world.destination])
     if given.start == "random":
-        return Given(np.random.default_rng(given.seed).integers(world.n_centres, size=world.n_orders))
-    return Idle()
+        return WarmStart(np.random.default_rng(given.seed).integers(world.n_centres, size=world.n_orders))
+    return NoOp()
 
 
 def engine_of(given, world):
     wide = given.tile or (256 if jax.default_backend() == "cpu" else 16_384)
     start, size = start_of(given, world), min(given.chunk * given.processes, world.n_orders)
-    dealt = OwnAssignment(lambda keys, first: keys % given.processes)
+    dealt = CustomAssignment(lambda keys, first: keys % given.processes)
     if given.baseline == "jacobi":
         return PublishedJacobi(dealt, size, start)
     if given.baseline == "published":
         # Products dealt to so many processes; the next window begins at the first order that changed.
-        return Picard(Frontier(size, refill=0.0), dealt, start, certified=False, tile=(wide, 16))
-    assignment = Segments(given.segment) if given.segment else None
-    assignment = Scattered(given.scatter, given.seed) if given.scatter else assignment
+        return Picard(SlidingWindow(size, refill=0.0), dealt, start, certified=False, tile=(wide, 16))
+    assignment = ChainSegments(given.segment) if given.segment else None
+    assignment = RandomAssignment(given.scatter, given.seed) if given.scatter else assignment
     if given.deal:
-        assignment = OwnAssignment(lambda keys, first: (np.arange(len(keys)) + first) % given.deal)
+        assignment = CustomAssignment(lambda keys, first: (np.arange(len(keys)) + first) % given.deal)
     number = None if given.window in ("measured", "all") else int(given.window)
-    together = measured() if given.window == "measured" else Frontier(number)
-    together = AllOrNothing(number) if given.all_or_nothing else together
-    return Picard(together, OneEach() if given.segment == 1 else assignment, start, tile=(wide, 16))
+    together = measured() if given.window == "measured" else SlidingWindow(number)
+    together = FixedWindows(number) if given.all_or_nothing else together
+    return Picard(together, PerEvent() if given.segment == 1 else assignment, start, tile=(wide, 16))
 
 
 def in_turn(calls, repeats):

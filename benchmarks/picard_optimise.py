@@ -21,14 +21,14 @@ import jax
 import numpy as np
 from table import machine
 
-from walras.domains.fulfilment.bound import hindsight
-from walras.domains.fulfilment.generate import generate_world
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.lp_bound import clairvoyant_bound
 from walras.domains.fulfilment.optimise import optimise
 from walras.domains.fulfilment.policies import Greedy, scarcity_prices
 from walras.domains.fulfilment.process import orders_of, process_of
 from walras.domains.fulfilment.run import fulfil
-from walras.engine.picard import one_by_one
 from walras.errors import WalrasError
+from walras.parallel.picard import one_by_one
 
 
 def options(words=None):
@@ -54,7 +54,7 @@ def options(words=None):
 def world_of(given, orders, draw=0):
     products = max(int(orders / given.orders_per_product), 1)
     law = {"beta": given.beta, "capacity_share": given.capacity, "seed": given.seed, "draw": draw}
-    return generate_world(orders, products, given.centres, **law)
+    return generate_instance(orders, products, given.centres, **law)
 
 
 def timed(call):
@@ -103,8 +103,8 @@ def worth(given, world):
         found[f"{name}_unseen"] = float(np.mean([fulfil(one, rule).reward for one in unseen]))
     found["gain_unseen"] = found["learned_unseen"] / found["greedy_unseen"] - 1
     if world.n_orders <= given.bounded_orders:
-        found["bound_given"] = hindsight(world)
-        found["bound_unseen"] = float(np.mean([hindsight(one) for one in unseen]))
+        found["bound_given"] = clairvoyant_bound(world)
+        found["bound_unseen"] = float(np.mean([clairvoyant_bound(one) for one in unseen]))
     return found
 
 

@@ -23,12 +23,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.exogenous.arrivals import IntegerLeadTimes
+from walras.exogenous.disk_paths import PathsWriter, StoredPaths
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.stored import PathsWriter, StoredPaths
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.population import Population
 from walras.progress import on_terminal
-from walras.ranges import RANGE_AGENTS, AbstractSource, Inputs, RangedTotals, StoredSource, simulate_ranges
+from walras.simulation.out_of_core import (
+    RANGE_AGENTS,
+    AbstractSource,
+    ChunkedTotals,
+    Inputs,
+    StoredSource,
+    simulate_out_of_core,
+)
 
 TILE, SEED, LONGEST = 256, 20, 12
 RESOURCES = ("inbound_units", "storage")
@@ -129,11 +136,11 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def measure(source: AbstractSource, given: argparse.Namespace) -> tuple[RangedTotals, dict]:
+def measure(source: AbstractSource, given: argparse.Namespace) -> tuple[ChunkedTotals, dict]:
     """Run once, compilation included."""
     timed, since = Timed(source), time.perf_counter()
     with on_terminal() as progress:
-        found = simulate_ranges(
+        found = simulate_out_of_core(
             timed,
             PricedNewsvendor(),
             shadow_prices=prices(given.weeks),

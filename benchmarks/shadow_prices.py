@@ -17,10 +17,10 @@ import jax
 import numpy as np
 
 from walras.config import PlanSettings
-from walras.control.dual import AbstractDualSolver, GaussNewton, NewtonThenProjected, ProjectedDual
-from walras.control.simulated_view import SimulatedView
 from walras.data.read import read_panel
-from walras.planner.case import build_case
+from walras.planning.prices.dual_ascent import AbstractDualSolver, GaussNewton, NewtonThenProjected, ProjectedDual
+from walras.planning.prices.simulated_view import SimulatedView
+from walras.planning.problem import build_problem
 from walras.population.generate import generate_panel
 
 SHARES = (0.9, 1.0, 1.1)
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     panel = read_panel(given.table) if given.table else generate_panel(agents=given.agents, weeks=156, seed=0)
-    case = build_case(panel, PlanSettings())
+    case = build_problem(panel, PlanSettings())
     free = case.view.expected(np.zeros((case.view.n_weeks, 1)))
     rows = []
     for share in SHARES:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from walras.hosts import join_cluster, run_processes
+from walras.distribute.launch import join_cluster, run_processes
 
 CHUNK = 1024
 """Agents made up from one seed, so that every process can make its own."""
@@ -46,8 +46,8 @@ def make_chunk(weeks: int, number: int) -> tuple[Any, ...]:
     """Draw real-valued demand, prices, costs and a lead time for every order."""
     from walras.exogenous.arrivals import IntegerLeadTimes
     from walras.exogenous.paths import ExogenousPaths
-    from walras.model.state import State
     from walras.population.population import Population
+    from walras.simulation.state import State
 
     random = np.random.default_rng([number, 7])
 
@@ -81,9 +81,9 @@ def work(given: argparse.Namespace) -> None:
     """Be one process: simulate one's own part again and again; process 0 writes the seconds and the totals."""
     import jax
 
-    from walras.engine.shards import AgentMesh
+    from walras.distribute.device_mesh import AgentMesh
     from walras.policies.base_stock import PricedNewsvendor
-    from walras.simulate import simulate
+    from walras.simulation.run import simulate
 
     mesh = AgentMesh.of()
     own = mesh.local_slice(0, given.agents)

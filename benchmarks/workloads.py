@@ -1,4 +1,4 @@
-"""Own the two workloads: what `walras.simulate` is given so that it does the bare scan's work, and its own full work.
+"""Own the two workloads: what `walras.simulation.run` is given so that it does the bare scan's work, and its own full work.
 
 Needs no more than jax, numpy and equinox, so that it runs where the rest of the package is not installed.
 """
@@ -11,18 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from bare_scan import HOLDING, LEVEL, PENALTY, SALE_PRICE, UNIT_COST
 
-from walras.exogenous.arrivals import ConstantLeadTime, IntegerLeadTimes
-from walras.exogenous.lead_times import draw_lead_times, lead_time_sd, longest_lead_time
+from walras.clipping import positive_part
+from walras.exogenous.arrivals import (
+    ConstantLeadTime,
+    IntegerLeadTimes,
+    draw_lead_times,
+    lead_time_sd,
+    longest_lead_time,
+)
 from walras.exogenous.paths import ExogenousPaths, constant_paths, lead_time_demand
-from walras.model.record import Record
-from walras.model.state import State, empty_state
 from walras.policies.base import AbstractPolicy
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.demand_law import GammaDemand
+from walras.policies.demand_distribution import GammaDemand
 from walras.population.population import Population
-from walras.sensitivity import reward_gradient
-from walras.simulate import simulate
-from walras.ties import positive_part
+from walras.simulation.gradients import reward_gradient
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
+from walras.simulation.state import State, empty_state
 
 WEEKS = 156
 LEAD, MEAN_DEMAND = 2, 5.0

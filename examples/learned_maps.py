@@ -17,9 +17,9 @@ from matplotlib import pyplot as plt
 
 from walras.config import PlanSettings
 from walras.data.read import read_panel
-from walras.planner.by_maps import encoded, open_maps
-from walras.planner.case import build_case
-from walras.planner.corrected import CorrectedView
+from walras.planning.calibrated_view import CorrectedView
+from walras.planning.problem import build_problem
+from walras.planning.search import encoded, open_maps
 from walras.population.generate import generate_panel
 
 BLUE, BLACK, GREY = "#2a6fb0", "#222222", "#9a9a9a"
@@ -36,7 +36,7 @@ given = options.parse_args()
 settings = PlanSettings(interface="learned", maps=given.maps, scenarios=4, paths=1)
 maps = open_maps(settings)
 panel = read_panel(given.table) if given.table else generate_panel(agents=given.agents, weeks=156, seed=0)
-case = build_case(panel, settings)
+case = build_problem(panel, settings)
 view = encoded(case, maps, settings)  # maps read everything once
 weeks, scale = case.panel.next_weeks(view.n_weeks), view.price_scale
 

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from walras.clipping import positive_part
 from walras.config import PlanSettings
-from walras.planner.case import build_case
+from walras.planning.problem import build_problem
 from walras.policies.base import AbstractPolicy
-from walras.policies.own import FunctionPolicy
+from walras.policies.user_policies import FunctionPolicy
 from walras.population.generate import generate_panel
-from walras.simulate import simulate
-from walras.ties import positive_part
+from walras.simulation.run import simulate
 
 
 def weeks_of_demand(observation, shadow_prices, parameters):
@@ -27,7 +27,7 @@ class Smooth(AbstractPolicy):
         return self.share * positive_part(target - observation.position)
 
 
-case = build_case(generate_panel(agents=200, weeks=104), PlanSettings(weeks=26, scenarios=2, paths=8))
+case = build_problem(generate_panel(agents=200, weeks=104), PlanSettings(weeks=26, scenarios=2, paths=8))
 policies = {
     "newsvendor": case.policy,
     "six weeks of demand": FunctionPolicy(weeks_of_demand, {"weeks": 6.0}),

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from walras.engine.decided import Summed, Sums
-from walras.engine.picard import Picard
+from walras.parallel.picard import Picard
+from walras.parallel.process import AdditiveProcess, AdditiveState
 
 
 class Policy(eqx.Module):
@@ -19,7 +19,7 @@ class Policy(eqx.Module):
         return ((cabs[0] > 0) & (licences[0] > 0) & (fare + value > 10)).astype(jnp.int32)
 
 
-class Rides(Summed):
+class Rides(AdditiveProcess):
     policy: Policy
 
     def key(self, event):  # the row of the table that the event reads and changes
@@ -41,7 +41,7 @@ class Rides(Summed):
 random = np.random.default_rng(0)
 rides = {"district": jnp.asarray(random.integers(0, 50, 1000)), "fare": jnp.asarray(random.integers(0, 30, 1000))}
 process = Rides(Policy(jnp.asarray(random.normal(size=(1, 64)), jnp.float32)))
-start = Sums(table=jnp.full((50, 1), 12), shared=jnp.asarray([450]))
+start = AdditiveState(table=jnp.full((50, 1), 12), shared=jnp.asarray([450]))
 trajectory, info = Picard(verify=True).run(process, start, rides)
 print(info)
 print(f"{int(trajectory.records.sum())} rides taken, {int(trajectory.final.shared[0])} licences left")

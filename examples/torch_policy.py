@@ -5,11 +5,11 @@ import numpy as np
 import torch
 
 from walras.config import PlanSettings
-from walras.planner.case import build_case
-from walras.policies.own import CallbackPolicy
+from walras.planning.problem import build_problem
+from walras.policies.user_policies import CallbackPolicy
 from walras.population.generate import generate_panel
-from walras.sensitivity import reward_gradient
-from walras.simulate import simulate
+from walras.simulation.gradients import reward_gradient
+from walras.simulation.run import simulate
 
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1), torch.nn.Softplus())
@@ -22,7 +22,7 @@ def model_orders(seen):
         return scale * model(torch.from_numpy(columns))[:, 0].numpy()
 
 
-case = build_case(generate_panel(agents=200, weeks=104), PlanSettings(weeks=26, scenarios=2, paths=4))
+case = build_problem(generate_panel(agents=200, weeks=104), PlanSettings(weeks=26, scenarios=2, paths=4))
 found = simulate(case.population, case.unseen, CallbackPolicy(model_orders), initial=case.initial)
 print("reward of the model, not trained:", np.asarray(found.reward))
 

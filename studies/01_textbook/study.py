@@ -2,10 +2,10 @@
 
 from functools import partial
 
-from walras.report.study_pictures import to_png
-from walras.studies.aims import aim
-from walras.studies.formulas import FORMULAS
-from walras.studies.textbook import GROUPS, pooled, simulated, summed_up
+from lab.figures import to_png
+from lab.formulas import FORMULAS
+from lab.targets import aim
+from lab.textbook import GROUPS, pooled, simulated, summed_up
 
 COLOURS = {"lost sales": "#0072B2", "newsvendor": "#E69F00", "backlogged": "#00795A", "reorder point": "#9B4F96"}
 ALLOWED = 3.5

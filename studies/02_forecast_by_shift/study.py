@@ -2,15 +2,16 @@
 
 from functools import partial
 
-from walras.maps.map_file import PRIMAL
+from lab.datasets import SEED, available, evaluation_pool
+from lab.eval_cases import BY, ShiftSizes
+from lab.figures import bars, lines, to_png
+from lab.forecast_study import BASELINE, Budget, fitting, forecast_parts
+from lab.next_year import next_year, there
+from lab.reference_maps import default_maps
+from lab.targets import aim
+
+from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import bars, lines, to_png
-from walras.studies.aims import aim
-from walras.studies.compared import default_maps
-from walras.studies.forecasts import BASELINE, Budget, fitting, forecast_parts
-from walras.studies.next_year import next_year, there
-from walras.studies.worlds import SEED, available, judged_world
-from walras.train.judge_cases import BY, Sizes
 
 NEXT_YEAR, BESIDE = "next year", "global+delegates"
 OURS, SHOWN = "bucketized+delegates", ("bucketized+delegates", "delegates alone", "bucketized", "global", "simulation")
@@ -29,7 +30,7 @@ def parts(context):
 
 def _measured(context, data, by, alphas):
     settings = context.settings
-    world = judged_world(data, context.data, settings["world_agents"])
+    world = evaluation_pool(data, context.data, settings["world_agents"])
     return _forecast(context, world, fitting(_sizes(settings), world), by, alphas)
 
 
@@ -42,7 +43,7 @@ def _next_year(context, data):
 
 
 def _sizes(settings):
-    return Sizes(target=settings["agents"], sample=settings["sample"], steps=settings["steps"])
+    return ShiftSizes(target=settings["agents"], sample=settings["sample"], steps=settings["steps"])
 
 
 def _forecast(context, world, sizes, by, alphas):

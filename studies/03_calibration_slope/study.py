@@ -3,9 +3,9 @@
 from functools import partial
 from statistics import median
 
-from walras.report.study_pictures import lines, to_png
-from walras.studies.aims import aim
-from walras.studies.forecasts import BASELINE
+from lab.figures import lines, to_png
+from lab.forecast_study import BASELINE
+from lab.targets import aim
 
 OURS, SHOWN = "bucketized+delegates", ("bucketized+delegates", "delegates alone", "bucketized", "global", "simulation")
 PUBLISHED = 0.9, 1.0

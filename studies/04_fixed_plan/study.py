@@ -4,21 +4,21 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from lab.capacity_benchmark import COMPOSITIONS, BenchmarkSizes, CapacityBenchmark
+from lab.clairvoyant_bound import ClairvoyantBound
+from lab.control_study import fitting_plans
+from lab.datasets import by_table, evaluation_pool
+from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
+from lab.figures import bars, frontier, points, to_png
+from lab.forecast_study import rounded
+from lab.methods import simulating_methods, standard_methods
+from lab.reference_maps import default_maps
+from lab.summarise import path_interval
+from lab.targets import aim, relative
 
-from walras.control.dual import ProjectedDual
-from walras.control.fixed_plan import COMPOSITIONS, FixedPlans, Sizes
-from walras.control.foresight import Foresight
-from walras.control.judge import CLAIRVOYANT, Figures, judge
-from walras.control.methods import simulating_methods, standard_methods
-from walras.maps.map_file import DUAL, PRIMAL
+from walras.maps.file import DUAL, PRIMAL
+from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import bars, frontier, points, to_png
-from walras.studies.aims import aim, relative
-from walras.studies.compared import default_maps
-from walras.studies.forecasts import rounded
-from walras.studies.over_paths import interval
-from walras.studies.plans import fitting_plans
-from walras.studies.worlds import by_table, judged_world
 
 OURS, WEAK = "dual bucketized+delegates", "dual global"
 TABLE = (
@@ -48,11 +48,11 @@ def parts(context):
 
 def _measured(context, data, population):
     settings = context.settings
-    world = judged_world(data, context.data, settings["world_agents"])
+    world = evaluation_pool(data, context.data, settings["world_agents"])
     chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
-    sizes = fitting_plans(Sizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
-    plans = FixedPlans(world, PricedNewsvendor(), COMPOSITIONS[population], sizes)
-    foresight = Foresight(
+    sizes = fitting_plans(BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
+    plans = CapacityBenchmark(world, PricedNewsvendor(), COMPOSITIONS[population], sizes)
+    foresight = ClairvoyantBound(
         tuple(settings["ceilings"]), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"])
     )
     methods, frontiers = list(_methods(settings).values()), []
@@ -61,9 +61,9 @@ def _measured(context, data, population):
         context.tell(f"{data}, {population} demand, path {case.scene.path}")
         frontiers.append([_best(case, foresight, slack, sizes.burn_in) for slack in settings["slack"]])
 
-    judged = judge(plans.cases(), methods, foresight, after)
+    judged = evaluate(plans.cases(), methods, foresight, after)
     names = [*(method.name for method in methods), CLAIRVOYANT]
-    found = {name: Figures.of(judged, name, sizes.burn_in) for name in names}
+    found = {name: MethodMetrics.of(judged, name, sizes.burn_in) for name in names}
     best = np.asarray(frontiers)
     return rounded(
         {
@@ -71,7 +71,7 @@ def _measured(context, data, population):
             "methods": {
                 name: {
                     **{key: each.summary[key] for key in TABLE},
-                    "reward_share": interval([one.kept[name].reward / one.free.reward for one in judged]),
+                    "reward_share": path_interval([one.kept[name].reward / one.free.reward for one in judged]),
                 }
                 for name, each in found.items()
             },
@@ -81,7 +81,7 @@ def _measured(context, data, population):
                 if other in found
             },
             "frontier": [
-                {"violation": interval(best[:, place, 0]), "reward_share": interval(best[:, place, 1])}
+                {"violation": path_interval(best[:, place, 0]), "reward_share": path_interval(best[:, place, 1])}
                 for place in range(best.shape[1])
             ],
         }

@@ -2,19 +2,20 @@
 
 from functools import partial
 
-from walras.control.dual import ProjectedDual
-from walras.control.fixed_plan import FixedPlans, Sizes
-from walras.control.foresight import Foresight
-from walras.control.keepers import DualControl, ProRata, Uncoordinated
-from walras.maps.inputs import HORIZON
-from walras.maps.map_file import DUAL, PRIMAL
+from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
+from lab.clairvoyant_bound import ClairvoyantBound
+from lab.control_study import cycle_figures, fitting_plans, method_figures
+from lab.controllers import DualMapController, NoControl, ProportionalRationing
+from lab.datasets import available, evaluation_pool
+from lab.figures import lines, to_png
+from lab.forecast_study import BASELINE, rounded
+from lab.reference_maps import default_maps
+from lab.targets import aim, relative
+
+from walras.maps.features import HORIZON
+from walras.maps.file import DUAL, PRIMAL
+from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import lines, to_png
-from walras.studies.aims import aim, relative
-from walras.studies.compared import default_maps
-from walras.studies.forecasts import BASELINE, rounded
-from walras.studies.plans import cycle_figures, fitting_plans, method_figures
-from walras.studies.worlds import available, judged_world
 
 OURS, CYCLE = "bucketized+delegates", "cycle"
 FOUR = {
@@ -38,10 +39,10 @@ def parts(context):
 
 def _plans(context, data, alpha):
     settings = context.settings
-    world = judged_world(data, context.data, settings["world_agents"])
+    world = evaluation_pool(data, context.data, settings["world_agents"])
     chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
-    sizes = fitting_plans(Sizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
-    return FixedPlans(world, PricedNewsvendor(), alpha, sizes)
+    sizes = fitting_plans(BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
+    return CapacityBenchmark(world, PricedNewsvendor(), alpha, sizes)
 
 
 def _cycled(context, data):
@@ -54,9 +55,9 @@ def _cycled(context, data):
 
 def _measured(context, data, alpha):
     settings, plans = context.settings, _plans(context, data, alpha)
-    foresight = Foresight((2.0,), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"]))
+    foresight = ClairvoyantBound((2.0,), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"]))
     duals = default_maps(DUAL, settings["maps"])
-    methods = [Uncoordinated(), ProRata(), *(DualControl(name, dual) for name, dual in duals.items())]
+    methods = [NoControl(), ProportionalRationing(), *(DualMapController(name, dual) for name, dual in duals.items())]
     return rounded({"mean_demand_ratio": plans.demand_ratio, **method_figures(plans, methods, foresight)})
 
 

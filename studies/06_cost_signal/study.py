@@ -2,13 +2,14 @@
 
 from functools import partial
 
+from lab.datasets import MADE_UP, available, evaluation_pool
+from lab.eval_cases import ShiftCases, ShiftSizes
+from lab.figures import bars, lines, to_png
+from lab.forecast_study import Budget, fitting, rounded, shift_figures, twin_figures
+from lab.targets import aim
+from lab.train_or_load import held_out_curve, trained_map
+
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import bars, lines, to_png
-from walras.studies.aims import aim
-from walras.studies.forecasts import Budget, fitting, rounded, shift_figures, twin_figures
-from walras.studies.trained import held_out_curve, trained_map
-from walras.studies.worlds import MADE_UP, available, judged_world
-from walras.train.judge_cases import Cases, Sizes
 
 WITHOUT, SEED, TRAINING = ", without ", ", seed ", "train "
 PRICES, ECONOMICS = "prices", "economics"
@@ -52,10 +53,10 @@ def _trained(context, name):
 
 def _judging(context, data, own):
     settings = context.settings
-    world = judged_world(data, context.data, settings["judged_agents"])
-    sizes = Sizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
+    world = evaluation_pool(data, context.data, settings["judged_agents"])
+    sizes = ShiftSizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
     maps = {name: _map(context, name) for name in _names(settings, own)}
-    return Cases(world, PricedNewsvendor(), fitting(sizes, world)), maps
+    return ShiftCases(world, PricedNewsvendor(), fitting(sizes, world)), maps
 
 
 def _shifted(context, data, by, own):

@@ -2,13 +2,14 @@
 
 from functools import partial
 
+from lab.datasets import MADE_UP, available, evaluation_pool
+from lab.eval_cases import ShiftCases, ShiftSizes
+from lab.figures import groups, to_png
+from lab.forecast_study import Budget, fitting, shift_figures
+from lab.targets import aim
+from lab.train_or_load import held_out_curve, trained_map
+
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import groups, to_png
-from walras.studies.aims import aim
-from walras.studies.forecasts import Budget, fitting, shift_figures
-from walras.studies.trained import held_out_curve, trained_map
-from walras.studies.worlds import MADE_UP, available, judged_world
-from walras.train.judge_cases import Cases, Sizes
 
 TRAINING = "train "
 COVERAGES = {
@@ -52,9 +53,9 @@ def _trained(context, own, coverage):
 def _judged(context, data, by, own):
     """Judge one architecture's trainings on the same paths as all others', the shipped coverage being compared with."""
     settings = context.settings
-    world = judged_world(data, context.data, settings["judged_agents"])
-    sizes = Sizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
-    cases = Cases(world, PricedNewsvendor(), fitting(sizes, world))
+    world = evaluation_pool(data, context.data, settings["judged_agents"])
+    sizes = ShiftSizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
+    cases = ShiftCases(world, PricedNewsvendor(), fitting(sizes, world))
     maps = {coverage: _map(context, own, coverage) for coverage in settings["coverages"]}
     few = {"cohort": settings["cohort"], "paths": settings["paths"], "draws": 0, "baseline": WHOLE}
     return shift_figures(by, cases, maps, Budget(alphas={by: settings["alphas"]}, **few), context.tell)

@@ -3,17 +3,17 @@
 from functools import partial
 
 import numpy as np
+from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
+from lab.control_study import fitting_plans
+from lab.datasets import available, evaluation_pool
+from lab.elasticity_study import Answering, attributes, explained, reactions, slopes
+from lab.figures import lines, reach, to_png
+from lab.reference_maps import default_maps
+from lab.summarise import format_interval, path_interval
+from lab.targets import aim
 
-from walras.control.fixed_plan import FixedPlans, Sizes
-from walras.maps.map_file import PRIMAL
+from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import lines, reach, to_png
-from walras.studies.aims import aim
-from walras.studies.compared import default_maps
-from walras.studies.over_paths import interval, said
-from walras.studies.plans import fitting_plans
-from walras.studies.responses import Answering, attributes, explained, reactions, slopes
-from walras.studies.worlds import available, judged_world
 from walras.train.buyer_file import load_buyer
 
 OURS, LASTING = "bucketized+delegates", "0"
@@ -37,9 +37,9 @@ def parts(context):
 
 def _scenes(context, data):
     settings = context.settings
-    world = judged_world(data, context.data, settings["world_agents"])
+    world = evaluation_pool(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "paths", "history", "weeks")}
-    plans = FixedPlans(world, PricedNewsvendor(), 0.0, fitting_plans(Sizes(cohort=50, **given), world))
+    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, fitting_plans(BenchmarkSizes(cohort=50, **given), world))
     for path in range(settings["paths"]):
         context.tell(f"{data}, path {path}")
         yield plans.scene(path)
@@ -87,14 +87,14 @@ def _answers_told(rows):
     for key in keys:
         length, height = key.split(":")
         each = [row["reactions"][key] for row in rows]
-        curve.setdefault(length, {})[height] = interval([x["total"] for x in each], least=-1.0)
+        curve.setdefault(length, {})[height] = path_interval([x["total"] for x in each], least=-1.0)
         if float(height) == EXPLAINED_AT[1]:
             places = range(len(each[0]["bucket"]))
-            bucket[key] = [interval([x["bucket"][place] for x in each], least=-1.0) for place in places]
-        moved[key] = {side: interval([x[side] for x in each]) for side in ("before", "after")}
+            bucket[key] = [path_interval([x["bucket"][place] for x in each], least=-1.0) for place in places]
+        moved[key] = {side: path_interval([x[side] for x in each]) for side in ("before", "after")}
     lowest = {length: min(curve[length], key=float) for length in curve}
     slope = {
-        length: interval([row["reactions"][f"{length}:{least}"]["total"] / float(least) for row in rows])
+        length: path_interval([row["reactions"][f"{length}:{least}"]["total"] / float(least) for row in rows])
         for length, least in lowest.items()
     }
     reasons = {kind: _reasons([row[kind] for row in rows]) for kind in ("pulse", "lasting")}
@@ -102,9 +102,9 @@ def _answers_told(rows):
 
 
 def _reasons(rows):
-    told = {name: interval([row[name] for row in rows]) for name in ("linear", "tenths", "reliability")}
+    told = {name: path_interval([row[name] for row in rows]) for name in ("linear", "tenths", "reliability")}
     for name in ("alone", "only", "coefficient"):
-        told[name] = {each: interval([row[name][each] for row in rows]) for each in rows[0][name]}
+        told[name] = {each: path_interval([row[name][each] for row in rows]) for each in rows[0][name]}
     return told
 
 
@@ -112,10 +112,11 @@ def _maps_told(rows):
     found = {}
     for name in rows[0]:
         each = [row[name] for row in rows]
-        found[name] = {part: interval([x[part] for x in each]) for part in each[0] if part != "reaction"}
+        found[name] = {part: path_interval([x[part] for x in each]) for part in each[0] if part != "reaction"}
         found[name]["reaction"] = {
             height: {
-                who: interval([x["reaction"][height][place] for x in each]) for place, who in enumerate(("map", "true"))
+                who: path_interval([x["reaction"][height][place] for x in each])
+                for place, who in enumerate(("map", "true"))
             }
             for height in each[0]["reaction"]
         }
@@ -133,7 +134,9 @@ def answer(found):
         return ", ".join(f"{tell(row)} ({data})" for data, row in rows.items())
 
     def cut(length, who="newsvendor"):
-        return each(lambda row: said(row[who]["curve"][length][height], 0, 100) if who in row else "not measured")
+        return each(
+            lambda row: format_interval(row[who]["curve"][length][height], 0, 100) if who in row else "not measured"
+        )
 
     return (
         f"{_seen_told(found)}A price of half a median margin changes the use of newsvendors by {cut('1')} % in a pulse "
@@ -146,8 +149,10 @@ def answer(found):
 def _best(kind, row):
     why = row["newsvendor"]["explained"][kind]
     name = max(why["alone"], key=lambda each: why["alone"][each]["estimate"] or 0)
-    most = "" if why["reliability"]["estimate"] is None else f" (at most {said(why['reliability'])} could be)"
-    return f"{said(why['tenths'])}{most}, {name} alone {said(why['alone'][name])}"
+    most = (
+        "" if why["reliability"]["estimate"] is None else f" (at most {format_interval(why['reliability'])} could be)"
+    )
+    return f"{format_interval(why['tenths'])}{most}, {name} alone {format_interval(why['alone'][name])}"
 
 
 def _seen_told(found):
@@ -155,7 +160,7 @@ def _seen_told(found):
     if not errors:
         return ""
     bad = [data for data, error in errors.items() if error["estimate"] > ALLOWED]
-    told = ", ".join(f"{said(error)} ({data})" for data, error in errors.items())
+    told = ", ".join(f"{format_interval(error)} ({data})" for data, error in errors.items())
     verdict = "Maps miss the slope" if bad else "Maps see the slope"
     return f"{verdict}: relative error {told}, where {ALLOWED} is aimed at. "
 

@@ -2,14 +2,15 @@
 
 from functools import partial
 
-from walras.maps.map_file import PRIMAL
+from lab.datasets import by_table, evaluation_pool
+from lab.eval_cases import ShiftCases, ShiftSizes
+from lab.figures import against_size, to_png
+from lab.forecast_study import Budget, cohort_figures, fitting, rounded
+from lab.reference_maps import default_maps
+from lab.targets import aim
+
+from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import against_size, to_png
-from walras.studies.aims import aim
-from walras.studies.compared import default_maps
-from walras.studies.forecasts import Budget, cohort_figures, fitting, rounded
-from walras.studies.worlds import by_table, judged_world
-from walras.train.judge_cases import Cases, Sizes
 
 OURS = "bucketized+delegates"
 FEW, MANY = 2000, 20_000
@@ -23,9 +24,9 @@ def parts(context):
 
 def _measured(context, data, number):
     settings = context.settings
-    world = judged_world(data, context.data, settings["world_agents"])
+    world = evaluation_pool(data, context.data, settings["world_agents"])
     sizes = {"cohorts": settings["counts"], "repeats": (number,), "draws_of_cohorts": settings["draws"]}
-    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(origins=settings.get("origins", 4)), world))
+    cases = ShiftCases(world, PricedNewsvendor(), fitting(ShiftSizes(origins=settings.get("origins", 4)), world))
     name = settings.get("map", OURS)
     learned = default_maps(PRIMAL, [name])[name]
     return rounded(cohort_figures(cases, learned, Budget(**sizes), context.tell))

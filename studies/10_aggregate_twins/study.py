@@ -2,14 +2,15 @@
 
 from functools import partial
 
-from walras.maps.map_file import PRIMAL
+from lab.datasets import by_table, evaluation_pool
+from lab.eval_cases import ShiftCases, ShiftSizes
+from lab.figures import bars, to_png
+from lab.forecast_study import BASELINE, Budget, fitting, rounded, twin_figures
+from lab.reference_maps import default_maps
+from lab.targets import aim
+
+from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import bars, to_png
-from walras.studies.aims import aim
-from walras.studies.compared import default_maps
-from walras.studies.forecasts import BASELINE, Budget, fitting, rounded, twin_figures
-from walras.studies.worlds import by_table, judged_world
-from walras.train.judge_cases import Cases, Sizes
 
 OURS, BLIND, EXPECTED = "bucketized+delegates", "no difference", "expected demand"
 ALONE = "delegates alone"
@@ -22,10 +23,10 @@ def parts(context):
 
 def _measured(context, data, kind):
     settings = context.settings
-    world = judged_world(data, context.data, settings["world_agents"])
+    world = evaluation_pool(data, context.data, settings["world_agents"])
     few = {"cohort": settings["cohort"], "draws": settings["draws"], "twins": settings["pairs"]}
     budget = Budget(twin_agents=min(settings["agents"], world.n_agents // 5), twin_kinds=(kind,), **few)
-    cases = Cases(world, PricedNewsvendor(), fitting(Sizes(origins=settings.get("origins", 4)), world))
+    cases = ShiftCases(world, PricedNewsvendor(), fitting(ShiftSizes(origins=settings.get("origins", 4)), world))
     return rounded(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
 
 

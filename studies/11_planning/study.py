@@ -3,19 +3,19 @@
 from functools import partial
 
 import numpy as np
+from lab.dagger import dagger_planners
+from lab.datasets import MADE_UP, SEED, TABLES, available
+from lab.figures import reach, to_png
+from lab.large_plans import EVERYBODY, large_planners, summed
+from lab.linear_program import against_program
+from lab.planning_study import WAYS, compared_planners, revised
+from lab.summarise import format_interval, path_interval
+from lab.targets import aim
+from lab.train_or_load import trained_map
 
 from walras.config import PlanSettings
 from walras.data.read import read_panel
 from walras.population.generate import generate_panel
-from walras.report.study_pictures import reach, to_png
-from walras.studies.aims import aim
-from walras.studies.large_plans import EVERYBODY, large_planners, summed
-from walras.studies.on_policy import fed_planners
-from walras.studies.over_paths import interval, said
-from walras.studies.planning import WAYS, compared_planners, revised
-from walras.studies.program import against_program
-from walras.studies.trained import trained_map
-from walras.studies.worlds import MADE_UP, SEED, TABLES, available
 
 PROGRAM, LARGE, FED = "linear program", "large", "on-policy"
 TRAININGS = {"drawn prices": "drawn", "the planner's own queries": "mixed"}
@@ -72,7 +72,7 @@ def _fed(context, agents, seed):
     given = context.settings["training"]
     maps = {name: trained_map({**given, "prices": prices}, context.folder) for name, prices in TRAININGS.items()}
     panel = generate_panel(agents, context.settings["history"], SEED + seed)
-    return fed_planners(panel, _settings(context, seed), maps)
+    return dagger_planners(panel, _settings(context, seed), maps)
 
 
 def _weekly(context, data):
@@ -102,12 +102,14 @@ def _large_figures(parts):
     told = summed(parts)
     usual = told["planners"][EVERYBODY]
     for name, row in list(told["planners"].items()):
-        paths = {key: interval([x for each in row[key] for x in each]) for key in ("excess", "violation")}
+        paths = {key: path_interval([x for each in row[key] for x in each]) for key in ("excess", "violation")}
         ratios = {
-            f"{key}_ratio": interval([a / max(b, 1e-9) for a, b in zip(usual[key], row[key], strict=True)], least=0.0)
+            f"{key}_ratio": path_interval(
+                [a / max(b, 1e-9) for a, b in zip(usual[key], row[key], strict=True)], least=0.0
+            )
             for key in ("find", "seconds", "processor")
         }
-        counted = {key: interval(row[key]) for key in row if key not in ("excess", "violation")}
+        counted = {key: path_interval(row[key]) for key in row if key not in ("excess", "violation")}
         told["planners"][name] = {**counted, **paths, **ratios}
     return told
 
@@ -118,44 +120,44 @@ def _fed_figures(parts):
     own = {name: [part["maps"][name] for part in parts] for name in TRAININGS}
     told = {"agents": [part["agents"] for part in parts]}
     for name, rows in own.items():
-        told[name] = {key: interval([row[key] for row in rows]) for key in rows[0] if key != "excess"}
-        told[name]["excess"] = interval([x for row in rows for x in row["excess"]])
+        told[name] = {key: path_interval([row[key] for row in rows]) for key in rows[0] if key != "excess"}
+        told[name]["excess"] = path_interval([x for row in rows for x in row["excess"]])
         told[name]["unsettled"] = sum(not row["settled"] for row in rows)
     keys = [key for key in own[fed][0] if key not in ("excess", "settled")]
     pairs = list(zip(own[fed], own[drawn], strict=True))
-    told["change"] = {key: interval([a[key] - b[key] for a, b in pairs]) for key in keys}
-    told["change"]["excess"] = interval(np.concatenate([np.subtract(a["excess"], b["excess"]) for a, b in pairs]))
+    told["change"] = {key: path_interval([a[key] - b[key] for a, b in pairs]) for key in keys}
+    told["change"]["excess"] = path_interval(np.concatenate([np.subtract(a["excess"], b["excess"]) for a, b in pairs]))
     return told
 
 
 def _programs(rows):
-    told = {key: interval([row[key] for row in rows]) for key in ("dual", "primal", "prices", "largest_price_gap")}
+    told = {key: path_interval([row[key] for row in rows]) for key in ("dual", "primal", "prices", "largest_price_gap")}
     worst = {f"worst_{key}": max(abs(row[key]) for row in rows) for key in ("dual", "primal", "prices")}
-    seconds = {key: interval([row[key] for row in rows]) for key in ("queries", "program_seconds", "seconds")}
+    seconds = {key: path_interval([row[key] for row in rows]) for key in ("queries", "program_seconds", "seconds")}
     return {**told, **worst, **seconds}
 
 
 def _stability(rows):
-    return {"moved": interval(rows["moved"], least=0.0), "cost": interval(rows["cost"])}
+    return {"moved": path_interval(rows["moved"], least=0.0), "cost": path_interval(rows["cost"])}
 
 
 def _summed(row):
     plans = row["plans"]
     told = {"agents": plans[0]["agents"], "plans": len(plans), "weekly": row.get("weekly", {})}
     for key in ("excess_total", "excess_with_overflow"):
-        told[key] = interval([value for plan in plans for value in plan[key]])
-    told["plan_difference"] = interval([plan["plan_difference"] for plan in plans], least=0.0)
+        told[key] = path_interval([value for plan in plans for value in plan[key]])
+    told["plan_difference"] = path_interval([plan["plan_difference"] for plan in plans], least=0.0)
     told["planners"] = {name: _planner([plan["planners"][name] for plan in plans]) for name in PLANNERS}
-    told["regret"] = {name: interval([x for plan in plans for x in plan["regret"][name]]) for name in PLANNERS}
+    told["regret"] = {name: path_interval([x for plan in plans for x in plan["regret"][name]]) for name in PLANNERS}
     ratio = [plan["planners"]["simulation"]["seconds"] / plan["planners"]["maps"]["seconds"] for plan in plans]
-    told["seconds_ratio"] = interval(ratio, least=0.0)
+    told["seconds_ratio"] = path_interval(ratio, least=0.0)
     return told
 
 
 def _planner(rows):
     keys = ("seconds", "queries", "simulations", "acquisition")
-    told = {key: interval([row[key] for row in rows]) for key in keys}
-    told["violation"] = interval([value for row in rows for value in row["violation"]], least=0.0)
+    told = {key: path_interval([row[key] for row in rows]) for key in keys}
+    told["violation"] = path_interval([value for row in rows for value in row["violation"]], least=0.0)
     return {**told, "feasible": float(np.mean([row["feasible"] for row in rows]))}
 
 
@@ -187,22 +189,22 @@ def _of_large(row):
     """Say what each planner of the large population costs in time and money."""
     usual = row["planners"][EVERYBODY]
     words = (
-        f"for {row['agents']} made-up products everybody is simulated {said(usual['everybody'], 0)} times in "
-        f"{said(usual['processor'], 1)} processor seconds"
+        f"for {row['agents']} made-up products everybody is simulated {format_interval(usual['everybody'], 0)} times in "
+        f"{format_interval(usual['processor'], 1)} processor seconds"
     )
     for name, each in row["planners"].items():
         if name != EVERYBODY:
             words += (
-                f"; {name}: {said(each['everybody'], 0)} times in {said(each['processor'], 1)} s, by the clock finding "
-                f"{said(each['find_ratio'], 1)} and finding and checking {said(each['seconds_ratio'], 1)} times "
-                f"faster, at {said(each['excess'], 2, 100)} % of acquisition more"
+                f"; {name}: {format_interval(each['everybody'], 0)} times in {format_interval(each['processor'], 1)} s, by the clock finding "
+                f"{format_interval(each['find_ratio'], 1)} and finding and checking {format_interval(each['seconds_ratio'], 1)} times "
+                f"faster, at {format_interval(each['excess'], 2, 100)} % of acquisition more"
             )
     return words
 
 
 def _of_fed(row):
     drawn, fed = (row[name] for name in TRAININGS)
-    before, after, change = (said(each["error_plan"], 1, 100) for each in (drawn, fed, row["change"]))
+    before, after, change = (format_interval(each["error_plan"], 1, 100) for each in (drawn, fed, row["change"]))
     return (
         f"trained on the planner's own queries too, a map errs by {after} % at planned prices instead of {before} % "
         f"(change {change}), and of {len(row['agents'])} plans {fed['unsettled']} instead of {drawn['unsettled']} do "
@@ -212,14 +214,14 @@ def _of_fed(row):
 
 def _of_plans(data, row):
     words = (
-        f"{data} costs {said(row['excess_with_overflow'], 1, 100)} % of acquisition more than simulating everybody, in "
-        f"{said(row['planners']['maps']['seconds'], 1)} s against {said(row['planners']['simulation']['seconds'], 1)} s"
+        f"{data} costs {format_interval(row['excess_with_overflow'], 1, 100)} % of acquisition more than simulating everybody, in "
+        f"{format_interval(row['planners']['maps']['seconds'], 1)} s against {format_interval(row['planners']['simulation']['seconds'], 1)} s"
     )
     weekly = row["weekly"]
     if weekly:
         words += (
-            f", and moves {said(weekly['afresh']['moved'], 1, 100)} % a week when revised "
-            f"({said(weekly['damped']['moved'], 1, 100)} % damped)"
+            f", and moves {format_interval(weekly['afresh']['moved'], 1, 100)} % a week when revised "
+            f"({format_interval(weekly['damped']['moved'], 1, 100)} % damped)"
         )
     return words
 

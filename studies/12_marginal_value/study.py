@@ -2,16 +2,17 @@
 
 from functools import partial
 
-from walras.control.fixed_plan import FixedPlans, Sizes
-from walras.maps.map_file import DUAL, PRIMAL
+from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
+from lab.control_study import fitting_plans
+from lab.datasets import available, evaluation_pool
+from lab.figures import bars, to_png
+from lab.marginal_values import Budget, judged_case
+from lab.reference_maps import default_maps
+from lab.summarise import format_interval, path_interval
+from lab.targets import aim
+
+from walras.maps.file import DUAL, PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
-from walras.report.study_pictures import bars, to_png
-from walras.studies.aims import aim
-from walras.studies.compared import default_maps
-from walras.studies.marginal import Budget, judged_case
-from walras.studies.over_paths import interval, said
-from walras.studies.plans import fitting_plans
-from walras.studies.worlds import available, judged_world
 
 MEASURES = ("rank", "slope", "ratio", "gap", "scarce")
 LEAST = {"rank": {"least": -1.0, "most": 1.0}, "gap": {"least": 0.0}, "scarce": {"least": 0.0, "most": 1.0}}
@@ -32,9 +33,9 @@ def parts(context):
 
 def _measured(context, data, path):
     settings = context.settings
-    world = judged_world(data, context.data, settings["world_agents"])
+    world = evaluation_pool(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "cohort", "paths", "history", "weeks")}
-    plans = FixedPlans(world, PricedNewsvendor(), 0.0, fitting_plans(Sizes(burn_in=2, **given), world))
+    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, fitting_plans(BenchmarkSizes(burn_in=2, **given), world))
     case = next(each for each in plans.cases() if each.scene.path == path)
     maps = {}
     for kind, word in ((DUAL, "dual"), (PRIMAL, "primal")):
@@ -53,12 +54,20 @@ def figures(found, context):
 
 def _table(rows):
     methods = {
-        name: {part: interval([row["methods"][name][part] for row in rows], **LEAST.get(part, {})) for part in MEASURES}
+        name: {
+            part: path_interval([row["methods"][name][part] for row in rows], **LEAST.get(part, {}))
+            for part in MEASURES
+        }
         for name in rows[0]["methods"]
     }
     weekly = {name: [x for row in rows for x in row["prices"][name]] for name in rows[0]["prices"]}
     values = [x for row in rows for x in row["values"]]
-    return {"methods": methods, "beyond": interval([row["beyond"] for row in rows]), "values": values, "prices": weekly}
+    return {
+        "methods": methods,
+        "beyond": path_interval([row["beyond"] for row in rows]),
+        "values": values,
+        "prices": weekly,
+    }
 
 
 def answer(found):
@@ -74,12 +83,13 @@ def answer(found):
         rows = {words: methods[name] for words, name in asked.items() if name in methods}
         missed += [f"{words} on {data}" for words, row in rows.items() if not _meets(row)]
         said_of = ", ".join(
-            f"{words} {said(row['rank'])} and slope {said(row['slope'])}" for words, row in rows.items()
+            f"{words} {format_interval(row['rank'])} and slope {format_interval(row['slope'])}"
+            for words, row in rows.items()
         )
         floor = methods["value, other start"]
         told.append(
             f"{data}: rank correlation of {said_of}; the value itself agrees with that of another start to "
-            f"{said(floor['rank'])}"
+            f"{format_interval(floor['rank'])}"
         )
     verdict = f"Not for {', '.join(missed)}" if missed else "Yes"
     return f"{verdict} (aimed at: rank 0.9, slope 0.8 to 1.2); {'; '.join(told)}."

@@ -11,22 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from buyers import FORGETFUL, FULL, loud, profile_of
+from lab.perfect_foresight import PerfectForesight
 from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_to, prices, reorder_point, shop, start
 
 import walras.policies
-from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
+from walras.clipping import positive_part
+from walras.policies.base import AbstractPolicy, Observation, PolicyMemory, PublicObservation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
-from walras.policies.demand_law import GammaDemand, NormalDemand
-from walras.policies.foresight import PerfectForesight
-from walras.policies.order_terms import UnderTerms, WholeCases
-from walras.policies.own import CallbackPolicy, FunctionPolicy
+from walras.policies.demand_distribution import GammaDemand, NormalDemand
+from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock
-from walras.population.along import map_own
-from walras.simulate import simulate
-from walras.ties import positive_part
+from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
+from walras.population.agent_axis import map_per_agent
+from walras.simulation.run import simulate
 
 POPULATION = shop()
-TERMS = WholeCases(jnp.arange(0.0, AGENTS), jnp.arange(1.0, AGENTS + 1), jnp.full(AGENTS, 30.0))
+TERMS = CasePacks(jnp.arange(0.0, AGENTS), jnp.arange(1.0, AGENTS + 1), jnp.full(AGENTS, 30.0))
 
 
 def cautious(observation, shadow_prices, parameters):
@@ -50,8 +50,8 @@ POLICIES = [
     PricedBaseStock(),
     PricedBaseStock(law=GammaDemand(), discount=0.99),
     PerfectForesight(happenings(POPULATION).demand),
-    UnderTerms(order_up_to(POPULATION), TERMS),
-    UnderTerms(PricedNewsvendor(), TERMS.relaxed()),
+    Constrained(order_up_to(POPULATION), TERMS),
+    Constrained(PricedNewsvendor(), TERMS.relaxed()),
     FunctionPolicy(cautious, {"level": jnp.arange(20.0, 20.0 + AGENTS), "share": jnp.full(AGENTS, 0.5)}),
     CallbackPolicy(looked_up, surrogate=PricedNewsvendor()),
     loud(FULL).knowing(profile_of(POPULATION)),
@@ -84,11 +84,11 @@ def remembering(policy: AbstractPolicy, seen: Observation) -> Observation:
     """Add what a policy knows in its first week, where it reads or remembers."""
     memory = policy.begin(POPULATION)
     known = (seen.lead_demand_mean, seen.lead_demand_sd, seen.sale_price, seen.unit_cost, seen.next_unit_cost)
-    outlooks = Outlook(seen.week[None], POPULATION, *(row[None] for row in known))
+    outlooks = PublicObservation(seen.week[None], POPULATION, *(row[None] for row in known))
     if policy.reads:
         read, after = policy.read(memory.read, outlooks, jnp.ones((1, AGENTS)))
         seen = replace(seen, read=jax.tree.map(lambda leaf: leaf[0], read))
-        memory = Memory(after, memory.own)
+        memory = PolicyMemory(after, memory.own)
     return replace(seen, memory=memory)
 
 
@@ -154,7 +154,7 @@ def test_gradients_are_finite_in_everything(policy):
 def test_relabelled_agents_order_the_same(policy):
     order = np.random.default_rng(3).permutation(AGENTS)
     seen = observed(policy)
-    turned = lambda tree: map_own(lambda leaf: leaf[..., order], tree, AGENTS)  # noqa: E731
+    turned = lambda tree: map_per_agent(lambda leaf: leaf[..., order], tree, AGENTS)  # noqa: E731
     moved = replace(turned(seen), population=jax.tree.map(lambda leaf: leaf[order], POPULATION))
     orders = turned(policy).orders(moved, announced())
     assert_same(policy.orders(seen, announced())[order], orders, exactly=False)

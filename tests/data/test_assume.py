@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from walras.data.active import active_agents
-from walras.data.assume import complete_panel
-from walras.data.panel import Panel
+from walras.data.imputation import complete_panel
+from walras.data.panel import Panel, active_agents
 from walras.data.read import read_panel
 from walras.errors import SettingsError
 

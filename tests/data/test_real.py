@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from walras.data.active import active_agents
-from walras.data.assume import complete_panel
+from walras.data.imputation import complete_panel
+from walras.data.panel import active_agents
 from walras.data.read import read_panel
 
 FOLDER = os.environ.get("WALRAS_REAL_DATA")

@@ -14,17 +14,17 @@ import numpy as np
 import optax
 import pytest
 
-from walras.data.store import (
+from walras.data.array_file import (
     DIGEST_BYTES,
     HEADER_AT,
     KINDS_OF_NUMBERS,
     LENGTH,
     MAGIC,
     DamagedFileError,
-    fill,
-    named_arrays,
+    flatten,
     pack,
     read_arrays,
+    restore,
     unpack,
     write_arrays,
 )
@@ -186,13 +186,13 @@ def training(seed: int) -> dict:
 
 def test_a_module_comes_back_into_a_fresh_structure():
     before = training(3)
-    stored = unpack(pack("thing", named_arrays(before), {}), "thing", "x")
+    stored = unpack(pack("thing", flatten(before), {}), "thing", "x")
     assert "['network'].layers[0].weight" in stored.arrays and "['optimizer'][1][0].count" in stored.arrays
-    after = fill(training(0), stored)
+    after = restore(training(0), stored)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     assert after["pair"] == before["pair"] and type(after["pair"].first) is int and after["flag"] is True
     assert jax.random.bits(after["key"]) == jax.random.bits(before["key"])
-    for old, new in zip(named_arrays(before).values(), named_arrays(after).values(), strict=True):
+    for old, new in zip(flatten(before).values(), flatten(after).values(), strict=True):
         assert old.dtype == new.dtype and old.tobytes() == new.tobytes()
     assert after["network"](jnp.ones(2)) == before["network"](jnp.ones(2))
 
@@ -200,13 +200,13 @@ def test_a_module_comes_back_into_a_fresh_structure():
 def test_shapes_alone_are_structure_enough():
     network = eqx.nn.Linear(2, 3, key=jax.random.key(1))
     shapes = eqx.filter_eval_shape(lambda: eqx.nn.Linear(2, 3, key=jax.random.key(0)))
-    found = fill(shapes, unpack(pack("thing", named_arrays(network), {}), "thing", "x"))
+    found = restore(shapes, unpack(pack("thing", flatten(network), {}), "thing", "x"))
     assert eqx.tree_equal(found, network)
 
 
 def test_a_part_of_a_file_is_found_by_its_prefix():
-    stored = unpack(pack("thing", named_arrays({"a": {"b": jnp.ones(2)}, "c": jnp.zeros(1)}), {}), "thing", "x")
-    assert fill({"b": jnp.zeros(2)}, stored, "['a']")["b"].tolist() == [1, 1]
+    stored = unpack(pack("thing", flatten({"a": {"b": jnp.ones(2)}, "c": jnp.zeros(1)}), {}), "thing", "x")
+    assert restore({"b": jnp.zeros(2)}, stored, "['a']")["b"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_a_part_of_a_file_is_found_by_its_prefix():
     ],
 )
 def test_another_structure_is_refused(tree, words):
-    stored = unpack(pack("thing", named_arrays({"a": jnp.ones(2), "b": jnp.ones(1)}), {}), "thing", "x")
+    stored = unpack(pack("thing", flatten({"a": jnp.ones(2), "b": jnp.ones(1)}), {}), "thing", "x")
     with pytest.raises(InputError, match=words):
-        fill(tree, stored)
+        restore(tree, stored)
 
 
 def test_the_digest_covers_all_but_itself_and_the_magic_word():

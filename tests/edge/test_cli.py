@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from walras import __version__
 from walras.cli import app
-from walras.cli.answer import print_json
-from walras.cli.prices import read_prices
+from walras.cli.output import print_json
+from walras.cli.price_tables import read_prices
 from walras.errors import InputError
 
-PROGRAM = [sys.executable, "-c", "from walras.cli.interrupts import run; run()"]
+PROGRAM = [sys.executable, "-c", "from walras.cli.signals import run; run()"]
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -277,7 +277,7 @@ def dispatch(words):
     print("ready", flush=True)
     {body}
 app.dispatch = dispatch
-from walras.cli.interrupts import run
+from walras.cli.signals import run
 run()
 """
 BODIES = {

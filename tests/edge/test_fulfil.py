@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from walras.cli import app, fulfil
-from walras.domains.fulfilment.generate import generate_world
-from walras.domains.fulfilment.world import NONE, check_actions
-from walras.engine.base import Trajectory
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import NONE, check_actions
+from walras.parallel.sequential import Trajectory
 
 WORLD = "--orders 60 --products 7 --centres 4 --capacity 0.5"
 ORDERS = "unique_id,country,qty\nA1,France,2\nB7,Atlantis,1\nA1,Germany,3\nA1,France,4\n"
@@ -53,7 +53,7 @@ def test_a_policy_decides_and_what_is_written_can_be_sent(capsys, folder, policy
     assert found["verified"] is True and found["converged"] is True
     assert found["lowest_stock"] == 0 <= found["lowest_capacity"] and found["filled"] > 10
     assert found["filled"] + sum(found["not_filled"].values()) == found["orders"] == 60
-    world = generate_world(60, 7, 4, -0.8, capacity_share=0.5, most_units=2, refills=1)
+    world = generate_instance(60, 7, 4, -0.8, capacity_share=0.5, most_units=2, refills=1)
     rows = pq.read_table("o/actions.parquet").to_pylist()
     actions = np.array([NONE if row["centre"] is None else world.names.index(row["centre"]) for row in rows])
     check_actions(world, actions)
@@ -105,7 +105,10 @@ def test_prices_are_learned_and_judged_on_other_orders(capsys, folder):
     assert len(found["rewards"]) == len(found["step_seconds"]) == 2
     for one in (found["given"], found["unseen"]):
         assert 0 < one["greedy"] <= one["bound"] + 1e-6 and one["learned"] <= one["bound"] + 1e-6
-    assert "orders it never saw: " in fulfil.gains(found)[1] and "nobody can earn more than" in fulfil.gains(found)[0]
+    assert (
+        "orders it never saw: " in fulfil.format_gains(found)[1]
+        and "nobody can earn more than" in fulfil.format_gains(found)[0]
+    )
 
 
 def test_the_benchmark_compares(capsys, folder):
@@ -119,7 +122,7 @@ def test_a_difference_is_a_defect(capsys, folder, monkeypatch, words):
     def other(process, initial, events):
         return Trajectory(final=None, records=jnp.full(events.product.shape, NONE))
 
-    monkeypatch.setattr("walras.engine.picard.one_by_one", other)
+    monkeypatch.setattr("walras.parallel.picard.one_by_one", other)
     code, out, err = run(capsys, f"{words} {WORLD}")
     assert code == 1 and len(err.splitlines()) == 1 and "gave other actions than one order after the other" in err
     assert '"verified": false' in out if "--json" in words else "SOMETHING ELSE" in out or "False" in out

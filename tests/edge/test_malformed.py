@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from walras.cli.app import main
-from walras.data.check import check_table
-from walras.data.read import read_panel
+from walras.data.read import check_table, read_panel
 from walras.errors import InputError, SettingsError
 
 spec = importlib.util.spec_from_file_location("malformed", Path(__file__).with_name("malformed.py"))

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lab.eval_cases import ShiftSizes
 
 from walras.population.generate import generate_panel
 from walras.train import primal
-from walras.train.judge_cases import Sizes
-from walras.train.world import World
+from walras.train.agent_pool import AgentPool
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = ("maps_forecast", "measure")
-SIZES = Sizes(target=32, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=4)
+SIZES = ShiftSizes(target=32, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def benchmark():
 def told(benchmark, tmp_path_factory):
     """Run the command once on a tiny stored world; return its answer."""
     folder = tmp_path_factory.mktemp("maps")
-    World.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13).save(folder / "some.walras")
+    AgentPool.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13).save(folder / "some.walras")
     small = {"cohort": 24, "alphas": {"demand": (0.0, 1.0)}, "paths": 2, "draws": 2, "twins": 1, "twin_agents": 32}
     few = {"cohorts": (24,), "draws_of_cohorts": 1, "epoch_agents": 32, "epoch_rounds": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "QUICK", replace(benchmark.QUICK, sizes=SIZES, **small, **few))
         patch.setattr(benchmark, "EPOCH_REPRESENTATION", "global")
         patch.setattr(benchmark, "TRAINED_WEEKS", 98)
-        patch.setattr("walras.train.judge_twins.TOLERANCE", 0.3)
+        patch.setattr("lab.eval_twins.TOLERANCE", 0.3)
         patch.setattr(primal, "EXAMPLES", 1)
         patch.setattr(primal, "JUDGING", 1)
         lines = []

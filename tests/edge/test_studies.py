@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from lab.runner import Context, run_study, settings_hash
+from lab.study import FUNCTIONS, find_studies
 
 from walras.cli.app import main
-from walras.studies.run import Context, run_study, settings_hash
-from walras.studies.study import FUNCTIONS, find_studies
 
 FOLDER = Path(__file__).parents[2] / "studies"
 STUDIES = find_studies(FOLDER)

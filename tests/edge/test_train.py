@@ -16,19 +16,19 @@ from fit_run import LineTask
 
 import walras
 from walras.cli import app
-from walras.train.loop import fit
+from walras.train.loop.train import train
 from walras.train.settings import BuyerTraining, read_training
 
 SLOWLY = """
 import sys, time, types
 from fit_run import LineTask
-from walras.train.loop import fit
-stand_in = types.ModuleType("walras.train.train_buyer")
+from walras.train.loop.train import train
+stand_in = types.ModuleType("walras.train.buyer_training")
 def train_buyer(panel, settings, folder, **named):
-    return fit(LineTask(hook=lambda number: time.sleep(0.02)), settings, folder, **named)
+    return train(LineTask(hook=lambda number: time.sleep(0.02)), settings, folder, **named)
 stand_in.train_buyer = train_buyer
 sys.modules[stand_in.__name__] = stand_in
-from walras.cli.interrupts import run
+from walras.cli.signals import run
 run()
 """
 
@@ -40,12 +40,12 @@ def calls(monkeypatch):
 
     def train_buyer(panel, settings, folder, **named):
         seen.append((panel, settings, named["resume"]))
-        return fit(LineTask(), settings, folder, **named)
+        return train(LineTask(), settings, folder, **named)
 
-    stand_in = types.ModuleType("walras.train.train_buyer")
+    stand_in = types.ModuleType("walras.train.buyer_training")
     stand_in.train_buyer = train_buyer
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
-    monkeypatch.setattr(walras.train, "train_buyer", stand_in, raising=False)
+    monkeypatch.setattr(walras.train, "buyer_training", stand_in, raising=False)
     return seen
 
 

@@ -5,10 +5,10 @@ FREE: a few random numbers.
 
 import numpy as np
 import pytest
+from lab.calibration import calibration_tally
+from lab.twin_metrics import twin_tally
 
 from walras.errors import InputError, ShapeError
-from walras.evaluation.calibration import calibration_tally
-from walras.evaluation.twins import twin_tally
 
 
 @pytest.fixture

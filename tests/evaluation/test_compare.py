@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, NotFiniteError, SettingsError, ShapeError
-from walras.evaluation.compare import MOST_UNITS, PolicyOutcome, rank, reward_ratio
+from walras.evaluation.ranking import MOST_UNITS, PolicyOutcome, rank, reward_ratio
 
 AGENTS = 60
 

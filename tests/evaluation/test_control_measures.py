@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, NotFiniteError, SettingsError, ShapeError
-from walras.evaluation import (
-    control_intervals,
-    control_metrics,
-    control_tally,
-    paired_control_intervals,
-)
+from walras.evaluation import control_intervals, control_metrics, control_tally, paired_control_intervals
 
 
 def weekly(*paths: list[float]) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from lab.price_accuracy import price_values
 
 from walras.errors import SettingsError, ShapeError
-from walras.evaluation.price_accuracy import price_values
-from walras.evaluation.reward import REWARD_MEASURES, reward_tally
+from walras.evaluation.metrics import REWARD_MEASURES, reward_tally
 
 REFERENCE = np.array([0.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1)
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from lab.speedup import calls_per_order, flatness, is_moderate_shift, speed_ratio
 
 from walras.errors import InputError, ShapeError
 from walras.evaluation import forecast_metrics, forecast_tally, reward_metrics, reward_tally
-from walras.evaluation.ratios import calls_per_order, flatness, is_moderate_shift, speed_ratio
 
 
 def test_reward_by_hand():

@@ -13,10 +13,10 @@ from walras.exogenous.capacity import (
     PulsePrices,
     StepCapacity,
     Uniform,
+    calibrate_level,
     haar_noise,
     near_limit_share,
     tune_near_limit,
-    tune_report,
     unseen_families,
 )
 
@@ -159,9 +159,9 @@ def test_tuning_changes_the_share_that_was_off():
 
 
 def test_spread_grows_only_where_the_level_alone_does_not_do():
-    assert tune_report(HaarCapacity(spread=0.1), seasonal()).family.spread == 0.1
+    assert calibrate_level(HaarCapacity(spread=0.1), seasonal()).family.spread == 0.1
     # A path that never varies and one level: every week is near-limit or none, so that the spread has to grow.
-    grown = tune_report(HaarCapacity(level=1.0, spread=0.0), np.full((1, 104, 1), 100.0))
+    grown = calibrate_level(HaarCapacity(level=1.0, spread=0.0), np.full((1, 104, 1), 100.0))
     assert grown.reached and grown.family.spread > 0
 
 

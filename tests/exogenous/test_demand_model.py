@@ -5,7 +5,7 @@ import pytest
 
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
-from walras.exogenous.demand_model import DemandModel
+from walras.exogenous.demand.model import DemandModel
 
 START = np.datetime64("2020-01-06")
 

@@ -6,7 +6,7 @@ FREE: dates looked up by hand.
 import numpy as np
 import pytest
 
-from walras.exogenous.holidays import FARTHEST, black_friday, easter, holiday_distance
+from walras.exogenous.calendar import FARTHEST, black_friday, easter, holiday_distance
 
 
 @pytest.mark.parametrize("day", ["1961-04-02", "2000-04-23", "2008-03-23", "2011-04-24", "2019-04-21", "2024-03-31"])

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from walras.exogenous.demand_model import DemandModel
-from walras.exogenous.lead_times import draw_lead_times, lead_time_sd, longest_lead_time
+from walras.exogenous.arrivals import draw_lead_times, lead_time_sd, longest_lead_time
+from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import lead_time_demand
-from walras.exogenous.scenarios import coming_paths, past_paths, pipeline_length, typical_path
+from walras.exogenous.scenarios import coming_paths, mixed_path, past_paths, pipeline_length
 from walras.population.generate import generate_panel
 
 PANEL = generate_panel(agents=12, weeks=60, seed=0)
@@ -63,7 +63,7 @@ def test_past_weeks_are_replayed_as_they_were():
 
 def test_a_typical_path_mixes_scenarios_agent_by_agent():
     paths = coming()
-    mixed = typical_path(paths, 0)
+    mixed = mixed_path(paths, 0)
     assert mixed.n_scenarios is None
     taken = [
         [
@@ -75,7 +75,7 @@ def test_a_typical_path_mixes_scenarios_agent_by_agent():
         for agent in range(12)
     ]
     assert all(taken) and len({numbers[0] for numbers in taken}) > 1
-    np.testing.assert_array_equal(typical_path(paths, 0).demand, mixed.demand)
+    np.testing.assert_array_equal(mixed_path(paths, 0).demand, mixed.demand)
 
 
 def test_lead_times_are_whole_near_typical_and_bounded():

@@ -13,8 +13,8 @@ from shops import MAX_LEAD, WEEKS, assert_same, happenings, shop
 
 from walras.errors import InputError, ShapeError
 from walras.exogenous.arrivals import ConstantLeadTime
-from walras.exogenous.stored import PathsWriter, StoredPaths
-from walras.exogenous.supply import FillRate, InTurn
+from walras.exogenous.disk_paths import PathsWriter, StoredPaths
+from walras.exogenous.supply import Chained, FillRate
 
 AGENTS, CUT = 23, 9
 
@@ -74,7 +74,7 @@ def test_one_lead_time_for_all_and_one_row_for_all_weeks_come_back(tmp_path, who
 
 
 def test_a_law_of_supply_made_of_others_comes_back(tmp_path, whole):
-    law = InTurn(FillRate(whole[1].unit_cost / 8), whole[1].supply)
+    law = Chained(FillRate(whole[1].unit_cost / 8), whole[1].supply)
     exogenous = dataclasses.replace(whole[1], supply=law)
     folder = stored(tmp_path / "paths", whole[0], exogenous)
     assert_same(folder.read(4, 20), cut(exogenous, 4, 20, -1))

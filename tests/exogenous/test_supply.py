@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walras.exogenous.supply import FillRate, InTurn, SupplyLimit
+from walras.exogenous.supply import Chained, FillRate, SupplyLimit
 
 LIMIT = SupplyLimit(jnp.asarray([0.0, 5.0, 5.0, 5.0]))
 SHARE = FillRate(jnp.asarray([0.5, 0.0, 0.75, 1.0]))
@@ -16,9 +16,9 @@ PLACED = jnp.asarray([4.0, 4.0, 8.0, 5.0])
 MODELS = {
     "limit": (LIMIT, [0, 4, 5, 5]),
     "share": (SHARE, [2, 0, 6, 5]),
-    "share, then limit": (InTurn(SHARE, LIMIT), [0, 0, 5, 5]),
-    "limit, then share": (InTurn(LIMIT, SHARE), [0, 0, 3.75, 5]),
-    "share twice, then limit": (InTurn(SHARE, InTurn(SHARE, LIMIT)), [0, 0, 4.5, 5]),
+    "share, then limit": (Chained(SHARE, LIMIT), [0, 0, 5, 5]),
+    "limit, then share": (Chained(LIMIT, SHARE), [0, 0, 3.75, 5]),
+    "share twice, then limit": (Chained(SHARE, Chained(SHARE, LIMIT)), [0, 0, 4.5, 5]),
 }
 every_model = pytest.mark.parametrize("name", MODELS)
 units = st.lists(st.integers(0, 2**18).map(lambda x: x / 16), min_size=4, max_size=4)

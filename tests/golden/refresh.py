@@ -10,14 +10,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from walras.engine.base import AbstractEngine
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.supply import SupplyLimit
-from walras.model.state import State
+from walras.parallel.sequential import AbstractEngine
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.population.population import Population
-from walras.simulate import simulate
+from walras.simulation.run import simulate
+from walras.simulation.state import State
 
 EXPECTED = Path(__file__).parent / "expected.json"
 AGENTS, WEEKS, MAX_LEAD = 20, 12, 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from walras.engine.sequential import Sequential
+from walras.parallel.sequential import Sequential
 
 FOLDER = Path(__file__).parent
 ENGINES = [Sequential()]

@@ -12,8 +12,8 @@ import pytest
 from small_maps import TWO
 from small_stretches import FIRST, WEEKS, Shy, dual_map, plan, readers, stretch
 
-from walras.maps.closed_loop import DualMap, reissue, settle, week_by_week
-from walras.maps.inputs import HORIZON, scales
+from walras.maps.closed_loop import DualMap, fixed_point, reissue, run_closed_loop
+from walras.maps.features import HORIZON, units_of
 
 POLICY, ASKED = Shy(), 8
 
@@ -21,7 +21,7 @@ POLICY, ASKED = Shy(), 8
 @eqx.filter_jit
 def by_week(network, scaling, given, who, target):
     def issued(network):
-        done = week_by_week(given, who, POLICY, target, DualMap(network, scaling))
+        done = run_closed_loop(given, who, POLICY, target, DualMap(network, scaling))
         return (done.issued * direction(done.issued)).mean(), done
 
     return eqx.filter_value_and_grad(issued, has_aux=True)(network)
@@ -30,7 +30,7 @@ def by_week(network, scaling, given, who, target):
 @eqx.filter_jit
 def at_once(network, scaling, given, who, target):
     def issued(network):
-        found = settle(given, who, POLICY, target, DualMap(network, scaling))
+        found = fixed_point(given, who, POLICY, target, DualMap(network, scaling))
         return (found.issued * direction(found.issued)).mean(), found
 
     (value, found), slope = eqx.filter_value_and_grad(issued, has_aux=True)(network)
@@ -61,7 +61,7 @@ def fast(case):
 def test_the_loop_is_lived_through(case, slow):
     """Prices move, agents answer to them, and the price charged in a week is the one issued the week before."""
     (_, done), _ = slow
-    prices = np.asarray(done.issued) / np.asarray(scales(case[2].population).price)
+    prices = np.asarray(done.issued) / np.asarray(units_of(case[2].population).price)
     assert prices.shape == (WEEKS - FIRST, HORIZON, len(case[2].population.resources))
     assert 0.05 < prices.mean() < 5 and prices.std(0).mean() > 0.005
     np.testing.assert_array_equal(done.charged[1:], done.issued[:-1, 0])

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from small_maps import cut, interface, past, people, story
 
-from walras.data.store import DamagedFileError, read_arrays, write_arrays
+from walras.data.array_file import DamagedFileError, read_arrays, write_arrays
 from walras.errors import InputError
-from walras.maps.coverage import Asked, Coverage, load_coverage, save_coverage, summary_of
-from walras.maps.fingerprint import policy_fingerprint
-from walras.maps.inputs import Base, MapInputs, agent_features, crowd_of, scales
-from walras.maps.map_file import DUAL
-from walras.maps.readers import readers_of
-from walras.maps.reading import Reading
+from walras.maps.encoder import EncoderState
+from walras.maps.features import Baseline, MapInputs, agent_features, pool_agents, units_of
+from walras.maps.file import DUAL
+from walras.maps.pooling import cohort_index
+from walras.maps.support import QueryRange, TrainingSupport, load_support, policy_hash, save_support, summary_of
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder
 from walras.population.cohort import UniformSample
@@ -28,23 +27,23 @@ POLICY = PricedNewsvendor()
 
 
 @pytest.fixture(scope="module")
-def coverage() -> Coverage:
+def coverage() -> TrainingSupport:
     prices = [np.linspace(0, 1.8, 50)] * 3
-    return Coverage.fit(POPULATIONS, prices, POLICY, capacities=[np.array([0.5, 1.5])], facts={"examples": 60})
+    return TrainingSupport.fit(POPULATIONS, prices, POLICY, capacities=[np.array([0.5, 1.5])], facts={"examples": 60})
 
 
 def test_inside_nothing_is_said(coverage):
-    asked = Asked()
+    asked = QueryRange()
     asked.note(prices=np.full((26, 1), 1.9), capacity=np.full((26, 1), 0.48))
-    followed = (policy_fingerprint(POLICY), "PricedNewsvendor")
+    followed = (policy_hash(POLICY), "PricedNewsvendor")
     assert coverage.judge(summary=POPULATIONS[7], weeks=64, followed=followed, asked=asked) == ()
 
 
 def test_every_reason_is_one_sentence(coverage):
-    asked = Asked()
+    asked = QueryRange()
     asked.note(prices=np.array([[9.9], [3.2], [0.1]]), capacity=np.array([[99.0], [0.2], [4.0]]))
     far = POPULATIONS.mean(0) + np.array([0.0, 10.0, 0.0])
-    followed = (policy_fingerprint(ConstantOrder(jnp.zeros(()))), "ConstantOrder")
+    followed = (policy_hash(ConstantOrder(jnp.zeros(()))), "ConstantOrder")
     said = coverage.judge(summary=far, weeks=12, followed=followed, asked=asked)
     assert said[0] == "agents follow `ConstantOrder` but the maps were trained with `PricedNewsvendor`"
     assert said[1] == "the history has 12 weeks but training saw no fewer than 64"
@@ -56,7 +55,7 @@ def test_every_reason_is_one_sentence(coverage):
 
 
 def test_the_same_class_with_other_numbers_is_another_policy(coverage):
-    followed = (policy_fingerprint(PricedNewsvendor(discount=0.9)), "PricedNewsvendor")
+    followed = (policy_hash(PricedNewsvendor(discount=0.9)), "PricedNewsvendor")
     assert "is not the one with which" in coverage.judge(followed=followed)[0]
 
 
@@ -68,52 +67,52 @@ def test_distance_counts_along_what_varies_little(coverage):
 
 
 def test_few_examples_judge_no_population():
-    few = Coverage.fit(POPULATIONS[:4], [], POLICY)
+    few = TrainingSupport.fit(POPULATIONS[:4], [], POLICY)
     assert few.judge(summary=np.full(3, 1e6)) == ()
-    assert Coverage.fit([None] * 20, [], POLICY).judge(summary=None) == ()
+    assert TrainingSupport.fit([None] * 20, [], POLICY).judge(summary=None) == ()
 
 
 def test_it_comes_back_from_its_file(coverage, tmp_path):
-    save_coverage(tmp_path / "c.walras", coverage)
-    found = load_coverage(tmp_path / "c.walras")
+    save_support(tmp_path / "c.walras", coverage)
+    found = load_support(tmp_path / "c.walras")
     np.testing.assert_array_equal(found.mean, coverage.mean)
     np.testing.assert_array_equal(found.whitening, coverage.whitening)
     for name in ("kind", "distance", "price", "capacity", "weeks", "policy", "policy_name", "facts"):
         assert getattr(found, name) == getattr(coverage, name)
-    save_coverage(tmp_path / "d.walras", Coverage.fit([], [], POLICY, kind=DUAL))
-    assert load_coverage(tmp_path / "d.walras").capacity == (np.inf, 0.0)
+    save_support(tmp_path / "d.walras", TrainingSupport.fit([], [], POLICY, kind=DUAL))
+    assert load_support(tmp_path / "d.walras").capacity == (np.inf, 0.0)
 
 
 def test_other_files_are_refused(coverage, tmp_path):
     place = tmp_path / "c.walras"
-    save_coverage(place, coverage)
+    save_support(place, coverage)
     stored = read_arrays(place, "coverage")
     write_arrays(place, "coverage", stored.arrays, {**stored.header, "version": 2})
     with pytest.raises(InputError, match="version 2 but this walras reads version 1"):
-        load_coverage(place)
+        load_support(place)
     write_arrays(place, "coverage", {**stored.arrays, "price": np.zeros(3)}, stored.header)
     with pytest.raises(InputError, match="does not say what training covered"):
-        load_coverage(place)
+        load_support(place)
     place.write_bytes(place.read_bytes()[:-1])
     with pytest.raises(DamagedFileError):
-        load_coverage(place)
+        load_support(place)
 
 
 def test_training_and_views_see_a_population_alike():
     """`summary_of` on a training rollout's inputs is what `Interface.encode` compares later."""
     population, learned = people(), interface().primal
-    ledger, units = past(population), scales(population)
+    ledger, units = past(population), units_of(population)
     everyone = UniformSample().draw(np.ones(population.n_agents), population.n_agents, RANDOM)
-    readers = readers_of(np.asarray(population.demand_scale), everyone, learned.edges, 16)
+    readers = cohort_index(np.asarray(population.demand_scale), everyone, learned.edges, 16)
     read = cut(ledger, (slice(None), readers.index))
     cohort = people().take(readers.index)
     cohort = type(cohort)(**{**vars(cohort), "weight": readers.weight})
 
     @jax.jit
     def in_training():
-        features, crowd = agent_features(cohort, read, units), crowd_of(cohort, readers.bucket, 3, units)
-        rest = jnp.zeros((64, 4)), jnp.zeros((1, 26, 5)), Base(jnp.ones((1, 1)), jnp.ones((1, 26, 1)))
+        features, crowd = agent_features(cohort, read, units), pool_agents(cohort, readers.bucket, 3, units)
+        rest = jnp.zeros((64, 4)), jnp.zeros((1, 26, 5)), Baseline(jnp.ones((1, 1)), jnp.ones((1, 26, 1)))
         return summary_of(learned.network, learned.scaling(MapInputs(features, *rest, crowd, read.valid)))
 
-    reading = Reading.of(learned, population, units, everyone, story(population))
+    reading = EncoderState.of(learned, population, units, everyone, story(population))
     np.testing.assert_allclose(in_training(), reading.read.summary, rtol=2e-4, atol=2e-5)

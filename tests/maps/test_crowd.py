@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.maps.crowd import EMPTY, Crowd, lay_out, slots_for
-from walras.maps.readers import readers_of
+from walras.maps.pooling import EMPTY, PooledAgents, cohort_index, pack_by_bucket, slots_for
 from walras.population.cohort import Cohort
 
 BUCKETS, TILE = 4, 3
@@ -15,7 +14,7 @@ EDGE_CASES = [np.zeros(17, int), np.full(17, BUCKETS - 1), np.arange(17) % BUCKE
 
 @pytest.mark.parametrize("bucket", [*DRAWN, *EDGE_CASES], ids=lambda each: "".join(map(str, each)))
 def test_everybody_has_one_slot_in_a_tile_of_the_right_bucket(bucket):
-    slot, of_tile = lay_out(bucket, BUCKETS, TILE)
+    slot, of_tile = pack_by_bucket(bucket, BUCKETS, TILE)
     assert slot.shape == (slots_for(17, BUCKETS, TILE),) and of_tile.shape == (slots_for(17, BUCKETS, TILE) // TILE,)
     assert sorted(slot[slot != EMPTY]) == list(range(17))
     there = slot != EMPTY
@@ -30,9 +29,9 @@ def test_so_many_slots_are_enough_and_some_need_them():
     assert TILE * used <= slots_for(7, BUCKETS, TILE)
 
 
-def crowd(weight, size) -> Crowd:
+def crowd(weight, size) -> PooledAgents:
     given = (jnp.asarray(each, jnp.float32) for each in (weight, size))
-    return Crowd(*given, jnp.asarray([0, 2, 2]), jnp.zeros((6, 1)), 3)
+    return PooledAgents(*given, jnp.asarray([0, 2, 2]), jnp.zeros((6, 1)), 3)
 
 
 def test_shares_are_of_agents_and_of_demand():
@@ -51,7 +50,7 @@ def test_sizes_are_relative_to_the_mean_agent():
 def test_readers_stand_for_the_weights_of_their_cohort():
     size = np.array([1.0, 50.0, 3.0, 40.0, 2.0, 5.0])
     cohort = Cohort(np.array([0, 2, 3, 5]), np.array([2.0, 1.0, 4.0, 1.5]), np.zeros(4, int), 6, "some")
-    readers = readers_of(size, cohort, np.array([2.5, 10.0]), 2)
+    readers = cohort_index(size, cohort, np.array([2.5, 10.0]), 2)
     index, weight = np.asarray(readers.index), np.asarray(readers.weight)
     assert readers.n_buckets == 3 and len(index) == slots_for(4, 3, 2) == 2 * len(readers.bucket)
     assert {int(i): float(w) for i, w in zip(index, weight, strict=True) if w} == {0: 2.0, 2: 1.0, 3: 4.0, 5: 1.5}

@@ -14,15 +14,14 @@ from small_maps import ONE, TWO, interface, people, some_prices, story, weighted
 from small_stretches import WEEKS, Shy, readers, stretch
 
 from walras.errors import InputError, NotFiniteError, ShapeError, WalrasError
-from walras.maps.delegates import Standing, asked, draw_delegates, gamma_demand, pipeline_at
-from walras.maps.inputs import HORIZON, scales
-from walras.maps.learned_map import delegates_for
-from walras.maps.map_file import PRIMAL, load_map, save_map
-from walras.maps.rollout import asked_at, roll
-from walras.model.record import Record
-from walras.policies.own import CallbackPolicy, FunctionPolicy
+from walras.maps.features import HORIZON, units_of
+from walras.maps.file import PRIMAL, load_map, probes_for, save_map
+from walras.maps.probes import AgentState, draw_probes, gamma_demand, pipeline_at, prepare_probes
+from walras.maps.rollout import asked_at, roll_out
+from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
 from walras.population.cohort import UniformSample
-from walras.simulate import simulate
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
 
 POLICY, WEEK = Shy(), 18
 
@@ -34,7 +33,7 @@ def given():
 
 @pytest.fixture(scope="module")
 def rolled(given):
-    return roll(given, POLICY, jnp.zeros((WEEKS, 1)))
+    return roll_out(given, POLICY, jnp.zeros((WEEKS, 1)))
 
 
 def state_at(given, week):
@@ -46,7 +45,7 @@ def standing_of(given, week, index):
     state, exogenous = state_at(given, week), given.exogenous
     names = ("sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
     now = {name: getattr(exogenous, name)[week][index] for name in names}
-    return Standing(stock_end=state.stock_end[index], pipeline=state.pipeline[:, index], **now)
+    return AgentState(stock_end=state.stock_end[index], pipeline=state.pipeline[:, index], **now)
 
 
 @pytest.mark.parametrize("week", [0, 2, WEEK])
@@ -61,7 +60,7 @@ def test_delegates_stand_for_the_demand_of_everybody():
     population = weighted(people(), np.arange(40) % 3)
     size = np.asarray(population.weight * population.demand_scale, float)
     for count in (12, 40, 130):
-        drawn = draw_delegates(population, count, 5, seed=3)
+        drawn = draw_probes(population, count, 5, seed=3)
         assert drawn.noise.shape == drawn.lead_times.shape == (5, len(drawn.index))
         assert (size[np.asarray(drawn.index)] > 0).all()
         found = np.asarray(drawn.weight, float) @ size[np.asarray(drawn.index)]
@@ -71,7 +70,7 @@ def test_delegates_stand_for_the_demand_of_everybody():
 
 
 def test_the_same_seed_draws_the_same_delegates_and_another_one_others():
-    first, again, other = (draw_delegates(people(), 12, 5, seed) for seed in (1, 1, 2))
+    first, again, other = (draw_probes(people(), 12, 5, seed) for seed in (1, 1, 2))
     assert eqx.tree_equal(first, again)
     assert not np.array_equal(first.noise, other.noise)
 
@@ -87,11 +86,11 @@ def test_drawn_demand_has_the_mean_and_spread_that_is_expected():
 
 def test_an_answer_is_a_simulation_of_the_delegates(given):
     """Use under prices is what `simulate` says of them, and all that is on order counts as due."""
-    population, units = given.population, scales(given.population)
-    delegates = draw_delegates(population, 12, HORIZON + 1, 5)
+    population, units = given.population, units_of(given.population)
+    delegates = draw_probes(population, 12, HORIZON + 1, 5)
     standing = standing_of(given, WEEK, delegates.index)
     expected = given.expected_use[WEEK]
-    ready = asked(population, delegates, standing, expected, POLICY, units.price, units.use)
+    ready = prepare_probes(population, delegates, standing, expected, POLICY, units.price, units.use)
     prices = jnp.asarray(some_prices(population) / 4, jnp.float32)
     charged = jnp.pad(prices * units.price[None], ((1, 0), (0, 0)))
     done = simulate(ready.population, ready.exogenous, POLICY, initial=ready.state, shadow_prices=charged)
@@ -105,11 +104,11 @@ def test_an_answer_is_a_simulation_of_the_delegates(given):
 
 
 def test_several_origins_and_plans_are_answered_as_one_by_one(given, rolled):
-    delegates = draw_delegates(given.population, 12, HORIZON + 1, 5)
+    delegates = draw_probes(given.population, 12, HORIZON + 1, 5)
     ready = asked_at(rolled, given, delegates, WEEK + 1, 2, 8)
     units = rolled.units
     alone = [
-        asked(given.population, delegates, standing_of(given, week, delegates.index), given.expected_use[week],
+        prepare_probes(given.population, delegates, standing_of(given, week, delegates.index), given.expected_use[week],
               POLICY, units.price, units.use)
         for week in (WEEK - 8, WEEK)
     ]  # fmt: skip
@@ -122,20 +121,20 @@ def test_several_origins_and_plans_are_answered_as_one_by_one(given, rolled):
 
 def test_storage_is_never_due(given):
     stored = stretch(TWO)
-    delegates = draw_delegates(stored.population, 12, HORIZON + 1, 5)
-    ready = asked_at(roll(stored, POLICY, jnp.zeros((WEEKS, 2))), stored, delegates, WEEK + 1, 2, 8)
+    delegates = draw_probes(stored.population, 12, HORIZON + 1, 5)
+    ready = asked_at(roll_out(stored, POLICY, jnp.zeros((WEEKS, 2))), stored, delegates, WEEK + 1, 2, 8)
     assert np.asarray(ready.due[..., 0]).any() and not np.asarray(ready.due[..., 1]).any()
 
 
 def test_delegates_of_a_cohort_are_drawn_out_of_it():
     population, learned = people(), interface(delegates=12).primal
     cohort = UniformSample().draw(np.asarray(population.demand_scale), 16, np.random.default_rng(0))
-    drawn = delegates_for(learned, population, cohort)
+    drawn = probes_for(learned, population, cohort)
     assert set(np.asarray(drawn.index)) <= set(cohort.chosen)
     size = np.asarray(population.demand_scale, float)
     found = np.asarray(drawn.weight, float) @ size[np.asarray(drawn.index)]
     assert found == pytest.approx(cohort.total(size[cohort.chosen]), rel=0.02)
-    assert delegates_for(interface().primal, population, cohort) is None
+    assert probes_for(interface().primal, population, cohort) is None
 
 
 @pytest.fixture(scope="module")

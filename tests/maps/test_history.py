@@ -13,12 +13,12 @@ from shops import happenings, shop
 from small_maps import past, people, story
 
 from walras.errors import InputError, ShapeError
+from walras.maps.features import HORIZON
 from walras.maps.history import History
-from walras.maps.inputs import HORIZON
-from walras.model.record import Record
-from walras.model.state import empty_state
 from walras.policies.simple import OrderUpTo
-from walras.simulate import simulate
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
+from walras.simulation.state import empty_state
 
 WEEKS = 8
 

@@ -12,8 +12,7 @@ import pytest
 from shops import AGENTS, MAX_LEAD, WEEKS, happenings, shop
 from small_maps import TWO, past, people, unscaled, weighted
 
-from walras.maps.crowd import Crowd
-from walras.maps.inputs import (
+from walras.maps.features import (
     AGENT_FEATURES,
     AHEAD,
     ATTRIBUTES,
@@ -22,27 +21,28 @@ from walras.maps.inputs import (
     HORIZON,
     LEAST_BASE,
     TOTALS,
-    Base,
+    Baseline,
     KnownFuture,
     MapInputs,
     Scaling,
     _scaled,
     agent_features,
+    agent_history,
     attributes,
-    base_of,
+    baseline_of,
     future_features,
-    ledger_of,
     open_orders,
-    scales,
     stock_use,
     total_features,
+    units_of,
     weighted_median,
 )
 from walras.maps.network import MapShape
-from walras.model.record import Record
-from walras.model.state import State
+from walras.maps.pooling import PooledAgents
 from walras.policies.simple import OrderUpTo
-from walras.simulate import simulate, week_of
+from walras.simulation.record import Record
+from walras.simulation.run import simulate, week_of
+from walras.simulation.state import State
 
 SHOP = replace(shop(), weight=jnp.asarray([1, 2, 0.5, 1, 0, 3, 1], jnp.float32))
 POLICY = OrderUpTo(jnp.asarray(40.0 + 5.0 * np.arange(AGENTS), jnp.float32))
@@ -75,7 +75,7 @@ def test_open_orders_are_the_pipeline_of_every_week(lived):
 def test_the_ledger_is_that_of_the_moment_in_which_prices_are_issued(lived):
     """Receipts are in, the week's own orders are not placed: some of them arrive in the week itself."""
     exogenous, happened, states = lived
-    ledger = ledger_of(exogenous, happened, START, VALID)
+    ledger = agent_history(exogenous, happened, START, VALID)
     for week, state in enumerate(states):
         in_stock = state.stock_end + state.pipeline[0]
         np.testing.assert_allclose(ledger.receipts[week], state.pipeline[0], atol=1e-4)
@@ -96,7 +96,7 @@ def test_a_ledger_knows_nothing_of_its_own_weeks_demand_and_orders():
     found = []
     for paths, policy in ((now[0], POLICY), (now[1], POLICY), (now[0], higher)):
         happened = simulate(SHOP, paths, policy, initial=before, record=Record.traces()).agents
-        ledger = ledger_of(paths, happened, before, VALID[:1])
+        ledger = agent_history(paths, happened, before, VALID[:1])
         # The first row has no week before it, so that its own stands in for what a longer ledger knows.
         found.append(
             [ledger.receipts, ledger.stock_start, ledger.position, open_orders(SHOP, paths, happened.orders, before)]
@@ -115,18 +115,18 @@ def test_the_median_counts_agents_by_their_weight():
 
 def test_scales_are_those_of_demand_and_count_weights():
     population = people(resources=TWO)
-    found = scales(population)
+    found = units_of(population)
     demand, use = np.asarray(population.demand_scale), np.asarray(population.use)
     np.testing.assert_allclose(found.use, demand @ use, rtol=1e-5)
     assert float(found.demand) == pytest.approx(demand.sum(), rel=1e-5)
-    twice = scales(weighted(population, np.full(40, 2.0)))
+    twice = units_of(weighted(population, np.full(40, 2.0)))
     np.testing.assert_allclose(twice.use, 2 * found.use, rtol=1e-5)
     np.testing.assert_array_equal(twice.price, found.price)
     ratio = np.asarray(population.unit_margin) / use[:, 0]
     order = np.argsort(ratio)
     median = ratio[order][np.searchsorted(np.cumsum(demand[order]) / demand.sum(), 0.5)]
     assert float(found.price[0]) == pytest.approx(median, rel=1e-6)
-    worthless = scales(replace(population, unit_margin=-population.unit_margin))
+    worthless = units_of(replace(population, unit_margin=-population.unit_margin))
     assert (np.asarray(worthless.price) > 0).all()
 
 
@@ -138,19 +138,19 @@ def known(expected, committed, stock) -> KnownFuture:
 def test_what_answers_start_from():
     """Flows have what is due, the weeks after this one; storage has none."""
     flow, stored = (weighted(people(resources=each), np.ones(40)) for each in (("inbound_units",), ("storage",)))
-    size = [float(scales(each).use[0]) for each in (flow, stored)]
+    size = [float(units_of(each).use[0]) for each in (flow, stored)]
     due = np.concatenate([[9.0], np.arange(26.0)])
-    found = base_of(flow, known(np.r_[1e6, np.full(26, 2.0)] * size[0], due * size[0], 0.0), scales(flow))
+    found = baseline_of(flow, known(np.r_[1e6, np.full(26, 2.0)] * size[0], due * size[0], 0.0), units_of(flow))
     np.testing.assert_allclose(found.level, [2.0], rtol=1e-5)
     np.testing.assert_allclose(found.due[:, 0], due[1:], rtol=1e-5)
-    found = base_of(stored, known(np.zeros(27), due * size[1], 0.0), scales(stored))
+    found = baseline_of(stored, known(np.zeros(27), due * size[1], 0.0), units_of(stored))
     np.testing.assert_allclose(found.level, [LEAST_BASE])
     assert not np.asarray(found.due).any()
 
 
 def test_what_is_known_of_coming_weeks_is_projected():
     population = people()
-    units = scales(population)
+    units = units_of(population)
     size = float(units.use[0])
     expected, due = np.r_[0.5, np.full(26, 1.0)], np.r_[9.0, 2.0, np.zeros(25)]
     rows = np.asarray(future_features(known(expected * size, due * size, 3.0 * size), units))
@@ -179,9 +179,9 @@ def test_features_know_no_units_of_agents():
     worth = {name: getattr(ledger, name) * money for name in ("sale_price", "unit_cost")}
     costs = {name: getattr(population, name) * money for name in ("unit_margin", "holding_cost", "lost_sale_penalty")}
     other = replace(population, demand_scale=population.demand_scale * times, **costs)
-    before = np.asarray(agent_features(population, ledger, scales(population)))
-    after = np.asarray(agent_features(other, replace(ledger, **more, **worth), scales(other)))
-    assert before.shape == (64, 40, AGENT_FEATURES) and attributes(population, scales(population)).shape == (
+    before = np.asarray(agent_features(population, ledger, units_of(population)))
+    after = np.asarray(agent_features(other, replace(ledger, **more, **worth), units_of(other)))
+    assert before.shape == (64, 40, AGENT_FEATURES) and attributes(population, units_of(population)).shape == (
         40,
         ATTRIBUTES,
     )
@@ -190,10 +190,10 @@ def test_features_know_no_units_of_agents():
     ]
     assert len(moved) == 1
     np.testing.assert_allclose(after[..., moved[0]] - before[..., moved[0]], np.log(times), rtol=1e-4)
-    totals = np.asarray(total_features(population, ledger, scales(population)))
+    totals = np.asarray(total_features(population, ledger, units_of(population)))
     assert totals.shape == (64, TOTALS)
     np.testing.assert_allclose(
-        totals, total_features(other, replace(ledger, **more, **worth), scales(other)), rtol=1e-4, atol=1e-5
+        totals, total_features(other, replace(ledger, **more, **worth), units_of(other)), rtol=1e-4, atol=1e-5
     )
     by_hand = np.asarray(ledger.stock_start) @ np.asarray(population.use)
     np.testing.assert_allclose(stock_use(population, ledger), by_hand, rtol=1e-5)
@@ -201,12 +201,12 @@ def test_features_know_no_units_of_agents():
 
 def test_features_are_scaled_by_those_of_agents_who_are_there():
     random = np.random.default_rng(0)
-    crowd = Crowd(jnp.asarray([1.0, 2, 0]), jnp.ones(3), jnp.asarray([0]), jnp.asarray([[1.0], [3], [1e6]]), 1)
+    crowd = PooledAgents(jnp.asarray([1.0, 2, 0]), jnp.ones(3), jnp.asarray([0]), jnp.asarray([[1.0], [3], [1e6]]), 1)
     agents = np.stack([np.full((9, 2), 7.0), random.normal(3, 2, (9, 2)), np.full((9, 2), 1e6)], 1)
     rows = [
         jnp.asarray(each, jnp.float32) for each in (agents, random.normal(size=(9, 4)), random.normal(size=(2, 26, 5)))
     ]
-    inputs = MapInputs(*rows, Base(jnp.ones((2, 1)), jnp.zeros((2, 26, 1))), crowd, jnp.ones((9, 3)))
+    inputs = MapInputs(*rows, Baseline(jnp.ones((2, 1)), jnp.zeros((2, 26, 1))), crowd, jnp.ones((9, 3)))
     fitted = Scaling.fit([inputs, inputs])
     np.testing.assert_allclose(fitted.attributes, [[2.0], [1.0]], rtol=1e-6)
     np.testing.assert_allclose(fitted.agents[0], agents[:, :2].reshape(-1, 2).mean(0), rtol=1e-5)
@@ -222,7 +222,7 @@ def test_features_are_scaled_by_those_of_agents_who_are_there():
 def test_what_a_map_is_blind_for_is_scaled_to_nothing():
     """Agents who earn and pay twice as much look the same to it; their demand still shows."""
     population, ledger = people(), past(people())
-    units = scales(population)
+    units = units_of(population)
 
     def seen(margin: float, demand: float, scaling: Scaling) -> list[np.ndarray]:
         names = ("unit_margin", "holding_cost", "lost_sale_penalty")
@@ -237,10 +237,10 @@ def test_what_a_map_is_blind_for_is_scaled_to_nothing():
 
     random = np.random.default_rng(0)
     ones = jnp.ones(population.n_agents)
-    crowd = Crowd(ones, ones, jnp.asarray([0]), attributes(population, units), 1)
+    crowd = PooledAgents(ones, ones, jnp.asarray([0]), attributes(population, units), 1)
     rows = [jnp.asarray(random.normal(size=size), jnp.float32) for size in ((64, TOTALS), (1, 26, 5))]
     features = agent_features(population, ledger, units)
-    inputs = MapInputs(features, *rows, Base(jnp.ones((1, 1)), jnp.zeros((1, 26, 1))), crowd, ledger.valid)
+    inputs = MapInputs(features, *rows, Baseline(jnp.ones((1, 1)), jnp.zeros((1, 26, 1))), crowd, ledger.valid)
     plain, blind = Scaling.fit([inputs]), Scaling.fit([inputs], ("economics",))
     for before, after in zip(seen(1.0, 1.0, blind), seen(2.0, 1.0, blind), strict=True):
         np.testing.assert_allclose(before, after, atol=1e-6)

@@ -8,10 +8,10 @@ import pytest
 from small_maps import ONE, untrained
 from small_stretches import FIRST, WEEKS, Shy, plan, readers, stretch
 
-from walras.maps.closed_loop import week_by_week
-from walras.maps.inputs import HORIZON, scales
-from walras.maps.issuer import PrimalSearch
-from walras.maps.map_file import PRIMAL
+from walras.maps.closed_loop import run_closed_loop
+from walras.maps.features import HORIZON, units_of
+from walras.maps.file import PRIMAL
+from walras.maps.price_controller import PrimalSearch
 
 POLICY = Shy()
 
@@ -63,13 +63,13 @@ def in_closed_loop(representation, delegates=0, change=None):
     if change is not None:
         given = eqx.tree_at(lambda s: s.exogenous.demand, given, given.exogenous.demand.at[change].mul(3.0))
     issuer = search(representation, delegates, most=6)
-    return eqx.filter_jit(week_by_week)(given, readers(given, delegates), POLICY, plan(given, 0.7), issuer), given
+    return eqx.filter_jit(run_closed_loop)(given, readers(given, delegates), POLICY, plan(given, 0.7), issuer), given
 
 
 @pytest.mark.parametrize(("representation", "delegates"), [("global", 0), ("bottom-up", 0), ("bucketized", 8)])
 def test_maps_of_every_kind_are_searched_in_the_loop(representation, delegates):
     done, given = in_closed_loop(representation, delegates)
-    prices = np.asarray(done.issued) / np.asarray(scales(given.population).price)
+    prices = np.asarray(done.issued) / np.asarray(units_of(given.population).price)
     assert (
         prices.shape == (WEEKS - FIRST, HORIZON, 1) and np.isfinite(prices).all() and prices.max() <= 4.0 * (1 + 1e-5)
     )

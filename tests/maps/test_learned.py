@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from small_maps import ONE, TWO, cut, interface, people, some_prices, story, untrained
 
-from walras.data.store import DamagedFileError
+import walras.maps.interface as module
+from walras.data.array_file import DamagedFileError
 from walras.errors import InputError, SettingsError, ShapeError
-from walras.maps import learned
-from walras.maps.coverage import Coverage
+from walras.maps.file import DUAL, PRIMAL
 from walras.maps.history import History
-from walras.maps.learned import COVERAGE, FILES, Interface
-from walras.maps.map_file import DUAL, PRIMAL
+from walras.maps.interface import COVERAGE, FILES, Interface
+from walras.maps.support import TrainingSupport
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder
 from walras.population.cohort import UniformSample
@@ -31,7 +31,7 @@ def covered(maps: Interface) -> Interface:
     for seed in range(12):
         population = people(seed=seed)
         rows.append(np.asarray(maps.encode(population, story(population, seed=seed)).primal.read.summary))
-    return replace(maps, coverage=Coverage.fit(rows, [np.linspace(0, 1, 9)], PricedNewsvendor(), weeks=64))
+    return replace(maps, coverage=TrainingSupport.fit(rows, [np.linspace(0, 1, 9)], PricedNewsvendor(), weeks=64))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_populations_that_do_not_fit_are_refused(maps):
 
 
 def test_a_cohort_is_read_of_many(maps, monkeypatch):
-    monkeypatch.setattr(learned, "COHORT", 25)
+    monkeypatch.setattr(module, "COHORT", 25)
     views = [maps.encode(PEOPLE, STORY, seed=seed) for seed in (0, 0, 1)]
     drawn = [np.unique(np.asarray(view.primal.readers.index)) for view in views]
     assert len(drawn[0]) == 25 and (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()

@@ -22,22 +22,22 @@ from small_maps import (
     weighted,
 )
 
+import walras.maps.view as module
 from walras.errors import InputError, NotFiniteError, SettingsError, ShapeError
-from walras.maps import learned_view
-from walras.maps.history import History
-from walras.maps.inputs import (
+from walras.maps.encoder import latest
+from walras.maps.features import (
     HORIZON,
     MapInputs,
     agent_features,
-    base_of,
+    baseline_of,
     cohort_of,
-    crowd_of,
     future_features,
+    pool_agents,
     total_features,
 )
-from walras.maps.interface import DifferentiableView, PlannerView
-from walras.maps.reading import latest
-from walras.maps.representations.named import REPRESENTATIONS
+from walras.maps.history import History
+from walras.maps.representations.registry import REPRESENTATIONS
+from walras.planning.protocols import DifferentiableView, PlannerView
 from walras.population.cohort import Cohort, UniformSample
 
 CLOSE = {"rtol": 2e-4, "atol": 1e-4}
@@ -141,7 +141,7 @@ def test_many_plans_are_answered_as_each_alone(view, monkeypatch):
     together = view.utilization(prices)
     alone = np.stack([[view.utilization(plan) for plan in row] for row in prices])
     np.testing.assert_allclose(together, alone, rtol=1e-5)
-    monkeypatch.setattr(learned_view, "PLANS", 4)
+    monkeypatch.setattr(module, "PLANS", 4)
     np.testing.assert_allclose(view.utilization(prices), alone, rtol=1e-5)
     np.testing.assert_allclose(view.utilization(jnp.asarray(prices, jnp.float32)), alone, rtol=1e-5)
     capacity = together * 0.8
@@ -168,8 +168,8 @@ def answered_as_in_training(network, scaling, population, units, readers, fast, 
         agent_features(cohort, ledger, units),
         total_features(population, STORY.ledger, units),
         future_features(known, units),
-        base_of(population, known, units),
-        crowd_of(cohort, readers.bucket, fast.crowd.n_buckets, units),
+        baseline_of(population, known, units),
+        pool_agents(cohort, readers.bucket, fast.crowd.n_buckets, units),
         ledger.valid,
     )
     plain = network.encode(scaling(inputs))
@@ -272,10 +272,10 @@ def test_a_reserve_is_what_the_map_knows_of_its_error():
 
 def test_a_new_population_of_the_same_size_compiles_nothing(view):
     answers(view)
-    sizes = [each._cached._cache_size() for each in (learned_view._utilization, learned_view._prices)]
+    sizes = [each._cached._cache_size() for each in (module._utilization, module._prices)]
     other = people(seed=3)
     answers(LEARNED.encode(other, story(other, seed=3)))
-    assert [each._cached._cache_size() for each in (learned_view._utilization, learned_view._prices)] == sizes
+    assert [each._cached._cache_size() for each in (module._utilization, module._prices)] == sizes
 
 
 def test_questions_that_do_not_fit_are_refused(view):

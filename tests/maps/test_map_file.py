@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small_maps import TWO, untrained
 
-from walras.data.store import DamagedFileError, read_arrays, write_arrays
+from walras.data.array_file import DamagedFileError, read_arrays, write_arrays
 from walras.errors import InputError
-from walras.maps import map_file
-from walras.maps.map_file import DUAL, PRIMAL, load_map, save_map
-from walras.maps.representations.named import REPRESENTATIONS
+from walras.maps import file
+from walras.maps.file import DUAL, PRIMAL, load_map, save_map
+from walras.maps.representations.registry import REPRESENTATIONS
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
@@ -82,7 +82,7 @@ def test_a_missing_weight_is_named(place):
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(map_file, "asdict", lambda shape: {"sizes": object()})
+    monkeypatch.setattr(file, "asdict", lambda shape: {"sizes": object()})
     with pytest.raises(InputError, match="JSON"):
         save_map(tmp_path / "map.walras", untrained())
     assert list(tmp_path.iterdir()) == []

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, ShapeError
-from walras.maps.inputs import HORIZON
-from walras.maps.stretch import Stretch
+from walras.maps.features import HORIZON
+from walras.maps.rollout import PopulationWindow
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.population.population import RESOURCES
-from walras.simulate import simulate
-from walras.train.common import draw_common, followed
-from walras.train.world import World
+from walras.simulation.run import simulate
+from walras.train.agent_pool import AgentPool
+from walras.train.shocks import draw_common, lagged_forecast
 
 WEEKS, START = 18, 5
 AGENTS = np.array([3, -1, 7, 3, -1])
@@ -26,16 +26,16 @@ WEIGHT = np.array([2.0, 9.0, 0.5, 1.0, 9.0])
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World.from_panel(generate_panel(12, 48, 4), resources=RESOURCES, refit_weeks=3)
+def world() -> AgentPool:
+    return AgentPool.from_panel(generate_panel(12, 48, 4), resources=RESOURCES, refit_weeks=3)
 
 
 @pytest.fixture(scope="module")
-def cut(world) -> Stretch:
+def cut(world) -> PopulationWindow:
     return world.stretch(AGENTS, START, WEEKS, weight=WEIGHT)
 
 
-def expected_by_hand(world: World, week: int, ahead: int) -> np.ndarray:
+def expected_by_hand(world: AgentPool, week: int, ahead: int) -> np.ndarray:
     """Add up, from the latest fit at or before a week, what is expected of a week after it."""
     fit = max(index for index, first in enumerate(world.fit_week) if first <= week)
     row = week - world.fit_week[fit] + ahead
@@ -85,7 +85,7 @@ def test_expected_use_adds_up_the_latest_fit(world, cut, week, ahead):
 def test_a_common_surprise_is_in_the_demand_at_once_and_in_forecasts_late(world, cut):
     common = draw_common(np.random.default_rng(0), WEEKS, 0.4)
     found = world.stretch(AGENTS, START, WEEKS, weight=WEIGHT, common=common)
-    level = followed(common)
+    level = lagged_forecast(common)
     np.testing.assert_allclose(found.exogenous.demand, cut.exogenous.demand * common[:, None], rtol=1e-5)
     for name in ("lead_demand_mean", "lead_demand_sd"):
         there, before = getattr(found.exogenous, name), getattr(cut.exogenous, name)
@@ -112,7 +112,7 @@ def test_it_starts_with_the_demand_of_a_lead_time_and_room_for_the_longest(world
     assert roomy.initial.max_lead == world.max_lead + 2
 
 
-def run(stretch: Stretch):
+def run(stretch: PopulationWindow):
     return simulate(stretch.population, stretch.exogenous, PricedNewsvendor(), initial=stretch.initial).totals
 
 
@@ -129,7 +129,7 @@ def test_equal_sizes_are_compiled_once(world):
     traces = []
 
     @eqx.filter_jit
-    def look(stretch: Stretch) -> jax.Array:
+    def look(stretch: PopulationWindow) -> jax.Array:
         traces.append(0)
         return stretch.expected_use.sum() + stretch.exogenous.demand.sum()
 

@@ -15,9 +15,6 @@ from shops import AGENTS, MAX_LEAD, SCENARIOS, WEEKS, Announcer, assert_same, ha
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
-from walras.model.record import Record
-from walras.model.run import cut_agents
-from walras.model.state import State
 from walras.policies.base import Observation
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import (
@@ -30,8 +27,11 @@ from walras.policies.buyer import (
     _quantile_of,
     demand_profile,
 )
-from walras.population.along import map_own
-from walras.simulate import simulate
+from walras.population.agent_axis import map_per_agent
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
+from walras.simulation.sharded_run import cut_agents
+from walras.simulation.state import State
 
 PEOPLE = shop()
 PATHS = happenings(PEOPLE)
@@ -151,7 +151,7 @@ def _reward_slope(buyer, people, paths, state):
 @every_shape
 def test_relabelled_agents_order_the_same(buyer):
     order = np.random.default_rng(3).permutation(AGENTS)
-    moved = lambda tree: map_own(lambda leaf: leaf[..., order], tree, AGENTS)  # noqa: E731
+    moved = lambda tree: map_per_agent(lambda leaf: leaf[..., order], tree, AGENTS)  # noqa: E731
     people = jax.tree.map(lambda leaf: leaf[order], PEOPLE)
     relabelled = orders_of(moved(buyer), moved(PATHS), CHARGED, people, moved(STATE))
     assert_same(orders_of(buyer)[:, order], relabelled, exactly=False)

@@ -11,7 +11,7 @@ import pytest
 
 from walras.policies.base import AbstractPolicy, Observation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_law import GammaDemand, NormalDemand
+from walras.policies.demand_distribution import GammaDemand, NormalDemand
 from walras.policies.simple import ConstantOrder, OrderUpTo, ReorderPoint
 from walras.population.population import RESOURCES, Population
 

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lab.perfect_foresight import PerfectForesight
 from scipy.optimize import linprog
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import constant_paths
-from walras.model.record import Record
-from walras.model.state import empty_state
-from walras.policies.foresight import PerfectForesight
 from walras.population.population import Population
-from walras.simulate import simulate
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
+from walras.simulation.state import empty_state
 
 WEEKS, AGENTS = 26, 30
 UNIT_COST, SALE_PRICE = 0.5, 2.0

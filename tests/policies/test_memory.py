@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 from shops import AGENTS, SCENARIOS, happenings, prices, shop, start
 
-from walras.model.record import Record
-from walras.model.state import State
-from walras.policies.base import AbstractPolicy, Memory
-from walras.policies.order_terms import UnderTerms, WholeCases
-from walras.population.along import Shared, map_own, own
-from walras.ranges import MemorySource, RangedRecord, simulate_ranges
-from walras.sensitivity import policy_gradient
-from walras.simulate import AbstractCoordinator, simulate
-from walras.ties import positive_part
+from walras.clipping import positive_part
+from walras.policies.base import AbstractPolicy, PolicyMemory
+from walras.policies.order_constraints import CasePacks, Constrained
+from walras.population.agent_axis import Broadcast, agent_axis_of, map_per_agent
+from walras.simulation.gradients import policy_gradient
+from walras.simulation.out_of_core import ChunkedRecord, MemorySource, simulate_out_of_core
+from walras.simulation.record import Record
+from walras.simulation.run import AbstractCoordinator, simulate
+from walras.simulation.state import State
 
 
 class Recaller(AbstractPolicy):
     """Order last week's demand plus a share of the last order; it has as many shared numbers as there are agents."""
 
-    share: Shared
+    share: Broadcast
 
     def begin(self, population):
         nothing = jnp.zeros(population.n_agents)
-        return Memory(nothing, nothing)
+        return PolicyMemory(nothing, nothing)
 
     def read(self, memory, outlooks, demand):
         return jnp.concatenate([memory[None], demand[:-1]]), demand[-1]
@@ -45,7 +45,7 @@ class Recaller(AbstractPolicy):
 
 
 SHARE = 0.25
-POLICY = Recaller(Shared(jnp.full(AGENTS, SHARE)))
+POLICY = Recaller(Broadcast(jnp.full(AGENTS, SHARE)))
 
 
 def by_hand(demand: np.ndarray) -> np.ndarray:
@@ -104,13 +104,13 @@ def test_ranges_line_memories_up(people, paths):
     whole = simulate(people, paths, POLICY, initial=start(people))
     source = MemorySource(people, paths, start(people))
     zero = jnp.zeros((paths.n_weeks, len(people.resources)))
-    ranged = simulate_ranges(source, POLICY, shadow_prices=zero, record=RangedRecord(final=True), range_agents=3)
+    ranged = simulate_out_of_core(source, POLICY, shadow_prices=zero, record=ChunkedRecord(final=True), range_agents=3)
     np.testing.assert_array_equal(ranged.final.memory.own, whole.final.memory.own)
     np.testing.assert_array_equal(ranged.final.memory.read, whole.final.memory.read)
 
 
 def test_terms_let_the_inner_policy_remember_what_was_placed(people, paths):
-    whole = UnderTerms(POLICY, WholeCases())
+    whole = Constrained(POLICY, CasePacks())
     rollout = simulate(people, paths, whole, initial=start(people), record=Record.traces())
     orders = np.asarray(rollout.agents.orders)
     np.testing.assert_array_equal(orders, np.rint(orders))
@@ -121,16 +121,21 @@ def test_shared_numbers_have_one_derivative_for_all(people, paths):
     _, slope = policy_gradient(people, paths, POLICY, initial=start(people))
 
     def reward(share):
-        return simulate(people, paths, Recaller(Shared(share)), initial=start(people), throw=False).reward
+        return simulate(people, paths, Recaller(Broadcast(share)), initial=start(people), throw=False).reward
 
     np.testing.assert_allclose(slope.share.value, jax.grad(reward)(POLICY.share.value), rtol=1e-4)
 
 
 def test_own_arrays_are_those_with_the_agents_last():
-    tree = {"mine": jnp.zeros((2, AGENTS)), "theirs": jnp.zeros((AGENTS, 2)), "all": Shared(jnp.zeros(AGENTS)), "n": 3}
-    marked = own(tree, AGENTS)
+    tree = {
+        "mine": jnp.zeros((2, AGENTS)),
+        "theirs": jnp.zeros((AGENTS, 2)),
+        "all": Broadcast(jnp.zeros(AGENTS)),
+        "n": 3,
+    }
+    marked = agent_axis_of(tree, AGENTS)
     assert (marked["mine"], marked["theirs"], marked["all"].value, marked["n"]) == (True, False, False, False)
-    cut = map_own(lambda leaf: leaf[..., :2], tree, AGENTS)
+    cut = map_per_agent(lambda leaf: leaf[..., :2], tree, AGENTS)
     assert cut["mine"].shape == (2, 2) and cut["all"].value.shape == (AGENTS,) and cut["n"] == 3
 
 

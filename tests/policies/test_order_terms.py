@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from walras.errors import InputError, ShapeError
-from walras.policies.order_terms import Relaxed, UnderTerms, WholeCases
+from walras.policies.order_constraints import CasePacks, Constrained, Continuous
 from walras.policies.simple import ConstantOrder
 
-TERMS = WholeCases(minimum=10.0, case_pack=4.0, maximum=27.0)
+TERMS = CasePacks(minimum=10.0, case_pack=4.0, maximum=27.0)
 """Allowed: 0, 12, 16, 20, 24."""
 
 BY_HAND = {0: 0, 1: 0, 6: 0, 6.5: 12, 11: 12, 12: 12, 14: 12, 14.5: 16, 18: 16, 18.5: 20, 22.5: 24, 27: 24, 1e6: 24}
@@ -27,11 +27,11 @@ def test_wishes_go_to_the_nearest_allowed_order():
 
 
 def test_without_terms_orders_are_whole_units():
-    np.testing.assert_array_equal(placed(WholeCases(), [0, 0.5, 0.75, 1.5, 2.5, 2.51, 7]), [0, 0, 1, 1, 2, 3, 7])
+    np.testing.assert_array_equal(placed(CasePacks(), [0, 0.5, 0.75, 1.5, 2.5, 2.51, 7]), [0, 0, 1, 1, 2, 3, 7])
 
 
 def test_agents_have_terms_of_their_own():
-    terms = WholeCases([0.0, 10.0, 3.0, 0.0], [1.0, 4.0, 2.0, 5.0], [np.inf, 27.0, 4.0, 0.0])
+    terms = CasePacks([0.0, 10.0, 3.0, 0.0], [1.0, 4.0, 2.0, 5.0], [np.inf, 27.0, 4.0, 0.0])
     np.testing.assert_array_equal(placed(terms, [9.0] * 4), [9, 8 + 4, 4, 0])
 
 
@@ -50,7 +50,7 @@ terms_and_wish = given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 60
 @settings(max_examples=100)
 def test_the_rule_is_a_search_through_all_allowed_orders(minimum, case, room, quarters):
     maximum = case * -(-max(minimum, 1) // case) + room
-    terms, wish = WholeCases(minimum, case, maximum), quarters / 4
+    terms, wish = CasePacks(minimum, case, maximum), quarters / 4
     order = float(placed(terms, [wish])[0])
     assert order == nearest_by_list(minimum, case, maximum, wish)
     assert order == 0 or (order % case == 0 and minimum <= order <= maximum)
@@ -60,13 +60,13 @@ def test_the_rule_is_a_search_through_all_allowed_orders(minimum, case, room, qu
 @settings(max_examples=50)
 def test_the_continuous_form_passes_through_all_allowed_orders(minimum, case, room, quarters):
     maximum = case * -(-max(minimum, 1) // case) + room
-    terms = WholeCases(minimum, case, maximum)
+    terms = CasePacks(minimum, case, maximum)
     order = placed(terms, [quarters / 4])
     np.testing.assert_array_equal(placed(terms, order), order)
     np.testing.assert_array_equal(placed(terms.relaxed(), order), order)
 
 
-@pytest.mark.parametrize("terms", [TERMS, TERMS.relaxed(), WholeCases(), WholeCases().relaxed()])
+@pytest.mark.parametrize("terms", [TERMS, TERMS.relaxed(), CasePacks(), CasePacks().relaxed()])
 def test_a_larger_wish_never_places_less(terms):
     orders = placed(terms, np.linspace(-1, 40, 616))
     assert (np.diff(orders) >= 0).all() and orders[0] == 0 and orders[-1] >= 24
@@ -92,7 +92,7 @@ def test_derivatives_are_those_of_a_wish_about_to_fall():
     np.testing.assert_array_equal(slopes[1], np.zeros(8))
 
 
-@pytest.mark.parametrize("terms", [WholeCases(), WholeCases().relaxed(), TERMS, TERMS.relaxed()])
+@pytest.mark.parametrize("terms", [CasePacks(), CasePacks().relaxed(), TERMS, TERMS.relaxed()])
 def test_terms_without_a_maximum_have_finite_derivatives_in_everything(terms):
     slopes = jax.grad(lambda terms: terms.place(jnp.asarray([0.0, 2.0, 30.0])).sum())(terms)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
@@ -105,14 +105,14 @@ def test_wishes_that_are_no_numbers_stay_visible_and_huge_ones_meet_the_maximum(
 
 
 def test_cases_that_no_binary_fraction_holds_are_still_counted_right():
-    terms = WholeCases(minimum=0.3, case_pack=0.1, maximum=0.7)
+    terms = CasePacks(minimum=0.3, case_pack=0.1, maximum=0.7)
     np.testing.assert_allclose([float(terms.least), float(terms.most)], [0.3, 0.7], rtol=1e-6)
 
 
 def test_the_continuous_form_of_a_policy_keeps_the_policy():
-    policy = UnderTerms(ConstantOrder(jnp.asarray([5.0, 13.0, 99.0])), TERMS)
+    policy = Constrained(ConstantOrder(jnp.asarray([5.0, 13.0, 99.0])), TERMS)
     assert policy.relaxed().policy is policy.policy
-    assert isinstance(policy.relaxed().terms, Relaxed) and isinstance(policy.relaxed().relaxed().terms, Relaxed)
+    assert isinstance(policy.relaxed().terms, Continuous) and isinstance(policy.relaxed().relaxed().terms, Continuous)
 
 
 @pytest.mark.parametrize(
@@ -128,22 +128,22 @@ def test_the_continuous_form_of_a_policy_keeps_the_policy():
 )
 def test_numbers_that_cannot_be_terms_are_refused_with_their_agent(given_terms, sentence):
     with pytest.raises(InputError, match=sentence) as caught:
-        WholeCases(**given_terms)
+        CasePacks(**given_terms)
     assert "\n" not in str(caught.value)
 
 
 def test_terms_for_different_numbers_of_agents_are_refused():
     with pytest.raises(ShapeError, match=r"`order terms` has shape \(2,\) and \(3,\) but needs one number, or one per"):
-        WholeCases(minimum=[1.0, 2.0], maximum=[5.0, 6.0, 7.0])
+        CasePacks(minimum=[1.0, 2.0], maximum=[5.0, 6.0, 7.0])
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
 def test_terms_of_any_type_of_numbers_are_single_precision(kind):
-    terms = WholeCases(np.full(3, 2, kind), np.ones(3, kind), np.full(3, 9, kind))
+    terms = CasePacks(np.full(3, 2, kind), np.ones(3, kind), np.full(3, 9, kind))
     assert {x.dtype for x in jax.tree.leaves((terms, terms.relaxed()))} == {jnp.dtype("float32")}
 
 
 def test_terms_may_be_built_inside_a_transform():
-    built = jax.jit(lambda case: WholeCases(case_pack=case).place(jnp.asarray([7.0])))
+    built = jax.jit(lambda case: CasePacks(case_pack=case).place(jnp.asarray([7.0])))
     np.testing.assert_array_equal(built(3.0), [6])

@@ -23,23 +23,22 @@ from shops import (
     start,
 )
 
-from walras.control.respond import respond
-from walras.control.simulated_view import SimulatedView
+from walras.clipping import positive_part
 from walras.errors import InputError, NoDerivativeError, NotFiniteError, ShapeError
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
-from walras.model.record import Record
-from walras.policies.base import AbstractPolicy, Memory
+from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
+from walras.policies.base import AbstractPolicy, PolicyMemory
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.called_back import Call, Callee, Seen
-from walras.policies.order_terms import UnderTerms, WholeCases
-from walras.policies.own import CallbackPolicy, FunctionPolicy
-from walras.population.along import Shared
-from walras.population.names import AgentNames
-from walras.ranges import MemorySource, RangedRecord, simulate_ranges
-from walras.sensitivity import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
-from walras.simulate import simulate
-from walras.ties import positive_part
+from walras.policies.callbacks import CallbackSpec, CallbackView, HostCall
+from walras.policies.order_constraints import CasePacks, Constrained
+from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
+from walras.population.agent_axis import Broadcast
+from walras.population.population import AgentNames
+from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
+from walras.simulation.out_of_core import ChunkedRecord, MemorySource, simulate_out_of_core
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
 
 PEOPLE = shop()
 PATHS, STATE, CHARGED = happenings(PEOPLE), start(PEOPLE), prices(PEOPLE)
@@ -78,7 +77,7 @@ def test_shared_parameters_are_read_as_they_were_given():
         return jnp.full_like(observation.position, parameters["all"].sum()) + parameters["each"]
 
     many = jnp.ones(600)
-    policy = FunctionPolicy(order, {"all": Shared(many), "each": jnp.arange(600.0)})
+    policy = FunctionPolicy(order, {"all": Broadcast(many), "each": jnp.arange(600.0)})
     people = shop(600)
     rollout = simulate(people, happenings(people, weeks=2), policy, record=Record.traces(), block_agents=256)
     np.testing.assert_array_equal(rollout.agents.orders[0], 600.0 + np.arange(600.0))
@@ -122,19 +121,19 @@ def test_a_black_box_changes_nothing_else(scenarios, charged):
     if scenarios is None and charged is not None and charged.ndim == 3:
         pytest.skip("prices of scenarios need scenarios")
     paths = happenings(PEOPLE, scenarios=scenarios, supply=True)
-    for wrap in (lambda policy: policy, lambda policy: UnderTerms(policy, WholeCases(3.0, 2.0))):
+    for wrap in (lambda policy: policy, lambda policy: Constrained(policy, CasePacks(3.0, 2.0))):
         assert_same(run(wrap(BOX), paths, charged).agents, run(wrap(LEANING), paths, charged).agents)
 
 
 def test_week_by_week_and_range_after_range():
     told = Announcer(CHARGED)
     assert_same(run(BOX, charged=None, coordinator=told).agents, run(BOX).agents)
-    ranged = simulate_ranges(
+    ranged = simulate_out_of_core(
         MemorySource(PEOPLE, PATHS, STATE),
         BOX,
         shadow_prices=CHARGED,
         range_agents=3,
-        record=RangedRecord(agents=range(AGENTS)),
+        record=ChunkedRecord(agents=range(AGENTS)),
     )
     assert_same(ranged.agents.orders, run(BOX).agents.orders)
 
@@ -151,12 +150,12 @@ def test_a_table_is_looked_up_by_agent_in_blocks_and_ranges():
     found = run(policy, paths, prices(people), people, state, block_agents=256)
     np.testing.assert_array_equal(found.agents.orders, rows)
     for given in (policy, lambda first, last: policy):
-        ranged = simulate_ranges(
+        ranged = simulate_out_of_core(
             MemorySource(people, paths, state),
             given,
             shadow_prices=prices(people),
             range_agents=256,
-            record=RangedRecord(agents=[3, 300, 599]),
+            record=ChunkedRecord(agents=[3, 300, 599]),
         )
         np.testing.assert_array_equal(ranged.agents.orders, rows[:, [3, 300, 599]])
 
@@ -171,7 +170,7 @@ def test_what_is_shown():
 
     policy = CallbackPolicy(order, {"own": LEVEL, "all": jnp.arange(3.0)}, past=2)
     found = run(policy, happenings(PEOPLE, scenarios=SCENARIOS))
-    assert len(shown) == WEEKS and all(isinstance(seen, Seen) for seen in shown)
+    assert len(shown) == WEEKS and all(isinstance(seen, CallbackView) for seen in shown)
     third = shown[2]
     assert third.week == 2 and third.resources == PEOPLE.resources
     np.testing.assert_array_equal(third.agent, np.tile(np.arange(AGENTS), SCENARIOS))
@@ -194,7 +193,7 @@ def test_past_demand_is_that_of_the_weeks_before_also_week_by_week():
 
 
 def test_a_function_runs_in_one_thread_at_a_time(monkeypatch):
-    monkeypatch.setattr("walras.engine.lanes.cores", lambda: 2)
+    monkeypatch.setattr("walras.distribute.threads.cores", lambda: 2)
     inside, most = [], []
 
     def order(seen):
@@ -208,9 +207,9 @@ def test_a_function_runs_in_one_thread_at_a_time(monkeypatch):
     parts = happenings(people), prices(people), people, start(people)
     run(CallbackPolicy(order), *parts, block_agents=256)
     assert max(most) == 1 and len(most) == 2 * WEEKS
-    call = Call(Callee(order), False, (), None, (), ())
-    monkeypatch.setattr(Call, "_seen", lambda self, arrays: None)
-    monkeypatch.setattr(Call, "_trouble", lambda *given: None)
+    call = HostCall(CallbackSpec(order), False, (), None, (), ())
+    monkeypatch.setattr(HostCall, "_seen", lambda self, arrays: None)
+    monkeypatch.setattr(HostCall, "_trouble", lambda *given: None)
     for safe, threads in ((False, 1), (True, 2)):
         most.clear()
         call = replace(call, thread_safe=safe)
@@ -225,8 +224,8 @@ def test_functions_are_told_apart_by_identity():
             return np.ones(len(seen.agent))
 
     model, other = Model(), Model()
-    assert Callee(model.order) == Callee(model.order) != Callee(other.order)
-    assert hash(Callee(model.order)) == hash(Callee(model.order))
+    assert CallbackSpec(model.order) == CallbackSpec(model.order) != CallbackSpec(other.order)
+    assert hash(CallbackSpec(model.order)) == hash(CallbackSpec(model.order))
 
 
 # ---- mistakes
@@ -262,7 +261,7 @@ def test_a_mistake_of_the_function_is_one_sentence(kind):
     error, words = MISTAKES[kind]
     for attempt in (
         lambda: run(wrong(kind)),
-        lambda: respond(PEOPLE, happenings(PEOPLE, scenarios=2), wrong(kind), STATE, None),
+        lambda: simulate_prices(PEOPLE, happenings(PEOPLE, scenarios=2), wrong(kind), STATE, None),
     ):
         with pytest.raises(error, match=f"the policy `order` {words}") as caught:
             attempt()
@@ -277,7 +276,9 @@ def test_agents_have_their_names_in_sentences():
     with pytest.raises(InputError, match='ordered -2 in week 3 for agent "P5"'):
         run(wrong("negative"), people=named)
     with pytest.raises(InputError, match='ordered -2 in week 3 for agent "P5"'):
-        simulate_ranges(MemorySource(named, PATHS, STATE), wrong("negative"), shadow_prices=CHARGED, range_agents=3)
+        simulate_out_of_core(
+            MemorySource(named, PATHS, STATE), wrong("negative"), shadow_prices=CHARGED, range_agents=3
+        )
 
 
 def test_a_run_after_a_mistake_is_as_any_other():
@@ -309,7 +310,7 @@ NEEDS = {
 @pytest.mark.parametrize("need", NEEDS)
 def test_a_black_box_says_that_it_has_no_derivative(need):
     with pytest.raises(NoDerivativeError, match="`lean_on_numbers` is a black box whose orders have no derivative"):
-        NEEDS[need](UnderTerms(BOX, WholeCases().relaxed()))
+        NEEDS[need](Constrained(BOX, CasePacks().relaxed()))
 
 
 def test_what_needs_no_derivative_of_the_orders_has_one():
@@ -350,7 +351,7 @@ class Remembering(AbstractPolicy):
     """A surrogate with memory: last week's demand plus a share of its own last order, priced."""
 
     def begin(self, population):
-        return Memory(jnp.zeros(population.n_agents), jnp.zeros(population.n_agents))
+        return PolicyMemory(jnp.zeros(population.n_agents), jnp.zeros(population.n_agents))
 
     def read(self, memory, outlooks, demand):
         return jnp.concatenate([memory[None], demand[:-1]]), demand[-1]

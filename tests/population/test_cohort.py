@@ -16,7 +16,7 @@ from walras.population.cohort import (
     filled,
     neyman_allocation,
 )
-from walras.population.names import AgentNames
+from walras.population.population import AgentNames
 
 PEOPLE = shop(agents=60).named(AgentNames([f"shop-{number}" for number in range(60)]))
 DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())

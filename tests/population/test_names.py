@@ -9,8 +9,8 @@ from shops import AGENTS, Counted, happenings, order_up_to, shop
 
 from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
-from walras.population.names import NO_NAMES, AgentNames
-from walras.simulate import simulate
+from walras.population.population import NO_NAMES, AgentNames
+from walras.simulation.run import simulate
 
 LABELS = [f"shop-{letter}" for letter in "abcdefg"]
 PLAIN = shop()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, SettingsError, ShapeError
-from walras.population.per_agent import per_agent, whole_count
+from walras.population.agent_axis import per_agent, whole_count
 
 
 def test_good_numbers_pass_as_floats():

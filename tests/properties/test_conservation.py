@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shops import MAX_LEAD, SCENARIOS, WEEKS, happenings, order_up_to, prices, reorder_point, shop, start
 
-from walras.model.record import Record
 from walras.policies.base_stock import PricedNewsvendor
-from walras.simulate import simulate
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
 
 # (arrivals, backlog, policy): few, since each is a compilation.
 CONFIGURATIONS = (

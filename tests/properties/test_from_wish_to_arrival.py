@@ -26,12 +26,12 @@ from shops import (
 
 from walras.exogenous.arrivals import ConstantLeadTime, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.supply import FillRate, InTurn, SupplyLimit
-from walras.model.record import Record
-from walras.model.state import empty_state
-from walras.policies.order_terms import UnderTerms, WholeCases
+from walras.exogenous.supply import Chained, FillRate, SupplyLimit
+from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import ConstantOrder, OrderUpTo
-from walras.simulate import simulate
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
+from walras.simulation.state import empty_state
 
 ARRIVALS = ("integer", "shares", "constant")
 SUPPLY = ("all", "limit", "share", "share, then limit")
@@ -54,7 +54,7 @@ def supply_of(kind: str, seed: int):
     random = np.random.default_rng([seed, 7])
     limit = SupplyLimit(jnp.asarray(random.integers(0, 30, (WEEKS, AGENTS)), jnp.float32))
     share = FillRate(jnp.asarray(random.integers(0, 9, (WEEKS, AGENTS)) / 8, jnp.float32))
-    return {"all": None, "limit": limit, "share": share, "share, then limit": InTurn(share, limit)}[kind]
+    return {"all": None, "limit": limit, "share": share, "share, then limit": Chained(share, limit)}[kind]
 
 
 def accepted_by_hand(kind: str, seed: int, placed: np.ndarray) -> np.ndarray:
@@ -65,12 +65,12 @@ def accepted_by_hand(kind: str, seed: int, placed: np.ndarray) -> np.ndarray:
     return np.minimum(limit, share * placed)
 
 
-def whole_cases(seed: int) -> WholeCases:
+def whole_cases(seed: int) -> CasePacks:
     random = np.random.default_rng([seed, 8])
     case = random.integers(1, 7, AGENTS)
     minimum = random.integers(0, 12, AGENTS)
     least = case * -(-np.maximum(minimum, 1) // case)
-    return WholeCases(minimum, case, least + random.integers(0, 20, AGENTS))
+    return CasePacks(minimum, case, least + random.integers(0, 20, AGENTS))
 
 
 def arriving(kind: str, seed: int):
@@ -84,7 +84,7 @@ def terms_of(kind: str, seed: int):
     return {"none": None, "whole": whole, "relaxed": whole.relaxed()}[kind]
 
 
-def assert_allowed(terms: WholeCases, placed: np.ndarray) -> None:
+def assert_allowed(terms: CasePacks, placed: np.ndarray) -> None:
     """Refuse orders that are no whole number of cases, below the minimum unless nothing, or above the maximum."""
     case, minimum, maximum = (np.asarray(x, float) for x in (terms.case_pack, terms.minimum, terms.maximum))
     assert (placed % case == 0).all()
@@ -124,7 +124,7 @@ def shop_under(seed: int, combination: tuple[str, str, str]):
     paths = ExogenousPaths(**{**vars(plain), "arrivals": arriving(arrivals, seed), "supply": supply_of(supply, seed)})
     policy = order_up_to(population, seed)
     if terms != "none":
-        policy = UnderTerms(policy, terms_of(terms, seed))
+        policy = Constrained(policy, terms_of(terms, seed))
     first = start(population, seed)
 
     def ask(policy, throw=True):
@@ -157,7 +157,7 @@ def test_gradients_are_those_of_a_level_about_to_fall(combination):
     _, paths, policy, ask = shop_under(1, combination)
 
     def earned(level):
-        rollout = ask(UnderTerms(OrderUpTo(level), policy.terms), throw=False)
+        rollout = ask(Constrained(OrderUpTo(level), policy.terms), throw=False)
         left = rollout.final.stock_end + rollout.final.pipeline.sum(0)
         return rollout.agents.reward.sum(0) + paths.unit_cost[-1] * left
 

@@ -24,11 +24,11 @@ from shops import (
     start,
 )
 
-from walras.engine.tiles import TILE
+from walras.distribute.blocks import TILE
 from walras.errors import SettingsError
-from walras.model.record import Record
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.simulate import simulate
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
 
 seeds = st.integers(0, 10_000)
 EVERYTHING = Record(group=jnp.arange(AGENTS) % 3, n_groups=3, agents=True)

@@ -8,29 +8,29 @@ from deciders import fulfilment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walras.domains.fulfilment.own import Scored
+from walras.domains.fulfilment.instance import NONE, check_actions
 from walras.domains.fulfilment.process import process_of
-from walras.domains.fulfilment.world import NONE, check_actions
-from walras.engine.assignment import ByKey, OneEach, OwnAssignment, Scattered, Segments
-from walras.engine.picard import Picard
-from walras.engine.sequential import Sequential
-from walras.engine.starts import Given
-from walras.engine.windows import AllOrNothing, Frontier
+from walras.domains.fulfilment.user_policies import ScoreRule
+from walras.parallel.initial_guess import WarmStart
+from walras.parallel.picard import Picard
+from walras.parallel.schedule import ByKey, ChainSegments, CustomAssignment, PerEvent, RandomAssignment
+from walras.parallel.sequential import Sequential
+from walras.parallel.windows import FixedWindows, SlidingWindow
 
 ORDERS, PRODUCTS, CENTRES = 24, 5, 3
 # One tile and few rows: a program is compiled for every policy and size, and that is what takes time here.
 TILE = (4, 4)
 ASSIGNMENTS = st.one_of(
     st.just(ByKey()),
-    st.just(OneEach()),
-    st.integers(1, 9).map(Segments),
-    st.integers(1, 9).map(Scattered),
+    st.just(PerEvent()),
+    st.integers(1, 9).map(ChainSegments),
+    st.integers(1, 9).map(RandomAssignment),
     st.lists(st.integers(-3, 3), min_size=ORDERS, max_size=ORDERS).map(
-        lambda owners: OwnAssignment(lambda keys, first: np.array(owners)[first : first + len(keys)])
+        lambda owners: CustomAssignment(lambda keys, first: np.array(owners)[first : first + len(keys)])
     ),
 )
 # Windows of one size only, since every size is compiled anew.
-WINDOWS = st.one_of(st.floats(0, 1).map(lambda refill: Frontier(10, refill)), st.just(AllOrNothing(10)))
+WINDOWS = st.one_of(st.floats(0, 1).map(lambda refill: SlidingWindow(10, refill)), st.just(FixedWindows(10)))
 LAWS = st.fixed_dictionaries(
     {
         "beta": st.sampled_from([0.0, -1.0]),
@@ -60,7 +60,7 @@ def question(policy, law, table):
     )
     if policy == "table":
         scores = np.random.default_rng(table).integers(-9, 10, (16, CENTRES + 1))
-        process = process_of(world, Scored(look_up, jnp.asarray(scores, jnp.int32)))
+        process = process_of(world, ScoreRule(look_up, jnp.asarray(scores, jnp.int32)))
     return process, state, events, world
 
 
@@ -76,7 +76,7 @@ def question(policy, law, table):
 @settings(max_examples=10)
 def test_parallel_is_one_by_one_as_far_as_it_got(policy, law, table, assignment, window, guess, most):
     process, state, events, world = question(policy, law, table)
-    engine = Picard(window, assignment, Given(np.array(guess)), tile=TILE, max_rounds=most)
+    engine = Picard(window, assignment, WarmStart(np.array(guess)), tile=TILE, max_rounds=most)
     trajectory, info = engine.run(process, state, events)
     actions, expected, final = np.asarray(trajectory.records), RUN(process, state, events), int(info.committed)
     np.testing.assert_array_equal(actions[:final], expected.records[:final])

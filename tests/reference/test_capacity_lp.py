@@ -6,14 +6,14 @@ FREE: the instance is drawn here; its optimum was found once by HiGHS on the who
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lab.bundle import LevelBundle, MixedSolution, ValuedProblem
+from lab.perfect_foresight import PerfectForesight
 
-from walras.control.nonsmooth import LevelBundle, MixedSolution, ValuedProblem
-from walras.control.simulated_view import SimulatedView
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import constant_paths
-from walras.model.state import empty_state
-from walras.policies.foresight import PerfectForesight
+from walras.planning.prices.simulated_view import SimulatedView
 from walras.population.population import Population
+from walras.simulation.state import empty_state
 
 WEEKS, PRODUCTS, UNIT_COST = 26, 100, 0.01
 OBJECTIVE, SUM_OF_PRICES, LARGEST_PRICE = 13294.955, 137.5487, 7.1488

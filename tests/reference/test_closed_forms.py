@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Float
+from lab.textbook import REORDER
 from scipy.stats import norm
 from textbook import (
     AGENTS,
@@ -20,12 +21,11 @@ from textbook import (
 )
 
 from walras.exogenous.paths import constant_paths
-from walras.model.state import empty_state
 from walras.policies.base import AbstractPolicy, Observation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_law import NormalDemand
+from walras.policies.demand_distribution import NormalDemand
 from walras.policies.simple import OrderUpTo, ReorderPoint
-from walras.studies.textbook import REORDER
+from walras.simulation.state import empty_state
 
 LONGEST = 10
 HALF_THOUSANDTH = 5e-4

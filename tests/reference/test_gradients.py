@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from textbook import stores
 
-from walras.control.simulated_view import SimulatedView
-from walras.engine.tiles import TILE
+from walras.distribute.blocks import TILE
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.supply import SupplyLimit
-from walras.model.state import State
+from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_law import GammaDemand, NormalDemand
+from walras.policies.demand_distribution import GammaDemand, NormalDemand
 from walras.policies.simple import OrderUpTo
 from walras.population.population import Population
-from walras.sensitivity import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
-from walras.simulate import simulate
+from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
+from walras.simulation.run import simulate
+from walras.simulation.state import State
 
 WEEKS, AGENTS, SCENARIOS = 9, 6, 2
 STEP = 2.0**-16

@@ -10,14 +10,14 @@ import pytest
 from jaxtyping import Array, Float
 from textbook import lead_times, stores
 
+from walras.clipping import clip, minimum, positive_part
 from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.exogenous.supply import SupplyLimit
-from walras.model.state import empty_state
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.demand_law import AbstractDemandLaw
+from walras.policies.demand_distribution import AbstractDemandDistribution
 from walras.policies.simple import OrderUpTo
-from walras.simulate import simulate
-from walras.ties import clip, lesser, positive_part
+from walras.simulation.run import simulate
+from walras.simulation.state import empty_state
 
 STEP = 2.0**-6
 """Small, and exact in single precision."""
@@ -49,9 +49,9 @@ def one_sided(function, at: np.ndarray, step: float) -> np.ndarray:
 
 def test_the_clips_keep_their_promise() -> None:
     assert jax.grad(positive_part)(0.0) == 0.0
-    assert jax.grad(lesser, argnums=(0, 1))(2.0, 2.0) == (0.0, 1.0)
-    assert jax.grad(lesser, argnums=(0, 1))(1.0, 2.0) == (1.0, 0.0)
-    assert jax.grad(lesser, argnums=(0, 1))(3.0, 2.0) == (0.0, 1.0)
+    assert jax.grad(minimum, argnums=(0, 1))(2.0, 2.0) == (0.0, 1.0)
+    assert jax.grad(minimum, argnums=(0, 1))(1.0, 2.0) == (1.0, 0.0)
+    assert jax.grad(minimum, argnums=(0, 1))(3.0, 2.0) == (0.0, 1.0)
     assert [float(jax.grad(clip)(x, 0.0, 1.0)) for x in (-1.0, 0.0, 0.5, 1.0, 2.0)] == [0, 0, 1, 0, 0]
 
 
@@ -103,7 +103,7 @@ def test_levels_on_whole_demand_have_the_derivative_of_a_falling_level(backlog: 
     assert all((falling != rising)[lead == LEADS].mean() > 0.3 for lead in (0, 1, 2))
 
 
-class UniformDemand(AbstractDemandLaw):
+class UniformDemand(AbstractDemandDistribution):
     """Demand spread evenly between 0 and twice its mean: whole levels at simple ratios."""
 
     def quantile(

@@ -6,10 +6,10 @@ FREE: exact costs come from dynamic programming, the best ones from Zipkin (2008
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lab.textbook import LOST_SALES
 from textbook import AGENTS, ERRORS, WARM_UP, WEEKS, Store, assert_costs, standard_error
 
 from walras.policies.simple import ConstantOrder, OrderUpTo
-from walras.studies.textbook import LOST_SALES
 
 BEST = {
     (1, 4): 4.16,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, nnls
 
-from walras.planner.costs import PiecewiseLinearCost, QuadraticCost
-from walras.planner.loop import StopRule, plan
-from walras.planner.rules import AbstractRule, Consensus, MarginalCost, ProximalPoint
+from walras.planning.costs import PiecewiseLinearCost, QuadraticCost
+from walras.planning.revision_loop import StopRule, run_revision_loop
+from walras.planning.revision_rules import AbstractRevisionRule, Consensus, MarginalCost, ProximalPoint
 
 RULES = [Consensus(), ProximalPoint(), MarginalCost()]
 SHARP = StopRule(max_iterations=300, feasibility=2e-6, complementarity=2e-6, price_gap=2e-6)
@@ -46,14 +46,16 @@ def cross_week(n_weeks: int, n_resources: int, cross: float) -> np.ndarray:
 @by_rule
 @pytest.mark.parametrize("shape", [(1, 1), (26, 2)])
 @pytest.mark.parametrize(("response", "slope"), [(0.5, 0.1), (1.0, 1.0), (30.0, 0.02), (0.01, 5.0)])
-def test_linear_response_meets_rising_marginal_cost(rule: AbstractRule, shape, response: float, slope: float) -> None:
+def test_linear_response_meets_rising_marginal_cost(
+    rule: AbstractRevisionRule, shape, response: float, slope: float
+) -> None:
     """U = a - b lambda and A' = c + d K meet at K* = (a - b c) / (1 + b d)."""
     rng = np.random.default_rng(0)
     a, c = rng.uniform(50, 150, shape), rng.uniform(0.0, 1.0, shape)
     b, d = response * rng.uniform(0.8, 1.2, shape), slope * rng.uniform(0.8, 1.2, shape)
     # The unit of price plays no part in the answer, only in when to stop: take what empties the population.
     view = LinearPopulation(a, np.diag(b.ravel()), price_scale=float(np.median(a / b)))
-    record = plan(view, QuadraticCost.make(c, d), rule=rule, stop=SHARP)
+    record = run_revision_loop(view, QuadraticCost.make(c, d), rule=rule, stop=SHARP)
     expected = (a - b * c) / (1 + b * d)
     assert record.converged and record.feasible
     np.testing.assert_allclose(record.capacity, expected, rtol=1e-4)
@@ -70,21 +72,21 @@ def test_linear_response_meets_rising_marginal_cost(rule: AbstractRule, shape, r
         (4.0, 6.0, 0.1, 0.0, 0.0, 4.0),  # too dear from the first unit: the price only has to stop everybody
     ],
 )
-def test_slack_and_closed_corners(rule: AbstractRule, a, c, d, lower, capacity, price) -> None:
+def test_slack_and_closed_corners(rule: AbstractRevisionRule, a, c, d, lower, capacity, price) -> None:
     grid = np.ones((3, 1))
     view = LinearPopulation(a * grid, np.eye(3))
-    record = plan(view, QuadraticCost.make(c * grid, d * grid, lower=lower), rule=rule, stop=SHARP)
+    record = run_revision_loop(view, QuadraticCost.make(c * grid, d * grid, lower=lower), rule=rule, stop=SHARP)
     assert record.converged
     np.testing.assert_allclose(record.capacity, capacity, atol=1e-3)
     np.testing.assert_allclose(record.shadow_prices, price, atol=1e-3)
 
 
 @by_rule
-def test_tiers_meet_a_linear_response_on_steps_and_on_edges(rule: AbstractRule) -> None:
+def test_tiers_meet_a_linear_response_on_steps_and_on_edges(rule: AbstractRevisionRule) -> None:
     """With K0 = 100 and rates 0.2, 0.5, 0.9 the price is a rate where a tier is part full, else it clears an edge."""
     a = np.array([80.0, 115.0, 125.0, 145.0, 165.0, 210.0])[:, None]
     cost = PiecewiseLinearCost.tiers(np.full((6, 1), 100.0), rates=(0.2, 0.5, 0.9))
-    record = plan(LinearPopulation(a, 50 * np.eye(6)), cost, rule=rule, stop=SHARP)
+    record = run_revision_loop(LinearPopulation(a, 50 * np.eye(6)), cost, rule=rule, stop=SHARP)
     # Use at the rates is a - 10, a - 25, a - 45; edges are at 100, 115, 130.
     capacity = [70.0, 100.0, 100.0, 115.0, 120.0, 130.0]
     price = [0.2, 0.3, 0.5, 0.6, 0.9, 1.6]
@@ -103,27 +105,27 @@ def cheapest_plan(view: LinearPopulation, cost: QuadraticCost) -> np.ndarray:
 
 
 @by_rule
-def test_cross_week_response_agrees_with_a_quadratic_program(rule: AbstractRule) -> None:
+def test_cross_week_response_agrees_with_a_quadratic_program(rule: AbstractRevisionRule) -> None:
     rng = np.random.default_rng(1)
     shape = (26, 2)
     view = LinearPopulation(rng.uniform(8, 12, shape), cross_week(26, 2, 0.4))
     cost = QuadraticCost.make(rng.uniform(0.1, 0.5, shape), rng.uniform(0.1, 0.3, shape))
     expected = cheapest_plan(view, cost)
-    record = plan(view, cost, rule=rule, stop=SHARP)
+    record = run_revision_loop(view, cost, rule=rule, stop=SHARP)
     assert record.converged
     assert (record.shadow_prices > 0).all()  # so the reference, which knows no slack weeks, applies
     np.testing.assert_allclose(record.capacity, expected, rtol=1e-4)
 
 
 @by_rule
-def test_cross_week_response_against_fixed_capacity_is_a_complementarity_problem(rule: AbstractRule) -> None:
+def test_cross_week_response_against_fixed_capacity_is_a_complementarity_problem(rule: AbstractRevisionRule) -> None:
     """Frozen everywhere, only prices move: they must be those of the dual map, slack weeks at 0."""
     weeks = np.arange(20)
     base = 100 * (1 + 0.5 * np.sin(weeks / 3))[:, None]
     view = LinearPopulation(base, 60 * cross_week(20, 1, 0.4))
     fixed = np.full((20, 1), 95.0)
     cost = PiecewiseLinearCost.tiers(fixed, rates=(0.0,), tops=(1.0,)).frozen(fixed)
-    record = plan(view, cost, rule=rule, stop=SHARP)
+    record = run_revision_loop(view, cost, rule=rule, stop=SHARP)
     expected = view.shadow_prices(fixed)
     assert record.converged and (expected == 0).any() and (expected > 0).any()
     np.testing.assert_allclose(record.shadow_prices, expected, atol=1e-4)
@@ -153,12 +155,14 @@ class Newsvendors:
 
 
 @by_rule
-def test_staircase_of_newsvendors_clears_at_the_marginal_product(rule: AbstractRule) -> None:
+def test_staircase_of_newsvendors_clears_at_the_marginal_product(rule: AbstractRevisionRule) -> None:
     season = (1 + 0.4 * np.sin(np.arange(26) / 4))[:, None]
     view = Newsvendors(season)
     regular = np.full((26, 1), 0.9 * view.below[-1])
     cost = PiecewiseLinearCost.tiers(regular, rates=(0.1, 0.4, 0.8))
-    record = plan(view, cost, rule=rule, stop=StopRule(feasibility=5e-3, complementarity=5e-3, price_gap=5e-3))
+    record = run_revision_loop(
+        view, cost, rule=rule, stop=StopRule(feasibility=5e-3, complementarity=5e-3, price_gap=5e-3)
+    )
     # The marginal product's margin: the lowest price at which use is within what capacity that price buys.
     ladder = np.concatenate([[0.0], view.margins])
     for week in range(26):

@@ -12,13 +12,13 @@ from jaxtyping import Array, Float
 from scipy.stats import norm
 from textbook import lead_times, stores
 
-from walras.control.dual import GaussNewton
-from walras.control.simulated_view import SimulatedView
 from walras.exogenous.paths import constant_paths
-from walras.model.state import empty_state
+from walras.planning.prices.dual_ascent import GaussNewton
+from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base import AbstractPolicy, Observation
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.demand_law import NormalDemand
+from walras.policies.demand_distribution import NormalDemand
+from walras.simulation.state import empty_state
 
 SHARP = GaussNewton(tolerance=1e-6, max_iterations=60)
 WEEKS = 8

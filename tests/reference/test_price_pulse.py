@@ -10,9 +10,9 @@ from scipy.stats import norm
 from textbook import lead_times, run_traced, stores
 
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.model.state import empty_state
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_law import NormalDemand
+from walras.policies.demand_distribution import NormalDemand
+from walras.simulation.state import empty_state
 
 HOLDING, PENALTY = 1.0, 4.0
 MEAN, SPREAD = 40.0, 6.0

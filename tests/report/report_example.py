@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from walras.planner.result import GroupUse, PlanRecord, PlanResult
+from walras.planning.result import GroupUse, PlanRecord, PlanResult
 
 START = np.datetime64("2011-07-04")
 

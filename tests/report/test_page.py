@@ -11,8 +11,8 @@ import pytest
 import report_example
 
 from walras.config import CostSettings
-from walras.planner.result import Search
-from walras.report import background, sections, words
+from walras.planning.result import Search
+from walras.report import details, formatting, sections
 from walras.report.page import page, write_report
 
 VOID = {"meta", "br", "img", "hr", "link", "input", "use", "path", "rect", "stop"}
@@ -126,7 +126,7 @@ def test_assumed_columns_are_named(one_page):
     ],
 )
 def test_nothing_is_called_real_that_is_not(result, provenance, words):
-    section = background.origins(replace(result, provenance=provenance))
+    section = details.data_sources(replace(result, provenance=provenance))
     assert words in section
     assert ("Nothing was assumed" in section) == (words == "Nothing was assumed")
 
@@ -211,15 +211,17 @@ def test_nothing_is_said_to_be_reissued_that_was_not(result):
 
 def test_assumed_capacity_and_rates_are_named(result):
     costs = CostSettings().model_dump()
-    text = background.origins(replace(result, settings={"plan": {"regular_share": 0.8}, "costs": costs}, provenance={}))
+    text = details.data_sources(
+        replace(result, settings={"plan": {"regular_share": 0.8}, "costs": costs}, provenance={})
+    )
     assert "assumed 0.8 × mean expected use without prices" in text and "shares of the median unit margin" in text
     given = {**costs, "regular_capacity": 9.0, "regular_rate": 0.01}
-    text = background.origins(replace(result, settings={"costs": given}, provenance={"units": "given"}))
+    text = details.data_sources(replace(result, settings={"costs": given}, provenance={"units": "given"}))
     assert "Nothing was assumed" in text
 
 
 def test_settings_that_are_empty_are_not_given(result):
-    assert "not given" in background.making(replace(result, settings={"costs": {"upper_bound": None}}))
+    assert "not given" in details.run_info(replace(result, settings={"costs": {"upper_bound": None}}))
 
 
 def test_reward_kept_says_on_how_many_futures(result):
@@ -238,7 +240,7 @@ def test_reward_kept_says_on_how_many_futures(result):
     ],
 )
 def test_sentences_from_elsewhere_are_tidied(given, written):
-    assert words.tidy(given) == written
+    assert formatting.fix_plurals(given) == written
 
 
 def test_what_maps_had_not_learned_is_said_on_top_and_in_the_table(result):

@@ -8,7 +8,7 @@ import pytest
 from walras.errors import InputError
 from walras.report import page
 from walras.report.page import write_report
-from walras.report.publish import publish
+from walras.report.publish import write_all_or_nothing
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -45,14 +45,14 @@ def test_interrupted_while_renaming_puts_the_old_files_back(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "replace", counted)
     with pytest.raises(KeyboardInterrupt):
-        publish(tmp_path, {name: lambda path: path.write_text("new") for name in "abc"})
+        write_all_or_nothing(tmp_path, {name: lambda path: path.write_text("new") for name in "abc"})
     assert contents(tmp_path) == old
 
 
 def test_new_files_replace_old_ones_and_leave_others_alone(tmp_path):
     (tmp_path / "a").write_text("old")
     (tmp_path / "mine").write_text("mine")
-    publish(tmp_path, {"a": lambda path: path.write_text("new")})
+    write_all_or_nothing(tmp_path, {"a": lambda path: path.write_text("new")})
     assert contents(tmp_path) == {"a": b"new", "mine": b"mine"}
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import report_example
 
-from walras.planner.result import Search
+from walras.planning.result import Search
 from walras.report.summary import plain, summary, summary_line
 
 NEEDED = {

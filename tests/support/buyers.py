@@ -9,7 +9,7 @@ import numpy as np
 from shops import AGENTS, MAX_LEAD
 
 from walras.policies.buyer import Buyer, BuyerShape, demand_profile
-from walras.population.along import Shared
+from walras.population.agent_axis import Broadcast
 from walras.population.population import Population
 
 # As many channels and widths as there are agents: what is shared must not pass for what is theirs.
@@ -20,7 +20,7 @@ FORGETFUL = BuyerShape(history=0, hidden=(8,), open_orders=0, before=0, after=1,
 def loud(shape: BuyerShape, seed: int = 0, gain: float = 400.0) -> Buyer:
     """Draw a buyer whose network adds about a week of demand to the target."""
     network = Buyer.draw(shape, seed).network.value
-    return Buyer(Shared(eqx.tree_at(lambda n: n.last.weight, network, gain * network.last.weight)), shape)
+    return Buyer(Broadcast(eqx.tree_at(lambda n: n.last.weight, network, gain * network.last.weight)), shape)
 
 
 def past_of(population: Population, weeks: int = 30, seed: int = 0) -> np.ndarray:

@@ -5,19 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from walras.domains.fulfilment.generate import generate_world
-from walras.domains.fulfilment.policies import named
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.policies import make_policy
 from walras.domains.fulfilment.process import orders_of, process_of
-from walras.engine.decided import Decided
+from walras.parallel.process import DecisionProcess
 
 
 def fulfilment(policy="greedy", orders=60, products=7, centres=4, seed=0, **law):
     """Return process, initial state and events of a small world of orders, and the world."""
-    world = generate_world(orders, products, centres, seed=seed, **law)
-    return process_of(world, named(world, policy, width=8, seed=seed)), world.state(), orders_of(world), world
+    world = generate_instance(orders, products, centres, seed=seed, **law)
+    return process_of(world, make_policy(world, policy, width=8, seed=seed)), world.state(), orders_of(world), world
 
 
-class Tank(Decided):
+class Tank(DecisionProcess):
     """Open one of three valves by the level; levels are clipped, so that nothing adds up."""
 
     gains: Array

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from walras.train.loop import AbstractTask, Fitted, fit
+from walras.train.loop.train import AbstractTask, TrainResult, train
 from walras.train.settings import FitSettings
 
 SETTINGS = FitSettings(steps=120, seed=3, assess_every=10, patience=5, checkpoint_every=7, keep=2)
@@ -84,7 +84,7 @@ def take_step(carry: Carry, number: jax.Array, at: jax.Array, there: jax.Array) 
     return Carry(eqx.apply_updates(carry.line, change), optimizer, carry.key), {"loss": loss, "number": number}
 
 
-def leaves(fitted: Fitted) -> list[bytes]:
+def leaves(fitted: TrainResult) -> list[bytes]:
     """Give the bits that a training ended with."""
     arrays = jax.tree.leaves((fitted.parameters, fitted.carry.line, fitted.carry.optimizer))
     return [np.asarray(array).tobytes() for array in arrays if eqx.is_array(array)]
@@ -122,7 +122,7 @@ def main() -> None:
     given = parser.parse_args()
     moments = Moments(given.kill_at)
     os.replace, os.fsync, os.unlink = moments.around(os.replace), moments.around(os.fsync), moments.around(os.unlink)
-    fitted = fit(LineTask(hook=moments), SETTINGS, given.folder)
+    fitted = train(LineTask(hook=moments), SETTINGS, given.folder)
     (given.folder / "bits").write_bytes(b"".join(leaves(fitted)))
     print(moments.count, flush=True)
 

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from shops import Leaning, happenings, prices, shop, start
 
-from walras.engine.shards import AgentMesh
+from walras.distribute.device_mesh import AgentMesh
+from walras.distribute.launch import join_cluster
 from walras.errors import InputError
-from walras.hosts import join_cluster
-from walras.ranges import MemorySource, RangedRecord, RangedTotals, simulate_ranges
+from walras.simulation.out_of_core import ChunkedRecord, ChunkedTotals, MemorySource, simulate_out_of_core
 
 AGENTS, RANGE = 25, 8
 ASKED = (20, 3, 6, 24)
@@ -31,7 +31,7 @@ def lose(how: str) -> None:
     raise InputError("`demand` is negative for agent A in week 3; mend the table")
 
 
-def run_ranges(folder: Path, mesh: AgentMesh | None, losing=None) -> RangedTotals:
+def run_ranges(folder: Path, mesh: AgentMesh | None, losing=None) -> ChunkedTotals:
     """Simulate what the journal does not hold yet; the last range has one agent, so that some processes have none."""
     people = shop(AGENTS)
     levels = np.linspace(10, 40, AGENTS).astype(np.float32)
@@ -44,11 +44,11 @@ def run_ranges(folder: Path, mesh: AgentMesh | None, losing=None) -> RangedTotal
             lose(losing[2])
         return Leaning(jax.numpy.asarray(levels[first:last]))
 
-    return simulate_ranges(
+    return simulate_out_of_core(
         MemorySource(people, happenings(people), start(people)),
         policy,
         shadow_prices=prices(people),
-        record=RangedRecord(agents=ASKED, final=True),
+        record=ChunkedRecord(agents=ASKED, final=True),
         range_agents=RANGE,
         journal=folder,
         mesh=mesh,

@@ -13,7 +13,7 @@ from shops import Leaning
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.population.population import Population
-from walras.ranges import AbstractSource, RangedRecord, RangedTotals, simulate_ranges
+from walras.simulation.out_of_core import AbstractSource, ChunkedRecord, ChunkedTotals, simulate_out_of_core
 
 TILE, MAX_LEAD = 256, 3
 
@@ -70,13 +70,13 @@ def policy_of(*_: int) -> Leaning:
     return Leaning(jnp.asarray(31.7, jnp.float32))
 
 
-def simulate_made_up(source: MadeUp, range_agents: int, journal: str | None = None) -> RangedTotals:
+def simulate_made_up(source: MadeUp, range_agents: int, journal: str | None = None) -> ChunkedTotals:
     """Simulate with prices and two agents traced."""
-    return simulate_ranges(
+    return simulate_out_of_core(
         source,
         policy_of,
         shadow_prices=jnp.full((source.n_weeks, 1), 0.3),
-        record=RangedRecord(agents=(1, 700)),
+        record=ChunkedRecord(agents=(1, 700)),
         range_agents=range_agents,
         journal=journal,
     )

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from shops import Announcer, Leaning, happenings, prices, shop, start
 
-from walras.engine.shards import FIRST, LAST, SHARED, AgentMesh, pad, sharded
+from walras.distribute.device_mesh import FIRST, LAST, SHARED, AgentMesh, pad, sharded
 from walras.errors import NotFiniteError, ShapeError
-from walras.model.record import Record
 from walras.policies.base import AbstractPolicy
-from walras.simulate import simulate
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
 
 AGENTS = 7  # not a multiple of the devices
 

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from walras.clipping import positive_part
 from walras.exogenous.arrivals import AbstractArrivals, ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.supply import SupplyLimit
-from walras.model.state import State
 from walras.policies.base import AbstractPolicy
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population
-from walras.simulate import AbstractCoordinator
-from walras.ties import positive_part
+from walras.simulation.run import AbstractCoordinator
+from walras.simulation.state import State
 
 AGENTS, WEEKS, MAX_LEAD, SCENARIOS = 7, 8, 3, 3
 ALL_RESOURCES = ("inbound_units", "inbound_volume", "storage")

@@ -8,8 +8,8 @@ from small_maps import BUCKETS
 from small_stretches import readers, stretch
 
 from walras.population.from_panel import bucket_edges
-from walras.train.map_episodes import Drawn, MapEpisodes
-from walras.train.map_settings import MapTraining
+from walras.train.map_episodes import MapEpisodes, SampledEpisode
+from walras.train.settings import MapTraining
 
 WEEKS, FIRST = 60, 30
 TINY = {
@@ -42,12 +42,12 @@ class FewEpisodes(MapEpisodes):
         """Say what they follow from."""
         return {"worlds": "two made-up stretches"}
 
-    def draw(self, number: int) -> Drawn:
+    def draw(self, number: int) -> SampledEpisode:
         """Draw for a step."""
         given = self.stretches[number % 2]
-        return Drawn(given, readers(given, self.delegates), np.random.default_rng([number, 1]))
+        return SampledEpisode(given, readers(given, self.delegates), np.random.default_rng([number, 1]))
 
-    def held_out(self, count: int) -> list[Drawn]:
+    def held_out(self, count: int) -> list[SampledEpisode]:
         """Draw those that judge."""
         return [self.draw(1000 + number) for number in range(count)]
 

@@ -9,21 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from walras.maps.history import History
-from walras.maps.inputs import (
+from walras.maps.features import (
     AGENT_FEATURES,
     AHEAD,
     ATTRIBUTES,
     HORIZON,
     TOTALS,
+    AgentHistory,
     KnownFuture,
-    Ledger,
     Scaling,
     stock_use,
 )
-from walras.maps.learned import Interface
-from walras.maps.learned_map import LearnedMap
-from walras.maps.map_file import DUAL, PRIMAL
+from walras.maps.file import DUAL, PRIMAL, LearnedMap
+from walras.maps.history import History
+from walras.maps.interface import Interface
 from walras.maps.network import MapNetwork, MapShape
 from walras.population.from_panel import bucket_edges
 from walras.population.population import Population
@@ -54,7 +53,7 @@ def people(agents: int = AGENTS, seed: int = 0, resources: tuple[str, ...] = ONE
     )
 
 
-def past(population: Population, weeks: int = WEEKS, seed: int = 0) -> Ledger:
+def past(population: Population, weeks: int = WEEKS, seed: int = 0) -> AgentHistory:
     """Make up what its agents did and knew."""
     random = np.random.default_rng([seed, 2])
     demand = np.asarray(population.demand_scale)
@@ -67,10 +66,10 @@ def past(population: Population, weeks: int = WEEKS, seed: int = 0) -> Ledger:
     forecast = {"lead_demand_mean": drawn(3, 5), "lead_demand_sd": drawn(0.5, 1)}
     stock = {"stock_start": drawn(0, 4), "position": drawn(4, 8)}
     fixed = {"sale_price": price, "unit_cost": price - population.unit_margin[None]}
-    return Ledger(**flows, **stock, **fixed, **forecast, valid=jnp.ones_like(price))
+    return AgentHistory(**flows, **stock, **fixed, **forecast, valid=jnp.ones_like(price))
 
 
-def coming(population: Population, ledger: Ledger, seed: int = 0) -> KnownFuture:
+def coming(population: Population, ledger: AgentHistory, seed: int = 0) -> KnownFuture:
     """Make up what is known of the coming weeks at the ledger's last one."""
     random = np.random.default_rng([seed, 3])
     size = np.asarray((population.weight * population.demand_scale) @ population.use)

@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from small_maps import BUCKETS, ONE, people, untrained
 
+from walras.clipping import positive_part
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
-from walras.maps.closed_loop import DualMap, Plan
-from walras.maps.delegates import draw_delegates
-from walras.maps.inputs import HORIZON
-from walras.maps.map_file import DUAL
-from walras.maps.readers import Readers, readers_of
-from walras.maps.stretch import Stretch
-from walras.model.state import State
+from walras.maps.closed_loop import CapacityTarget, DualMap
+from walras.maps.features import HORIZON
+from walras.maps.file import DUAL
+from walras.maps.pooling import CohortIndex, cohort_index
+from walras.maps.probes import draw_probes
+from walras.maps.rollout import PopulationWindow
 from walras.policies.base import AbstractPolicy
 from walras.population.cohort import UniformSample
 from walras.population.from_panel import bucket_edges
-from walras.ties import positive_part
+from walras.simulation.state import State
 
 WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5
 
@@ -39,7 +39,7 @@ class Shy(AbstractPolicy):
         return positive_part(wanted + 0.05 * (7.0 * people.demand_scale - observation.position))
 
 
-def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0) -> Stretch:
+def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0) -> PopulationWindow:
     """Make up agents and weeks; orders arrive after 1 to 4 weeks."""
     population = people(resources=resources)
     random = np.random.default_rng([seed, 6])
@@ -56,7 +56,7 @@ def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0)
     use = size @ np.asarray(population.use)
     valid = np.ones(shape, bool)
     valid[:7, ::9] = False
-    return Stretch(
+    return PopulationWindow(
         population=population,
         exogenous=ExogenousPaths(
             **{name: jnp.asarray(values, jnp.float32) for name, values in numbers.items()},
@@ -69,19 +69,19 @@ def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0)
     )
 
 
-def readers(given: Stretch, delegates: int = 0) -> Readers:
+def readers(given: PopulationWindow, delegates: int = 0) -> CohortIndex:
     """Draw a cohort, and who is asked."""
     size = np.asarray(given.population.demand_scale)
     cohort = UniformSample().draw(size, READ, np.random.default_rng(7))
-    who = draw_delegates(given.population, delegates, HORIZON + 1, 11) if delegates else None
-    return readers_of(size, cohort, bucket_edges(size, BUCKETS), 4, who)
+    who = draw_probes(given.population, delegates, HORIZON + 1, 11) if delegates else None
+    return cohort_index(size, cohort, bucket_edges(size, BUCKETS), 4, who)
 
 
-def plan(given: Stretch, share: float = 0.9, first: int = FIRST) -> Plan:
+def plan(given: PopulationWindow, share: float = 0.9, first: int = FIRST) -> CapacityTarget:
     """Plan a share of mean use, with weeks of more and of less."""
     mean = np.asarray(given.expected_use).mean((0, 1))
     waves = 1 + 0.2 * np.sign(np.sin(np.arange(given.n_weeks) / 3.0))
-    return Plan(jnp.asarray(share * waves[:, None] * mean, jnp.float32), first)
+    return CapacityTarget(jnp.asarray(share * waves[:, None] * mean, jnp.float32), first)
 
 
 def dual_map(representation: str = "bucketized", resources: tuple[str, ...] = ONE, delegates: int = 0) -> DualMap:

@@ -11,12 +11,12 @@ import numpy as np
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.model.record import Record
-from walras.model.state import State, empty_state
-from walras.model.week import WeekRecord
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
-from walras.simulate import Rollout, simulate
+from walras.simulation.record import Record
+from walras.simulation.run import Rollout, simulate
+from walras.simulation.state import State, empty_state
+from walras.simulation.week import WeekRecord
 
 AGENTS, WEEKS, WARM_UP = 20_000, 300, 100
 ERRORS = 3.5

@@ -16,10 +16,10 @@ import walras.train.buyer
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import BuyerShape
 from walras.policies.simple import ConstantOrder
-from walras.population.along import Shared
+from walras.population.agent_axis import Broadcast
 from walras.train.buyer import PARTS, BuyerTask, episode_loss, gradient_by_week, parts_of, worth
 from walras.train.episodes import DemandLaw, Episode, StationaryEpisodes
-from walras.train.loop import fit
+from walras.train.loop.train import train
 from walras.train.settings import BuyerTraining
 
 STORES, WEEKS, WARM_UP, FREE, LEAD = 6, 7, 2, 2, 2
@@ -131,7 +131,7 @@ def test_the_derivative_is_the_slope_of_the_loss(backlog):
 
         @jax.jit
         def loss(arrays):
-            buyer = replace(loud(SHAPE), network=Shared(eqx.combine(arrays, rest)))
+            buyer = replace(loud(SHAPE), network=Broadcast(eqx.combine(arrays, rest)))
             return episode_loss(buyer, episode, backlog=backlog)
 
         slope = jax.jit(jax.grad(loss))(arrays)
@@ -182,7 +182,7 @@ def test_weeks_that_do_not_learn_do_not_move_the_weights():
     @eqx.filter_jit
     @eqx.filter_grad
     def slope(network, episode, free_weeks):
-        return episode_loss(replace(loud(SHAPE), network=Shared(network)), episode, free_weeks=free_weeks)
+        return episode_loss(replace(loud(SHAPE), network=Broadcast(network)), episode, free_weeks=free_weeks)
 
     network = loud(SHAPE).network.value
     for episode, free_weeks in ((EPISODE, WEEKS), (silent, 1)):
@@ -222,7 +222,7 @@ def bits(fitted) -> list[bytes]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Train in one piece."""
-    return fit(task(), SETTINGS, tmp_path_factory.mktemp("whole"))
+    return train(task(), SETTINGS, tmp_path_factory.mktemp("whole"))
 
 
 def test_training_earns_more_on_what_was_held_out(tmp_path):
@@ -235,7 +235,7 @@ def test_training_earns_more_on_what_was_held_out(tmp_path):
     settings = BuyerTraining(steps=60, assess_every=60, learning_rate=0.05)
     episodes = Pessimists(**{**vars(EPISODES), "weeks": 12})
     training = task(settings, episodes)
-    fitted = fit(training, settings, tmp_path)
+    fitted = train(training, settings, tmp_path)
     before = training.assess(training.begin(settings.seed))["held_out_loss"]
     assert fitted.step == 60 and fitted.best_step == 60
     # The average still remembers where it began; the weights themselves are further.
@@ -256,15 +256,15 @@ def test_a_training_that_broke_goes_on_with_the_same_bits(whole, tmp_path, at):
             return super().step(carry, number)
 
     with pytest.raises(Stop):
-        fit(Broken(SETTINGS, EPISODES, SHAPE, PricedNewsvendor()), SETTINGS, tmp_path)
-    fitted = fit(task(), SETTINGS, tmp_path)
+        train(Broken(SETTINGS, EPISODES, SHAPE, PricedNewsvendor()), SETTINGS, tmp_path)
+    fitted = train(task(), SETTINGS, tmp_path)
     assert bits(fitted) == bits(whole) and fitted.step == 10
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_lanes_change_no_bit(whole, tmp_path, monkeypatch, lanes):
     monkeypatch.setattr("walras.train.buyer.cores", lambda: lanes)
-    assert bits(fit(task(), SETTINGS, tmp_path)) == bits(whole)
+    assert bits(train(task(), SETTINGS, tmp_path)) == bits(whole)
 
 
 def test_what_is_kept_is_the_running_average(whole):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from buyers import FORGETFUL, FULL, loud
 
-from walras.data.store import DamagedFileError, named_arrays, read_arrays, write_arrays
+from walras.data.array_file import DamagedFileError, flatten, read_arrays, write_arrays
 from walras.errors import InputError
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
@@ -92,5 +92,5 @@ def test_a_file_without_its_shape_is_one_sentence(place, changes):
 
 def test_weights_of_another_shape_are_one_sentence(place):
     stored = read_arrays(place, KIND)
-    write_arrays(place, KIND, named_arrays(loud(replace(FULL, after=3)).network.value), stored.header)
+    write_arrays(place, KIND, flatten(loud(replace(FULL, after=3)).network.value), stored.header)
     refused(place, "is needed; build the same structure")

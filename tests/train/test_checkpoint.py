@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from walras.data.store import read_arrays, write_arrays
+from walras.data.array_file import read_arrays, write_arrays
 from walras.errors import InputError
-from walras.train import checkpoint
-from walras.train.checkpoint import Checkpoints
+from walras.train.loop import checkpoint
+from walras.train.loop.checkpoint import Checkpoints
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ SECOND = """
 import sys
 from pathlib import Path
 from walras.errors import InputError
-from walras.train.checkpoint import Checkpoints
+from walras.train.loop.checkpoint import Checkpoints
 try:
     with Checkpoints(Path(sys.argv[1]), "thing"):
         print("in")

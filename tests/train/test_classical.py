@@ -12,11 +12,11 @@ from textbook import lead_times, standard_error, stores
 
 from walras.errors import SettingsError
 from walras.exogenous.paths import constant_paths
-from walras.model.record import Record
-from walras.model.state import empty_state
 from walras.policies.simple import OrderUpTo
-from walras.simulate import simulate
-from walras.train.classical import (
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
+from walras.simulation.state import empty_state
+from walras.train.tuning.families import (
     BestBaseStock,
     CappedBaseStockFamily,
     ConstantOrderFamily,
@@ -26,8 +26,8 @@ from walras.train.classical import (
     TunedNewsvendor,
     tune,
 )
-from walras.train.score import Objective, outcome
-from walras.train.select import Calibrated, Selected
+from walras.train.tuning.model_selection import CrossValidated, Rescaled
+from walras.train.tuning.policy_value import Objective, policy_value
 
 STORES, WEEKS, WARM_UP = 400, 260, 60
 COUNTED = WEEKS - WARM_UP
@@ -115,27 +115,27 @@ def test_buckets_share_and_agents_do_not(poisson):
 def test_weeks_that_follow_choose_between_families(poisson):
     """Own levels fit the noise of few weeks; with all agents alike, one level for all wins in the weeks after."""
     asked = lost_sales(poisson[:27], 1, 4.0)
-    chosen = tune(Selected((BestBaseStock(), BestBaseStock(groups=1)), "base-stock"), **asked)
+    chosen = tune(CrossValidated((BestBaseStock(), BestBaseStock(groups=1)), "base-stock"), **asked)
     assert chosen.name == "base-stock: base-stock, one for all" and len(set(chosen.parameters["level"])) == 1
     with pytest.raises(SettingsError, match="cannot be cut into so many"):
-        tune(Selected((Newsvendor(),), "x", folds=20), **asked)
+        tune(CrossValidated((Newsvendor(),), "x", folds=20), **asked)
 
 
 def test_levels_that_are_best_in_hindsight_are_raised_for_weeks_to_come():
     """Skewed demand and dear lost sales: what few weeks have seen falls short of what will come."""
     skewed = np.random.default_rng(4).negative_binomial(1, 1 / 6, (150, STORES)).astype(np.float32)
     asked = lost_sales(skewed[:27], 1, 99.0)
-    plain, raised = tune(BestBaseStock(), **asked), tune(Calibrated(BestBaseStock()), **asked)
+    plain, raised = tune(BestBaseStock(), **asked), tune(Rescaled(BestBaseStock()), **asked)
     factor = float(raised.name.split(" x ")[1])
     assert factor > 1.0
     np.testing.assert_allclose(raised.parameters["level"], factor * plain.parameters["level"])
     later = lost_sales(skewed[27:], 1, 99.0)
     costs = [
-        -outcome(*(later[k] for k in ("population", "exogenous")), one.policy, initial=later["initial"]).value
+        -policy_value(*(later[k] for k in ("population", "exogenous")), one.policy, initial=later["initial"]).value
         for one in (plain, raised)
     ]
     assert costs[1].sum() < costs[0].sum()
-    whole = tune(Calibrated(BestBaseStock(), factors=(1.15,)), **asked, round_to=1.0).parameters["level"]
+    whole = tune(Rescaled(BestBaseStock(), factors=(1.15,)), **asked, round_to=1.0).parameters["level"]
     np.testing.assert_array_equal(whole, np.rint(whole))
 
 
@@ -148,7 +148,7 @@ def test_values_add_up_to_the_simulator_s_own_total(scenarios, block):
     people = shop()
     paths, state, charged = happenings(people, scenarios=scenarios), start(people), prices(people)
     policy = OrderUpTo(jnp.arange(10.0, 10.0 + AGENTS))
-    found = outcome(people, paths, policy, initial=state, shadow_prices=charged, block_agents=block)
+    found = policy_value(people, paths, policy, initial=state, shadow_prices=charged, block_agents=block)
     rollout = simulate(people, paths, policy, initial=state, shadow_prices=charged)
     paid = (np.asarray(rollout.totals.utilization) * np.asarray(charged)).sum((-1, -2)).mean()
     np.testing.assert_allclose(found.payments.sum(), paid, rtol=1e-5)
@@ -160,7 +160,7 @@ def test_a_warm_up_is_charged_for_what_it_added_to_stock_and_a_stop_is_an_end():
     people = shop()
     paths, state = happenings(people), start(people)
     policy, kept = OrderUpTo(jnp.arange(10.0, 10.0 + AGENTS)), 3
-    found = outcome(people, paths, policy, initial=state, objective=Objective(warm_up=kept))
+    found = policy_value(people, paths, policy, initial=state, objective=Objective(warm_up=kept))
     happened = simulate(people, paths, policy, initial=state, record=Record.traces())
     final = happened.final
     added = np.asarray(happened.agents.orders - happened.agents.sales)[:kept].sum(0)
@@ -171,9 +171,11 @@ def test_a_warm_up_is_charged_for_what_it_added_to_stock_and_a_stop_is_an_end():
     for name in ("demand", "sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd"):
         cut = eqx.tree_at(lambda p, n=name: getattr(p, n), cut, getattr(paths, name)[:-2])
     cut = eqx.tree_at(lambda p: p.arrivals.weeks, cut, paths.arrivals.weeks[:-2])
-    shorter = outcome(people, cut, policy, initial=state, objective=Objective(warm_up=kept))
-    stopped = outcome(people, paths, policy, initial=state, objective=Objective(warm_up=kept, stop=paths.n_weeks - 2))
+    shorter = policy_value(people, cut, policy, initial=state, objective=Objective(warm_up=kept))
+    stopped = policy_value(
+        people, paths, policy, initial=state, objective=Objective(warm_up=kept, stop=paths.n_weeks - 2)
+    )
     for name in ("value", "sales", "stock", "order_weeks"):
         np.testing.assert_allclose(getattr(stopped, name), getattr(shorter, name), rtol=1e-5, atol=1e-3)
     with pytest.raises(SettingsError, match="leave at least one week that counts"):
-        outcome(people, paths, policy, initial=state, objective=Objective(warm_up=paths.n_weeks))
+        policy_value(people, paths, policy, initial=state, objective=Objective(warm_up=paths.n_weeks))

@@ -6,19 +6,19 @@ FREE: no simulation here.
 import numpy as np
 import pytest
 
-from walras.train.common import HALF_LIFE, LONGEST_BLOCK, draw_common, followed
+from walras.train.shocks import HALF_LIFE, LONGEST_BLOCK, draw_common, lagged_forecast
 
 
 def test_half_of_a_change_is_followed_after_the_half_life():
-    level = followed(np.full(2 * int(HALF_LIFE) + 1, 3.0))
+    level = lagged_forecast(np.full(2 * int(HALF_LIFE) + 1, 3.0))
     np.testing.assert_allclose(level[[0, int(HALF_LIFE), 2 * int(HALF_LIFE)]], [1.0, 2.0, 2.5])
 
 
 def test_a_week_changes_only_later_levels():
     one, other = np.ones(12), np.ones(12)
     other[4] = 5.0
-    np.testing.assert_array_equal(followed(one)[:5], followed(other)[:5])
-    assert (followed(other)[5:] > 1).all()
+    np.testing.assert_array_equal(lagged_forecast(one)[:5], lagged_forecast(other)[:5])
+    assert (lagged_forecast(other)[5:] > 1).all()
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])

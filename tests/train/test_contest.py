@@ -11,22 +11,30 @@ from walras.config import HistorySettings
 from walras.errors import SettingsError
 from walras.policies.simple import ConstantOrder
 from walras.population.generate import generate_panel
-from walras.simulate import simulate
-from walras.train.classical import Tuned
-from walras.train.contest import COMPETITORS, chosen, contest, judge, price_path, training_question, with_ready
-from walras.train.history import split_history
+from walras.simulation.run import simulate
+from walras.train.tuning.families import TunedPolicy
+from walras.train.tuning.history_split import train_test_split
+from walras.train.tuning.policy_comparison import (
+    COMPETITORS,
+    chosen,
+    compare_policies,
+    evaluate_competitors,
+    price_path,
+    tuning_problem,
+    with_fixed,
+)
 
 NAMES = ("newsvendor", "base-stock", "constant-order")
 
 
 @pytest.fixture(scope="module")
 def case():
-    return split_history(generate_panel(12, 44, 5), HistorySettings(holdout=12, draws=2))
+    return train_test_split(generate_panel(12, 44, 5), HistorySettings(holdout=12, draws=2))
 
 
 @pytest.fixture(scope="module")
 def result(case):
-    return contest(case, NAMES)
+    return compare_policies(case, NAMES)
 
 
 def test_all_are_ranked_on_the_held_out_weeks(case, result):
@@ -51,23 +59,23 @@ def test_all_can_begin_with_the_same_stock_instead(case, result):
     rollout = simulate(case.population, weeks.exogenous, tuned.policy, initial=weeks.initial)
     held = np.asarray(weeks.initial.stock_end) + np.asarray(weeks.initial.pipeline).sum(0)
     given = float((np.asarray(weeks.exogenous.unit_cost)[0] * held).sum())
-    judged = judge(case, tuned, initial=weeks.initial)
+    judged = evaluate_competitors(case, tuned, initial=weeks.initial)
     assert judged.reward.sum() == pytest.approx(float(np.mean(rollout.reward)) - given, rel=1e-4)
 
 
 def test_tuned_policies_are_best_where_they_were_tuned(case, result):
-    question = training_question(case)
+    question = tuning_problem(case)
     for tuned in result.tuned.values():
         value = question.outcome(tuned.policy).value
         np.testing.assert_allclose(value, tuned.value, rtol=1e-5, atol=1e-2)
 
 
 def test_a_newcomer_takes_part_under_its_own_name(case):
-    ready = Tuned("constant", ConstantOrder(jnp.zeros(case.n_agents)), np.zeros(case.n_agents), {}, 3.0)
-    entered = with_ready(COMPETITORS, "idle", ready)
-    found = contest(case, ("newsvendor", "idle"), competitors=entered, against="newsvendor")
+    ready = TunedPolicy("constant", ConstantOrder(jnp.zeros(case.n_agents)), np.zeros(case.n_agents), {}, 3.0)
+    entered = with_fixed(COMPETITORS, "idle", ready)
+    found = compare_policies(case, ("newsvendor", "idle"), competitors=entered, against="newsvendor")
     assert found.ranking.row("idle").seconds == 3.0 and found.ranking.row("idle").difference.estimate < 0
-    assert judge(case, ready).name == "constant"
+    assert evaluate_competitors(case, ready).name == "constant"
 
 
 @pytest.mark.parametrize("kind", ["pulse", "haar"])
@@ -78,7 +86,8 @@ def test_prices_are_charged_and_announced(case, kind):
     np.testing.assert_array_equal(prices, again)
     assert kind == "pulse" or not np.array_equal(prices, other)
     free, priced = (
-        judge(case, contest(case, ("newsvendor",)).tuned["newsvendor"], shadow_prices=p) for p in (None, prices)
+        evaluate_competitors(case, compare_policies(case, ("newsvendor",)).tuned["newsvendor"], shadow_prices=p)
+        for p in (None, prices)
     )
     assert priced.reward.sum() < free.reward.sum()
     assert price_path("none", case.population, 12, 0) is None

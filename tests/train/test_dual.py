@@ -14,28 +14,28 @@ from small_episodes import FewEpisodes, tiny
 from small_stretches import FIRST, WEEKS, Shy, dual_map, plan, readers, stretch
 
 from walras.errors import NoDerivativeError, SettingsError
-from walras.maps.closed_loop import Coordinated
-from walras.maps.inputs import HORIZON, scales
-from walras.policies.own import CallbackPolicy
+from walras.maps.closed_loop import ClosedLoopResult
+from walras.maps.features import HORIZON, units_of
+from walras.policies.user_policies import CallbackPolicy
 from walras.train import dual, primal
-from walras.train.dual import DualTask, Lesson, Weights, episode_loss, episode_terms
-from walras.train.loop import fit
+from walras.train.dual import DualExample, DualTask, Weights, episode_loss, episode_terms
+from walras.train.loop.train import train
 
 POLICY = Shy()
 STRETCH = stretch()
 COORDINATED = WEEKS - FIRST
 
 
-def lesson(*origins: int) -> Lesson:
-    return Lesson(STRETCH, readers(STRETCH), plan(STRETCH), jnp.asarray(origins, jnp.int32))
+def lesson(*origins: int) -> DualExample:
+    return DualExample(STRETCH, readers(STRETCH), plan(STRETCH), jnp.asarray(origins, jnp.int32))
 
 
-def by_hand(use, charged) -> Coordinated:
-    unit = scales(STRETCH.population).price
+def by_hand(use, charged) -> ClosedLoopResult:
+    unit = units_of(STRETCH.population).price
     rows = [jnp.broadcast_to(jnp.asarray(each, jnp.float32), (COORDINATED, 1)) for each in (use, charged)]
     nothing = jnp.zeros(COORDINATED)
     issued = jnp.zeros((COORDINATED, HORIZON, 1))
-    return Coordinated(issued, rows[1] * unit[None, :], rows[0], nothing, jnp.zeros(()), STRETCH.initial)
+    return ClosedLoopResult(issued, rows[1] * unit[None, :], rows[0], nothing, jnp.zeros(()), STRETCH.initial)
 
 
 def test_the_terms_of_a_loop_written_down(monkeypatch):
@@ -43,7 +43,7 @@ def test_the_terms_of_a_loop_written_down(monkeypatch):
     odd = (np.arange(COORDINATED) % 2)[:, None]
     mine = eqx.tree_at(lambda given: given.plan.capacity, lesson(), jnp.full((WEEKS, 1), 2.0))
     done = by_hand(np.where(odd, 1.0, 3.0), np.where(odd, 4.0, 1.0))
-    monkeypatch.setattr(dual, "week_by_week", lambda *given: done)
+    monkeypatch.setattr(dual, "run_closed_loop", lambda *given: done)
     terms, _ = episode_terms(mine, POLICY, dual_map(), 6)
     assert float(terms["violation"]) == pytest.approx(0.5 / 2)
     assert float(terms["price"]) == pytest.approx(2.5)
@@ -51,7 +51,7 @@ def test_the_terms_of_a_loop_written_down(monkeypatch):
     assert float(terms["consistency"]) == 0.0
     # What is before the burn-in does not count.
     wild = by_hand(np.where(np.arange(COORDINATED)[:, None] < 6, 99.0, 2.0), 0.0)
-    monkeypatch.setattr(dual, "week_by_week", lambda *given: wild)
+    monkeypatch.setattr(dual, "run_closed_loop", lambda *given: wild)
     assert not any(float(each) for each in episode_terms(mine, POLICY, dual_map(), 6)[0].values())
 
 
@@ -102,10 +102,10 @@ def test_training_lowers_the_loss_and_goes_on_with_the_same_bits(few, tmp_path):
         carry, seen = task.step(carry, 1)  # the same episode again
         losses.append(float(seen["loss"]))
     assert losses[-1] < 0.9 * losses[0]
-    whole = fit(task, settings, tmp_path / "whole")
+    whole = train(task, settings, tmp_path / "whole")
     assert set(task.measured(whole.parameters)["terms"]) == {"violation", "price", "slackness", "consistency"}
-    fit(task, settings.model_copy(update={"steps": 1}), tmp_path / "parts")
-    parts = fit(task, settings, tmp_path / "parts")
+    train(task, settings.model_copy(update={"steps": 1}), tmp_path / "parts")
+    parts = train(task, settings, tmp_path / "parts")
     leaves = [jax.tree.leaves(eqx.filter(each.carry, eqx.is_array)) for each in (whole, parts)]
     assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
 

@@ -12,7 +12,7 @@ from walras.config import HistorySettings
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.population.generate import generate_panel
-from walras.train.history import FIRST_FORECAST, rolling_forecasts, split_history
+from walras.train.tuning.history_split import FIRST_FORECAST, rolling_forecasts, train_test_split
 
 WEEKS, HOLDOUT, AGENTS = 40, 10, 12
 SETTINGS = HistorySettings(holdout=HOLDOUT, draws=2)
@@ -25,7 +25,7 @@ def panel() -> Panel:
 
 @pytest.fixture(scope="module")
 def case(panel):
-    return split_history(panel, SETTINGS)
+    return train_test_split(panel, SETTINGS)
 
 
 def changed(panel: Panel, week: int) -> Panel:
@@ -50,7 +50,7 @@ def test_weeks_are_cut_and_demand_is_replayed(panel, case):
 
 
 def test_training_knows_nothing_of_the_held_out_weeks(panel, case):
-    other = split_history(changed(panel, WEEKS - HOLDOUT), SETTINGS)
+    other = train_test_split(changed(panel, WEEKS - HOLDOUT), SETTINGS)
     for ours, theirs in zip(numbers(case.training), numbers(other.training), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(case.holdout.initial.stock_end, other.holdout.initial.stock_end)
@@ -90,7 +90,7 @@ def test_agents_can_be_taken(case):
 
 
 def test_planned_lead_times_and_recorded_prices(panel):
-    case = split_history(panel, HistorySettings(holdout=HOLDOUT, draws=1, lead_times="planned", prices="recorded"))
+    case = train_test_split(panel, HistorySettings(holdout=HOLDOUT, draws=1, lead_times="planned", prices="recorded"))
     weeks = np.asarray(case.training.exogenous.arrivals.weeks)
     assert (weeks == np.asarray(case.population.lead_time)).all()
     np.testing.assert_allclose(case.holdout.exogenous.sale_price, case.panel.price[-HOLDOUT:], rtol=1e-6)
@@ -106,11 +106,11 @@ def test_planned_lead_times_and_recorded_prices(panel):
 )
 def test_too_short_a_history_is_one_sentence(panel, weeks, holdout, words):
     with pytest.raises(InputError, match=words):
-        split_history(panel.before(weeks), HistorySettings(holdout=holdout))
+        train_test_split(panel.before(weeks), HistorySettings(holdout=holdout))
 
 
 def test_no_active_product_is_one_sentence(panel):
     units = panel.units.copy()
     units[: WEEKS - HOLDOUT] = 0
     with pytest.raises(InputError, match="none of the 12 products sold in the 26 weeks before"):
-        split_history(replace(panel, units=units), SETTINGS)
+        train_test_split(replace(panel, units=units), SETTINGS)

@@ -13,9 +13,9 @@ import pytest
 from walras.config import HistorySettings
 from walras.errors import InputError
 from walras.population.generate import generate_panel
-from walras.train.history import FIRST_FORECAST, HistoryCase, split_history
 from walras.train.history_episodes import FEWEST_AGENTS, JUDGINGS, HistoryEpisodes
 from walras.train.settings import BuyerTraining
+from walras.train.tuning.history_split import FIRST_FORECAST, HistorySplit, train_test_split
 
 WEEKS, HOLDOUT = 60, 8
 SETTINGS = BuyerTraining(agents=12, common_surprise=0.3)
@@ -28,8 +28,8 @@ def panel():
 
 
 @pytest.fixture(scope="module")
-def case(panel) -> HistoryCase:
-    return split_history(panel, HISTORY)
+def case(panel) -> HistorySplit:
+    return train_test_split(panel, HISTORY)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_what_judges_do_moves_no_draw(case, episodes):
 def test_held_out_weeks_move_no_draw(panel, episodes):
     units = panel.units.copy()
     units[-HOLDOUT:] = 3 * units[-HOLDOUT:] + 5
-    other = HistoryEpisodes(split_history(replace(panel, units=units), HISTORY), SETTINGS)
+    other = HistoryEpisodes(train_test_split(replace(panel, units=units), HISTORY), SETTINGS)
     for number in range(3):
         assert_equal(other.draw(0, number), episodes.draw(0, number))
     assert differ(other.held_out(), episodes.held_out())

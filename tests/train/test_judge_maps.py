@@ -10,39 +10,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from walras.evaluation.definitions import NEAR_LIMIT
-from walras.exogenous.capacity import StepCapacity
-from walras.maps.inputs import HORIZON, LOOK_BACK
-from walras.maps.learned_map import LearnedMap
-from walras.maps.network import MapNetwork
-from walras.maps.rollout import roll
-from walras.policies.base_stock import PricedNewsvendor
-from walras.population.cohort import UniformSample
-from walras.population.generate import generate_panel
-from walras.train import judge_cases, judge_maps, primal
-from walras.train.epoch_ratio import one_pass_step, window, windows_step
-from walras.train.fitted_prices import fitted_prices, use_under
-from walras.train.judge_cases import Cases, Sizes, kinds, tuned_capacity
-from walras.train.judge_cohorts import Target, again, cohort_errors, cohort_forecast
-from walras.train.judge_maps import (
+from lab.encoding_cost import one_pass_step, window, windows_step
+from lab.eval_cases import ShiftCases, ShiftSizes, kinds, tuned_capacity
+from lab.eval_cohorts import Target, cohort_errors, cohort_forecast, resample_world
+from lab.eval_maps import (
     DELEGATES,
     EXPECTED,
     SIMULATION,
     cohort_readers,
-    judged,
+    evaluate_map,
     map_forecast,
     realised,
     simulated_forecast,
 )
-from walras.train.judge_twins import KINDS, twin_cases
-from walras.train.map_episodes import MapEpisodes
-from walras.train.map_settings import MapTraining
-from walras.train.primal import PrimalTask, lesson_loss
-from walras.train.redraw import SPAN, Futures
-from walras.train.world import World
+from lab.eval_twins import KINDS, twin_cases
+from lab.fitted_prices import fitted_prices, use_under
+from lab.resampling import SPAN, ScenarioBootstrap
 
-SIZES = Sizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
+from lab import eval_cases, eval_maps
+from walras.evaluation.metrics import NEAR_LIMIT
+from walras.exogenous.capacity import StepCapacity
+from walras.maps.features import HORIZON, LOOK_BACK
+from walras.maps.file import LearnedMap
+from walras.maps.network import MapNetwork
+from walras.maps.rollout import roll_out
+from walras.policies.base_stock import PricedNewsvendor
+from walras.population.cohort import UniformSample
+from walras.population.generate import generate_panel
+from walras.train import primal
+from walras.train.agent_pool import AgentPool
+from walras.train.map_episodes import MapEpisodes
+from walras.train.primal import PrimalTask, example_loss
+from walras.train.settings import MapTraining
+
+SIZES = ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
 POLICY = PricedNewsvendor()
 TINY = {
     "delegates": 0,
@@ -56,16 +57,16 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13)
+def world() -> AgentPool:
+    return AgentPool.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13)
 
 
 @pytest.fixture(scope="module")
-def cases(world) -> Cases:
-    return Cases(world, POLICY, SIZES)
+def cases(world) -> ShiftCases:
+    return ShiftCases(world, POLICY, SIZES)
 
 
-def tiny_task(world: World, representation: str) -> PrimalTask:
+def tiny_task(world: AgentPool, representation: str) -> PrimalTask:
     """Measure features over one rollout: what a task does with more is shown elsewhere."""
     settings = MapTraining(representation=representation, target=48, agents=32, weeks=98, spacing=1, **TINY)
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +98,7 @@ def test_cases_of_a_number_share_weeks_and_kind_whatever_their_shift(cases, case
     np.testing.assert_array_equal(again_drawn.prices, case.prices)
 
 
-@pytest.mark.parametrize("by", judge_cases.BY)
+@pytest.mark.parametrize("by", eval_cases.BY)
 def test_every_attribute_can_be_shifted_by(cases, by):
     low, high = (cases.values(by)[cases.draw(by, alpha, 6).agents].mean() for alpha in (-2.0, 2.0))
     assert low < high
@@ -127,7 +128,7 @@ def test_a_map_does_not_see_what_comes(case, learned):
         lambda e: e.demand, case.stretch.exogenous, case.stretch.exogenous.demand.at[last:].multiply(3.0)
     )
     changed = eqx.tree_at(lambda s: s.exogenous, case.stretch, tail)
-    rolled = roll(changed, POLICY, case.prices)
+    rolled = roll_out(changed, POLICY, case.prices)
     assert not np.allclose(realised(rolled, SIZES), realised(case.rolled, SIZES))
     parts = (readers, case.prices, SIZES)
     before, after = (map_forecast(learned, *each, *parts) for each in ((case.rolled, case.stretch), (rolled, changed)))
@@ -135,19 +136,19 @@ def test_a_map_does_not_see_what_comes(case, learned):
     earlier = eqx.tree_at(
         lambda s: s.exogenous.demand, case.stretch, case.stretch.exogenous.demand.at[last - 3].add(50.0)
     )
-    moved = map_forecast(learned, roll(earlier, POLICY, case.prices), earlier, *parts)
+    moved = map_forecast(learned, roll_out(earlier, POLICY, case.prices), earlier, *parts)
     assert not np.allclose(moved, before)
 
 
 def test_futures_that_come_as_they_came_give_what_came(world, case, monkeypatch):
-    def same(futures: Futures, random: np.random.Generator):
+    def same(futures: ScenarioBootstrap, random: np.random.Generator):
         first = futures.now - case.start
         return jax.tree.map(lambda leaf: leaf[first : first + SPAN], case.stretch.exogenous)
 
-    monkeypatch.setattr(judge_maps.Futures, "drawn", same)
+    monkeypatch.setattr(eval_maps.ScenarioBootstrap, "drawn", same)
     # Only the prices behind the horizon are not told, so they are made the same.
     prices = jnp.full_like(case.prices, 0.1 * float(case.rolled.units.price[0]))
-    steady = replace(case, prices=prices, rolled=roll(case.stretch, POLICY, prices))
+    steady = replace(case, prices=prices, rolled=roll_out(case.stretch, POLICY, prices))
     found = simulated_forecast(world, steady, POLICY, SIZES, 1, np.random.default_rng(0))
     # An agent's view of costs ends with the drawn weeks, which the last orders of the horizon notice.
     np.testing.assert_allclose(found[0][:, :-4], realised(steady.rolled, SIZES)[:, :-4], rtol=1e-4)
@@ -164,10 +165,10 @@ def test_futures_know_nothing_of_the_coming_weeks(world):
         lambda e: (e.demand, e.lead_demand_mean), world.exogenous, (jnp.asarray(demand), jnp.asarray(mean))
     )
     other = replace(world, exogenous=paths)
-    one, two = (Futures(each, agents, now).drawn(np.random.default_rng(0)) for each in (world, other))
+    one, two = (ScenarioBootstrap(each, agents, now).drawn(np.random.default_rng(0)) for each in (world, other))
     np.testing.assert_array_equal(one.demand, two.demand)
     np.testing.assert_array_equal(one.lead_demand_mean, two.lead_demand_mean)
-    assert not np.array_equal(one.demand, Futures(world, agents, now).drawn(np.random.default_rng(1)).demand)
+    assert not np.array_equal(one.demand, ScenarioBootstrap(world, agents, now).drawn(np.random.default_rng(1)).demand)
 
 
 def test_futures_bring_what_is_expected_on_average(world):
@@ -177,7 +178,7 @@ def test_futures_bring_what_is_expected_on_average(world):
     flat = np.repeat(world.expected[:1, :1], len(world.fit_week), axis=0).repeat(world.expected.shape[1], axis=1)
     demand = jnp.asarray(flat[fit, 0])
     still = replace(world, expected=flat, exogenous=eqx.tree_at(lambda e: e.demand, world.exogenous, demand))
-    drawn = Futures(still, np.arange(world.n_agents), 70).drawn(np.random.default_rng(0))
+    drawn = ScenarioBootstrap(still, np.arange(world.n_agents), 70).drawn(np.random.default_rng(0))
     np.testing.assert_allclose(drawn.demand, flat[0, 0][None].repeat(SPAN, 0), rtol=1e-5)
 
 
@@ -185,14 +186,14 @@ def test_where_no_other_time_is_known_what_is_expected_comes(world):
     now = SPAN - 1
     fits = world.fit_week < now + SPAN
     short = replace(world, fit_week=world.fit_week[fits], expected=world.expected[fits])
-    drawn = Futures(short, np.arange(world.n_agents), now).drawn(np.random.default_rng(0))
+    drawn = ScenarioBootstrap(short, np.arange(world.n_agents), now).drawn(np.random.default_rng(0))
     fit = np.searchsorted(short.fit_week, now, side="right") - 1
     ahead = now - short.fit_week[fit] + np.arange(SPAN)
     np.testing.assert_allclose(drawn.demand, short.expected[fit, ahead], rtol=1e-6)
 
 
 def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
-    found = judged(world, case, POLICY, {"bucketized": learned}, SIZES, cohort=20, draws=2)
+    found = evaluate_map(world, case, POLICY, {"bucketized": learned}, SIZES, cohort=20, draws=2)
     assert set(found.forecasts) == {"bucketized", EXPECTED, SIMULATION}
     shape = (SIZES.origins, HORIZON, 1)
     assert found.realised.shape == shape and {f.shape for f in found.forecasts.values()} == {shape}
@@ -223,7 +224,7 @@ def test_delegates_alone_answer_prices_without_a_map(world, case, learned):
     maps = [replace(learned, shape=asks, network=MapNetwork.draw(asks, seed)) for seed in (0, 1)]
     prices = [case.prices, case.prices, case.prices + 10 * float(case.rolled.units.price[0])]
     found = [
-        judged(world, replace(case, prices=price), POLICY, {"map": each}, SIZES, cohort=20, draws=0).forecasts
+        evaluate_map(world, replace(case, prices=price), POLICY, {"map": each}, SIZES, cohort=20, draws=0).forecasts
         for each, price in zip([*maps, maps[0]], prices, strict=True)
     ]
     assert not np.array_equal(found[0]["map"], found[1]["map"])
@@ -233,7 +234,7 @@ def test_delegates_alone_answer_prices_without_a_map(world, case, learned):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_twins_have_the_same_demand_and_prices(cases, monkeypatch, kind):
-    monkeypatch.setattr("walras.train.judge_twins.TOLERANCE", 0.2)
+    monkeypatch.setattr("lab.eval_twins.TOLERANCE", 0.2)
     first, second = twin_cases(cases, kind, 1, 16)
     assert first.start == second.start and not np.array_equal(first.agents, second.agents)
     np.testing.assert_array_equal(first.prices, second.prices)
@@ -243,13 +244,13 @@ def test_twins_have_the_same_demand_and_prices(cases, monkeypatch, kind):
 
 
 def test_living_once_more_changes_what_is_an_agents_own(world):
-    other = again(world, 1, 0)
-    assert again(world, 0, 0) is world
+    other = resample_world(world, 1, 0)
+    assert resample_world(world, 0, 0) is world
     demand, new = (np.asarray(each.exogenous.demand) for each in (world, other))
     assert not np.array_equal(demand, new) and new.sum() == pytest.approx(demand.sum(), rel=0.25)
     np.testing.assert_array_equal(other.exogenous.lead_demand_mean, world.exogenous.lead_demand_mean)
-    np.testing.assert_array_equal(again(world, 1, 0).exogenous.demand, new)
-    assert not np.array_equal(again(world, 2, 0).exogenous.demand, new)
+    np.testing.assert_array_equal(resample_world(world, 1, 0).exogenous.demand, new)
+    assert not np.array_equal(resample_world(world, 2, 0).exogenous.demand, new)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +261,7 @@ def target(world, case) -> Target:
 def test_everybody_as_a_cohort_uses_what_everybody_uses(target, learned):
     truth, everyone = target.truth(), np.arange(target.n_agents)
     one, two = target.parts(everyone, np.ones(80))
-    use = sum(np.asarray(roll(part, POLICY, target.prices).utilization) for part in (one, two))
+    use = sum(np.asarray(roll_out(part, POLICY, target.prices).utilization) for part in (one, two))
     np.testing.assert_allclose(truth[-1], use[SIZES.known : SIZES.known + HORIZON], rtol=1e-5)
     said, scale = cohort_forecast(target, learned, everyone, np.ones(80))
     assert said.shape == truth.shape and scale[0] == pytest.approx(target.size.sum(), rel=1e-2)
@@ -292,7 +293,7 @@ def test_windows_encoded_one_by_one_learn_the_same(world):
     carry, lesson = task.begin(0), task.lesson(task.episodes.draw(0), None)
     one, loss = one_pass_step(carry, task.scaling, lesson, task.optimizer)
     two, same = windows_step(carry, task.scaling, lesson, task.optimizer)
-    assert float(loss) == pytest.approx(float(lesson_loss(carry.network, task.scaling, lesson, 1)), rel=1e-5)
+    assert float(loss) == pytest.approx(float(example_loss(carry.network, task.scaling, lesson, 1)), rel=1e-5)
     assert float(same) == pytest.approx(float(loss), rel=1e-5)
     slopes = [each.optimizer[1][0].mu for each in (one, two)]
     for left, right in zip(*(jax.tree.leaves(each) for each in slopes), strict=True):

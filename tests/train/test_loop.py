@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from fit_run import SETTINGS, LineTask, leaves
 
-from walras.data.store import fill, read_arrays
+from walras.data.array_file import read_arrays, restore
 from walras.errors import InputError, NotFiniteError, SettingsError
 from walras.progress import Progress
-from walras.train.loop import fit, refuse_other_settings
-from walras.train.records import read_metrics
+from walras.train.loop.records import read_metrics
+from walras.train.loop.train import refuse_other_settings, train
 
 KILLS = int(os.environ.get("WALRAS_KILLS", "2"))
 PROGRAM = [sys.executable, fit_run.__file__]
@@ -44,7 +44,7 @@ def names(folder: Path) -> list[str]:
 def whole(tmp_path_factory):
     """Train in one piece."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, fit(LineTask(), SETTINGS, folder)
+    return folder, train(LineTask(), SETTINGS, folder)
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def test_the_folder_holds_the_newest_and_the_best_and_what_was_fitted(whole):
     folder, fitted = whole
     assert f"step-{fitted.best_step:06d}.walras" in names(folder) and len(names(folder)) == SETTINGS.keep + 1
     stored = read_arrays(folder / "fitted.walras", "line")
-    again = fill(LineTask().begin(0).line, stored)
+    again = restore(LineTask().begin(0).line, stored)
     assert [x.tobytes() for x in map(np.asarray, jax.tree.leaves(again))] == leaves(fitted)[:2]
     assert stored.header["config"]["seed"] == 3 and stored.header["step"] == fitted.best_step
     record = json.loads((folder / "run.json").read_text())
@@ -87,19 +87,19 @@ def test_a_finished_training_is_not_trained_again(whole):
             raise AssertionError("no step is left")
 
     before = (folder / "metrics.jsonl").read_bytes()
-    again = fit(Lazy(), SETTINGS, folder)
+    again = train(Lazy(), SETTINGS, folder)
     assert leaves(again) == leaves(fitted) and (again.step, again.stopped) == (fitted.step, "patience")
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_checkpoints_and_the_clock_change_no_number(whole, tmp_path):
     often = SETTINGS.model_copy(update={"checkpoint_every": 1, "checkpoint_seconds": 1e-9, "keep": 1})
-    fitted = fit(LineTask(), often, tmp_path)
+    fitted = train(LineTask(), often, tmp_path)
     assert leaves(fitted) == leaves(whole[1]) and lines(tmp_path) == lines(whole[0])
 
 
 def test_another_seed_is_another_training(whole, tmp_path):
-    assert leaves(fit(LineTask(), SETTINGS.model_copy(update={"seed": 4}), tmp_path)) != leaves(whole[1])
+    assert leaves(train(LineTask(), SETTINGS.model_copy(update={"seed": 4}), tmp_path)) != leaves(whole[1])
 
 
 def test_progress_hears_of_the_steps(tmp_path):
@@ -109,7 +109,7 @@ def test_progress_hears_of_the_steps(tmp_path):
         def step(self, done, total):
             heard.append((done, total))
 
-    fit(LineTask(), SETTINGS.model_copy(update={"steps": 12}), tmp_path, progress=Listening())
+    train(LineTask(), SETTINGS.model_copy(update={"steps": 12}), tmp_path, progress=Listening())
     assert heard == sorted(heard) and heard[-1] == (12, 12)
 
 
@@ -133,9 +133,9 @@ def stopping(error: BaseException, at: int):
 @pytest.mark.parametrize("at", [1, 8, 31, 80])
 def test_a_run_that_broke_goes_on_with_the_same_bits(whole, tmp_path, at):
     with pytest.raises(Stop):
-        fit(LineTask(hook=stopping(Stop(), at)), SETTINGS, tmp_path)
+        train(LineTask(hook=stopping(Stop(), at)), SETTINGS, tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
-    fitted = fit(LineTask(), SETTINGS, tmp_path)
+    fitted = train(LineTask(), SETTINGS, tmp_path)
     assert leaves(fitted) == leaves(whole[1]) and lines(tmp_path) == lines(whole[0])
     assert all(
         getattr(fitted, name) == getattr(whole[1], name) for name in ("step", "best_step", "best_value", "stopped")
@@ -145,39 +145,39 @@ def test_a_run_that_broke_goes_on_with_the_same_bits(whole, tmp_path, at):
 @pytest.mark.parametrize("at", [1, 26])
 def test_ctrl_c_writes_a_checkpoint_first(whole, tmp_path, at):
     with pytest.raises(KeyboardInterrupt):
-        fit(LineTask(hook=stopping(KeyboardInterrupt(), at)), SETTINGS, tmp_path)
+        train(LineTask(hook=stopping(KeyboardInterrupt(), at)), SETTINGS, tmp_path)
     assert names(tmp_path)[-1] == f"step-{at - 1:06d}.walras"
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "interrupted" and record["step"] == at - 1
     done = []
-    fitted = fit(LineTask(hook=done.append), SETTINGS, tmp_path)
+    fitted = train(LineTask(hook=done.append), SETTINGS, tmp_path)
     assert done[0] == at and leaves(fitted) == leaves(whole[1]) and lines(tmp_path) == lines(whole[0])
 
 
 def test_a_damaged_newest_checkpoint_costs_steps_only(whole, tmp_path):
     with pytest.raises(Stop):
-        fit(LineTask(hook=stopping(Stop(), 60)), SETTINGS, tmp_path)
+        train(LineTask(hook=stopping(Stop(), 60)), SETTINGS, tmp_path)
     newest = tmp_path / "checkpoints" / names(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:-3] + b"abc")
     with pytest.raises(Stop):
-        fit(LineTask(hook=stopping(Stop(), 51)), SETTINGS, tmp_path)
+        train(LineTask(hook=stopping(Stop(), 51)), SETTINGS, tmp_path)
     assert not newest.exists()
     newest.write_bytes(b"half")
     done = []
-    fitted = fit(LineTask(hook=done.append), SETTINGS, tmp_path)
+    fitted = train(LineTask(hook=done.append), SETTINGS, tmp_path)
     assert done[0] == 50 and "step 56 is damaged" in fitted.notes[0]
     assert leaves(fitted) == leaves(whole[1]) and lines(tmp_path) == lines(whole[0])
 
 
 def test_more_steps_continue_the_same_training(whole, tmp_path):
-    fit(LineTask(), SETTINGS.model_copy(update={"steps": 40}), tmp_path)
-    fitted = fit(LineTask(), SETTINGS, tmp_path)
+    train(LineTask(), SETTINGS.model_copy(update={"steps": 40}), tmp_path)
+    fitted = train(LineTask(), SETTINGS, tmp_path)
     assert leaves(fitted) == leaves(whole[1]) and lines(tmp_path) == lines(whole[0])
 
 
 def test_a_fresh_start_forgets_the_old_one(whole, tmp_path):
-    fit(LineTask(), SETTINGS.model_copy(update={"seed": 8}), tmp_path)
-    fitted = fit(LineTask(), SETTINGS, tmp_path, resume=False)
+    train(LineTask(), SETTINGS.model_copy(update={"seed": 8}), tmp_path)
+    fitted = train(LineTask(), SETTINGS, tmp_path, resume=False)
     assert leaves(fitted) == leaves(whole[1]) and lines(tmp_path) == lines(whole[0])
     assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 1
 
@@ -236,7 +236,7 @@ def compare(whole, folder: Path) -> None:
 )
 def test_other_settings_are_refused(whole, task, change, words):
     with pytest.raises(SettingsError, match=words):
-        fit(task, SETTINGS.model_copy(update=change), whole[0])
+        train(task, SETTINGS.model_copy(update=change), whole[0])
     assert json.loads((whole[0] / "run.json").read_text())["status"] == "finished"
 
 
@@ -287,12 +287,12 @@ class Breaking(LineTask):
 )
 def test_numbers_that_are_none_end_the_training_and_leave_a_good_checkpoint(tmp_path, what, at, words, good):
     with pytest.raises(NotFiniteError, match=words):
-        fit(Breaking(what, at), SETTINGS, tmp_path)
+        train(Breaking(what, at), SETTINGS, tmp_path)
     assert names(tmp_path)[-1] == f"step-{good:06d}.walras"
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "failed" and "good" in record["reason"]
     with pytest.raises(NotFiniteError, match=words):  # it is no accident, and is told again
-        fit(Breaking(what, at), SETTINGS, tmp_path)
+        train(Breaking(what, at), SETTINGS, tmp_path)
     if what == "loss":
         assert lines(tmp_path)[-1]["loss"] is None and lines(tmp_path)[-1]["reasons"] == {"loss": "infinity"}
 
@@ -329,7 +329,7 @@ class Twice(LineTask):
 )
 def test_a_task_that_breaks_its_promise_is_told(tmp_path, task, words):
     with pytest.raises(InputError, match=words):
-        fit(task, SETTINGS, tmp_path)
+        train(task, SETTINGS, tmp_path)
 
 
 def test_a_second_run_is_refused_and_disturbs_nothing(whole, tmp_path):
@@ -338,24 +338,24 @@ def test_a_second_run_is_refused_and_disturbs_nothing(whole, tmp_path):
     def second(number: int) -> None:
         if number == 20:
             with pytest.raises(InputError, match="is in use by another run") as caught:
-                fit(LineTask(), SETTINGS, tmp_path, resume=False)
+                train(LineTask(), SETTINGS, tmp_path, resume=False)
             refused.append(caught.value)
 
-    fitted = fit(LineTask(hook=second), SETTINGS, tmp_path)
+    fitted = train(LineTask(hook=second), SETTINGS, tmp_path)
     assert refused and leaves(fitted) == leaves(whole[1]) and lines(tmp_path) == lines(whole[0])
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "x").write_text("mine")
     with pytest.raises(InputError, match="cannot be a folder"):
-        fit(LineTask(), SETTINGS, tmp_path / "x")
+        train(LineTask(), SETTINGS, tmp_path / "x")
 
 
 def test_other_versions_are_noted(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "__version__", "0.0.1")
-    fit(LineTask(), SETTINGS.model_copy(update={"steps": 10}), tmp_path)
+    train(LineTask(), SETTINGS.model_copy(update={"steps": 10}), tmp_path)
     monkeypatch.undo()
-    (note,) = fit(LineTask(), SETTINGS.model_copy(update={"steps": 20}), tmp_path).notes
+    (note,) = train(LineTask(), SETTINGS.model_copy(update={"steps": 20}), tmp_path).notes
     assert note == "the training was begun with jax 0.0.1: it goes on, but last bits may differ"
 
 
@@ -378,4 +378,4 @@ class Guessing(LineTask):
 
 
 def test_types_that_are_guesses_are_fixed(tmp_path):
-    fit(Guessing(), SETTINGS.model_copy(update={"steps": 5}), tmp_path)
+    train(Guessing(), SETTINGS.model_copy(update={"steps": 5}), tmp_path)

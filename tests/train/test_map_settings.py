@@ -6,10 +6,10 @@ from importlib.resources import files
 import pytest
 
 from walras.errors import SettingsError
-from walras.maps.map_file import KINDS
+from walras.maps.file import KINDS
 from walras.train.dual import check_dual
-from walras.train.map_settings import PRESETS, MapTraining, map_training, preset_values
 from walras.train.primal import check_primal
+from walras.train.settings import PRESETS, MapTraining, map_training, preset_values
 
 FIELDS = set(MapTraining.model_fields)
 

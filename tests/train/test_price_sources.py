@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.train.price_sources import search_prices
+from walras.train.price_proposals import search_prices
 
 
 def test_searched_prices_fit_a_line():

@@ -8,7 +8,7 @@ import pytest
 from shops import shop
 
 from walras.exogenous.capacity import LONGEST_NOTICE
-from walras.train.prices import ALWAYS, LEAST_USE, mixed_prices, typical_prices
+from walras.train.shocks import ALWAYS, LEAST_USE, mixed_prices, typical_prices
 
 WEEKS, SEEDS = 30, 60
 SCALE = np.array([2.0, 0.5])

@@ -11,11 +11,11 @@ import pytest
 from small_episodes import FIRST, WEEKS, FewEpisodes, tiny
 from small_stretches import Shy
 
-from walras.maps.inputs import HORIZON
-from walras.maps.rollout import roll
+from walras.maps.features import HORIZON
+from walras.maps.rollout import roll_out
 from walras.train import primal
-from walras.train.loop import fit
-from walras.train.primal import Carry, PrimalTask, forecast_error, lesson_loss, stepped, without_agents
+from walras.train.loop.train import train
+from walras.train.primal import PrimalTask, TrainState, apply_gradients, example_loss, forecast_error, without_agents
 
 POLICY = Shy()
 
@@ -41,7 +41,7 @@ def test_a_lesson_is_what_came(few, pooled):
     """Use, prices and each agent's receipts in the weeks after every eighth week."""
     drawn = few.draw(3)
     prices = pooled.prices(few.draw(3), None)
-    lesson, rolled = pooled.lesson(drawn, None), roll(drawn.stretch, POLICY, prices)
+    lesson, rolled = pooled.lesson(drawn, None), roll_out(drawn.stretch, POLICY, prices)
     assert lesson.use.shape == (pooled.origins, HORIZON, 1) and pooled.origins == (WEEKS - HORIZON - 1 - FIRST) // 8 + 1
     last = WEEKS - HORIZON - 1
     use = np.asarray(rolled.utilization) / np.asarray(rolled.units.use)
@@ -61,7 +61,7 @@ def test_without_agents_it_is_what_the_totals_say(few, pooled):
     assert jax.tree.structure(without_agents(plain)) == jax.tree.structure(plain)
     np.testing.assert_array_equal(plain.use, lesson.use)
     network = pooled.begin(0).network
-    slope = eqx.filter_jit(eqx.filter_grad(lesson_loss))(network, pooled.scaling, plain, 8)
+    slope = eqx.filter_jit(eqx.filter_grad(example_loss))(network, pooled.scaling, plain, 8)
     for part in (slope.agents, slope.representation, slope.each):
         assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(part))
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves((slope.basis, slope.totals, slope.future)))
@@ -70,8 +70,8 @@ def test_without_agents_it_is_what_the_totals_say(few, pooled):
 def test_a_step_leaves_the_average_behind(pooled):
     carry = pooled.begin(0)
     slope = jax.tree.map(jnp.ones_like, eqx.filter(carry.network, eqx.is_inexact_array))
-    after = eqx.filter_jit(stepped)(carry, slope, 0.75, pooled.optimizer)
-    assert isinstance(after, Carry)
+    after = eqx.filter_jit(apply_gradients)(carry, slope, 0.75, pooled.optimizer)
+    assert isinstance(after, TrainState)
     old, new, average = (jax.tree.leaves(each) for each in (carry.network, after.network, after.average))
     assert all((np.asarray(a) != np.asarray(b)).all() for a, b in zip(old, new, strict=True))
     for a, b, c in zip(old, new, average, strict=True):
@@ -79,7 +79,7 @@ def test_a_step_leaves_the_average_behind(pooled):
 
 
 def test_steps_lower_the_loss_and_go_on_with_the_same_bits(few, pooled, tmp_path):
-    whole = fit(pooled, pooled.settings, tmp_path / "whole")
+    whole = train(pooled, pooled.settings, tmp_path / "whole")
     held_out = pooled.judging[0]
     before, after = (
         float(forecast_error(each, pooled.scaling, held_out, 8)) for each in (pooled.begin(0).network, whole.parameters)
@@ -87,8 +87,8 @@ def test_steps_lower_the_loss_and_go_on_with_the_same_bits(few, pooled, tmp_path
     assert after < 0.95 * before and whole.best_value == pytest.approx(after)
     error = np.array(pooled.measured(whole.parameters)["relative_error"])
     assert error.shape == (HORIZON, 1) and (error > 0).all()
-    fit(pooled, pooled.settings.model_copy(update={"steps": 3}), tmp_path / "parts")
-    parts = fit(pooled, pooled.settings, tmp_path / "parts")
+    train(pooled, pooled.settings.model_copy(update={"steps": 3}), tmp_path / "parts")
+    parts = train(pooled, pooled.settings, tmp_path / "parts")
     leaves = [jax.tree.leaves(eqx.filter(each.carry, eqx.is_array)) for each in (whole, parts)]
     assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
 
@@ -97,7 +97,7 @@ def test_bottom_up_learns_agent_by_agent(few):
     """Totals teach it nothing, agents that are nobody neither."""
     task = task_of(few, "bottom-up", rollouts=1, steps=30, learning_rate=0.03)
     carry, lesson = task.begin(0), task.lesson(few.draw(0), None)
-    loss = eqx.filter_jit(lambda network, given: lesson_loss(network, task.scaling, given, 8))
+    loss = eqx.filter_jit(lambda network, given: example_loss(network, task.scaling, given, 8))
     first = float(loss(carry.network, lesson))
     other = eqx.tree_at(lambda given: given.use, lesson, 3 * lesson.use)
     assert float(loss(carry.network, other)) == first

@@ -7,9 +7,9 @@ import pytest
 
 from walras.errors import InputError
 from walras.population.generate import generate_panel
+from walras.train.buyer_training import _history, train_buyer
 from walras.train.history_episodes import _refuse_few
 from walras.train.settings import BuyerTraining
-from walras.train.train_buyer import _history, train_buyer
 
 
 @pytest.mark.parametrize("weeks, held_out", [(18, 2), (24, 6), (130, 8), (12, 1)])

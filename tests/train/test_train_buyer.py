@@ -10,8 +10,8 @@ import pytest
 from walras.errors import InputError
 from walras.population.generate import generate_panel
 from walras.train.buyer_file import load_buyer
+from walras.train.buyer_training import BUYER, GRADIENTS, train_buyer
 from walras.train.settings import BuyerTraining
-from walras.train.train_buyer import BUYER, GRADIENTS, train_buyer
 
 WEEKS = 32
 SETTINGS = BuyerTraining(steps=2, assess_every=1, agents=10, hidden=4, history_channels=2)

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 import pytest
 
+from walras.data.array_file import DamagedFileError, read_arrays, write_arrays
 from walras.data.panel import Panel
-from walras.data.store import DamagedFileError, read_arrays, write_arrays
 from walras.errors import InputError, SettingsError
-from walras.exogenous.holidays import holiday_distance
-from walras.maps.inputs import HORIZON
+from walras.exogenous.calendar import holiday_distance
+from walras.maps.features import HORIZON
 from walras.population.generate import generate_panel
-from walras.train.history import FIRST_FORECAST, rolling_forecasts
-from walras.train.world import ACTIVE_WEEKS, World, worlds_from_generator
+from walras.train.agent_pool import ACTIVE_WEEKS, AgentPool, pools_from_generator
+from walras.train.tuning.history_split import FIRST_FORECAST, rolling_forecasts
 
 WEEKS, AGENTS, REFIT = 40, 12, 4
 
@@ -27,14 +27,14 @@ def panel() -> Panel:
 
 
 @pytest.fixture(scope="module")
-def world(panel) -> World:
-    return World.from_panel(panel, refit_weeks=REFIT)
+def world(panel) -> AgentPool:
+    return AgentPool.from_panel(panel, refit_weeks=REFIT)
 
 
-def same(one: World, other: World) -> bool:
+def same(one: AgentPool, other: AgentPool) -> bool:
     """Tell whether two worlds are equal in every number and word."""
 
-    def parts(world: World) -> list[np.ndarray]:
+    def parts(world: AgentPool) -> list[np.ndarray]:
         names = [world.population.names.labels, world.population.resources, world.notes]
         mine = [getattr(world, each.name) for each in fields(world) if each.name != "notes"]
         return [np.asarray(leaf) for leaf in (*jax.tree.leaves(mine), *names)]
@@ -68,7 +68,7 @@ def test_both_forecasts_come_from_the_same_fits(panel, world):
 def test_no_forecast_knows_the_week_it_forecasts_or_later(panel, world, week):
     units = panel.units.copy()
     units[FIRST_FORECAST + week :] = 7 * units[FIRST_FORECAST + week :] + 3
-    other = World.from_panel(replace(panel, units=units), refit_weeks=REFIT)
+    other = AgentPool.from_panel(replace(panel, units=units), refit_weeks=REFIT)
     early = world.fit_week <= week
     np.testing.assert_array_equal(other.expected[early], world.expected[early])
     assert early.all() or (other.expected[~early] != world.expected[~early]).any(axis=(1, 2)).all()
@@ -81,7 +81,7 @@ def test_no_forecast_knows_the_week_it_forecasts_or_later(panel, world, week):
 def test_attributes_know_the_known_weeks_alone(panel):
     units, price = panel.units.copy(), panel.price.copy()
     units[25:], price[25:] = 9.0, 99.0
-    worlds = [World.from_panel(each, known_weeks=25) for each in (panel, replace(panel, units=units, price=price))]
+    worlds = [AgentPool.from_panel(each, known_weeks=25) for each in (panel, replace(panel, units=units, price=price))]
     for one, other in zip(*(jax.tree.leaves(world.population) for world in worlds), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not np.array_equal(worlds[0].exogenous.demand, worlds[1].exogenous.demand)
@@ -91,16 +91,16 @@ def test_agents_that_never_sold_are_left_out(panel):
     units = panel.units.copy()
     units[:, 4] = 0
     units[:30, 7] = 0
-    found = World.from_panel(replace(panel, units=units), known_weeks=30)
+    found = AgentPool.from_panel(replace(panel, units=units), known_weeks=30)
     np.testing.assert_array_equal(found.population.names.labels, np.delete(panel.agents, [4, 7]))
     assert "2 products sold nothing in 30 weeks and are left out." in found.notes
-    assert World.from_panel(replace(panel, units=units)).n_agents == AGENTS - 1
+    assert AgentPool.from_panel(replace(panel, units=units)).n_agents == AGENTS - 1
 
 
 def test_who_sold_shortly_before_a_week_is_active_in_it(panel):
     units = np.ones_like(panel.units)
     units[:, 1], units[10, 1] = 0, 2
-    found = World.from_panel(replace(panel, units=units), active_weeks=5)
+    found = AgentPool.from_panel(replace(panel, units=units), active_weeks=5)
     np.testing.assert_array_equal(np.flatnonzero(found.active[:, 1]) + FIRST_FORECAST, np.arange(11, 16))
     assert found.active[:, 0].all() and ACTIVE_WEEKS > 5
 
@@ -109,7 +109,7 @@ def test_a_stored_world_is_the_same_world(world, tmp_path):
     world = replace(world, notes=("One.", "Two."))
     world.save(tmp_path / "a.world")
     assert [each.name for each in tmp_path.iterdir()] == ["a.world"]
-    found = World.load(tmp_path / "a.world")
+    found = AgentPool.load(tmp_path / "a.world")
     assert same(found, world)
     assert not same(replace(found, on_sale=~found.on_sale), world)
 
@@ -121,22 +121,22 @@ def test_a_damaged_or_foreign_file_is_one_sentence(world, tmp_path):
     content[-1] ^= 1
     (tmp_path / "bad.world").write_bytes(content)
     with pytest.raises(DamagedFileError, match="is damaged"):
-        World.load(tmp_path / "bad.world")
+        AgentPool.load(tmp_path / "bad.world")
     stored = read_arrays(path, "world")
     write_arrays(path, "world", stored.arrays, stored.header | {"layout": 99})
     with pytest.raises(InputError, match="has fields of layout 99 but this walras reads layout 1"):
-        World.load(path)
+        AgentPool.load(path)
 
 
 def test_worlds_are_made_one_by_one_and_can_be_made_again(monkeypatch):
     made = []
-    from_panel = World.from_panel
-    monkeypatch.setattr(World, "from_panel", lambda *args, **given: made.append(0) or from_panel(*args, **given))
-    worlds = worlds_from_generator(3, 8, 20, seed=5)
+    from_panel = AgentPool.from_panel
+    monkeypatch.setattr(AgentPool, "from_panel", lambda *args, **given: made.append(0) or from_panel(*args, **given))
+    worlds = pools_from_generator(3, 8, 20, seed=5)
     first, second = next(worlds), next(worlds)
     assert len(made) == 2 and not same(first, second)
-    assert same(next(worlds_from_generator(1, 8, 20, seed=5)), first)
-    assert not same(next(worlds_from_generator(1, 8, 20, seed=6)), second)
+    assert same(next(pools_from_generator(1, 8, 20, seed=5)), first)
+    assert not same(next(pools_from_generator(1, 8, 20, seed=6)), second)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_worlds_are_made_one_by_one_and_can_be_made_again(monkeypatch):
 )
 def test_settings_that_cannot_be_are_one_sentence(panel, given, words):
     with pytest.raises(SettingsError, match=words):
-        World.from_panel(panel, **given)
+        AgentPool.from_panel(panel, **given)
 
 
 def test_too_short_or_empty_a_history_is_one_sentence(panel):
     with pytest.raises(InputError, match="the table has 8 weeks but more than 8 are needed"):
-        World.from_panel(panel.before(8))
+        AgentPool.from_panel(panel.before(8))
     with pytest.raises(InputError, match="none of the 12 products sold in 40 weeks"):
-        World.from_panel(replace(panel, units=np.zeros_like(panel.units)))
+        AgentPool.from_panel(replace(panel, units=np.zeros_like(panel.units)))

@@ -18,7 +18,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 
 from walras import __version__
-from walras.cli.interrupts import forget, say_stopped
+from walras.cli.signals import exit_interrupted, reset
 from walras.errors import WalrasError, one_line
 
 EXIT_FINE = 0
@@ -42,8 +42,8 @@ def build_app() -> App:
     app.command(data)
     train = App(name="train", help="Train what answers shadow prices, or sets them.")
     train.command("walras.cli.train:buyer", name="buyer", help="Train a buyer through the simulator.")
-    train.command("walras.cli.train_maps:primal", name="primal", help="Train a map from prices to utilization.")
-    train.command("walras.cli.train_maps:dual", name="dual", help="Train a map from capacity to shadow prices.")
+    train.command("walras.cli.train:primal", name="primal", help="Train a map from prices to utilization.")
+    train.command("walras.cli.train:dual", name="dual", help="Train a map from capacity to shadow prices.")
     app.command(train)
     study = App(name="study", help="Ask what the maps are worth: numbered studies, measured again on this machine.")
     study.command("walras.cli.study:listed", name="list", help="Show all studies with their answers.")
@@ -71,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     interrupts: list[int] = []
-    forget()
+    reset()
     try:
         with noting_interrupts(interrupts):
             return dispatch(words)
     except KeyboardInterrupt:
-        return say_stopped()
+        return exit_interrupted()
     except BrokenPipeError:
         return close_pipe()
     except SystemExit as stop:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if interrupts:
             # Some C extensions turn the KeyboardInterrupt that reached them into an error of their own.
-            return say_stopped()
+            return exit_interrupted()
         if debug:
             traceback.print_exc()
         return report(error)
@@ -102,16 +102,16 @@ def dispatch(words: list[str]) -> int:
 def report(error: Exception) -> int:
     """Tell the user about an error in one sentence and choose the exit code."""
     if isinstance(error, WalrasError):
-        return complain(str(error), EXIT_MISTAKE)
+        return print_error(str(error), EXIT_MISTAKE)
     if isinstance(error, CycloptsError):
-        return complain(parse_sentence(error), EXIT_MISTAKE)
+        return print_error(parse_sentence(error), EXIT_MISTAKE)
     if isinstance(error, OSError) and error.strerror:
         where = f"`{error.filename}`: " if error.filename else ""
-        return complain(f"{where}{error.strerror}", EXIT_MISTAKE)
-    return complain(f"a defect in walras ended this command ({describe(error)})", EXIT_DEFECT)
+        return print_error(f"{where}{error.strerror}", EXIT_MISTAKE)
+    return print_error(f"a defect in walras ended this command ({write_crash_log(error)})", EXIT_DEFECT)
 
 
-def complain(sentence: str, code: int) -> int:
+def print_error(sentence: str, code: int) -> int:
     """Print one sentence on stderr and pass the exit code on."""
     print(f"walras: {one_line(sentence)}", file=sys.stderr, flush=True)
     return code
@@ -148,7 +148,7 @@ def flag_sentence(error: Any) -> str:
     return mistake(error, PlanFields, "the flags")
 
 
-def describe(error: Exception) -> str:
+def write_crash_log(error: Exception) -> str:
     """Write the traceback to a file, so that a defect can be reported, and say where it lies."""
     kind = type(error).__name__
     text = "".join(traceback.format_exception(error))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.answer import print_files, print_json, print_words
+from walras.cli.output import print_files, print_json, print_text
 from walras.errors import InputError
 
 if TYPE_CHECKING:
-    from walras.data.check import TableCheck
+    from walras.data.read import TableCheck
 
 
 def check(
@@ -29,15 +29,15 @@ def check(
 
     The exit code is 2 where the table cannot be planned with.
     """
-    from walras.data.check import check_table
+    from walras.data.read import check_table
     from walras.data.sources import existing_file
 
-    _, layout = options.all_settings(settings, None, static, column, None)
+    _, layout = options.load_settings(settings, None, static, column, None)
     found = check_table(existing_file(table), columns=layout.columns, static=layout.static)
     if as_json:
         print_json(found.as_dict())
     else:
-        print_words(*check_words(found))
+        print_text(*check_words(found))
     if not found.fine:
         more = len(found.problems) - 1
         raise InputError(found.problems[0].rstrip(".") + (f" (and {more} more)" if more else ""))
@@ -76,5 +76,5 @@ def generate(
     if as_json:
         print_json({"rows": table.num_rows, "agents": panel.n_agents, "weeks": panel.n_weeks, "files": [out]})
     else:
-        print_words(f"{panel.n_agents:,} products over {panel.n_weeks:,} weeks, {table.num_rows:,} rows.")
+        print_text(f"{panel.n_agents:,} products over {panel.n_weeks:,} weeks, {table.num_rows:,} rows.")
         print_files([out])

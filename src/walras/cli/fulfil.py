@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.answer import print_files, print_json, print_words
-from walras.cli.app import EXIT_DEFECT, EXIT_FINE, complain
-from walras.domains.fulfilment.settings import MADE_UP, DecisionSettings, LearningSettings, WorldSettings
+from walras.cli.app import EXIT_DEFECT, EXIT_FINE, print_error
+from walras.cli.output import print_files, print_json, print_text
+from walras.domains.fulfilment.generate import MADE_UP, DecisionSettings, LearningSettings, WorldSettings
 from walras.errors import SettingsError
 from walras.progress import on_terminal
 
 if TYPE_CHECKING:
-    from walras.domains.fulfilment.books import Books
+    from walras.domains.fulfilment.audit import Audit
+    from walras.domains.fulfilment.instance import Instance
     from walras.domains.fulfilment.policies import Dual
     from walras.domains.fulfilment.run import Fulfilled
-    from walras.domains.fulfilment.world import World
 
 OUT = Path("walras-out/fulfilment")
 Table = Annotated[
@@ -49,27 +49,27 @@ def simulate(
 ) -> int:
     """Decide all orders of a world; write which centre sends what, and when centres ran out."""
     chosen = flags or DecisionSettings()
-    options.refuse_unwritable(out)
+    options.require_writable(out)
     with on_terminal() as progress:
         progress.stage("Reading the orders")
         world = open_world(table, chosen, stock_file, places)
         progress.stage("Deciding")
-        found, seconds = decide(world, chosen, verify)
+        found, seconds = simulate_orders(world, chosen, verify)
         progress.stage("Writing the report")
-        from walras.cli.fulfil_page import sentences, write
-        from walras.domains.fulfilment.books import keep_books
+        from walras.domains.fulfilment.audit import audit
+        from walras.report.fulfilment import sentences, write
 
-        books = keep_books(world, found.actions)
+        books = audit(world, found.actions)
         books.check()
-        settings = settings_of(chosen, {"table": table, "stock_file": stock_file, "places": places})
-        facts = {**summary(found), **books_of(found, books), "seconds": seconds, "settings": settings}
+        settings = effective_settings(chosen, {"table": table, "stock_file": stock_file, "places": places})
+        facts = {**summary(found), **audit_fields(found, books), "seconds": seconds, "settings": settings}
         files = write(found, books, facts, out)
     if as_json:
         print_json({**facts, "files": files})
     else:
-        print_words(*sentences(found, books, seconds))
+        print_text(*sentences(found, books, seconds))
         print_files(files)
-    return judge(facts.get("verified"))
+    return exit_code(facts.get("verified"))
 
 
 def optimise(
@@ -97,28 +97,28 @@ def optimise(
             progress=lambda step, reward: progress.step(step + 1, chosen.steps),
         )
         progress.stage("Judging them")
-        facts = judged(world, unseen, learned.rule)
+        facts = evaluate_prices(world, unseen, learned.rule)
     if as_json:
         told = {name: getattr(learned, name) for name in ("rewards", "seconds", "step_seconds", "rounds")}
         print_json({"reward": learned.reward, **told, **facts})
         return
-    print_words(f"Means over {len(samples)} of what prices were learned from:", str(learned), *gains(facts))
+    print_text(f"Means over {len(samples)} of what prices were learned from:", str(learned), *format_gains(facts))
 
 
 def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> int:
     """Time the parallel engine and one order after the other on this device; compilation does not count."""
     import numpy as np
 
-    from walras.domains.fulfilment.policies import named
+    from walras.domains.fulfilment.policies import make_policy
     from walras.domains.fulfilment.process import orders_of, process_of
-    from walras.engine.picard import one_by_one
+    from walras.parallel.picard import one_by_one
 
     chosen = flags or DecisionSettings(policy="mlp")
     world = open_world(None, chosen)
-    rule = named(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
+    rule = make_policy(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
     parts = (process_of(world, rule), world.state(), orders_of(world))
     for _ in range(2):
-        found, seconds = decide(world, chosen, False)
+        found, seconds = simulate_orders(world, chosen, False)
         started = time.perf_counter()
         expected = np.asarray(one_by_one(*parts).records)
         sequential = time.perf_counter() - started
@@ -127,15 +127,15 @@ def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> int:
     if as_json:
         print_json(facts)
     else:
-        print_words("\n".join(f"{name:30}{value}" for name, value in facts.items()))
-    return judge(facts["exact"])
+        print_text("\n".join(f"{name:30}{value}" for name, value in facts.items()))
+    return exit_code(facts["exact"])
 
 
-def judge(same: bool | None) -> int:
+def exit_code(same: bool | None) -> int:
     """Return the exit code of a comparison with one order after the other; None where there was none."""
     if same is not False:
         return EXIT_FINE
-    return complain(
+    return print_error(
         "deciding in parallel gave other actions than one order after the other, which is a defect in walras; report "
         "the command and decide by `Sequential()` until it is mended",
         EXIT_DEFECT,
@@ -144,7 +144,7 @@ def judge(same: bool | None) -> int:
 
 def open_world(
     table: Path | None, chosen: WorldSettings, stock_file: Path | None = None, places: Path | None = None
-) -> "World":
+) -> "Instance":
     """Read orders, or make a world up.
 
     Raises:
@@ -154,16 +154,16 @@ def open_world(
         for name, given in (("--stock-file", stock_file), ("--places", places)):
             if given is not None:
                 raise SettingsError(f"`{name}` belongs to a table of orders, but none was named; name one")
-        from walras.domains.fulfilment.generate import generate_world
+        from walras.domains.fulfilment.generate import generate_instance
 
-        world = generate_world(**made_up(chosen))
+        world = generate_instance(**generator_settings(chosen))
     else:
         extra = [name for name in MADE_UP if name in chosen.model_fields_set]
         if extra:
             raise SettingsError(
                 f"`--{extra[0].replace('_', '-')}` is of a made-up world, but orders come from {table}; leave it out"
             )
-        from walras.domains.fulfilment.real import read_orders
+        from walras.domains.fulfilment.from_table import read_orders
 
         world = read_orders(
             table, chosen.stock, chosen.capacity, chosen.seed, stock=stock_file, places=places, refills=chosen.refills
@@ -176,7 +176,7 @@ def open_world(
     return world
 
 
-def settings_of(chosen: DecisionSettings, files: dict[str, Path | None]) -> dict[str, Any]:
+def effective_settings(chosen: DecisionSettings, files: dict[str, Path | None]) -> dict[str, Any]:
     """Say what was run: the files that were named, and the settings that say something beside them."""
     fields = {name: str(path) for name, path in files.items() if path is not None} | chosen.model_dump()
     idle = {"width": chosen.policy not in ("mlp", "capacity"), "gamma": chosen.policy != "capacity"}
@@ -184,7 +184,7 @@ def settings_of(chosen: DecisionSettings, files: dict[str, Path | None]) -> dict
     return {name: value for name, value in fields.items() if not idle.get(name)}
 
 
-def made_up(chosen: WorldSettings) -> dict[str, Any]:
+def generator_settings(chosen: WorldSettings) -> dict[str, Any]:
     """Return what makes a world up."""
     fields = {name: getattr(chosen, name) for name in (*MADE_UP, "refills", "seed")}
     return fields | {"stock_share": chosen.stock, "capacity_share": chosen.capacity}
@@ -192,19 +192,19 @@ def made_up(chosen: WorldSettings) -> dict[str, Any]:
 
 def learn_and_judge(
     table: Path | None, chosen: LearningSettings, stock_file: Path | None, places: Path | None
-) -> tuple["World", "World"]:
+) -> tuple["Instance", "Instance"]:
     """Return orders to learn from, and others of the same world to judge by: later ones, or another draw."""
     world = open_world(table, chosen, stock_file, places)
     if table is not None:
         return world.halves()
-    from walras.domains.fulfilment.generate import generate_world
+    from walras.domains.fulfilment.generate import generate_instance
 
-    return world, generate_world(**made_up(chosen), draw=1)
+    return world, generate_instance(**generator_settings(chosen), draw=1)
 
 
-def judged(world: "World", unseen: "World", rule: "Dual") -> dict[str, Any]:
+def evaluate_prices(world: "Instance", unseen: "Instance", rule: "Dual") -> dict[str, Any]:
     """Compare learned prices with none and with what nobody can beat, on the orders given and on others."""
-    from walras.domains.fulfilment.bound import MOST_VARIABLES, hindsight
+    from walras.domains.fulfilment.lp_bound import MOST_VARIABLES, clairvoyant_bound
     from walras.domains.fulfilment.policies import Greedy
     from walras.domains.fulfilment.run import fulfil
 
@@ -215,12 +215,12 @@ def judged(world: "World", unseen: "World", rule: "Dual") -> dict[str, Any]:
             "orders": one.n_orders,
             "greedy": fulfil(one, Greedy()).reward,
             "learned": fulfil(one, rule).reward,
-            "bound": hindsight(one) if small else None,
+            "bound": clairvoyant_bound(one) if small else None,
         }
     return facts
 
 
-def gains(facts: dict[str, Any]) -> list[str]:
+def format_gains(facts: dict[str, Any]) -> list[str]:
     """Say what learned prices are worth."""
     lines = []
     for name, words in (("given", "the orders it was given"), ("unseen", "orders it never saw")):
@@ -233,7 +233,7 @@ def gains(facts: dict[str, Any]) -> list[str]:
 
 def summary(found: "Fulfilled") -> dict[str, Any]:
     """Return a trajectory's facts under the names that benchmarks use."""
-    from walras.engine.picard import PicardInfo
+    from walras.parallel.picard import PicardInfo
 
     info, orders = found.info, found.world.n_orders
     facts: dict[str, Any] = {
@@ -250,7 +250,7 @@ def summary(found: "Fulfilled") -> dict[str, Any]:
     return facts
 
 
-def books_of(found: "Fulfilled", books: "Books") -> dict[str, Any]:
+def audit_fields(found: "Fulfilled", books: "Audit") -> dict[str, Any]:
     """Return what the books say, for programs."""
     out = {name: int(order) + 1 for name, order in zip(found.world.names, books.out_after, strict=True) if order >= 0}
     return {
@@ -266,14 +266,14 @@ def books_of(found: "Fulfilled", books: "Books") -> dict[str, Any]:
     }
 
 
-def decide(world: "World", chosen: DecisionSettings, verify: bool) -> tuple["Fulfilled", float]:
+def simulate_orders(world: "Instance", chosen: DecisionSettings, verify: bool) -> tuple["Fulfilled", float]:
     """Decide all orders in parallel, and say how long it took."""
-    from walras.domains.fulfilment.policies import named
-    from walras.domains.fulfilment.run import fulfil, usual_engine
-    from walras.engine.windows import Frontier
+    from walras.domains.fulfilment.policies import make_policy
+    from walras.domains.fulfilment.run import default_engine, fulfil
+    from walras.parallel.windows import SlidingWindow
 
     started = time.perf_counter()
-    rule = named(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
-    window = None if chosen.window is None else Frontier(chosen.window)
-    found = fulfil(world, rule, usual_engine(world, window, verify=verify))
+    rule = make_policy(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
+    window = None if chosen.window is None else SlidingWindow(chosen.window)
+    found = fulfil(world, rule, default_engine(world, window, verify=verify))
     return found, time.perf_counter() - started

@@ -45,7 +45,7 @@ def table_flags(static: Path | None, column: Sequence[str], layout: TableFormat 
     return {name: value for name, value in given.items() if value is not None}
 
 
-def all_settings(
+def load_settings(
     file: Path | None,
     flags: PlanFields | None,
     static: Path | None,
@@ -56,7 +56,7 @@ def all_settings(
     return read_settings(file, flags, table_flags(static, column, layout))
 
 
-def open_panel(table: Path, layout: TableSettings) -> "Panel":
+def load_panel(table: Path, layout: TableSettings) -> "Panel":
     """Read the user's table in the layout that the settings name."""
     if layout.format == "table":
         from walras.data.read import read_panel
@@ -72,16 +72,16 @@ def open_panel(table: Path, layout: TableSettings) -> "Panel":
     return READERS[layout.format](table)
 
 
-def open_or_make_panel(table: Path | None, layout: TableSettings, agents: int, history: int, seed: int) -> "Panel":
+def load_or_generate_panel(table: Path | None, layout: TableSettings, agents: int, history: int, seed: int) -> "Panel":
     """Read the user's table, or make up the embedded population where there is none."""
     if table is not None:
-        return open_panel(table, layout)
+        return load_panel(table, layout)
     from walras.population.generate import generate_panel
 
     return generate_panel(agents, history, seed)
 
 
-def refuse_unwritable(folder: Path) -> None:
+def require_writable(folder: Path) -> None:
     """Complain about an output folder before minutes of work instead of after them."""
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.answer import print_files, print_json, print_words
+from walras.cli.output import print_files, print_json, print_text
 from walras.config import CostSettings, PlanSettings, read_costs
 from walras.progress import Progress, on_terminal
 
 if TYPE_CHECKING:
     from walras.data.panel import Panel
-    from walras.planner.result import PlanResult
-    from walras.planner.revision import LastPlan
+    from walras.planning.previous_plan import PreviousPlan
+    from walras.planning.result import PlanResult
 
 OUT = Path("walras-out")
 DEMO_OUT = Path("walras-out/demo")
@@ -47,14 +47,14 @@ def plan(
 ) -> None:
     """Plan capacity for the products of a table, verify the plan on unseen futures and write a report."""
     started = time.perf_counter()
-    chosen, table_settings = options.all_settings(settings, flags, static, column, layout)
+    chosen, table_settings = options.load_settings(settings, flags, static, column, layout)
     prices = read_costs(costs)
-    options.refuse_unwritable(out)
+    options.require_writable(out)
     with on_terminal() as progress:
         progress.stage("Reading the table")
-        panel = options.open_panel(table, table_settings)
+        panel = options.load_panel(table, table_settings)
         before = None if last is None else _last_plan(last, panel, chosen)
-        result, files = make(panel, chosen, prices, out, progress, started, before)
+        result, files = run(panel, chosen, prices, out, progress, started, before)
     show(result, files, as_json)
 
 
@@ -72,33 +72,33 @@ def demo(
     from walras.population.generate import generate_panel
 
     started = time.perf_counter()
-    chosen, _ = options.all_settings(settings, flags, None, (), None)
+    chosen, _ = options.load_settings(settings, flags, None, (), None)
     prices = read_costs(costs)
-    options.refuse_unwritable(out)
+    options.require_writable(out)
     with on_terminal() as progress:
         progress.stage("Making up a population")
         panel = generate_panel(agents, history, chosen.seed)
-        result, files = make(panel, chosen, prices, out, progress, started)
+        result, files = run(panel, chosen, prices, out, progress, started)
     show(result, files, as_json)
 
 
-def _last_plan(path: Path, panel: "Panel", settings: PlanSettings) -> "LastPlan":
-    from walras.cli.prices import read_last_plan
+def _last_plan(path: Path, panel: "Panel", settings: PlanSettings) -> "PreviousPlan":
+    from walras.cli.price_tables import read_last_plan
 
     return read_last_plan(path, panel.next_weeks(settings.weeks), settings.resources)
 
 
-def make(
+def run(
     panel: "Panel",
     settings: PlanSettings,
     costs: CostSettings,
     out: Path,
     progress: Progress,
     started: float,
-    last: "LastPlan | None" = None,
+    last: "PreviousPlan | None" = None,
 ) -> "tuple[PlanResult, list[Path]]":
     """Plan a panel and write the report; `seconds` then counts from when the command was `started`."""
-    from walras.planner.make import plan_panel
+    from walras.planning.plan import plan_panel
     from walras.report.page import write_report
 
     reading = time.perf_counter() - started
@@ -117,5 +117,5 @@ def show(result: "PlanResult", files: list[Path], as_json: bool) -> None:
     if as_json:
         print_json({**summary(result), "files": files})
         return
-    print_words(console_summary(result))
+    print_text(console_summary(result))
     print_files(files)

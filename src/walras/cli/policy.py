@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.answer import print_files, print_json, print_words
+from walras.cli.output import print_files, print_json, print_text
 from walras.config import CompareSettings, read_compare_settings
 from walras.progress import on_terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from walras.train.contest import Contest
-    from walras.train.history import HistoryCase
+    from walras.train.tuning.history_split import HistorySplit
+    from walras.train.tuning.policy_comparison import PolicyComparison
 
 OUT = Path("walras-out/policies")
 CompareFlags = Annotated[CompareSettings | None, Parameter(name="*")]
@@ -43,16 +43,16 @@ def compare(
     """Tune policies on the earlier weeks of a table and rank them on its last weeks, replayed as they were."""
     started = time.perf_counter()
     chosen, table_settings = read_compare_settings(settings, flags, options.table_flags(static, column, layout))
-    options.refuse_unwritable(out)
-    from walras.train import contest as contests
-    from walras.train.history import split_history
+    options.require_writable(out)
+    from walras.train.tuning import policy_comparison as contests
+    from walras.train.tuning.history_split import train_test_split
 
     contests.chosen(chosen.policies)
     with on_terminal() as progress:
         progress.stage("Reading the table")
-        panel = options.open_panel(table, table_settings)
-        case = split_history(panel, chosen, progress=progress)
-        result = contests.contest(
+        panel = options.load_panel(table, table_settings)
+        case = train_test_split(panel, chosen, progress=progress)
+        result = contests.compare_policies(
             case,
             chosen.policies,
             shadow_price=chosen.shadow_price,
@@ -66,7 +66,7 @@ def compare(
     show(case, result, {**facts, "seconds": time.perf_counter() - started, "files": files}, as_json)
 
 
-def summary(case: "HistoryCase", result: "Contest", settings: CompareSettings) -> dict[str, Any]:
+def summary(case: "HistorySplit", result: "PolicyComparison", settings: CompareSettings) -> dict[str, Any]:
     """Collect what a program may want to read."""
     import numpy as np
 
@@ -87,12 +87,12 @@ def summary(case: "HistoryCase", result: "Contest", settings: CompareSettings) -
     }
 
 
-def write(facts: dict[str, Any], result: "Contest", folder: Path) -> list[Path]:
+def write(facts: dict[str, Any], result: "PolicyComparison", folder: Path) -> list[Path]:
     """Write the ranking as JSON and as a table; an interrupted call leaves the earlier ones as they were."""
     import pyarrow
     import pyarrow.csv
 
-    from walras.report.publish import publish
+    from walras.report.publish import write_all_or_nothing
     from walras.report.summary import plain
 
     text = json.dumps(plain(facts), allow_nan=False, indent=1) + "\n"
@@ -101,29 +101,29 @@ def write(facts: dict[str, Any], result: "Contest", folder: Path) -> list[Path]:
     def write_facts(path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
-    return publish(
+    return write_all_or_nothing(
         folder, {"policies.csv": lambda path: pyarrow.csv.write_csv(rows, path), "policies.json": write_facts}
     )
 
 
-def show(case: "HistoryCase", result: "Contest", facts: dict[str, Any], as_json: bool) -> None:
+def show(case: "HistorySplit", result: "PolicyComparison", facts: dict[str, Any], as_json: bool) -> None:
     """Print the ranking for a program or for a person."""
     if as_json:
         print_json(facts)
         return
-    from walras.report import words
+    from walras.report import formatting
 
-    first = words.day(case.holdout.weeks[0])
-    print_words(
-        f"{words.plural(case.n_agents, 'product')}: tuned on {words.plural(facts['training_weeks'], 'week')}, judged "
-        f"on the {words.plural(facts['holdout_weeks'], 'week')} from {first} on.",
+    first = formatting.day(case.holdout.weeks[0])
+    print_text(
+        f"{formatting.plural(case.n_agents, 'product')}: tuned on {formatting.plural(facts['training_weeks'], 'week')}, judged "
+        f"on the {formatting.plural(facts['holdout_weeks'], 'week')} from {first} on.",
         console_table(result) if sys.stdout.isatty() else str(result),
         f"Intervals cover {100 * result.ranking.level:g} %: {result.ranking.method}.",
     )
     print_files(facts["files"])
 
 
-def console_table(result: "Contest") -> "Table":
+def console_table(result: "PolicyComparison") -> "Table":
     """Lay the ranking out for a terminal."""
     from rich.table import Table
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.answer import print_files, print_json, print_words
+from walras.cli.output import print_files, print_json, print_text
 from walras.progress import on_terminal
 
 if TYPE_CHECKING:
-    from walras.cli.trial import Trial
+    from walras.planning.compare_prices import PriceComparison
 
 OUT = Path("walras-out/simulation")
 Prices = Annotated[
@@ -43,40 +43,40 @@ def simulate(
 ) -> None:
     """Simulate the coming weeks of a population under given shadow prices, beside the same futures without prices."""
     started = time.perf_counter()
-    chosen, table_settings = options.all_settings(settings, flags, static, column, layout)
-    options.refuse_unwritable(out)
+    chosen, table_settings = options.load_settings(settings, flags, static, column, layout)
+    options.require_writable(out)
     with on_terminal() as progress:
         progress.stage("Reading the table")
-        panel = options.open_or_make_panel(table, table_settings, agents, history, chosen.seed)
+        panel = options.load_or_generate_panel(table, table_settings, agents, history, chosen.seed)
         weeks = panel.next_weeks(chosen.weeks)
-        from walras.cli.prices import read_prices, zero_prices
-        from walras.cli.trial import run_trial
-        from walras.planner.case import build_case
+        from walras.cli.price_tables import read_prices, zero_prices
+        from walras.planning.compare_prices import compare_prices
+        from walras.planning.problem import build_problem
 
         charged = (
             zero_prices(weeks, chosen.resources) if prices is None else read_prices(prices, weeks, chosen.resources)
         )
-        case = build_case(panel, chosen, progress=progress)
+        case = build_problem(panel, chosen, progress=progress)
         progress.stage("Simulating")
-        trial = run_trial(case, charged)
+        trial = compare_prices(case, charged)
         progress.stage("Writing the report")
-        files = write_trial(trial, out, time.perf_counter() - started)
+        files = write_comparison(trial, out, time.perf_counter() - started)
     show(trial, files, time.perf_counter() - started, as_json)
 
 
-def write_trial(trial: "Trial", folder: Path, seconds: float) -> list[Path]:
+def write_comparison(trial: "PriceComparison", folder: Path, seconds: float) -> list[Path]:
     """Write the page and its tables; an interrupted call leaves the earlier ones as they were."""
     import pyarrow.csv
     import pyarrow.parquet
 
-    from walras.cli.trial import trial_summary, trial_table
-    from walras.cli.trial_page import page
-    from walras.report.publish import publish
+    from walras.planning.compare_prices import comparison_summary, comparison_table
+    from walras.report.price_comparison import page
+    from walras.report.publish import write_all_or_nothing
     from walras.report.summary import plain
     from walras.report.tables import arrow
 
-    table = arrow(trial_table(trial))
-    facts = json.dumps(plain({**trial_summary(trial), "seconds": seconds}), allow_nan=False, indent=1)
+    table = arrow(comparison_table(trial))
+    facts = json.dumps(plain({**comparison_summary(trial), "seconds": seconds}), allow_nan=False, indent=1)
 
     def text(content: str) -> Callable[[Path], None]:
         def write(path: Path) -> None:
@@ -90,16 +90,16 @@ def write_trial(trial: "Trial", folder: Path, seconds: float) -> list[Path]:
         "simulation.csv": lambda path: pyarrow.csv.write_csv(table, path),
         "simulation.json": text(facts + "\n"),
     }
-    return publish(folder, writers)
+    return write_all_or_nothing(folder, writers)
 
 
-def show(trial: "Trial", files: list[Path], seconds: float, as_json: bool) -> None:
+def show(trial: "PriceComparison", files: list[Path], seconds: float, as_json: bool) -> None:
     """Print the simulation for a program or for a person."""
-    from walras.cli.trial import trial_summary
-    from walras.cli.trial_page import sentences
+    from walras.planning.compare_prices import comparison_summary
+    from walras.report.price_comparison import sentences
 
     if as_json:
-        print_json({**trial_summary(trial), "seconds": seconds, "files": files})
+        print_json({**comparison_summary(trial), "seconds": seconds, "files": files})
         return
-    print_words(*sentences(trial))
+    print_text(*sentences(trial))
     print_files(files)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.answer import print_files, print_json, print_words
+from walras.cli.output import print_files, print_json, print_text
 from walras.errors import InputError
 
 if TYPE_CHECKING:
-    from walras.studies.run import Result
-    from walras.studies.study import Study
+    from lab.runner import Result
+    from lab.study import Study
 
 OUT = Path("walras-out/studies")
 ALL = "all"
@@ -38,9 +38,9 @@ Record = Annotated[
 ]
 
 
-def listed(*, studies: Studies = None, as_json: options.Json = False) -> None:
+def list_studies(*, studies: Studies = None, as_json: options.Json = False) -> None:
     """Show all studies with question, data, date and answer."""
-    from walras.studies.study import find_studies
+    from lab.study import find_studies
 
     rows: list[dict[str, Any]] = []
     for study in find_studies(studies):
@@ -51,9 +51,9 @@ def listed(*, studies: Studies = None, as_json: options.Json = False) -> None:
         print_json({"studies": rows})
         return
     for row in rows:
-        print_words(f"{row['study']:02d}  {row['question']}", f"    {row['answer'] or 'not run yet'}")
+        print_text(f"{row['study']:02d}  {row['question']}", f"    {row['answer'] or 'not run yet'}")
         if row["answer"]:
-            print_words(f"    {row['size']}, {', '.join(row['data'])}, {row['date']}, {', '.join(row['commits'])}")
+            print_text(f"    {row['size']}, {', '.join(row['data'])}, {row['date']}, {', '.join(row['commits'])}")
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
     as_json: options.Json = False,
 ) -> None:
     """Run a study, or one after the other; parts that are in the folder already are read, not measured again."""
-    from walras.studies.study import find_studies, find_study
+    from lab.study import find_studies, find_study
 
     known = find_studies(studies)
     chosen = known if number == ALL else [find_study(number, known)]
@@ -78,7 +78,7 @@ def run(
         raise InputError(f"{tables} is no folder but real tables are read from it; name a folder, or leave --data out")
     if not minutes >= 0:
         raise InputError(f"`--minutes` is {minutes:g} but must be 0 or more; 0 only puts together what is there")
-    options.refuse_unwritable(out)
+    options.require_writable(out)
     told = [
         _one(study, known, size, tables, out, minutes=left, record=record, quiet=as_json)
         for study, left in zip(chosen, _left(minutes), strict=False)
@@ -106,7 +106,7 @@ def _one(
     quiet: bool,
 ) -> dict[str, Any]:
     """Run a study and write what it found; where nothing is measured yet, what is recorded stays."""
-    from walras.studies.run import run_study
+    from lab.runner import run_study
 
     started = time.perf_counter()
 
@@ -116,23 +116,23 @@ def _one(
     found = run_study(study, known, size, out / "parts", data=tables, minutes=minutes, tell=tell)
     files = _write(found, study.results if record else out / study.name) if found.facts["figures"] else []
     if not quiet:
-        print_words(found.facts["answer"])
+        print_text(found.facts["answer"])
         if found.waiting:
-            print_words(f"{len(found.waiting)} parts are still to be measured; run the same command again to go on")
+            print_text(f"{len(found.waiting)} parts are still to be measured; run the same command again to go on")
         print_files(files)
     return {**found.facts, "files": [str(file) for file in files]}
 
 
 def _write(found: "Result", folder: Path) -> list[Path]:
     """Write figures and pictures together; all of the new ones or none."""
-    from walras.report.publish import publish
+    from walras.report.publish import write_all_or_nothing
     from walras.report.summary import plain
 
     size = found.facts["size"]
     text = json.dumps(plain(dict(found.facts)), allow_nan=False) + "\n"
     writers: dict[str, Any] = {f"{size}.json": partial(_text, text)}
     writers |= {f"{size}-{name}": draw for name, draw in found.pictures.items()}
-    return publish(folder, writers)
+    return write_all_or_nothing(folder, writers)
 
 
 def _text(text: str, path: Path) -> None:
@@ -146,13 +146,14 @@ def report(
     as_json: options.Json = False,
 ) -> None:
     """Write one page with all answers, the published figures beside ours."""
-    from walras.report.publish import publish
-    from walras.report.study_page import study_page
-    from walras.studies.study import find_studies
+    from lab.study import find_studies
+    from lab.study_page import study_page
 
-    options.refuse_unwritable(out)
+    from walras.report.publish import write_all_or_nothing
+
+    options.require_writable(out)
     found = find_studies(studies)
-    files = publish(out, {"studies.html": partial(_text, study_page(found))})
+    files = write_all_or_nothing(out, {"studies.html": partial(_text, study_page(found))})
     if as_json:
         answered = sum(study.recorded() is not None for study in found)
         print_json({"studies": len(found), "answered": answered, "files": [str(file) for file in files]})

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from walras.data.findings import Refuse, listed, shown
 from walras.data.sources import existing_file
-from walras.errors import InputError, SettingsError
+from walras.errors import FailFast, InputError, SettingsError, join, quote
 
 REQUIRED = ("unique_id", "ds", "units")
 FLOWS = ("units", "orders", "receipts", "forecast")
@@ -38,17 +37,17 @@ def checked_mapping(columns: Mapping[str, Any] | None) -> dict[str, str]:
     for ours, theirs in given.items():
         if ours not in TABLE_COLUMNS:
             raise SettingsError(
-                f"column mapping names `{shown(ours)}`, which is none of our fields; write ours=theirs with one of "
+                f"column mapping names `{quote(ours)}`, which is none of our fields; write ours=theirs with one of "
                 f"{', '.join(TABLE_COLUMNS)}"
             )
         if not isinstance(theirs, str) or not theirs:
             raise SettingsError(
-                f"column mapping gives `{ours}` the name {shown(theirs)!r}; give the table's column name"
+                f"column mapping gives `{ours}` the name {quote(theirs)!r}; give the table's column name"
             )
     theirs_all = list(given.values())
     twice = sorted({theirs for theirs in theirs_all if theirs_all.count(theirs) > 1})
     if twice:
-        raise SettingsError(f"column mapping uses the table's column {listed(twice)} for two fields; map it once")
+        raise SettingsError(f"column mapping uses the table's column {join(twice)} for two fields; map it once")
     return given
 
 
@@ -58,7 +57,7 @@ def parse_options(options: Iterable[str]) -> dict[str, str]:
     for option in options:
         ours, sign, theirs = option.partition("=")
         if not sign or not ours.strip() or not theirs.strip():
-            raise SettingsError(f"column option {shown(option)!r} is not of the form ours=theirs; write e.g. units=qty")
+            raise SettingsError(f"column option {quote(option)!r} is not of the form ours=theirs; write e.g. units=qty")
         mapping[ours.strip()] = theirs.strip()
     return checked_mapping(mapping)
 
@@ -69,7 +68,7 @@ def read_mapping(path: str | Path) -> dict[str, str]:
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name} is not a TOML file ({shown(error, 100)}); mend it") from error
+        raise InputError(f"{path.name} is not a TOML file ({quote(error, 100)}); mend it") from error
     table = document.get("columns")
     if not isinstance(table, dict):
         raise SettingsError(f'{path.name} has no [columns] table; write [columns] and below it e.g. units = "qty"')
@@ -82,7 +81,7 @@ def match_columns(
     fields: Sequence[str],
     required: Sequence[str],
     name: str,
-    findings: Refuse,
+    findings: FailFast,
 ) -> dict[str, str]:
     """Find which of the table's columns is which field: our name -> the table's name.
 
@@ -105,16 +104,16 @@ def match_columns(
         findings.problem(_missing_sentence(missing, names, mapping, name))
     unused = [column for column in names if column not in found.values()]
     if unused:
-        findings.note(f"columns of {name} that were not used: {listed(unused)}.")
+        findings.note(f"columns of {name} that were not used: {join(unused)}.")
     return found
 
 
 def _missing_sentence(missing: Sequence[str], names: Sequence[str], mapping: Mapping[str, str], name: str) -> str:
     wanted = ", ".join(
-        f"`{ours}`" + (f" (mapped to {shown(mapping[ours])})" if ours in mapping else "") for ours in missing
+        f"`{ours}`" + (f" (mapped to {quote(mapping[ours])})" if ours in mapping else "") for ours in missing
     )
     return (
         f"{name} lacks the required {'column' if len(missing) == 1 else 'columns'} {wanted}; its columns are "
-        f"{listed(names, 12) or 'none'}: "
+        f"{join(names, 12) or 'none'}: "
         f"map yours with --column {missing[0]}=NAME"
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from walras.errors import SettingsError
+
 DAYS_PER_WEEK = 7
 
 
@@ -99,3 +101,15 @@ class Panel:
         names = ("weeks", "units", "on_sale", "price", "unit_cost", "on_hand", "orders", "receipts")
         change = {name: getattr(self, name)[weeks] for name in names if getattr(self, name) is not None}
         return replace(self, **change)
+
+
+def active_agents(panel: Panel, weeks: int = 26) -> Bool[np.ndarray, " agent"]:
+    """Mark the agents that sold at least one unit in the last `weeks` weeks.
+
+    Args:
+        panel: the history.
+        weeks: how far back a sale counts [weeks]; a longer window than the history counts all of it.
+    """
+    if weeks < 1:
+        raise SettingsError(f"the window for active products is {weeks} weeks but needs at least 1; give e.g. 26")
+    return np.asarray((panel.units[-weeks:] > 0).any(axis=0))

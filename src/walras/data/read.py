@@ -13,19 +13,19 @@ A forecast is rows after the last week with `units` empty and `forecast` given; 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from walras.data.cells import names_of, repeated_rows
+from walras.data.column_checks import names_of, repeated_rows
 from walras.data.columns import FLOWS, LABELS, MONEY, NUMBERS_PER_AGENT
-from walras.data.findings import WEEKDAYS, Refuse, counted, listed
-from walras.data.panel import Panel
-from walras.data.records import Records, names_of_source, read_records, read_static, usable
-from walras.data.scatter import OneRowPerCell, Scatter, SummedRows, fill_over_weeks, last_of_each
-from walras.data.weeks import WeekGrid, place_in_weeks, weekday, written
+from walras.data.densify import AbstractDensify, OneRowPerCell, SummedRows, fill_weeks, last_of_each
+from walras.data.panel import Panel, active_agents
+from walras.data.records import Records, is_valid, names_of_source, read_records, read_static
+from walras.data.weeks import WeekGrid, format_date, to_weekly, weekday
+from walras.errors import WEEKDAYS, CollectAll, FailFast, WalrasError, join, plural
 
 MOST_CELLS = 400_000_000
 """Weeks times products that still fit an ordinary memory (3 GB per field)."""
@@ -46,15 +46,15 @@ def read_panel(source: Any, *, columns: Mapping[str, str] | None = None, static:
         InputError: one sentence naming the row and the field.
         SettingsError: when `columns` names what does not exist.
     """
-    # `Refuse` raises before anything is missing
-    return cast(Panel, build_panel(source, columns, static, Refuse()))
+    # `FailFast` raises before anything is missing
+    return cast(Panel, build_panel(source, columns, static, FailFast()))
 
 
-def build_panel(source: Any, columns: Mapping[str, str] | None, static: Any, findings: Refuse) -> Panel | None:
+def build_panel(source: Any, columns: Mapping[str, str] | None, static: Any, findings: FailFast) -> Panel | None:
     """Read a panel, telling `findings` everything; None when there were problems."""
     records = read_records(source, columns, findings, also=names_of_source(static))
     attributes = None if static is None else read_static(static, columns, findings)
-    if findings.found_problems or records is None or not usable(records):
+    if findings.found_problems or records is None or not is_valid(records):
         return None
     placed = _place(records, findings)
     if placed is None or findings.found_problems:
@@ -87,7 +87,7 @@ class Placed:
     ahead: np.ndarray
     order: np.ndarray
 
-    def scatter(self, rows: np.ndarray, weeks: int, start: int, findings: Refuse) -> Scatter:
+    def scatter(self, rows: np.ndarray, weeks: int, start: int, findings: FailFast) -> AbstractDensify:
         """Place some rows in a block of weeks; repeated rows of a weekly table are a problem."""
         week = self.grid.week[rows] - start
         key = week.astype(np.int64) * self.agents.size + self.agent[rows]
@@ -100,15 +100,15 @@ class Placed:
 
     def _repeated(self, rows: np.ndarray, key: np.ndarray, row_of_cell: np.ndarray, again: np.ndarray) -> str:
         second, first = rows[again[0]], rows[row_of_cell[key[again[0]]]]
-        more = f" ({counted(again.size, 'such row')} in all)" if again.size > 1 else ""
+        more = f" ({plural(again.size, 'such row')} in all)" if again.size > 1 else ""
         return (
             f"`unique_id` and `ds` of {self.records.table} repeat in data row {second + 1}{more}: product "
             f"{names_of(self.agents, self.agent[second] == np.arange(self.agents.size))} already has the week of "
-            f"{written(self.records.day[second])} in data row {first + 1}; keep one row per product and week"
+            f"{format_date(self.records.day[second])} in data row {first + 1}; keep one row per product and week"
         )
 
 
-def _place(records: Records, findings: Refuse) -> Placed | None:
+def _place(records: Records, findings: FailFast) -> Placed | None:
     """Split history from forecast and give every row its week and agent."""
     units = records.numbers["units"]
     recorded = np.isfinite(units)
@@ -120,7 +120,7 @@ def _place(records: Records, findings: Refuse) -> Placed | None:
     ahead = ~recorded & np.isfinite(forecast) & (records.day > last)
     if not _explained(records, recorded | ahead, findings):
         return None
-    grid = place_in_weeks(records.day, recorded, records.table, findings)
+    grid = to_weekly(records.day, recorded, records.table, findings)
     if grid is None:
         return None
     history = np.flatnonzero(recorded & grid.used)
@@ -140,12 +140,12 @@ def _place(records: Records, findings: Refuse) -> Placed | None:
     return Placed(records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable"))
 
 
-def _explained(records: Records, known: np.ndarray, findings: Refuse) -> bool:
+def _explained(records: Records, known: np.ndarray, findings: FailFast) -> bool:
     """Refuse rows that have neither units nor a forecast for the weeks after the last."""
     unknown = np.flatnonzero(~known)
     if unknown.size == 0:
         return True
-    more = f" ({counted(unknown.size, 'such row')} in all)" if unknown.size > 1 else ""
+    more = f" ({plural(unknown.size, 'such row')} in all)" if unknown.size > 1 else ""
     findings.problem(
         f"`units` of {records.table} is empty or not a number in data row {unknown[0] + 1}{more}; write 0 where "
         "nothing was sold (only rows after the last week that give a `forecast` may leave it empty)"
@@ -153,11 +153,11 @@ def _explained(records: Records, known: np.ndarray, findings: Refuse) -> bool:
     return False
 
 
-def _note_left_out(records: Records, with_history: np.ndarray, findings: Refuse) -> None:
+def _note_left_out(records: Records, with_history: np.ndarray, findings: FailFast) -> None:
     without = ~with_history
     if without.any():
         findings.note(
-            f"{counted(int(without.sum()), 'product')} without any recorded week left out: "
+            f"{plural(int(without.sum()), 'product')} without any recorded week left out: "
             f"{names_of(records.products.labels, without)}."
         )
     forecast = records.numbers.get("forecast")
@@ -165,7 +165,7 @@ def _note_left_out(records: Records, with_history: np.ndarray, findings: Refuse)
         findings.note("`forecast` was ignored in weeks that have `units`; only weeks after the last one are used.")
 
 
-def _panel(placed: Placed, findings: Refuse) -> Panel:
+def _panel(placed: Placed, findings: FailFast) -> Panel:
     """Build the dense arrays."""
     records, grid, rows = placed.records, placed.grid, placed.history
     cells = placed.scatter(rows, grid.n_weeks, 0, findings)
@@ -199,7 +199,7 @@ def _on_sale(
     recorded: Bool[np.ndarray, "week agent"],
     units: Float[np.ndarray, "week agent"],
     price: Float[np.ndarray, "week agent"] | None,
-    findings: Refuse,
+    findings: FailFast,
 ) -> Bool[np.ndarray, "week agent"]:
     """Mark the weeks from a product's first record on; records without price and sale at the start do not count."""
     begun = np.logical_or.accumulate(recorded, axis=0)
@@ -213,7 +213,7 @@ def _on_sale(
     return launched
 
 
-def _note_gaps(recorded: np.ndarray, on_sale: np.ndarray, findings: Refuse) -> None:
+def _note_gaps(recorded: np.ndarray, on_sale: np.ndarray, findings: FailFast) -> None:
     """Say how many weeks without a record count as no demand."""
     later = np.logical_or.accumulate(recorded[::-1], axis=0)[::-1]
     gaps = on_sale & ~recorded
@@ -223,7 +223,7 @@ def _note_gaps(recorded: np.ndarray, on_sale: np.ndarray, findings: Refuse) -> N
 
 
 def _extent(mask: np.ndarray, what: str) -> str:
-    return f"{counted(int(mask.sum()), what)} of {counted(int(mask.any(axis=0).sum()), 'product')}"
+    return f"{plural(int(mask.sum()), what)} of {plural(int(mask.any(axis=0).sum()), 'product')}"
 
 
 def _attributes(placed: Placed) -> dict[str, np.ndarray]:
@@ -247,7 +247,7 @@ def _words(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return every[np.nan_to_num(codes, nan=labels.size).astype(int)].astype(np.str_)
 
 
-def _forecast(placed: Placed, findings: Refuse) -> Float[np.ndarray, "ahead agent"] | None:
+def _forecast(placed: Placed, findings: FailFast) -> Float[np.ndarray, "ahead agent"] | None:
     """Place the rows of the user's forecast."""
     rows, grid = placed.ahead, placed.grid
     if rows.size == 0:
@@ -256,21 +256,21 @@ def _forecast(placed: Placed, findings: Refuse) -> Float[np.ndarray, "ahead agen
     off = np.flatnonzero((day - grid.first_day) % 7 != 0)
     if not grid.daily and off.size:
         findings.problem(
-            f"`ds` of {placed.records.table} is {written(day[off[0]])} in data row {rows[off[0]] + 1}, a forecast "
+            f"`ds` of {placed.records.table} is {format_date(day[off[0]])} in data row {rows[off[0]] + 1}, a forecast "
             f"for a {WEEKDAYS[weekday(int(day[off[0]]))]}; its weeks start on {WEEKDAYS[weekday(grid.first_day)]}"
         )
         return None
     far = np.flatnonzero(grid.week[rows] >= grid.n_weeks + MOST_WEEKS_AHEAD)
     if far.size:
         findings.problem(
-            f"`ds` of {placed.records.table} is {written(day[far[0]])} in data row {rows[far[0]] + 1}, more than "
+            f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {rows[far[0]] + 1}, more than "
             f"{MOST_WEEKS_AHEAD} weeks ahead; mend the date"
         )
         return None
     return _dense_forecast(placed, rows, findings)
 
 
-def _dense_forecast(placed: Placed, rows: np.ndarray, findings: Refuse) -> Float[np.ndarray, "ahead agent"] | None:
+def _dense_forecast(placed: Placed, rows: np.ndarray, findings: FailFast) -> Float[np.ndarray, "ahead agent"] | None:
     grid = placed.grid
     weeks = int(grid.week[rows].max()) + 1 - grid.n_weeks
     if grid.daily and (placed.records.day[rows].max() + 1 - grid.first_day) % 7:
@@ -281,11 +281,11 @@ def _dense_forecast(placed: Placed, rows: np.ndarray, findings: Refuse) -> Float
         return None
     dense = placed.scatter(rows, weeks, grid.n_weeks, findings).total(placed.records.numbers["forecast"][rows])
     if np.isnan(dense).any():
-        findings.note(f"{counted(int(np.isnan(dense).sum()), 'product-week')} of the forecast are not given.")
+        findings.note(f"{plural(int(np.isnan(dense).sum()), 'product-week')} of the forecast are not given.")
     return dense
 
 
-def _with_static(panel: Panel, static: Records, findings: Refuse) -> Panel:
+def _with_static(panel: Panel, static: Records, findings: FailFast) -> Panel:
     """Join the table of product attributes."""
     row_of = np.full(static.products.labels.size, -1)
     row_of[static.products.codes] = np.arange(static.n_rows)
@@ -294,17 +294,17 @@ def _with_static(panel: Panel, static: Records, findings: Refuse) -> Panel:
     if not known.any():
         findings.problem(
             f"no `unique_id` of {static.table} occurs in the table, whose products are "
-            f"{listed(panel.agents.tolist(), 3)}; give the attributes of the same products"
+            f"{join(panel.agents.tolist(), 3)}; give the attributes of the same products"
         )
         return panel
     if not known.all():
         findings.note(
-            f"{counted(int((~known).sum()), 'product')} not in {static.table}: {names_of(panel.agents, ~known)}."
+            f"{plural(int((~known).sum()), 'product')} not in {static.table}: {names_of(panel.agents, ~known)}."
         )
     return _joined(panel, static, np.where(known, row_of[at], -1), findings)
 
 
-def _joined(panel: Panel, static: Records, row: np.ndarray, findings: Refuse) -> Panel:
+def _joined(panel: Panel, static: Records, row: np.ndarray, findings: FailFast) -> Panel:
     change: dict[str, Any] = {}
     for name, values in static.numbers.items():
         mine = np.where(row >= 0, values[row], np.nan)
@@ -323,7 +323,7 @@ def _joined(panel: Panel, static: Records, row: np.ndarray, findings: Refuse) ->
     return replace(panel, **change)
 
 
-def _finished(panel: Panel, findings: Refuse) -> Panel:
+def _finished(panel: Panel, findings: FailFast) -> Panel:
     """Fill the gaps of prices and costs and say where every field comes from."""
     change: dict[str, Any] = {}
     origin = {"units": GIVEN}
@@ -334,7 +334,68 @@ def _finished(panel: Panel, findings: Refuse) -> Panel:
         origin[name] = GIVEN
         if name in MONEY:
             gaps = np.isnan(value) & panel.on_sale
-            change[name] = fill_over_weeks(value)
+            change[name] = fill_weeks(value)
             if gaps.any():
                 origin[name] = "given, gaps filled"
     return replace(panel, provenance=origin, notes=tuple(findings.notes), **change)
+
+
+@dataclass(frozen=True)
+class TableCheck:
+    """Say what a table holds.
+
+    Attributes:
+        rows: rows of the table.
+        agents: products; 0 where the problems are too many to tell.
+        weeks: weeks of history, likewise.
+        first_week, last_week: first days of the first and last week (ISO), or None.
+        columns: our name -> the table's name, for the fields found.
+        problems: one sentence per reason to refuse the table; empty when it can be planned with.
+        notes: one sentence per thing that was handled.
+    """
+
+    rows: int
+    agents: int
+    weeks: int
+    first_week: str | None
+    last_week: str | None
+    columns: Mapping[str, str]
+    problems: list[str]
+    notes: list[str]
+
+    @property
+    def fine(self) -> bool:
+        """Tell whether the table can be planned with."""
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return asdict(self)
+
+
+def check_table(source: Any, *, columns: Mapping[str, str] | None = None, static: Any = None) -> TableCheck:
+    """Look at a table without stopping at the first problem.
+
+    Args:
+        source: path or frame, as for `read_panel`.
+        columns: our field name -> the table's column name.
+        static: table with one row per product.
+    """
+    findings = CollectAll()
+    panel: Panel | None = None
+    try:
+        panel = build_panel(source, columns, static, findings)
+    except WalrasError as error:  # no table at all: nothing more to gather
+        findings.problem(str(error))
+    if panel is not None and not findings.problems and not active_agents(panel).any():
+        findings.problem("no product sold anything in the last 26 weeks, so none would be planned; give a later table")
+    return TableCheck(
+        rows=findings.rows,
+        agents=panel.n_agents if panel else 0,
+        weeks=panel.n_weeks if panel else 0,
+        first_week=str(panel.weeks[0]) if panel else None,
+        last_week=str(panel.weeks[-1]) if panel else None,
+        columns=dict(findings.columns),
+        problems=list(findings.problems),
+        notes=list(findings.notes),
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from walras.data.cells import LARGEST, NO_DAY, Codes, Column, days, numbers, one_array, texts
+from walras.data.column_checks import LARGEST, NO_DAY, Codes, Column, days, numbers, one_array, texts
 from walras.data.columns import (
     LABELS,
     NUMBERS,
@@ -21,9 +21,8 @@ from walras.data.columns import (
     checked_mapping,
     match_columns,
 )
-from walras.data.findings import Refuse, listed
 from walras.data.sources import Source, open_source
-from walras.errors import SettingsError
+from walras.errors import FailFast, SettingsError, join
 
 HIGHEST = {"fill_rate": 1.0}
 """Fields that are shares; all others only need to be 0 or more and not absurd."""
@@ -56,20 +55,20 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenTable:
     """Hold the raw columns that were matched to our fields."""
 
     table: str
     columns: Mapping[str, str]
     cells: pa.Table
 
-    def column(self, ours: str, findings: Refuse) -> Column:
+    def column(self, ours: str, findings: FailFast) -> Column:
         """Pick the column of one of our fields."""
         return Column(self.table, ours, one_array(self.cells[self.columns[ours]]), findings)
 
 
 def read_records(
-    source: Any, columns: Mapping[str, str] | None, findings: Refuse, *, also: tuple[str, ...] = ()
+    source: Any, columns: Mapping[str, str] | None, findings: FailFast, *, also: tuple[str, ...] = ()
 ) -> Records | None:
     """Read and check a long table.
 
@@ -101,7 +100,7 @@ def read_records(
     )
 
 
-def read_static(source: Any, columns: Mapping[str, str] | None, findings: Refuse) -> Records | None:
+def read_static(source: Any, columns: Mapping[str, str] | None, findings: FailFast) -> Records | None:
     """Read and check a table with one row per product."""
     opened = open_source(source, "the static table")
     match = match_columns(opened.names, checked_mapping(columns), STATIC_COLUMNS, ("unique_id",), opened.name, findings)
@@ -122,22 +121,22 @@ def names_of_source(source: Any) -> tuple[str, ...]:
     return () if source is None else tuple(open_source(source, "the static table").names)
 
 
-def usable(records: Records) -> bool:
+def is_valid(records: Records) -> bool:
     """Tell whether every row has a product and a date."""
     return bool((records.products.codes >= 0).all() and (records.day != NO_DAY).all())
 
 
-def _read(opened: Source, match: Mapping[str, str], required: tuple[str, ...], findings: Refuse) -> Opened | None:
+def _read(opened: Source, match: Mapping[str, str], required: tuple[str, ...], findings: FailFast) -> OpenTable | None:
     if not all(ours in match for ours in required):
         return None
     cells = opened.read(list(match.values()), [match[ours] for ours in TEXT if ours in match])
     if cells.num_rows == 0:
         findings.problem(f"{opened.name} has a header but no rows; give at least one row")
         return None
-    return Opened(opened.name, match, cells)
+    return OpenTable(opened.name, match, cells)
 
 
-def _numbers(raw: Opened, findings: Refuse) -> dict[str, np.ndarray]:
+def _numbers(raw: OpenTable, findings: FailFast) -> dict[str, np.ndarray]:
     return {
         ours: numbers(raw.column(ours, findings), high=HIGHEST.get(ours, LARGEST))
         for ours in NUMBERS
@@ -145,7 +144,7 @@ def _numbers(raw: Opened, findings: Refuse) -> dict[str, np.ndarray]:
     }
 
 
-def _labels(raw: Opened, findings: Refuse) -> dict[str, Codes]:
+def _labels(raw: OpenTable, findings: FailFast) -> dict[str, Codes]:
     return {ours: texts(raw.column(ours, findings), needed=False) for ours in LABELS if ours in raw.columns}
 
 
@@ -155,5 +154,5 @@ def _refuse_unknown(mapping: Mapping[str, str], names: tuple[str, ...], table: s
         if theirs not in names:
             raise SettingsError(
                 f"column mapping sends `{ours}` to {theirs!r}, which {table} does not have; its columns are "
-                f"{listed(names, 12)}"
+                f"{join(names, 12)}"
             )

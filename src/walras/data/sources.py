@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from walras.data.findings import counted, listed, shown
-from walras.errors import InputError, one_line
+from walras.errors import InputError, join, one_line, plural, quote
 
 SNIFFED_BYTES = 1 << 16
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -88,7 +87,7 @@ class CsvSource:
         if ragged:
             needed, given = ragged.groups()
             return InputError(
-                f"{self.name} has {counted(int(given), 'field')} {where} but its header names {needed}; mend that row"
+                f"{self.name} has {plural(int(given), 'field')} {where} but its header names {needed}; mend that row"
             )
         if "UTF8" in message:
             return _wrong_encoding(self.name, where)
@@ -134,15 +133,15 @@ def existing_file(path: Path) -> Path:
     """Refuse a path that is no file with something in it."""
     try:
         if path.is_dir():
-            raise InputError(f"{shown(path, 200)} is a folder; give the path of a .parquet or .csv file in it")
+            raise InputError(f"{quote(path, 200)} is a folder; give the path of a .parquet or .csv file in it")
         if not path.exists():
-            raise InputError(f"there is no file {shown(path, 200)}; give the path of a .parquet or .csv file")
+            raise InputError(f"there is no file {quote(path, 200)}; give the path of a .parquet or .csv file")
         if path.stat().st_size == 0:
-            raise InputError(f"{shown(path, 200)} is an empty file; give a table with a header and at least one row")
+            raise InputError(f"{quote(path, 200)} is an empty file; give a table with a header and at least one row")
         with path.open("rb"):
             return path
     except (OSError, ValueError) as error:
-        raise _unreadable(shown(path, 200), "a file", error) from error
+        raise _unreadable(quote(path, 200), "a file", error) from error
 
 
 def _open_file(path: Path) -> Source:
@@ -152,7 +151,7 @@ def _open_file(path: Path) -> Source:
         return _open_parquet(path)
     if suffix in CSV_SUFFIXES:
         return _open_csv(path)
-    raise InputError(f"{path.name} ends in {shown(suffix or 'no suffix')}; give a .parquet or .csv file")
+    raise InputError(f"{path.name} ends in {quote(suffix or 'no suffix')}; give a .parquet or .csv file")
 
 
 def _open_parquet(path: Path) -> ParquetSource:
@@ -192,7 +191,7 @@ def _from_stream(source: Any, name: str) -> pa.Table:
 
 def _mixed(source: Any, name: str, column: str | None, error: Exception) -> str:
     if column is None:
-        return one_line(f"{name} cannot be read as an Arrow table ({shown(error, 120)}); give each column one type")
+        return one_line(f"{name} cannot be read as an Arrow table ({quote(error, 120)}); give each column one type")
     kinds = [type(value) for value in source[column]]
     odd = next((row for row, kind in enumerate(kinds) if kind is not kinds[0]), 0)
     return (
@@ -204,7 +203,7 @@ def _mixed(source: Any, name: str, column: str | None, error: Exception) -> str:
 def _refuse_repeated(names: Sequence[str], name: str) -> None:
     repeated = sorted({column for column in names if names.count(column) > 1})
     if repeated:
-        raise InputError(f"{name} has the column {listed(repeated)} more than once; rename or drop one of them")
+        raise InputError(f"{name} has the column {join(repeated)} more than once; rename or drop one of them")
 
 
 def _wrong_encoding(name: str, where: str) -> InputError:
@@ -212,5 +211,5 @@ def _wrong_encoding(name: str, where: str) -> InputError:
 
 
 def _unreadable(name: str, kind: str, error: object) -> InputError:
-    reason = shown(error, 160)
+    reason = quote(error, 160)
     return InputError(f"{name} cannot be read as {kind} ({reason}); check that it is whole and of that kind")

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from walras.data.findings import WEEKDAYS, Refuse, counted
 from walras.data.panel import DAYS_PER_WEEK
+from walras.errors import WEEKDAYS, FailFast, plural
 
 MOST_WEEKS = 2_600
 """Fifty years: a longer span means a mistyped year."""
@@ -50,12 +50,12 @@ def weekday(day: Days) -> Days:
     return (day + MONDAY_OF_DAY_0) % DAYS_PER_WEEK
 
 
-def written(day: int | np.integer) -> str:
+def format_date(day: int | np.integer) -> str:
     """Write a day as people do."""
     return str(np.datetime64(int(day), "D"))
 
 
-def place_in_weeks(day: np.ndarray, is_history: np.ndarray, table: str, findings: Refuse) -> WeekGrid | None:
+def to_weekly(day: np.ndarray, is_history: np.ndarray, table: str, findings: FailFast) -> WeekGrid | None:
     """Choose the weeks of a table and place every row.
 
     Args:
@@ -70,12 +70,12 @@ def place_in_weeks(day: np.ndarray, is_history: np.ndarray, table: str, findings
         odd = known[0] if usual - known[0] > known[-1] - usual else known[-1]
         row = int(np.flatnonzero(is_history & (day == odd))[0]) + 1
         findings.problem(
-            f"`ds` of {table} runs from {written(known[0])} to {written(known[-1])}, more than fifty years; "
-            f"mend the date {written(odd)} in data row {row}"
+            f"`ds` of {table} runs from {format_date(known[0])} to {format_date(known[-1])}, more than fifty years; "
+            f"mend the date {format_date(odd)} in data row {row}"
         )
         return None
     if _monthly(known):
-        some = f"{written(known[0])}, {written(known[1])}, ..."
+        some = f"{format_date(known[0])}, {format_date(known[1])}, ..."
         findings.problem(f"`ds` of {table} has one date per month ({some}); give weeks or days")
         return None
     share = np.bincount(weekday(day[is_history]), minlength=DAYS_PER_WEEK) / is_history.sum()
@@ -88,7 +88,7 @@ def _weekly(day: np.ndarray, known: np.ndarray) -> WeekGrid:
     return WeekGrid(first, count, (day - first) // DAYS_PER_WEEK, False, np.ones(day.size, dtype=bool))
 
 
-def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: Refuse) -> WeekGrid:
+def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: FailFast) -> WeekGrid:
     """Count weeks back from the last recorded day, so that the last week is complete."""
     end, begin = int(known[-1]) + 1, int(known[0])
     count = -(-(end - begin) // DAYS_PER_WEEK)
@@ -101,12 +101,12 @@ def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: Refu
     common = ", ".join(f"{WEEKDAYS[index]} {share[index]:.0%}" for index in often)
     findings.note(
         f"dates fall on several weekdays ({common}), so rows were read as daily records and summed to weeks that start "
-        f"on {WEEKDAYS[weekday(first)]}, the last week ending {written(end - 1)}."
+        f"on {WEEKDAYS[weekday(first)]}, the last week ending {format_date(end - 1)}."
     )
     dropped = int((week < 0).sum())
     if dropped:
         findings.note(
-            f"the first {DAYS_PER_WEEK - missing} days ({counted(dropped, 'row')}) do not fill a week and were dropped."
+            f"the first {DAYS_PER_WEEK - missing} days ({plural(dropped, 'row')}) do not fill a week and were dropped."
         )
     return WeekGrid(first, count, week, True, week >= 0)
 

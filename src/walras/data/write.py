@@ -14,9 +14,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from walras.data.columns import FLOWS, LABELS, MONEY, NUMBERS_PER_AGENT
-from walras.data.findings import shown
 from walras.data.panel import Panel
-from walras.errors import InputError
+from walras.errors import InputError, quote
 
 OPEN_TO_ALL = 0o666
 
@@ -61,7 +60,7 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray] | pa.Table) 
     elif path.suffix.lower() == ".csv":
         write_atomic(path, lambda aside: pacsv.write_csv(table, aside))
     else:
-        raise InputError(f"{path.name} ends in {shown(path.suffix or 'no suffix')}; write to .parquet or .csv")
+        raise InputError(f"{path.name} ends in {quote(path.suffix or 'no suffix')}; write to .parquet or .csv")
 
 
 def panel_to_table(panel: Panel) -> pa.Table:
@@ -109,7 +108,7 @@ def _arrow(values: np.ndarray) -> pa.Array:
 def _aside(path: Path) -> Path:
     try:
         if path.is_dir():
-            raise InputError(f"{shown(path, 200)} is a folder; give the name of a file to write")
+            raise InputError(f"{quote(path, 200)} is a folder; give the name of a file to write")
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     except (OSError, ValueError) as error:
         raise _not_writable(path, error) from error
@@ -126,4 +125,4 @@ def _umask() -> int:
 
 def _not_writable(path: Path, error: Exception) -> InputError:
     reason = getattr(error, "strerror", None) or error
-    return InputError(f"{shown(path, 200)} cannot be written ({shown(reason)}); choose a folder that you may write to")
+    return InputError(f"{quote(path, 200)} cannot be written ({quote(reason)}); choose a folder that you may write to")

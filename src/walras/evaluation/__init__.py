@@ -3,8 +3,7 @@
 CONTRACT: reads records (arrays) only and imports nothing of the package but its errors.
 """
 
-from walras.evaluation.compare import PolicyOutcome, Ranking, rank, reward_ratio
-from walras.evaluation.control import (
+from walras.evaluation.control_metrics import (
     ControlMetrics,
     ControlTally,
     control_intervals,
@@ -12,18 +11,22 @@ from walras.evaluation.control import (
     control_tally,
     paired_control_intervals,
 )
-from walras.evaluation.definitions import BURN_IN_WEEKS, NEAR_LIMIT
-from walras.evaluation.forecast import ForecastMetrics, ForecastTally, forecast_metrics, forecast_tally
 from walras.evaluation.inference import Interval, block_interval, mean_interval, paired_interval
-from walras.evaluation.reward import RewardMetrics, RewardTally, reward_metrics, reward_tally
+from walras.evaluation.metrics import (
+    BURN_IN_WEEKS,
+    NEAR_LIMIT,
+    RewardMetrics,
+    RewardTally,
+    reward_metrics,
+    reward_tally,
+)
+from walras.evaluation.ranking import PolicyOutcome, Ranking, rank, reward_ratio
 
 __all__ = [
     "BURN_IN_WEEKS",
     "NEAR_LIMIT",
     "ControlMetrics",
     "ControlTally",
-    "ForecastMetrics",
-    "ForecastTally",
     "Interval",
     "PolicyOutcome",
     "Ranking",
@@ -33,8 +36,6 @@ __all__ = [
     "control_intervals",
     "control_metrics",
     "control_tally",
-    "forecast_metrics",
-    "forecast_tally",
     "mean_interval",
     "paired_control_intervals",
     "paired_interval",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.evaluation.tally import checked
+from walras.evaluation.tallies import checked_cells
 
 FEW_PATHS = 8
 """Paths below which resampling says less than Student's t."""
@@ -84,7 +84,7 @@ def paired_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0
         level: nominal coverage, between 0 and 1.
         seed: of the resampling.
     """
-    left, right = checked("ours", ours, ("path",)), checked("theirs", theirs, ("path",))
+    left, right = checked_cells("ours", ours, ("path",)), checked_cells("theirs", theirs, ("path",))
     if left.shape != right.shape:
         raise shape_mismatch("theirs", right.shape, left.shape, "pass both methods' values on the same paths")
     return mean_interval(left - right, level, seed)
@@ -125,7 +125,7 @@ def block_interval(values: npt.ArrayLike, level: float = 0.95, block_weeks: int 
         level: nominal coverage, between 0 and 1.
         block_weeks: least length of a block.
     """
-    weekly = checked("values", values, ("week",))
+    weekly = checked_cells("values", values, ("week",))
     blocks = len(weekly) // max(block_weeks, 1)
     if block_weeks < 1 or blocks < 2:
         raise InputError(f"`values` has {len(weekly)} weeks and needs two blocks of {block_weeks}; shorten the blocks")
@@ -150,7 +150,7 @@ def interval_bounds(
 def _ready(values: npt.ArrayLike, level: float) -> Float[np.ndarray, " path"]:
     if not 0 < level < 1:
         raise SettingsError(f"`level` is {level} and needs to be between 0 and 1; 0.95 is usual")
-    array = checked("values", values, ("path",))
+    array = checked_cells("values", values, ("path",))
     if len(array) < 2:
         raise InputError(
             f"`values` has {len(array)} paths and needs two for an interval; add paths or use `block_interval`"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.evaluation.definitions import NEAR_LIMIT
+from walras.evaluation.metrics import NEAR_LIMIT
 
 NEAR_LIMIT_TARGET = 0.55
 """Share of near-limit weeks that the published figures imply."""
@@ -275,7 +275,7 @@ def near_limit_share(capacity: npt.ArrayLike, unconstrained: npt.ArrayLike) -> f
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class CalibratedLevel:
     """Hold a tuned family and what it reaches.
 
     Attributes:
@@ -305,7 +305,7 @@ def tune_near_limit(
         SettingsError: where no level comes within 0.03 of the target (a utilization that hardly varies and a family
             that hardly varies either).
     """
-    tuned = tune_report(family, unconstrained, target)
+    tuned = calibrate_level(family, unconstrained, target)
     if not tuned.reached:
         raise SettingsError(
             f"the nearest near-limit share is {tuned.share:.2f} and {target:.2f} is needed; use a wider family"
@@ -313,15 +313,15 @@ def tune_near_limit(
     return tuned.family
 
 
-def tune_report(
+def calibrate_level(
     family: AbstractCapacityFamily, unconstrained: npt.ArrayLike, target: float = NEAR_LIMIT_TARGET
-) -> Tuned:
+) -> CalibratedLevel:
     """Tune and say what was reached; the level alone where that suffices, else a wider spread with it."""
     if not 0 < target < 1:
         raise SettingsError(f"`target` is {target} and needs to be between 0 and 1; 0.55 is usual")
     free = _positive("unconstrained", unconstrained, axes=(2, 3))
     free = free.reshape(-1, *free.shape[-2:])
-    found: list[Tuned] = []
+    found: list[CalibratedLevel] = []
     candidate: AbstractCapacityFamily | None = family
     while candidate is not None and not (found and found[-1].reached and found[-1].usual_level):
         found.append(_level_for(candidate, free, target))
@@ -330,7 +330,9 @@ def tune_report(
     return max(found, key=lambda tuned: (tuned.reached, tuned.usual_level, abs(tuned.share - target) == best))
 
 
-def _level_for(family: AbstractCapacityFamily, free: Float[np.ndarray, "path week resource"], target: float) -> Tuned:
+def _level_for(
+    family: AbstractCapacityFamily, free: Float[np.ndarray, "path week resource"], target: float
+) -> CalibratedLevel:
     """Scale the level; K is proportional to it, so the factor is a quantile of U0 / (0.9 K) and needs no search."""
     paths = np.stack([family.sample(seed, free.shape[1], free.mean(axis=(0, 1))) for seed in TUNING_SEEDS])
     # Each tuning path meets one utilization path in turn: all pairs would say no more and take more memory.
@@ -347,7 +349,7 @@ def _level_for(family: AbstractCapacityFamily, free: Float[np.ndarray, "path wee
     share = float(np.mean(ratio > factor))
     low, high = _bounds(tuned.level)
     middle_is_usual = USUAL_LEVEL[0] <= (low + high) / 2 <= USUAL_LEVEL[1]
-    return Tuned(tuned, share, abs(share - target) <= NEAR_LIMIT_TOLERANCE, middle_is_usual)
+    return CalibratedLevel(tuned, share, abs(share - target) <= NEAR_LIMIT_TOLERANCE, middle_is_usual)
 
 
 @dataclass(frozen=True, eq=False)

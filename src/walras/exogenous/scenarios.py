@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.data.panel import Panel
-from walras.exogenous.arrivals import IntegerLeadTimes
-from walras.exogenous.lead_times import ORDER_LOG_SD, draw_lead_times, lead_time_sd, longest_lead_time
+from walras.exogenous.arrivals import ORDER_LOG_SD, IntegerLeadTimes, draw_lead_times, lead_time_sd, longest_lead_time
 from walras.exogenous.paths import ExogenousPaths, lead_time_demand
 
 SMALLEST_DEMAND = 1e-6
@@ -76,7 +75,7 @@ def past_paths(
     return _paths(panel, panel.units[-weeks:], drawn, mean, sd)
 
 
-def typical_path(paths: ExogenousPaths, seed: int) -> ExogenousPaths:
+def mixed_path(paths: ExogenousPaths, seed: int) -> ExogenousPaths:
     """Mix the scenarios into one path: every agent follows a scenario of its own.
 
     What agents have in common averages out over the population while every agent's demand stays as lumpy as it is:

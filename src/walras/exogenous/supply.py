@@ -8,7 +8,7 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from walras.ties import lesser
+from walras.clipping import minimum
 
 
 class AbstractSupply(eqx.Module):
@@ -38,7 +38,7 @@ class SupplyLimit(AbstractSupply):
 
     def accept(self, placed: Float[Array, " agent"]) -> Float[Array, " agent"]:
         """Return min(Q, placed); where they tie the derivative is that of an order about to fall, 1."""
-        return lesser(self.units, placed)
+        return minimum(self.units, placed)
 
 
 class FillRate(AbstractSupply):
@@ -55,11 +55,11 @@ class FillRate(AbstractSupply):
         return self.share * placed
 
 
-class InTurn(AbstractSupply):
+class Chained(AbstractSupply):
     """Let one vendor's rule follow another: `second` accepts of what `first` has accepted.
 
-    `InTurn(FillRate(share), SupplyLimit(units))` is min(Q, share x placed): the limit binds what is sent;
-    `InTurn(SupplyLimit(units), FillRate(share))` is share x min(Q, placed): part of what is sent is lost on the way.
+    `Chained(FillRate(share), SupplyLimit(units))` is min(Q, share x placed): the limit binds what is sent;
+    `Chained(SupplyLimit(units), FillRate(share))` is share x min(Q, placed): part of what is sent is lost on the way.
 
     Attributes:
         first: sees what is placed.

@@ -12,36 +12,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.engine.sequential import Sequential
-from walras.maps.delegates import Asked
-from walras.maps.inputs import (
+from walras.maps.features import (
     HORIZON,
+    AgentHistory,
     KnownFuture,
-    Ledger,
-    Scales,
     Scaling,
+    Units,
     agent_features,
-    asked_now,
+    agent_history,
     cohort_of,
-    ledger_of,
     map_inputs,
-    scales,
+    prepare_probes_now,
     total_features,
+    units_of,
 )
-from walras.maps.issuer import AbstractIssuer
 from walras.maps.network import Encoded, MapNetwork
-from walras.maps.readers import Readers
-from walras.maps.rollout import Rolled, inputs_of, roll_issued
-from walras.maps.stretch import Stretch
-from walras.model.record import Record
-from walras.model.run import run_agents
-from walras.model.state import State
+from walras.maps.pooling import CohortIndex
+from walras.maps.price_controller import AbstractPriceController
+from walras.maps.probes import PreparedProbes
+from walras.maps.rollout import MapRollout, PopulationWindow, inputs_of, roll_out_issued
+from walras.parallel.sequential import Sequential
 from walras.policies.base import AbstractPolicy
 from walras.population.population import Population
-from walras.simulate import simulate, week_of, window_length
+from walras.simulation.record import Record
+from walras.simulation.run import simulate, week_of, window_length
+from walras.simulation.sharded_run import run_agents
+from walras.simulation.state import State
 
 
-class Coordinated(eqx.Module):
+class ClosedLoopResult(eqx.Module):
     """Hold what came of the coordinated weeks, `first` and those after it.
 
     Attributes:
@@ -63,7 +62,7 @@ class Coordinated(eqx.Module):
     asked: Int[Array, " week"] | None = None
 
 
-class Plan(eqx.Module):
+class CapacityTarget(eqx.Module):
     """Hold what is to be kept to.
 
     Attributes:
@@ -80,7 +79,7 @@ class Plan(eqx.Module):
         return self.capacity[jnp.minimum(week + 1 + jnp.arange(HORIZON), last)]
 
 
-class DualMap(AbstractIssuer):
+class DualMap(AbstractPriceController):
     """Issue what a dual map answers; hold its weights and the scaling of its features."""
 
     network: MapNetwork
@@ -103,9 +102,13 @@ class _Running(eqx.Module):
     searched: Any
 
 
-def week_by_week(
-    stretch: Stretch, readers: Readers, policy: AbstractPolicy, plan: Plan, issuer: AbstractIssuer
-) -> Coordinated:
+def run_closed_loop(
+    stretch: PopulationWindow,
+    readers: CohortIndex,
+    policy: AbstractPolicy,
+    plan: CapacityTarget,
+    issuer: AbstractPriceController,
+) -> ClosedLoopResult:
     """Issue prices, order, and go on to the next week, with the histories read one column a week.
 
     Args:
@@ -114,23 +117,23 @@ def week_by_week(
         plan: what is to be kept to.
         issuer: issues the prices, e.g. a dual map; the weeks before `plan.first` go by without prices.
     """
-    loop = _Loop(stretch, readers, policy, plan, issuer, scales(stretch.population))
+    loop = _Loop(stretch, readers, policy, plan, issuer, units_of(stretch.population))
     weeks = jnp.arange(plan.first, stretch.n_weeks)
     _, (issued, charged, use, reward, ends, states, asked) = jax.lax.scan(
         lambda running, week: loop.step(running, week), loop.begin(), weeks
     )
-    return Coordinated(issued, charged, use, reward, ends[-1], states, asked)
+    return ClosedLoopResult(issued, charged, use, reward, ends[-1], states, asked)
 
 
 class _Loop(eqx.Module):
     """Hold what does not change from week to week."""
 
-    stretch: Stretch
-    readers: Readers
+    stretch: PopulationWindow
+    readers: CohortIndex
     policy: AbstractPolicy
-    plan: Plan
-    issuer: AbstractIssuer
-    units: Scales
+    plan: CapacityTarget
+    issuer: AbstractPriceController
+    units: Units
 
     def begin(self) -> _Running:
         """Live through the weeks before the first without prices, and read them in one pass."""
@@ -140,7 +143,7 @@ class _Loop(eqx.Module):
         lived = simulate(stretch.population, past, self.policy, initial=stretch.initial, record=record, throw=False)
         happened = lived.agents
         assert happened is not None  # traces were asked for
-        ledger = ledger_of(past, happened, stretch.initial, stretch.valid[:first].astype(jnp.float32))
+        ledger = agent_history(past, happened, stretch.initial, stretch.valid[:first].astype(jnp.float32))
         network, agents = self.issuer.network, None
         if network.agents is not None:
             read = self._read(ledger)
@@ -180,15 +183,15 @@ class _Loop(eqx.Module):
     def _cohort(self) -> Population:
         return cohort_of(self.stretch.population, self.readers.index, self.readers.weight)
 
-    def _read(self, ledger: Ledger) -> Ledger:
+    def _read(self, ledger: AgentHistory) -> AgentHistory:
         return jax.tree.map(lambda leaf: leaf[:, self.readers.index], ledger)
 
-    def _seen(self, running: _Running, week: Array) -> tuple[Ledger, KnownFuture]:
+    def _seen(self, running: _Running, week: Array) -> tuple[AgentHistory, KnownFuture]:
         """Read this week's column of the ledger, and what is known of the weeks after it, off the state."""
         state, stretch = running.state, self.stretch
         exogenous, receipts = stretch.exogenous, state.pipeline[0]
         stock = state.stock_end + receipts
-        column = Ledger(
+        column = AgentHistory(
             receipts=receipts[None],
             stock_start=stock[None],
             position=(state.stock_end + state.pipeline.sum(0))[None],
@@ -210,20 +213,20 @@ class _Loop(eqx.Module):
         )
         return column, known
 
-    def _asked(self, running: _Running, ledger: Ledger, known: KnownFuture) -> Asked | None:
+    def _asked(self, running: _Running, ledger: AgentHistory, known: KnownFuture) -> PreparedProbes | None:
         """Make delegates ready to answer, where the map asks any."""
         delegates, on_order = self.readers.delegates, running.state.pipeline
         if delegates is None:
             return None
-        return asked_now(self.stretch.population, delegates, ledger, known, on_order, self.policy, self.units)
+        return prepare_probes_now(self.stretch.population, delegates, ledger, known, on_order, self.policy, self.units)
 
     def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
-        window = announced(self.policy, running.state, running.charged, issued)
-        total, traces, after, end = live_week(self.stretch, self.policy, running.state, week, window)
+        window = price_window(self.policy, running.state, running.charged, issued)
+        total, traces, after, end = step_week(self.stretch, self.policy, running.state, week, window)
         return _Week(total[:-1], total[-1], traces), after, end
 
 
-def announced(
+def price_window(
     policy: AbstractPolicy, state: State, charged: Float[Array, " resource"], issued: Float[Array, "ahead resource"]
 ) -> Float[Array, "1 lead resource"]:
     """Return the window of prices that agents see in a week.
@@ -237,8 +240,12 @@ def announced(
     return jnp.concatenate([charged[None], issued[ahead]])[None]
 
 
-def live_week(
-    stretch: Stretch, policy: AbstractPolicy, state: State, week: Array, window: Float[Array, "1 lead resource"]
+def step_week(
+    stretch: PopulationWindow,
+    policy: AbstractPolicy,
+    state: State,
+    week: Array,
+    window: Float[Array, "1 lead resource"],
 ) -> tuple[Float[Array, " total"], Any, State, Float[Array, ""]]:
     """Go through one week of a stretch.
 
@@ -274,21 +281,21 @@ class _Week(eqx.Module):
 
 
 def reissue(
-    stretch: Stretch,
-    readers: Readers,
+    stretch: PopulationWindow,
+    readers: CohortIndex,
     policy: AbstractPolicy,
-    plan: Plan,
+    plan: CapacityTarget,
     dual: DualMap,
     issued: Float[Array, "week ahead resource"],
-) -> tuple[Float[Array, "week ahead resource"], Rolled]:
+) -> tuple[Float[Array, "week ahead resource"], MapRollout]:
     """Simulate the whole episode under issued prices, read it in one pass, and issue anew: one sweep.
 
     Args:
-        stretch, readers, policy, plan, dual: as in `week_by_week`.
+        stretch, readers, policy, plan, dual: as in `run_closed_loop`.
         issued: prices of the coordinated weeks, as issued in each.
     """
     quiet = jnp.zeros((plan.first, *issued.shape[1:]))
-    rolled = roll_issued(stretch, policy, jnp.concatenate([quiet, issued]))
+    rolled = roll_out_issued(stretch, policy, jnp.concatenate([quiet, issued]))
     network, units = dual.network, rolled.units
     weeks = stretch.n_weeks
     inputs = inputs_of(rolled, stretch, readers, weeks, weeks - plan.first, reads_agents=network.agents is not None)
@@ -304,11 +311,11 @@ SETTLED = 1e-5
 """Largest change of a price, relative to the price scale, at which sweeps have settled."""
 
 
-class Settled(eqx.Module):
+class FixedPoint(eqx.Module):
     """Hold the prices that an episode settled on.
 
     Attributes:
-        issued: as in `Coordinated`.
+        issued: as in `ClosedLoopResult`.
         sweeps: simulations of the whole episode that were needed.
         change: largest change of a price in the last of them, relative to the price scale.
     """
@@ -318,23 +325,23 @@ class Settled(eqx.Module):
     change: Array
 
 
-def settle(
-    stretch: Stretch,
-    readers: Readers,
+def fixed_point(
+    stretch: PopulationWindow,
+    readers: CohortIndex,
     policy: AbstractPolicy,
-    plan: Plan,
+    plan: CapacityTarget,
     dual: DualMap,
     start: Float[Array, "week ahead resource"] | None = None,
     *,
     most: int = SWEEPS,
-) -> Settled:
+) -> FixedPoint:
     """Find the closed loop's prices as a fixed point over the whole episode, differentiable in the map's weights.
 
     The loop is causal, so that sweeps end exactly at what week by week gives; in practice a few are enough. The
     derivative solves the transposed problem in the same way, each sweep one pass back.
 
     Args:
-        stretch, readers, policy, plan, dual: as in `week_by_week`.
+        stretch, readers, policy, plan, dual: as in `run_closed_loop`.
         start: prices to start from; default 0.
         most: most sweeps.
     """
@@ -342,7 +349,7 @@ def settle(
     first = jnp.zeros((weeks, HORIZON, m)) if start is None else start
     fixed = (stretch, readers, policy, plan, dual.scaling)
     issued, sweeps, change = _fixed_point(dual.network, fixed, first, most)
-    return Settled(issued, sweeps, change)
+    return FixedPoint(issued, sweeps, change)
 
 
 def _sweep(network: MapNetwork, fixed: Any, issued: Array) -> Array:
@@ -352,7 +359,7 @@ def _sweep(network: MapNetwork, fixed: Any, issued: Array) -> Array:
 
 @eqx.filter_custom_vjp
 def _fixed_point(network: MapNetwork, fixed: Any, first: Array, most: int) -> tuple[Array, Array, Array]:
-    scale = scales(fixed[0].population).price[None, None, :]
+    scale = units_of(fixed[0].population).price[None, None, :]
     return _iterate(lambda issued: _sweep(network, fixed, issued), first, scale, most)
 
 

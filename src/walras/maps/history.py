@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 
 from walras.errors import InputError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
-from walras.maps.delegates import pipeline_at
-from walras.maps.inputs import HORIZON, KnownFuture, Ledger, ledger_of, open_orders, stock_use
-from walras.model.state import State
-from walras.model.week import WeekRecord
+from walras.maps.features import HORIZON, AgentHistory, KnownFuture, agent_history, open_orders, stock_use
+from walras.maps.probes import pipeline_at
 from walras.population.population import Population
+from walras.simulation.state import State
+from walras.simulation.week import WeekRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class History:
             delegates, None where it is not known.
     """
 
-    ledger: Ledger
+    ledger: AgentHistory
     known: KnownFuture
     on_order: Float[Array, "lead agent"] | None = None
 
@@ -88,7 +88,7 @@ class History:
             raise shape_mismatch("happened", tuple(happened.receipts.shape), needed, "simulate without scenarios")
         full = _all_weeks(exogenous)
         mask = jnp.ones((weeks, agents), jnp.float32) if valid is None else jnp.asarray(valid, jnp.float32)
-        ledger = ledger_of(full, happened, initial, mask)
+        ledger = agent_history(full, happened, initial, mask)
         resources = len(population.resources)
         _check_rows("expected", expected_use, (HORIZON + 1, resources))
         _check_rows("holidays", holidays, (HORIZON, 2))
@@ -108,7 +108,7 @@ def _all_weeks(exogenous: ExogenousPaths) -> ExogenousPaths:
     return ExogenousPaths(demand=exogenous.demand, arrivals=exogenous.arrivals, supply=exogenous.supply, **wide)
 
 
-def _check_ledger(ledger: Ledger) -> None:
+def _check_ledger(ledger: AgentHistory) -> None:
     shape = tuple(ledger.receipts.shape)
     if len(shape) != 2 or not all(shape):
         raise shape_mismatch("history.ledger.receipts", shape, "[week, agent]", "give at least one week and agent")

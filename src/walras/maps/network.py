@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.maps.crowd import Crowd
-from walras.maps.delegates import Asked
-from walras.maps.heads import answer_for, relative_use, scaled_price
-from walras.maps.inputs import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Base, MapInputs
+from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Baseline, MapInputs
 from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron
+from walras.maps.output_heads import inverse_head, relative_use, scaled_price
+from walras.maps.pooling import PooledAgents
+from walras.maps.probes import PreparedProbes
 from walras.maps.representations.base import AbstractRepresentation, Widths
 from walras.maps.representations.bottom_up import BottomUp
-from walras.maps.representations.named import REPRESENTATIONS
+from walras.maps.representations.registry import REPRESENTATIONS
 
 ROOM_SCALE, LEAST_ROOM = 4.0, 0.05
 """Capacities vary by a quarter or so; less than a twentieth of expected use is read as that much."""
@@ -88,9 +88,9 @@ class Encoded(eqx.Module):
     prepared: Any
     totals: Float[Array, "*origin channel"]
     future: Float[Array, "*origin ahead feature"]
-    base: Base
-    crowd: Crowd
-    asked: Asked | None = None
+    base: Baseline
+    crowd: PooledAgents
+    asked: PreparedProbes | None = None
 
 
 class MapNetwork(eqx.Module):
@@ -212,7 +212,7 @@ class MapNetwork(eqx.Module):
         said = asked.use(shadow_prices) / level
         ordered = said - _like(asked.due, said.ndim) / level
         moved = said - _like(asked.free, said.ndim) / level
-        return jnp.concatenate([shadow_prices, said, moved], -1), answer_for(ordered)
+        return jnp.concatenate([shadow_prices, said, moved], -1), inverse_head(ordered)
 
     def shadow_prices(
         self, encoded: Encoded, capacity: Float[Array, "*axes ahead resource"]

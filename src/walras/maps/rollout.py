@@ -6,30 +6,63 @@ FREE: compiled once per shape; how a map is trained on them is in `train.primal`
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from walras.maps.delegates import Asked, Delegates, Standing, asked, pipeline_at
-from walras.maps.inputs import (
+from walras.exogenous.paths import ExogenousPaths
+from walras.maps.features import (
     HORIZON,
+    AgentHistory,
     KnownFuture,
-    Ledger,
     MapInputs,
-    Scales,
-    ledger_of,
+    Units,
+    agent_history,
+    agent_state_of,
     map_inputs,
     open_orders,
-    scales,
-    standing_of,
     stock_use,
+    units_of,
 )
-from walras.maps.readers import Readers
-from walras.maps.stretch import Stretch
-from walras.model.record import Record
+from walras.maps.pooling import CohortIndex
+from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, pipeline_at, prepare_probes
 from walras.policies.base import AbstractPolicy
-from walras.simulate import Rollout, simulate, simulate_issued
+from walras.population.population import Population
+from walras.simulation.record import Record
+from walras.simulation.run import Rollout, simulate, simulate_issued
+from walras.simulation.state import State
 
 
-class Rolled(eqx.Module):
+class PopulationWindow(eqx.Module):
+    """Hold some agents over some weeks, cut out of a `World`.
+
+    Attributes:
+        population: who is in each slot; weight 0 marks an empty slot, whose numbers are those of some agent.
+        exogenous: one path, every field with a row for every week [week, slot].
+        initial: stock of the expected demand of a lead time, nothing on order.
+        valid: the slot's agent was on sale in that week: it has a history.
+        expected_use: sum over agents of weight x use x expected demand of weeks t, t + 1, ..., t + HORIZON, as known in
+            week t before its demand [resource].
+        holidays: weeks since the last holiday and to the next, 0..1, of weeks t .. t + HORIZON for every week t.
+    """
+
+    population: Population
+    exogenous: ExogenousPaths
+    initial: State
+    valid: Bool[Array, "week slot"]
+    expected_use: Float[Array, "week ahead resource"]
+    holidays: Float[Array, "reach 2"]
+
+    @property
+    def n_weeks(self) -> int:
+        """Count the weeks."""
+        return self.valid.shape[0]
+
+    @property
+    def n_slots(self) -> int:
+        """Count the slots, empty ones included."""
+        return self.valid.shape[1]
+
+
+class MapRollout(eqx.Module):
     """Hold what a rollout says: what maps read in every week, and what happened.
 
     Attributes:
@@ -43,18 +76,20 @@ class Rolled(eqx.Module):
         policy: what agents followed.
     """
 
-    ledger: Ledger
+    ledger: AgentHistory
     known: KnownFuture
     received: Float[Array, "week slot"]
     utilization: Float[Array, "week resource"]
     reward: Float[Array, " week"]
     end_value: Float[Array, ""]
-    units: Scales
+    units: Units
     policy: AbstractPolicy
 
 
 @eqx.filter_jit
-def roll(stretch: Stretch, policy: AbstractPolicy, shadow_prices: Float[Array, "week resource"]) -> Rolled:
+def roll_out(
+    stretch: PopulationWindow, policy: AbstractPolicy, shadow_prices: Float[Array, "week resource"]
+) -> MapRollout:
     """Simulate a stretch under prices that are announced in full."""
     rollout = simulate(
         stretch.population,
@@ -68,7 +103,9 @@ def roll(stretch: Stretch, policy: AbstractPolicy, shadow_prices: Float[Array, "
     return _rolled(stretch, rollout, policy)
 
 
-def roll_issued(stretch: Stretch, policy: AbstractPolicy, issued: Float[Array, "week ahead resource"]) -> Rolled:
+def roll_out_issued(
+    stretch: PopulationWindow, policy: AbstractPolicy, issued: Float[Array, "week ahead resource"]
+) -> MapRollout:
     """Simulate a stretch under prices that are issued anew every week (`simulate.simulate_issued`)."""
     rollout = simulate_issued(
         stretch.population,
@@ -81,24 +118,24 @@ def roll_issued(stretch: Stretch, policy: AbstractPolicy, issued: Float[Array, "
     return _rolled(stretch, rollout, policy)
 
 
-def _rolled(stretch: Stretch, rollout: Rollout, policy: AbstractPolicy) -> Rolled:
+def _rolled(stretch: PopulationWindow, rollout: Rollout, policy: AbstractPolicy) -> MapRollout:
     happened = rollout.agents
     assert happened is not None  # traces were asked for
     population = stretch.population
-    ledger = ledger_of(stretch.exogenous, happened, stretch.initial, stretch.valid.astype(jnp.float32))
-    return Rolled(
+    ledger = agent_history(stretch.exogenous, happened, stretch.initial, stretch.valid.astype(jnp.float32))
+    return MapRollout(
         ledger=ledger,
         known=known_future(stretch, ledger, happened.orders),
         received=happened.receipts,
         utilization=rollout.totals.utilization,
         reward=rollout.totals.reward,
         end_value=rollout.end_value,
-        units=scales(population),
+        units=units_of(population),
         policy=policy,
     )
 
 
-def known_future(stretch: Stretch, ledger: Ledger, orders: Float[Array, "week slot"]) -> KnownFuture:
+def known_future(stretch: PopulationWindow, ledger: AgentHistory, orders: Float[Array, "week slot"]) -> KnownFuture:
     """Return what was known of the coming weeks in each week."""
     weeks = ledger.receipts.shape[0]
     ahead = jnp.arange(weeks)[:, None] + jnp.arange(1, HORIZON + 1)[None, :]
@@ -111,9 +148,9 @@ def known_future(stretch: Stretch, ledger: Ledger, orders: Float[Array, "week sl
 
 
 def inputs_of(
-    rolled: Rolled,
-    stretch: Stretch,
-    readers: Readers,
+    rolled: MapRollout,
+    stretch: PopulationWindow,
+    readers: CohortIndex,
     weeks: int,
     origins: int,
     spacing: int = 1,
@@ -138,24 +175,26 @@ def inputs_of(
     return map_inputs(stretch.population, readers, ledger, known, rolled.units, reads_agents=reads_agents, asked=ask)
 
 
-def asked_at(rolled: Rolled, stretch: Stretch, delegates: Delegates, weeks: int, origins: int, spacing: int) -> Asked:
+def asked_at(
+    rolled: MapRollout, stretch: PopulationWindow, delegates: ProbeAgents, weeks: int, origins: int, spacing: int
+) -> PreparedProbes:
     """Make delegates ready to answer at the last origins of the first `weeks` weeks, as `inputs_of` counts them."""
     them, ledger = delegates.index, jax.tree.map(lambda leaf: leaf[:, delegates.index], rolled.ledger)
     initial = jax.tree.map(lambda leaf: leaf[..., them], stretch.initial)
     arrivals = jax.tree.map(lambda leaf: leaf[..., them], stretch.exogenous.arrivals)
     orders = jnp.concatenate([ledger.orders_before[1:], ledger.orders_before[-1:]])
 
-    def standing(week: Array) -> Standing:
+    def standing(week: Array) -> AgentState:
         now = jax.tree.map(lambda leaf: leaf[week][None], ledger)
-        return standing_of(now, pipeline_at(arrivals, orders, initial, week))
+        return agent_state_of(now, pipeline_at(arrivals, orders, initial, week))
 
     at = weeks - 1 - spacing * jnp.arange(origins)[::-1]
     units = (rolled.units.price, rolled.units.use)
     there = jax.vmap(standing)(at)
-    return asked(stretch.population, delegates, there, stretch.expected_use[at], rolled.policy, *units)
+    return prepare_probes(stretch.population, delegates, there, stretch.expected_use[at], rolled.policy, *units)
 
 
-def coming(
+def horizon_slices(
     series: Float[Array, "week resource"], weeks: int, origins: int, spacing: int = 1
 ) -> Float[Array, "origin ahead resource"]:
     """Return the weeks after each origin of a series."""

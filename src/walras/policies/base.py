@@ -9,11 +9,11 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, Int
 
+from walras.clipping import positive_part
 from walras.population.population import Population
-from walras.ties import positive_part
 
 
-class Memory(eqx.Module):
+class PolicyMemory(eqx.Module):
     """Hold what a policy carries from week to week; all arrays have the agent axis last.
 
     Attributes:
@@ -25,7 +25,7 @@ class Memory(eqx.Module):
     own: Any = None
 
 
-class Outlook(eqx.Module):
+class PublicObservation(eqx.Module):
     """Hold what every agent knows in a week whatever it did before: everything but its stock.
 
     Fields but the population have a week axis first where all weeks of a run are read at once.
@@ -49,7 +49,7 @@ class Outlook(eqx.Module):
     read: Any = eqx.field(default=None, kw_only=True)
 
 
-class Observation(Outlook):
+class Observation(PublicObservation):
     """Hold what every agent knows when it orders (after receipts, before this week's demand).
 
     Attributes:
@@ -60,7 +60,7 @@ class Observation(Outlook):
 
     stock_start: Float[Array, " agent"]
     position: Float[Array, " agent"]
-    memory: Memory | None = eqx.field(default=None, kw_only=True)
+    memory: PolicyMemory | None = eqx.field(default=None, kw_only=True)
 
 
 class AbstractPolicy(eqx.Module):
@@ -100,7 +100,7 @@ class AbstractPolicy(eqx.Module):
                 [money per unit of resource].
         """
 
-    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Any:
+    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
         """Return what can be said of a week's orders without knowing the stock; by default nothing."""
         return None
 
@@ -110,27 +110,27 @@ class AbstractPolicy(eqx.Module):
         """Return orders >= 0 [units], given what `encode` returned for this week."""
         return self.orders(observation, shadow_prices)
 
-    def begin(self, population: Population) -> Memory | None:
+    def begin(self, population: Population) -> PolicyMemory | None:
         """Return the memory of agents of whom nothing is known yet; None for a policy that remembers nothing."""
         return None
 
-    def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
+    def read(self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
         """Read the weeks of a run in one pass.
 
         Args:
-            memory: `Memory.read` at the start of the run.
+            memory: `PolicyMemory.read` at the start of the run.
             outlooks: what was known in each week, week axis first (the population has none).
             demand: what was asked for in each week [units]; it is known from the next week on.
 
         Returns:
-            What is known in each week (week axis first, agent axis last), which becomes `Outlook.read`: of week t it
-            may depend on what was known in weeks up to t and on the demand of weeks before t. And `Memory.read` after
+            What is known in each week (week axis first, agent axis last), which becomes `PublicObservation.read`: of week t it
+            may depend on what was known in weeks up to t and on the demand of weeks before t. And `PolicyMemory.read` after
             the last week, such that reading on from it is the same as reading all in one pass.
         """
         return None, memory
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
-        """Return `Memory.own` for the next week, given what was accepted of this week's orders [units]."""
+        """Return `PolicyMemory.own` for the next week, given what was accepted of this week's orders [units]."""
         return None if observation.memory is None else observation.memory.own
 
 
@@ -158,11 +158,11 @@ class AbstractWrapper(AbstractPolicy):
         """Tell whether the inner policy wants one scenario at a time."""
         return self.policy.one_by_one
 
-    def begin(self, population: Population) -> Memory | None:
+    def begin(self, population: Population) -> PolicyMemory | None:
         """Return the inner policy's memory."""
         return self.policy.begin(population)
 
-    def read(self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
+    def read(self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
         """Let the inner policy read."""
         return self.policy.read(memory, outlooks, demand)
 
@@ -170,7 +170,7 @@ class AbstractWrapper(AbstractPolicy):
         """Let the inner policy remember what was accepted."""
         return self.policy.remember(observation, orders)
 
-    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Any:
+    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
         """Return what the inner policy can say beforehand."""
         return self.policy.encode(outlook, shadow_prices)
 
@@ -189,10 +189,14 @@ class AbstractOrderUpTo(AbstractPolicy):
     """Order the inventory position up to a level that does not depend on stock."""
 
     @abc.abstractmethod
-    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def target(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return the order-up-to level [units]."""
 
-    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def encode(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return the order-up-to level [units]."""
         return self.target(outlook, shadow_prices)
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from walras.policies.base import AbstractOrderUpTo, Outlook
-from walras.policies.demand_law import AbstractDemandLaw, GammaDemand, NormalDemand
-from walras.ties import clip, positive_part
+from walras.clipping import clip, positive_part
+from walras.policies.base import AbstractOrderUpTo, PublicObservation
+from walras.policies.demand_distribution import AbstractDemandDistribution, GammaDemand, NormalDemand
 
 LOWEST_RATIO, HIGHEST_RATIO = 0.01, 0.99
 """Critical ratios outside are clipped: beyond them the quantile of a fitted law means nothing."""
@@ -23,7 +23,7 @@ TINY_COST = 1e-9
 
 
 def _prices_on_arrival(
-    outlook: Outlook, shadow_prices: Float[Array, "lead resource"], discount: float
+    outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"], discount: float
 ) -> tuple[Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"]]:
     """Return g^-L, and what a unit pays for flow on arrival, a week later, and for storage on arrival [money/unit]."""
     population, ahead = outlook.population, shadow_prices.shape[0]
@@ -51,7 +51,9 @@ def _arrives(lead: Int[Array, " agent"], ahead: int, dtype: DTypeLike) -> Float[
     return (due[None, :] == jnp.arange(ahead)[:, None]).astype(dtype)
 
 
-def _level(ratio: Float[Array, " agent"], law: AbstractDemandLaw, outlook: Outlook) -> Float[Array, " agent"]:
+def _level(
+    ratio: Float[Array, " agent"], law: AbstractDemandDistribution, outlook: PublicObservation
+) -> Float[Array, " agent"]:
     """Return the quantile of lead-time demand at `ratio`; below the lowest ratio it falls linearly to nothing."""
     level = law.quantile(clip(ratio, LOWEST_RATIO, HIGHEST_RATIO), outlook.lead_demand_mean, outlook.lead_demand_sd)
     fade = clip(ratio / LOWEST_RATIO, 0.0, 1.0)
@@ -71,10 +73,12 @@ class PricedNewsvendor(AbstractOrderUpTo):
         discount: g, the value next week of one unit of money now (1 is no discounting).
     """
 
-    law: AbstractDemandLaw = GammaDemand()
+    law: AbstractDemandDistribution = GammaDemand()
     discount: float = eqx.field(static=True, default=1.0)
 
-    def critical_ratio(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def critical_ratio(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return kappa before clipping at the top; 0 where the price eats the margin, 1 where waiting costs more."""
         population, g = outlook.population, self.discount
         growth, price, later, storage = _prices_on_arrival(outlook, shadow_prices, g)
@@ -89,7 +93,9 @@ class PricedNewsvendor(AbstractOrderUpTo):
         ratio = under / jnp.where(regular, denominator, 1.0)
         return jnp.where(regular, ratio, jnp.where(under > 0, 1.0, 0.0))
 
-    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def target(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return the quantile of lead-time demand at kappa [units]."""
         return _level(self.critical_ratio(outlook, shadow_prices), self.law, outlook)
 
@@ -108,7 +114,9 @@ class ScaledNewsvendor(PricedNewsvendor):
     mean_factor: Float[Array, "*agent"] = eqx.field(kw_only=True)
     sd_factor: Float[Array, "*agent"] = eqx.field(kw_only=True)
 
-    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def target(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return the quantile of corrected lead-time demand at kappa [units]."""
         corrected = eqx.tree_at(
             lambda o: (o.lead_demand_mean, o.lead_demand_sd),
@@ -129,10 +137,12 @@ class PricedBaseStock(AbstractOrderUpTo):
         discount: g.
     """
 
-    law: AbstractDemandLaw = NormalDemand()
+    law: AbstractDemandDistribution = NormalDemand()
     discount: float = eqx.field(static=True, default=1.0)
 
-    def critical_ratio(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def critical_ratio(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return kappa clipped to [.01, .99]; the penalty for a unit short and week is `lost_sale_penalty`."""
         population, g = outlook.population, self.discount
         growth, price, later, storage = _prices_on_arrival(outlook, shadow_prices, g)
@@ -140,6 +150,8 @@ class PricedBaseStock(AbstractOrderUpTo):
         short, over = population.lost_sale_penalty, population.holding_cost + storage
         return clip((short - step) / (short + over + TINY_COST), LOWEST_RATIO, HIGHEST_RATIO)
 
-    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def target(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return the quantile of lead-time demand at kappa [units]."""
         return _level(self.critical_ratio(outlook, shadow_prices), self.law, outlook)

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.policies.base import AbstractPolicy, Memory, Observation, Outlook
+from walras.clipping import clip, positive_part
+from walras.policies.base import AbstractPolicy, Observation, PolicyMemory, PublicObservation
 from walras.policies.base_stock import PricedNewsvendor
-from walras.population.along import Shared
+from walras.population.agent_axis import Broadcast
 from walras.population.population import Population
-from walras.ties import clip, positive_part
 
 SMALLEST_SCALE = 1e-3
 """Demand scales below this are taken as this one [units/week]."""
@@ -135,7 +135,7 @@ def _bend(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(x > 0, x, SLOPE * x)
 
 
-class Network(eqx.Module):
+class BuyerNetwork(eqx.Module):
     """Hold all weights of a buyer."""
 
     columns: Layer
@@ -146,7 +146,7 @@ class Network(eqx.Module):
     last: Layer
 
     @staticmethod
-    def draw(shape: BuyerShape, seed: int) -> "Network":
+    def draw(shape: BuyerShape, seed: int) -> "BuyerNetwork":
         """Draw a network whose last layer adds next to nothing: it starts half way between forecast and history."""
         keys = iter(jax.random.split(jax.random.key(seed), 8 + 2 * len(shape.dilations) + len(shape.hidden)))
         width = shape.history
@@ -159,7 +159,7 @@ class Network(eqx.Module):
         )
         first = shape.hidden[0]
         inner = tuple(Layer.draw(next(keys), a, b) for a, b in zip(shape.hidden[:-1], shape.hidden[1:], strict=True))
-        return Network(
+        return BuyerNetwork(
             columns=Layer.draw(next(keys), COLUMNS, width),
             convolutions=layers,
             known=Layer.draw(next(keys), shape.known, first),
@@ -169,7 +169,7 @@ class Network(eqx.Module):
         )
 
 
-class Encoded(eqx.Module):
+class EncodedBuyer(eqx.Module):
     """Hold what a buyer says of a week before it knows its stock."""
 
     target: Float[Array, "*steps agent"]
@@ -187,7 +187,7 @@ class Buyer(AbstractPolicy):
         profile: of each agent's history (`demand_profile`), where the shape asks for it.
     """
 
-    network: Shared
+    network: Broadcast
     shape: BuyerShape = eqx.field(static=True)
     base: PricedNewsvendor = PricedNewsvendor()
     profile: Float[Array, "feature agent"] | None = None
@@ -208,7 +208,7 @@ class Buyer(AbstractPolicy):
     @staticmethod
     def draw(shape: BuyerShape, seed: int = 0, base: PricedNewsvendor | None = None) -> "Buyer":
         """Draw an untrained buyer; without a profile it orders nearly what the newsvendor does."""
-        return Buyer(Shared(Network.draw(shape, seed)), shape, PricedNewsvendor() if base is None else base)
+        return Buyer(Broadcast(BuyerNetwork.draw(shape, seed)), shape, PricedNewsvendor() if base is None else base)
 
     @property
     def ahead(self) -> int:
@@ -225,17 +225,17 @@ class Buyer(AbstractPolicy):
         """Tell that scenarios are simulated one after the other where the past is read."""
         return self.reads
 
-    def begin(self, population: Population) -> Memory:
+    def begin(self, population: Population) -> PolicyMemory:
         """Start with nothing ordered and an empty past."""
         agents, width = population.n_agents, self.shape.history
         own = jnp.zeros((self.shape.open_orders, agents))
         if not self.reads:
-            return Memory(None, own)
+            return PolicyMemory(None, own)
         lines = tuple(jnp.zeros((width, dilation, agents)) for dilation in self.shape.dilations)
-        return Memory((jnp.full((agents,), -1.0), lines), own)
+        return PolicyMemory((jnp.full((agents,), -1.0), lines), own)
 
     def read(
-        self, memory: Any, outlooks: Outlook, demand: Float[Array, "week agent"]
+        self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]
     ) -> tuple[Float[Array, "week channel agent"], Any]:
         """Run the causal CNN over all weeks of a run, each with the demand of the week before it."""
         last, lines = memory
@@ -247,7 +247,7 @@ class Buyer(AbstractPolicy):
         return jnp.moveaxis(x, 0, 1), (demand[-1], tuple(kept))
 
     def _columns(
-        self, known_demand: Float[Array, "week agent"], outlooks: Outlook
+        self, known_demand: Float[Array, "week agent"], outlooks: PublicObservation
     ) -> Float[Array, "column week agent"]:
         """Compare last week's demand with its scale and with what is expected; the first week of all has none."""
         scale = _scale(outlooks.population)
@@ -257,18 +257,18 @@ class Buyer(AbstractPolicy):
         surprise = jnp.log1p(positive_part(seen)) - jnp.log1p(positive_part(expected))
         return jnp.stack([jnp.log1p(positive_part(seen)), surprise, jnp.log1p(positive_part(expected)), there * 1.0])
 
-    def encode(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Encoded:
+    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> EncodedBuyer:
         """Return the newsvendor's target in weeks of demand, and the first layer's share of what is known."""
         scale = _scale(outlook.population)
         target = self.base.target(outlook, shadow_prices) / scale
         ratio = self.base.critical_ratio(outlook, shadow_prices)
         usual = target if self.profile is None else _quantile_of(self.profile, ratio) / scale
         features = self._known(outlook, shadow_prices, target, usual, ratio)
-        return Encoded(target, usual, self.network.value.known(features))
+        return EncodedBuyer(target, usual, self.network.value.known(features))
 
     def _known(
         self,
-        outlook: Outlook,
+        outlook: PublicObservation,
         shadow_prices: Float[Array, "lead resource"],
         target: Float[Array, " agent"],
         usual: Float[Array, " agent"],
@@ -322,7 +322,7 @@ class Buyer(AbstractPolicy):
         return jnp.concatenate([flow, stored])
 
     def decide(
-        self, encoded: Encoded, observation: Observation, shadow_prices: Float[Array, "lead resource"]
+        self, encoded: EncodedBuyer, observation: Observation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
         """Return scale x softplus(target - position), the target corrected by the network."""
         network, scale = self.network.value, _scale(observation.population)

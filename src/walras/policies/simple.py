@@ -6,8 +6,8 @@ OPEN: they do not look at shadow prices; add a policy as a class beside them.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.policies.base import AbstractOrderUpTo, AbstractPolicy, Observation, Outlook
-from walras.ties import lesser, positive_part
+from walras.clipping import minimum, positive_part
+from walras.policies.base import AbstractOrderUpTo, AbstractPolicy, Observation, PublicObservation
 
 
 class OrderUpTo(AbstractPolicy):
@@ -38,7 +38,7 @@ class CappedBaseStock(AbstractPolicy):
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return the lesser of (S - position)^+ and the cap."""
         wanted = positive_part(self.level - observation.position)
-        return lesser(wanted, jnp.broadcast_to(self.cap, wanted.shape))
+        return minimum(wanted, jnp.broadcast_to(self.cap, wanted.shape))
 
 
 class ForecastBaseStock(AbstractOrderUpTo):
@@ -52,7 +52,9 @@ class ForecastBaseStock(AbstractOrderUpTo):
     mean_factor: Float[Array, "*agent"]
     sd_factor: Float[Array, "*agent"]
 
-    def target(self, outlook: Outlook, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def target(
+        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
         """Return a x mean + b x standard deviation, not below 0 [units]."""
         return positive_part(self.mean_factor * outlook.lead_demand_mean + self.sd_factor * outlook.lead_demand_sd)
 

@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.population.along import map_own
+from walras.population.agent_axis import map_per_agent, per_agent, whole_count
 from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
-from walras.population.per_agent import per_agent, whole_count
 from walras.population.population import Population
 
 FLOOR_SHARE = 0.1
@@ -73,7 +72,7 @@ class Cohort:
 
     def along(self, tree: Tree) -> Tree:
         """Cut the drawn agents out of every array of paths, policy or state (agent axis last); other values pass."""
-        return tree if self.everybody else map_own(lambda node: node[..., self.chosen], tree, self.n_agents)
+        return tree if self.everybody else map_per_agent(lambda node: node[..., self.chosen], tree, self.n_agents)
 
     def total(self, values: Real[np.ndarray, "*axes drawn"]) -> np.ndarray | float:
         """Estimate the total over the target population: the Horvitz-Thompson sum of values / chance.

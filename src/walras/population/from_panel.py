@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
-from walras.population.names import AgentNames
-from walras.population.population import RESOURCES, Population
+from walras.population.population import RESOURCES, AgentNames, Population
 
 WEEKS_PER_YEAR = 52.0
 SHORTEST_LEAD_TIME, LONGEST_LEAD_TIME = 1, 52

@@ -9,9 +9,67 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.population.names import NO_NAMES, AgentNames
+
+class AgentNames:
+    """Hold the names of a population's agents, for sentences only; empty where nobody named them.
+
+    Strings cannot be arrays of a JAX transform, so names are part of a population's static structure; and whatever
+    is static is compared when a compiled function is looked up. Were names compared, each new table would compile
+    everything anew (and half a million strings would be compared at every call). So all names are equal, on purpose:
+    never compare names with `==`, compare `labels`.
+
+    The price of it: inside a compiled function, and in a population that a compiled function returns, the names are
+    those of whoever compiled it. So compiled code neither reads names nor returns populations; `Population.name_of`
+    gives numbers while a transform runs and where the number of names is not the number of agents.
+
+    Attributes:
+        labels: one string per agent [agent]; None where agents have no names.
+    """
+
+    __slots__ = ("labels",)
+
+    def __init__(self, labels: Any = None) -> None:
+        """Keep the labels as strings.
+
+        Args:
+            labels: anything numpy can turn into one string per agent; None for no names.
+        """
+        self.labels: np.ndarray | None = None if labels is None else np.asarray(labels, np.str_)
+
+    def take(self, index: Any) -> "AgentNames":
+        """Keep the names that `index` (mask, index or slice) selects, in that order."""
+        return (
+            self
+            if self.labels is None
+            else AgentNames(self.labels[index if isinstance(index, slice) else np.asarray(index)])
+        )
+
+    def of(self, agent: int, n_agents: int) -> str:
+        """Name one agent of so many: `agent "X"`, or `agent 12` where names are missing or do not fit."""
+        if self.labels is None or len(self.labels) != n_agents:
+            return f"agent {agent}"
+        label = str(self.labels[agent])
+        return f'agent "{label if label.isprintable() else ascii(label)[1:-1]}"'
+
+    def __eq__(self, other: object) -> bool:
+        """Call all names equal; see the class."""
+        return isinstance(other, AgentNames)
+
+    def __hash__(self) -> int:
+        """Hash all names alike; see the class."""
+        return hash(AgentNames)
+
+    def __repr__(self) -> str:
+        """Say how many names there are; never print them all."""
+        return f"AgentNames({'none' if self.labels is None else len(self.labels)})"
+
+
+NO_NAMES = AgentNames()
+"""Agents that are known by their number only."""
+
 
 RESOURCES = ("inbound_units", "inbound_volume", "storage")
 """Resources in the order of the resource axis: the first two are used on arrival, storage by stock on hand."""
@@ -79,3 +137,15 @@ class Population(eqx.Module):
         if isinstance(self.demand_scale, jax.core.Tracer):
             return f"agent {agent}"
         return self.names.of(agent, self.n_agents)
+
+
+MAX_PRICE_QUANTILE = 0.99
+"""The highest price tried eats this quantile of the margins per unit of resource: beyond it nobody would order."""
+
+
+def choke_price(population: Population) -> float:
+    """Return the price beyond which it is no use to go: it eats nearly everybody's margin."""
+    margin = np.asarray(population.unit_margin)
+    use = np.asarray(population.use)
+    ratios = margin[:, None] / np.maximum(use, np.finfo(np.float32).tiny)
+    return float(np.quantile(ratios[np.asarray(population.demand_scale) > 0], MAX_PRICE_QUANTILE))

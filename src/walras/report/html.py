@@ -6,7 +6,7 @@ FREE: every text that comes in is escaped here; only `Html` is trusted.
 from collections.abc import Iterable, Sequence
 from typing import NewType
 
-from walras.report.words import escaped
+from walras.report.formatting import escaped
 
 Html = NewType("Html", str)
 """Text that is already safe to stand in a page."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet
 
-from walras.planner.result import PlanResult
-from walras.report import background, sections
+from walras.planning.result import PlanResult
+from walras.report import details, sections
 from walras.report.html import document
-from walras.report.publish import publish
+from walras.report.publish import write_all_or_nothing
 from walras.report.summary import summary
 from walras.report.tables import arrow, group_table, week_table
 
@@ -40,7 +40,7 @@ def write_report(result: PlanResult, folder: Path) -> list[Path]:
         "groups.csv": partial(pyarrow.csv.write_csv, groups),
         "report.json": lambda path: _text(_json(result), path),
     }
-    return publish(Path(folder), writers)
+    return write_all_or_nothing(Path(folder), writers)
 
 
 def page(result: PlanResult) -> str:
@@ -52,13 +52,13 @@ def page(result: PlanResult) -> str:
         sections.prices(result),
         sections.week_list(result),
         sections.demand(result),
-        background.gave_way(result),
-        background.money(result),
-        background.verification(result),
-        background.origins(result),
-        background.limits(result),
-        background.making(result),
-        background.glossary(result),
+        details.reduction_by_group(result),
+        details.money(result),
+        details.verification(result),
+        details.data_sources(result),
+        details.limits(result),
+        details.run_info(result),
+        details.glossary(result),
     ]
     return document(sections.title(result), parts)
 

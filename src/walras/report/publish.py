@@ -14,7 +14,7 @@ from walras.errors import InputError
 Writer = Callable[[Path], None]
 
 
-def publish(folder: Path, writers: Mapping[str, Writer]) -> list[Path]:
+def write_all_or_nothing(folder: Path, writers: Mapping[str, Writer]) -> list[Path]:
     """Write files aside, then put them in their places together.
 
     Args:

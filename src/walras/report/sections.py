@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from walras.planner.result import PlanResult
-from walras.report import html, words
-from walras.report.drawn import drawn, on_any_paper
+from walras.planning.result import PlanResult
+from walras.report import formatting, html
 from walras.report.html import Html
+from walras.report.style import figure, render_both_themes
 from walras.report.tables import fails, headline, level, oracle_basis, price_basis, reissues, verdicts, warnings
 
 MOST_LINES = 3
@@ -27,26 +27,29 @@ NEGLIGIBLE_PURCHASE = 1e-6
 
 def title(result: PlanResult) -> str:
     """Head the page with what is planned and when."""
-    what = words.listing(map(words.resource_name, result.resources))
-    return f"Capacity plan: {what}, {words.day(result.weeks[0])} to {words.day(result.weeks[-1] + 6)}"
+    what = formatting.listing(map(formatting.resource_name, result.resources))
+    return f"Capacity plan: {what}, {formatting.day(result.weeks[0])} to {formatting.day(result.weeks[-1] + 6)}"
 
 
 def top(result: PlanResult) -> Html:
     """Answer first: does it fit, and if not, in which weeks and why."""
     counts = result.counts
-    basis = [words.plural(len(result.weeks), "week") + " planned"]
+    basis = [formatting.plural(len(result.weeks), "week") + " planned"]
     if "active" in counts or "agents" in counts:
         basis.append(_products(counts))
     if "history_weeks" in counts:
-        basis.append(words.plural(int(counts["history_weeks"]), "week") + " of history")
+        basis.append(formatting.plural(int(counts["history_weeks"]), "week") + " of history")
     return html.joined(
         [
-            Html(f"<h1>{words.escaped(title(result))}</h1>"),
+            Html(f"<h1>{formatting.escaped(title(result))}</h1>"),
             html.paragraph(" · ".join(basis), "quiet"),
             html.answer(
                 [
                     headline(result),
-                    *(words.sentence(words.tidy(text)) for text in (*result.verdict, *warnings(result))),
+                    *(
+                        formatting.sentence(formatting.fix_plurals(text))
+                        for text in (*result.verdict, *warnings(result))
+                    ),
                 ],
                 failing_weeks(result),
                 level(result),
@@ -58,7 +61,7 @@ def top(result: PlanResult) -> Html:
 def _products(counts: Mapping[str, int]) -> str:
     """Say how many products are planned, of how many, and why the others are not."""
     planned, given = int(counts.get("active", counts.get("agents", 0))), int(counts.get("agents", 0))
-    text = f"{words.plural(planned, 'product')} planned"
+    text = f"{formatting.plural(planned, 'product')} planned"
     if not counts.get("inactive"):
         return text
     idle = f"{int(counts['inactive']):,} sold nothing lately"
@@ -80,7 +83,7 @@ def failing_weeks(result: PlanResult) -> list[str]:
 
 def _failing_week(result: PlanResult, week: int) -> str:
     over = [text for index in range(len(result.resources)) if (text := _overrun(result, week, index))]
-    return f"{words.day(result.weeks[week])}: {'; '.join([verdicts(result)[week], *over])}"
+    return f"{formatting.day(result.weeks[week])}: {'; '.join([verdicts(result)[week], *over])}"
 
 
 def _failing_together(result: PlanResult, weeks: Sequence[int]) -> str:
@@ -92,7 +95,7 @@ def _failing_together(result: PlanResult, weeks: Sequence[int]) -> str:
     reason = judged[weeks[0]]
     if figures:
         reason = re.sub(r"\d+", f"{min(figures)} to {max(figures)}", reason, count=1)
-    days = words.listing((words.day_month(result.weeks[week]) for week in weeks), most=len(weeks))
+    days = formatting.listing((formatting.day_month(result.weeks[week]) for week in weeks), most=len(weeks))
     return f"{reason}, {len(weeks)} weeks: {days}. The most crowded in the median: {_failing_week(result, worst)}"
 
 
@@ -102,24 +105,24 @@ def _overrun(result: PlanResult, week: int, resource: int) -> str:
     if not (np.isfinite(used) and granted > 0 and used > granted):
         return ""
     committed = float(result.committed[week, resource])
-    already = f", {words.number(committed)} already committed" if committed > granted else ""
-    share = words.signed(words.percent(used / granted - 1))
-    name = words.resource_name(result.resources[resource])
-    return f"{words.number(used)} for {words.number(granted)} {name} ({share}{already})"
+    already = f", {formatting.number(committed)} already committed" if committed > granted else ""
+    share = formatting.signed(formatting.percent(used / granted - 1))
+    name = formatting.resource_name(result.resources[resource])
+    return f"{formatting.number(used)} for {formatting.number(granted)} {name} ({share}{already})"
 
 
 def key_figures(result: PlanResult) -> Html:
     """Show the figures that a planner asks for first, then what to buy and when prices bite."""
     entries = [_fits_tile(result), *(_measure_tile(result, name) for name in _TILES if name in result.verified)]
-    if not words.is_missing(result.money.get("acquisition_cost")):
+    if not formatting.is_missing(result.money.get("acquisition_cost")):
         small = "money, for capacity over the planned weeks"
-        entries.append(("Cost of capacity", words.short_number(result.money["acquisition_cost"]), small, ""))
-    given_up = words.reward_given_up(result.money)
+        entries.append(("Cost of capacity", formatting.short_number(result.money["acquisition_cost"]), small, ""))
+    given_up = formatting.reward_given_up(result.money)
     if given_up:
         small = "of reward: sales less purchases, against no coordination, which does not fit"
         entries.append(("Cost of staying within capacity", given_up[1], small, ""))
     entries += [_price_tile(result, index) for index in range(len(result.resources))]
-    return html.joined([html.tiles(entries), html.bullets(to_do(result))])
+    return html.joined([html.tiles(entries), html.bullets(recommendations(result))])
 
 
 _TILES = ("near_limit_mean_violation", "near_limit_share", "reward_kept", "idle_capacity")
@@ -145,42 +148,42 @@ def _fits_tile(result: PlanResult) -> tuple[str, str, str, str]:
 
 def _measure_tile(result: PlanResult, name: str) -> tuple[str, str, str, str]:
     value = result.verified[name]
-    span = words.interval(name, result.intervals.get(name))
+    span = formatting.interval(name, result.intervals.get(name))
     small = _TILE_WORDS[name] + (f"; 95 % interval {span}" if span else "")
     if name == "reward_kept" and (basis := oracle_basis(result)):
         small += f"; computed {basis}"
     kind = ""
     if name == "near_limit_mean_violation":
-        if words.is_missing(value):
+        if formatting.is_missing(value):
             small = "no week is near its limit"
         else:
-            kind = "good" if float(value or 0) <= words.VIOLATION_TARGET else "fair"
+            kind = "good" if float(value or 0) <= formatting.VIOLATION_TARGET else "fair"
             small += f"; {price_basis(result)}"
-            small += f"; aim {words.percent(words.VIOLATION_TARGET, 0)} or less"
-    return (words.title_of(name), words.measure(name, value), small, kind)
+            small += f"; aim {formatting.percent(formatting.VIOLATION_TARGET, 0)} or less"
+    return (formatting.title_of(name), formatting.measure(name, value), small, kind)
 
 
 def _price_tile(result: PlanResult, resource: int) -> tuple[str, str, str, str]:
     prices = result.record.shadow_prices[:, resource]
-    name = words.resource_name(result.resources[resource])
+    name = formatting.resource_name(result.resources[resource])
     if not np.nanmax(prices, initial=0.0) > 0:
         return (f"Highest shadow price, {name}", "0", "there is room in every week", "")
     week = int(np.nanargmax(prices))
     return (
         f"Highest shadow price, {name}",
-        words.number(prices[week]),
-        f"money per unit, week of {words.day_month(result.weeks[week])}",
+        formatting.number(prices[week]),
+        f"money per unit, week of {formatting.day_month(result.weeks[week])}",
         "",
     )
 
 
-def to_do(result: PlanResult) -> list[str]:
+def recommendations(result: PlanResult) -> list[str]:
     """Say per resource what to buy above regular capacity and when the shadow price is not zero."""
     lines = []
-    for index, name in enumerate(map(words.resource_name, result.resources)):
+    for index, name in enumerate(map(formatting.resource_name, result.resources)):
         prices = result.record.shadow_prices[:, index]
         priced = int((prices > NEGLIGIBLE_PRICE * max(float(np.nanmax(prices, initial=0.0)), 1e-300)).sum())
-        tight = f"the shadow price is above zero in {priced} of {words.plural(len(prices), 'week')}"
+        tight = f"the shadow price is above zero in {priced} of {formatting.plural(len(prices), 'week')}"
         lines.append(f"For {name}, {_to_buy(result, index)}; {tight}.")
     return lines
 
@@ -192,16 +195,16 @@ def _to_buy(result: PlanResult, resource: int) -> str:
     if not weeks:
         return "regular capacity is enough and nothing is bought above it"
     most = int(np.argmax(above))
-    share = f" (+{words.percent(above[most] / regular[most], 0)})" if regular[most] > 0 else ""
+    share = f" (+{formatting.percent(above[most] / regular[most], 0)})" if regular[most] > 0 else ""
     return (
-        f"the plan buys {words.number(above.sum())} above regular capacity in {words.plural(weeks, 'week')}, "
-        f"most in the week of {words.day(result.weeks[most])}: {words.number(above[most])}{share}"
+        f"the plan buys {formatting.number(above.sum())} above regular capacity in {formatting.plural(weeks, 'week')}, "
+        f"most in the week of {formatting.day(result.weeks[most])}: {formatting.number(above[most])}{share}"
     )
 
 
 def capacity(result: PlanResult) -> Html:
     """Show each resource's capacity against what is used."""
-    from walras.report import pictures
+    from walras.report import charts
 
     caption = (
         "Each step is one week. Black: capacity planned, dashed: the regular one; the hatched part is bought above it. "
@@ -210,20 +213,20 @@ def capacity(result: PlanResult) -> Html:
         "announced. Grey: use from orders that are already placed; prices cannot change it."
     )
     parts = [
-        drawn(
+        figure(
             f"capacity-{index}",
-            on_any_paper(pictures.capacity, result, index),
+            render_both_themes(charts.capacity, result, index),
             f"Capacity and use of {name} by week",
             f"{name}. {caption}" if index == 0 else f"{name}.",
         )
-        for index, name in enumerate(map(words.resource_name, result.resources))
+        for index, name in enumerate(map(formatting.resource_name, result.resources))
     ]
     return html.section("Capacity and use", parts)
 
 
 def prices(result: PlanResult) -> Html:
     """Show the shadow prices and say what they mean."""
-    from walras.report import pictures
+    from walras.report import charts
 
     meaning = (
         "The shadow price of a week is what the products' ordering rules are told that one unit of the resource costs "
@@ -231,7 +234,7 @@ def prices(result: PlanResult) -> Html:
         "that week would be worth: buy more where that is cheaper than the price. No money changes hands."
     )
     parts = [html.paragraph(meaning)]
-    for index, name in enumerate(map(words.resource_name, result.resources)):
+    for index, name in enumerate(map(formatting.resource_name, result.resources)):
         caption = f"{name}: shadow price by week [money per unit]."
         if index == 0 and reissues(result):
             caption += (
@@ -239,8 +242,8 @@ def prices(result: PlanResult) -> Html:
                 "state, on average over the futures. The two differ because re-issued prices react to each future's "
                 "shocks, which can take higher prices than a plan announced in full."
             )
-        draw = on_any_paper(pictures.shadow_prices, result, index)
-        parts.append(drawn(f"price-{index}", draw, f"Shadow price of {name} by week", caption))
+        draw = render_both_themes(charts.shadow_prices, result, index)
+        parts.append(figure(f"price-{index}", draw, f"Shadow price of {name} by week", caption))
     return html.section("Shadow prices", parts)
 
 
@@ -249,7 +252,7 @@ def week_list(result: PlanResult) -> Html:
     judged = verdicts(result)
     bad = [index for index, verdict in enumerate(judged) if fails(verdict)]
     parts = []
-    for index, name in enumerate(map(words.resource_name, result.resources)):
+    for index, name in enumerate(map(formatting.resource_name, result.resources)):
         rows = [_week_row(result, week, index) for week in range(len(judged))]
         listed = html.table(_week_headings(result), rows, bad, safe=(0,))
         if len(result.resources) == 1:
@@ -292,28 +295,30 @@ def _week_row(result: PlanResult, week: int, resource: int) -> list[str | Html]:
     low, _, high = result.verified_utilization[:, week, resource]
     highest = float(np.nanmax(result.record.shadow_prices[:, resource], initial=0.0))
     return [
-        Html(f'{words.day_month(result.weeks[week])}<span class="x"> {result.weeks[week].astype(object).year}</span>'),
-        words.number(result.regular_capacity[week, resource]),
-        words.number(granted),
-        words.number(used),
-        words.percent(used / granted, 0) if granted > 0 else words.NOT_DEFINED,
-        f"{words.number(low)} – {words.number(high)}",
-        words.price(result.record.shadow_prices[week, resource], highest),
+        Html(
+            f'{formatting.day_month(result.weeks[week])}<span class="x"> {result.weeks[week].astype(object).year}</span>'
+        ),
+        formatting.number(result.regular_capacity[week, resource]),
+        formatting.number(granted),
+        formatting.number(used),
+        formatting.percent(used / granted, 0) if granted > 0 else formatting.NOT_DEFINED,
+        f"{formatting.number(low)} – {formatting.number(high)}",
+        formatting.price(result.record.shadow_prices[week, resource], highest),
         verdicts(result)[week],
     ]
 
 
 def demand(result: PlanResult) -> Html:
     """Show demand so far and to come, and how such forecasts did on weeks that were held out."""
-    from walras.report import pictures
+    from walras.report import charts
 
     caption = (
         "Total demand of all products. The band holds 9 of 10 of the possible futures on which the plan was verified. "
         "Arrivals are what the products receive from their orders; they differ from demand where stock fills the gap, "
         "where prices hold orders back and where sales are lost."
     )
-    draw = on_any_paper(pictures.demand, result)
-    parts = [drawn("demand", draw, "Demand so far and expected", caption)]
+    draw = render_both_themes(charts.demand, result)
+    parts = [figure("demand", draw, "Demand so far and expected", caption)]
     return html.section("Demand and arrivals", [*parts, html.heading("How such forecasts did before"), *_score(result)])
 
 
@@ -327,13 +332,15 @@ def _score(result: PlanResult) -> list[Html]:
     rows = [
         (
             label,
-            words.signed(words.percent(score[ours])) if ours == "bias" else words.percent(score[ours]),
-            words.percent(score.get(naive)) if naive in score else "",
+            formatting.signed(formatting.percent(score[ours])) if ours == "bias" else formatting.percent(score[ours]),
+            formatting.percent(score.get(naive)) if naive in score else "",
         )
         for label, ours, naive in _SCORES
         if ours in score
     ]
-    rest = [(name.replace("_", " "), value, "") for name, value in words.flat(score) if name.split(".")[0] not in known]
+    rest = [
+        (name.replace("_", " "), value, "") for name, value in formatting.flat(score) if name.split(".")[0] not in known
+    ]
     headings = (("On weeks that were held out", ""), ("This forecast", "n"), ("Naive forecast", "n"))
     return [html.paragraph(_score_sentence(score)), html.table(headings, [*rows, *rest])]
 
@@ -352,12 +359,14 @@ _SCORE_WORDS = ("reason", "holdout", "agents", "naive", "ratio_to_naive", "origi
 
 
 def _score_sentence(score: Mapping[str, Any]) -> str:
-    weeks = f"the last {words.plural(int(score['holdout']), 'week')}" if "holdout" in score else "the last known weeks"
+    weeks = (
+        f"the last {formatting.plural(int(score['holdout']), 'week')}" if "holdout" in score else "the last known weeks"
+    )
     naive = f" ({score['naive']})" if score.get("naive") else ""
     text = f"The same method was fitted without {weeks} and compared with what came, beside a naive forecast{naive}."
     ratio = score.get("ratio_to_naive")
-    if words.is_missing(ratio):
+    if formatting.is_missing(ratio):
         return text
     gain = 1 - float(ratio)  # type: ignore[arg-type]
-    how = f"{words.percent(abs(gain), 0)} {'smaller' if gain >= 0 else 'larger'} than the naive one's"
+    how = f"{formatting.percent(abs(gain), 0)} {'smaller' if gain >= 0 else 'larger'} than the naive one's"
     return f"{text} Its error of the weekly total was {how}."

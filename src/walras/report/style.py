@@ -5,7 +5,7 @@ FREE: the one place to change a colour or a size; pictures name their meaning, n
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from walras.report import words
+from walras.report import formatting, html
+from walras.report.html import Html
 
 # Okabe and Ito's palette: told apart with any common colour blindness; dark tones carry text.
 PLAN = "#0072B2"
@@ -60,7 +61,7 @@ Corner = Literal["lower left", "upper left"]
 
 
 @dataclass(frozen=True)
-class Paper:
+class FigureSize:
     """Give a picture its size and room [inch]; lines are named at their ends if there is room, else in a key below.
 
     Attributes:
@@ -81,9 +82,9 @@ class Paper:
     letters: int
 
 
-WIDE = Paper("wide", width=7.6, height=3.3, left=0.62, ends=1.75, ticks=9, letters=30)
-PHONE = Paper("phone", width=3.8, height=3.3, left=0.55, ends=0.0, ticks=4, letters=20)
-PAPERS = (WIDE, PHONE)
+WIDE = FigureSize("wide", width=7.6, height=3.3, left=0.62, ends=1.75, ticks=9, letters=30)
+PHONE = FigureSize("phone", width=3.8, height=3.3, left=0.55, ends=0.0, ticks=4, letters=20)
+FIGURE_SIZES = (WIDE, PHONE)
 
 TICK_GAPS = (1, 2, 3, 4, 6, 8, 13, 26, 52, 104)
 """Weeks that may lie between two dates on an axis."""
@@ -101,13 +102,13 @@ class Named:
     colour: str
 
 
-def blank(paper: Paper, height: float | None = None) -> tuple[Figure, Axes]:
+def new_figure(paper: FigureSize, height: float | None = None) -> tuple[Figure, Axes]:
     """Open a figure with one pair of axes."""
     figure = Figure(figsize=(paper.width, height or paper.height))
     return figure, figure.subplots()
 
 
-def settle(figure: Figure, axes: Axes, paper: Paper, named: Sequence[Named], unit: str) -> Figure:
+def finish_axes(figure: Figure, axes: Axes, paper: FigureSize, named: Sequence[Named], unit: str) -> Figure:
     """Name the unit, and everything drawn at the height at which it ends; a narrow paper has a key below instead."""
     _place(figure, paper, 0 if paper.ends else len(named), unit)
     if paper.ends:
@@ -117,7 +118,7 @@ def settle(figure: Figure, axes: Axes, paper: Paper, named: Sequence[Named], uni
     return figure
 
 
-def settle_with_key(figure: Figure, axes: Axes, paper: Paper, named: Sequence[Named], unit: str) -> Figure:
+def finish_axes_with_legend(figure: Figure, axes: Axes, paper: FigureSize, named: Sequence[Named], unit: str) -> Figure:
     """Name the unit, and everything drawn in a key: for lines that run together, whose ends say nothing."""
     _place(figure, paper, 0 if paper.ends else len(named), unit)
     if paper.ends:
@@ -127,7 +128,7 @@ def settle_with_key(figure: Figure, axes: Axes, paper: Paper, named: Sequence[Na
     return figure
 
 
-def _place(figure: Figure, paper: Paper, rows: int, unit: str) -> None:
+def _place(figure: Figure, paper: FigureSize, rows: int, unit: str) -> None:
     height = figure.get_figheight() + rows * KEY_ROW
     figure.set_figheight(height)
     figure.subplots_adjust(
@@ -213,7 +214,7 @@ def edges(weeks: np.ndarray) -> np.ndarray:
     return np.append(days, days[-1] + 7.0) if len(days) else days
 
 
-def week_axis(axes: Axes, paper: Paper, weeks: np.ndarray) -> None:
+def week_axis(axes: Axes, paper: FigureSize, weeks: np.ndarray) -> None:
     """Put first days of weeks on the lower axis, as many as are readable, and thousands on the upright one."""
     days = edges(weeks)
     axes.set_xlim(days[0], days[-1])
@@ -236,7 +237,7 @@ def number_axis(axes: Axes) -> None:
         places = axes.yaxis.get_majorticklocs()
         step = float(places[1] - places[0]) if len(places) > 1 else 1.0
         decimals = next((count for count in range(9) if abs(round(step, count) - step) < 1e-3 * step), 9)
-        return words.short_number(value) if abs(value) >= 1e4 else f"{value:,.{decimals}f}".replace("-", "−")
+        return formatting.short_number(value) if abs(value) >= 1e4 else f"{value:,.{decimals}f}".replace("-", "−")
 
     axes.yaxis.set_major_formatter(FuncFormatter(written))
 
@@ -279,9 +280,25 @@ def to_svg(figure: Figure, title: str, prefix: str) -> str:
     text = re.sub(r"url\(#", f"url(#{prefix}-", text)
     text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
-    return re.sub(r"<svg", f'<svg role="img" aria-label="{words.escaped(title)}"', text, count=1)
+    return re.sub(r"<svg", f'<svg role="img" aria-label="{formatting.escaped(title)}"', text, count=1)
 
 
 def drawing() -> Any:
     """Apply the style while a picture is drawn and written, and leave matplotlib as it was."""
     return matplotlib.rc_context(RC)
+
+
+def figure(name: str, draw: Callable[[Any], Any], title: str, caption: str) -> Html:
+    """Draw a picture on every paper and place it above its caption."""
+    # matplotlib takes half a second to load, so only writing a page does.
+
+    versions = []
+    with drawing():
+        for paper in FIGURE_SIZES:
+            versions.append((paper.name, to_svg(draw(paper), title, f"{name}-{paper.name}")))
+    return html.picture(versions, caption)
+
+
+def render_both_themes(picture: Callable[..., Any], *arguments: Any) -> Callable[[Any], Any]:
+    """Fix what a picture shows and leave the paper open."""
+    return lambda paper: picture(*arguments, paper)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from walras.planner.result import QUANTILES, PlanResult
+from walras.planning.result import PlanResult, quantile_names
 
 
 def plain(value: Any) -> Any:
@@ -44,11 +44,6 @@ def by_resource(result: PlanResult, values: np.ndarray) -> dict[str, list[float 
 def fan(result: PlanResult, values: np.ndarray) -> dict[str, dict[str, list[float | None]]]:
     """Split [quantile, week, resource] into p5, p50, p95, each by resource."""
     return {name: by_resource(result, values[index]) for index, name in enumerate(quantile_names())}
-
-
-def quantile_names() -> tuple[str, ...]:
-    """Name the levels of a fan: p5, p50, p95."""
-    return tuple(f"p{100 * level:.0f}" for level in QUANTILES)
 
 
 def assumed_columns(result: PlanResult) -> list[str]:

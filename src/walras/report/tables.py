@@ -11,9 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from walras.planner.result import PlanResult
-from walras.report import words
-from walras.report.summary import quantile_names
+from walras.planning.result import PlanResult, quantile_names
+from walras.report import formatting
 
 MOST_CONSOLE_ROWS = 30
 MOST_DATES = 4
@@ -28,7 +27,7 @@ def verdicts(result: PlanResult) -> list[str]:
 
 def fails(verdict: str) -> bool:
     """Tell whether a week's verdict means that utilization exceeds capacity noticeably in it."""
-    return not (verdict.startswith(words.FITS) or verdict == "not judged")
+    return not (verdict.startswith(formatting.FITS) or verdict == "not judged")
 
 
 def week_table(result: PlanResult) -> dict[str, np.ndarray]:
@@ -113,22 +112,22 @@ def level(result: PlanResult) -> str:
     if not result.record.feasible:
         return "bad"
     near = result.verified.get("near_limit_mean_violation")
-    return "good" if near is None or words.is_missing(near) or near <= words.VIOLATION_TARGET else "fair"
+    return "good" if near is None or formatting.is_missing(near) or near <= formatting.VIOLATION_TARGET else "fair"
 
 
 def measures(result: PlanResult) -> list[str]:
     """Name the measures that people are shown, in order."""
     # Paths that are hardly constrained blow the mean of ratios up; only beside the pooled ratio can it be judged.
     hidden = {"regret_ratio", "pooled_regret_ratio"}
-    if not words.is_missing(result.verified.get("pooled_regret_ratio")):
+    if not formatting.is_missing(result.verified.get("pooled_regret_ratio")):
         hidden = set()
-    return [name for name in words.MEASURES if name in result.verified and name not in hidden]
+    return [name for name in formatting.MEASURES if name in result.verified and name not in hidden]
 
 
 def oracle_basis(result: PlanResult) -> str:
     """Say on how many futures hindsight was computed, or nothing where that is unknown."""
     count = result.verified.get("oracle_paths")
-    if count is None or words.is_missing(count) or "reward_kept" not in result.verified:
+    if count is None or formatting.is_missing(count) or "reward_kept" not in result.verified:
         return ""
     of = f" of {int(result.counts['paths']):,}" if "paths" in result.counts else ""
     return f"on {int(count):,}{of} futures"
@@ -137,12 +136,12 @@ def oracle_basis(result: PlanResult) -> str:
 def headline(result: PlanResult) -> str:
     """Answer in one line whether the plan fits."""
     judged = zip(result.weeks, verdicts(result), strict=True)
-    bad = [words.day_month(week) for week, verdict in judged if fails(verdict)]
-    span = words.plural(len(result.weeks), "week")
-    when = f": {words.listing(bad)}" if len(bad) <= MOST_DATES else ""
+    bad = [formatting.day_month(week) for week, verdict in judged if fails(verdict)]
+    span = formatting.plural(len(result.weeks), "week")
+    when = f": {formatting.listing(bad)}" if len(bad) <= MOST_DATES else ""
     verb = "exceeds" if len(bad) == 1 else "exceed"
-    exceed = f"{len(bad)} of {span} {verb} capacity noticeably ({words.NOTICEABLE}){when}."
-    target = words.percent(words.VIOLATION_TARGET, 0)
+    exceed = f"{len(bad)} of {span} {verb} capacity noticeably ({formatting.NOTICEABLE}){when}."
+    target = formatting.percent(formatting.VIOLATION_TARGET, 0)
     grade = level(result)
     if grade == "bad":
         start, rest = "Not feasible: ", "expected use is above capacity in some week."
@@ -156,14 +155,14 @@ def headline(result: PlanResult) -> str:
 
 def warnings(result: PlanResult) -> list[str]:
     """Say what a reader has to know before trusting the plan, beyond its verdict."""
-    text = words.outside_training(result.search.outside_training)
+    text = formatting.outside_training(result.search.outside_training)
     return [text] if text else []
 
 
 def console_summary(result: PlanResult) -> Group:
     """Show a plan in the terminal: the answer, key figures and the weeks that matter."""
     style = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}[level(result)]
-    sentences = [Text(words.sentence(words.tidy(text))) for text in result.verdict]
+    sentences = [Text(formatting.sentence(formatting.fix_plurals(text))) for text in result.verdict]
     sentences += [Text(text, style="yellow") for text in warnings(result)]
     return Group(Text(headline(result), style=style), *sentences, _console_measures(result), _console_weeks(result))
 
@@ -179,10 +178,10 @@ def _console_measures(result: PlanResult) -> Table:
     for name in measures(result):
         basis = oracle_basis(result) if name == "reward_kept" else ""
         table.add_row(
-            words.title_of(name) + (f", {basis}" if basis else ""),
-            words.measure(name, result.verified[name]),
-            words.interval(name, result.intervals.get(name)),
-            *([words.measure(name, result.verified_fixed.get(name))] if both else []),
+            formatting.title_of(name) + (f", {basis}" if basis else ""),
+            formatting.measure(name, result.verified[name]),
+            formatting.interval(name, result.intervals.get(name)),
+            *([formatting.measure(name, result.verified_fixed.get(name))] if both else []),
         )
     return table
 
@@ -207,8 +206,8 @@ def _console_weeks(result: PlanResult) -> Group:
         table.add_row(
             str(columns["week"][row]),
             *([Text(str(columns["resource"][row]))] if several else []),
-            *(words.number(columns[name][row]) for name in ("capacity", "utilization")),
-            words.price(columns["shadow_price"][row], highest[row % len(highest)]),
+            *(formatting.number(columns[name][row]) for name in ("capacity", "utilization")),
+            formatting.price(columns["shadow_price"][row], highest[row % len(highest)]),
             Text(verdict, style="red" if fails(verdict) else ""),
         )
     left_out = len(columns["week"]) - len(shown)
@@ -216,4 +215,4 @@ def _console_weeks(result: PlanResult) -> Group:
 
 
 def _more_rows(count: int) -> str:
-    return f"{words.plural(count, 'more row')} {'is' if count == 1 else 'are'} in plan.csv"
+    return f"{formatting.plural(count, 'more row')} {'is' if count == 1 else 'are'} in plan.csv"

@@ -14,18 +14,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from walras.engine.lanes import cores, for_a_lane, in_lanes
-from walras.model.record import Record
-from walras.model.run import slicer
-from walras.model.state import State
+from walras.clipping import positive_part
+from walras.distribute.threads import cores, run_parallel, single_core_options
 from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.buyer import Buyer, BuyerShape, Network
-from walras.population.along import Shared
-from walras.simulate import simulate
-from walras.ties import positive_part
+from walras.policies.buyer import Buyer, BuyerNetwork, BuyerShape
+from walras.population.agent_axis import Broadcast
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
+from walras.simulation.sharded_run import agent_slicer
+from walras.simulation.state import State
 from walras.train.episodes import AbstractEpisodes, Episode
-from walras.train.loop import AbstractTask
+from walras.train.loop.train import AbstractTask
 from walras.train.settings import BuyerTraining
 
 PARTS = 2
@@ -40,11 +40,11 @@ AVERAGED = 0.995
 """Share of the running average of the weights that a step keeps: single steps are noisy, their average is not."""
 
 
-class Carry(eqx.Module):
+class BuyerTrainState(eqx.Module):
     """Hold what goes from step to step: weights, their running average, and the optimizer's state."""
 
-    network: Network
-    average: Network
+    network: BuyerNetwork
+    average: BuyerNetwork
     optimizer: Any
 
 
@@ -59,7 +59,7 @@ class Learner(AbstractWrapper):
 
     policy: AbstractPolicy
     nudge: Float[Array, "week agent"] | None
-    learns: Shared
+    learns: Broadcast
 
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
@@ -88,7 +88,7 @@ def episode_loss(
     weeks = episode.exogenous.n_weeks
     # What was ordered before the weeks that count would be stock without a price.
     learns = (episode.week_weight > 0) & (jnp.arange(weeks) < weeks - free_weeks)
-    learner = Learner(policy, nudge, Shared(learns))
+    learner = Learner(policy, nudge, Broadcast(learns))
     rollout = simulate(
         episode.population,
         episode.exogenous,
@@ -155,37 +155,39 @@ class BuyerTask(AbstractTask):
         """Return the shape of the network and what the episodes follow from."""
         return {"shape": repr(self.shape), "base": repr(self.base), **self.episodes.identity()}
 
-    def buyer(self, carry: Carry) -> Buyer:
+    def buyer(self, carry: BuyerTrainState) -> Buyer:
         """Return the buyer with the averaged weights of a carry."""
-        return Buyer(Shared(carry.average), self.shape, self.base)
+        return Buyer(Broadcast(carry.average), self.shape, self.base)
 
-    def begin(self, seed: int) -> Carry:
+    def begin(self, seed: int) -> BuyerTrainState:
         """Draw a network that adds next to nothing to what forecast and history say."""
-        network = Network.draw(self.shape, seed)
-        return Carry(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+        network = BuyerNetwork.draw(self.shape, seed)
+        return BuyerTrainState(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
 
-    def step(self, carry: Carry, number: int) -> tuple[Carry, Mapping[str, Any]]:
+    def step(self, carry: BuyerTrainState, number: int) -> tuple[BuyerTrainState, Mapping[str, Any]]:
         """Draw an episode and go one step down."""
         return self.descend(carry, self.slopes(carry, self.episodes.draw(self.settings.seed, number)))
 
-    def slopes(self, carry: Carry, episode: Episode) -> list[tuple[Array, Network]]:
+    def slopes(self, carry: BuyerTrainState, episode: Episode) -> list[tuple[Array, BuyerNetwork]]:
         """Return loss and derivative in the weights of each part of an episode."""
         options = (self.shape, self.base, self.episodes.backlog, self.episodes.free_weeks)
         tasks = [partial(_slope(), carry.network, part, *options) for part in parts_of(episode)]
-        return in_lanes(tasks, min(cores(), PARTS))
+        return run_parallel(tasks, min(cores(), PARTS))
 
-    def descend(self, carry: Carry, found: list[tuple[Array, Network]]) -> tuple[Carry, Mapping[str, Any]]:
+    def descend(
+        self, carry: BuyerTrainState, found: list[tuple[Array, BuyerNetwork]]
+    ) -> tuple[BuyerTrainState, Mapping[str, Any]]:
         """Go one step down the sum of the slopes."""
         return _updated(carry, found, self.optimizer)
 
-    def assess(self, carry: Carry) -> Mapping[str, Any]:
+    def assess(self, carry: BuyerTrainState) -> Mapping[str, Any]:
         """Return the mean loss over the held-out episodes, and each by itself."""
         backlog, buyer = self.episodes.backlog, self.buyer(carry)
         losses = [float(_judged(buyer, episode, backlog)) for episode in self._held_out]
         each = {f"held_out_{index}": loss for index, loss in enumerate(losses)} if len(losses) > 1 else {}
         return {"held_out_loss": float(np.mean(losses)), **each}
 
-    def parameters(self, carry: Carry) -> Network:
+    def parameters(self, carry: BuyerTrainState) -> BuyerNetwork:
         """Return the averaged weights."""
         return carry.average
 
@@ -196,7 +198,7 @@ def parts_of(episode: Episode) -> list[Episode]:
     edges = [count * part // PARTS for part in range(PARTS + 1)]
     cut = []
     for first, last in zip(edges[:-1], edges[1:], strict=True):
-        take = slicer(first, last - first, count)
+        take = agent_slicer(first, last - first, count)
         people = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], episode.population)
         cut.append(
             Episode(
@@ -216,14 +218,14 @@ def parts_of(episode: Episode) -> list[Episode]:
 @cache
 def _slope() -> Any:
     """Compile the derivative of a part's loss in the weights, for a lane of its own on a processor."""
-    return eqx.filter_jit(_part_slope, **(for_a_lane() if jax.default_backend() == "cpu" else {}))
+    return eqx.filter_jit(_part_slope, **(single_core_options() if jax.default_backend() == "cpu" else {}))
 
 
 def _part_slope(
-    network: Network, episode: Episode, shape: BuyerShape, base: PricedNewsvendor, backlog: bool, free_weeks: int
-) -> tuple[Array, Network]:
-    def loss(network: Network) -> Array:
-        buyer = Buyer(Shared(network), shape, base, episode.profile)
+    network: BuyerNetwork, episode: Episode, shape: BuyerShape, base: PricedNewsvendor, backlog: bool, free_weeks: int
+) -> tuple[Array, BuyerNetwork]:
+    def loss(network: BuyerNetwork) -> Array:
+        buyer = Buyer(Broadcast(network), shape, base, episode.profile)
         return episode_loss(buyer, episode, backlog=backlog, free_weeks=free_weeks)
 
     return eqx.filter_value_and_grad(loss)(network)
@@ -231,15 +233,15 @@ def _part_slope(
 
 @eqx.filter_jit
 def _updated(
-    carry: Carry, found: list[tuple[Array, Network]], optimizer: optax.GradientTransformation
-) -> tuple[Carry, dict[str, Array]]:
+    carry: BuyerTrainState, found: list[tuple[Array, BuyerNetwork]], optimizer: optax.GradientTransformation
+) -> tuple[BuyerTrainState, dict[str, Array]]:
     """Add up the parts and go one step down."""
     loss, slope = jax.tree.map(lambda *parts: sum(parts), *found)
     updates, state = optimizer.update(slope, carry.optimizer)
     metrics = {"loss": loss, "gradient_norm": optax.global_norm(slope)}
     network = eqx.apply_updates(carry.network, updates)
     average = jax.tree.map(lambda kept, new: AVERAGED * kept + (1 - AVERAGED) * new, carry.average, network)
-    return Carry(network, average, state), metrics
+    return BuyerTrainState(network, average, state), metrics
 
 
 @eqx.filter_jit

@@ -12,12 +12,11 @@ from typing import Any
 
 import jax
 
-from walras.data.findings import shown
-from walras.data.store import Stored, fill, named_arrays, read_arrays, write_arrays
-from walras.errors import InputError
+from walras.data.array_file import Stored, flatten, read_arrays, restore, write_arrays
+from walras.errors import InputError, quote
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.buyer import Buyer, BuyerShape, Network
-from walras.population.along import Shared
+from walras.policies.buyer import Buyer, BuyerNetwork, BuyerShape
+from walras.population.agent_axis import Broadcast
 
 KIND = "buyer"
 VERSION = 1
@@ -52,7 +51,7 @@ def save_buyer(path: str | Path, buyer: Buyer, facts: Mapping[str, Any]) -> None
     """
     shape = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(buyer.shape).items()}
     header = {"version": VERSION, "shape": shape, "discount": buyer.base.discount, "facts": dict(facts)}
-    write_arrays(path, KIND, named_arrays(buyer.network.value), header)
+    write_arrays(path, KIND, flatten(buyer.network.value), header)
 
 
 def load_buyer(path: str | Path | Traversable | None = None) -> TrainedBuyer:
@@ -66,8 +65,8 @@ def load_buyer(path: str | Path | Traversable | None = None) -> TrainedBuyer:
     """
     stored = read_arrays(files("walras.policies") / SHIPPED if path is None else path, KIND)
     shape, discount = _shape_of(stored)
-    network = fill(jax.eval_shape(lambda: Network.draw(shape, 0)), stored)
-    buyer = Buyer(Shared(network), shape, PricedNewsvendor(discount=discount))
+    network = restore(jax.eval_shape(lambda: BuyerNetwork.draw(shape, 0)), stored)
+    buyer = Buyer(Broadcast(network), shape, PricedNewsvendor(discount=discount))
     return TrainedBuyer(buyer, stored.header.get("facts", {}), stored.source)
 
 
@@ -76,7 +75,7 @@ def _shape_of(stored: Stored) -> tuple[BuyerShape, float]:
     version = stored.header.get("version")
     if version != VERSION:
         raise InputError(
-            f"{stored.source} holds a buyer of version {shown(version)} but this walras reads version {VERSION}; "
+            f"{stored.source} holds a buyer of version {quote(version)} but this walras reads version {VERSION}; "
             "train it again"
         )
     try:

@@ -14,20 +14,19 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
-from walras.maps.closed_loop import Coordinated, DualMap, Plan, week_by_week
-from walras.maps.inputs import HORIZON, Scaling, scales
+from walras.maps.closed_loop import CapacityTarget, ClosedLoopResult, DualMap, run_closed_loop
+from walras.maps.features import HORIZON, Scaling, units_of
 from walras.maps.network import MapNetwork
-from walras.maps.readers import Readers
-from walras.maps.rollout import inputs_of, roll
-from walras.maps.stretch import Stretch
-from walras.model.record import Record
-from walras.model.state import State
+from walras.maps.pooling import CohortIndex
+from walras.maps.rollout import PopulationWindow, inputs_of, roll_out
 from walras.policies.base import AbstractPolicy
-from walras.simulate import simulate, week_of
-from walras.train.loop import AbstractTask
-from walras.train.map_episodes import Drawn, MapEpisodes, drawn_capacity
-from walras.train.map_settings import MapTraining
-from walras.train.primal import FIRST_EXAMPLE, Carry, optimizer_of, shape_of, stepped
+from walras.simulation.record import Record
+from walras.simulation.run import simulate, week_of
+from walras.simulation.state import State
+from walras.train.loop.train import AbstractTask
+from walras.train.map_episodes import MapEpisodes, SampledEpisode, drawn_capacity
+from walras.train.primal import FIRST_EXAMPLE, TrainState, apply_gradients, network_config, optimizer_of
+from walras.train.settings import MapTraining
 
 EXAMPLES = 12
 """Rollouts without prices over which features are measured once."""
@@ -39,7 +38,7 @@ ORIGINS = 2
 """Weeks of an episode from which it is looked how well plans were kept."""
 
 
-class Lesson(eqx.Module):
+class DualExample(eqx.Module):
     """Hold an episode that a dual map learns from.
 
     Attributes:
@@ -48,9 +47,9 @@ class Lesson(eqx.Module):
         origins: weeks after the first whose issued plans are compared with what came about.
     """
 
-    stretch: Stretch
-    readers: Readers
-    plan: Plan
+    stretch: PopulationWindow
+    readers: CohortIndex
+    plan: CapacityTarget
     origins: Int[Array, " origin"]
 
 
@@ -82,8 +81,8 @@ class Weights(eqx.Module):
 
 
 def episode_terms(
-    lesson: Lesson, policy: AbstractPolicy, dual: DualMap, burn_in: int
-) -> tuple[dict[str, Float[Array, ""]], Coordinated]:
+    lesson: DualExample, policy: AbstractPolicy, dual: DualMap, burn_in: int
+) -> tuple[dict[str, Float[Array, ""]], ClosedLoopResult]:
     """Return violation, price, slackness and forecast consistency of an episode, unweighted, and what happened in it.
 
     Violation is mean `max(U - K, 0) / K`, price mean lambda in median margins, slackness mean `lambda (K - U)^+ / K`,
@@ -97,11 +96,11 @@ def episode_terms(
         dual: the map.
         burn_in: first coordinated weeks that do not count.
     """
-    done = week_by_week(lesson.stretch, lesson.readers, policy, lesson.plan, dual)
+    done = run_closed_loop(lesson.stretch, lesson.readers, policy, lesson.plan, dual)
     limit = lesson.plan.capacity[lesson.plan.first :]
     over = jnp.maximum(done.utilization - limit, 0.0) / limit
     left = (jnp.maximum(limit - done.utilization, 0.0) / limit)[burn_in:]
-    charged = (done.charged / scales(lesson.stretch.population).price[None, :])[burn_in:]
+    charged = (done.charged / units_of(lesson.stretch.population).price[None, :])[burn_in:]
     gaps = [_plan_not_kept(lesson, policy, done, origin) for origin in lesson.origins]
     terms = {
         "violation": over[burn_in:].mean(),
@@ -112,7 +111,9 @@ def episode_terms(
     return terms, done
 
 
-def _plan_not_kept(lesson: Lesson, policy: AbstractPolicy, done: Coordinated, origin: Array) -> Float[Array, ""]:
+def _plan_not_kept(
+    lesson: DualExample, policy: AbstractPolicy, done: ClosedLoopResult, origin: Array
+) -> Float[Array, ""]:
     """Roll on from an origin under the plan issued in it, and compare with what came about."""
     stretch, first = lesson.stretch, lesson.plan.first
     state: State = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[origin]), done.states)
@@ -127,12 +128,12 @@ def _plan_not_kept(lesson: Lesson, policy: AbstractPolicy, done: Coordinated, or
         throw=False,
     )
     came = jax.lax.dynamic_slice_in_dim(done.utilization, origin, HORIZON + 1)
-    difference = (kept.totals.utilization - jax.lax.stop_gradient(came)) / scales(stretch.population).use[None, :]
+    difference = (kept.totals.utilization - jax.lax.stop_gradient(came)) / units_of(stretch.population).use[None, :]
     return (difference[1:] ** 2).mean()
 
 
 def episode_loss(
-    network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights
+    network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: AbstractPolicy, weights: Weights
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Return the weighted sum of the terms, and the terms."""
     terms, _ = episode_terms(lesson, policy, DualMap(network, scaling), weights.burn_in)
@@ -145,16 +146,18 @@ def episode_loss(
     return loss, terms
 
 
-_stepped = eqx.filter_jit(stepped)
+_stepped = eqx.filter_jit(apply_gradients)
 
 
 @eqx.filter_jit
-def _slope(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights) -> Any:
+def _slope(network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: AbstractPolicy, weights: Weights) -> Any:
     return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, lesson, policy, weights)
 
 
 @eqx.filter_jit
-def _judged(network: MapNetwork, scaling: Scaling, lesson: Lesson, policy: AbstractPolicy, weights: Weights) -> Any:
+def _judged(
+    network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: AbstractPolicy, weights: Weights
+) -> Any:
     return episode_loss(network, scaling, lesson, policy, weights)
 
 
@@ -206,11 +209,15 @@ class DualTask(AbstractTask):
         """
         check_dual(settings)
         self.settings, self.episodes, self.policy = settings, episodes, policy
-        self.shape, self.optimizer, self.weights = shape_of(settings), optimizer_of(settings), Weights.of(settings)
+        self.shape, self.optimizer, self.weights = (
+            network_config(settings),
+            optimizer_of(settings),
+            Weights.of(settings),
+        )
         examples = []
         for number in range(EXAMPLES):
             drawn = episodes.draw(FIRST_EXAMPLE + number)
-            rolled = roll(drawn.stretch, policy, jnp.zeros((settings.weeks, len(settings.resources))))
+            rolled = roll_out(drawn.stretch, policy, jnp.zeros((settings.weeks, len(settings.resources))))
             origins = settings.weeks - settings.first_origin
             examples.append(
                 inputs_of(
@@ -225,27 +232,27 @@ class DualTask(AbstractTask):
         self.scaling = Scaling.fit(examples, settings.blind)
         self.judging = [self.lesson(drawn) for drawn in episodes.held_out(JUDGING)]
 
-    def lesson(self, drawn: Drawn) -> Lesson:
+    def lesson(self, drawn: SampledEpisode) -> DualExample:
         """Draw a capacity path at the scale of the population's own use, and origins."""
         settings = self.settings
-        free = roll(drawn.stretch, self.policy, jnp.zeros((settings.weeks, len(settings.resources))))
+        free = roll_out(drawn.stretch, self.policy, jnp.zeros((settings.weeks, len(settings.resources))))
         first = settings.first_origin
         capacity = drawn_capacity(drawn.random, np.asarray(free.utilization, float), first)
         last = settings.weeks - first - HORIZON - 1
         origins = drawn.random.integers(0, last + 1, ORIGINS)
-        plan = Plan(jnp.asarray(capacity, jnp.float32), first)
-        return Lesson(drawn.stretch, drawn.readers, plan, jnp.asarray(origins, jnp.int32))
+        plan = CapacityTarget(jnp.asarray(capacity, jnp.float32), first)
+        return DualExample(drawn.stretch, drawn.readers, plan, jnp.asarray(origins, jnp.int32))
 
     def identity(self) -> Mapping[str, Any]:
         """Return what the episodes follow from, and the policy."""
         return {**self.episodes.identity(), "policy": repr(self.policy)}
 
-    def begin(self, seed: int) -> Carry:
+    def begin(self, seed: int) -> TrainState:
         """Draw a network."""
         network = MapNetwork.draw(self.shape, seed)
-        return Carry(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+        return TrainState(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
 
-    def step(self, carry: Carry, number: int) -> tuple[Carry, Mapping[str, Any]]:
+    def step(self, carry: TrainState, number: int) -> tuple[TrainState, Mapping[str, Any]]:
         """Draw an episode and go one step down."""
         lesson = self.lesson(self.episodes.draw(number))
         (loss, terms), slope = _slope(carry.network, self.scaling, lesson, self.policy, self.weights)
@@ -253,13 +260,13 @@ class DualTask(AbstractTask):
         after = _stepped(carry, slope, jnp.float32(self.settings.averaged), self.optimizer)
         return after, {"loss": loss, **terms, "gradient_norm": norm}
 
-    def assess(self, carry: Carry) -> Mapping[str, Any]:
+    def assess(self, carry: TrainState) -> Mapping[str, Any]:
         """Return the mean loss and terms over held-out episodes."""
         judged = [_judged(carry.average, self.scaling, each, self.policy, self.weights) for each in self.judging]
         terms = {f"held_out_{name}": float(np.mean([t[name] for _, t in judged])) for name in judged[0][1]}
         return {"held_out_loss": float(np.mean([loss for loss, _ in judged])), **terms}
 
-    def parameters(self, carry: Carry) -> MapNetwork:
+    def parameters(self, carry: TrainState) -> MapNetwork:
         """Return the averaged weights."""
         return carry.average
 

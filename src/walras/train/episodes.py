@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.model.state import State
 from walras.population.population import Population
+from walras.simulation.state import State
 
 
 class Episode(eqx.Module):

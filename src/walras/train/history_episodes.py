@@ -12,20 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Int8
 
-from walras.data.journal import digest
+from walras.data.resume_log import digest
 from walras.errors import InputError
-from walras.exogenous.arrivals import IntegerLeadTimes
+from walras.exogenous.arrivals import IntegerLeadTimes, draw_lead_times
 from walras.exogenous.capacity import AnnouncedPrices
-from walras.exogenous.lead_times import draw_lead_times
 from walras.exogenous.paths import ExogenousPaths
-from walras.model.state import State
 from walras.policies.buyer import demand_profile
 from walras.population.population import Population
-from walras.train.common import LONGEST_BLOCK, common_factors, followed
+from walras.simulation.state import State
 from walras.train.episodes import AbstractEpisodes, Episode
-from walras.train.history import FIRST_FORECAST, HistoryCase
-from walras.train.prices import mixed_prices, typical_prices
 from walras.train.settings import BuyerTraining
+from walras.train.shocks import LONGEST_BLOCK, common_factors, lagged_forecast, mixed_prices, typical_prices
+from walras.train.tuning.history_split import FIRST_FORECAST, HistorySplit
 
 SMALLEST_DEMAND = 0.02
 """Demand scale of a product that is known to have sold nothing [units/week]."""
@@ -53,7 +51,7 @@ FEWEST_AGENTS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class ObservedHistory:
     """Hold what was recorded and forecast of some products, without lead times; prices may have one row for all weeks.
 
     Attributes: as in `ExogenousPaths`.
@@ -66,28 +64,28 @@ class Recorded:
     lead_demand_sd: Float[np.ndarray, "week agent"]
 
     @staticmethod
-    def of(paths: ExogenousPaths) -> "Recorded":
+    def of(paths: ExogenousPaths) -> "ObservedHistory":
         """Read replayed history, in which all draws of the lead times have the same demand."""
         rest = (paths.sale_price, paths.unit_cost, paths.lead_demand_mean, paths.lead_demand_sd)
-        return Recorded(np.asarray(paths.demand[0]), *(np.asarray(leaf) for leaf in rest))
+        return ObservedHistory(np.asarray(paths.demand[0]), *(np.asarray(leaf) for leaf in rest))
 
     @property
     def weeks(self) -> int:
         """Count the weeks."""
         return len(self.demand)
 
-    def take(self, agents: Int[np.ndarray, " drawn"]) -> "Recorded":
+    def take(self, agents: Int[np.ndarray, " drawn"]) -> "ObservedHistory":
         """Keep some products."""
-        return Recorded(*(getattr(self, each.name)[:, agents] for each in fields(self)))
+        return ObservedHistory(*(getattr(self, each.name)[:, agents] for each in fields(self)))
 
-    def then(self, later: "Recorded") -> "Recorded":
+    def then(self, later: "ObservedHistory") -> "ObservedHistory":
         """Put later weeks of the same products after these."""
 
         def whole(name: str) -> np.ndarray:
             parts = ((getattr(part, name), part.weeks) for part in (self, later))
             return np.concatenate([np.broadcast_to(rows, (weeks, rows.shape[1])) for rows, weeks in parts])
 
-        return Recorded(*(whole(each.name) for each in fields(self)))
+        return ObservedHistory(*(whole(each.name) for each in fields(self)))
 
     def paths(self, lead_times: Int8[np.ndarray, "week agent"]) -> ExogenousPaths:
         """Return paths with these lead times of orders [weeks]."""
@@ -103,7 +101,7 @@ class HistoryEpisodes(AbstractEpisodes):
     forecasts follow it with a lag, as they would have.
     """
 
-    def __init__(self, case: HistoryCase, settings: BuyerTraining) -> None:
+    def __init__(self, case: HistorySplit, settings: BuyerTraining) -> None:
         """Part the products, and find what each week's common surprise was.
 
         Args:
@@ -114,7 +112,7 @@ class HistoryEpisodes(AbstractEpisodes):
             InputError: too few products.
         """
         self.case, self.settings = case, settings
-        self.recorded = Recorded.of(case.training.exogenous)
+        self.recorded = ObservedHistory.of(case.training.exogenous)
         random = np.random.default_rng([settings.seed, 0x1EA])
         order = random.permutation(case.n_agents)
         judges = max(round(settings.held_out_agents * case.n_agents), FEWEST_AGENTS)
@@ -126,7 +124,7 @@ class HistoryEpisodes(AbstractEpisodes):
         self.prices = typical_prices(case.population)
         self.log_demand = np.log(np.maximum(np.asarray(case.population.demand_scale, float), 1e-3))
         self.log_demand = (self.log_demand - self.log_demand.mean()) / max(self.log_demand.std(), 1e-6)
-        later = Recorded.of(case.holdout.exogenous)
+        later = ObservedHistory.of(case.holdout.exogenous)
         both = (self.recorded, self.learners), (later, self.judges)  # nothing is learned from those who judge
         self.surprise = np.concatenate([_common_surprise(part, self.lead, self.money, who) for part, who in both])
 
@@ -146,7 +144,7 @@ class HistoryEpisodes(AbstractEpisodes):
 
     def held_out(self) -> tuple[Episode, ...]:
         """Return the judging products over all weeks, those held out among them, without prices and with them."""
-        whole = self.recorded.then(Recorded.of(self.case.holdout.exogenous)).take(self.judges)
+        whole = self.recorded.then(ObservedHistory.of(self.case.holdout.exogenous)).take(self.judges)
         priced = mixed_prices(JUDGING_PRICES, whole.weeks, self.prices)
         free = AnnouncedPrices(np.zeros_like(priced.prices), priced.notice)
         # Money counts as money here as in training; by the root of it, policies were best that training did not seek.
@@ -162,7 +160,7 @@ class HistoryEpisodes(AbstractEpisodes):
     def _episode(
         self,
         agents: Int[np.ndarray, " drawn"],
-        happened: Recorded,
+        happened: ObservedHistory,
         counted: int,
         announced: AnnouncedPrices,
         random: np.random.Generator,
@@ -207,14 +205,14 @@ class HistoryEpisodes(AbstractEpisodes):
         drawn = draw_lead_times(self.lead[agents], (1, weeks), log_sd=self.case.log_sd, seed=seed)[0]
         return np.minimum(drawn, longest).astype(np.int8)
 
-    def _surprised(self, recorded: Recorded, random: np.random.Generator) -> Recorded:
+    def _surprised(self, recorded: ObservedHistory, random: np.random.Generator) -> ObservedHistory:
         """Replace what all products had in common in each week by something drawn, which forecasts follow late."""
         spread, block = random.uniform(0.0, self.settings.common_surprise), int(random.integers(2, LONGEST_BLOCK + 1))
         drawn = common_factors(random, recorded.weeks, spread, block)
         demand = recorded.demand * (drawn / self.surprise[: recorded.weeks])[:, None]
         if self.whole_units:
             demand = np.floor(demand + random.random(demand.shape))
-        known = followed(drawn, drawn[0])[:, None]
+        known = lagged_forecast(drawn, drawn[0])[:, None]
         return replace(
             recorded,
             demand=demand,
@@ -222,7 +220,7 @@ class HistoryEpisodes(AbstractEpisodes):
             lead_demand_sd=recorded.lead_demand_sd * known,
         )
 
-    def _start(self, recorded: Recorded, random: np.random.Generator) -> State:
+    def _start(self, recorded: ObservedHistory, random: np.random.Generator) -> State:
         """Draw stock, and open orders that add up to about the expected demand of a lead time."""
         expected, longest = recorded.lead_demand_mean[0], self.case.training.initial.max_lead
         stock = expected * random.uniform(0.0, MOST_STOCK, expected.shape)
@@ -252,14 +250,14 @@ def _altered(
     return eqx.tree_at(lambda p: p.weight, population, jnp.asarray(weight, jnp.float32))
 
 
-def _at_stake(population: Population, recorded: Recorded) -> Float[np.ndarray, " agent"]:
+def _at_stake(population: Population, recorded: ObservedHistory) -> Float[np.ndarray, " agent"]:
     """Return mean demand x what a lost sale costs [money/week]."""
     lost = recorded.sale_price[0] + np.asarray(population.lost_sale_penalty) - recorded.unit_cost[0]
     return np.maximum(np.maximum(lost, 0.0) * np.asarray(population.demand_scale, float), SMALLEST_MONEY)
 
 
 def _common_surprise(
-    recorded: Recorded, lead: np.ndarray, money: np.ndarray, learners: np.ndarray
+    recorded: ObservedHistory, lead: np.ndarray, money: np.ndarray, learners: np.ndarray
 ) -> Float[np.ndarray, " week"]:
     """Return demand over what was expected of it in each week, all learning products together, by money.
 

@@ -10,20 +10,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from walras.data.journal import digest
+from walras.data.resume_log import digest
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
-from walras.maps.delegates import draw_delegates
-from walras.maps.inputs import HORIZON, scales
-from walras.maps.readers import Readers, readers_of
-from walras.maps.stretch import Stretch
+from walras.maps.features import HORIZON, units_of
+from walras.maps.pooling import CohortIndex, cohort_index
+from walras.maps.probes import draw_probes
+from walras.maps.rollout import PopulationWindow
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
 from walras.population.from_panel import bucket_edges
 from walras.population.population import Population
 from walras.population.shift import CompositionShift
-from walras.train.common import draw_common
-from walras.train.map_settings import MapTraining
-from walras.train.prices import typical_prices
-from walras.train.world import World
+from walras.train.agent_pool import AgentPool
+from walras.train.settings import MapTraining
+from walras.train.shocks import draw_common, typical_prices
 
 DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())
 """How cohorts are drawn in training, each in turn with the same chance."""
@@ -39,7 +38,7 @@ SHIFTED_BY = ("demand", "economics")
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class SampledEpisode:
     """Hold a population over some weeks, and the cohort that is read of it.
 
     Attributes:
@@ -48,8 +47,8 @@ class Drawn:
         random: source of all that is drawn after.
     """
 
-    stretch: Stretch
-    readers: Readers
+    stretch: PopulationWindow
+    readers: CohortIndex
     random: np.random.Generator
 
 
@@ -61,7 +60,7 @@ class MapEpisodes:
         edges: inner edges of the demand buckets, frozen from all agents of the training worlds.
     """
 
-    def __init__(self, worlds: Sequence[World], settings: MapTraining, judges: Sequence[World] = ()) -> None:
+    def __init__(self, worlds: Sequence[AgentPool], settings: MapTraining, judges: Sequence[AgentPool] = ()) -> None:
         """Freeze the buckets.
 
         Args:
@@ -81,15 +80,15 @@ class MapEpisodes:
         """Return digests of the worlds."""
         return {"worlds": [digest((each.population, each.exogenous)) for each in (*self.worlds, *self.judges)]}
 
-    def draw(self, number: int) -> Drawn:
+    def draw(self, number: int) -> SampledEpisode:
         """Draw a stretch for a step."""
         return self._draw(self.worlds, np.random.default_rng([self.settings.seed, number, 0x3A5]))
 
-    def held_out(self, count: int) -> list[Drawn]:
+    def held_out(self, count: int) -> list[SampledEpisode]:
         """Return stretches that judge, always the same."""
         return [self._draw(self.judges, np.random.default_rng([number, 0x7E57])) for number in range(count)]
 
-    def _draw(self, worlds: Sequence[World], random: np.random.Generator) -> Drawn:
+    def _draw(self, worlds: Sequence[AgentPool], random: np.random.Generator) -> SampledEpisode:
         settings = self.settings
         world = worlds[int(random.integers(len(worlds)))]
         by = SHIFTED_BY[random.integers(len(SHIFTED_BY))]
@@ -108,10 +107,10 @@ class MapEpisodes:
         delegates = None
         if settings.asks:
             luck = int(random.integers(2**31))
-            delegates = draw_delegates(stretch.population, settings.asks, HORIZON + 1, luck)
-        return Drawn(stretch, readers_of(size, cohort, self.edges, settings.tile, delegates), random)
+            delegates = draw_probes(stretch.population, settings.asks, HORIZON + 1, luck)
+        return SampledEpisode(stretch, cohort_index(size, cohort, self.edges, settings.tile, delegates), random)
 
-    def _tilted(self, world: World, start: int, random: np.random.Generator) -> Float[np.ndarray, " agent"]:
+    def _tilted(self, world: AgentPool, start: int, random: np.random.Generator) -> Float[np.ndarray, " agent"]:
         """Say how often agents of a bucket are drawn: those who sold lately, tilted by their margin.
 
         Without the tilt margins would be spread over demand in much the same way in all populations, and nothing could
@@ -134,7 +133,7 @@ DRAWN = {"mixed": MIXED, "drawn": MIXED, "haar": ("haar",)}
 
 
 def drawn_prices(
-    random: np.random.Generator, stretch: Stretch, weeks: int, among: Sequence[str] = MIXED
+    random: np.random.Generator, stretch: PopulationWindow, weeks: int, among: Sequence[str] = MIXED
 ) -> Float[np.ndarray, "week resource"]:
     """Draw no prices, a Haar path or pulses for each resource [money per unit of resource].
 
@@ -157,7 +156,7 @@ def drawn_prices(
 
 def price_units(population: Population) -> Float[np.ndarray, " resource"]:
     """Return the unit of each resource's drawn prices: the map's own, or what a storage price is compared with."""
-    mine = np.asarray(scales(population).price, float)
+    mine = np.asarray(units_of(population).price, float)
     return np.where(population.stock_resource, typical_prices(population), mine)
 
 

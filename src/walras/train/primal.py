@@ -15,16 +15,15 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
-from walras.maps.inputs import HORIZON, LEAST_DEMAND, MapInputs, Scaling
+from walras.maps.features import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import Encoded, MapNetwork, MapShape
-from walras.maps.readers import Readers
-from walras.maps.rollout import Rolled, coming, inputs_of, roll
-from walras.maps.stretch import Stretch
+from walras.maps.pooling import CohortIndex
+from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import AbstractPolicy
-from walras.train.loop import AbstractTask
-from walras.train.map_episodes import DRAWN, Drawn, MapEpisodes, drawn_prices
-from walras.train.map_settings import MapTraining
-from walras.train.price_sources import PriceSource
+from walras.train.loop.train import AbstractTask
+from walras.train.map_episodes import DRAWN, MapEpisodes, SampledEpisode, drawn_prices
+from walras.train.price_proposals import AbstractPriceProposal
+from walras.train.settings import MapTraining
 
 EXAMPLES = 12
 """Rollouts over which features are measured once, before training."""
@@ -48,7 +47,7 @@ JUDGING = 8
 """Held-out rollouts."""
 
 
-class Carry(eqx.Module):
+class TrainState(eqx.Module):
     """Hold what goes from step to step: weights, their running average, and the optimizer's state."""
 
     network: MapNetwork
@@ -56,7 +55,7 @@ class Carry(eqx.Module):
     optimizer: Any
 
 
-class Lesson(eqx.Module):
+class PrimalExample(eqx.Module):
     """Hold what a primal map learns from one rollout, at several origins.
 
     Attributes:
@@ -74,7 +73,7 @@ class Lesson(eqx.Module):
     each: Float[Array, "origin ahead watched resource"] | None
 
 
-def shape_of(settings: MapTraining) -> MapShape:
+def network_config(settings: MapTraining) -> MapShape:
     """Return the network's sizes that settings ask for."""
     return MapShape(
         representation=settings.representation,
@@ -96,16 +95,16 @@ def optimizer_of(settings: MapTraining, updates: int = 1) -> optax.GradientTrans
 
 
 @eqx.filter_jit
-def lesson_of(
-    rolled: Rolled,
-    stretch: Stretch,
-    readers: Readers,
+def make_example(
+    rolled: MapRollout,
+    stretch: PopulationWindow,
+    readers: CohortIndex,
     prices: Float[Array, "week resource"],
     shape: MapShape,
     weeks: int,
     origins: int,
     spacing: int,
-) -> Lesson:
+) -> PrimalExample:
     """Read a lesson off a rollout.
 
     Args:
@@ -122,17 +121,17 @@ def lesson_of(
         watched = jnp.arange(0, readers.index.shape[0], max(readers.index.shape[0] // WATCHED, 1))[:WATCHED]
         received = rolled.received / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
         seen = received[:, readers.index[watched]]
-        each = coming(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
-    return Lesson(
+        each = horizon_slices(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
+    return PrimalExample(
         inputs=inputs,
-        prices=coming(prices / rolled.units.price[None, :], weeks, origins, spacing),
-        use=coming(rolled.utilization / rolled.units.use[None, :], weeks, origins, spacing),
+        prices=horizon_slices(prices / rolled.units.price[None, :], weeks, origins, spacing),
+        use=horizon_slices(rolled.utilization / rolled.units.use[None, :], weeks, origins, spacing),
         watched=watched,
         each=each,
     )
 
 
-def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int) -> Float[Array, ""]:
+def example_loss(network: MapNetwork, scaling: Scaling, lesson: PrimalExample, spacing: int) -> Float[Array, ""]:
     """Return the mean squared error of use relative to the forecast, of the population and of some agents one by one.
 
     What agents do one by one teaches how to read a history: a single total a week says little about thousands of
@@ -147,14 +146,14 @@ def lesson_loss(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: 
     return loss if network.each is None else _of_population(network, encoded, lesson) + AGENT_WEIGHT * loss
 
 
-def _of_population(network: MapNetwork, encoded: Encoded, lesson: Lesson) -> Float[Array, ""]:
+def _of_population(network: MapNetwork, encoded: Encoded, lesson: PrimalExample) -> Float[Array, ""]:
     guess = network.utilization(encoded, lesson.prices)
     # Weighted by the forecast, not by what came: that would favour forecasts that are too low.
     size = jax.lax.stop_gradient(guess) + SMALL_USE * lesson.use.mean()
     return (((guess - lesson.use) / size) ** 2).mean()
 
 
-def _of_agents(network: MapNetwork, encoded: Encoded, agents: Array, lesson: Lesson) -> Float[Array, ""]:
+def _of_agents(network: MapNetwork, encoded: Encoded, agents: Array, lesson: PrimalExample) -> Float[Array, ""]:
     head = network.agent_head()
     assert head is not None and lesson.each is not None  # agents are read
     signal, _ = network.price_signal(encoded, lesson.prices)
@@ -165,7 +164,9 @@ def _of_agents(network: MapNetwork, encoded: Encoded, agents: Array, lesson: Les
     return errors.sum() / (there.sum() * errors.shape[0] * errors.shape[1] * errors.shape[3])
 
 
-def stepped(carry: Carry, slope: Any, averaged: float | Array, optimizer: optax.GradientTransformation) -> Carry:
+def apply_gradients(
+    carry: TrainState, slope: Any, averaged: float | Array, optimizer: optax.GradientTransformation
+) -> TrainState:
     """Go one step down a slope, and let the average follow.
 
     Args:
@@ -177,31 +178,31 @@ def stepped(carry: Carry, slope: Any, averaged: float | Array, optimizer: optax.
     updates, state = optimizer.update(slope, carry.optimizer)
     network = eqx.apply_updates(carry.network, updates)
     average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
-    return Carry(network, average, state)
+    return TrainState(network, average, state)
 
 
 @eqx.filter_jit
 def _updated(
-    carry: Carry,
-    lesson: Lesson,
+    carry: TrainState,
+    lesson: PrimalExample,
     scaling: Scaling,
     spacing: int,
     averaged: Array,
     optimizer: optax.GradientTransformation,
-) -> tuple[Carry, dict[str, Array]]:
-    loss, slope = eqx.filter_value_and_grad(lesson_loss)(carry.network, scaling, lesson, spacing)
+) -> tuple[TrainState, dict[str, Array]]:
+    loss, slope = eqx.filter_value_and_grad(example_loss)(carry.network, scaling, lesson, spacing)
     metrics = {"loss": loss, "gradient_norm": optax.tree_utils.tree_norm(slope)}
-    return stepped(carry, slope, averaged, optimizer), metrics
+    return apply_gradients(carry, slope, averaged, optimizer), metrics
 
 
-def without_agents(lesson: Lesson) -> Lesson:
+def without_agents(lesson: PrimalExample) -> PrimalExample:
     """Leave the agents' histories out: what is then learned is what the totals alone say."""
     inputs = replace(lesson.inputs, agents=None, valid=None)
     return replace(lesson, inputs=inputs, watched=None, each=None)
 
 
 @eqx.filter_jit
-def forecast_error(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int) -> Float[Array, ""]:
+def forecast_error(network: MapNetwork, scaling: Scaling, lesson: PrimalExample, spacing: int) -> Float[Array, ""]:
     """Return the mean of |forecast - use| / use over weeks whose use is at least a twentieth of its mean."""
     guess = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
     counts = lesson.use >= 0.05 * lesson.use.mean()
@@ -210,7 +211,7 @@ def forecast_error(network: MapNetwork, scaling: Scaling, lesson: Lesson, spacin
 
 @eqx.filter_jit
 def _relative_errors(
-    network: MapNetwork, scaling: Scaling, lesson: Lesson, spacing: int
+    network: MapNetwork, scaling: Scaling, lesson: PrimalExample, spacing: int
 ) -> Float[Array, "origin ahead resource"]:
     guess = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
     return (guess - lesson.use) / lesson.use.mean()
@@ -241,7 +242,11 @@ class PrimalTask(AbstractTask):
     kind, watched = "primal map", "held_out_error"
 
     def __init__(
-        self, settings: MapTraining, episodes: MapEpisodes, policy: AbstractPolicy, source: PriceSource | None = None
+        self,
+        settings: MapTraining,
+        episodes: MapEpisodes,
+        policy: AbstractPolicy,
+        source: AbstractPriceProposal | None = None,
     ) -> None:
         """Keep what is trained on, and measure features once.
 
@@ -256,7 +261,7 @@ class PrimalTask(AbstractTask):
         """
         check_primal(settings)
         self.settings, self.episodes, self.policy, self.source = settings, episodes, policy, source
-        self.shape = shape_of(settings)
+        self.shape = network_config(settings)
         rounds = 0 if self.shape.kind.by_agent else settings.rounds
         self.optimizer = optimizer_of(settings, settings.rollouts * (1 + rounds))
         self.weeks = settings.weeks - HORIZON
@@ -265,14 +270,14 @@ class PrimalTask(AbstractTask):
         self.scaling = Scaling.fit([each.inputs for each in first], settings.blind)
         self.judging = [self.lesson(drawn, None) for drawn in episodes.held_out(JUDGING)]
 
-    def lesson(self, drawn: Drawn, network: MapNetwork | None) -> Lesson:
+    def lesson(self, drawn: SampledEpisode, network: MapNetwork | None) -> PrimalExample:
         """Simulate a drawn population under drawn or proposed prices, and read the lesson off."""
         prices = self.prices(drawn, network)
-        rolled = roll(drawn.stretch, self.policy, prices)
+        rolled = roll_out(drawn.stretch, self.policy, prices)
         parts = (drawn.stretch, drawn.readers)
-        return lesson_of(rolled, *parts, prices, self.shape, self.weeks, self.origins, self.settings.spacing)
+        return make_example(rolled, *parts, prices, self.shape, self.weeks, self.origins, self.settings.spacing)
 
-    def prices(self, drawn: Drawn, network: MapNetwork | None) -> Float[Array, "week resource"]:
+    def prices(self, drawn: SampledEpisode, network: MapNetwork | None) -> Float[Array, "week resource"]:
         """Return prices announced for all weeks, half of them proposed by the source where there is one."""
         proposed = None
         if self.source is not None and network is not None and drawn.random.random() < 0.5:
@@ -287,12 +292,12 @@ class PrimalTask(AbstractTask):
         source = "none" if self.source is None else self.source.identity()
         return {**self.episodes.identity(), "policy": repr(self.policy), "prices": source}
 
-    def begin(self, seed: int) -> Carry:
+    def begin(self, seed: int) -> TrainState:
         """Draw a network."""
         network = MapNetwork.draw(self.shape, seed)
-        return Carry(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+        return TrainState(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
 
-    def step(self, carry: Carry, number: int) -> tuple[Carry, Mapping[str, Any]]:
+    def step(self, carry: TrainState, number: int) -> tuple[TrainState, Mapping[str, Any]]:
         """Draw some rollouts and go a step down each: some rounds for the totals' part, then for all.
 
         How totals move is most of what there is to learn, and learning it costs a tenth of what reading agents does.
@@ -310,14 +315,14 @@ class PrimalTask(AbstractTask):
             metrics.append(seen)
         return carry, {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
 
-    def assess(self, carry: Carry) -> Mapping[str, Any]:
+    def assess(self, carry: TrainState) -> Mapping[str, Any]:
         """Return the mean forecast error over held-out rollouts."""
         errors = [
             float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging
         ]
         return {"held_out_error": float(np.mean(errors))}
 
-    def parameters(self, carry: Carry) -> MapNetwork:
+    def parameters(self, carry: TrainState) -> MapNetwork:
         """Return the averaged weights."""
         return carry.average
 

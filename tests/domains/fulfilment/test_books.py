@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.books import keep_books
-from walras.domains.fulfilment.generate import generate_world
-from walras.domains.fulfilment.world import NONE, check_actions, make_world
+from walras.domains.fulfilment.audit import audit
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import NONE, check_actions, make_instance
 from walras.errors import InputError
 
 
@@ -34,10 +34,10 @@ def played(world, random):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_books_are_those_of_a_plain_loop(seed):
-    world = generate_world(300, 20, 5, -0.5, capacity_share=0.5, most_units=3, refills=2, seed=seed)
+    world = generate_instance(300, 20, 5, -0.5, capacity_share=0.5, most_units=3, refills=2, seed=seed)
     actions, stock, used, missed, lowest, out = played(world, np.random.default_rng(seed))
     check_actions(world, actions)
-    books = keep_books(world, actions)
+    books = audit(world, actions)
     books.check()
     assert books.missed == missed and min(missed.values()) > 0 and (out >= 0).any()
     np.testing.assert_array_equal(books.units, used)
@@ -49,9 +49,9 @@ def test_books_are_those_of_a_plain_loop(seed):
 
 
 def test_what_is_below_zero_is_found():
-    world = make_world([0, 0], [0, 0], [[1.0, 0.5]], [[1, 2]], [2, 1])
-    keep_books(world, np.array([0, 1])).check()
+    world = make_instance([0, 0], [0, 0], [[1.0, 0.5]], [[1, 2]], [2, 1])
+    audit(world, np.array([0, 1])).check()
     with pytest.raises(InputError, match="stock falls to -1"):
-        keep_books(world, np.array([0, 0])).check()
+        audit(world, np.array([0, 0])).check()
     with pytest.raises(InputError, match="capacity of centre 1 falls to -1"):
-        keep_books(world, np.array([1, 1])).check()
+        audit(world, np.array([1, 1])).check()

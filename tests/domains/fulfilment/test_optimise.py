@@ -5,24 +5,23 @@ import numpy as np
 import pytest
 
 from walras.domains.fulfilment import optimise as optimise_module
-from walras.domains.fulfilment.bound import hindsight
-from walras.domains.fulfilment.generate import generate_world
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import NONE
+from walras.domains.fulfilment.lp_bound import clairvoyant_bound
 from walras.domains.fulfilment.optimise import optimise
 from walras.domains.fulfilment.policies import Greedy, scarcity_prices
 from walras.domains.fulfilment.run import Fulfilled, fulfil
-from walras.domains.fulfilment.world import NONE
-from walras.engine.base import EngineInfo
-from walras.engine.picard import Picard
-from walras.engine.sequential import Sequential
 from walras.errors import InputError, SettingsError
+from walras.parallel.picard import Picard
+from walras.parallel.sequential import EngineInfo, Sequential
 
 
 def test_prices_earn_more_in_a_tight_world_whatever_the_engine():
-    world = generate_world(600, 40, 5, beta=-0.5, capacity_share=0.5)
+    world = generate_instance(600, 40, 5, beta=-0.5, capacity_share=0.5)
     learned = optimise(world, steps=8)
     assert learned.reward == learned.rewards.max() > 1.01 * learned.rewards[0]
     assert learned.rewards[0] == fulfil(world, Greedy()).reward
-    assert fulfil(world, learned.rule).reward == learned.reward <= hindsight(world)
+    assert fulfil(world, learned.rule).reward == learned.reward <= clairvoyant_bound(world)
     one_by_one = optimise(world, Sequential(), steps=2)
     np.testing.assert_array_equal(one_by_one.rewards, learned.rewards[:2])
     assert "best reward" in str(learned) and one_by_one.rounds[0] == 600
@@ -31,21 +30,21 @@ def test_prices_earn_more_in_a_tight_world_whatever_the_engine():
 
 def test_prices_earn_more_on_orders_that_they_never_saw():
     law = {"orders": 600, "products": 40, "centres": 5, "beta": -0.5, "capacity_share": 0.5}
-    world = generate_world(**law)
+    world = generate_instance(**law)
     learned = optimise([world.resampled(1), world.resampled(2)], steps=12)
     gains = []
     for draw in (1, 2, 3):
-        unseen = generate_world(**law, draw=draw)
+        unseen = generate_instance(**law, draw=draw)
         np.testing.assert_array_equal(unseen.stock, world.stock)
         assert np.mean(unseen.product != world.product) > 0.5
         earned = fulfil(unseen, learned.rule).reward
         gains.append(earned / fulfil(unseen, Greedy()).reward)
-        assert earned <= hindsight(unseen)
+        assert earned <= clairvoyant_bound(unseen)
     assert np.mean(gains) > 1.01
 
 
 def test_what_cannot_be_learned_is_refused():
-    world, other = generate_world(20, 4, 2), generate_world(20, 5, 2)
+    world, other = generate_instance(20, 4, 2), generate_instance(20, 5, 2)
     for nonsense in ({"steps": 0}, {"rate": 0.0}, {"rate": float("nan")}):
         with pytest.raises(SettingsError, match="must be positive"):
             optimise(world, **nonsense)
@@ -56,7 +55,7 @@ def test_what_cannot_be_learned_is_refused():
 
 
 def test_the_last_trajectory_is_the_start_where_that_is_less_work(monkeypatch):
-    world, starts = generate_world(60, 7, 3, capacity_share=0.5), []
+    world, starts = generate_instance(60, 7, 3, capacity_share=0.5), []
     sample, rule = optimise_module._Sample(world), scarcity_prices(world)
 
     def told(world, rule, engine):

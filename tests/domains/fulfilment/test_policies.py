@@ -6,20 +6,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.generate import generate_world
-from walras.domains.fulfilment.network import EXACT, MOST_ACTIVE, MOST_INPUT
-from walras.domains.fulfilment.own import named_by, scored_by
-from walras.domains.fulfilment.policies import Greedy, dual, levels, named, neural, priced, shares
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import NONE, UNIT, make_instance
+from walras.domains.fulfilment.policies import (
+    EXACT,
+    MOST_ACTIVE,
+    MOST_INPUT,
+    Greedy,
+    dual,
+    levels,
+    make_policy,
+    neural,
+    priced,
+    shares,
+)
 from walras.domains.fulfilment.run import fulfil
-from walras.domains.fulfilment.world import NONE, UNIT, make_world
-from walras.engine.picard import Picard
-from walras.engine.windows import Frontier
+from walras.domains.fulfilment.user_policies import from_choice, from_score
 from walras.errors import InputError, SettingsError, ShapeError
+from walras.parallel.picard import Picard
+from walras.parallel.windows import SlidingWindow
 
 
 @pytest.fixture(scope="module")
 def world():
-    return generate_world(400, 60, 6, beta=-0.5)
+    return generate_instance(400, 60, 6, beta=-0.5)
 
 
 def by_hand(world):
@@ -39,7 +49,7 @@ def by_hand(world):
 
 
 def test_greedy_is_a_plain_loop():
-    world = generate_world(300, 40, 5, beta=-0.8, capacity_share=0.5, most_units=3, refills=2)
+    world = generate_instance(300, 40, 5, beta=-0.8, capacity_share=0.5, most_units=3, refills=2)
     found = fulfil(world, Greedy(), Picard(verify=True))
     np.testing.assert_array_equal(found.actions, by_hand(world))
     assert found.converged and bool(found.info.verified) and len(found.exhausted) > 0
@@ -49,8 +59,8 @@ def test_greedy_is_a_plain_loop():
 
 def test_greedy_takes_no_more_rounds_than_centres_run_out_plus_one():
     for seed in range(4):
-        world = generate_world(400, 60, 6, beta=-0.8, capacity_share=0.5, seed=seed)
-        for rule in (Greedy(), named(world, "dual")):
+        world = generate_instance(400, 60, 6, beta=-0.8, capacity_share=0.5, seed=seed)
+        for rule in (Greedy(), make_policy(world, "dual")):
             found = fulfil(world, rule)
             assert 2 <= int(found.info.rounds) <= len(found.exhausted) + 1
 
@@ -98,7 +108,9 @@ def test_levels_are_single_units_then_eighths():
 
 
 def test_prices_turn_orders_away():
-    world = make_world(np.zeros(2, int), np.zeros(2, int), np.array([[1.0, 0.9]]), np.array([[9, 9]]), np.array([9, 9]))
+    world = make_instance(
+        np.zeros(2, int), np.zeros(2, int), np.array([[1.0, 0.9]]), np.array([[9, 9]]), np.array([9, 9])
+    )
     for stock_price, capacity_price, action in (
         ([[0, 0]], [0, 0], 0),
         ([[0.2, 0]], [0, 0], 1),
@@ -114,31 +126,31 @@ def test_prices_turn_orders_away():
 
 def test_a_price_of_capacity_costs_one_encoding_per_order(world):
     rule = priced(neural(world, 8), 1.0)
-    found = fulfil(world, rule, Picard(window=Frontier(40)))
+    found = fulfil(world, rule, Picard(window=SlidingWindow(40)))
     assert int(found.info.encode_calls) <= 1.05 * world.n_orders
     free = fulfil(world, neural(world, 8)).actions
     assert np.mean(free != found.actions) > 0.05
 
 
 def test_functions_of_ones_own_decide_and_are_checked(world):
-    scored = scored_by(
+    scored = from_score(
         world, lambda row, reward, bonus: jnp.append(reward + bonus * jnp.minimum(row, 3), 0), jnp.asarray(UNIT // 4)
     )
     assert np.mean(fulfil(world, scored).actions != fulfil(world, Greedy()).actions) > 0.05
-    polite = named_by(world, lambda row, left, reward: jnp.where((row[0] > 0) & (left[0] > 0), 0, NONE))
+    polite = from_choice(world, lambda row, left, reward: jnp.where((row[0] > 0) & (left[0] > 0), 0, NONE))
     assert set(fulfil(world, polite).actions) == {0, NONE}
     for rude in (lambda row, left, reward: jnp.asarray(1), lambda row, left, reward: jnp.asarray(17)):
         with pytest.raises(InputError, match="the policy sent order"):
-            fulfil(world, named_by(world, rude))
+            fulfil(world, from_choice(world, rude))
 
 
 def test_functions_of_ones_own_return_what_is_needed(world):
     for rude in (lambda row, left, reward: jnp.asarray(0.5), lambda row, left, reward: row, lambda *_: 1):
         with pytest.raises(InputError, match="but needs one whole number"):
-            named_by(world, rude)
+            from_choice(world, rude)
     for rude in (lambda row, reward, _: reward, lambda row, reward, _: jnp.append(reward / 2, 0)):
         with pytest.raises(InputError, match="but needs 7 whole numbers"):
-            scored_by(world, rude)
+            from_score(world, rude)
 
 
 def test_prices_are_numbers(world):
@@ -152,7 +164,7 @@ def test_prices_are_numbers(world):
 
 def test_names_and_widths_are_checked(world):
     with pytest.raises(SettingsError, match="greedy, mlp"):
-        named(world, "gredy")
+        make_policy(world, "gredy")
     with pytest.raises(SettingsError, match="width"):
         neural(world, 0)
 

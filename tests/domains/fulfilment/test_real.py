@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from walras.domains.fulfilment.books import keep_books
-from walras.domains.fulfilment.policies import named
-from walras.domains.fulfilment.real import read_orders
+from walras.domains.fulfilment.audit import audit
+from walras.domains.fulfilment.from_table import read_orders
+from walras.domains.fulfilment.instance import UNIT
+from walras.domains.fulfilment.policies import make_policy
 from walras.domains.fulfilment.run import fulfil
-from walras.domains.fulfilment.world import UNIT
-from walras.engine.picard import Picard
-from walras.engine.windows import Frontier
 from walras.errors import InputError
+from walras.parallel.picard import Picard
+from walras.parallel.windows import SlidingWindow
 
 FOLDER = os.environ.get("WALRAS_REAL_DATA")
 
@@ -29,9 +29,9 @@ def test_the_gift_wholesalers_order_lines_are_a_world():
     first = world.first_orders(5_000)
     tight = replace(first, stock=first.stock // 40, capacity=first.capacity // 40)
     for name in ("greedy", "mlp", "dual", "capacity"):
-        found = fulfil(tight, named(tight, name, width=8), Picard(Frontier(500), verify=True))
+        found = fulfil(tight, make_policy(tight, name, width=8), Picard(SlidingWindow(500), verify=True))
         assert found.converged and bool(found.info.verified)
-        books = keep_books(tight, found.actions)
+        books = audit(tight, found.actions)
         books.check()
         assert 0.3 < found.share < 0.999 and books.filled + sum(books.missed.values()) == 5_000
 

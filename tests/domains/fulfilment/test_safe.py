@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from deciders import fulfilment
+from lab.parallel_baselines import SafeWindow
 
 from walras.domains.fulfilment.process import safe_orders
-from walras.engine.picard import Picard
-from walras.engine.safe_window import SafeWindow
 from walras.errors import InputError
+from walras.parallel.picard import Picard
 
 
 def engine(world):

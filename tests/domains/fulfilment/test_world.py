@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.generate import generate_world
-from walras.domains.fulfilment.world import NONE, check_actions, earned, exhausted, make_world
+from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import NONE, check_actions, exhausted, make_instance, total_reward
 from walras.errors import InputError, SettingsError, ShapeError
 
 
@@ -19,11 +19,11 @@ def small(**changed):
         "refill_before": np.array([3]),
         "refill": np.array([[1, 0]]),
     }
-    return make_world(**{**given, **changed})
+    return make_instance(**{**given, **changed})
 
 
 def test_the_law_is_the_published_one():
-    world = generate_world(40_000, 2_000, 30, beta=-0.8)
+    world = generate_instance(40_000, 2_000, 30, beta=-0.8)
     asked = np.bincount(world.product, minlength=2_000)
     slope = np.polyfit(np.log(np.arange(1, 101)), np.log(asked[:100]), 1)[0]
     assert slope == pytest.approx(-0.8, abs=0.05)
@@ -33,7 +33,7 @@ def test_the_law_is_the_published_one():
         world.capacity[0] / world.capacity.sum(), abs=0.01
     )
     assert world.names[0] == "New York" and world.reward.min() >= 0
-    flat = generate_world(40_000, 2_000, 40, beta=0.0, most_units=3, refills=3)
+    flat = generate_instance(40_000, 2_000, 40, beta=0.0, most_units=3, refills=3)
     assert np.bincount(flat.product).max() < 50 and flat.names[-1] == "place 40"
     assert set(flat.quantity) == {1, 2, 3} and flat.granted()[-1].sum() == pytest.approx(
         0.8 * flat.quantity.sum(), rel=1e-3
@@ -44,7 +44,7 @@ def test_invariants_are_checked():
     world = small()
     good = np.array([0, 1, NONE, 0])
     check_actions(world, good)
-    assert earned(world, good) == pytest.approx(1.0 + 0.75 + 1.0)
+    assert total_reward(world, good) == pytest.approx(1.0 + 0.75 + 1.0)
     assert list(exhausted(world, good)) == [0, 1]
     for wrong, order in (([0, 0, NONE, 0], 1), ([0, NONE, 0, 0], 2), ([2, NONE, NONE, NONE], 0), ([1, NONE, 1, 0], 2)):
         with pytest.raises(InputError, match=f"order {order} "):
@@ -88,13 +88,13 @@ def test_numbers_that_no_world_has_are_refused():
     nonsenses += [{"beta": np.nan}, {"beta": np.inf}, {"capacity_share": np.nan}, {"capacity_share": np.inf}]
     for nonsense in nonsenses:
         with pytest.raises(SettingsError, match=next(iter(nonsense))):
-            generate_world(**{"orders": 10, "products": 2, **nonsense})
+            generate_instance(**{"orders": 10, "products": 2, **nonsense})
     with pytest.raises(SettingsError, match="do not fit in memory"):
-        generate_world(10**8, 10, 100)
+        generate_instance(10**8, 10, 100)
 
 
 def test_worlds_are_cut_and_sampled():
-    world = generate_world(101, 9, 3, most_units=2, refills=3)
+    world = generate_instance(101, 9, 3, most_units=2, refills=3)
     early, late = world.halves()
     assert (early.n_orders, late.n_orders) == (50, 51)
     np.testing.assert_array_equal(np.r_[early.product, late.product], world.product)

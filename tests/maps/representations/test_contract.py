@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.maps.crowd import EMPTY, Crowd, lay_out
+from walras.maps.pooling import EMPTY, PooledAgents, pack_by_bucket
 from walras.maps.representations.base import Widths
-from walras.maps.representations.named import REPRESENTATIONS
+from walras.maps.representations.registry import REPRESENTATIONS
 
 AGENTS, TILE, BUCKETS, CHANNELS, TRAITS = 10, 4, 3, 6, 7
 SLOTS_OF = 2 * AGENTS
@@ -25,12 +25,12 @@ QUERY = jnp.asarray(RANDOM.standard_normal((2, 5, 4)), jnp.float32)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
-def laid_out(chosen, weight, rest: float = 0.0) -> tuple[jax.Array, Crowd]:
+def laid_out(chosen, weight, rest: float = 0.0) -> tuple[jax.Array, PooledAgents]:
     """Lay agents out in as many slots for any of them up to 20; whoever is in an empty slot has numbers of `rest`."""
     chosen, weight = np.asarray(chosen), np.asarray(weight, float)
     spare = SLOTS_OF - len(chosen)
     bucket = np.concatenate([BUCKET[chosen], np.zeros(spare, int)])
-    slot, of_tile = lay_out(bucket, BUCKETS, TILE)
+    slot, of_tile = pack_by_bucket(bucket, BUCKETS, TILE)
     there = (slot != EMPTY) & (slot < len(chosen))
     agent, mine = chosen[np.where(there, slot, 0)], np.where(there, weight[np.where(there, slot, 0)], 0.0)
 
@@ -39,7 +39,9 @@ def laid_out(chosen, weight, rest: float = 0.0) -> tuple[jax.Array, Crowd]:
         return jnp.asarray(filled, jnp.float32)
 
     size = mine * DEMAND[agent]
-    crowd = Crowd(*(jnp.asarray(x, jnp.float32) for x in (mine, size)), jnp.asarray(of_tile), each(ATTRIBUTES), BUCKETS)
+    crowd = PooledAgents(
+        *(jnp.asarray(x, jnp.float32) for x in (mine, size)), jnp.asarray(of_tile), each(ATTRIBUTES), BUCKETS
+    )
     return each(EMBEDDINGS), crowd
 
 

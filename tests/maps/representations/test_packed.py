@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.maps.crowd import Crowd
+from walras.maps.pooling import PooledAgents
 from walras.maps.representations.base import Widths
-from walras.maps.representations.named import REPRESENTATIONS
+from walras.maps.representations.registry import REPRESENTATIONS
 
 RANDOM = np.random.default_rng(0)
 TILES, TILE = 5, 4
@@ -23,7 +23,7 @@ def drawn(*shape: int) -> jax.Array:
 @pytest.mark.parametrize("name", REPRESENTATIONS)
 def test_packed_answers_as_plain(name):
     weight = jnp.asarray(np.where(np.arange(20) % 7 < 5, RANDOM.uniform(1, 3, 20), 0.0), jnp.float32)
-    crowd = Crowd(weight, weight * jnp.exp(drawn(20)), jnp.array([0, 0, 2, 2, 2]), drawn(20, 7), 4)
+    crowd = PooledAgents(weight, weight * jnp.exp(drawn(20)), jnp.array([0, 0, 2, 2, 2]), drawn(20, 7), 4)
     representation = REPRESENTATIONS[name].draw(RANDOM, Widths(6, 5, 4, 8, 2, 7, 4))
     embeddings, query = drawn(20, 6), drawn(3, 26, 5)
 

@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from walras.data.cells import Column, one_array, texts
-from walras.data.findings import Refuse, counted, listed, shown
+from walras.data.column_checks import Column, one_array, texts
 from walras.data.panel import DAYS_PER_WEEK, Panel
 from walras.data.read import MOST_CELLS, NOT_RECORDED
 from walras.data.sources import existing_file, open_source
-from walras.data.weeks import MOST_WEEKS, written
-from walras.errors import InputError
+from walras.data.weeks import MOST_WEEKS, format_date
+from walras.errors import FailFast, InputError, join, plural, quote
 
 SALES = "train.csv"
 ITEMS = "items.csv"
@@ -34,7 +33,7 @@ def read(path: str | Path) -> Panel:
         path: folder with `train.csv` (unpacked) and, where there is one, `items.csv`.
     """
     folder = Path(path)
-    findings = Refuse()
+    findings = FailFast()
     sales = existing_file(folder / SALES)
     _refuse_other_columns(sales)
     last = _last_day(sales)
@@ -49,12 +48,12 @@ def read(path: str | Path) -> Panel:
     dense[week, agent], recorded[week, agent] = units, True
     negative = dense < 0
     if negative.any():
-        findings.note(f"{counted(int(negative.sum()), 'product-week')} with more returns than sales count as 0 units.")
+        findings.note(f"{plural(int(negative.sum()), 'product-week')} with more returns than sales count as 0 units.")
     return _panel(folder, pairs, np.maximum(dense, 0.0), recorded, last, findings)
 
 
 def _panel(
-    folder: Path, pairs: np.ndarray, units: np.ndarray, recorded: np.ndarray, last: int, findings: Refuse
+    folder: Path, pairs: np.ndarray, units: np.ndarray, recorded: np.ndarray, last: int, findings: FailFast
 ) -> Panel:
     store, item = pairs // ITEM_NUMBERS, pairs % ITEM_NUMBERS
     names = np.char.add(np.char.add(store.astype(np.str_), "_"), item.astype(np.str_))
@@ -62,7 +61,7 @@ def _panel(
     starts = last + 1 - DAYS_PER_WEEK * np.arange(len(units), 0, -1)
     on_sale = np.logical_or.accumulate(recorded, axis=0)
     gaps = int((on_sale & ~recorded).sum())
-    findings.note(f"{counted(gaps, 'product-week')} without a record after the first count as 0 units.")
+    findings.note(f"{plural(gaps, 'product-week')} without a record after the first count as 0 units.")
     category = _families(folder / ITEMS, item, findings)
     origin = {"units": "given"} | ({"category": "given"} if category is not None else {})
     return Panel(
@@ -81,7 +80,7 @@ def _refuse_other_columns(path: Path) -> None:
     missing = [name for name in TYPES if name not in names]
     if missing:
         raise InputError(
-            f"{path.name} lacks {listed(missing)}, so it is not Favorita's; its columns are {listed(names)}: give the "
+            f"{path.name} lacks {join(missing)}, so it is not Favorita's; its columns are {join(names)}: give the "
             "folder as Kaggle publishes it"
         )
 
@@ -95,7 +94,7 @@ def _last_day(path: Path) -> int:
     try:
         return int(np.datetime64(date, "D").astype(int))
     except ValueError as error:
-        raise InputError(f"{path.name} ends in {shown(tail[-1])}, without a date; check that it is whole") from error
+        raise InputError(f"{path.name} ends in {quote(tail[-1])}, without a date; check that it is whole") from error
 
 
 def _chunks(path: Path) -> Iterator[pa.RecordBatch]:
@@ -103,7 +102,7 @@ def _chunks(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         yield from pacsv.open_csv(path, pacsv.ReadOptions(block_size=CHUNK_BYTES), convert_options=convert)
     except pa.ArrowException as error:
-        reason = shown(error, 160)
+        reason = quote(error, 160)
         raise InputError(f"{path.name} has a row that is not Favorita's ({reason}); mend that row") from error
 
 
@@ -155,7 +154,7 @@ def _refuse_odd(back: np.ndarray, units: np.ndarray, name: str, before: int) -> 
 
 
 def _complete_weeks(
-    weekly: tuple[np.ndarray, np.ndarray], path: Path, last: int, findings: Refuse
+    weekly: tuple[np.ndarray, np.ndarray], path: Path, last: int, findings: FailFast
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Drop the first week where the first day of the file is not its first day."""
     (weeks_back, pair), units = weekly
@@ -163,7 +162,7 @@ def _complete_weeks(
     oldest = int(weeks_back.max())
     if oldest > 0 and first > last + 1 - DAYS_PER_WEEK * (oldest + 1):
         keep = weeks_back < oldest
-        findings.note(f"the days from {written(first)} do not fill a week and were dropped.")
+        findings.note(f"the days from {format_date(first)} do not fill a week and were dropped.")
         return weeks_back[keep], pair[keep], units[keep]
     return weeks_back, pair, units
 
@@ -174,14 +173,14 @@ def _first_day(path: Path) -> int:
     return int(first.column("date").to_numpy(zero_copy_only=False).astype("datetime64[D]").min().astype(int))
 
 
-def _families(path: Path, item: np.ndarray, findings: Refuse) -> np.ndarray | None:
+def _families(path: Path, item: np.ndarray, findings: FailFast) -> np.ndarray | None:
     """Read each item's family; None where the folder has no `items.csv`."""
     if not path.exists():
         findings.note(f"the folder has no {ITEMS}, so there are no categories.")
         return None
     source = open_source(path)
     if not {"item_nbr", "family"} <= set(source.names):
-        raise InputError(f"{path.name} lacks item_nbr or family; its columns are {listed(source.names)}: mend it")
+        raise InputError(f"{path.name} lacks item_nbr or family; its columns are {join(source.names)}: mend it")
     table = source.read(["item_nbr", "family"], ["item_nbr", "family"])
     numbers = texts(Column(path.name, "item_nbr", one_array(table["item_nbr"]), findings), needed=True)
     family = texts(Column(path.name, "family", one_array(table["family"]), findings), needed=True)

@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from walras.data.cells import Column, days, numbers, one_array, texts
-from walras.data.findings import Refuse, counted, listed
+from walras.data.column_checks import Column, days, numbers, one_array, texts
+from walras.data.densify import fill_weeks
 from walras.data.panel import DAYS_PER_WEEK, Panel
-from walras.data.scatter import fill_over_weeks
 from walras.data.sources import open_source
-from walras.errors import InputError
+from walras.errors import FailFast, InputError, join, plural
 
 SALES = ("sales_train_evaluation.csv", "sales_train_validation.csv")
 CALENDAR = "calendar.csv"
@@ -30,7 +29,7 @@ def read(path: str | Path) -> Panel:
         path: folder with `sales_train_evaluation.csv` (or `_validation`), `calendar.csv` and `sell_prices.csv`.
     """
     folder = Path(path)
-    findings = Refuse()
+    findings = FailFast()
     sales_file = folder / next((name for name in SALES if (folder / name).exists()), SALES[0])
     week_of, starts = _calendar(folder / CALENDAR, findings)
     names, category, units, codes = _sales(sales_file, week_of, findings)
@@ -43,7 +42,7 @@ def read(path: str | Path) -> Panel:
         weeks=np.array([starts[code] for code in codes], dtype="datetime64[D]"),
         units=units[:, order],
         on_sale=launched[:, order],
-        price=fill_over_weeks(price)[:, order],
+        price=fill_weeks(price)[:, order],
         category=category[order],
         provenance={"units": "given", "price": "given, gaps filled" if gaps else "given", "category": "given"},
         notes=tuple(findings.notes),
@@ -56,7 +55,7 @@ def _columns(path: Path, wanted: Sequence[str], text: Sequence[str] = ()) -> pa.
     missing = [name for name in wanted if name not in source.names]
     if missing:
         raise InputError(
-            f"{path.name} lacks {listed(missing)}, so it is not the M5 file; give the folder as Kaggle publishes it"
+            f"{path.name} lacks {join(missing)}, so it is not the M5 file; give the folder as Kaggle publishes it"
         )
     return source.read(wanted, text)
 
@@ -68,7 +67,7 @@ def _whole(column: Column) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def _calendar(path: Path, findings: Refuse) -> tuple[dict[str, int], dict[int, np.datetime64]]:
+def _calendar(path: Path, findings: FailFast) -> tuple[dict[str, int], dict[int, np.datetime64]]:
     """Map day names (d_1, ...) to Walmart weeks, and complete weeks to their first day."""
     table = _columns(path, ("date", "wm_yr_wk", "d"), ("d",))
     day = days(Column(path.name, "date", one_array(table["date"]), findings))
@@ -83,7 +82,7 @@ def _calendar(path: Path, findings: Refuse) -> tuple[dict[str, int], dict[int, n
 
 
 def _sales(
-    path: Path, week_of: dict[str, int], findings: Refuse
+    path: Path, week_of: dict[str, int], findings: FailFast
 ) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, "week agent"], list[int]]:
     """Sum the days of every complete week: names, categories, units, week codes."""
     header = open_source(path).names
@@ -98,7 +97,7 @@ def _sales(
     table = _columns(path, [*KEYS, *wanted], KEYS)
     dropped = len(day_names) - len(wanted)
     if dropped:
-        findings.note(f"{counted(dropped, 'day')} outside complete weeks dropped.")
+        findings.note(f"{plural(dropped, 'day')} outside complete weeks dropped.")
     units = np.stack([_week(table, by_week[code], path.name, findings) for code in complete])
     item, store, category = (np.array(table[key].cast(pa.string()).to_pylist(), dtype=np.str_) for key in KEYS)
     return join_names(item, store), category, units, complete
@@ -109,7 +108,7 @@ def join_names(item: np.ndarray, store: np.ndarray) -> np.ndarray:
     return np.char.add(np.char.add(item, "_"), store)
 
 
-def _week(table: pa.Table, members: list[str], name: str, findings: Refuse) -> Float[np.ndarray, " agent"]:
+def _week(table: pa.Table, members: list[str], name: str, findings: FailFast) -> Float[np.ndarray, " agent"]:
     total = np.zeros(table.num_rows)
     for member in members:
         column = Column(name, member, one_array(table[member]), findings)
@@ -119,7 +118,7 @@ def _week(table: pa.Table, members: list[str], name: str, findings: Refuse) -> F
     return total
 
 
-def _prices(path: Path, names: np.ndarray, codes: list[int], findings: Refuse) -> Float[np.ndarray, "week agent"]:
+def _prices(path: Path, names: np.ndarray, codes: list[int], findings: FailFast) -> Float[np.ndarray, "week agent"]:
     """Place prices by week and product; NaN where a product has none."""
     table = _columns(path, ("store_id", "item_id", "wm_yr_wk", "sell_price"), ("store_id", "item_id"))
     item = texts(Column(path.name, "item_id", one_array(table["item_id"]), findings), needed=True)

@@ -15,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from walras.data.cells import NO_DAY, Column, days, numbers, one_array
-from walras.data.findings import Refuse, counted, listed, shown
+from walras.data.column_checks import NO_DAY, Column, days, numbers, one_array
 from walras.data.panel import Panel
 from walras.data.read import read_panel
 from walras.data.sources import existing_file, open_source
-from walras.errors import InputError
+from walras.errors import FailFast, InputError, join, plural, quote
 
 FIELDS = {
     "invoice": ("Invoice", "InvoiceNo"),
@@ -43,7 +42,7 @@ def read(path: str | Path) -> Panel:
         path: `online_retail_II.xlsx`, or a CSV with the same columns.
     """
     path = existing_file(Path(path))
-    findings = Refuse()
+    findings = FailFast()
     lines = _workbook(path) if path.suffix.lower() in WORKBOOKS else _csv(path)
     keep = _products(lines, path.name, findings)
     panel = read_panel(keep)
@@ -67,7 +66,7 @@ def _workbook(path: Path) -> pa.Table:
         sheets = [_sheet(sheet.iter_rows(values_only=True), f"{path.name}, sheet {sheet.title}") for sheet in book]
         book.close()
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, SyntaxError) as error:
-        reason = shown(error, 100)
+        reason = quote(error, 100)
         raise InputError(f"{path.name} cannot be read as a workbook ({reason}); check that it is whole") from error
     return pa.concat_tables(sheets)
 
@@ -95,13 +94,13 @@ def _match(names: Sequence[str], where: str) -> dict[str, str]:
     missing = [FIELDS[ours][0] for ours, theirs in match.items() if theirs is None]
     if missing:
         raise InputError(
-            f"{where} lacks {listed(missing)}, so it is not Online Retail II; its columns are "
-            f"{listed(names) or 'none'}: give the file as UCI publishes it"
+            f"{where} lacks {join(missing)}, so it is not Online Retail II; its columns are "
+            f"{join(names) or 'none'}: give the file as UCI publishes it"
         )
     return {ours: theirs for ours, theirs in match.items() if theirs is not None}
 
 
-def _products(lines: pa.Table, name: str, findings: Refuse) -> pa.Table:
+def _products(lines: pa.Table, name: str, findings: FailFast) -> pa.Table:
     """Keep sales of products: our long table, one row per line."""
     if lines.num_rows == 0:
         raise InputError(f"{name} has a header but no lines; give the file as UCI publishes it")
@@ -123,7 +122,7 @@ def _products(lines: pa.Table, name: str, findings: Refuse) -> pa.Table:
         dropped = int((keep & bad).sum())
         keep &= ~bad
         if dropped:
-            findings.note(f"{counted(dropped, 'line')} dropped: {what}.")
+            findings.note(f"{plural(dropped, 'line')} dropped: {what}.")
     if not keep.any():
         raise InputError(f"{name} has no line that sells a product; give the file as UCI publishes it")
     rows = np.flatnonzero(keep)

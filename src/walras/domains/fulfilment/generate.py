@@ -4,11 +4,15 @@ LAW: popularity of products is a power of their rank, stock and capacity follow 
 fall with distance.
 """
 
+from typing import Literal
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from pydantic import Field
 
-from walras.domains.fulfilment.world import World, make_world
+from walras.config import Settings
+from walras.domains.fulfilment.instance import Instance, make_instance
 from walras.errors import SettingsError
 
 PLACES = (
@@ -31,7 +35,7 @@ FARTHEST_KM = 5000.0
 """Distance at which a reward has fallen to about nothing."""
 
 
-def generate_world(
+def generate_instance(
     orders: int,
     products: int,
     centres: int = 30,
@@ -42,7 +46,7 @@ def generate_world(
     refills: int = 0,
     seed: int = 0,
     draw: int = 0,
-) -> World:
+) -> Instance:
     """Draw a world.
 
     Args:
@@ -74,7 +78,7 @@ def generate_world(
     quantity = random.integers(1, most_units + 1, size=orders)
     asked = np.bincount(product, quantity, products)
     stock = split(asked * stock_share, people, random)
-    granted = grant(float(capacity_share * quantity.sum()), people, refills, orders, random)
+    granted = allocate(float(capacity_share * quantity.sum()), people, refills, orders, random)
     homes = random.choice(centres, size=DESTINATIONS, p=people)
     targets = spots[homes] + random.normal(0, 1.5, size=(DESTINATIONS, 2))
     destination = random.integers(DESTINATIONS, size=orders)
@@ -83,7 +87,7 @@ def generate_world(
         product = random.choice(products, size=orders, p=weights)
         quantity = random.integers(1, most_units + 1, size=orders)
         destination = random.integers(DESTINATIONS, size=orders)
-    return make_world(
+    return make_instance(
         product=product,
         destination=destination,
         reward=np.maximum(1 - kilometres(targets, spots) / FARTHEST_KM, 0),
@@ -116,7 +120,7 @@ def _check(counts: dict[str, int], shares: dict[str, float], others: dict[str, i
         )
 
 
-def grant(
+def allocate(
     total: float, shares: Float[ndarray, " centre"], refills: int, orders: int, random: np.random.Generator
 ) -> dict[str, Int[ndarray, "..."]]:
     """Grant capacity: the same at the start and at every one of the refills, which are evenly spaced over the orders.
@@ -162,3 +166,55 @@ def kilometres(
     lat2, lon2 = np.radians(spots).T[:, None, :]
     half = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
     return 2 * EARTH_KM * np.arcsin(np.sqrt(half))
+
+
+PolicyName = Literal["greedy", "mlp", "dual", "capacity"]
+
+
+class WorldSettings(Settings):
+    """Say what world orders are decided in: a made-up one, or shares of stock and capacity beside a table of orders."""
+
+    orders: int = Field(20_000, ge=1, le=100_000_000, description="orders of the made-up world")
+    products: int = Field(6_600, ge=1, le=100_000_000, description="its products")
+    centres: int = Field(30, ge=1, le=10_000, description="its centres")
+    beta: float = Field(
+        -0.8, ge=-20, le=20, description="popularity is the rank to this power; real catalogues have -0.6 to -0.8"
+    )
+    most_units: int = Field(1, ge=1, le=1000, description="units of an order are drawn from 1 to this")
+    stock: float = Field(0.8, ge=0, le=1000, description="units in stock over units ordered, where no file gives stock")
+    capacity: float = Field(
+        0.8, ge=0, le=1000, description="units that all centres can send, over units ordered; 0.6 is tight"
+    )
+    refills: int = Field(0, ge=0, le=10_000, description="times at which capacity is granted anew, evenly spaced")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
+
+
+MADE_UP = ("orders", "products", "centres", "beta", "most_units")
+"""Fields that say nothing of orders that come from a table."""
+
+
+class DecisionSettings(WorldSettings):
+    """Say which policy decides, besides the world."""
+
+    policy: PolicyName = Field("greedy", description="what decides")
+    width: int = Field(64, ge=1, le=16_384, description="units of a hidden layer of `mlp` and `capacity`")
+    gamma: float = Field(
+        0.5, ge=0, le=16, description="price of a centre without capacity left, for `capacity` [reward]"
+    )
+    window: int | None = Field(
+        None, ge=1, description="orders worked on together; without it all of few, and of many as many as is quickest"
+    )
+
+
+class LearningSettings(WorldSettings):
+    """Say how prices are learned, besides the world."""
+
+    capacity: float = Field(0.6, ge=0, le=1000, description="units that all centres can send, over units ordered")
+    steps: int = Field(40, ge=1, le=100_000, description="steps of the prices, with a trajectory of every sample each")
+    rate: float = Field(0.3, gt=0, le=100, description="of the first step of capacity prices")
+    samples: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="samples of the orders to learn from, with replacement; 0: the orders themselves",
+    )

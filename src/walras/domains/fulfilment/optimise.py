@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
+from walras.domains.fulfilment.instance import LARGEST, UNIT, Instance
 from walras.domains.fulfilment.policies import Dual
-from walras.domains.fulfilment.process import Fulfil, Order, orders_of, process_of
-from walras.domains.fulfilment.run import Fulfilled, fulfil, usual_engine
-from walras.domains.fulfilment.world import LARGEST, UNIT, World
-from walras.engine.base import AbstractEngine
-from walras.engine.decided import Sums, over_events
-from walras.engine.guess import BySums, Lines
-from walras.engine.picard import Picard
-from walras.engine.schedule import line_up
-from walras.engine.starts import Given
+from walras.domains.fulfilment.process import FulfilmentProcess, Order, orders_of, process_of
+from walras.domains.fulfilment.run import Fulfilled, default_engine, fulfil
 from walras.errors import InputError, SettingsError
+from walras.parallel.cache import KeyChains, PrefixSums
+from walras.parallel.initial_guess import WarmStart
+from walras.parallel.picard import Picard
+from walras.parallel.process import AdditiveState, over_events
+from walras.parallel.schedule import group_by_process
+from walras.parallel.sequential import AbstractEngine
 
 LARGEST_PRICE = 2.0
 """Prices stay below [money]: rewards are of about 1, and a price beyond them closes a centre anyway."""
@@ -81,7 +81,7 @@ class _Prices(eqx.Module):
 
 
 def optimise(
-    worlds: World | Sequence[World],
+    worlds: Instance | Sequence[Instance],
     engine: AbstractEngine | None = None,
     *,
     steps: int = 40,
@@ -95,7 +95,7 @@ def optimise(
     whose trajectories earn most are kept.
 
     Args:
-        worlds: one, or several with other orders of the same kind (`World.resampled`): prices that were learned on
+        worlds: one, or several with other orders of the same kind (`Instance.resampled`): prices that were learned on
             one sequence of orders know it by heart and earn less on the next.
         engine: the parallel one where not given; it starts trajectories from the last one where that is less work.
         steps: of the prices, with a trajectory of every world each.
@@ -108,7 +108,7 @@ def optimise(
     """
     if steps < 1 or not 0 < rate < np.inf:
         raise SettingsError(f"`steps` is {steps} and `rate` {rate:g} but both must be positive; give 40 and 0.3, say")
-    worlds = [worlds] if isinstance(worlds, World) else list(worlds)
+    worlds = [worlds] if isinstance(worlds, Instance) else list(worlds)
     shape = _shared_shape(worlds)
     samples = [_Sample(world) for world in worlds]
     prices = _Prices(jnp.zeros(shape), jnp.zeros(shape[1]), jnp.zeros(shape), jnp.zeros(shape))
@@ -128,7 +128,7 @@ def optimise(
     return Learned(rule, reward, *(np.asarray(part) for part in zip(*told, strict=True)))
 
 
-def _shared_shape(worlds: Sequence[World]) -> tuple[int, int]:
+def _shared_shape(worlds: Sequence[Instance]) -> tuple[int, int]:
     """Return products and centres of all worlds."""
     shapes = {world.stock.shape for world in worlds}
     if len(shapes) != 1:
@@ -143,23 +143,23 @@ def _shared_shape(worlds: Sequence[World]) -> tuple[int, int]:
 class _Sample:
     """Hold a world, its last trajectory, and the order in which its sums are taken."""
 
-    def __init__(self, world: World):
+    def __init__(self, world: Instance):
         self.world = world
         self.last: Fulfilled | None = None
         self.calls: dict[bool, int] = {}
         self.count = 0
-        lanes = line_up(world.product, world.product)
+        lanes = group_by_process(world.product, world.product)
         place = np.empty_like(lanes.chain_order)
         place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
         parts = (lanes.chain_order, lanes.chain_start, place, np.ones(world.n_orders, bool))
-        self.lines = Lines(*(jnp.asarray(part) for part in parts))
+        self.lines = KeyChains(*(jnp.asarray(part) for part in parts))
         self.capacity = jnp.asarray(world.granted()[-1])
 
     def roll_out(self, rule: Dual, engine: AbstractEngine | None) -> Fulfilled:
         """Decide all orders; a parallel engine starts from the last trajectory, or as it does, as takes fewer calls."""
-        engine, warm = usual_engine(self.world) if engine is None else engine, False
+        engine, warm = default_engine(self.world) if engine is None else engine, False
         if self.last is not None and isinstance(engine, Picard) and self._warm_is_better():
-            engine, warm = replace(engine, start=Given(self.last.actions)), True
+            engine, warm = replace(engine, start=WarmStart(self.last.actions)), True
         found = self.last = fulfil(self.world, rule, engine)
         self.calls[warm] = int(found.info.policy_calls)
         self.count += 1
@@ -206,19 +206,19 @@ def _moved(
 
 @eqx.filter_jit
 def _wanted(
-    process: Fulfil, state: Sums, events: Order, actions: Int[Array, " order"], lines: Lines
+    process: FulfilmentProcess, state: AdditiveState, events: Order, actions: Int[Array, " order"], lines: KeyChains
 ) -> tuple[Float[Array, " centre"], Float[Array, "product centre"]]:
     """Sum units by centre where orders earn most of what was in stock, whatever the capacity, and what they missed.
 
     What they missed, by product and centre, are units that would have earned most but were not in stock, minus those
     that were left at the end.
     """
-    rows, _ = BySums().seen(process, state, events, actions, lines)
+    rows, _ = PrefixSums().seen(process, state, events, actions, lines)
     codes = over_events(process.encode, over_events(process.inputs, rows, events), events)
     net, units = codes[:, :-1], events.quantity
     there = jnp.where(rows >= units[:, None], net, -LARGEST)
     first, got = net.argmax(axis=1), there.argmax(axis=1)
     used = jnp.zeros(net.shape[1]).at[got].add(jnp.where(there.max(axis=1) >= 0, units, 0))
     lost = jnp.where((net.max(axis=1) >= 0) & (first != got), units, 0)
-    final = BySums().after(process, state, events, actions, jnp.asarray(len(units)))
+    final = PrefixSums().after(process, state, events, actions, jnp.asarray(len(units)))
     return used, jnp.zeros(state.table.shape).at[events.product, first].add(lost) - final.table

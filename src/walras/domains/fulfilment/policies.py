@@ -5,22 +5,82 @@ OPEN: a policy is a rule that scores options; put one beside the others.
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import clz
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from walras.domains.fulfilment.network import Network, random_network
-from walras.domains.fulfilment.process import AbstractRule, Order
-from walras.domains.fulfilment.world import LARGEST, UNIT, World
+from walras.domains.fulfilment.instance import LARGEST, UNIT, Instance
+from walras.domains.fulfilment.process import AbstractFulfilmentRule, Order
 from walras.errors import InputError, SettingsError, shape_mismatch
+
+EXACT = 1 << 24
+"""Whole numbers up to here are 32-bit floats without rounding."""
+
+MOST_ACTIVE = 63
+"""Activations of hidden layers are 0 ... 63."""
+
+MOST_INPUT = 255
+"""Inputs are 0 ... 255."""
+
+
+class PolicyNetwork(eqx.Module):
+    """Run layers of whole numbers: `h <- clip(floor((h W + b) shrink), 0, 63)`, the last one without clip.
+
+    `shrink` of a hidden layer is a power of two. What comes out is in the unit of scores, 1/65,536.
+    """
+
+    weights: tuple[Float[Array, "_ _"], ...]
+    biases: tuple[Float[Array, " _"], ...]
+    shrinks: tuple[Float[Array, ""], ...]
+
+    def __call__(self, levels: Int[Array, " centre"]) -> Int[Array, " option"]:
+        """Score the options of one stock row."""
+        active = jnp.minimum(levels, MOST_INPUT).astype(jnp.float32)
+        *hidden, last = zip(self.weights, self.biases, self.shrinks, strict=True)
+        for weight, bias, shrink in hidden:
+            active = jnp.clip(jnp.floor((active @ weight + bias) * shrink), 0, MOST_ACTIVE)
+        return jnp.floor((active @ last[0] + last[1]) * last[2]).astype(jnp.int32)
+
+
+def random_network(
+    samples: Int[ndarray, "row centre"], options: int, width: int, seed: int, strength: float
+) -> PolicyNetwork:
+    """Draw a network with two hidden layers whose scores spread by `strength` over the samples.
+
+    Args:
+        samples: levels of stock rows, on which the powers of two are chosen.
+        options: what comes out.
+        width: units of a hidden layer.
+        strength: standard deviation of the scores [rewards of 1].
+    """
+    random = np.random.default_rng((seed, width))
+    largest = min(63, EXACT // (2 * MOST_ACTIVE * max(width, samples.shape[1])))
+    sizes = (samples.shape[1], width, width, options)
+    weights = [
+        random.integers(-largest, largest + 1, size=(n_in, n_out)).astype(np.float32)
+        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+    active, biases, shrinks = np.minimum(samples, MOST_INPUT).astype(np.float32), [], []
+    for number, weight in enumerate(weights):
+        raw = active @ weight
+        spread = max(float(raw.std()), 1.0)
+        biases.append(np.rint(random.normal(0, 0.5 * spread, size=weight.shape[1])).astype(np.float32))
+        last = number == len(weights) - 1
+        shrinks.append(2.0 ** np.floor(np.log2(strength * UNIT / spread if last else 24 / spread)))
+        active = np.clip(np.floor((raw + biases[-1]) * shrinks[-1]), 0, MOST_ACTIVE)
+    parts = [tuple(jnp.asarray(part, jnp.float32) for part in each) for each in (weights, biases, shrinks)]
+    return PolicyNetwork(*parts)
+
 
 NEVER = -(LARGEST)
 """Score of fulfilling nothing where anything else is better."""
 
 
-class Greedy(AbstractRule):
+class Greedy(AbstractFulfilmentRule):
     """Send every order to the centre with the highest reward that has it: the nearest."""
 
     def scores(self, inputs: tuple, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
@@ -28,7 +88,7 @@ class Greedy(AbstractRule):
         return jnp.append(reward, NEVER)
 
 
-class Dual(AbstractRule):
+class Dual(AbstractFulfilmentRule):
     """Score by the reward minus what a unit of stock and of capacity is worth later; nobody where that is negative.
 
     Attributes:
@@ -45,7 +105,7 @@ class Dual(AbstractRule):
         return jnp.append(reward - self.stock_price[row] - self.capacity_price, 0)
 
 
-class CapacityPriced(AbstractRule):
+class CapacityPriced(AbstractFulfilmentRule):
     """Charge on top of another rule a price of capacity that rises continuously as capacity is used up.
 
     A centre's price is `strength` times the share of all capacity granted to it that is used; build it by `priced`.
@@ -54,7 +114,7 @@ class CapacityPriced(AbstractRule):
         strength: price of a centre whose capacity is used up [1/1,024 of money].
     """
 
-    base: AbstractRule
+    base: AbstractFulfilmentRule
     strength: Int[Array, ""]
 
     def inputs(self, row: Int[Array, " centre"], order: Order) -> object:
@@ -74,10 +134,10 @@ class CapacityPriced(AbstractRule):
         return seen
 
 
-class Neural(AbstractRule):
+class Neural(AbstractFulfilmentRule):
     """Add to the reward what a network says about the product's stock row."""
 
-    network: Network
+    network: PolicyNetwork
 
     def inputs(self, row: Int[Array, " centre"], order: Order) -> Int[Array, " centre"]:
         """Return the stock in levels: single units up to seven, then steps of an eighth of a power of two."""
@@ -110,7 +170,7 @@ def shares(part: Int[Array, " centre"], whole: Int[Array, " centre"]) -> Int[Arr
     return high * 256 + ((left - high * over) * 256) // over
 
 
-def priced(base: AbstractRule, strength: float) -> CapacityPriced:
+def priced(base: AbstractFulfilmentRule, strength: float) -> CapacityPriced:
     """Charge a price of capacity on top of a rule.
 
     Args:
@@ -125,7 +185,7 @@ def priced(base: AbstractRule, strength: float) -> CapacityPriced:
     return CapacityPriced(base, jnp.asarray(round(strength * 1024), jnp.int32))
 
 
-def dual(world: World, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
+def dual(world: Instance, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
     """Build the dual policy from prices in money, [product, centre] and [centre].
 
     Raises:
@@ -145,7 +205,7 @@ def dual(world: World, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dua
     return Dual(*(jnp.asarray(np.rint(part * UNIT), jnp.int32) for part in (stock_price, capacity_price)))
 
 
-def scarcity_prices(world: World, level: float = 0.3) -> Dual:
+def scarcity_prices(world: Instance, level: float = 0.3) -> Dual:
     """Price capacity by how scarce it is: what of an even demand the nearest centre cannot serve.
 
     A rule of thumb to begin with; `optimise` learns better prices.
@@ -155,7 +215,7 @@ def scarcity_prices(world: World, level: float = 0.3) -> Dual:
     return dual(world, np.zeros((1, world.n_centres)), level * scarce)
 
 
-def neural(world: World, width: int, seed: int = 0, strength: float = 0.5) -> Neural:
+def neural(world: Instance, width: int, seed: int = 0, strength: float = 0.5) -> Neural:
     """Draw a network that really decides: centres' scores differ by about `strength` rewards.
 
     Raises:
@@ -167,13 +227,15 @@ def neural(world: World, width: int, seed: int = 0, strength: float = 0.5) -> Ne
     return Neural(random_network(np.asarray(levels(jnp.asarray(rows))), world.n_centres + 1, width, seed, strength))
 
 
-def named(world: World, name: str, width: int = 64, gamma: float = 0.5, seed: int = 0) -> AbstractRule:
+def make_policy(
+    world: Instance, name: str, width: int = 64, gamma: float = 0.5, seed: int = 0
+) -> AbstractFulfilmentRule:
     """Build one of the policies that commands and benchmarks know by name.
 
     Raises:
         SettingsError: there is no such policy.
     """
-    makers: dict[str, Callable[[], AbstractRule]] = {
+    makers: dict[str, Callable[[], AbstractFulfilmentRule]] = {
         "greedy": Greedy,
         "mlp": lambda: neural(world, width, seed),
         "dual": lambda: scarcity_prices(world),

@@ -1,6 +1,6 @@
 """Own how a policy decides orders, as a process that any engine runs.
 
-CONTRACT: policies are `AbstractRule`s; stock and capacity mask the options, ties go to the lowest centre.
+CONTRACT: policies are `AbstractFulfilmentRule`s; stock and capacity mask the options, ties go to the lowest centre.
 """
 
 import abc
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 from numpy import ndarray
 
-from walras.domains.fulfilment.world import LARGEST, NONE, World
-from walras.engine.decided import Summed, Sums
+from walras.domains.fulfilment.instance import LARGEST, NONE, Instance
 from walras.errors import InputError
+from walras.parallel.process import AdditiveProcess, AdditiveState
 
 LEAST = -(1 << 31)
 """Score of an option that is not there."""
@@ -28,7 +28,7 @@ class Order(eqx.Module):
     refills: Int[Array, "*order"]
 
 
-class AbstractRule(eqx.Module):
+class AbstractFulfilmentRule(eqx.Module):
     """Score the options of an order: every centre, and last that nobody fulfils it. The best that there is, is taken.
 
     Scores are whole numbers in the unit of the rewards (1/65,536), so that every batch shape gives the same decision.
@@ -51,10 +51,10 @@ class AbstractRule(eqx.Module):
         return 0
 
 
-class Fulfil(Summed):
+class FulfilmentProcess(AdditiveProcess):
     """Send every order to the centre that the rule likes best of those that have its units and the capacity."""
 
-    rule: AbstractRule
+    rule: AbstractFulfilmentRule
     reward: Int[Array, "destination centre"]
     granted: Int[Array, "refills centre"]
 
@@ -115,18 +115,20 @@ class Fulfil(Summed):
         return (action == NONE) | self.reads(own, shared, event)[0][jnp.maximum(action, 0)]
 
 
-def orders_of(world: World) -> Order:
+def orders_of(world: Instance) -> Order:
     """Return the orders of a world as events, in time."""
     parts = (world.product, world.destination, world.quantity, world.refills())
     return Order(*(jnp.asarray(part, jnp.int32) for part in parts))
 
 
-def process_of(world: World, rule: AbstractRule) -> Fulfil:
+def process_of(world: Instance, rule: AbstractFulfilmentRule) -> FulfilmentProcess:
     """Put a rule into a world."""
-    return Fulfil(rule, jnp.asarray(world.reward), jnp.asarray(world.granted()))
+    return FulfilmentProcess(rule, jnp.asarray(world.reward), jnp.asarray(world.granted()))
 
 
-def safe_orders(process: Fulfil, state: Sums, largest: int, refill_before: Int[ndarray, " refill"], first: int) -> int:
+def safe_orders(
+    process: FulfilmentProcess, state: AdditiveState, largest: int, refill_before: Int[ndarray, " refill"], first: int
+) -> int:
     """Return how many orders from number `first` on no capacity can bind, whatever centres they take.
 
     Args:

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from walras.domains.fulfilment.process import AbstractRule, Fulfil, orders_of, process_of
-from walras.domains.fulfilment.world import NONE, World, check_actions, earned, exhausted
-from walras.engine.base import AbstractEngine, EngineInfo
-from walras.engine.measured import Measured
-from walras.engine.picard import Picard, PicardInfo
-from walras.engine.windows import AbstractWindow, Frontier
+from walras.domains.fulfilment.instance import NONE, Instance, check_actions, exhausted, total_reward
+from walras.domains.fulfilment.process import AbstractFulfilmentRule, FulfilmentProcess, orders_of, process_of
 from walras.errors import InputError, SettingsError
+from walras.parallel.autotune import AutoWindow
+from walras.parallel.picard import Picard, PicardInfo
+from walras.parallel.sequential import AbstractEngine, EngineInfo
+from walras.parallel.windows import AbstractWindow, SlidingWindow
 
 MANY = 65_536
 """Orders beyond which a window is measured: of fewer it costs more than it saves."""
@@ -32,7 +32,7 @@ class Fulfilled:
         exhausted: centres that sent their last unit of capacity.
     """
 
-    world: World
+    world: Instance
     actions: Int[ndarray, " order"]
     reward: float
     info: EngineInfo
@@ -56,7 +56,7 @@ class Fulfilled:
         )
 
 
-def usual_engine(world: World, window: AbstractWindow | None = None, *, verify: bool = False) -> Picard:
+def default_engine(world: Instance, window: AbstractWindow | None = None, *, verify: bool = False) -> Picard:
     """Return the parallel engine that suits a world.
 
     Args:
@@ -65,11 +65,13 @@ def usual_engine(world: World, window: AbstractWindow | None = None, *, verify: 
         verify: also decide one by one, and compare.
     """
     if window is None:
-        window = Frontier() if world.n_orders <= MANY else Measured()
+        window = SlidingWindow() if world.n_orders <= MANY else AutoWindow()
     return Picard(window, verify=verify)
 
 
-def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | None = None) -> Fulfilled:
+def fulfil(
+    world: Instance, rule: AbstractFulfilmentRule | FulfilmentProcess, engine: AbstractEngine | None = None
+) -> Fulfilled:
     """Decide all orders of a world by a rule.
 
     Args:
@@ -80,7 +82,7 @@ def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | N
         InputError: what decides is no rule, or a rule of one's own sent an order to a centre that cannot send it.
         SettingsError: the engine is none.
     """
-    if not isinstance(rule, AbstractRule | Fulfil):
+    if not isinstance(rule, AbstractFulfilmentRule | FulfilmentProcess):
         raise InputError(
             f"the rule is a {type(rule).__name__} but needs to be a rule, e.g. `Greedy()`; make one of a function with "
             "`scored_by` or `named_by`"
@@ -90,11 +92,11 @@ def fulfil(world: World, rule: AbstractRule | Fulfil, engine: AbstractEngine | N
             f"`engine` is {engine!r} but needs to be an engine, e.g. `Picard()` or `Sequential()`; leave it out for "
             "the one that suits the world"
         )
-    engine = usual_engine(world) if engine is None else engine
-    process = rule if isinstance(rule, Fulfil) else process_of(world, rule)
+    engine = default_engine(world) if engine is None else engine
+    process = rule if isinstance(rule, FulfilmentProcess) else process_of(world, rule)
     trajectory, info = engine.run(process, world.state(), orders_of(world))
     final = int(info.committed) if isinstance(info, PicardInfo) else world.n_orders
     # What was only guessed may be impossible: nothing is said of it.
     actions = np.where(np.arange(world.n_orders) < final, np.asarray(trajectory.records), NONE)
     check_actions(world, actions)
-    return Fulfilled(world, actions, earned(world, actions), info, exhausted(world, actions))
+    return Fulfilled(world, actions, total_reward(world, actions), info, exhausted(world, actions))

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.maps.crowd import Crowd
 from walras.maps.layers import Linear, Perceptron, normalised
+from walras.maps.pooling import PooledAgents
 
 
-class Packed(eqx.Module):
+class AttentionCache(eqx.Module):
     """Hold keys and values tile by tile, as they are asked fastest: weights are in the values already.
 
     Attributes:
@@ -55,7 +55,9 @@ class Attention(eqx.Module):
         """Give the dimension of keys and values."""
         return self.key.bias.shape[0]
 
-    def items(self, embeddings: Float[Array, "*axes item channel"], crowd: Crowd | None = None) -> tuple[Array, Array]:
+    def items(
+        self, embeddings: Float[Array, "*axes item channel"], crowd: PooledAgents | None = None
+    ) -> tuple[Array, Array]:
         """Return keys and values, which no query changes; a value has a 1 at its end, so that one sum does both.
 
         Args:
@@ -76,21 +78,24 @@ class Attention(eqx.Module):
         return jnp.exp(asked @ jnp.swapaxes(keys, -1, -2))
 
 
-def pack(items: tuple[Array, Array], crowd: Crowd) -> Packed:
+def pack(items: tuple[Array, Array], crowd: PooledAgents) -> AttentionCache:
     """Lay out the keys and values of one origin for queries alone."""
     keys, values = (each.reshape(-1, crowd.tile, each.shape[-1]) for each in items)
-    return Packed(keys, values * crowd.weight.reshape(*values.shape[:2], 1), crowd.bucket)
+    return AttentionCache(keys, values * crowd.weight.reshape(*values.shape[:2], 1), crowd.bucket)
 
 
 def sums_by_bucket(
-    attention: Attention, items: tuple[Array, Array] | Packed, crowd: Crowd, query: Float[Array, "*axes ahead query"]
+    attention: Attention,
+    items: tuple[Array, Array] | AttentionCache,
+    crowd: PooledAgents,
+    query: Float[Array, "*axes ahead query"],
 ) -> Float[Array, "*axes ahead bucket sums"]:
     """Return, for every bucket, the attended sum of its values and at the end the sum of attention itself.
 
     Packed items give the same sums, one tile after the other in the processor's cache: five times faster for many
     plans, and without a score of every agent for every plan in memory. Those not packed may have axes of origins.
     """
-    if isinstance(items, Packed):
+    if isinstance(items, AttentionCache):
         return _tile_by_tile(attention, items, crowd.n_buckets, query)
     keys, values = items
     scores = attention.scores(keys, query) * _like(crowd.weight, query.ndim)
@@ -101,11 +106,11 @@ def sums_by_bucket(
 
 
 def _tile_by_tile(
-    attention: Attention, items: Packed, n_buckets: int, query: Float[Array, "*axes ahead query"]
+    attention: Attention, items: AttentionCache, n_buckets: int, query: Float[Array, "*axes ahead query"]
 ) -> Float[Array, "*axes ahead bucket sums"]:
     axes, flat = query.shape[:-1], query.reshape(-1, query.shape[-1])
 
-    def add(sums: Array, tile: Packed) -> tuple[Array, None]:
+    def add(sums: Array, tile: AttentionCache) -> tuple[Array, None]:
         return sums.at[tile.bucket].add(attention.scores(tile.keys, flat) @ tile.values), None
 
     empty = jnp.zeros((n_buckets, flat.shape[0], items.values.shape[-1]), flat.dtype)

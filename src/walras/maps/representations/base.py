@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.maps.crowd import Crowd
 from walras.maps.layers import Perceptron
+from walras.maps.pooling import PooledAgents
 
 
 class AbstractRepresentation(eqx.Module):
@@ -28,20 +28,20 @@ class AbstractRepresentation(eqx.Module):
     """Whether the answer is a sum of what every agent is expected to do, which can be learned agent by agent."""
 
     @abc.abstractmethod
-    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: Crowd) -> Any:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: PooledAgents) -> Any:
         """Return what does not depend on the query."""
 
     @abc.abstractmethod
     def respond(
-        self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
+        self, prepared: Any, crowd: PooledAgents, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead resource"]:
         """Return the answer to a query, before the map's head makes use or prices of it."""
 
-    def packed(self, prepared: Any, crowd: Crowd) -> Any:
+    def packed(self, prepared: Any, crowd: PooledAgents) -> Any:
         """Return what was prepared at one origin, laid out for queries alone; any way of asking gives the same."""
         return prepared
 
-    def summary(self, embeddings: Float[Array, "slot channel"], crowd: Crowd) -> Float[Array, " summary"] | None:
+    def summary(self, embeddings: Float[Array, "slot channel"], crowd: PooledAgents) -> Float[Array, " summary"] | None:
         """Describe the population by a vector, to tell whether training has seen its like; None for no description."""
         return None
 
@@ -57,12 +57,12 @@ class AbstractPooling(AbstractRepresentation):
 
     @abc.abstractmethod
     def pool(
-        self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
+        self, prepared: Any, crowd: PooledAgents, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead pooled"]:
         """Return what the population is, as seen from each coming week."""
 
     def respond(
-        self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
+        self, prepared: Any, crowd: PooledAgents, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead resource"]:
         """Decode the pooled vector beside the query."""
         pooled = self.pool(prepared, crowd, query)

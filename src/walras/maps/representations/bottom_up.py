@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.maps.crowd import Crowd
-from walras.maps.heads import answer_for, relative_use
 from walras.maps.layers import Linear, Perceptron
+from walras.maps.output_heads import inverse_head, relative_use
+from walras.maps.pooling import PooledAgents
 from walras.maps.representations.base import AbstractRepresentation, Widths
 
 
@@ -36,7 +36,7 @@ class BottomUp(AbstractRepresentation):
         agent, query = (Linear.draw(random, given, widths.decoder) for given in (widths.embedding, widths.query))
         return BottomUp(agent, query, Perceptron.draw(random, (widths.decoder, widths.decoder, widths.resources), 0.1))
 
-    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: Crowd) -> Float[Array, "..."]:
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], crowd: PooledAgents) -> Float[Array, "..."]:
         """Return the agents' side of the first layer."""
         return self.of_agent(embeddings)
 
@@ -50,15 +50,15 @@ class BottomUp(AbstractRepresentation):
         return relative_use(self.decoder(jax.nn.elu(both)))
 
     def respond(
-        self, prepared: Any, crowd: Crowd, query: Float[Array, "*axes ahead query"]
+        self, prepared: Any, crowd: PooledAgents, query: Float[Array, "*axes ahead query"]
     ) -> Float[Array, "*axes ahead resource"]:
         """Return the answer that means the demand-weighted mean of what each agent is expected to do."""
         if isinstance(prepared, PackedAgents):
-            return answer_for(self._tile_by_tile(prepared, query))
+            return inverse_head(self._tile_by_tile(prepared, query))
         share = crowd.size / crowd.size.sum()
-        return answer_for(jnp.einsum("...hsr,s->...hr", self.of_each(prepared, query), share))
+        return inverse_head(jnp.einsum("...hsr,s->...hr", self.of_each(prepared, query), share))
 
-    def packed(self, prepared: Any, crowd: Crowd) -> "PackedAgents":
+    def packed(self, prepared: Any, crowd: PooledAgents) -> "PackedAgents":
         """Lay the agents' side out tile by tile."""
         share = (crowd.size / crowd.size.sum()).reshape(-1, crowd.tile)
         return PackedAgents(prepared.reshape(*share.shape, -1), share)

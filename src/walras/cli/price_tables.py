@@ -1,0 +1,140 @@
+"""Own how shadow prices, or a whole earlier plan, come in from a file such as the `plan.csv` of a plan.
+
+EDGE: people's files; every number is at least 0, and prices are of weeks of the horizon and known resources.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from walras.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from walras.planning.previous_plan import PreviousPlan
+
+KEYS = ("week", "resource")
+
+PLANNED = {"capacity": "capacity", "regular_capacity": "regular_capacity", "shadow_price": "shadow_prices"}
+"""Columns of a plan that one made later reads, and what they are called there."""
+
+Rows = list[tuple[str, str, tuple[float | None, ...]]]
+"""Week, resource and values of each row."""
+
+
+def read_prices(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) -> np.ndarray:
+    """Read `week, resource, shadow_price` rows; weeks and resources without a row have price 0.
+
+    Args:
+        path: .csv or .parquet; other columns are ignored, and `resource` may be left out where there is only one.
+        weeks: first days of the simulated weeks (`datetime64[D]`) [week].
+        resources: names along the resource axis.
+
+    Returns:
+        Shadow prices [money per unit of resource; week, resource].
+
+    Raises:
+        InputError: one sentence naming the row and the column.
+    """
+    rows = _rows(path, resources, ("shadow_price",))
+    known = set(_days(weeks))
+    for number, (week, name, _) in enumerate(rows, start=1):
+        where = f"of {path.name} in data row {number}"
+        if week not in known:
+            raise InputError(f"`week` {where} is {week}, which is not simulated; give weeks from {_span(weeks)}")
+        if name not in resources:
+            raise InputError(f"`resource` {where} is {name}, which is not simulated; add it with --resources {name}")
+    return np.nan_to_num(_grids(path, rows, weeks, resources, ("shadow_price",))[0])
+
+
+def read_last_plan(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) -> "PreviousPlan":
+    """Read what an earlier plan says of the weeks that are planned now; other weeks and resources are passed over.
+
+    Args:
+        path: its plan.csv or plan.parquet, or the folder that holds it.
+        weeks: first days of the planned weeks (`datetime64[D]`) [week].
+        resources: names along the resource axis.
+
+    Raises:
+        InputError: one sentence naming the row and the column, or that no week is of both plans.
+    """
+    from walras.planning.previous_plan import PreviousPlan
+
+    path = path / "plan.csv" if path.is_dir() else path
+    grids = _grids(path, _rows(path, resources, tuple(PLANNED)), weeks, resources, tuple(PLANNED))
+    if not np.isfinite(grids[0]).any():
+        raise InputError(
+            f"{path.name} plans no week of {_span(weeks)} for {', '.join(resources)}; name the plan that this one "
+            "revises, or leave --last out"
+        )
+    return PreviousPlan(**dict(zip(PLANNED.values(), grids, strict=True)))
+
+
+def zero_prices(weeks: np.ndarray, resources: tuple[str, ...]) -> np.ndarray:
+    """Charge nothing [week, resource]."""
+    return np.zeros((len(weeks), len(resources)))
+
+
+def _days(weeks: np.ndarray) -> list[str]:
+    return [str(week) for week in weeks.astype("datetime64[D]")]
+
+
+def _span(weeks: np.ndarray) -> str:
+    return f"{weeks[0]} to {weeks[-1]}, seven days apart"
+
+
+def _grids(
+    path: Path, rows: Rows, weeks: np.ndarray, resources: tuple[str, ...], columns: tuple[str, ...]
+) -> list[np.ndarray]:
+    """Put the rows of known weeks and resources in their places, NaN elsewhere; refuse bad numbers everywhere."""
+    place = {week: index for index, week in enumerate(_days(weeks))}
+    grids = [np.full((len(weeks), len(resources)), np.nan) for _ in columns]
+    for number, (week, name, values) in enumerate(rows, start=1):
+        for column, value in zip(columns, values, strict=True):
+            if not (value is not None and 0 <= value < np.inf):
+                where = f"of {path.name} in data row {number}"
+                raise InputError(f"`{column}` {where} is {value}; it must be a number of at least 0")
+        if week not in place or name not in resources:
+            continue
+        cell = place[week], resources.index(name)
+        if np.isfinite(grids[0][cell]):
+            raise InputError(
+                f"{path.name} has {name} in the week of {week} twice, again in data row {number}; keep one"
+            )
+        for grid, value in zip(grids, values, strict=True):
+            grid[cell] = value
+    return grids
+
+
+def _rows(path: Path, resources: tuple[str, ...], columns: tuple[str, ...]) -> Rows:
+    """Read weeks, resources and some columns of numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = _arrow(path, columns)
+    needed = (*KEYS, *columns)
+    missing = [
+        name for name in needed if name not in table.column_names and not (name == "resource" and len(resources) == 1)
+    ]
+    if missing:
+        raise InputError(
+            f"{path.name} lacks the column `{missing[0]}`; it needs {', '.join(needed)}, as in the plan.csv of a plan"
+        )
+    values = []
+    for column in columns:
+        try:
+            values.append(pc.cast(table[column], pa.float64()).to_pylist())
+        except pa.ArrowInvalid as error:
+            raise InputError(f"`{column}` of {path.name} has a value that is not a number ({error})") from None
+    week = [str(value)[:10] for value in table["week"].to_pylist()]
+    name = [str(value) for value in table["resource"].to_pylist()] if "resource" in table.column_names else None
+    return list(zip(week, name or [resources[0]] * len(week), zip(*values, strict=True), strict=True))
+
+
+def _arrow(path: Path, columns: tuple[str, ...]) -> "pa.Table":
+    from walras.data.sources import open_source
+
+    source = open_source(path, path.name)
+    return source.read([name for name in (*KEYS, *columns) if name in source.names], text=KEYS)

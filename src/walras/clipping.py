@@ -1,0 +1,33 @@
+"""Own the one clip of the package and its tie rule, so that every engine has the same gradient.
+
+LAW: with integer demand stock hits zero exactly all the time; JAX's `maximum` splits the gradient there, these do not.
+A number that is none passes through (of `minimum`, the bound), so that a mistake shows instead of becoming a zero.
+"""
+
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float
+
+SIDE = "side of a tie"
+"""Name of what a gradient has to remember of a clip: one byte, instead of the numbers it was decided from."""
+
+
+def _side(decision: Bool[Array, "..."]) -> Bool[Array, "..."]:
+    """Mark which side was taken, so that a checkpointed scan keeps this and recomputes the rest."""
+    return checkpoint_name(decision, SIDE)
+
+
+def positive_part(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return max(x, 0); the derivative at x = 0 is 0 (as if x were about to fall)."""
+    return jnp.where(_side(x <= 0), jnp.zeros_like(x), x)
+
+
+def minimum(value: Float[Array, "..."], bound: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return min(value, bound); at a tie the whole derivative goes to `bound` (as if the bound were about to fall)."""
+    return jnp.where(_side(value < bound), value, bound)
+
+
+def clip(x: Float[Array, "..."], low: float, high: float) -> Float[Array, "..."]:
+    """Return x limited to [low, high]; the derivative is 0 on and outside the limits."""
+    below, above = _side(x <= low), _side(x >= high)
+    return jnp.where(below, jnp.full_like(x, low), jnp.where(above, jnp.full_like(x, high), x))

@@ -1,0 +1,159 @@
+"""Own what is assumed where a table is silent, and the words that say so.
+
+CONTRACT: each assumption is a stated distribution, drawn per product from its name and the seed, so that a product's
+numbers do not depend on which other products are there. Assumed fields' provenance starts with "assumed".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import ndtr
+from scipy.stats import beta, gamma
+
+from walras.data.keyed_random import keyed_normal, keyed_uniform
+from walras.data.panel import Panel
+from walras.data.read import NOT_RECORDED
+
+MARGIN_SHAPES = (1.7611, 1.2719)
+MARGIN_TOP = 0.4847
+"""Beta shapes and upper end that give gross margins p5/50/95 = 7.4/29.1/45.7 % (supermarket juice, 106,139 weeks)."""
+LEAD_SHAPE = 2.49
+"""Gamma shape of purchase-order lead times (3,399 shipments of 68 vendors)."""
+LEAD_MEDIAN = 2.0
+LEAD_BOUNDS = (1.0, 4.0)
+LEAD_LOG_SD_VENDOR = 0.326
+LEAD_LOG_SD_WITHIN = 0.6405
+"""Log standard deviations between vendors and within a vendor, same source."""
+VOLUME_LOG_SD = 0.75
+PRICE_MEDIAN = 3.5
+PRICE_LOG_SDS = (1.183, 0.843)
+"""Log standard deviations below and above the median: p5/95 = 0.5/14."""
+CATEGORY = "all"
+
+
+def complete_panel(panel: Panel, *, seed: int = 0) -> Panel:
+    """Draw what the table lacks from stated distributions.
+
+    Args:
+        panel: what was read.
+        seed: of the draws; another seed gives another equally plausible table.
+
+    Returns:
+        A panel whose price, unit cost, lead time, volume, fill rate, vendor and category are all there.
+    """
+    for rule in (_vendor, _category, _price, _unit_cost, _lead_time, _volume, _fill_rate):
+        panel = rule(panel, seed)
+    return panel
+
+
+def gross_margins(names: np.ndarray, seed: int) -> Float[np.ndarray, " agent"]:
+    """Draw a gross margin per product, as a share of the sale price."""
+    return np.asarray(MARGIN_TOP * beta.ppf(keyed_uniform(names, "margin", seed), *MARGIN_SHAPES))
+
+
+def lead_times(names: np.ndarray, vendors: np.ndarray, seed: int) -> Float[np.ndarray, " agent"]:
+    """Draw a typical lead time per product: Gamma-shaped, alike within a vendor, whole weeks from 1 to 4 [weeks]."""
+    between, within = LEAD_LOG_SD_VENDOR, LEAD_LOG_SD_WITHIN
+    score = between * keyed_normal(vendors, "lead time of vendor", seed) + within * keyed_normal(names, "lead", seed)
+    weeks = gamma.ppf(ndtr(score / np.hypot(between, within)), LEAD_SHAPE) / gamma.median(LEAD_SHAPE) * LEAD_MEDIAN
+    return np.clip(np.round(weeks), *LEAD_BOUNDS)
+
+
+def vendor_labels(names: np.ndarray, seed: int) -> np.ndarray:
+    """Assign about as many vendors as the square root of the number of products.
+
+    The number is a power of two, so that leaving a few products out seldom moves the others to other vendors.
+    """
+    count = 2 ** round(np.log2(np.sqrt(max(names.size, 1))))
+    index = np.floor(keyed_uniform(names, "vendor", seed) * count).astype(int)
+    return np.char.add("vendor ", np.char.zfill((index + 1).astype(np.str_), len(str(count))))
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """Fill one field.
+
+    Attributes:
+        field: of the panel.
+        words: the distribution, for people.
+        draw: one value per product.
+    """
+
+    field: str
+    words: str
+    draw: Callable[[], np.ndarray]
+
+    def fill(self, panel: Panel) -> Panel:
+        """Fill the field where it is missing and say so; nothing is drawn where all is given."""
+        given = getattr(panel, self.field)
+        missing = np.ones(panel.n_agents, dtype=bool) if given is None else _missing(given)
+        if not missing.any():
+            return panel
+        drawn = self.draw()
+        if given is not None:
+            drawn = np.where(missing, drawn, given)
+        return _filled(panel, self.field, drawn, given is None, missing, self.words)
+
+
+def _missing(given: np.ndarray) -> np.ndarray:
+    if given.dtype.kind in "UO":
+        return given == NOT_RECORDED
+    return np.isnan(given).any(axis=0) if given.ndim > 1 else np.isnan(given)
+
+
+def _filled(panel: Panel, field: str, values: np.ndarray, whole: bool, missing: np.ndarray, words: str) -> Panel:
+    origin = f"assumed: {words}"
+    if not whole:
+        before = panel.provenance.get(field, "given")
+        origin = f"{before}; {missing.sum():,} of {panel.n_agents:,} products {origin}"
+    return replace(panel, **{field: values}, provenance={**panel.provenance, field: origin})  # type: ignore[arg-type]
+
+
+def _vendor(panel: Panel, seed: int) -> Panel:
+    words = "products are assigned at random to about as many vendors as the square root of their number"
+    return Assumption("vendor", words, lambda: vendor_labels(panel.agents, seed)).fill(panel)
+
+
+def _category(panel: Panel, seed: int) -> Panel:
+    words = f'all products are in one category, "{CATEGORY}"'
+    return Assumption("category", words, lambda: np.full(panel.n_agents, CATEGORY)).fill(panel)
+
+
+def _price(panel: Panel, seed: int) -> Panel:
+    def draw() -> np.ndarray:
+        score = keyed_normal(panel.agents, "price", seed)
+        price = PRICE_MEDIAN * np.exp(score * np.where(score < 0, *PRICE_LOG_SDS))
+        return np.broadcast_to(price, panel.units.shape).copy()
+
+    words = f"constant per product, lognormal around {PRICE_MEDIAN:g} (5th and 95th percentile 0.5 and 14)"
+    return Assumption("price", words, draw).fill(panel)
+
+
+def _unit_cost(panel: Panel, seed: int) -> Panel:
+    def draw() -> np.ndarray:
+        return np.asarray(panel.price) * (1.0 - gross_margins(panel.agents, seed))
+
+    words = "sale price times one minus a gross margin drawn per product (5th, 50th, 95th percentile 7, 29, 46 %)"
+    return Assumption("unit_cost", words, draw).fill(panel)
+
+
+def _lead_time(panel: Panel, seed: int) -> Panel:
+    words = (
+        f"whole weeks, Gamma-shaped (shape {LEAD_SHAPE:g}) around a median of {LEAD_MEDIAN:g} weeks with a vendor "
+        f"component (log standard deviation {LEAD_LOG_SD_VENDOR:.2f}), cut to "
+        f"{LEAD_BOUNDS[0]:g}-{LEAD_BOUNDS[1]:g} weeks"
+    )
+    return Assumption("lead_time", words, lambda: lead_times(panel.agents, np.asarray(panel.vendor), seed)).fill(panel)
+
+
+def _volume(panel: Panel, seed: int) -> Panel:
+    words = f"lognormal with median 1 (log standard deviation {VOLUME_LOG_SD:g})"
+    draw = Assumption("volume", words, lambda: np.exp(VOLUME_LOG_SD * keyed_normal(panel.agents, "volume", seed)))
+    return draw.fill(panel)
+
+
+def _fill_rate(panel: Panel, seed: int) -> Panel:
+    words = "vendors deliver what is ordered (fill rate 1)"
+    return Assumption("fill_rate", words, lambda: np.ones(panel.n_agents)).fill(panel)

@@ -1,0 +1,243 @@
+"""Own worlds made of real order lines, with the stock and the places of their own or by assumption.
+
+EDGE: reads Parquet or CSV files; every mistake names the file, the row and the field.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from walras.data.column_checks import Codes, Column, numbers, one_array, texts
+from walras.data.columns import match_columns
+from walras.data.sources import open_source
+from walras.domains.fulfilment.generate import FARTHEST_KM, allocate, kilometres, split
+from walras.domains.fulfilment.instance import LARGEST, Instance, make_instance
+from walras.errors import FailFast, InputError, quote
+
+CENTRES = (
+    ("London", 51.5, -0.1, 9.0), ("Birmingham", 52.5, -1.9, 2.9), ("Manchester", 53.5, -2.2, 2.8),
+    ("Leeds", 53.8, -1.5, 1.9), ("Glasgow", 55.9, -4.3, 1.7), ("Bristol", 51.5, -2.6, 0.7), ("Dublin", 53.3, -6.3, 1.4),
+    ("Rotterdam", 51.9, 4.5, 1.0), ("Frankfurt", 50.1, 8.7, 2.3), ("Lyon", 45.8, 4.8, 1.7),
+)  # fmt: skip
+"""Assumed centres: name, latitude, longitude, weight."""
+
+COUNTRIES = {
+    "United Kingdom": (52.5, -1.5), "EIRE": (53.3, -7.5), "Germany": (51.0, 10.0), "France": (46.6, 2.4),
+    "Netherlands": (52.2, 5.3), "Spain": (40.3, -3.7), "Switzerland": (46.8, 8.2), "Belgium": (50.6, 4.7),
+    "Portugal": (39.6, -8.0), "Channel Islands": (49.4, -2.4), "Sweden": (60.1, 15.0), "Italy": (42.8, 12.6),
+    "Australia": (-25.3, 134.5), "Cyprus": (35.0, 33.2), "Austria": (47.6, 14.1), "Greece": (39.1, 22.9),
+    "Denmark": (56.0, 10.0), "Norway": (61.0, 8.7), "Finland": (62.0, 26.0), "Japan": (36.5, 138.0),
+    "Poland": (52.1, 19.4), "USA": (39.8, -98.6), "Singapore": (1.35, 103.8), "Malta": (35.9, 14.4),
+    "Iceland": (65.0, -18.6), "Israel": (31.4, 35.0), "Lithuania": (55.3, 23.9), "Canada": (56.1, -106.3),
+    "United Arab Emirates": (24.0, 54.0), "Hong Kong": (22.3, 114.2), "Bahrain": (26.0, 50.5), "RSA": (-29.0, 24.7),
+    "Brazil": (-10.8, -52.9), "Thailand": (15.1, 101.0), "Lebanon": (33.9, 35.9), "West Indies": (17.5, -65.0),
+    "Korea": (36.5, 127.8), "Bermuda": (32.3, -64.8), "Nigeria": (9.6, 8.1), "European Community": (50.1, 9.8),
+    "Czech Republic": (49.7, 15.3), "Saudi Arabia": (24.1, 44.5), "Unspecified": (-80.0, 0.0),
+}  # fmt: skip
+"""Latitude and longitude of countries as the gift wholesaler's table calls them; unspecified ones earn nothing."""
+
+
+@dataclass(frozen=True)
+class OrderLines:
+    """Hold order lines as they were read."""
+
+    product: Codes
+    country: Codes
+    quantity: Int[ndarray, " order"]
+    times: ndarray | None
+    table: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Hold places with coordinates, and which of them are centres.
+
+    Attributes:
+        spots: place -> latitude and longitude.
+        names: of the centres.
+        weight: share that each centre has of stock and capacity.
+        capacity: of the centres, where a file gives it [units].
+    """
+
+    spots: dict[str, tuple[float, float]]
+    names: tuple[str, ...]
+    weight: Float[ndarray, " centre"]
+    capacity: Int[ndarray, " centre"] | None = None
+
+
+def read_orders(
+    path: str | Path,
+    stock_share: float = 0.8,
+    capacity_share: float = 0.8,
+    seed: int = 0,
+    *,
+    stock: str | Path | None = None,
+    places: str | Path | None = None,
+    refills: int = 0,
+) -> Instance:
+    """Read order lines; each line is an order for so many units of a product to a country or place.
+
+    Args:
+        path: file with `unique_id`, `country`, `qty` and, if known, `ts`, in the order of time.
+        stock_share: units in stock of a product over the units ordered of it, where no file gives stock.
+        capacity_share: units that all centres can send over all units ordered, where no file gives capacity.
+        seed: of the rounding of stock and capacity.
+        stock: file with `unique_id`, `centre`, `stock`.
+        places: file with `place`, `latitude`, `longitude` and `capacity`, which is empty where no centre is.
+        refills: times at which as much capacity as at the start is added; where no file gives it the total stays.
+
+    Raises:
+        InputError: a file cannot be read, lacks a column, or has a row that cannot be: which one, and what is needed.
+    """
+    lines = _read_lines(Path(path))
+    sites = assumed_places() if places is None else _read_places(Path(places))
+    random = np.random.default_rng(seed)
+    labels, held = lines.product.labels, None
+    if stock is not None:
+        labels, held = _read_stock(Path(stock), lines, sites)
+    number = np.searchsorted(labels, lines.product.labels)[lines.product.codes]
+    if held is None:
+        held = split(np.bincount(number, lines.quantity, len(labels)) * stock_share, sites.weight, random)
+    granted = allocate(float(capacity_share * lines.quantity.sum()), sites.weight, refills, len(number), random)
+    if sites.capacity is not None:
+        refill = np.repeat(sites.capacity[None], refills, axis=0)
+        granted |= {"capacity": sites.capacity, "refill": refill}
+    spots = np.array([sites.spots[name] for name in sites.names])
+    targets = _targets(lines, sites)
+    world = make_instance(
+        product=number,
+        destination=lines.country.codes,
+        reward=np.maximum(1 - kilometres(targets, spots) / FARTHEST_KM, 0),
+        stock=held,
+        quantity=lines.quantity,
+        names=sites.names,
+        **granted,
+    )
+    return replace(world, products=labels, destinations=lines.country.labels, times=lines.times)
+
+
+def assumed_places() -> Places:
+    """Return ten centres in the north-west of Europe and the countries."""
+    weight = np.array([centre[3] for centre in CENTRES])
+    spots = COUNTRIES | {name: (latitude, longitude) for name, latitude, longitude, _ in CENTRES}
+    return Places(spots, tuple(centre[0] for centre in CENTRES), weight / weight.sum())
+
+
+def _columns(path: Path, needed: tuple[str, ...], text: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict:
+    """Read columns of a file by name."""
+    findings, opened = FailFast(), open_source(path)
+    match_columns(opened.names, {}, (*needed, *optional), needed, opened.name, findings)
+    wanted = [name for name in (*needed, *optional) if name in opened.names]
+    table = opened.read(wanted, text)
+    if not table.num_rows:
+        raise InputError(f"{opened.name} has a header but no rows; give at least one row")
+    return {name: Column(opened.name, name, one_array(table[name]), findings) for name in wanted}
+
+
+def _whole(column: Column, low: int, empty: bool = False) -> Float[ndarray, " row"]:
+    """Read whole numbers; NaN where they may be empty."""
+    found = numbers(column, low=low, high=LARGEST - 1)
+    if not empty:
+        column.problem(np.isnan(found), "every row needs one", lambda row: None)
+    column.problem(np.isfinite(found) & (found % 1 != 0), "it needs a whole number")
+    return found
+
+
+def _read_lines(path: Path) -> OrderLines:
+    """Read the orders."""
+    read = _columns(path, ("unique_id", "country", "qty"), ("unique_id", "country"), ("ts",))
+    product, country = (texts(read[name], needed=True) for name in ("unique_id", "country"))
+    quantity = _whole(read["qty"], 1).astype(np.int64)
+    return OrderLines(product, country, quantity, _times(read["ts"]) if "ts" in read else None, path.name)
+
+
+def _times(column: Column) -> ndarray:
+    """Read times, which may not fall.
+
+    Raises:
+        InputError: they are no times, one is empty, or one is before that of the row above.
+    """
+    import pyarrow as pa
+
+    kind = column.values.type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        raise InputError(f"{column.title} holds {kind} values; it needs times such as 2024-01-31 12:00:00")
+    found = column.values.to_numpy(zero_copy_only=False).astype("datetime64[s]")
+    column.problem(np.isnat(found), "every row needs one", lambda row: None)
+    column.problem(np.r_[False, np.diff(found) < np.timedelta64(0)], "it is before that of the row above; sort by time")
+    return found
+
+
+def _read_places(path: Path) -> Places:
+    """Read places; those with a capacity are centres."""
+    read = _columns(path, ("place", "latitude", "longitude"), ("place",), ("capacity",))
+    place = texts(read["place"], needed=True)
+    again = np.ones(len(place.codes), bool)
+    again[np.unique(place.codes, return_index=True)[1]] = False
+    names = place.labels[place.codes]
+    read["place"].problem(again, "a place needs one row; drop the repeated one", lambda row: names[row])
+    spots = [numbers(read[name], low=-most, high=most) for name, most in (("latitude", 90), ("longitude", 180))]
+    for name, values in zip(("latitude", "longitude"), spots, strict=True):
+        read[name].problem(np.isnan(values), "every row needs one", lambda row: None)
+    known = {str(name): (float(a), float(b)) for name, a, b in zip(names, *spots, strict=True)}
+    capacity = _whole(read["capacity"], 0, empty=True) if "capacity" in read else np.full(len(names), np.nan)
+    centre = np.isfinite(capacity)
+    assumed = assumed_places()
+    if not centre.any():
+        return replace(assumed, spots=assumed.spots | known)
+    units = capacity[centre].astype(np.int64)
+    weight = np.maximum(units, 1e-9) / np.maximum(units, 1e-9).sum()
+    return Places(COUNTRIES | known, tuple(map(str, names[centre])), weight, units)
+
+
+def _targets(lines: OrderLines, sites: Places) -> Float[ndarray, "destination two"]:
+    """Return the coordinates of where orders go.
+
+    Raises:
+        InputError: nobody says where a destination is.
+    """
+    for code, name in enumerate(lines.country.labels):
+        if str(name) not in sites.spots:
+            row = int(np.flatnonzero(lines.country.codes == code)[0])
+            raise InputError(
+                f"`country` of {lines.table} is {quote(name)} in data row {row + 1}, a place without coordinates; "
+                "name it with latitude and longitude in a file of places"
+            )
+    return np.array([sites.spots[str(name)] for name in lines.country.labels])
+
+
+def _read_stock(path: Path, lines: OrderLines, sites: Places) -> tuple[ndarray, Int[ndarray, "product centre"]]:
+    """Read stock by product and centre; return the names of the products and their stock.
+
+    Raises:
+        InputError: a row is wrong, or an order asks for a product that has no row.
+    """
+    read = _columns(path, ("unique_id", "centre", "stock"), ("unique_id", "centre"))
+    product, centre = (texts(read[name], needed=True) for name in ("unique_id", "centre"))
+    units = _whole(read["stock"], 0).astype(np.int64)
+    place = np.array([sites.names.index(str(name)) if str(name) in sites.names else -1 for name in centre.labels])
+    column = place[centre.codes]
+    read["centre"].problem(
+        column < 0,
+        f"the centres are {', '.join(sites.names[:12])}",
+        lambda row: centre.labels[centre.codes[row]],
+    )
+    cell = product.codes * len(sites.names) + column
+    again = np.ones(len(cell), bool)
+    again[np.unique(cell, return_index=True)[1]] = False
+    read["unique_id"].problem(
+        again, "its stock in this centre has a row already; keep one", lambda row: product.labels[product.codes[row]]
+    )
+    unknown = np.flatnonzero(~np.isin(lines.product.labels, product.labels)[lines.product.codes])
+    if len(unknown):
+        name = lines.product.labels[lines.product.codes[unknown[0]]]
+        raise InputError(
+            f"`unique_id` of {lines.table} is {quote(name)} in data row {unknown[0] + 1}, a product that {path.name} "
+            "does not know; give it a row there, with stock 0 if there is none"
+        )
+    held = np.zeros((len(product.labels), len(sites.names)), np.int64)
+    held[product.codes, column] = units
+    return product.labels, held

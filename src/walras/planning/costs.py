@@ -1,0 +1,323 @@
+"""Own what capacity costs: tiers, ramps, bounds and the frozen zone, as one convex function of the plan.
+
+OPEN: add a cost beside these by subclassing `AbstractAcquisitionCost`; money per unit of resource throughout.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from walras.errors import InputError, shape_mismatch
+from walras.planning.proximal import QuadraticTerms, Ramps, ramped_minimum, separable_minimum, stationary
+
+EDGE_TOLERANCE = 1e-9
+"""Relative distance within which a capacity stands on a kink: a planned capacity reaches it through float64 sums."""
+
+Grid = Float[np.ndarray, "week resource"]
+
+
+class AbstractAcquisitionCost(ABC):
+    """Cost A(K) of a capacity plan, convex and finite between `lower` and `upper`.
+
+    Attributes:
+        lower, upper: bounds of capacity [units; week, resource]; equal in frozen weeks.
+    """
+
+    lower: Grid
+    upper: Grid
+
+    @abstractmethod
+    def total(self, capacity: Grid) -> float:
+        """Return A(K) [money]."""
+
+    @abstractmethod
+    def marginal(self, capacity: Grid) -> tuple[Grid, Grid]:
+        """Return the left and right derivative in each week's capacity, infinite towards a bound [money/unit]."""
+
+    @abstractmethod
+    def top_rate(self) -> Grid:
+        """Return the price above which no more capacity can be had: the slope just below `upper`, ramps at worst."""
+
+    def prox(self, target: Grid, weight: Grid) -> Grid:
+        """Return `argmin_K A(K) + sum weight/2 (K - target)^2`, exactly; the weight is per week and resource."""
+        return self.minimum(QuadraticTerms(target, weight, np.zeros_like(target), np.zeros_like(target)))
+
+    def cover(self, floor: Grid, weight: Grid) -> Grid:
+        """Return `argmin_K A(K) + sum weight/2 ([floor - K]^+)^2`, the largest where several are."""
+        return self.minimum(QuadraticTerms(np.zeros_like(floor), np.zeros_like(floor), floor, weight))
+
+    @abstractmethod
+    def minimum(self, pulls: QuadraticTerms) -> Grid:
+        """Return the minimiser of A(K) and quadratic pulls, the largest where several are."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticCost(AbstractAcquisitionCost):
+    """Charge a marginal cost that rises in a straight line, `A'(K) = base + slope K`.
+
+    Attributes:
+        base: marginal cost of the first unit [money/unit].
+        slope: rise of the marginal cost, > 0 [money/unit^2].
+        lower, upper: bounds of capacity.
+    """
+
+    base: Grid
+    slope: Grid
+    lower: Grid
+    upper: Grid
+
+    def __post_init__(self) -> None:
+        """Refuse what is not strictly convex or has no plan."""
+        for name in ("slope", "lower", "upper"):
+            _same_shape(name, getattr(self, name), self.base.shape)
+        _finite("base", self.base)
+        _finite("slope", self.slope)
+        _refuse_where("slope", self.slope, self.slope <= 0, "the marginal cost must rise: give a slope above 0")
+        _ordered_bounds(self.lower, self.upper)
+
+    @classmethod
+    def make(
+        cls, base: Grid, slope: Grid, *, lower: Grid | float = 0.0, upper: Grid | float = np.inf
+    ) -> "QuadraticCost":
+        """Build the cost from arrays, with bounds spread over all weeks where they are single numbers."""
+        return cls(base, slope, _spread("lower", lower, base.shape), _spread("upper", upper, base.shape))
+
+    def total(self, capacity: Grid) -> float:
+        """Return `sum base K + slope/2 K^2`."""
+        return float(np.sum(self.base * capacity + 0.5 * self.slope * capacity**2))
+
+    def marginal(self, capacity: Grid) -> tuple[Grid, Grid]:
+        """Return the derivative, twice inside the bounds."""
+        derivative = self.base + self.slope * capacity
+        return _at_bounds(derivative, derivative, capacity, self.lower, self.upper)
+
+    def top_rate(self) -> Grid:
+        """Return the marginal cost at the upper bound."""
+        return self.base + self.slope * self.upper
+
+    def minimum(self, pulls: QuadraticTerms) -> Grid:
+        """Return the root of a piecewise-linear derivative, week by week."""
+        return np.clip(stationary(self.base, self.slope, pulls), self.lower, self.upper)
+
+
+@dataclass(frozen=True, eq=False)
+class PiecewiseLinearCost(AbstractAcquisitionCost):
+    """Charge tiers of capacity at rising rates, and every change from week to week.
+
+    The first rate also applies to what lies below the lower bound, so that `total` is the whole bill.
+
+    Attributes:
+        edges: bounds of the tiers, nondecreasing [units; week, resource, edge].
+        rates: money per unit within each tier, nondecreasing [week, resource, segment].
+        lower, upper: bounds of capacity, within the outer edges; equal in frozen weeks.
+        ramp_up, ramp_down: money per unit by which capacity rises or falls against the week before.
+        previous: capacity of the week before the first, or None where that change is free.
+    """
+
+    edges: Float[np.ndarray, "week resource edge"]
+    rates: Float[np.ndarray, "week resource segment"]
+    lower: Grid
+    upper: Grid
+    ramp_up: Grid
+    ramp_down: Grid
+    previous: Float[np.ndarray, " resource"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is not convex or has no plan."""
+        _check_tiers(self.edges, self.rates)
+        shape = self.edges.shape[:2]
+        for name in ("lower", "upper", "ramp_up", "ramp_down"):
+            _same_shape(name, getattr(self, name), shape)
+        _ordered_bounds(self.lower, self.upper)
+        outside = (self.lower < self.edges[..., 0]) | (self.upper > self.edges[..., -1])
+        _refuse_where("lower", self.lower, outside, "bounds must lie within the tiers: widen the tiers or the bounds")
+        for name in ("ramp_up", "ramp_down"):
+            ramp = getattr(self, name)
+            _finite(name, ramp)
+            _refuse_where(name, ramp, ramp < 0, "a change cannot earn money: give a rate of 0 or more")
+        if self.previous is not None:
+            _same_shape("previous", self.previous, shape[1:])
+            _finite("previous", self.previous[None])
+
+    @classmethod
+    def tiers(
+        cls,
+        regular_capacity: Grid,
+        *,
+        rates: Sequence[Grid | float],
+        tops: Sequence[float] = (1.0, 1.15, 1.3),
+        lower: Float[np.ndarray, "..."] | float = 0.0,
+        ramp_up: Float[np.ndarray, "..."] | float = 0.0,
+        ramp_down: Float[np.ndarray, "..."] | float = 0.0,
+        previous: Float[np.ndarray, "..."] | None = None,
+    ) -> "PiecewiseLinearCost":
+        """Build tiers that end at multiples of the regular capacity: regular, overtime, agency.
+
+        Args:
+            regular_capacity: K0, what is granted at the first rate [week, resource].
+            rates: money per unit in each tier, rising; single numbers or [week, resource].
+            tops: where each tier ends, in multiples of K0, rising.
+            lower: the least capacity; K0 itself where the regular capacity is owned whether used or not.
+            ramp_up, ramp_down: money per unit of change against the week before.
+            previous: capacity of the week before the first [resource].
+        """
+        if previous is not None:
+            _same_shape("previous", previous, regular_capacity.shape[1:])
+        if len(rates) != len(tops) or not rates:
+            raise InputError(f"`rates` has {len(rates)} tiers but `tops` has {len(tops)}; give one rate per tier")
+        shape = regular_capacity.shape
+        _finite("regular_capacity", regular_capacity)
+        negative = regular_capacity < 0
+        _refuse_where("regular_capacity", regular_capacity, negative, "capacity cannot be negative: give 0 or more")
+        edges = np.stack([np.zeros(shape), *(top * regular_capacity for top in tops)], axis=-1)
+        spread = np.stack([_spread(f"rates[{i}]", rate, shape) for i, rate in enumerate(rates)], axis=-1)
+        ramps = (_spread("ramp_up", ramp_up, shape), _spread("ramp_down", ramp_down, shape))
+        return cls(edges, spread, _spread("lower", lower, shape), edges[..., -1].copy(), *ramps, previous)
+
+    def frozen(self, capacity: Float[np.ndarray, "frozen_week resource"]) -> "PiecewiseLinearCost":
+        """Fix the first weeks to the given capacity: they are paid for and ramped from, but not revised."""
+        weeks, (n_weeks, n_resources) = len(capacity), self.lower.shape
+        if weeks > n_weeks or capacity.shape[1] != n_resources:
+            needed = f"at most [{n_weeks} weeks, {n_resources} resources]"
+            raise shape_mismatch("frozen", capacity.shape, needed, "cut the frozen zone to the horizon")
+        lower, upper, edges = self.lower.copy(), self.upper.copy(), self.edges.copy()
+        _finite("frozen", capacity)
+        too_low = capacity < edges[:weeks, :, 0]
+        too_high = capacity > edges[:weeks, :, -1] * (1 + EDGE_TOLERANCE)
+        remedy = "it must lie within the tiers: raise the tiers of that week or correct the frozen capacity"
+        _refuse_where("frozen", capacity, too_low | too_high, remedy)
+        fixed = np.minimum(capacity, edges[:weeks, :, -1])
+        lower[:weeks], upper[:weeks] = fixed, fixed
+        return replace(self, lower=lower, upper=upper, edges=edges)
+
+    @property
+    def regular(self) -> Grid:
+        """Give where the first tier ends: the regular capacity."""
+        return self.edges[..., 1]
+
+    @property
+    def middle(self) -> Grid:
+        """Give where the second tier ends, a capacity to start from."""
+        return self.edges[..., 2]
+
+    @property
+    def first_prices(self) -> Grid | None:
+        """Give shadow prices to start from, where any are known [money/unit]."""
+        return None
+
+    def bill(self, capacity: Grid) -> float:
+        """Return what capacity alone costs, without what is charged to steer the search."""
+        return self.total(capacity)
+
+    def total(self, capacity: Grid) -> float:
+        """Return the tiers' and the ramps' bill."""
+        filled = np.clip(capacity[..., None], self.edges[..., :-1], self.edges[..., 1:]) - self.edges[..., :-1]
+        tiers = np.sum(self.rates * filled) + np.sum(self.rates[..., 0] * self.edges[..., 0])
+        change = np.diff(capacity, axis=0, prepend=self._before(capacity))
+        ramps = self.ramp_up * np.maximum(change, 0.0) + self.ramp_down * np.maximum(-change, 0.0)
+        return float(tiers + np.sum(ramps))
+
+    def _before(self, capacity: Grid) -> Float[np.ndarray, "1 resource"]:
+        return capacity[:1] if self.previous is None else self.previous[None]
+
+    def marginal(self, capacity: Grid) -> tuple[Grid, Grid]:
+        """Return what one unit less saves and one unit more costs in each week alone, ramps on both sides included."""
+        slack = EDGE_TOLERANCE * np.maximum(np.abs(self.upper), 1e-300)
+        left = self._tier_rate(capacity - slack)
+        right = self._tier_rate(capacity + slack)
+        change = np.diff(capacity, axis=0, prepend=self._before(capacity))
+        step = np.where(np.abs(change) <= slack, 0.0, change)
+        counted = np.ones_like(step)
+        if self.previous is None:
+            counted[0] = 0.0
+        into_left = np.where(step > 0, self.ramp_up, -self.ramp_down) * counted
+        into_right = np.where(step >= 0, self.ramp_up, -self.ramp_down) * counted
+        # A unit more now makes the step into the next week smaller, so its sides change places with their signs.
+        out_left, out_right = np.zeros_like(step), np.zeros_like(step)
+        out_left[:-1] = -np.where(step[1:] >= 0, self.ramp_up[1:], -self.ramp_down[1:])
+        out_right[:-1] = -np.where(step[1:] > 0, self.ramp_up[1:], -self.ramp_down[1:])
+        return _at_bounds(left + into_left + out_left, right + into_right + out_right, capacity, self.lower, self.upper)
+
+    def _tier_rate(self, capacity: Grid) -> Grid:
+        segment = np.sum(capacity[..., None] > self.edges[..., 1:-1], axis=-1)
+        return np.take_along_axis(self.rates, segment[..., None], axis=-1)[..., 0]
+
+    def top_rate(self) -> Grid:
+        """Return the dearest tier's rate within the bounds, with the ramps into and out of a single high week."""
+        out = np.vstack([self.ramp_down[1:], np.zeros_like(self.ramp_down[:1])])
+        return self._tier_rate(self.upper * (1 - EDGE_TOLERANCE)) + self.ramp_up + out
+
+    def minimum(self, pulls: QuadraticTerms) -> Grid:
+        """Return the exact minimiser, by segments where no ramp is charged and along the weeks where one is."""
+        bounds = (self.lower[..., None], self.upper[..., None])
+        edges = np.clip(self.edges, *bounds)
+        edges[..., 0], edges[..., -1] = self.lower, self.upper
+        capacity = separable_minimum(edges, self.rates, pulls)
+        for resource in np.flatnonzero(np.any((self.ramp_up > 0) | (self.ramp_down > 0), axis=0)):
+            previous = None if self.previous is None else float(self.previous[resource])
+            ramps = Ramps(self.ramp_up[:, resource], self.ramp_down[:, resource], previous)
+            parts = (edges[:, resource], self.rates[:, resource], ramps, pulls.column(int(resource)))
+            capacity[:, resource] = ramped_minimum(*parts)
+        return capacity
+
+
+def _at_bounds(left: Grid, right: Grid, capacity: Grid, lower: Grid, upper: Grid) -> tuple[Grid, Grid]:
+    """Put infinite derivatives where capacity cannot go."""
+    slack = EDGE_TOLERANCE * np.where(np.isfinite(upper), np.abs(upper), np.abs(capacity))
+    left = np.where(capacity <= lower + slack, -np.inf, left)
+    return left, np.where(capacity >= upper - slack, np.inf, right)
+
+
+def _check_tiers(edges: np.ndarray, rates: np.ndarray) -> None:
+    """Refuse tiers that do not meet, fall or are not numbers."""
+    if rates.shape != (*edges.shape[:2], edges.shape[2] - 1) or edges.shape[2] < 2:
+        needed = f"{(*edges.shape[:2], edges.shape[2] - 1)}, one tier between two edges"
+        raise shape_mismatch("rates", rates.shape, needed, "give one rate per tier")
+    _finite("edges", edges)
+    _finite("rates", rates)
+    narrow = np.any(np.diff(edges, axis=-1) < 0, axis=-1)
+    _refuse_where("edges", edges[..., -1], narrow, "the tiers' edges must not fall: sort them")
+    falling = np.any(np.diff(rates, axis=-1) < 0, axis=-1)
+    remedy = "a later tier must not be cheaper than an earlier one: sort the rates or merge the tiers"
+    _refuse_where("rates", rates[..., -1], falling, remedy)
+
+
+def _spread(name: str, value: Float[np.ndarray, "..."] | float, shape: tuple[int, ...]) -> Grid:
+    """Return one number per week and resource."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim:
+        _same_shape(name, array, shape)
+    return np.broadcast_to(array, shape).copy()
+
+
+def _same_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        axes = "week and resource" if len(shape) > 1 else "resource"
+        raise shape_mismatch(name, array.shape, f"{shape}, one number per {axes}", "give as many as are planned")
+
+
+def _finite(name: str, array: np.ndarray) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        place = np.argwhere(bad)[0]
+        raise InputError(f"`{name}` is {array[tuple(place)]} in {_place(place)}; every number must be finite")
+
+
+def _ordered_bounds(lower: Grid, upper: Grid) -> None:
+    _refuse_where("lower", lower, ~np.isfinite(lower), "it must be finite: give 0 where there is no least capacity")
+    _refuse_where("upper", upper, ~(lower <= upper), "the upper bound lies below the lower one: raise it")
+
+
+def _refuse_where(name: str, array: np.ndarray, bad: np.ndarray, remedy: str) -> None:
+    """Raise one sentence that names the first bad week and resource."""
+    if bad.any():
+        place = np.argwhere(bad)[0]
+        raise InputError(f"`{name}` is {array[tuple(place)]:g} in {_place(place)}; {remedy}")
+
+
+def _place(place: np.ndarray) -> str:
+    words = ("week", "resource", "tier")
+    return ", ".join(f"{word} {int(index)}" for word, index in zip(words, place, strict=False))

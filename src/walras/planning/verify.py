@@ -1,0 +1,337 @@
+"""Own the verification of a finished plan on paths that the planner did not see, and the collecting of its result.
+
+CONTRACT: prices are verified fixed as planned and re-issued weekly; every measure comes from `evaluation`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from walras.config import CostSettings, PlanSettings
+from walras.evaluation.control_metrics import ControlTally, control_intervals, control_tally
+from walras.evaluation.metrics import reward_tally
+from walras.exogenous.demand.backtest import backtest
+from walras.exogenous.paths import ExogenousPaths
+from walras.planning.costs import PiecewiseLinearCost
+from walras.planning.prices.mpc import MPCCoordinator
+from walras.planning.prices.oracle import PathOutcome, committed_use, oracle, path_outcome
+from walras.planning.prices.simulated_view import SimulatedView
+from walras.planning.problem import PlanningProblem
+from walras.planning.result import QUANTILES, GroupUse, PlanRecord, PlanResult
+from walras.population.from_panel import bucket_edges, bucket_of, mean_demand
+from walras.progress import Progress
+from walras.simulation.record import Record
+from walras.simulation.run import simulate, window_length
+
+FITS_TO = 0.01
+"""A week whose mean violation over the paths is at most this fits."""
+
+AT_THE_TOP = 0.98
+"""A price of at least this share of the highest one tried is at the top."""
+
+
+def week_verdicts(
+    record: PlanRecord,
+    seen: PathOutcome,
+    committed: Float[np.ndarray, "path week resource"],
+    max_price: float,
+) -> tuple[str, ...]:
+    """Say for every week whether it fits, and if not, why; the worst resource speaks for the week.
+
+    Args:
+        record: the plan.
+        seen: what happened under it.
+        committed: utilization on the same paths if nobody ordered after the origin [units of resource].
+        max_price: the price beyond which nobody would order [money per unit of resource].
+    """
+    capacity = np.maximum(record.capacity, 1e-9)
+    over, bound = (np.maximum(use - capacity, 0) / capacity for use in (seen.utilization, committed))
+    words = []
+    for week, worst in enumerate(over.mean(0).argmax(-1)):
+        at = np.s_[:, week, worst]
+        average = seen.utilization[at].mean() / capacity[week, worst] - 1
+        kept = committed[at].mean() / capacity[week, worst] - 1
+        charged = seen.shadow_prices[at].mean() / max_price
+        words.append(_word(over[at], bound[at], float(average), float(kept), float(charged)))
+    return tuple(words)
+
+
+def _word(
+    over: Float[np.ndarray, " path"], bound: Float[np.ndarray, " path"], average: float, kept: float, charged: float
+) -> str:
+    """Judge a week.
+
+    Args:
+        over: violation, relative.
+        bound: the part of it that was committed at the origin.
+        average: mean use over capacity, less 1; `kept` what is committed of it.
+        charged: mean price, as a share of the highest.
+    """
+    share = f"{round(100 * (over > FITS_TO).mean())} % of paths"
+    if over.mean() <= FITS_TO:
+        return "fits"
+    if kept > FITS_TO:
+        return "already committed"
+    if np.maximum(over - bound, 0).mean() <= FITS_TO:
+        return f"already committed on {share}"
+    # Where use fits on average, the price is right for most paths; where it does not, no price would do more in time.
+    return "over at the highest price" if average > FITS_TO and charged >= AT_THE_TOP else f"over on {share}"
+
+
+def verdict_sentences(result: PlanResult) -> tuple[str, ...]:
+    """Say in a few sentences whether the plan holds, what it buys, and where capacity is scarcest."""
+    return _holds(result), _bought(result), _priced(result)
+
+
+def _day(date: np.datetime64) -> str:
+    day = date.astype("datetime64[D]").item()
+    return f"{day.day} {day:%b %Y}"
+
+
+def _holds(result: PlanResult) -> str:
+    near = result.verified["near_limit_mean_violation"]
+    fixed = result.verified_fixed["near_limit_mean_violation"]
+    feasible = result.record.feasible
+    if near is None or fixed is None:
+        if feasible and not result.verified.get("near_limit_share"):
+            return "Capacity is never short: utilization without any prices stays well below the plan."
+        return "The plan is not feasible: in the weeks that are short there is no capacity to speak of."
+    word = "Expected use fits the plan" if feasible else "The plan is not feasible in every week"
+    reissued = result.settings.get("plan", {}).get("reissue", True)
+    how = f" with prices re-issued weekly ({fixed:.1%} with the planned prices fixed)" if reissued else ""
+    kept = result.verified.get("reward_kept")
+    rest = "" if kept is None else f", keeping {kept:.1%} of the reward of the best prices with hindsight"
+    return (
+        f"{word}: on {result.counts.get('paths', 0)} futures it was not made on, weeks near the limit exceed capacity "
+        f"by {near:.1%} on average{how}{rest}."
+    )
+
+
+def _bought(result: PlanResult) -> str:
+    extra = np.maximum(result.record.capacity - result.regular_capacity, 0)
+    weeks = int((extra.sum(1) > 1e-6 * np.maximum(result.regular_capacity.sum(1), 1e-9)).sum())
+    if weeks == 0:
+        return "No capacity beyond the regular one is worth its cost."
+    share = extra.sum() / max(float(result.regular_capacity.sum()), 1e-9)
+    spread = "in one week" if weeks == 1 else f"spread over {weeks} weeks"
+    return f"Beyond regular capacity the plan buys {share:.1%} more, {spread}."
+
+
+def _priced(result: PlanResult) -> str:
+    prices = result.record.shadow_prices
+    if prices.max(initial=0.0) <= 0:
+        return "No week needs a shadow price."
+    week, resource = np.unravel_index(int(np.argmax(prices)), prices.shape)
+    return (
+        f"Capacity is scarcest in the week of {_day(result.weeks[week])}: one unit more of "
+        f"{result.resources[resource].replace('_', ' ')} would be worth {prices[week, resource]:.3g} "
+        f"(the median product earns {result.money['price_scale']:.3g} per unit)."
+    )
+
+
+ORACLE_CELLS = 1_000_000
+"""Agents x weeks x paths that the clairvoyant oracle is run on: it needs many simulations of each path."""
+
+LARGEST_GROUPS = 12
+"""Categories shown by name; the rest are added up as "other"."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfSample:
+    """Hold what happened on the unseen paths.
+
+    Attributes:
+        free: with prices 0.
+        fixed: with the planned prices fixed.
+        reissued: with prices re-issued weekly (the planned ones fixed, where re-issuing is off).
+        demand, receipts: units per path and week, receipts under re-issued prices.
+        committed: utilization if nobody ordered any more.
+    """
+
+    free: PathOutcome
+    fixed: PathOutcome
+    reissued: PathOutcome
+    demand: Float[np.ndarray, "path week"]
+    receipts: Float[np.ndarray, "path week"]
+    committed: Float[np.ndarray, "path week resource"]
+
+
+def verify_plan(
+    case: PlanningProblem, record: PlanRecord, settings: PlanSettings, progress: Progress | None = None
+) -> OutOfSample:
+    """Simulate the unseen paths without prices, with the planned prices, and with prices re-issued every week."""
+    parts = (case.population, case.unseen, case.policy, case.initial)
+    free = path_outcome(*parts, np.zeros_like(record.shadow_prices))
+    fixed = path_outcome(*parts, record.shadow_prices)
+    coordinator = MPCCoordinator(
+        case.population,
+        case.expected,
+        case.policy,
+        record.capacity,
+        record.shadow_prices,
+        price_scale=case.view.price_scale,
+        max_price=case.view.max_price,
+        max_lead=case.initial.max_lead,
+        reserve=case.view.reserve
+        * case.view.spread(record.shadow_prices)[: window_length(case.policy, case.initial.max_lead)],
+        progress=progress,
+    )
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), case.initial)
+    if settings.reissue:
+        rollout = simulate(*parts[:3], initial=start, coordinator=coordinator)
+    else:
+        rollout = simulate(*parts[:3], initial=start, shadow_prices=jnp.asarray(record.shadow_prices, jnp.float32))
+    totals = rollout.totals
+    charged = np.broadcast_to(np.asarray(rollout.shadow_prices, float), totals.utilization.shape)
+    reissued = PathOutcome(np.asarray(totals.utilization, float), np.asarray(rollout.reward, float), charged)
+    committed = committed_use(case.population, case.unseen, case.initial)
+    return OutOfSample(free, fixed, reissued, np.asarray(totals.demand), np.asarray(totals.receipts), committed)
+
+
+def verified_result(
+    case: PlanningProblem,
+    record: PlanRecord,
+    cost: PiecewiseLinearCost,
+    settings: PlanSettings,
+    costs: CostSettings,
+    progress: Progress,
+) -> PlanResult:
+    """Verify a plan and put together what a report needs."""
+    progress.stage("Verifying on unseen futures")
+    seen = verify_plan(case, record, settings, progress)
+    progress.stage("Comparing with the clairvoyant oracle")
+    rewards = _reward_measures(case, record, seen)
+    progress.stage("Scoring the forecast")
+    forecast = backtest(case.whole, seed=settings.seed).as_dict()
+    progress.stage("Adding up")
+    tally = _tally(case, record, seen.reissued, seen)
+    verified = {**tally.metrics().as_dict(), **rewards["reissued"]}
+    fixed = {**_tally(case, record, seen.fixed, seen).metrics().as_dict(), **rewards["fixed"]}
+    result = PlanResult(
+        record=replace(record, utilization=case.view.expected(record.shadow_prices)),
+        weeks=case.panel.next_weeks(settings.weeks),
+        resources=case.population.resources,
+        regular_capacity=cost.regular,
+        unconstrained=_fan(seen.free.utilization),
+        verified_utilization=_fan(seen.reissued.utilization),
+        fixed_utilization=_fan(seen.fixed.utilization),
+        committed=seen.committed.mean(0),
+        reissued_prices=seen.reissued.shadow_prices.mean(0),
+        history_weeks=case.panel.weeks,
+        history_demand=case.panel.units.sum(1, dtype=np.float64),
+        demand=_fan(seen.demand),
+        receipts=_fan(seen.receipts),
+        groups=_groups(case, record),
+        money=_money(case, record, cost, seen),
+        verified=verified,
+        verified_fixed=fixed,
+        intervals=control_intervals(tally, seed=settings.seed),
+        forecast_score=forecast,
+        week_verdicts=week_verdicts(record, seen.reissued, seen.committed, case.view.max_price),
+        provenance=case.panel.provenance,
+        notes=case.notes,
+        counts=case.counts,
+        policy=case.chosen,
+        settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
+    )
+    return replace(result, verdict=verdict_sentences(result), seconds=_seconds(progress))
+
+
+def _tally(case: PlanningProblem, record: PlanRecord, method: PathOutcome, seen: OutOfSample) -> ControlTally:
+    return control_tally(
+        method.utilization,
+        seen.free.utilization,
+        record.capacity,
+        committed=seen.committed,
+        shadow_prices=method.shadow_prices,
+        price_scale=case.view.price_scale,
+    )
+
+
+def _reward_measures(
+    case: PlanningProblem, record: PlanRecord, seen: OutOfSample
+) -> dict[str, dict[str, float | int | None]]:
+    """Compare with the oracle at equal violation, on as many of the unseen paths as its many simulations allow."""
+    cells = case.population.n_agents * case.unseen.n_weeks
+    count = int(np.clip(ORACLE_CELLS // cells, 1, case.unseen.n_scenarios or 1))
+    own = jax.tree.map(lambda leaf: leaf[:count], (case.unseen.demand, case.unseen.arrivals))
+    few: ExogenousPaths = eqx.tree_at(lambda e: (e.demand, e.arrivals), case.unseen, own)
+    view = SimulatedView(case.population, few, case.policy, case.initial)
+    found: dict[str, dict[str, float | int | None]] = {}
+    for name, method in (("reissued", seen.reissued), ("fixed", seen.fixed)):
+        limit = np.maximum(record.capacity[None], method.utilization[:count])
+        best = oracle(view, limit, start=method.shadow_prices[:count])
+        # The method's own outcome is within its own limit, so the best known reward is never below it.
+        most = np.maximum(best.reward, method.reward[:count])
+        tally = reward_tally(method.reward[:count], most, seen.free.reward[:count])
+        measures: dict[str, Any] = tally.metrics().as_dict()
+        found[name] = {key: measures[key] for key in ("reward_kept", "regret_ratio", "pooled_regret_ratio")}
+        found[name]["oracle_paths"] = count
+    return found
+
+
+def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile *rest"]:
+    return np.quantile(np.asarray(values, float), QUANTILES, axis=0)
+
+
+def _money(case: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample) -> dict[str, float]:
+    acquisition = cost.bill(record.capacity)
+    reward = float(seen.reissued.reward.mean())
+    charged = seen.reissued.shadow_prices * seen.reissued.utilization
+    return {
+        "reward_unconstrained": float(seen.free.reward.mean()),
+        "reward_plan": reward,
+        "reward_fixed_prices": float(seen.fixed.reward.mean()),
+        "acquisition_cost": acquisition,
+        "total_cost": acquisition - reward,
+        "price_payments": float(charged.sum((1, 2)).mean()),
+        "price_scale": case.view.price_scale,
+    }
+
+
+def _groups(case: PlanningProblem, record: PlanRecord) -> tuple[GroupUse, ...]:
+    """Add up who uses how much of the first resource, without prices and under the planned ones."""
+    volume = mean_demand(case.panel)
+    buckets = bucket_of(volume, bucket_edges(volume))
+    names = tuple(f"{10 * b}-{10 * (b + 1)} %" for b in range(10))
+    found = [_group_use(case, record, "demand bucket", buckets, names)]
+    if case.panel.category is not None and len(np.unique(case.panel.category)) > 1:
+        labels, code, count = np.unique(case.panel.category.astype(str), return_inverse=True, return_counts=True)
+        order = np.argsort(-count, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        kept = [str(labels[i]) for i in order[:LARGEST_GROUPS]]
+        more = len(labels) > LARGEST_GROUPS
+        group = np.minimum(place[code], LARGEST_GROUPS)
+        found.append(_group_use(case, record, "category", group, (*kept, "other") if more else tuple(kept)))
+    return tuple(found)
+
+
+def _group_use(
+    case: PlanningProblem, record: PlanRecord, title: str, group: np.ndarray, labels: tuple[str, ...]
+) -> GroupUse:
+    keep = Record.by_group(jnp.asarray(group, jnp.int32), len(labels))
+
+    def use(prices: np.ndarray) -> np.ndarray:
+        rollout = simulate(
+            case.population,
+            case.view.exogenous,
+            case.policy,
+            initial=case.initial,
+            shadow_prices=jnp.asarray(prices, jnp.float32),
+            record=keep,
+        )
+        return np.asarray(rollout.groups, float)[..., 0].mean(0).sum(0)
+
+    return GroupUse(title, labels, use(np.zeros_like(record.shadow_prices)), use(record.shadow_prices))
+
+
+def _seconds(progress: Progress) -> dict[str, float]:
+    progress.stage("Writing")
+    stages = dict(progress.seconds)
+    return {**stages, "total": sum(stages.values())}

@@ -1,0 +1,244 @@
+"""Own the policies that people bring as functions: written in JAX, or black boxes called back on NumPy arrays.
+
+CONTRACT: docs/policies.md promises what functions are shown; a policy with memory is a module instead, see `base`.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from walras.errors import InputError, NoDerivativeError
+from walras.policies.base import AbstractPolicy, Observation, PolicyMemory, PublicObservation
+from walras.policies.callbacks import BY_AGENT, OWN, RANKS, STATIC, CallbackSpec, HostCall, leaves_passed
+from walras.population.agent_axis import Broadcast, agent_axis_of, is_broadcast
+from walras.population.population import Population
+
+
+class FunctionPolicy(AbstractPolicy):
+    """Order what a plain function says, written in `jax.numpy`; derivatives pass through it.
+
+    Attributes:
+        function: `orders(observation, shadow_prices)` or, with parameters, `orders(observation, shadow_prices,
+            parameters)`, returning one order >= 0 for every agent [units].
+        parameters: any tree of numbers, all of which can be trained. Arrays with the agent axis last are each agent's
+            own; what is marked `Broadcast` is everybody's, and the function reads it as it was given, without the mark.
+    """
+
+    function: CallbackSpec = eqx.field(static=True)
+    parameters: Any = None
+
+    def __init__(self, function: Any, parameters: Any = None) -> None:
+        """Keep the function, and its parameters as arrays, so that new values compile nothing anew."""
+        self.function = CallbackSpec(function)
+        self.parameters = _as_arrays(parameters)
+
+    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return what the function says."""
+        more = () if self.parameters is None else (_unmarked(self.parameters),)
+        found = self.function.function(observation, shadow_prices, *more)
+        return jnp.asarray(found, observation.position.dtype)
+
+
+class CallbackPolicy(AbstractPolicy):
+    """Order what any Python function says, called back on NumPy arrays: a table, a rule, a PyTorch model.
+
+    The function gets a `Seen` and returns one order >= 0 for every agent listed [units], as anything that NumPy turns
+    into an array. It must answer for each agent by itself, the same to the same question whenever asked, and without
+    calling jax. Its value is that of a black box: it has no derivative. With a `surrogate`, derivatives are the
+    surrogate's, taken where the black box has led the stock: an approximation, as good as the surrogate is similar.
+
+    Attributes:
+        function: from `Seen` to orders.
+        parameters: numbers that come along in `Seen.parameters`; arrays with the agent axis last are cut.
+        surrogate: policy whose derivative stands in for that of the function; None for none.
+        past: weeks of past demand that the function is shown; before the start, an agent's mean demand.
+        thread_safe: the function may run in several threads at once; otherwise it never does.
+        agent: which agents of the whole population these are; filled in before the first cut.
+        row: and where they stand in the population that is being simulated, which knows their names.
+    """
+
+    function: CallbackSpec = eqx.field(static=True)
+    parameters: Any
+    surrogate: AbstractPolicy | None
+    agent: Int[Array, " agent"] | None
+    row: Int[Array, " agent"] | None
+    past: int = eqx.field(static=True)
+    thread_safe: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        function: Any,
+        parameters: Any = None,
+        *,
+        surrogate: AbstractPolicy | None = None,
+        past: int = 0,
+        thread_safe: bool = False,
+    ) -> None:
+        """Keep what was given.
+
+        Raises:
+            InputError: a function that cannot be called, a negative past.
+        """
+        if past < 0:
+            raise InputError(f"`past` is {past} but a policy sees 0 or more weeks of the past; give e.g. 8")
+        self.function, self.parameters, self.surrogate = CallbackSpec(function), _as_arrays(parameters), surrogate
+        self.past, self.thread_safe = past, thread_safe
+        self.agent = self.row = None
+
+    def numbered(self, n_agents: int, first: int = 0) -> "CallbackPolicy":
+        """Return the same policy, told which agent is which and which parameters are theirs; who knows keeps to it."""
+        rows = jnp.arange(n_agents, dtype=jnp.int32)
+        agents = rows + first if self.agent is None else self.agent
+        mine = agent_axis_of(self.parameters, n_agents)
+        marked = jax.tree.map(_marked, self.parameters, mine, is_leaf=is_broadcast)
+        return eqx.tree_at(lambda p: (p.parameters, p.agent, p.row), self, (marked, agents, rows), is_leaf=_is_none)
+
+    @property
+    def ahead(self) -> int:
+        """Count the weeks of announced prices beyond the longest lead time: as many as the surrogate wants."""
+        return 1 if self.surrogate is None else self.surrogate.ahead
+
+    @property
+    def reads(self) -> bool:
+        """Tell whether the function is shown the past, or the surrogate reads it."""
+        return self.past > 0 or (self.surrogate is not None and self.surrogate.reads)
+
+    def begin(self, population: Population) -> PolicyMemory | None:
+        """Return mean demand for the weeks before the first, and the surrogate's own beginning."""
+        theirs = None if self.surrogate is None else self.surrogate.begin(population)
+        if not self.past and theirs is None:
+            return None
+        theirs = PolicyMemory() if theirs is None else theirs
+        return PolicyMemory((self._before(population) if self.past else None, theirs.read), theirs.own)
+
+    def _before(self, population: Population) -> Float[Array, "past agent"]:
+        """Return what stands for the demand of the weeks before the first."""
+        return jnp.broadcast_to(population.demand_scale, (self.past, population.n_agents))
+
+    def read(self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
+        """Cut for every week the demand of the weeks before; let the surrogate read what it wants."""
+        before, theirs = (self._before(outlooks.population), None) if memory is None else memory
+        found, theirs = (None, theirs) if self.surrogate is None else self.surrogate.read(theirs, outlooks, demand)
+        if not self.past:
+            return (None, found), (None, theirs)
+        known = jnp.concatenate([before, demand])
+        rows = np.arange(len(demand))[:, None] + np.arange(self.past)
+        return (known[rows], found), (known[len(demand) :], theirs)
+
+    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
+        """Let the surrogate remember."""
+        return None if self.surrogate is None else self.surrogate.remember(self._for_surrogate(observation), orders)
+
+    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
+        """Return the past demand of the week, and what the surrogate can say beforehand."""
+        past, theirs = (None, None) if outlook.read is None else outlook.read
+        if self.surrogate is None:
+            return past, None
+        known = eqx.tree_at(lambda o: o.read, outlook, theirs, is_leaf=_is_none)
+        return past, self.surrogate.encode(known, shadow_prices)
+
+    def decide(
+        self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
+    ) -> Float[Array, " agent"]:
+        """Return what the function says."""
+        past, theirs = encoded
+        if past is None:
+            past = self._before(observation.population)
+        shown = (self.parameters, observation, shadow_prices, past)
+        return _ask(self, shown, self.surrogate, theirs, self._for_surrogate(observation))
+
+    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+        """Return what the function says."""
+        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
+
+    def _for_surrogate(self, observation: Observation) -> Observation:
+        """Show the surrogate its own memory."""
+        if observation.memory is None:
+            return observation
+        _, theirs = observation.memory.read
+        memory = PolicyMemory(theirs, observation.memory.own)
+        return eqx.tree_at(lambda o: o.memory, observation, memory, is_leaf=_is_none)
+
+    def _call(self, shown: Any) -> Float[Array, " agent"]:
+        """Call the function from within a compiled program."""
+        parameters, observation, shadow_prices, past = shown
+        people, agents = observation.population, observation.position.shape[0]
+        fields = {name: getattr(observation, name) for name in BY_AGENT}
+        fields |= {name: getattr(people, name) for name in STATIC} | {"use": people.use.T, "past_demand": past}
+        fields |= {"week": observation.week, "shadow_prices": shadow_prices}
+        numbers = jnp.arange(agents, dtype=jnp.int32)
+        fields |= {
+            "agent": numbers if self.agent is None else self.agent,
+            "row": numbers if self.row is None else self.row,
+        }
+        mine = tuple(jax.tree.leaves(agent_axis_of(parameters, agents)))
+        leaves, structure = jax.tree.flatten(_unmarked(parameters))
+        ranks = (*RANKS, *(np.ndim(each) for each in leaves))
+        call = HostCall(self.function, self.thread_safe, people.resources, structure, (*OWN, *mine), ranks)
+        shape = jax.ShapeDtypeStruct((agents,), jnp.float32)
+        found = jax.pure_callback(call, shape, *leaves_passed(fields, leaves), vmap_method="expand_dims")
+        return found.astype(observation.position.dtype)
+
+
+@eqx.filter_custom_jvp
+def _ask(
+    policy: CallbackPolicy, shown: Any, surrogate: AbstractPolicy | None, theirs: Any, observation: Observation
+) -> Float[Array, " agent"]:
+    """Return the function's orders; `theirs` and the observation are what the surrogate sees."""
+    return policy._call(shown)
+
+
+@_ask.def_jvp
+def _slope(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Refuse, or take the surrogate's derivative; reached while a program is traced, before anything runs."""
+    policy, shown, surrogate, theirs, observation = primals
+    if surrogate is None:
+        raise NoDerivativeError(
+            f"the policy `{policy.function.name}` is a black box whose orders have no derivative, but one is needed "
+            "here; simulate with it or search without derivatives, or give a policy like it as `surrogate`"
+        )
+    if jax.tree.leaves(tangents[1][0]):
+        raise NoDerivativeError(
+            f"the policy `{policy.function.name}` is a black box without derivative in its `parameters`, and a "
+            "surrogate does not know them; differentiate in prices, or train the surrogate by itself"
+        )
+    decide = lambda encoded, seen, prices: surrogate.decide(encoded, seen, prices)  # noqa: E731
+    moves = (tangents[3], tangents[4], tangents[1][2])
+    _, slope = eqx.filter_jvp(decide, (theirs, observation, shown[2]), moves)
+    return _ask(*primals), slope
+
+
+def number_agents(policy: AbstractPolicy, n_agents: int, first: int = 0) -> AbstractPolicy:
+    """Tell every black box within a policy which agent is which, before agents are cut into ranges, blocks or samples.
+
+    Args:
+        policy: any policy; where it holds no black box it stays as it is.
+        n_agents: agents that it is for.
+        first: number of the first of them in the whole population.
+    """
+    is_box = lambda node: isinstance(node, CallbackPolicy)  # noqa: E731
+    number = lambda node: node.numbered(n_agents, first) if is_box(node) else node  # noqa: E731
+    return jax.tree.map(number, policy, is_leaf=is_box)
+
+
+def _as_arrays(parameters: Any) -> Any:
+    """Make numbers arrays."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, parameters)
+
+
+def _unmarked(parameters: Any) -> Any:
+    """Take the marks off what is shared."""
+    return jax.tree.map(lambda node: node.value if is_broadcast(node) else node, parameters, is_leaf=is_broadcast)
+
+
+def _marked(node: Any, mine: Any) -> Any:
+    """Mark what is not each agent's own, however long it looks in a block."""
+    return node if is_broadcast(node) or mine is True else Broadcast(node)
+
+
+def _is_none(value: object) -> bool:
+    return value is None

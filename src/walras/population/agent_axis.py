@@ -1,0 +1,88 @@
+"""Own which arrays hold a number for every agent: those whose last axis is as long as there are agents.
+
+CONTRACT: everything that cuts, pads or spreads agents asks here; what is marked `Broadcast` is nobody's own.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Real
+
+from walras.errors import InputError, SettingsError, shape_mismatch
+
+Tree = TypeVar("Tree")
+
+
+class Broadcast(eqx.Module):
+    """Mark what all agents share, such as the weights of a network, however long its arrays happen to be.
+
+    Attributes:
+        value: any pytree; read it as `.value`.
+    """
+
+    value: Any
+
+
+def is_broadcast(node: Any) -> bool:
+    """Tell whether a node of a tree is marked as shared."""
+    return isinstance(node, Broadcast)
+
+
+def agent_axis_of(tree: Tree, n_agents: int) -> Tree:
+    """Mark with True every array that has one number (or column) for every agent, with False all other leaves."""
+
+    def mark(node: Any) -> Any:
+        if is_broadcast(node):
+            return jax.tree.map(lambda _: False, node)
+        return eqx.is_array_like(node) and jnp.shape(node)[-1:] == (n_agents,)
+
+    return jax.tree.map(mark, tree, is_leaf=is_broadcast)
+
+
+def map_per_agent(change: Callable[[Any], Any], tree: Tree, n_agents: int) -> Tree:
+    """Change every array that has one number (or column) for every agent; all else passes."""
+    mine, others = eqx.partition(tree, agent_axis_of(tree, n_agents))
+    return eqx.combine(jax.tree.map(change, mine), others)
+
+
+def per_agent(
+    name: str, values: Real[np.ndarray, "..."], n_agents: int | None = None, *, lowest: float = -np.inf
+) -> Float[np.ndarray, " agent"]:
+    """Return one finite float for every agent.
+
+    Args:
+        name: of the argument, as the caller knows it.
+        values: what was given.
+        n_agents: how many are needed; default any number from 1 on.
+        lowest: no value may be below.
+
+    Raises:
+        ShapeError: not one axis, or not as many as needed.
+        InputError: no agent at all, or a value that is no number or too low.
+    """
+    found = np.asarray(values, float)
+    if found.ndim != 1 or n_agents not in (None, len(found)):
+        needed = "(agent,)" if n_agents is None else (n_agents,)
+        raise shape_mismatch(name, found.shape, needed, "give one number for every agent")
+    if not len(found):
+        raise InputError(f"`{name}` is empty but needs at least one agent; give one number for every agent")
+    bad = np.flatnonzero(~(np.isfinite(found) & (found >= lowest)))
+    if len(bad):
+        needed = "a finite number" if lowest == -np.inf else f"finite and at least {lowest:g}"
+        raise InputError(f"`{name}` of agent {bad[0]} is {found[bad[0]]:g} but must be {needed}; mend or leave it out")
+    return found
+
+
+def whole_count(name: str, value: int, lowest: int = 1) -> int:
+    """Return a number of agents or buckets.
+
+    Raises:
+        SettingsError: fewer than `lowest`.
+    """
+    if value < lowest:
+        raise SettingsError(f"`{name}` is {value} but must be at least {lowest}; ask for a larger number")
+    return int(value)

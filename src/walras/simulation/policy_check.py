@@ -1,0 +1,274 @@
+"""Own the questions that a policy of one's own is asked before it is trusted; it is simulated, nothing is proved.
+
+OPEN: a question is a function from what is asked about to a sentence or None, listed in `QUESTIONS`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.errors import InputError, WalrasError
+from walras.exogenous.paths import ExogenousPaths
+from walras.policies.base import AbstractPolicy
+from walras.policies.user_policies import number_agents
+from walras.population.agent_axis import map_per_agent
+from walras.population.population import Population
+from walras.simulation.checks import locate
+from walras.simulation.policy_call import name_of
+from walras.simulation.record import Record
+from walras.simulation.run import AbstractCoordinator, default_state, simulate, window_length
+from walras.simulation.state import State
+
+TOLERANCE = 1e-4
+"""Orders are the same within this share of the largest order: sums of a network may be taken in another order."""
+
+CHANGED_WEEKS = 3
+"""Weeks at which the future is exchanged, spread over the run."""
+
+Orders = Float[np.ndarray, "week agent"]
+
+
+@dataclass(frozen=True)
+class PolicyFindings:
+    """Hold what was found wrong with a policy.
+
+    Attributes:
+        policy: its name.
+        asked: the questions, in words.
+        findings: one sentence for each question that it failed.
+    """
+
+    policy: str
+    asked: tuple[str, ...]
+    findings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether nothing was found."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        """List the findings, or say that there are none."""
+        if self.ok:
+            return f"`{self.policy}` kept all {len(self.asked)} promises: {', '.join(self.asked)}"
+        return "\n".join(f"- {finding}" for finding in self.findings)
+
+
+def check_policy(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: AbstractPolicy,
+    *,
+    initial: State | None = None,
+    shadow_prices: Float[Array, "week resource"] | None = None,
+    questions: Sequence["Question"] | None = None,
+) -> PolicyFindings:
+    """Simulate a policy in several ways that must not matter, and say in sentences where they do.
+
+    Asked is whether orders are finite and not negative; the same when asked again, when agents change places, when
+    others are left out, in scenarios side by side and week by week; and whether any order moves when what was not known
+    yet is exchanged. A few dozen agents and weeks suffice. What a policy holds in its own arrays is taken for known.
+
+    Args:
+        population, exogenous, policy, initial: as in `simulate`, a single path.
+            By default agents start with some stock.
+        shadow_prices: announced; by default drawn around the margins, so that a policy has something to answer.
+        questions: what to ask; default `QUESTIONS`.
+
+    Raises:
+        InputError: paths with scenarios, or fewer than two weeks or agents.
+    """
+    if exogenous.n_scenarios is not None or min(exogenous.n_weeks, population.n_agents) < 2:
+        given = f"{exogenous.n_scenarios or 1} scenarios, {exogenous.n_weeks} weeks and {population.n_agents} agents"
+        raise InputError(f"`exogenous` has {given} but a check needs one path of 2 or more of each; cut the paths")
+    initial = _some_stock(population, exogenous) if initial is None else initial
+    prices = _some_prices(population, exogenous.n_weeks) if shadow_prices is None else jnp.asarray(shadow_prices)
+    policy = number_agents(policy, population.n_agents)
+    case = _Case(population, _in_full(exogenous), policy, initial, prices)
+    asked, findings = [], []
+    for question in QUESTIONS if questions is None else questions:
+        asked.append(_words(question))
+        finding = _answer(question, case)
+        findings += [] if finding is None else [finding]
+        if question is _finite_and_not_negative and findings:
+            break  # what cannot be simulated cannot be compared
+    return PolicyFindings(name_of(policy), tuple(asked), tuple(findings))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Hold a question to the simulator, of which parts are exchanged."""
+
+    population: Population
+    exogenous: ExogenousPaths
+    policy: AbstractPolicy
+    initial: State
+    shadow_prices: Float[Array, "week resource"]
+
+    def orders(self, **more: object) -> Float[np.ndarray, "*scenario week agent"]:
+        """Simulate, and return what was placed with the vendor."""
+        if "coordinator" not in more:
+            more["shadow_prices"] = self.shadow_prices
+        parts = (self.population, self.exogenous, self.policy)
+        record = Record.traces()
+        traces = simulate(*parts, initial=self.initial, record=record, throw=False, **more).agents  # type: ignore[arg-type]
+        assert traces is not None  # they were asked for
+        return np.asarray(traces.orders + traces.refused)
+
+    def of(self, agents: np.ndarray) -> "_Case":
+        """Keep some agents, in this order."""
+        take = lambda tree: map_per_agent(lambda leaf: leaf[..., agents], tree, self.population.n_agents)  # noqa: E731
+        cut = (take(self.exogenous), take(self.policy), take(self.initial))
+        return _Case(self.population.take(agents), *cut, self.shadow_prices)
+
+    def apart(self, name: str, other: Orders, weeks: int | None = None, agents: np.ndarray | None = None) -> str | None:
+        """Say where orders that should be the same first are not; `weeks` says how many weeks count."""
+        mine = self.orders()[:weeks]
+        mine = mine if agents is None else mine[:, agents]
+        wrong = ~(np.abs(mine - other[:weeks]) <= TOLERANCE * max(float(np.abs(mine).max()), 1.0))
+        if not wrong.any():
+            return None
+        week, column = (int(each) for each in np.argwhere(wrong)[0])
+        agent = column if agents is None else int(agents[column])
+        where = locate(self.population, week=week, agent=agent)
+        return (
+            f"{name}: `{name_of(self.policy)}` orders {mine[week, column]:g} {where}, and then {other[week, column]:g}"
+        )
+
+
+Question = Callable[[_Case], str | None]
+
+
+def _words(question: Question) -> str:
+    return question.__name__.strip("_").replace("_", " ")
+
+
+def _answer(question: Question, case: _Case) -> str | None:
+    """Ask; what the simulator itself refuses is a finding too."""
+    try:
+        return question(case)
+    except WalrasError as error:
+        return str(error)
+
+
+def _finite_and_not_negative(case: _Case) -> str | None:
+    """Ask for orders at all."""
+    orders = case.orders()
+    wrong = ~(np.isfinite(orders) & (orders >= 0))
+    if not wrong.any():
+        return None
+    week, agent = (int(each) for each in np.argwhere(wrong)[0])
+    where = locate(case.population, week=week, agent=agent)
+    return f"`{name_of(case.policy)}` orders {orders[week, agent]:g} {where}; orders must be finite and 0 or more"
+
+
+def _the_same_when_asked_again(case: _Case) -> str | None:
+    return case.apart("asked the same twice", case.orders())
+
+
+def _the_same_when_agents_change_places(case: _Case) -> str | None:
+    order = np.roll(np.arange(case.population.n_agents)[::-1], 1)
+    return case.apart("when agents change places", case.of(order).orders(), agents=order)
+
+
+def _the_same_without_the_others(case: _Case) -> str | None:
+    some = np.arange(0, case.population.n_agents, 2)
+    return case.apart("when every second agent is left out", case.of(some).orders(), agents=some)
+
+
+def _the_same_week_by_week(case: _Case) -> str | None:
+    told = _Announced(case.shadow_prices, window_length(case.policy, case.initial.max_lead))
+    return case.apart("run week by week instead of in one pass", case.orders(coordinator=told))
+
+
+def _the_same_in_scenarios(case: _Case) -> str | None:
+    """Run beside another path, which must not rub off."""
+    own = lambda e: (e.demand, e.arrivals)  # noqa: E731
+    beside = lambda leaf: jnp.stack([leaf, jnp.flip(leaf, 0)])  # noqa: E731
+    doubled = eqx.tree_at(own, case.exogenous, jax.tree.map(beside, own(case.exogenous)))
+    return case.apart("run beside another scenario", replace(case, exogenous=doubled).orders()[0])
+
+
+def _blind_to_the_future(case: _Case) -> str | None:
+    """Exchange all that is not known yet in some weeks."""
+    weeks = case.exogenous.n_weeks
+    for week in sorted({int(each) for each in np.linspace(0, weeks - 2, CHANGED_WEEKS)}):
+        for name, changed in _other_futures(case, week):
+            finding = case.apart(f"when {name} are exchanged, which nobody knew yet", changed.orders(), week + 1)
+            if finding is not None:
+                return finding
+    return None
+
+
+def _other_futures(case: _Case, week: int) -> list[tuple[str, _Case]]:
+    """Exchange, one at a time, what is not known when orders of a week are placed."""
+    paths, prices = case.exogenous, case.shadow_prices
+
+    def changed(field: str, first: int) -> _Case:
+        values = _other(getattr(paths, field), first)
+        return replace(case, exogenous=eqx.tree_at(lambda e: getattr(e, field), paths, values))
+
+    ahead = week + window_length(case.policy, case.initial.max_lead)
+    return [
+        (f"demands of weeks from {week} on", changed("demand", week)),
+        (f"sale prices of weeks after {week}", changed("sale_price", week + 1)),
+        (f"unit costs of weeks after {week + 1}", changed("unit_cost", week + 2)),
+        (f"forecasts made after week {week}", changed("lead_demand_mean", week + 1)),
+        (f"forecast spreads made after week {week}", changed("lead_demand_sd", week + 1)),
+        (f"shadow prices from week {ahead} on", replace(case, shadow_prices=_other(prices, ahead))),
+    ]
+
+
+def _other(values: Float[Array, "week column"], first: int) -> Float[Array, "week column"]:
+    """Exchange the rows from `first` on for quite different ones."""
+    return values.at[first:].multiply(2.0).at[first:].add(1.0 + jnp.mean(values))
+
+
+QUESTIONS: tuple[Question, ...] = (
+    _finite_and_not_negative,
+    _the_same_when_asked_again,
+    _the_same_when_agents_change_places,
+    _the_same_without_the_others,
+    _the_same_week_by_week,
+    _the_same_in_scenarios,
+    _blind_to_the_future,
+)
+"""What is asked, in this order; their names are what people read."""
+
+
+class _Announced(AbstractCoordinator):
+    """Issue a path that was announced in full, week by week; after the last week the last price holds."""
+
+    def __init__(self, path: Float[Array, "week resource"], ahead: int) -> None:
+        self.path, self.ahead = path, ahead
+
+    def issue(self, week: int, state: State) -> Float[Array, "ahead resource"]:
+        """Return the path from this week on."""
+        return self.path[np.minimum(week + np.arange(self.ahead), len(self.path) - 1)]
+
+
+def _some_prices(population: Population, weeks: int) -> Float[Array, "week resource"]:
+    """Draw prices that matter: up to half the median margin per unit of resource, a third of them zero."""
+    drawn = np.random.default_rng(0).uniform(-0.5, 1.0, (weeks, len(population.resources)))
+    scale = 0.5 * population.price_scale / jnp.maximum(jnp.mean(population.use, axis=0), 1e-6)
+    return jnp.asarray(np.maximum(drawn, 0.0), jnp.float32) * scale[None, :]
+
+
+def _some_stock(population: Population, exogenous: ExogenousPaths) -> State:
+    """Draw stock and open orders of up to two weeks of demand, so that agents differ from the first week on."""
+    rows = default_state(population, exogenous).max_lead + 1
+    drawn = np.random.default_rng(1).uniform(0.0, 2.0, (rows, population.n_agents))
+    units = jnp.round(jnp.asarray(drawn, jnp.float32) * population.demand_scale[None, :])
+    return State(units[0], units[1:])
+
+
+def _in_full(exogenous: ExogenousPaths) -> ExogenousPaths:
+    """Give fields that have one row for all weeks a row for every week, so that a future can be exchanged."""
+    rows = lambda leaf: jnp.broadcast_to(leaf, (exogenous.n_weeks, leaf.shape[-1]))  # noqa: E731
+    fields = lambda e: (e.sale_price, e.unit_cost, e.lead_demand_mean, e.lead_demand_sd)  # noqa: E731
+    return eqx.tree_at(fields, exogenous, jax.tree.map(rows, fields(exogenous)))

@@ -1,0 +1,157 @@
+"""Own the folder of checkpoints of one training: the newest few and the best, and the way back past a damaged one.
+
+EDGE: disk. `step-000123.walras` is what the training carried after 123 steps; a lock keeps a second run out.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from walras.data.array_file import DamagedFileError, Stored, read_arrays, write_arrays
+from walras.errors import InputError, quote
+
+try:
+    import fcntl
+except ImportError:  # a system without these locks: nothing then keeps a second run out
+    fcntl = None  # type: ignore[assignment]
+
+NEWEST = 3
+"""Checkpoints kept beside the best: with one damaged, there are others to go back to."""
+
+NAME = re.compile(r"step-(\d{6,})\.walras")
+LOCK = ".lock"
+STEP = "step"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Hold what a training carried after a step.
+
+    Attributes:
+        step: steps done.
+        stored: its arrays and header.
+        notes: a sentence for each newer checkpoint that was damaged.
+    """
+
+    step: int
+    stored: Stored
+    notes: tuple[str, ...]
+
+
+class Checkpoints:
+    """Keep checkpoints in a folder of their own, for one run at a time: use it in a `with` statement."""
+
+    def __init__(self, folder: Path, kind: str, keep: int = NEWEST) -> None:
+        """Choose the folder; it is made and locked by `with`.
+
+        Args:
+            folder: where the checkpoints go; the folder above it must exist.
+            kind: a word for what is trained, such as "buyer".
+            keep: how many of the newest stay, at least 1.
+        """
+        self.folder, self.kind, self.keep = folder, kind, keep
+        self._lock: int | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        """Make the folder and lock it.
+
+        Raises:
+            InputError: another run has it, or it cannot be a folder.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(
+                f"{_named(self.folder)} cannot hold checkpoints ({error.strerror}); name a folder to write to"
+            ) from error
+        try:
+            self._take_lock(self._lock)
+        except BaseException:
+            self.__exit__()
+            raise
+        for left in self.folder.glob(".step-*.walras"):  # by a run that was killed while it wrote
+            left.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the folder back; the system does so too when a run is killed."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self, handle: int) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            process = os.pread(handle, 20, 0).decode(errors="replace").strip()
+            raise InputError(
+                f"{_named(self.folder)} is in use by another run (process {quote(process or 'unknown')}); wait until "
+                "it ends, stop it, or name another folder"
+            ) from None
+        except OSError:
+            return  # a file system without locks: as on a system without them
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+
+    def steps(self) -> list[int]:
+        """List the steps that there are checkpoints of, be they damaged, in order."""
+        names = [NAME.fullmatch(path.name) for path in self.folder.iterdir()]
+        return sorted(int(name[1]) for name in names if name)
+
+    def place(self, step: int) -> Path:
+        """Say where the checkpoint of a step is, or would be."""
+        return self.folder / f"step-{step:06d}.walras"
+
+    def save(self, step: int, arrays: Mapping[str, Any], header: Mapping[str, Any], best: int | None = None) -> Path:
+        """Write a checkpoint; then remove those that are neither among the newest nor the best.
+
+        Args:
+            step: steps done.
+            arrays: all that the training carries (`named_arrays`).
+            header: what else it needs to go on; words and numbers.
+            best: step of the checkpoint that stays however old it is.
+        """
+        place = self.place(step)
+        write_arrays(place, self.kind, arrays, {**header, STEP: step})
+        for other in self.steps()[: -self.keep]:
+            if other not in (best, step):
+                self.place(other).unlink(missing_ok=True)
+        return place
+
+    def latest(self) -> Checkpoint | None:
+        """Read the newest checkpoint that is whole; None where there is none.
+
+        Raises:
+            InputError: the newest one is of another kind, or was written by another version of the layout.
+        """
+        notes: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return Checkpoint(step, self._read(step), tuple(notes))
+            except DamagedFileError:
+                notes.append(f"the checkpoint of step {step} is damaged, so an earlier one was taken")
+        if notes:
+            raise InputError(f"every checkpoint in {_named(self.folder)} is damaged; begin again in a fresh folder")
+        return None
+
+    def forget(self, after: int = -1) -> None:
+        """Remove the checkpoints of all steps after this one; by default all."""
+        for step in self.steps():
+            if step > after:
+                self.place(step).unlink(missing_ok=True)
+
+    def _read(self, step: int) -> Stored:
+        stored = read_arrays(self.place(step), self.kind)
+        if stored.header.get(STEP) != step:
+            raise DamagedFileError(f"{stored.source} is the checkpoint of another step; give each its own name back")
+        return stored
+
+
+def _named(path: Path) -> str:
+    return quote(path, 200)

@@ -1,0 +1,49 @@
+"""Ask that the words for a week say what is true of it: a case for each word."""
+
+import numpy as np
+import pytest
+
+from walras.planning.prices.oracle import PathOutcome
+from walras.planning.result import PlanRecord
+from walras.planning.verify import AT_THE_TOP, week_verdicts
+
+TOP = 5.0
+
+
+def word(use, committed, price) -> str:
+    """Judge one week with a capacity of 100."""
+    count = len(use)
+
+    def week(values) -> np.ndarray:
+        return np.broadcast_to(np.asarray(values, float), (count,)).reshape(count, 1, 1).copy()
+
+    one = np.ones((1, 1))
+    record = PlanRecord(100 * one, one, one, True, True, "", 1, 1)
+    [found] = week_verdicts(record, PathOutcome(week(use), np.zeros(count), week(price)), week(committed), TOP)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("use", "committed", "price", "said"),
+    [
+        ([99, 100, 101, 100], 0, TOP, "fits"),
+        ([110, 110, 110, 110], 105, TOP, "already committed"),
+        ([110, 110, 110, 110], 50, AT_THE_TOP * TOP, "over at the highest price"),
+        ([110, 110, 110, 110], 50, 0.5 * TOP, "over on 100 % of paths"),
+        # The price is as high as any, but on average there is room.
+        ([140, 60, 60, 60], 50, TOP, "over on 25 % of paths"),
+        # The price is as high as any, but on the one path that is over nobody orders any more.
+        ([140, 80, 80, 80], [140, 80, 80, 75], TOP, "already committed on 25 % of paths"),
+        ([140, 90, 90, 90], [100, 90, 90, 85], TOP, "over at the highest price"),
+    ],
+)
+def test_a_week_is_called_what_it_is(use, committed, price, said):
+    assert word(use, committed, price) == said
+
+
+def test_the_worst_resource_speaks_for_the_week():
+    record = PlanRecord(np.full((2, 2), 100.0), np.ones((2, 2)), np.ones((2, 2)), True, True, "", 1, 1)
+    use = np.asarray([[[102.0, 130.0], [130.0, 102.0]]])
+    committed = np.asarray([[[102.0, 0.0], [0.0, 102.0]]])
+    seen = PathOutcome(use, np.zeros(1), np.asarray([[[0.0, TOP], [0.0, TOP]]]))
+    assert week_verdicts(record, seen, committed, TOP) == ("over at the highest price", "over on 100 % of paths")
