@@ -5,7 +5,7 @@ CONTRACT: right at the prices it was corrected at, since these were simulated; e
 
 from abc import ABC
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -57,7 +57,7 @@ class AbstractScaledView(ABC):
 
     def at(
         self, shadow_prices: Float[np.ndarray, "week resource"], simulated: Float[np.ndarray, "week resource"]
-    ) -> Self:
+    ) -> Any:
         """Return the view that answers as simulated at these prices.
 
         Args:
