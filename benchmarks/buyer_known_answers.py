@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape
 from walras.policies.demand_distribution import NormalDemand
@@ -73,7 +73,7 @@ def optimal(episodes: StationaryEpisodes) -> float | None:
 
 def cost_of(
     episodes: StationaryEpisodes,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     stores: int = STORES,
     weeks: int = WEEKS,

@@ -27,7 +27,7 @@ from walras.config import HistorySettings
 from walras.data.panel import Panel
 from walras.data.read import read_panel
 from walras.errors import WalrasError
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
 from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
 from walras.population.generate import generate_panel
@@ -84,7 +84,7 @@ class Setting:
         prices[self.week, INBOUND] = height * self.unit
         return prices
 
-    def pulsed(self, policy: AbstractPolicy, height: float) -> Rollout:
+    def pulsed(self, policy: Policy, height: float) -> Rollout:
         """Run a policy through training and held-out weeks, and keep use by demand bucket."""
         record = Record.by_group(jnp.asarray(self.group), N_BUCKETS)
         return simulate(policy=policy, shadow_prices=jnp.asarray(self.prices(height)), record=record, **self.run)
@@ -98,7 +98,7 @@ def setting(panel: Panel, holdout: int, draws: int, seed: int) -> Setting:
     return Setting(case, week, float(typical_prices(case.population)[INBOUND]), bucket_of(scale, bucket_edges(scale)))
 
 
-def response(given: Setting, policy: AbstractPolicy) -> dict:
+def response(given: Setting, policy: Policy) -> dict:
     """Run every height, and say what changes against no pulse."""
     rollouts = [given.pulsed(policy, height) for height in HEIGHTS]
     weeks = slice(given.week - BEFORE, given.week + AFTER + 1)
@@ -131,7 +131,7 @@ def in_shares(values: np.ndarray, free: np.ndarray) -> list[float | None]:
     return [round(float(v / f), 4) if f >= LEAST_USE else None for v, f in zip(values, free, strict=True)]
 
 
-def elasticity(given: Setting, policy: AbstractPolicy, height: float, step: float, free: np.ndarray) -> dict:
+def elasticity(given: Setting, policy: Policy, height: float, step: float, free: np.ndarray) -> dict:
     """Return the slope of use in the pulse week in shares of the `free` use: by bucket, in total, and as derived."""
     high, low = (
         _mean(given.pulsed(policy, height + sign * step).groups)[given.week, :, INBOUND] for sign in (1.0, -1.0)
@@ -153,13 +153,13 @@ def _mean(values: jax.Array) -> np.ndarray:
     return np.asarray(values, float).mean(0)
 
 
-def simulation_times(given: Setting, buyer: AbstractPolicy, others: dict[str, AbstractPolicy], rounds: int) -> dict:
+def simulation_times(given: Setting, buyer: Policy, others: dict[str, Policy], rounds: int) -> dict:
     """Split the time of a simulation: policy, simulator, and the checks around both [s]."""
     prices = jnp.asarray(given.prices(0.5))
     nothing = ConstantOrder(jnp.asarray(given.case.population.demand_scale))
     policies = {"buyer": buyer, "nothing": nothing, **others}
 
-    def once(policy: AbstractPolicy, throw: bool) -> jax.Array:
+    def once(policy: Policy, throw: bool) -> jax.Array:
         record = Record.use_and_reward()
         run = simulate(policy=policy, shadow_prices=prices, record=record, throw=throw, **given.run)
         return run.totals.reward

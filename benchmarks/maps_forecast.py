@@ -24,7 +24,7 @@ from measure import medians
 
 from walras.errors import WalrasError
 from walras.maps.file import PRIMAL, LearnedMap, load_map
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.train.agent_pool import AgentPool, pools_from_generator
 from walras.train.map_episodes import MapEpisodes
@@ -42,7 +42,7 @@ HELD_OUT_SEED = 90_001
 """Of the made-up world that judges; no training uses it."""
 
 
-def epoch_figures(world: AgentPool, policy: AbstractPolicy, budget: Budget) -> dict:
+def epoch_figures(world: AgentPool, policy: Policy, budget: Budget) -> dict:
     """Time one training step both ways on the same rollout, every week an origin."""
     agents = budget.epoch_agents
     if world.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
@@ -67,7 +67,7 @@ def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
     return {learned.shape.name: learned for learned in found}
 
 
-def untrained(names: Sequence[str], world: AgentPool, policy: AbstractPolicy, budget: Budget) -> dict[str, LearnedMap]:
+def untrained(names: Sequence[str], world: AgentPool, policy: Policy, budget: Budget) -> dict[str, LearnedMap]:
     """Draw maps that know nothing, with features measured on the world."""
     found = {}
     for name in names:

@@ -20,7 +20,7 @@ from walras.exogenous.arrivals import (
     longest_lead_time,
 )
 from walras.exogenous.paths import ExogenousPaths, constant_paths, lead_time_demand
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.demand_distribution import GammaDemand
 from walras.population.population import Population
@@ -39,7 +39,7 @@ RECORDS = {DEFAULT: Record.totals(), LEANEST: Record.use_and_reward()}
 """What ours keeps, by the name in the table: by default nine totals a week, or the two that the bare scan keeps."""
 
 
-class PricedLevel(AbstractPolicy):
+class PricedLevel(Policy):
     """Order up to a fixed level less this week's shadow price, as the bare scan does."""
 
     level: float = LEVEL
@@ -62,7 +62,7 @@ class Workload:
     bytes_each: int
     population: Population
     exogenous: ExogenousPaths
-    policy: AbstractPolicy
+    policy: Policy
     initial: State
     prices: jax.Array
 

@@ -7,7 +7,7 @@ import numpy as np
 from walras.clipping import positive_part
 from walras.config import PlanSettings
 from walras.planning.problem import build_problem
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.user_policies import FunctionPolicy
 from walras.population.generate import generate_panel
 from walras.simulation.run import simulate
@@ -18,7 +18,7 @@ def weeks_of_demand(observation, shadow_prices, parameters):
     return positive_part(level - observation.position)
 
 
-class Smooth(AbstractPolicy):
+class Smooth(Policy):
     spreads: jax.Array  # of lead-time demand, kept beyond its mean
     share: jax.Array  # of what is missing, ordered in a week
 

@@ -20,7 +20,7 @@ from walras.maps.pooling import CohortIndex, cohort_index
 from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.mpc import broadcast_scenarios
 from walras.planning.prices.simulated_view import SimulatedView, price_scale, simulate_prices
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
 from walras.population.cohort import Cohort, StratifiedSample
 from walras.population.shift import CompositionShift
@@ -118,7 +118,7 @@ class BenchmarkPopulation:
     path: int
     stretch: PopulationWindow
     cohort: Cohort
-    policy: AbstractPolicy
+    policy: Policy
     first: int
     state: State
     free: ControlOutcome
@@ -193,7 +193,7 @@ class CapacityBenchmark:
     """
 
     world: AgentPool
-    policy: AbstractPolicy
+    policy: Policy
     alpha: float = 0.0
     sizes: BenchmarkSizes = field(default_factory=BenchmarkSizes)
     family: AbstractCapacityFamily = field(default_factory=HaarCapacity)
@@ -253,7 +253,7 @@ def _scene(
     path: int,
     stretch: PopulationWindow,
     cohort: Cohort,
-    policy: AbstractPolicy,
+    policy: Policy,
     first: int,
     drawn: tuple[AgentPool, Int[np.ndarray, " slot"], int],
 ) -> BenchmarkPopulation:
@@ -275,7 +275,7 @@ def _rest(stretch: PopulationWindow, first: int) -> ExogenousPaths:
 def _announced(
     stretch: PopulationWindow,
     first: int,
-    policy: AbstractPolicy,
+    policy: Policy,
     state: State,
     shadow_prices: Float[np.ndarray, "week resource"],
 ) -> ControlOutcome:

@@ -20,7 +20,7 @@ from walras.exogenous.capacity import unseen_families
 from walras.maps.file import LearnedMap
 from walras.maps.representations.registry import REPRESENTATIONS
 from walras.planning.prices.dual_ascent import ProjectedDual
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.train.agent_pool import AgentPool
 
@@ -49,7 +49,7 @@ def control_parts(
     primal: LearnedMap | None = None,
     *,
     quick: bool = False,
-    policy: AbstractPolicy | None = None,
+    policy: Policy | None = None,
     sizes: BenchmarkSizes | None = None,
     unseen: bool = True,
 ) -> dict[str, Part]:

@@ -19,7 +19,7 @@ from walras.maps.features import units_of
 from walras.maps.file import LearnedMap
 from walras.maps.price_controller import AbstractPriceController, PrimalSearch
 from walras.maps.rollout import PopulationWindow
-from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
+from walras.policies.base import AbstractWrapper, Observation, Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
@@ -117,14 +117,14 @@ def _in_closed_loop(case: BenchmarkCase, learned: LearnedMap, issuer: AbstractPr
     return ControlOutcome(np.asarray(done.utilization, float), float(reward), np.asarray(done.charged, float), work)
 
 
-def _past(stretch: PopulationWindow, policy: AbstractPolicy, first: int) -> State:
+def _past(stretch: PopulationWindow, policy: Policy, first: int) -> State:
     """Live through the weeks before the first coordinated one, with traces as a map needs them."""
     record = Record(agents=True, flows=())
     exogenous = week_of(stretch.exogenous, jnp.asarray(0), first)
     return simulate(stretch.population, exogenous, policy, initial=stretch.initial, record=record, throw=False).final
 
 
-def _weeks(stretch: PopulationWindow, policy: AbstractPolicy, state: State, first: int) -> tuple[State, Any]:
+def _weeks(stretch: PopulationWindow, policy: Policy, state: State, first: int) -> tuple[State, Any]:
     """Live through the coordinated weeks, with nobody deciding on anything."""
 
     def step(state: State, week: Array) -> tuple[State, Any]:
@@ -154,7 +154,7 @@ class Scaled(AbstractWrapper):
         share: of each agent's order that is placed, 0..1.
     """
 
-    policy: AbstractPolicy
+    policy: Policy
     share: Float[Array, " agent"]
 
     def decide(
@@ -187,7 +187,7 @@ class ProportionalRationing(AbstractController):
 
 
 def _throttle(
-    stretch: PopulationWindow, policy: AbstractPolicy, state: State, capacity: Float[Array, "week resource"], first: int
+    stretch: PopulationWindow, policy: Policy, state: State, capacity: Float[Array, "week resource"], first: int
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
     population, lead = stretch.population, state.max_lead
     held = jnp.concatenate([capacity, jnp.repeat(capacity[-1:], lead + 1, axis=0)])
@@ -227,12 +227,12 @@ def _share(
     return arrives @ jnp.clip(share, 0.0, 1.0).min(1)
 
 
-def _one_week(stretch: PopulationWindow, policy: AbstractPolicy, state: State, week: Array) -> Any:
+def _one_week(stretch: PopulationWindow, policy: Policy, state: State, week: Array) -> Any:
     rows, traces, after, end = _lived(stretch, policy, state, week)
     return rows, traces
 
 
-def _lived(stretch: PopulationWindow, policy: AbstractPolicy, state: State, week: Array) -> Any:
+def _lived(stretch: PopulationWindow, policy: Policy, state: State, week: Array) -> Any:
     """Go through one week without prices; return use and reward, traces, the state after it, and what is left."""
     window = jnp.zeros((1, window_length(policy, state.max_lead), len(stretch.population.resources)))
     return step_week(stretch, policy, state, week, window)

@@ -26,7 +26,7 @@ from walras.exogenous.capacity import HaarPrices, PulsePrices
 from walras.maps.closed_loop import CapacityTarget, price_window, step_week
 from walras.maps.features import HORIZON, units_of
 from walras.maps.rollout import PopulationWindow
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.from_panel import bucket_edges, bucket_of
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
@@ -214,7 +214,7 @@ def _arrived(lead: Float[np.ndarray, " agent"]) -> Float[np.ndarray, "ahead agen
 
 
 def _control(
-    stretch: PopulationWindow, policy: AbstractPolicy, plan: CapacityTarget, state: State, response: _Response
+    stretch: PopulationWindow, policy: Policy, plan: CapacityTarget, state: State, response: _Response
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""], Float[Array, "week resource"]]:
     """Return use, reward, and what was charged."""
     per_unit = stretch.population.weight[:, None] * stretch.population.use

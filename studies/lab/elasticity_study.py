@@ -16,7 +16,7 @@ from lab.capacity_benchmark import BenchmarkPopulation
 from lab.encode_case import encode_case
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.file import LearnedMap
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
 from walras.population.population import Population
 from walras.simulation.record import Record
@@ -49,14 +49,14 @@ class Answering:
     """
 
     population: Population
-    policy: AbstractPolicy
+    policy: Policy
     state: State
     future: ExogenousPaths
     scale: float
     past: Float[np.ndarray, "week agent"]
 
     @staticmethod
-    def of(scene: BenchmarkPopulation, policy: AbstractPolicy | None = None) -> "Answering":
+    def of(scene: BenchmarkPopulation, policy: Policy | None = None) -> "Answering":
         """Let a scene's agents follow a policy through its history, its own by default."""
         stretch, state = scene.stretch, scene.state
         if policy is not None:
@@ -81,7 +81,7 @@ class Answering:
 def _use(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     state: State,
     shadow_prices: Float[Array, "week resource"],
 ) -> Float[Array, "week agent"]:

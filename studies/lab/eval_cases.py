@@ -22,7 +22,7 @@ from walras.exogenous.capacity import (
 )
 from walras.maps.features import HORIZON
 from walras.maps.rollout import MapRollout, PopulationWindow, roll_out
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.shift import CompositionShift
 from walras.train.agent_pool import AgentPool
 from walras.train.shocks import typical_prices
@@ -117,7 +117,7 @@ class ShiftCases:
     """
 
     world: AgentPool
-    policy: AbstractPolicy
+    policy: Policy
     sizes: ShiftSizes = ShiftSizes()
     seed: int = 0
 

@@ -19,7 +19,7 @@ from lab.forecast_metrics import forecast_metrics
 from walras.exogenous.arrivals import IntegerLeadTimes, draw_lead_times
 from walras.maps.file import LearnedMap
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, roll_out
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.cohort import AbstractDesign
 from walras.population.population import NO_NAMES
 from walras.train.agent_pool import AgentPool
@@ -86,7 +86,7 @@ class Target:
     start: int
     repeats: int
     prices: Float[Array, "week resource"]
-    policy: AbstractPolicy
+    policy: Policy
     sizes: ShiftSizes
     seed: int = 0
 

@@ -20,7 +20,7 @@ from walras.maps.file import LearnedMap, probes_for
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex, cohort_index
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.cohort import AbstractDesign, Cohort, StratifiedSample
 from walras.population.population import Population
 from walras.simulation.run import simulate_issued
@@ -137,7 +137,7 @@ def expected_use(stretch: PopulationWindow, sizes: ShiftSizes) -> Forecasts:
 def simulated_forecast(
     world: AgentPool,
     case: ShiftCase,
-    policy: AbstractPolicy,
+    policy: Policy,
     sizes: ShiftSizes,
     draws: int,
     random: np.random.Generator,
@@ -184,7 +184,7 @@ def windows(prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "we
 def _lived(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     state: State,
     issued: Float[np.ndarray, "week ahead resource"] | Float[Array, "week ahead resource"],
     first: Float[np.ndarray, " resource"] | Float[Array, " resource"],
@@ -221,7 +221,7 @@ LABELS = ("by", "alpha", "kind", "number", "demand_ratio", "near_limit")
 def evaluate_map(
     world: AgentPool,
     case: ShiftCase,
-    policy: AbstractPolicy,
+    policy: Policy,
     maps: Mapping[str, LearnedMap],
     sizes: ShiftSizes,
     *,

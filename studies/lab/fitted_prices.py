@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.features import units_of
 from walras.maps.rollout import PopulationWindow
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
@@ -29,7 +29,7 @@ GROWN, CUT, SMALLEST, LARGEST = 1.1, 0.5, 1e-3, 4.0
 
 @eqx.filter_jit
 def use_under(
-    stretch: PopulationWindow, policy: AbstractPolicy, prices: Float[Array, "week resource"]
+    stretch: PopulationWindow, policy: Policy, prices: Float[Array, "week resource"]
 ) -> Float[Array, "week resource"]:
     """Simulate a stretch under announced prices and return utilization alone."""
     parts = (stretch.population, stretch.exogenous, policy)
@@ -41,7 +41,7 @@ def use_under(
 @eqx.filter_jit
 def fitted_prices(
     stretch: PopulationWindow,
-    policy: AbstractPolicy,
+    policy: Policy,
     capacity: Float[Array, "week resource"],
     first: int,
     steps: int = 40,

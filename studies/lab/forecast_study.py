@@ -25,7 +25,7 @@ from lab.twin_metrics import TwinTally, twin_tally
 from walras.evaluation.inference import jackknife_interval, paired_interval
 from walras.maps.features import HORIZON
 from walras.maps.file import LearnedMap
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.shift import MODERATE
 from walras.train.agent_pool import AgentPool
 from walras.train.map_episodes import DESIGNS
@@ -344,7 +344,7 @@ def root_interval(errors: Sequence[float]) -> dict[str, Any]:
 
 def forecast_parts(
     world: AgentPool,
-    policy: AbstractPolicy,
+    policy: Policy,
     maps: Mapping[str, LearnedMap],
     budget: Budget,
     *,

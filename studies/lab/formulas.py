@@ -17,7 +17,7 @@ from walras.planning.costs import QuadraticCost
 from walras.planning.prices.dual_ascent import GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.revision_loop import StopRule, run_revision_loop
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_distribution import NormalDemand
 from walras.policies.simple import ReorderPoint
@@ -54,7 +54,7 @@ def _off(ours: np.ndarray, exact: np.ndarray) -> float:
     return float(np.max(np.abs(np.asarray(ours, float) - exact)) / max(float(np.max(np.abs(exact))), 1e-12))
 
 
-class FixedQuantity(AbstractPolicy):
+class FixedQuantity(Policy):
     """Order Q when the position is at or below R.
 
     Attributes:
@@ -69,7 +69,7 @@ class FixedQuantity(AbstractPolicy):
         return jnp.where(observation.position <= self.reorder_point, self.quantity, 0.0)
 
 
-class LinearBuyer(AbstractPolicy):
+class LinearBuyer(Policy):
     """Order `base - slope x price of the week of arrival`, as long as that is positive.
 
     Attributes:

@@ -18,7 +18,7 @@ from walras.maps.features import HORIZON, MapInputs
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork
 from walras.maps.rollout import inputs_of, roll_out
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.train.dual import DualExample, episode_terms
 
 TERMS = ("violation", "price", "consistency")
@@ -51,7 +51,7 @@ def loss_terms(
 
 
 @eqx.filter_jit
-def _terms(lesson: DualExample, policy: AbstractPolicy, dual: DualMap, burn_in: int) -> dict[str, Float[Array, ""]]:
+def _terms(lesson: DualExample, policy: Policy, dual: DualMap, burn_in: int) -> dict[str, Float[Array, ""]]:
     return episode_terms(lesson, policy, dual, burn_in)[0]
 
 

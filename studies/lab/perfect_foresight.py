@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.clipping import positive_part
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import Observation, Policy
 
 
-class PerfectForesight(AbstractPolicy):
+class PerfectForesight(Policy):
     """Buy now what is cheapest bought now, knowing all demand to come and the announced prices.
 
     A unit bought in week s for week u costs C_s + H_u - H_s, with C_s = unit cost + use x flow prices of week s, and

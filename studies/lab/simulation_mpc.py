@@ -20,7 +20,7 @@ from walras.maps.closed_loop import price_window, step_week
 from walras.maps.features import HORIZON
 from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, ProjectedDual
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.callbacks import callback_names
 from walras.policies.user_policies import number_agents
 from walras.population.cohort import ProportionalSample, demand_size
@@ -158,7 +158,7 @@ class _Outlook:
         return self.steering.people(people), cut(first), cut(policy), cut(state)
 
 
-_Known = tuple[Population, ExogenousPaths, AbstractPolicy, State]
+_Known = tuple[Population, ExogenousPaths, Policy, State]
 """Who is simulated, what may come with a scenario axis in front, what they follow, and from where."""
 
 
@@ -166,7 +166,7 @@ _Known = tuple[Population, ExogenousPaths, AbstractPolicy, State]
 def _mean_use(
     population: Population,
     paths: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     state: State,
     prices: Float[Array, "week resource"],
 ) -> Float[Array, "week resource"]:
@@ -184,7 +184,7 @@ def _mean_use(
 def _slope(
     population: Population,
     path: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     state: State,
     prices: Float[Array, "week resource"],
 ) -> Float[Array, "entry entry"]:
@@ -197,7 +197,7 @@ def _slope(
 @eqx.filter_jit
 def _lived(
     stretch: PopulationWindow,
-    policy: AbstractPolicy,
+    policy: Policy,
     state: State,
     week: Array,
     charged: Float[Array, " resource"],

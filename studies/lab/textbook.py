@@ -16,7 +16,7 @@ from scipy.stats import norm, poisson
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population
 from walras.simulation.record import Record
@@ -51,7 +51,7 @@ class Instance:
     group: str
     name: str
     demand: Draw
-    policy: AbstractPolicy
+    policy: Policy
     start: float | np.ndarray
     exact: float
     lead: int = 0
@@ -257,7 +257,7 @@ def _equal(instance: Instance, agents: int) -> Population:
 
 @eqx.filter_jit
 def _means(
-    people: Population, paths: ExogenousPaths, policy: AbstractPolicy, initial: State, backlog: bool, warm_up: int
+    people: Population, paths: ExogenousPaths, policy: Policy, initial: State, backlog: bool, warm_up: int
 ) -> tuple[Float[Array, " agent"], Float[Array, " agent"]]:
     """Return every store's mean cost and share of weeks with an order, after the warm-up."""
     rollout = simulate(people, paths, policy, initial=initial, record=Record.traces(), backlog=backlog, throw=False)

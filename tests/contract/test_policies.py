@@ -16,7 +16,7 @@ from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_t
 
 import walras.policies
 from walras.clipping import positive_part
-from walras.policies.base import AbstractPolicy, Observation, PolicyMemory, PublicObservation
+from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
 from walras.policies.demand_distribution import GammaDemand, NormalDemand
 from walras.policies.order_constraints import CasePacks, Constrained
@@ -60,7 +60,7 @@ POLICIES = [
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
 
 
-def observed(policy: AbstractPolicy, seed: int = 0) -> Observation:
+def observed(policy: Policy, seed: int = 0) -> Observation:
     random = np.random.default_rng(seed)
 
     def drawn(low: int, high: int) -> jax.Array:
@@ -80,7 +80,7 @@ def observed(policy: AbstractPolicy, seed: int = 0) -> Observation:
     return remembering(policy, seen)
 
 
-def remembering(policy: AbstractPolicy, seen: Observation) -> Observation:
+def remembering(policy: Policy, seen: Observation) -> Observation:
     """Add what a policy knows in its first week, where it reads or remembers."""
     memory = policy.begin(POPULATION)
     known = (seen.lead_demand_mean, seen.lead_demand_sd, seen.sale_price, seen.unit_cost, seen.next_unit_cost)
@@ -101,7 +101,7 @@ def test_every_policy_of_the_package_is_asked():
     found = set()
     for module in pkgutil.iter_modules(walras.policies.__path__, "walras.policies."):
         for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(kind, AbstractPolicy) and not inspect.isabstract(kind):
+            if issubclass(kind, Policy) and not inspect.isabstract(kind):
                 found.add(kind)
     assert found == {type(policy) for policy in POLICIES}
 

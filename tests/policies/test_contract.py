@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_distribution import GammaDemand, NormalDemand
 from walras.policies.simple import ConstantOrder, OrderUpTo, ReorderPoint
@@ -74,14 +74,14 @@ def relabel(tree, order: np.ndarray):
 
 
 @by_policy
-def test_one_order_per_agent_and_none_below_zero(policy: AbstractPolicy) -> None:
+def test_one_order_per_agent_and_none_below_zero(policy: Policy) -> None:
     orders = policy.orders(observation(), prices())
     assert orders.shape == (AGENTS,) and orders.dtype == jnp.float32
     assert (np.asarray(orders) >= 0).all() and np.asarray(orders).any()
 
 
 @by_policy
-def test_relabelling_agents_relabels_orders(policy: AbstractPolicy) -> None:
+def test_relabelling_agents_relabels_orders(policy: Policy) -> None:
     order = np.random.default_rng(2).permutation(AGENTS)
     plain = np.asarray(policy.orders(observation(), prices()))
     again = relabel(policy, order).orders(relabel(observation(), order), prices())
@@ -89,7 +89,7 @@ def test_relabelling_agents_relabels_orders(policy: AbstractPolicy) -> None:
 
 
 @by_policy
-def test_an_agent_orders_the_same_whoever_stands_beside_it(policy: AbstractPolicy) -> None:
+def test_an_agent_orders_the_same_whoever_stands_beside_it(policy: Policy) -> None:
     some = np.arange(0, AGENTS, 3)
     plain = np.asarray(policy.orders(observation(), prices()))
     alone = relabel(policy, some).orders(relabel(observation(), some), prices())
@@ -97,7 +97,7 @@ def test_an_agent_orders_the_same_whoever_stands_beside_it(policy: AbstractPolic
 
 
 @by_policy
-def test_an_agent_with_enough_orders_nothing_unless_it_orders_blindly(policy: AbstractPolicy) -> None:
+def test_an_agent_with_enough_orders_nothing_unless_it_orders_blindly(policy: Policy) -> None:
     orders = np.asarray(policy.orders(observation(position=1e6), prices()))
     assert isinstance(policy, ConstantOrder) or not orders.any()
 
@@ -123,7 +123,7 @@ AWKWARD = {
 @by_policy
 @pytest.mark.parametrize("case", AWKWARD)
 @pytest.mark.parametrize("height", [0.0, 1e4])
-def test_gradients_are_numbers_at_every_price(policy: AbstractPolicy, case: str, height: float) -> None:
+def test_gradients_are_numbers_at_every_price(policy: Policy, case: str, height: float) -> None:
     seen, flat = observation(**AWKWARD[case]), jnp.full((AHEAD, 3), height)
     orders = policy.orders(seen, flat)
     assert np.isfinite(orders).all() and (np.asarray(orders) >= 0).all()
@@ -134,7 +134,7 @@ def test_gradients_are_numbers_at_every_price(policy: AbstractPolicy, case: str,
 
 
 @pytest.mark.parametrize("policy", PRICED, ids=lambda policy: type(policy).__name__)
-def test_priced_orders_fall_with_the_price_of_their_arrival_week(policy: AbstractPolicy) -> None:
+def test_priced_orders_fall_with_the_price_of_their_arrival_week(policy: Policy) -> None:
     """They rise, or stay, with the price of the week after, and no other week's price moves them."""
     seen = observation(lead_time=2, lost_sale_penalty=4.0)
     flow = jnp.full((AHEAD, 3), 0.1)

@@ -9,7 +9,7 @@ import pytest
 from shops import AGENTS, SCENARIOS, happenings, prices, shop, start
 
 from walras.clipping import positive_part
-from walras.policies.base import AbstractPolicy, PolicyMemory
+from walras.policies.base import Policy, PolicyMemory
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.population.agent_axis import Broadcast, agent_axis_of, map_per_agent
 from walras.simulation.gradients import policy_gradient
@@ -19,7 +19,7 @@ from walras.simulation.run import AbstractCoordinator, simulate
 from walras.simulation.state import State
 
 
-class Recaller(AbstractPolicy):
+class Recaller(Policy):
     """Order last week's demand plus a share of the last order; it has as many shared numbers as there are agents."""
 
     share: Broadcast

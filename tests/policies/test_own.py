@@ -28,7 +28,7 @@ from walras.errors import InputError, NoDerivativeError, NotFiniteError, ShapeEr
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
-from walras.policies.base import AbstractPolicy, PolicyMemory
+from walras.policies.base import Policy, PolicyMemory
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.callbacks import CallbackSpec, CallbackView, HostCall
 from walras.policies.order_constraints import CasePacks, Constrained
@@ -347,7 +347,7 @@ def test_neither_parameters_nor_the_surrogate_pass_for_trained():
     assert not np.asarray(slope.surrogate.level).any()
 
 
-class Remembering(AbstractPolicy):
+class Remembering(Policy):
     """A surrogate with memory: last week's demand plus a share of its own last order, priced."""
 
     def begin(self, population):

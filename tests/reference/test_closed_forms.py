@@ -21,7 +21,7 @@ from textbook import (
 )
 
 from walras.exogenous.paths import constant_paths
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.demand_distribution import NormalDemand
 from walras.policies.simple import OrderUpTo, ReorderPoint
@@ -140,7 +140,7 @@ def test_reorder_point_costs_the_published_amount(reorder_costs, row: int) -> No
     assert standard_error(reorder_costs[row]) < 0.002 * REORDER[row][3]
 
 
-class FixedQuantity(AbstractPolicy):
+class FixedQuantity(Policy):
     """Order Q when the position is at or below R: the (R,Q) policy."""
 
     reorder_point: Float[Array, "*agent"]

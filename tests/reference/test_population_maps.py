@@ -15,7 +15,7 @@ from textbook import lead_times, stores
 from walras.exogenous.paths import constant_paths
 from walras.planning.prices.dual_ascent import GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
-from walras.policies.base import AbstractPolicy, Observation
+from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.demand_distribution import NormalDemand
 from walras.simulation.state import empty_state
@@ -24,7 +24,7 @@ SHARP = GaussNewton(tolerance=1e-6, max_iterations=60)
 WEEKS = 8
 
 
-class LinearBuyer(AbstractPolicy):
+class LinearBuyer(Policy):
     """Order `base - slope x price of the week in which the order arrives`, as long as that is positive."""
 
     base: Float[Array, " agent"]

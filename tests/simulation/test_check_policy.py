@@ -9,7 +9,7 @@ from shops import happenings, order_up_to, shop
 
 from walras.clipping import positive_part
 from walras.errors import InputError
-from walras.policies.base import AbstractPolicy, PolicyMemory
+from walras.policies.base import Policy, PolicyMemory
 from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
 from walras.simulation import policy_check as module
 from walras.simulation.policy_check import QUESTIONS, check_policy
@@ -18,7 +18,7 @@ PEOPLE = shop()
 PATHS = happenings(PEOPLE)
 
 
-class Reader(AbstractPolicy):
+class Reader(Policy):
     """Order what `read` says; honest: last week's demand."""
 
     def begin(self, population):

@@ -6,7 +6,7 @@ from shops import AGENTS, Counted, happenings, order_up_to, prices, shop
 
 from walras.clipping import positive_part
 from walras.errors import ShapeError
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import OrderUpTo
 from walras.policies.user_policies import FunctionPolicy
@@ -56,7 +56,7 @@ def test_what_all_share_has_any_length_and_only_looks_like_agents_where_it_is_no
 
 
 def test_errors_of_the_policys_own_pass_as_they_are():
-    class Broken(AbstractPolicy):
+    class Broken(Policy):
         def orders(self, observation, shadow_prices):
             raise ValueError("the model file is missing")
 

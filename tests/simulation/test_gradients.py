@@ -16,7 +16,7 @@ from walras.distribute.blocks import TILE
 from walras.errors import ShapeError
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.demand_distribution import GammaDemand
 from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
@@ -26,7 +26,7 @@ MANY = 2 * TILE + 100
 """Agents of a few blocks, the last one not full."""
 
 
-class Steered(AbstractPolicy):
+class Steered(Policy):
     """Order up to a level of one's own, less a charge and more a boost of every week that all agents share."""
 
     level: jax.Array
@@ -39,7 +39,7 @@ class Steered(AbstractPolicy):
         return positive_part(self.level + self.boost[observation.week] - observation.position - charged)
 
 
-def question(agents: int = MANY, scenarios: int | None = None, policy: AbstractPolicy | None = None, **more):
+def question(agents: int = MANY, scenarios: int | None = None, policy: Policy | None = None, **more):
     """Return the arguments of `simulate` for a few shops with a policy that leans on prices."""
     people = shop(agents)
     levels = jnp.linspace(30.0, 60.0, agents)

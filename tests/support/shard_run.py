@@ -14,7 +14,7 @@ from shops import Announcer, Leaning, happenings, prices, shop, start
 
 from walras.distribute.device_mesh import FIRST, LAST, SHARED, AgentMesh, pad, sharded
 from walras.errors import NotFiniteError, ShapeError
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 
@@ -113,7 +113,7 @@ def said(ask) -> str:
     return ""
 
 
-class Weekdays(AbstractPolicy):
+class Weekdays(Policy):
     """Order by a table that all agents share, as long as a device's part of the agents."""
 
     table: jax.Array

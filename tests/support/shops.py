@@ -12,7 +12,7 @@ from walras.clipping import positive_part
 from walras.exogenous.arrivals import AbstractArrivals, ArrivalShares, IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.supply import SupplyLimit
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population
 from walras.simulation.run import AbstractCoordinator
@@ -108,7 +108,7 @@ def reorder_point(population: Population, seed: int = 0) -> ReorderPoint:
     return ReorderPoint(jnp.asarray(points, jnp.float32), jnp.asarray(points + 15, jnp.float32))
 
 
-def relabel(population: Population, paths: ExogenousPaths, policy: AbstractPolicy, state: State, order: np.ndarray):
+def relabel(population: Population, paths: ExogenousPaths, policy: Policy, state: State, order: np.ndarray):
     """Put the agents of a whole question into another order."""
     last = lambda tree: jax.tree.map(lambda leaf: leaf[..., order] if leaf.ndim else leaf, tree)  # noqa: E731
     people = jax.tree.map(lambda leaf: leaf[order], population)
@@ -116,7 +116,7 @@ def relabel(population: Population, paths: ExogenousPaths, policy: AbstractPolic
     return people, last(paths), eqx.combine(last(arrays), rest), last(state)
 
 
-class Leaning(AbstractPolicy):
+class Leaning(Policy):
     """Order up to a level that falls with every announced price: quick to compile, and priced.
 
     Attributes:
@@ -150,14 +150,14 @@ class Announcer(AbstractCoordinator):
         return self.path[..., index, :]
 
 
-class Counted(AbstractPolicy):
+class Counted(Policy):
     """Pass on what another policy orders, and count how often Python is asked: once per trace.
 
     Attributes:
         inner: the policy.
     """
 
-    inner: AbstractPolicy
+    inner: Policy
     calls = 0
 
     def orders(self, observation, shadow_prices):

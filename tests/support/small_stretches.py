@@ -17,7 +17,7 @@ from walras.maps.file import DUAL
 from walras.maps.pooling import CohortIndex, cohort_index
 from walras.maps.probes import draw_probes
 from walras.maps.rollout import PopulationWindow
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.cohort import UniformSample
 from walras.population.from_panel import bucket_edges
 from walras.simulation.state import State
@@ -25,7 +25,7 @@ from walras.simulation.state import State
 WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5
 
 
-class Shy(AbstractPolicy):
+class Shy(Policy):
     """Order mean demand and something for a low position, less the higher the next prices: quick to compile.
 
     Orders up to a level would come back to demand at any price that stays.

@@ -11,7 +11,7 @@ import numpy as np
 
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate
@@ -63,18 +63,18 @@ class Store:
     lead: int = 0
     backlog: bool = False
 
-    def traces(self, policy: AbstractPolicy, demand: np.ndarray, start: float | np.ndarray, room: int) -> WeekRecord:
+    def traces(self, policy: Policy, demand: np.ndarray, start: float | np.ndarray, room: int) -> WeekRecord:
         """Simulate and return what happened to every agent; `room` is the longest lead time of the compiled shape."""
         return _traces(*self._parts(policy, demand, start, room), self.backlog)
 
     def costs(
-        self, policy: AbstractPolicy, demand: np.ndarray, start: float | np.ndarray, room: int = 4, order: float = 0.0
+        self, policy: Policy, demand: np.ndarray, start: float | np.ndarray, room: int = 4, order: float = 0.0
     ) -> np.ndarray:
         """Return every agent's mean cost per week after the warm-up; `order` is the fixed cost of an order."""
         money, ordering = _means(*self._parts(policy, demand, start, room), self.backlog)
         return np.asarray(money, float) + order * np.asarray(ordering, float)
 
-    def _parts(self, policy: AbstractPolicy, demand: np.ndarray, start: float | np.ndarray, room: int) -> tuple:
+    def _parts(self, policy: Policy, demand: np.ndarray, start: float | np.ndarray, room: int) -> tuple:
         n_agents = demand.shape[1]
         people = stores(n_agents, holding=self.holding, penalty=self.penalty, lead=self.lead)
         paths = constant_paths(demand, lead_times(demand, self.lead))
@@ -83,9 +83,7 @@ class Store:
 
 
 @eqx.filter_jit
-def _traces(
-    people: Population, paths: ExogenousPaths, policy: AbstractPolicy, initial: State, backlog: bool
-) -> WeekRecord:
+def _traces(people: Population, paths: ExogenousPaths, policy: Policy, initial: State, backlog: bool) -> WeekRecord:
     rollout = simulate(people, paths, policy, initial=initial, record=Record.traces(), backlog=backlog, throw=False)
     happened = rollout.agents
     # What is not returned is not stored either.
@@ -94,7 +92,7 @@ def _traces(
 
 @eqx.filter_jit
 def _means(
-    people: Population, paths: ExogenousPaths, policy: AbstractPolicy, initial: State, backlog: bool
+    people: Population, paths: ExogenousPaths, policy: Policy, initial: State, backlog: bool
 ) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Return every agent's mean cost and share of weeks with an order, after the warm-up."""
     happened = _traces(people, paths, policy, initial, backlog)
@@ -112,6 +110,6 @@ def assert_costs(costs: np.ndarray, exact: float, slack: float = 0.0) -> None:
     assert abs(off) <= allowed, f"cost {costs.mean():.5f}, exact {exact:.5f}, allowed {allowed:.5f}"
 
 
-def run_traced(people: Population, paths: ExogenousPaths, policy: AbstractPolicy, **more) -> Rollout:
+def run_traced(people: Population, paths: ExogenousPaths, policy: Policy, **more) -> Rollout:
     """Simulate and keep every agent's traces."""
     return simulate(people, paths, policy, record=Record.traces(), **more)

@@ -32,7 +32,7 @@ from walras.maps.price_controller import AbstractPriceController
 from walras.maps.probes import PreparedProbes
 from walras.maps.rollout import MapRollout, PopulationWindow, inputs_of, roll_out_issued
 from walras.parallel.sequential import Sequential
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
@@ -105,7 +105,7 @@ class _Running(eqx.Module):
 def run_closed_loop(
     stretch: PopulationWindow,
     readers: CohortIndex,
-    policy: AbstractPolicy,
+    policy: Policy,
     plan: CapacityTarget,
     issuer: AbstractPriceController,
 ) -> ClosedLoopResult:
@@ -130,7 +130,7 @@ class _Loop(eqx.Module):
 
     stretch: PopulationWindow
     readers: CohortIndex
-    policy: AbstractPolicy
+    policy: Policy
     plan: CapacityTarget
     issuer: AbstractPriceController
     units: Units
@@ -227,7 +227,7 @@ class _Loop(eqx.Module):
 
 
 def price_window(
-    policy: AbstractPolicy, state: State, charged: Float[Array, " resource"], issued: Float[Array, "ahead resource"]
+    policy: Policy, state: State, charged: Float[Array, " resource"], issued: Float[Array, "ahead resource"]
 ) -> Float[Array, "1 lead resource"]:
     """Return the window of prices that agents see in a week.
 
@@ -242,7 +242,7 @@ def price_window(
 
 def step_week(
     stretch: PopulationWindow,
-    policy: AbstractPolicy,
+    policy: Policy,
     state: State,
     week: Array,
     window: Float[Array, "1 lead resource"],
@@ -283,7 +283,7 @@ class _Week(eqx.Module):
 def reissue(
     stretch: PopulationWindow,
     readers: CohortIndex,
-    policy: AbstractPolicy,
+    policy: Policy,
     plan: CapacityTarget,
     dual: DualMap,
     issued: Float[Array, "week ahead resource"],
@@ -328,7 +328,7 @@ class FixedPoint(eqx.Module):
 def fixed_point(
     stretch: PopulationWindow,
     readers: CohortIndex,
-    policy: AbstractPolicy,
+    policy: Policy,
     plan: CapacityTarget,
     dual: DualMap,
     start: Float[Array, "week ahead resource"] | None = None,

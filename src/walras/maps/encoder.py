@@ -34,7 +34,7 @@ from walras.maps.history import History
 from walras.maps.network import Encoded, MapNetwork
 from walras.maps.pooling import CohortIndex, cohort_index
 from walras.maps.probes import PreparedProbes, ProbeAgents
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.cohort import Cohort
 from walras.population.population import Population
 from walras.simulation.policy_call import check_policy_call
@@ -108,7 +108,7 @@ class EncoderState:
     learned: LearnedMap
     readers: CohortIndex
     read: EncodedPopulation
-    policy: AbstractPolicy | None = None
+    policy: Policy | None = None
     kept: ConvCache | None = None
 
     @staticmethod
@@ -118,7 +118,7 @@ class EncoderState:
         units: Units,
         cohort: Cohort,
         history: History,
-        policy: AbstractPolicy | None = None,
+        policy: Policy | None = None,
         *,
         seed: int = 0,
     ) -> "EncoderState":
@@ -171,7 +171,7 @@ def _ready(
     units: Units,
     delegates: ProbeAgents | None,
     history: History,
-    policy: AbstractPolicy | None,
+    policy: Policy | None,
 ) -> PreparedProbes | None:
     """Make delegates ready to answer at the origin, where a map asks any."""
     if delegates is None:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.pooling import CohortIndex, PooledAgents
 from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, prepare_probes
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.state import State
 from walras.simulation.week import WeekRecord
@@ -352,7 +352,7 @@ def prepare_probes_now(
     ledger: AgentHistory,
     known: KnownFuture,
     on_order: Float[Array, "lead agent"],
-    policy: AbstractPolicy,
+    policy: Policy,
     units: Units,
 ) -> PreparedProbes:
     """Make delegates ready to answer at the ledger's last week.

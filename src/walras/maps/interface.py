@@ -24,7 +24,7 @@ from walras.maps.file import DUAL, PRIMAL, LearnedMap, load_map, save_map
 from walras.maps.history import History
 from walras.maps.support import TrainingSupport, load_support, policy_hash, save_support
 from walras.maps.view import LearnedView, check_view, controllable_weeks
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.cohort import Cohort, StratifiedSample, demand_size
 from walras.population.population import NO_NAMES, Population, choke_price
 
@@ -160,7 +160,7 @@ class Interface:
         self,
         population: Population,
         history: History,
-        policy: AbstractPolicy | None = None,
+        policy: Policy | None = None,
         *,
         cohort: Cohort | None = None,
         weeks: int = HORIZON,
@@ -232,7 +232,7 @@ class Interface:
 
 def _refuse_agents(population: Population, policy: Any, seed: int) -> None:
     """Refuse what is no policy, nobody at all, and a seed that draws nothing."""
-    if policy is not None and not isinstance(policy, AbstractPolicy):
+    if policy is not None and not isinstance(policy, Policy):
         raise InputError(f"`policy` is {quote(policy)} but must be a policy; give an instance, e.g. PricedNewsvendor()")
     if not float(np.sum(np.asarray(population.weight))) > 0:
         raise InputError("all agents have weight 0 but somebody is needed; give a weight above 0 to those who count")

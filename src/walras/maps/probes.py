@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Int8
 
 from walras.exogenous.arrivals import AbstractArrivals, IntegerLeadTimes, draw_lead_times
 from walras.exogenous.paths import ExogenousPaths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent
 from walras.population.cohort import ProportionalSample
@@ -105,7 +105,7 @@ class PreparedProbes(eqx.Module):
     population: Population
     exogenous: ExogenousPaths
     state: State
-    policy: AbstractPolicy
+    policy: Policy
     unit: Float[Array, " resource"]
     scale: Float[Array, " resource"]
     due: Float[Array, "*origin ahead resource"]
@@ -125,7 +125,7 @@ def prepare_probes(
     delegates: ProbeAgents,
     standing: AgentState,
     expected: Float[Array, "*origin from_now resource"],
-    policy: AbstractPolicy,
+    policy: Policy,
     unit: Float[Array, " resource"],
     scale: Float[Array, " resource"],
 ) -> PreparedProbes:

@@ -24,7 +24,7 @@ from walras.maps.features import (
 )
 from walras.maps.pooling import CohortIndex
 from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, pipeline_at, prepare_probes
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate, simulate_issued
@@ -83,13 +83,11 @@ class MapRollout(eqx.Module):
     reward: Float[Array, " week"]
     end_value: Float[Array, ""]
     units: Units
-    policy: AbstractPolicy
+    policy: Policy
 
 
 @eqx.filter_jit
-def roll_out(
-    stretch: PopulationWindow, policy: AbstractPolicy, shadow_prices: Float[Array, "week resource"]
-) -> MapRollout:
+def roll_out(stretch: PopulationWindow, policy: Policy, shadow_prices: Float[Array, "week resource"]) -> MapRollout:
     """Simulate a stretch under prices that are announced in full."""
     rollout = simulate(
         stretch.population,
@@ -104,7 +102,7 @@ def roll_out(
 
 
 def roll_out_issued(
-    stretch: PopulationWindow, policy: AbstractPolicy, issued: Float[Array, "week ahead resource"]
+    stretch: PopulationWindow, policy: Policy, issued: Float[Array, "week ahead resource"]
 ) -> MapRollout:
     """Simulate a stretch under prices that are issued anew every week (`simulate.simulate_issued`)."""
     rollout = simulate_issued(
@@ -118,7 +116,7 @@ def roll_out_issued(
     return _rolled(stretch, rollout, policy)
 
 
-def _rolled(stretch: PopulationWindow, rollout: Rollout, policy: AbstractPolicy) -> MapRollout:
+def _rolled(stretch: PopulationWindow, rollout: Rollout, policy: Policy) -> MapRollout:
     happened = rollout.agents
     assert happened is not None  # traces were asked for
     population = stretch.population

@@ -20,11 +20,11 @@ from walras.errors import InputError, quote
 from walras.maps.features import LOOK_BACK, MapInputs
 from walras.maps.file import KINDS, PRIMAL
 from walras.maps.network import MapNetwork
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.agent_axis import is_broadcast
 
 
-def policy_hash(policy: AbstractPolicy, n_agents: int | None = None) -> str:
+def policy_hash(policy: Policy, n_agents: int | None = None) -> str:
     """Return the SHA-256 of all that makes a policy behave as it does.
 
     Counted are the class, its settings, the content of its arrays, and functions by their module and name (not what is
@@ -171,7 +171,7 @@ class TrainingSupport:
     def fit(
         summaries: Iterable[Any],
         prices: Iterable[Any],
-        policy: AbstractPolicy,
+        policy: Policy,
         *,
         n_agents: int | None = None,
         capacities: Iterable[Any] = (),

@@ -13,7 +13,7 @@ from walras.config import HistorySettings, PlanSettings
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.evaluation.ranking import reward_ratio
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
 from walras.population.population import Population
@@ -51,7 +51,7 @@ class PolicyChoice:
         facts: `name`; and where it was put to the proof `reward_ratio` with `low` and `high`, `against`, `products`.
     """
 
-    policy: AbstractPolicy
+    policy: Policy
     words: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 

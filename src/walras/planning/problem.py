@@ -23,7 +23,7 @@ from walras.maps.history import History
 from walras.planning.policy_selection import select_policy
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.warm_up import REPLAYED_WEEKS, WarmUp, map_history, replay_history, state_after
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.from_panel import latest_prices, population_from_panel
 from walras.population.population import Population
 from walras.progress import Progress
@@ -55,7 +55,7 @@ class PlanningProblem:
     whole: Panel
     panel: Panel
     population: Population
-    policy: AbstractPolicy
+    policy: Policy
     initial: State
     view: SimulatedView
     expected: ExogenousPaths
@@ -141,7 +141,7 @@ def build_problem(panel: Panel, settings: PlanSettings, *, progress: Progress | 
     )
 
 
-def _replayed(known: tuple[Panel, Population, AbstractPolicy, DemandModel], settings: PlanSettings) -> WarmUp:
+def _replayed(known: tuple[Panel, Population, Policy, DemandModel], settings: PlanSettings) -> WarmUp:
     """Replay the last weeks; for learned maps all that they read, with traces."""
     common: dict[str, Any] = {"log_sd": ORDER_LOG_SD, "seed": settings.seed}
     if settings.interface == "learned":

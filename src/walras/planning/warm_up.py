@@ -17,7 +17,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import Demand, past_paths, pipeline_length
 from walras.maps.features import HORIZON, LOOK_BACK, AgentHistory, KnownFuture, agent_history, stock_use
 from walras.maps.history import History
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate
@@ -43,7 +43,7 @@ class WarmUp:
 
 
 def initial_state(
-    panel: Panel, population: Population, policy: AbstractPolicy, demand: Demand, *, log_sd: float, seed: int
+    panel: Panel, population: Population, policy: Policy, demand: Demand, *, log_sd: float, seed: int
 ) -> tuple[State, tuple[str, ...]]:
     """Find stock and open orders at the end of the history.
 
@@ -68,7 +68,7 @@ def initial_state(
 def replay_history(
     panel: Panel,
     population: Population,
-    policy: AbstractPolicy,
+    policy: Policy,
     demand: Demand,
     *,
     log_sd: float,

@@ -36,7 +36,7 @@ class PublicObservation(eqx.Module):
         lead_demand_mean, lead_demand_sd: forecast of the demand of weeks t .. t + lead time [units].
         sale_price: money per unit sold this week.
         unit_cost: money per unit ordered this week; `next_unit_cost` the same next week.
-        read: what the policy has read of the past up to this week, where it reads (`AbstractPolicy.read`).
+        read: what the policy has read of the past up to this week, where it reads (`Policy.read`).
     """
 
     week: Int[Array, "*steps"]
@@ -55,7 +55,7 @@ class Observation(PublicObservation):
     Attributes:
         stock_start: stock after receipts [units].
         position: stock_start plus open orders [units].
-        memory: what the policy remembers, where it remembers anything (`AbstractPolicy.begin`).
+        memory: what the policy remembers, where it remembers anything (`Policy.begin`).
     """
 
     stock_start: Float[Array, " agent"]
@@ -63,7 +63,7 @@ class Observation(PublicObservation):
     memory: PolicyMemory | None = eqx.field(default=None, kw_only=True)
 
 
-class AbstractPolicy(eqx.Module):
+class Policy(eqx.Module):
     """Decide what every agent orders; every agent on its own (relabelling agents relabels orders).
 
     A policy may part its work: `encode` sees all that does not depend on stock, and is computed for all weeks (and once
@@ -83,7 +83,7 @@ class AbstractPolicy(eqx.Module):
     @property
     def reads(self) -> bool:
         """Tell whether the policy reads the past."""
-        return type(self).read is not AbstractPolicy.read
+        return type(self).read is not Policy.read
 
     @property
     def one_by_one(self) -> bool:
@@ -134,14 +134,14 @@ class AbstractPolicy(eqx.Module):
         return None if observation.memory is None else observation.memory.own
 
 
-class AbstractWrapper(AbstractPolicy):
+class AbstractWrapper(Policy):
     """Change what another policy orders; all that it sees, says beforehand and remembers stays its own.
 
     Attributes:
         policy: whose orders are changed.
     """
 
-    policy: eqx.AbstractVar[AbstractPolicy]
+    policy: eqx.AbstractVar[Policy]
 
     @property
     def ahead(self) -> int:
@@ -185,7 +185,7 @@ class AbstractWrapper(AbstractPolicy):
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
 
-class AbstractOrderUpTo(AbstractPolicy):
+class AbstractOrderUpTo(Policy):
     """Order the inventory position up to a level that does not depend on stock."""
 
     @abc.abstractmethod

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.clipping import clip, positive_part
-from walras.policies.base import AbstractPolicy, Observation, PolicyMemory, PublicObservation
+from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.agent_axis import Broadcast
 from walras.population.population import Population
@@ -177,7 +177,7 @@ class EncodedBuyer(eqx.Module):
     known: Float[Array, "*steps out agent"]
 
 
-class Buyer(AbstractPolicy):
+class Buyer(Policy):
     """Order what a trained network says.
 
     Attributes:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from walras.clipping import minimum, positive_part
 from walras.errors import InputError, shape_mismatch
-from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
+from walras.policies.base import AbstractWrapper, Observation, Policy
 
 
 def _numbers(value: Any) -> Any:
@@ -141,7 +141,7 @@ class Constrained(AbstractWrapper):
         terms: how a wish is placed.
     """
 
-    policy: AbstractPolicy
+    policy: Policy
     terms: AbstractOrderConstraints
 
     def decide(

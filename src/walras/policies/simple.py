@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.clipping import minimum, positive_part
-from walras.policies.base import AbstractOrderUpTo, AbstractPolicy, Observation, PublicObservation
+from walras.policies.base import AbstractOrderUpTo, Observation, Policy, PublicObservation
 
 
-class OrderUpTo(AbstractPolicy):
+class OrderUpTo(Policy):
     """Order the inventory position up to a fixed level.
 
     Attributes:
@@ -24,7 +24,7 @@ class OrderUpTo(AbstractPolicy):
         return positive_part(self.level - observation.position)
 
 
-class CappedBaseStock(AbstractPolicy):
+class CappedBaseStock(Policy):
     """Order the inventory position up to a fixed level, but at most a cap: smoother orders for lost-sales stores.
 
     Attributes:
@@ -59,7 +59,7 @@ class ForecastBaseStock(AbstractOrderUpTo):
         return positive_part(self.mean_factor * outlook.lead_demand_mean + self.sd_factor * outlook.lead_demand_sd)
 
 
-class ConstantOrder(AbstractPolicy):
+class ConstantOrder(Policy):
     """Order the same quantity every week.
 
     Attributes:
@@ -73,7 +73,7 @@ class ConstantOrder(AbstractPolicy):
         return jnp.broadcast_to(self.quantity, observation.position.shape)
 
 
-class ReorderPoint(AbstractPolicy):
+class ReorderPoint(Policy):
     """Order up to S when the position is at or below s: the (s,S) policy.
 
     Attributes:

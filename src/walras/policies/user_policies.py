@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.errors import InputError, NoDerivativeError
-from walras.policies.base import AbstractPolicy, Observation, PolicyMemory, PublicObservation
+from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.policies.callbacks import BY_AGENT, OWN, RANKS, STATIC, CallbackSpec, HostCall, leaves_passed
 from walras.population.agent_axis import Broadcast, agent_axis_of, is_broadcast
 from walras.population.population import Population
 
 
-class FunctionPolicy(AbstractPolicy):
+class FunctionPolicy(Policy):
     """Order what a plain function says, written in `jax.numpy`; derivatives pass through it.
 
     Attributes:
@@ -43,7 +43,7 @@ class FunctionPolicy(AbstractPolicy):
         return jnp.asarray(found, observation.position.dtype)
 
 
-class CallbackPolicy(AbstractPolicy):
+class CallbackPolicy(Policy):
     """Order what any Python function says, called back on NumPy arrays: a table, a rule, a PyTorch model.
 
     The function gets a `Seen` and returns one order >= 0 for every agent listed [units], as anything that NumPy turns
@@ -63,7 +63,7 @@ class CallbackPolicy(AbstractPolicy):
 
     function: CallbackSpec = eqx.field(static=True)
     parameters: Any
-    surrogate: AbstractPolicy | None
+    surrogate: Policy | None
     agent: Int[Array, " agent"] | None
     row: Int[Array, " agent"] | None
     past: int = eqx.field(static=True)
@@ -74,7 +74,7 @@ class CallbackPolicy(AbstractPolicy):
         function: Any,
         parameters: Any = None,
         *,
-        surrogate: AbstractPolicy | None = None,
+        surrogate: Policy | None = None,
         past: int = 0,
         thread_safe: bool = False,
     ) -> None:
@@ -186,7 +186,7 @@ class CallbackPolicy(AbstractPolicy):
 
 @eqx.filter_custom_jvp
 def _ask(
-    policy: CallbackPolicy, shown: Any, surrogate: AbstractPolicy | None, theirs: Any, observation: Observation
+    policy: CallbackPolicy, shown: Any, surrogate: Policy | None, theirs: Any, observation: Observation
 ) -> Float[Array, " agent"]:
     """Return the function's orders; `theirs` and the observation are what the surrogate sees."""
     return policy._call(shown)
@@ -212,7 +212,7 @@ def _slope(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, An
     return _ask(*primals), slope
 
 
-def number_agents(policy: AbstractPolicy, n_agents: int, first: int = 0) -> AbstractPolicy:
+def number_agents(policy: Policy, n_agents: int, first: int = 0) -> Policy:
     """Tell every black box within a policy which agent is which, before agents are cut into ranges, blocks or samples.
 
     Args:

@@ -15,7 +15,7 @@ from walras.distribute.threads import map_ranges
 from walras.errors import shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.parallel.sequential import AbstractEngine, Sequential
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.callbacks import callback_names
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import agent_axis_of
@@ -34,7 +34,7 @@ DIRECTIONS_AT_ONCE = 4
 def reward_gradient(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State | None = None,
     shadow_prices: Float[Array, "*priced week resource"],
@@ -69,7 +69,7 @@ def reward_gradient(
 def policy_gradient(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State | None = None,
     shadow_prices: Float[Array, "*priced week resource"] | None = None,
@@ -77,7 +77,7 @@ def policy_gradient(
     backlog: bool = False,
     block_agents: int | None = None,
     weights_of_use: Float[Array, "*weighted week resource"] | None = None,
-) -> tuple[Float[Array, "*scenario"], AbstractPolicy]:
+) -> tuple[Float[Array, "*scenario"], Policy]:
     """Return total reward and its gradient in the policy's arrays of floating-point numbers (reverse mode).
 
     Args:
@@ -103,7 +103,7 @@ def policy_gradient(
 def utilization_jvp(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State | None = None,
     shadow_prices: Float[Array, "*priced week resource"],
@@ -130,7 +130,7 @@ def utilization_jvp(
 def utilization_jacobian(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State | None = None,
     shadow_prices: Float[Array, "*priced week resource"],
@@ -162,7 +162,7 @@ class _Case(eqx.Module):
 
     population: Population
     exogenous: ExogenousPaths
-    policy: AbstractPolicy
+    policy: Policy
     initial: State
     shadow_prices: Float[Array, "*priced week resource"]
     engine: AbstractEngine
@@ -180,7 +180,7 @@ class _Case(eqx.Module):
         return _Case(*agents, self.shadow_prices, self.engine, self.backlog, self.block)
 
     def run(
-        self, policy: AbstractPolicy, shadow_prices: Float[Array, "*priced week resource"]
+        self, policy: Policy, shadow_prices: Float[Array, "*priced week resource"]
     ) -> tuple[Float[Array, "*scenario week tile row"], Float[Array, "*scenario tile one"]]:
         """Return utilization and reward in rows, and the value of what is left, by tile."""
         parts = (self.population, self.exogenous, policy, self.initial)
@@ -198,7 +198,7 @@ class _Case(eqx.Module):
 def _case(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State | None,
     shadow_prices: Float[Array, "*priced week resource"] | None,
     engine: AbstractEngine | None,
@@ -274,7 +274,7 @@ def _policy_range(case: _Case, weights: Array | None, first: Array | int, count:
         part = case.cut(start, size)
         numbers, others = eqx.partition(part.policy, eqx.is_inexact_array)
 
-        def objective(numbers: AbstractPolicy) -> Any:
+        def objective(numbers: Policy) -> Any:
             rows, end = part.run(eqx.combine(numbers, others), case.shadow_prices)
             return _objective(rows, end, weights), (rows, end)
 
@@ -326,12 +326,12 @@ def _directions(entries: int) -> Float[Array, "batch direction entry"]:
     return jnp.eye(batches * each, entries, dtype=jnp.float32).reshape(batches, each, entries)
 
 
-def _is_own(policy: AbstractPolicy, n_agents: int) -> AbstractPolicy:
+def _is_own(policy: Policy, n_agents: int) -> Policy:
     """Mark the policy's arrays that hold a number for every agent."""
     return agent_axis_of(eqx.filter(policy, eqx.is_inexact_array), n_agents)
 
 
-def _parted(policy: AbstractPolicy, n_agents: int) -> tuple[AbstractPolicy, AbstractPolicy]:
+def _parted(policy: Policy, n_agents: int) -> tuple[Policy, Policy]:
     """Part the arrays of each agent's own from those that all share."""
     return eqx.partition(eqx.filter(policy, eqx.is_inexact_array), _is_own(policy, n_agents))
 

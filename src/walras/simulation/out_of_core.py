@@ -27,7 +27,7 @@ from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.disk_paths import StoredPaths
 from walras.exogenous.paths import ExogenousPaths
 from walras.parallel.sequential import AbstractEngine
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent
 from walras.population.population import AgentNames, Population
@@ -43,7 +43,7 @@ RANGE_AGENTS = 65536
 Inputs = tuple[Population, ExogenousPaths, State | None]
 """A range of agents: who they are, what happens to them, and how they start (None: empty)."""
 
-RangedPolicy = AbstractPolicy | Callable[[int, int], AbstractPolicy]
+RangedPolicy = Policy | Callable[[int, int], Policy]
 """One policy for all agents, or a function from a range (start, stop) to the policy of these agents."""
 
 
@@ -256,9 +256,9 @@ class _Work:
             "versions": [__version__, jax.__version__, jax.default_backend(), platform.machine()],
         }
 
-    def policy_of(self, span: Span) -> AbstractPolicy:
+    def policy_of(self, span: Span) -> Policy:
         """Give the policy of a range."""
-        if not isinstance(self.policy, AbstractPolicy):
+        if not isinstance(self.policy, Policy):
             return number_agents(self.policy(*span), span[1] - span[0], span[0])
         whole = number_agents(self.policy, self.source.n_agents)
         return _take_last(whole, slice(*span), self.source.n_agents)
@@ -289,7 +289,7 @@ class _Work:
             kept |= _placed(traces, np.flatnonzero(mine), len(asked))
         return dict(self.mesh.totals({name: np.asarray(values) for name, values in kept.items()}))
 
-    def _traces(self, inputs: Inputs, policy: AbstractPolicy, asked: np.ndarray) -> dict[str, Array]:
+    def _traces(self, inputs: Inputs, policy: Policy, asked: np.ndarray) -> dict[str, Array]:
         """Simulate the agents asked for once more on their own: tracing the whole range would take its memory again."""
         # A power of two, or every number of agents would be a compilation of its own.
         padded = np.pad(asked, (0, (1 << (len(asked) - 1).bit_length()) - len(asked)), mode="edge")
@@ -305,7 +305,7 @@ class _Work:
         self,
         population: Population,
         exogenous: ExogenousPaths,
-        policy: AbstractPolicy,
+        policy: Policy,
         state: State | None,
         record: Record,
     ) -> Rollout:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.errors import InputError, one_line, shape_mismatch
-from walras.policies.base import AbstractPolicy, Observation, PolicyMemory, PublicObservation
+from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.population.agent_axis import is_broadcast, map_per_agent
 from walras.population.population import Population
 from walras.simulation.state import KNOWN, read_weeks
@@ -30,7 +30,7 @@ _NOT_IN_JAX = (
 )
 
 
-def check_policy_call(population: Population, policy: AbstractPolicy, ahead: int, block: int) -> None:
+def check_policy_call(population: Population, policy: Policy, ahead: int, block: int) -> None:
     """Refuse a policy whose arrays do not fit the agents, or that JAX cannot compile.
 
     The policy is asked for one week's orders of all agents, and of a block of them if there are several, without
@@ -57,14 +57,14 @@ def check_policy_call(population: Population, policy: AbstractPolicy, ahead: int
     FITTING[key] = None
 
 
-def _key(population: Population, policy: AbstractPolicy, ahead: int, block: int) -> Any:
+def _key(population: Population, policy: Policy, ahead: int, block: int) -> Any:
     """Name a question by everything that its answer depends on."""
     leaves, structure = jax.tree.flatten(policy)
     kinds = tuple((jnp.shape(leaf), jnp.result_type(leaf)) if eqx.is_array_like(leaf) else leaf for leaf in leaves)
     return structure, kinds, population.n_agents, population.resources, ahead, block
 
 
-def _ask(population: Population, policy: AbstractPolicy, agents: int, ahead: int) -> None:
+def _ask(population: Population, policy: Policy, agents: int, ahead: int) -> None:
     """Ask for one week's orders of the first few agents, and translate what goes wrong."""
     part = map_per_agent(lambda leaf: leaf[..., :agents], policy, population.n_agents)
     people = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((agents, *leaf.shape[1:]), leaf.dtype), population)
@@ -90,7 +90,7 @@ def _ask(population: Population, policy: AbstractPolicy, agents: int, ahead: int
         raise shape_mismatch("the policy's orders", shape, "[agents]", "order one number for every agent")
 
 
-def _one_week(population: Population, policy: AbstractPolicy, *, ahead: int) -> Any:
+def _one_week(population: Population, policy: Policy, *, ahead: int) -> Any:
     """Do all that a policy is asked to do in the first week."""
     zeros = jnp.zeros_like(population.demand_scale)
     prices, fields = jnp.zeros((ahead, len(population.resources))), dict.fromkeys(KNOWN, zeros)
@@ -104,7 +104,7 @@ def _one_week(population: Population, policy: AbstractPolicy, *, ahead: int) -> 
     return policy.decide(encoded, seen, prices)
 
 
-def _suspect(policy: AbstractPolicy, n_agents: int) -> tuple[str, tuple[int, ...]] | None:
+def _suspect(policy: Policy, n_agents: int) -> tuple[str, tuple[int, ...]] | None:
     """Find the first array that is nobody's own, has an axis longer than 1, and is not marked as shared."""
     for path, node in jax.tree_util.tree_flatten_with_path(policy, is_leaf=is_broadcast)[0]:
         shape = np.shape(node) if eqx.is_array_like(node) else ()
@@ -113,7 +113,7 @@ def _suspect(policy: AbstractPolicy, n_agents: int) -> tuple[str, tuple[int, ...
     return None
 
 
-def name_of(policy: AbstractPolicy) -> str:
+def name_of(policy: Policy) -> str:
     """Name a policy in a sentence: by the function where it is one, else by its class."""
     callee = getattr(policy, "function", None)
     return str(getattr(callee, "name", type(policy).__name__))

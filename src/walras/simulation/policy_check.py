@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from walras.errors import InputError, WalrasError
 from walras.exogenous.paths import ExogenousPaths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent
 from walras.population.population import Population
@@ -62,7 +62,7 @@ class PolicyFindings:
 def check_policy(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State | None = None,
     shadow_prices: Float[Array, "week resource"] | None = None,
@@ -106,7 +106,7 @@ class _Case:
 
     population: Population
     exogenous: ExogenousPaths
-    policy: AbstractPolicy
+    policy: Policy
     initial: State
     shadow_prices: Float[Array, "week resource"]
 

@@ -20,7 +20,7 @@ from walras.distribute.threads import map_ranges
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.parallel.sequential import AbstractEngine, EngineInfo, Sequential
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.callbacks import callback_names
 from walras.policies.user_policies import number_agents
 from walras.population.population import Population
@@ -84,7 +84,7 @@ class AbstractCoordinator(abc.ABC):
 def simulate(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State | None = None,
     shadow_prices: Float[Array, "*scenario week resource"] | None = None,
@@ -157,7 +157,7 @@ def simulate(
 def simulate_issued(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State,
     issued: Float[Array, "week ahead resource"],
@@ -213,10 +213,10 @@ def _check_groups(population: Population, record: Record) -> None:
         raise shape_mismatch("record.group", record.group.shape, needed, "give every agent one group")
 
 
-def bytes_per_agent(exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State) -> int:
+def bytes_per_agent(exogenous: ExogenousPaths, policy: Policy, initial: State) -> int:
     """Estimate what a block keeps at hand of an agent: what goes from week to week, and what was said beforehand."""
     carried = (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
-    encodes = type(policy).encode is not AbstractPolicy.encode
+    encodes = type(policy).encode is not Policy.encode
     return 4 * (carried + (exogenous.n_weeks if encodes else 0))
 
 
@@ -225,7 +225,7 @@ def default_state(population: Population, exogenous: ExogenousPaths) -> State:
     return empty_state(population.n_agents, max(exogenous.arrivals.longest() or 1, 1))
 
 
-def window_length(policy: AbstractPolicy, max_lead: int) -> int:
+def window_length(policy: Policy, max_lead: int) -> int:
     """Count the weeks of an announced window: this one, the longest lead time, and what the policy wants after it."""
     return max_lead + 1 + policy.ahead
 
@@ -262,7 +262,7 @@ def full_prices(
 def _run(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     windows: Float[Array, "*scenario week lead resource"],
     charged: Float[Array, "*scenario week resource"],
@@ -318,7 +318,7 @@ def _rollout(
 def _run_coordinated(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     coordinator: AbstractCoordinator,
     engine: AbstractEngine,
@@ -383,7 +383,7 @@ def _string(parts: list[Rollout], axis: int | None) -> Rollout:
 def _tracer(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     rollout: Rollout,
     notice: Int[Array, "week resource"] | None,

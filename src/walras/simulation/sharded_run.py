@@ -17,7 +17,7 @@ from walras.distribute.blocks import blocked_sums, map_blocks, pairwise_sum
 from walras.distribute.device_mesh import FIRST, LAST, SHARED, AgentMesh, pad, sharded
 from walras.exogenous.paths import ExogenousPaths
 from walras.parallel.sequential import AbstractEngine
-from walras.policies.base import AbstractPolicy, PolicyMemory
+from walras.policies.base import Policy, PolicyMemory
 from walras.population.agent_axis import agent_axis_of, map_per_agent
 from walras.population.population import Population
 from walras.simulation.record import Record
@@ -31,7 +31,7 @@ KEEP_SIDES = jax.checkpoint_policies.save_only_these_names(SIDE)
 def run_range(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     windows: Float[Array, "*scenario week lead resource"],
     engine: AbstractEngine,
@@ -58,11 +58,11 @@ def run_range(
 def cut_agents(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     start: Array | int,
     size: int,
-) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
+) -> tuple[Population, ExogenousPaths, Policy, State]:
     """Cut `size` agents from `start` on out of everything that is theirs."""
     take = agent_slicer(start, size, population.n_agents)
     people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
@@ -72,7 +72,7 @@ def cut_agents(
 def run_agents(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     windows: Float[Array, "*scenario week lead resource"],
     engine: AbstractEngine,
@@ -167,7 +167,7 @@ def _run_block(
 def run_sharded(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     windows: Float[Array, "*scenario week lead resource"],
     engine: AbstractEngine,

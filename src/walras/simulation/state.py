@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from walras.exogenous.arrivals import AbstractArrivals
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.supply import AbstractSupply
-from walras.policies.base import AbstractPolicy, PolicyMemory, PublicObservation
+from walras.policies.base import Policy, PolicyMemory, PublicObservation
 from walras.population.population import Population
 
 
@@ -114,7 +114,7 @@ def split_static(fields: dict[str, Any], weeks: int) -> tuple[dict[str, Any], di
 
 def encode_weeks(
     population: Population,
-    policy: AbstractPolicy,
+    policy: Policy,
     fields: dict[str, Any],
     weeks: Int[Array, " week"],
     windows: Float[Array, "*scenario week lead resource"],
@@ -137,7 +137,7 @@ def encode_weeks(
 
 def read_weeks(
     population: Population,
-    policy: AbstractPolicy,
+    policy: Policy,
     fields: dict[str, Any],
     weeks: Int[Array, " week"],
     demand: Float[Array, "week agent"],

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from walras.clipping import minimum, positive_part
 from walras.errors import shape_mismatch
-from walras.policies.base import AbstractPolicy, Observation, PolicyMemory
+from walras.policies.base import Observation, Policy, PolicyMemory
 from walras.population.population import Population
 from walras.simulation.state import State, WeekInputs
 
@@ -67,7 +67,7 @@ class Week(eqx.Module):
     """
 
     population: Population
-    policy: AbstractPolicy
+    policy: Policy
     backlog: bool = eqx.field(static=True, default=False)
 
     def begin(self, state: State) -> WeekCarry:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from walras.clipping import positive_part
 from walras.distribute.threads import cores, run_parallel, single_core_options
-from walras.policies.base import AbstractPolicy, AbstractWrapper, Observation
+from walras.policies.base import AbstractWrapper, Observation, Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerNetwork, BuyerShape
 from walras.population.agent_axis import Broadcast
@@ -57,7 +57,7 @@ class Learner(AbstractWrapper):
         learns: weeks whose orders have a derivative.
     """
 
-    policy: AbstractPolicy
+    policy: Policy
     nudge: Float[Array, "week agent"] | None
     learns: Broadcast
 
@@ -71,7 +71,7 @@ class Learner(AbstractWrapper):
 
 
 def episode_loss(
-    policy: AbstractPolicy, episode: Episode, *, backlog: bool = False, free_weeks: int = 0, nudge: Array | None = None
+    policy: Policy, episode: Episode, *, backlog: bool = False, free_weeks: int = 0, nudge: Array | None = None
 ) -> Float[Array, ""]:
     """Return minus the money earned in an episode, in units of what its agents have at stake.
 

@@ -19,7 +19,7 @@ from walras.maps.features import HORIZON, Scaling, units_of
 from walras.maps.network import MapNetwork
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import PopulationWindow, inputs_of, roll_out
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.simulation.state import State
@@ -81,7 +81,7 @@ class Weights(eqx.Module):
 
 
 def episode_terms(
-    lesson: DualExample, policy: AbstractPolicy, dual: DualMap, burn_in: int
+    lesson: DualExample, policy: Policy, dual: DualMap, burn_in: int
 ) -> tuple[dict[str, Float[Array, ""]], ClosedLoopResult]:
     """Return violation, price, slackness and forecast consistency of an episode, unweighted, and what happened in it.
 
@@ -111,9 +111,7 @@ def episode_terms(
     return terms, done
 
 
-def _plan_not_kept(
-    lesson: DualExample, policy: AbstractPolicy, done: ClosedLoopResult, origin: Array
-) -> Float[Array, ""]:
+def _plan_not_kept(lesson: DualExample, policy: Policy, done: ClosedLoopResult, origin: Array) -> Float[Array, ""]:
     """Roll on from an origin under the plan issued in it, and compare with what came about."""
     stretch, first = lesson.stretch, lesson.plan.first
     state: State = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[origin]), done.states)
@@ -133,7 +131,7 @@ def _plan_not_kept(
 
 
 def episode_loss(
-    network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: AbstractPolicy, weights: Weights
+    network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: Policy, weights: Weights
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Return the weighted sum of the terms, and the terms."""
     terms, _ = episode_terms(lesson, policy, DualMap(network, scaling), weights.burn_in)
@@ -150,14 +148,12 @@ _stepped = eqx.filter_jit(apply_gradients)
 
 
 @eqx.filter_jit
-def _slope(network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: AbstractPolicy, weights: Weights) -> Any:
+def _slope(network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: Policy, weights: Weights) -> Any:
     return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, lesson, policy, weights)
 
 
 @eqx.filter_jit
-def _judged(
-    network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: AbstractPolicy, weights: Weights
-) -> Any:
+def _judged(network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: Policy, weights: Weights) -> Any:
     return episode_loss(network, scaling, lesson, policy, weights)
 
 
@@ -196,7 +192,7 @@ class DualTask(AbstractTask):
 
     kind, watched = "dual map", "held_out_loss"
 
-    def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: AbstractPolicy) -> None:
+    def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: Policy) -> None:
         """Keep what is trained on, and measure features once.
 
         Args:

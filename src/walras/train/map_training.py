@@ -20,7 +20,7 @@ from walras.maps.file import DUAL, PRIMAL, LearnedMap, load_map, save_map
 from walras.maps.interface import COVERAGE, FILES
 from walras.maps.rollout import horizon_slices, inputs_of, roll_out
 from walras.maps.support import TrainingSupport, save_support, summary_of
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.progress import Progress
 from walras.train.agent_pool import AgentPool, pools_from_generator
@@ -85,7 +85,7 @@ def train_map(
     settings: MapTraining,
     folder: str | Path,
     *,
-    policy: AbstractPolicy | None = None,
+    policy: Policy | None = None,
     progress: Progress | None = None,
     resume: bool = True,
     command: Sequence[str] = (),

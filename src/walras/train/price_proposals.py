@@ -20,7 +20,7 @@ from walras.maps.features import HORIZON, MapInputs, Scaling
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork
 from walras.maps.rollout import MapRollout, inputs_of, roll_out
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.train.map_episodes import SampledEpisode, drawn_capacity
 
 FIRST_PRICED = 26
@@ -41,7 +41,7 @@ class AbstractPriceProposal(abc.ABC):
 
     @abc.abstractmethod
     def propose(
-        self, drawn: SampledEpisode, policy: AbstractPolicy, network: MapNetwork, scaling: Scaling
+        self, drawn: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
     ) -> Float[np.ndarray, "week resource"]:
         """Return prices for all weeks of the stretch [money per unit of resource].
 
@@ -67,7 +67,7 @@ class DualProposals(AbstractPriceProposal):
     dual: LearnedMap
 
     def propose(
-        self, drawn: SampledEpisode, policy: AbstractPolicy, network: MapNetwork, scaling: Scaling
+        self, drawn: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
     ) -> Float[np.ndarray, "week resource"]:
         """Run the closed loop, and return the prices charged in it."""
         stretch = drawn.stretch
@@ -87,9 +87,7 @@ def _charged(*given: Any) -> Float[Array, "week resource"]:
     return run_closed_loop(*given).charged
 
 
-def _free_and_capacity(
-    drawn: SampledEpisode, policy: AbstractPolicy
-) -> tuple[MapRollout, Float[np.ndarray, "week resource"]]:
+def _free_and_capacity(drawn: SampledEpisode, policy: Policy) -> tuple[MapRollout, Float[np.ndarray, "week resource"]]:
     """Return what comes about without prices, and a capacity path at its scale."""
     quiet = jnp.zeros((drawn.stretch.n_weeks, len(drawn.stretch.population.resources)))
     free = roll_out(drawn.stretch, policy, quiet)
@@ -100,7 +98,7 @@ class PlannerQueries(AbstractPriceProposal):
     """Propose what a planner asks about: prices at which the map itself says that use fits a drawn capacity."""
 
     def propose(
-        self, drawn: SampledEpisode, policy: AbstractPolicy, network: MapNetwork, scaling: Scaling
+        self, drawn: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
     ) -> Float[np.ndarray, "week resource"]:
         """Search prices at origins half a year apart, some steps only, and string them together."""
         stretch, (free, capacity) = drawn.stretch, _free_and_capacity(drawn, policy)
@@ -132,7 +130,7 @@ class AnyOf(AbstractPriceProposal):
         self.sources = sources
 
     def propose(
-        self, drawn: SampledEpisode, policy: AbstractPolicy, network: MapNetwork, scaling: Scaling
+        self, drawn: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
     ) -> Float[np.ndarray, "week resource"]:
         """Ask one of them."""
         source = self.sources[drawn.random.integers(len(self.sources))]

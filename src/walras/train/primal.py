@@ -19,7 +19,7 @@ from walras.maps.features import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.network import Encoded, MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.train.loop.train import AbstractTask
 from walras.train.map_episodes import DRAWN, MapEpisodes, SampledEpisode, drawn_prices
 from walras.train.price_proposals import AbstractPriceProposal
@@ -245,7 +245,7 @@ class PrimalTask(AbstractTask):
         self,
         settings: MapTraining,
         episodes: MapEpisodes,
-        policy: AbstractPolicy,
+        policy: Policy,
         source: AbstractPriceProposal | None = None,
     ) -> None:
         """Keep what is trained on, and measure features once.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, GaussNewton
 from walras.planning.prices.simulated_view import simulate_prices
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.progress import Progress
@@ -36,7 +36,7 @@ class MPCCoordinator(AbstractCoordinator):
         self,
         population: Population,
         expected: ExogenousPaths,
-        policy: AbstractPolicy,
+        policy: Policy,
         capacity: Float[np.ndarray, "week resource"],
         shadow_prices: Float[np.ndarray, "week resource"],
         *,
@@ -129,7 +129,7 @@ def broadcast_scenarios(future: ExogenousPaths, paths: int) -> ExogenousPaths:
 
 @eqx.filter_jit
 def _use(
-    population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
+    population: Population, future: ExogenousPaths, policy: Policy, state: State, prices: Array
 ) -> Float[Array, "path week resource"]:
     paths = broadcast_scenarios(future, prices.shape[0])
     return simulate_prices(population, paths, policy, state, prices)[0]
@@ -137,7 +137,7 @@ def _use(
 
 @eqx.filter_jit
 def _slope(
-    population: Population, future: ExogenousPaths, policy: AbstractPolicy, state: State, prices: Array
+    population: Population, future: ExogenousPaths, policy: Policy, state: State, prices: Array
 ) -> Float[Array, "entry entry"]:
     """Differentiate utilization after the first week in the prices after the first week (forward mode)."""
     slope = utilization_jacobian(

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, NewtonThenProjected
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
 from walras.simulation.checks import check_shapes, check_values
@@ -42,7 +42,7 @@ class PathOutcome:
 def path_outcome(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     shadow_prices: Float[np.ndarray, "*path week resource"],
 ) -> PathOutcome:
@@ -139,7 +139,7 @@ KEEPS_TO = 2e-3
 def _penalised(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     prices: Float[Array, "path week resource"],
     limit: Float[Array, "path week resource"],

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualSolution, NewtonThenProjected, search_prices
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.callbacks import callback_names
 from walras.policies.simple import ConstantOrder
 from walras.policies.user_policies import number_agents
@@ -27,7 +27,7 @@ from walras.simulation.state import State
 def simulate_prices(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     shadow_prices: Float[Array, "*path week resource"] | None,
 ) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
@@ -40,7 +40,7 @@ def simulate_prices(
 def _respond(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     shadow_prices: Float[Array, "*path week resource"] | None,
 ) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
@@ -51,7 +51,7 @@ def _respond(
 def expected_response(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     shadow_prices: Float[Array, "*path week resource"] | None,
     reserve: float = 0.0,
@@ -65,7 +65,7 @@ def expected_response(
 def _mean_response(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     shadow_prices: Float[Array, "*path week resource"] | None,
     reserve: float,
@@ -98,7 +98,7 @@ class SimulatedView:
         self,
         population: Population,
         exogenous: ExogenousPaths,
-        policy: AbstractPolicy,
+        policy: Policy,
         initial: State,
         *,
         solver: AbstractDualSolver | None = None,
@@ -254,8 +254,8 @@ def price_scale(population: Population) -> Float[Array, ""]:
 
 
 def _sample_parts(
-    population: Population, exogenous: ExogenousPaths, policy: AbstractPolicy, initial: State, seed: int
-) -> tuple[Population, ExogenousPaths, AbstractPolicy, State]:
+    population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State, seed: int
+) -> tuple[Population, ExogenousPaths, Policy, State]:
     """Draw agents in proportion to demand, weighted, and their first scenarios."""
     paths = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, _first_scenarios(exogenous, 2))
     random = np.random.default_rng([seed, 0x5A])

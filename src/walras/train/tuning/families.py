@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.exogenous.paths import ExogenousPaths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor, ScaledNewsvendor
 from walras.policies.demand_distribution import AbstractDemandDistribution, GammaDemand
 from walras.policies.order_constraints import CasePacks, Constrained
@@ -50,7 +50,7 @@ class TuningProblem:
         """Count the agents."""
         return self.population.n_agents
 
-    def outcome(self, policy: AbstractPolicy) -> PolicyValue:
+    def outcome(self, policy: Policy) -> PolicyValue:
         """Return what a policy does for every agent."""
         return policy_value(
             self.population,
@@ -89,7 +89,7 @@ class TunedPolicy:
     """
 
     name: str
-    policy: AbstractPolicy
+    policy: Policy
     value: Float[np.ndarray, " agent"]
     parameters: Mapping[str, Float[np.ndarray, " agent"]]
     seconds: float = 0.0
@@ -135,7 +135,7 @@ class AbstractSearchedFamily(AbstractPolicyFamily):
         """Return the lowest and highest value of each parameter, per agent; groups get the widest of their agents."""
 
     @abc.abstractmethod
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> AbstractPolicy:
+    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the policy with these parameters per agent."""
 
     def starts(self, question: TuningProblem) -> Sequence[Parameters]:
@@ -169,7 +169,7 @@ class AbstractSearchedFamily(AbstractPolicyFamily):
         value = question.outcome(policy).value
         return TunedPolicy(self.name, policy, value, chosen, time.perf_counter() - began, found.tried)
 
-    def placed(self, parameters: Mapping[str, np.ndarray], question: TuningProblem) -> AbstractPolicy:
+    def placed(self, parameters: Mapping[str, np.ndarray], question: TuningProblem) -> Policy:
         """Return the policy with these parameters per agent, its orders rounded as the question asks."""
         policy = self.policy({name: jnp.asarray(x, jnp.float32) for name, x in parameters.items()})
         return _whole(policy, question.round_to)
@@ -193,7 +193,7 @@ class BestBaseStock(AbstractSearchedFamily):
         """Search levels up to the highest that could have been of use."""
         return {"level": _from_zero(question.most_useful)}
 
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> AbstractPolicy:
+    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the order-up-to policy."""
         return OrderUpTo(parameters["level"])
 
@@ -215,7 +215,7 @@ class CappedBaseStockFamily(AbstractSearchedFamily):
         level = _base_stock_of(self, question)
         return ({"level": level, "cap": np.maximum(level, question.most_useful)},)
 
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> AbstractPolicy:
+    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the capped policy."""
         return CappedBaseStock(parameters["level"], parameters["cap"])
 
@@ -240,7 +240,7 @@ class SsPolicy(AbstractSearchedFamily):
         level = _base_stock_of(self, question)
         return ({"reorder_point": level, "gap": np.zeros_like(level)},)
 
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> AbstractPolicy:
+    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the (s,S) policy."""
         return ReorderPoint(parameters["reorder_point"], parameters["reorder_point"] + parameters["gap"])
 
@@ -256,7 +256,7 @@ class ConstantOrderFamily(AbstractSearchedFamily):
         """Search quantities up to the largest week."""
         return {"quantity": _from_zero(question.most_asked(1))}
 
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> AbstractPolicy:
+    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the constant order."""
         return ConstantOrder(parameters["quantity"])
 
@@ -271,7 +271,7 @@ class ForecastBaseStockFamily(AbstractSearchedFamily):
         """Search around mean + safety stock, from none to far more than any law would ask for."""
         return _factors(question, mean=(0.0, 2.0), sd=(-1.0, 3.5))
 
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> AbstractPolicy:
+    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the policy with these factors."""
         return ForecastBaseStock(parameters["mean_factor"], parameters["sd_factor"])
 
@@ -299,7 +299,7 @@ class TunedNewsvendor(AbstractSearchedFamily):
         ones = np.ones(question.n_agents)
         return ({"mean_factor": ones, "sd_factor": ones},)
 
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> AbstractPolicy:
+    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the newsvendor on the corrected forecast."""
         return ScaledNewsvendor(self.law, self.discount, **parameters)
 
@@ -362,7 +362,7 @@ TINY = 1e-6
 """Keeps a ratio to a holding cost of nothing defined [money/unit/week]."""
 
 
-def _whole(policy: AbstractPolicy, round_to: float | None) -> AbstractPolicy:
+def _whole(policy: Policy, round_to: float | None) -> Policy:
     return policy if round_to is None else Constrained(policy, CasePacks(case_pack=round_to))
 
 

@@ -15,7 +15,7 @@ from walras.config import PriceKind
 from walras.errors import SettingsError
 from walras.evaluation.ranking import PolicyOutcome, Ranking, rank
 from walras.exogenous.capacity import haar_noise
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.policies.buyer import Buyer
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.population.population import Population
@@ -68,7 +68,7 @@ def with_history(case: HistorySplit, buyer: Buyer, round_to: float | None = None
         round_to: orders are whole multiples of this [units]; None for any amount.
     """
     known = np.asarray(case.panel.units)[: -len(case.holdout.weeks)]
-    policy: AbstractPolicy = buyer.told(known, np.asarray(case.population.lead_time))
+    policy: Policy = buyer.told(known, np.asarray(case.population.lead_time))
     if round_to is not None:
         policy = Constrained(policy, CasePacks(case_pack=round_to))
     return TunedPolicy("buyer", policy, np.zeros(case.n_agents), {})

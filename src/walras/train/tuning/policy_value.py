@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
 from walras.exogenous.paths import ExogenousPaths
-from walras.policies.base import AbstractPolicy
+from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
@@ -65,7 +65,7 @@ class PolicyValue:
 def policy_value(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     *,
     initial: State,
     shadow_prices: Float[Array, "*priced week resource"] | None = None,
@@ -114,7 +114,7 @@ def policy_value(
 def _block(
     population: Population,
     exogenous: ExogenousPaths,
-    policy: AbstractPolicy,
+    policy: Policy,
     initial: State,
     prices: Float[Array, "*priced week resource"],
     start: Array,
