@@ -245,7 +245,7 @@ def verify_on_population(
         if missed.max(initial=0.0) <= TOLERANCE or checks == CHECKS:
             break
         progress.stage(SEARCHING)
-        searched = searched.at(record.shadow_prices, planned)
+        searched = cast(StandIn, searched.at(record.shadow_prices, planned))
         record = refine_by_simulation(searched, cost, record, planned, progress)
         progress.stage(CHECKING)
     return assess_feasibility(everybody, _told(best, searched, checks, float(worst)), best_expected)
