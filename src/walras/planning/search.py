@@ -6,6 +6,7 @@ CONTRACT: maps fall back to it where their plan does not settle.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
