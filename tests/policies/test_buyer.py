@@ -47,7 +47,7 @@ every_shape = pytest.mark.parametrize("buyer", [BUYERS["full"], BUYERS["forgetfu
 
 
 def run(buyer, paths=PATHS, charged=CHARGED, people=PEOPLE, state=STATE, **how):
-    given = {} if "coordinator" in how else {"shadow_prices": charged}
+    given = {} if "controller" in how else {"shadow_prices": charged}
     return simulate(people, paths, buyer, initial=state, record=Record.traces(), **given, **how)
 
 
@@ -176,7 +176,7 @@ def test_every_scenario_is_the_run_by_itself(buyer, own_prices):
 def test_week_by_week_is_the_same_as_one_pass(scenarios):
     buyer = BUYERS["full"]
     paths = happenings(PEOPLE, scenarios=scenarios)
-    whole, apart = run(buyer, paths), run(buyer, paths, coordinator=long_sighted(CHARGED))
+    whole, apart = run(buyer, paths), run(buyer, paths, controller=long_sighted(CHARGED))
     assert_same(whole.agents.orders, apart.agents.orders, exactly=False)
     assert_same(whole.final, apart.final, exactly=False)
 
@@ -237,7 +237,7 @@ def _changed(name: str, first: int) -> ExogenousPaths:
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("apart", [False, True], ids=["one pass", "week by week"])
 def test_the_future_is_never_used(buyer, name, apart):
-    how = {"coordinator": long_sighted(CHARGED)} if apart else {}
+    how = {"controller": long_sighted(CHARGED)} if apart else {}
     before = orders_of(buyer, **how)
     after = orders_of(buyer, _changed(name, TODAY + CHANGES[name]), **how)
     np.testing.assert_array_equal(before[: TODAY + 1], after[: TODAY + 1])

@@ -12,10 +12,11 @@ from walras.clipping import positive_part
 from walras.policies.base import Policy, PolicyMemory
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.population.agent_axis import Broadcast, agent_axis_of, map_per_agent
+from walras.simulation.controller import Controller
 from walras.simulation.gradients import policy_gradient
 from walras.simulation.out_of_core import ChunkedRecord, MemorySource, simulate_out_of_core
 from walras.simulation.record import Record
-from walras.simulation.run import AbstractCoordinator, simulate
+from walras.simulation.run import simulate
 from walras.simulation.state import State
 
 
@@ -74,12 +75,12 @@ def test_orders_follow_what_is_read_and_remembered(people, paths):
 
 
 def test_week_after_week_is_the_same_as_one_pass(people, paths):
-    class Quiet(AbstractCoordinator):
-        def issue(self, week, state):
+    class Quiet(Controller):
+        def issue(self, observation):
             return jnp.zeros((1, len(people.resources)))
 
     whole = simulate(people, paths, POLICY, initial=start(people))
-    apart = simulate(people, paths, POLICY, initial=start(people), coordinator=Quiet())
+    apart = simulate(people, paths, POLICY, initial=start(people), controller=Quiet())
     np.testing.assert_allclose(apart.totals.orders, whole.totals.orders, rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, apart.final, whole.final)
 

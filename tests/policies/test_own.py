@@ -127,7 +127,7 @@ def test_a_black_box_changes_nothing_else(scenarios, charged):
 
 def test_week_by_week_and_range_after_range():
     told = Announcer(CHARGED)
-    assert_same(run(BOX, charged=None, coordinator=told).agents, run(BOX).agents)
+    assert_same(run(BOX, charged=None, controller=told).agents, run(BOX).agents)
     ranged = simulate_out_of_core(
         MemorySource(PEOPLE, PATHS, STATE),
         BOX,
@@ -189,7 +189,7 @@ def test_past_demand_is_that_of_the_weeks_before_also_week_by_week():
     known = np.concatenate([np.tile(PEOPLE.demand_scale, (2, 1)), np.asarray(PATHS.demand)])
     wanted = known[1 : WEEKS + 1] + 10 * known[:WEEKS]
     np.testing.assert_array_equal(run(policy).agents.orders, wanted)
-    np.testing.assert_array_equal(run(policy, charged=None, coordinator=Announcer(CHARGED)).agents.orders, wanted)
+    np.testing.assert_array_equal(run(policy, charged=None, controller=Announcer(CHARGED)).agents.orders, wanted)
 
 
 def test_a_function_runs_in_one_thread_at_a_time(monkeypatch):

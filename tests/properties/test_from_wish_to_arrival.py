@@ -209,7 +209,7 @@ def test_one_lead_time_for_all_is_that_lead_time_for_each(lead, scenarios, issue
     plain = happenings(population, scenarios=scenarios)
     each = IntegerLeadTimes(jnp.full(plain.demand.shape, lead, jnp.int8))
     charged = prices(population)
-    more = {"coordinator": Announcer(charged)} if issued else {"shadow_prices": charged}
+    more = {"controller": Announcer(charged)} if issued else {"shadow_prices": charged}
     rollouts = [
         simulate(
             population,

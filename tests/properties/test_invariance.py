@@ -306,13 +306,13 @@ def test_a_policy_that_looks_at_all_it_is_shown_sees_the_window_only():
     assert not np.array_equal(run[0][week - MAX_LEAD - 1], run[1][week - MAX_LEAD - 1])
 
 
-def test_a_coordinator_sees_nothing_of_the_coming_weeks():
+def test_a_controller_sees_nothing_of_the_coming_weeks():
     population, week = shop(), 4
     paths, charged = happenings(population), prices(population)
     shown = []
     for variant in (paths, changed(paths, "demand", week, population)):
-        coordinator = Announcer(charged)
-        simulate(population, variant, order_up_to(population), initial=start(population), coordinator=coordinator)
-        shown.append(coordinator.seen)
+        controller = Announcer(charged)
+        simulate(population, variant, order_up_to(population), initial=start(population), controller=controller)
+        shown.append(controller.seen)
     assert_same(shown[0][: week + 1], shown[1][: week + 1])
     assert not np.array_equal(shown[0][week + 1].stock_end, shown[1][week + 1].stock_end)

@@ -1,4 +1,4 @@
-"""Ask whether simulate does what it says: starts, windows, records, coordinators, and sentences for misfits."""
+"""Ask whether simulate does what it says: starts, windows, records, controllers, and sentences for misfits."""
 
 import equinox as eqx
 import jax
@@ -99,7 +99,7 @@ def test_policies_are_told_the_week_and_the_next_cost():
     policy = Told(jnp.zeros(AGENTS))
     cost = np.asarray(PATHS.unit_cost)
     expected = np.arange(WEEKS)[:, None] + np.concatenate([cost[1:], cost[-1:]])
-    for more in ({}, {"coordinator": Announcer(prices(POPULATION))}):
+    for more in ({}, {"controller": Announcer(prices(POPULATION))}):
         seen = simulate(POPULATION, PATHS, policy, initial=start(POPULATION), record=Record.traces(), **more)
         np.testing.assert_array_equal(seen.agents.orders, expected)
 
@@ -111,9 +111,9 @@ def test_issuing_a_fixed_path_week_by_week_is_announcing_it(scenarios):
     record = Record(group=jnp.arange(AGENTS) % 2, n_groups=2, agents=True)
     arguments = {"initial": state, "record": record}
     announced = simulate(POPULATION, paths, LEANING, shadow_prices=charged, **arguments)
-    coordinator = Announcer(charged)
-    issued = simulate(POPULATION, paths, LEANING, coordinator=coordinator, **arguments)
-    assert len(coordinator.seen) == WEEKS
+    controller = Announcer(charged)
+    issued = simulate(POPULATION, paths, LEANING, controller=controller, **arguments)
+    assert len(controller.seen) == WEEKS
     assert_same(announced.agents, issued.agents, exactly=False)
     assert_same(announced.totals, issued.totals, exactly=False)
     assert_same(announced.groups, issued.groups, exactly=False)
@@ -125,7 +125,7 @@ def test_issuing_a_fixed_path_week_by_week_is_announcing_it(scenarios):
 
 def test_one_path_for_all_scenarios_may_be_issued():
     paths, state, charged = happenings(POPULATION, scenarios=SCENARIOS), start(POPULATION), prices(POPULATION)
-    issued = simulate(POPULATION, paths, LEANING, initial=state, coordinator=Announcer(charged))
+    issued = simulate(POPULATION, paths, LEANING, initial=state, controller=Announcer(charged))
     announced = simulate(POPULATION, paths, LEANING, initial=state, shadow_prices=charged)
     assert_same(announced.totals, issued.totals, exactly=False)
 
@@ -134,21 +134,23 @@ def test_the_price_charged_was_issued_the_week_before():
     class Rising(Announcer):
         """Issue 1 for every week in the first week, 2 in the second, and so on."""
 
-        def issue(self, week, state):
-            return jnp.full((self.ahead, len(ALL_RESOURCES)), week + 1.0)
+        def issue(self, observation):
+            return jnp.full((self.ahead, len(ALL_RESOURCES)), observation.week + 1.0)
 
-    run = simulate(POPULATION, PATHS, LEANING, initial=start(POPULATION), coordinator=Rising(prices(POPULATION)))
-    np.testing.assert_array_equal(run.shadow_prices[:, 0], [1, 1, 2, 3, 4, 5, 6, 7])
+    run = simulate(
+        POPULATION, PATHS, LEANING, initial=start(POPULATION), controller=Rising(jnp.zeros_like(prices(POPULATION)))
+    )
+    np.testing.assert_array_equal(run.shadow_prices[:, 0], [0, 1, 2, 3, 4, 5, 6, 7])
 
 
-def test_prices_and_a_coordinator_exclude_each_other():
-    with pytest.raises(InputError, match="both `shadow_prices` and `coordinator` were given"):
+def test_prices_and_a_controller_exclude_each_other():
+    with pytest.raises(InputError, match="both `shadow_prices` and `controller` were given"):
         simulate(
             POPULATION,
             PATHS,
             LEANING,
             shadow_prices=prices(POPULATION),
-            coordinator=Announcer(prices(POPULATION)),
+            controller=Announcer(prices(POPULATION)),
         )
 
 
@@ -184,7 +186,7 @@ class Broken(OrderUpTo):
 def test_a_policy_that_orders_nan_is_named_by_week_and_agent(scenarios, coordinated):
     charged = prices(POPULATION)
     paths = happenings(POPULATION, scenarios=scenarios)
-    more = {"coordinator": Announcer(charged)} if coordinated else {"shadow_prices": charged}
+    more = {"controller": Announcer(charged)} if coordinated else {"shadow_prices": charged}
     with pytest.raises(
         NotFiniteError, match="order is not a finite number in week 5 .*for agent 4 \\(counted from 0\\);"
     ):

@@ -75,7 +75,7 @@ def in_simulate(mesh: AgentMesh) -> dict[str, object]:
     many, one = whole(mesh), whole(None)
     futures = happenings(people, scenarios=2)
     announced = simulate(
-        people, paths, Leaning(level), initial=state, coordinator=Announcer(charged), mesh=mesh, throw=False
+        people, paths, Leaning(level), initial=state, controller=Announcer(charged), mesh=mesh, throw=False
     )
     return {
         "simulate": difference(many, one),

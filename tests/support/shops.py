@@ -15,7 +15,7 @@ from walras.exogenous.supply import SupplyLimit
 from walras.policies.base import Policy
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population
-from walras.simulation.run import AbstractCoordinator
+from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.state import State
 
 AGENTS, WEEKS, MAX_LEAD, SCENARIOS = 7, 8, 3, 3
@@ -131,7 +131,7 @@ class Leaning(Policy):
         return positive_part(self.level - observation.position - charged)
 
 
-class Announcer(AbstractCoordinator):
+class Announcer(Controller):
     """Issue a fixed path, week by week, and remember what was seen.
 
     Attributes:
@@ -143,10 +143,14 @@ class Announcer(AbstractCoordinator):
         """Keep the path."""
         self.path, self.ahead, self.seen = path, max_lead + 2, []
 
-    def issue(self, week: int, state: State) -> jax.Array:
-        """Return the path from this week on; its last week holds."""
-        self.seen.append(state)
-        index = np.minimum(week + np.arange(self.ahead), self.path.shape[-2] - 1)
+    def opening_prices(self, n_resources: int) -> jax.Array:
+        """Return the first week of the path."""
+        return self.path[..., 0, :]
+
+    def issue(self, observation: ControlObservation) -> jax.Array:
+        """Return the path after this week; its last week holds."""
+        self.seen.append(observation.state)
+        index = np.minimum(observation.week + 1 + np.arange(self.ahead), self.path.shape[-2] - 1)
         return self.path[..., index, :]
 
 

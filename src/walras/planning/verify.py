@@ -18,7 +18,7 @@ from walras.evaluation.metrics import reward_tally
 from walras.exogenous.demand.backtest import backtest
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.costs import PiecewiseLinearCost
-from walras.planning.prices.mpc import MPCCoordinator
+from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import PathOutcome, committed_use, oracle, path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem
@@ -168,7 +168,7 @@ def verify_plan(
     parts = (case.population, case.unseen, case.policy, case.initial)
     free = path_outcome(*parts, np.zeros_like(record.shadow_prices))
     fixed = path_outcome(*parts, record.shadow_prices)
-    coordinator = MPCCoordinator(
+    controller = MPCController(
         case.population,
         case.expected,
         case.policy,
@@ -183,7 +183,7 @@ def verify_plan(
     )
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), case.initial)
     if settings.reissue:
-        rollout = simulate(*parts[:3], initial=start, coordinator=coordinator)
+        rollout = simulate(*parts[:3], initial=start, controller=controller)
     else:
         rollout = simulate(*parts[:3], initial=start, shadow_prices=jnp.asarray(record.shadow_prices, jnp.float32))
     totals = rollout.totals

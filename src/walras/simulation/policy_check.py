@@ -19,9 +19,10 @@ from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent
 from walras.population.population import Population
 from walras.simulation.checks import locate
+from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.policy_call import name_of
 from walras.simulation.record import Record
-from walras.simulation.run import AbstractCoordinator, default_state, simulate, window_length
+from walras.simulation.run import default_state, simulate, window_length
 from walras.simulation.state import State
 
 TOLERANCE = 1e-4
@@ -112,7 +113,7 @@ class _Case:
 
     def orders(self, **more: object) -> Float[np.ndarray, "*scenario week agent"]:
         """Simulate, and return what was placed with the vendor."""
-        if "coordinator" not in more:
+        if "controller" not in more:
             more["shadow_prices"] = self.shadow_prices
         parts = (self.population, self.exogenous, self.policy)
         record = Record.traces()
@@ -182,8 +183,8 @@ def _the_same_without_the_others(case: _Case) -> str | None:
 
 
 def _the_same_week_by_week(case: _Case) -> str | None:
-    told = _Announced(case.shadow_prices, window_length(case.policy, case.initial.max_lead))
-    return case.apart("run week by week instead of in one pass", case.orders(coordinator=told))
+    announced = _Announced(case.shadow_prices, window_length(case.policy, case.initial.max_lead))
+    return case.apart("run week by week instead of in one pass", case.orders(controller=announced))
 
 
 def _the_same_in_scenarios(case: _Case) -> str | None:
@@ -241,15 +242,19 @@ QUESTIONS: tuple[Question, ...] = (
 """What is asked, in this order; their names are what people read."""
 
 
-class _Announced(AbstractCoordinator):
+class _Announced(Controller):
     """Issue a path that was announced in full, week by week; after the last week the last price holds."""
 
     def __init__(self, path: Float[Array, "week resource"], ahead: int) -> None:
         self.path, self.ahead = path, ahead
 
-    def issue(self, week: int, state: State) -> Float[Array, "ahead resource"]:
-        """Return the path from this week on."""
-        return self.path[np.minimum(week + np.arange(self.ahead), len(self.path) - 1)]
+    def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
+        """Return the first week of the path."""
+        return self.path[0]
+
+    def issue(self, observation: ControlObservation) -> Float[Array, "ahead resource"]:
+        """Return the path after this week."""
+        return self.path[np.minimum(observation.week + 1 + np.arange(self.ahead), len(self.path) - 1)]
 
 
 def _some_prices(population: Population, weeks: int) -> Float[Array, "week resource"]:

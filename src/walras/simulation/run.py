@@ -3,7 +3,6 @@
 CONTRACT: same arguments, same rollout; agents are processed in blocks that stay in the processor's cache.
 """
 
-import abc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from walras.policies.callbacks import callback_names
 from walras.policies.user_policies import number_agents
 from walras.population.population import Population
 from walras.simulation.checks import check_shapes, check_values
+from walras.simulation.controller import Controller, Prices, closed_loop
 from walras.simulation.nan_report import raise_if_nonfinite
 from walras.simulation.policy_call import check_policy_call
 from walras.simulation.record import Record, Totals, as_totals
@@ -65,22 +65,6 @@ class Rollout(eqx.Module):
         return self.totals.reward.sum(-1) + self.end_value
 
 
-class AbstractCoordinator(abc.ABC):
-    """Issue shadow prices week by week from what is known so far."""
-
-    @abc.abstractmethod
-    def issue(self, week: int, state: State) -> Float[Array, "*scenario ahead resource"]:
-        """Return the prices of this week and the following ones, as issued now.
-
-        The first row is this week's price. It was last issued before this week's receipts, so what is returned there
-        changes nothing, except in the first week of a run.
-
-        Args:
-            week: index of the week in the run.
-            state: state at the end of the previous week, so that this week's receipts are `pipeline[0]`.
-        """
-
-
 def simulate(
     population: Population,
     exogenous: ExogenousPaths,
@@ -88,7 +72,7 @@ def simulate(
     *,
     initial: State | None = None,
     shadow_prices: Float[Array, "*scenario week resource"] | None = None,
-    coordinator: AbstractCoordinator | None = None,
+    controller: Controller | None = None,
     notice: Int[Array, "announced resource"] | None = None,
     engine: AbstractEngine | None = None,
     record: Record | None = None,
@@ -106,7 +90,7 @@ def simulate(
         initial: stock and pipeline at the start; default empty with room for the longest lead time.
         shadow_prices: announced in full at the start [money per unit of resource]; after the last week the last
             price holds. Default 0. May carry the scenario axis.
-        coordinator: issues prices week by week instead; give one or the other.
+        controller: issues prices week by week instead; give one or the other.
         notice: weeks ahead of which each week's price is announced, 0 only in the week itself; before that agents see
             no price. By default all prices are known from the start.
         engine: how the weeks are strung together; default sequential.
@@ -136,14 +120,14 @@ def simulate(
     notice = _checked_notice(notice, population, exogenous)
     if throw:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
-    if coordinator is not None and shadow_prices is not None:
-        raise InputError("both `shadow_prices` and `coordinator` were given but one of them sets prices; drop one")
+    if controller is not None and shadow_prices is not None:
+        raise InputError("both `shadow_prices` and `controller` were given but one of them sets prices; drop one")
     block = block_size(bytes_per_agent(exogenous, policy, initial), block_agents)
     check_policy_call(population, policy, window_length(policy, initial.max_lead), block)
     arguments = (population, exogenous, number_agents(policy, population.n_agents), initial)
     with callback_names(population):
-        if coordinator is not None:
-            rollout = _run_coordinated(*arguments, coordinator, engine, record, backlog, block, mesh)
+        if controller is not None:
+            rollout = _run_controlled(*arguments, controller, engine, record, backlog, block, mesh)
         else:
             prices = full_prices(population, exogenous, shadow_prices)
             windows = announced_windows(prices, window_length(policy, initial.max_lead), notice)
@@ -315,42 +299,46 @@ def _rollout(
     return Rollout(as_totals(rows, record.flows), groups, agents, final, end[..., 0], charged, info, block)
 
 
-def _run_coordinated(
+def _run_controlled(
     population: Population,
     exogenous: ExogenousPaths,
     policy: Policy,
     initial: State,
-    coordinator: AbstractCoordinator,
+    controller: Controller,
     engine: AbstractEngine,
     record: Record,
     backlog: bool,
     block: int,
     mesh: AgentMesh | None,
 ) -> Rollout:
-    """Step week by week; the coordinator may do anything in between, so this loop is not compiled as a whole."""
-    state, weeks, issued_before = initial, [], None
-    for week in range(exogenous.n_weeks):
-        issued = _full_window(coordinator.issue(week, state), exogenous, window_length(policy, initial.max_lead))
-        charged = issued[..., :1, :] if issued_before is None else issued_before[..., 1:2, :]
-        window = jnp.concatenate([charged, issued[..., 1:, :]], axis=-2)[..., None, :, :]
-        today = week_of(exogenous, jnp.asarray(week))
-        following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.unit_cost.shape[0] - 1))]
+    """Run week by week under prices that a controller issues."""
+    ahead = window_length(policy, initial.max_lead) - 1
+
+    def run_week(week: int, state: State, charged: Array, issued: Prices) -> tuple[State, Rollout]:
+        now = _per_scenario(jnp.asarray(charged, jnp.float32)[..., None, :], exogenous)
+        window = jnp.concatenate([now, _per_scenario(_cut_or_hold(issued, ahead), exogenous)], axis=-2)
         index = jnp.asarray(week)
-        told = (window, charged, engine, record, backlog, block, mesh)
-        part = _run(population, today, policy, state, *told, following, index)
-        state, issued_before = part.final, issued
-        weeks.append(part)
+        today = week_of(exogenous, index)
+        following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.unit_cost.shape[0] - 1))]
+        settings = (window[..., None, :, :], now, engine, record, backlog, block, mesh)
+        part = _run(population, today, policy, state, *settings, following, index)
+        return part.final, part
+
+    weeks = closed_loop(controller, run_week, initial, exogenous.n_weeks, len(population.resources))
     return _string(weeks, None if exogenous.n_scenarios is None else 1)
 
 
-def _full_window(issued: Array, exogenous: ExogenousPaths, length: int) -> Float[Array, "*scenario lead resource"]:
-    """Cut or hold what was issued to the window that policies see, for every scenario."""
+def _cut_or_hold(issued: Prices, length: int) -> Float[Array, "*scenario length resource"]:
+    """Cut prices to what policies see, or hold the last row."""
     issued = jnp.asarray(issued, jnp.float32)
-    index = np.minimum(np.arange(length), issued.shape[-2] - 1)
-    window = issued[..., index, :]
-    if exogenous.n_scenarios is not None and window.ndim == 2:
-        window = jnp.broadcast_to(window, (exogenous.n_scenarios, *window.shape))
-    return window
+    return issued[..., np.minimum(np.arange(length), issued.shape[-2] - 1), :]
+
+
+def _per_scenario(prices: Array, exogenous: ExogenousPaths) -> Float[Array, "*scenario ahead resource"]:
+    """Repeat prices for every scenario."""
+    if exogenous.n_scenarios is not None and prices.ndim == 2:
+        return jnp.broadcast_to(prices, (exogenous.n_scenarios, *prices.shape))
+    return prices
 
 
 @eqx.filter_jit

@@ -11,13 +11,14 @@ from walras.errors import InputError, NotFiniteError, ShapeError
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, DualSolution, GaussNewton, ProjectedDual
-from walras.planning.prices.mpc import MPCCoordinator
+from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import committed_use, oracle, path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.protocols import DifferentiableView, PlannerView, ValuedView
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
+from walras.simulation.controller import ControlObservation
 from walras.simulation.run import simulate, week_of, window_length
 from walras.simulation.state import State
 
@@ -200,7 +201,7 @@ def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(c
     shocked = futures(PEOPLE, WEEKS, 0, 1.3 * random.gamma(16.0, 10 / 16, (PATHS, WEEKS, AGENTS)))
     longer = WEEKS + window_length(POLICY, LEAD)
     expected = futures(PEOPLE, longer, 0, random.gamma(16.0, 10 / 16, (longer, AGENTS)))
-    coordinator = MPCCoordinator(
+    controller = MPCController(
         PEOPLE,
         expected,
         POLICY,
@@ -211,7 +212,7 @@ def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(c
         max_lead=LEAD,
     )
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (PATHS, *leaf.shape)), STATE)
-    reissued = simulate(PEOPLE, shocked, POLICY, initial=start, coordinator=coordinator)
+    reissued = simulate(PEOPLE, shocked, POLICY, initial=start, controller=controller)
     fixed = path_outcome(PEOPLE, shocked, POLICY, STATE, cleared)
     later = slice(LEAD + 1, WEEKS - 1)
 
@@ -227,15 +228,14 @@ def test_reissuing_asks_for_no_new_trace_from_week_to_week(cleared):
     expected = week_of(
         futures(PEOPLE, 20, 0, np.full((20, AGENTS), 10.0)), jnp.asarray(0), WEEKS + window_length(POLICY, LEAD)
     )
-    coordinator = MPCCoordinator(
-        PEOPLE, expected, POLICY, SMALL, cleared, price_scale=3.0, max_price=5.9, max_lead=LEAD
-    )
+    controller = MPCController(PEOPLE, expected, POLICY, SMALL, cleared, price_scale=3.0, max_price=5.9, max_lead=LEAD)
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (PATHS, *leaf.shape)), STATE)
-    coordinator.issue(0, start)
+    charged = controller.opening_prices(1)
+    issued = controller.issue(ControlObservation(0, start, charged))
     before = Counted.calls
     for week in range(1, 4):
-        issued = coordinator.issue(week, start)
-    assert Counted.calls == before and issued.shape == (PATHS, window_length(POLICY, LEAD), 1)
+        issued = controller.issue(ControlObservation(week, start, jnp.asarray(issued[:, 0], jnp.float32), issued))
+    assert Counted.calls == before and issued.shape == (PATHS, window_length(POLICY, LEAD) - 1, 1)
 
 
 def test_questions_of_the_wrong_shape_are_refused(view):

@@ -1,7 +1,4 @@
-"""Own the weekly re-issue of shadow prices towards a fixed plan: model-predictive control with re-simulation.
-
-OPEN: a coordinator is anything that issues prices from the state; this one knows the expected future only.
-"""
+"""Model-predictive control by simulation: re-issue shadow prices weekly so that expected use fits a fixed plan."""
 
 import equinox as eqx
 import jax
@@ -16,18 +13,19 @@ from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.progress import Progress
+from walras.simulation.controller import Controller, ControlObservation, Prices
 from walras.simulation.gradients import utilization_jacobian
-from walras.simulation.run import AbstractCoordinator, week_of, window_length
+from walras.simulation.run import week_of, window_length
 from walras.simulation.state import State
 
 SLOPE_AGENTS = 2000
 """Agents simulated for the weekly Jacobian, which only steers the search."""
 
 
-class MPCCoordinator(AbstractCoordinator):
+class MPCController(Controller):
     """Re-issue prices each week so that expected utilization of the coming weeks fits the plan, path by path.
 
-    Each week it simulates everybody from the state as it is along the expected future (a path the coordinator made
+    Each week it simulates everybody from the state as it is along the expected future (a path the controller made
     itself, not the one that will happen) and solves the complementarity problem for the weeks that a policy looks
     ahead, starting from last week's prices.
     """
@@ -72,15 +70,19 @@ class MPCCoordinator(AbstractCoordinator):
         self.progress = Progress() if progress is None else progress
         kept = np.zeros((1, self.capacity.shape[1])) if reserve is None else np.asarray(reserve, float)
         self.reserve = _hold(kept, self.window)[: self.window]
-        self._last: np.ndarray | None = None
         # Always the same agents: they only steer the search, and the same plan shall be answered the same way.
         self._sample = ProportionalSample().draw(demand_size(population), SLOPE_AGENTS, np.random.default_rng(0))
         self._people = self._sample.people(population)
 
-    def issue(self, week: int, state: State) -> Float[Array, "path ahead resource"]:
-        """Solve the coming weeks' problem from the present state; the price of this week stays as issued before."""
+    def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
+        """Charge the planned prices in the first week."""
+        return jnp.asarray(self.planned[0], jnp.float32)
+
+    def issue(self, observation: ControlObservation) -> Float[np.ndarray, "path ahead resource"]:
+        """Solve the coming weeks' problem from the present state."""
+        week, state = int(observation.week), observation.state
         paths = state.stock_end.shape[0]
-        start = self._start(week, paths)
+        start = self._start(week, paths, observation.announced)
         future = week_of(self.expected, jnp.asarray(week), self.window)
         shape = start[:, 1:].shape
         held = start[:, :1]
@@ -99,17 +101,16 @@ class MPCCoordinator(AbstractCoordinator):
         limit = self.capacity[week : week + self.window] / (1.0 + self.reserve)
         target = np.repeat(limit[1:].reshape(1, -1), paths, axis=0)
         problem = DualProblem(response, jacobian, target, self.price_scale, self.max_price)
-        found = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices.reshape(shape)
-        self._last = np.concatenate([held, found], axis=1)
+        prices = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices.reshape(shape)
         self.progress.step(week + 1, self.weeks)
-        return jnp.asarray(self._last, jnp.float32)
+        return prices
 
-    def _start(self, week: int, paths: int) -> Float[np.ndarray, "path ahead resource"]:
+    def _start(self, week: int, paths: int, announced: Prices | None) -> Float[np.ndarray, "path window resource"]:
+        """Return last week's prices for this week and those after it, or the planned ones."""
         planned = self.planned[week : week + self.window]
-        if self._last is None:
+        if announced is None:
             return np.repeat(planned[None], paths, axis=0)
-        newest = np.repeat(planned[None, -1:], paths, axis=0)
-        return np.concatenate([self._last[:, 1:], newest], axis=1)
+        return np.concatenate([np.asarray(announced), np.repeat(planned[None, -1:], paths, axis=0)], axis=1)
 
     def _slope(self, future: ExogenousPaths, state: State, prices: Array) -> np.ndarray:
         cut = self._sample.along
