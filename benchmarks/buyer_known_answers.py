@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from scipy.stats import norm
 
 from walras.exogenous.arrivals import ConstantLeadTime
@@ -30,8 +31,7 @@ from walras.population.agent_axis import Broadcast
 from walras.progress import on_terminal
 from walras.simulation.run import simulate
 from walras.simulation.state import State
-from walras.train.buyer import BuyerTask
-from walras.train.episodes import DemandLaw, StationaryEpisodes
+from walras.train.buyer_training import BuyerTask
 from walras.train.loop.train import train
 from walras.train.settings import BuyerTraining
 

@@ -34,13 +34,12 @@ from walras.population.generate import generate_panel
 from walras.simulation.gradients import utilization_jvp
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate
-from walras.train.buyer import BuyerTask
+from walras.train.buyer_episodes import HistoryEpisodes
 from walras.train.buyer_file import TrainedBuyer, load_buyer
-from walras.train.buyer_training import RESOURCES
-from walras.train.history_episodes import HistoryEpisodes
+from walras.train.buyer_training import RESOURCES, BuyerTask
+from walras.train.history import HistorySplit, train_test_split
 from walras.train.settings import BuyerTraining
 from walras.train.shocks import typical_prices
-from walras.train.tuning.history_split import HistorySplit, train_test_split
 from walras.train.tuning.policy_comparison import with_history
 
 HEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)

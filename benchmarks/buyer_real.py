@@ -23,12 +23,12 @@ from walras.evaluation.ranking import reward_ratio
 from walras.progress import on_terminal
 from walras.train.buyer_file import load_buyer
 from walras.train.buyer_training import train_buyer
+from walras.train.history import HistorySplit, train_test_split
 from walras.train.settings import BuyerTraining
-from walras.train.tuning.history_split import HistorySplit, train_test_split
 from walras.train.tuning.policy_comparison import (
     COMPETITORS,
     HELD_OUT_PRICES,
-    evaluate_competitors,
+    evaluate_policy,
     price_path,
     tuning_problem,
     with_history,
@@ -45,8 +45,8 @@ def contest_of(case: HistorySplit, buyer, shadow_price: str = "none", seed: int 
     question = tuning_problem(case, shadow_price=shadow_price, seed=seed)
     prices = price_path(shadow_price, case.population, len(case.holdout.weeks), seed + HELD_OUT_PRICES)
     priced = {"shadow_prices": prices, "training_prices": question.shadow_prices}
-    found = {name: evaluate_competitors(case, COMPETITORS[name](case, question), name=name, **priced) for name in names}
-    ours = evaluate_competitors(case, with_history(case, buyer), **priced)
+    found = {name: evaluate_policy(case, COMPETITORS[name](case, question), name=name, **priced) for name in names}
+    ours = evaluate_policy(case, with_history(case, buyer), **priced)
     rewards = {name: float(one.reward.sum()) for name, one in found.items()}
     best = max(rewards, key=rewards.get)
     ratio = reward_ratio(ours.reward, found[best].reward)
@@ -121,7 +121,7 @@ def same_start(case: HistorySplit, buyer, competitor: str) -> dict:
     start = case.holdout.initial
     tuned = COMPETITORS[competitor](case, tuning_problem(case))
     ours, theirs = (
-        evaluate_competitors(case, one, initial=start)
+        evaluate_policy(case, one, initial=start)
         for one in (with_history(case, buyer), replace(tuned, name=competitor))
     )
     ratio = reward_ratio(ours.reward, theirs.reward)

@@ -43,7 +43,7 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.train.agent_pool import AgentPool
-from walras.train.tuning.history_split import FIRST_FORECAST
+from walras.train.history import FIRST_FORECAST
 
 ORIGIN, HORIZON_WEEKS = 70, 26
 WORLD_AGENTS, QUICK_AGENTS = 24_000, 20_000

@@ -19,7 +19,7 @@ from lab.control_study import control_figures, control_parts
 from walras.maps.file import DUAL, PRIMAL, load_map
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import AgentPool
-from walras.train.tuning.history_split import FIRST_FORECAST
+from walras.train.history import FIRST_FORECAST
 
 HELD_OUT_SEED, WORLD_AGENTS, WORLD_WEEKS = 901, 20_000, 190
 KNOWN_WEEKS = FIRST_FORECAST + 64

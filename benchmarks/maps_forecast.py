@@ -27,10 +27,10 @@ from walras.maps.file import PRIMAL, LearnedMap, load_map
 from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.train.agent_pool import AgentPool, pools_from_generator
-from walras.train.map_episodes import MapEpisodes
-from walras.train.primal import PrimalTask, network_config
+from walras.train.history import FIRST_FORECAST
+from walras.train.map_task import MapEpisodes
+from walras.train.primal_task import PrimalTask, network_config
 from walras.train.settings import MapTraining
-from walras.train.tuning.history_split import FIRST_FORECAST
 
 EPOCH_REPRESENTATION = "bucketized"
 """Of the map whose training step is timed."""

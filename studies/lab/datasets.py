@@ -12,7 +12,7 @@ from walras.data.read import read_panel
 from walras.errors import InputError
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import AgentPool
-from walras.train.tuning.history_split import FIRST_FORECAST
+from walras.train.history import FIRST_FORECAST
 
 MADE_UP = "made-up"
 """Name of the agents that are drawn from a seed."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from walras.maps.features import LOOK_BACK, Scaling
 from walras.maps.network import MapNetwork
-from walras.train.primal import SMALL_USE, PrimalExample, TrainState, example_loss
+from walras.train.primal_task import SMALL_USE, PrimalExample, TrainState, example_loss
 
 
 def window(lesson: PrimalExample, origin: Array, weeks: int) -> PrimalExample:

@@ -26,7 +26,7 @@ from walras.population.population import Population
 from walras.simulation.run import simulate_issued
 from walras.simulation.state import State
 from walras.train.agent_pool import AgentPool
-from walras.train.primal import make_example
+from walras.train.primal_task import make_example
 
 TILE = 16
 """Slots of a tile of readers."""

@@ -28,7 +28,7 @@ from walras.maps.file import LearnedMap
 from walras.policies.base import Policy
 from walras.population.shift import MODERATE
 from walras.train.agent_pool import AgentPool
-from walras.train.map_episodes import DESIGNS
+from walras.train.map_task import DESIGNS
 
 BASELINE = "global"
 """What other maps are compared with, path by path."""

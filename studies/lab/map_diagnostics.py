@@ -19,7 +19,7 @@ from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork
 from walras.maps.rollout import inputs_of, roll_out
 from walras.policies.base import Policy
-from walras.train.dual import DualExample, episode_terms
+from walras.train.dual_task import DualExample, episode_terms
 
 TERMS = ("violation", "price", "consistency")
 """The terms of the dual loss (spec eq. 10)."""

@@ -15,7 +15,7 @@ from walras.data.read import read_panel
 from walras.errors import InputError
 from walras.maps.features import HORIZON
 from walras.train.agent_pool import AgentPool
-from walras.train.tuning.history_split import FIRST_FORECAST
+from walras.train.history import FIRST_FORECAST
 
 YEAR = 52
 """Weeks between a week of next year and the one that it is compared with."""

@@ -10,7 +10,7 @@ from typing import Any
 from walras.config import checked
 from walras.data.resume_log import digest
 from walras.maps.file import PRIMAL, LearnedMap
-from walras.train.map_training import WORLDS, train_primal
+from walras.train.maps_training import WORLDS, train_primal
 from walras.train.settings import MapTraining, preset_values
 
 

@@ -13,7 +13,7 @@ import pytest
 from lab.eval_cases import ShiftSizes
 
 from walras.population.generate import generate_panel
-from walras.train import primal
+from walras.train import primal_task as primal
 from walras.train.agent_pool import AgentPool
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from walras.train.loop.train import AbstractTask, TrainResult, train
-from walras.train.settings import FitSettings
+from walras.train.loop.train import TrainingTask, TrainResult, train
+from walras.train.settings import TrainSettings
 
-SETTINGS = FitSettings(steps=120, seed=3, assess_every=10, patience=5, checkpoint_every=7, keep=2)
+SETTINGS = TrainSettings(steps=120, seed=3, assess_every=10, patience=5, checkpoint_every=7, keep=2)
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.05))
 
 
@@ -40,7 +40,7 @@ class Carry(eqx.Module):
     key: jax.Array
 
 
-class LineTask(AbstractTask):
+class LineTask(TrainingTask):
     """Put a line through points."""
 
     kind = "line"

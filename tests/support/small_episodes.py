@@ -8,7 +8,7 @@ from small_maps import BUCKETS
 from small_stretches import readers, stretch
 
 from walras.population.from_panel import bucket_edges
-from walras.train.map_episodes import MapEpisodes, SampledEpisode
+from walras.train.map_task import MapEpisodes, SampledEpisode
 from walras.train.settings import MapTraining
 
 WEEKS, FIRST = 60, 30

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from buyers import loud
+from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 
-import walras.train.buyer
+import walras.train.buyer_training
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import BuyerShape
 from walras.policies.simple import ConstantOrder
 from walras.population.agent_axis import Broadcast
-from walras.train.buyer import PARTS, BuyerTask, episode_loss, gradient_by_week, parts_of, worth
-from walras.train.episodes import DemandLaw, Episode, StationaryEpisodes
+from walras.train.buyer_episodes import Episode
+from walras.train.buyer_training import PARTS, BuyerTask, episode_loss, gradient_by_week, parts_of, worth
 from walras.train.loop.train import train
 from walras.train.settings import BuyerTraining
 
@@ -170,7 +171,7 @@ def test_an_order_of_the_last_weeks_is_worth_something_only_to_the_end():
 
 
 def _left(policy) -> jax.Array:
-    final = walras.train.buyer.simulate(
+    final = walras.train.buyer_training.simulate(
         EPISODE.population, EPISODE.exogenous, policy, initial=EPISODE.initial, shadow_prices=EPISODE.shadow_prices
     ).final
     return jnp.maximum(final.stock_end + final.pipeline.sum(0), 0.0)
@@ -263,7 +264,7 @@ def test_a_training_that_broke_goes_on_with_the_same_bits(whole, tmp_path, at):
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_lanes_change_no_bit(whole, tmp_path, monkeypatch, lanes):
-    monkeypatch.setattr("walras.train.buyer.cores", lambda: lanes)
+    monkeypatch.setattr("walras.train.buyer_training.cores", lambda: lanes)
     assert bits(train(task(), SETTINGS, tmp_path)) == bits(whole)
 
 

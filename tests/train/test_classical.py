@@ -20,13 +20,14 @@ from walras.train.tuning.families import (
     BestBaseStock,
     CappedBaseStockFamily,
     ConstantOrderFamily,
+    CrossValidated,
     ForecastBaseStockFamily,
     Newsvendor,
+    Rescaled,
     SsPolicy,
     TunedNewsvendor,
     tune,
 )
-from walras.train.tuning.model_selection import CrossValidated, Rescaled
 from walras.train.tuning.policy_value import Objective, policy_value
 
 STORES, WEEKS, WARM_UP = 400, 260, 60

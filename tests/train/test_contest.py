@@ -12,13 +12,13 @@ from walras.errors import SettingsError
 from walras.policies.simple import ConstantOrder
 from walras.population.generate import generate_panel
 from walras.simulation.run import simulate
+from walras.train.history import train_test_split
 from walras.train.tuning.families import TunedPolicy
-from walras.train.tuning.history_split import train_test_split
 from walras.train.tuning.policy_comparison import (
     COMPETITORS,
     chosen,
     compare_policies,
-    evaluate_competitors,
+    evaluate_policy,
     price_path,
     tuning_problem,
     with_fixed,
@@ -59,7 +59,7 @@ def test_all_can_begin_with_the_same_stock_instead(case, result):
     rollout = simulate(case.population, weeks.exogenous, tuned.policy, initial=weeks.initial)
     held = np.asarray(weeks.initial.stock_end) + np.asarray(weeks.initial.pipeline).sum(0)
     given = float((np.asarray(weeks.exogenous.unit_cost)[0] * held).sum())
-    judged = evaluate_competitors(case, tuned, initial=weeks.initial)
+    judged = evaluate_policy(case, tuned, initial=weeks.initial)
     assert judged.reward.sum() == pytest.approx(float(np.mean(rollout.reward)) - given, rel=1e-4)
 
 
@@ -75,7 +75,7 @@ def test_a_newcomer_takes_part_under_its_own_name(case):
     entered = with_fixed(COMPETITORS, "idle", ready)
     found = compare_policies(case, ("newsvendor", "idle"), competitors=entered, against="newsvendor")
     assert found.ranking.row("idle").seconds == 3.0 and found.ranking.row("idle").difference.estimate < 0
-    assert evaluate_competitors(case, ready).name == "constant"
+    assert evaluate_policy(case, ready).name == "constant"
 
 
 @pytest.mark.parametrize("kind", ["pulse", "haar"])
@@ -86,7 +86,7 @@ def test_prices_are_charged_and_announced(case, kind):
     np.testing.assert_array_equal(prices, again)
     assert kind == "pulse" or not np.array_equal(prices, other)
     free, priced = (
-        evaluate_competitors(case, compare_policies(case, ("newsvendor",)).tuned["newsvendor"], shadow_prices=p)
+        evaluate_policy(case, compare_policies(case, ("newsvendor",)).tuned["newsvendor"], shadow_prices=p)
         for p in (None, prices)
     )
     assert priced.reward.sum() < free.reward.sum()

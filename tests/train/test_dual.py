@@ -17,8 +17,9 @@ from walras.errors import NoDerivativeError, SettingsError
 from walras.maps.closed_loop import ClosedLoopResult
 from walras.maps.features import HORIZON, units_of
 from walras.policies.user_policies import CallbackPolicy
-from walras.train import dual, primal
-from walras.train.dual import DualExample, DualTask, Weights, episode_loss, episode_terms
+from walras.train import dual_task as dual
+from walras.train import primal_task as primal
+from walras.train.dual_task import DualExample, DualTask, Weights, episode_loss, episode_terms
 from walras.train.loop.train import train
 
 POLICY = Shy()

@@ -12,7 +12,7 @@ from walras.config import HistorySettings
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.population.generate import generate_panel
-from walras.train.tuning.history_split import FIRST_FORECAST, rolling_forecasts, train_test_split
+from walras.train.history import FIRST_FORECAST, rolling_forecasts, train_test_split
 
 WEEKS, HOLDOUT, AGENTS = 40, 10, 12
 SETTINGS = HistorySettings(holdout=HOLDOUT, draws=2)

@@ -13,9 +13,9 @@ import pytest
 from walras.config import HistorySettings
 from walras.errors import InputError
 from walras.population.generate import generate_panel
-from walras.train.history_episodes import FEWEST_AGENTS, JUDGINGS, HistoryEpisodes
+from walras.train.buyer_episodes import FEWEST_AGENTS, JUDGINGS, HistoryEpisodes
+from walras.train.history import FIRST_FORECAST, HistorySplit, train_test_split
 from walras.train.settings import BuyerTraining
-from walras.train.tuning.history_split import FIRST_FORECAST, HistorySplit, train_test_split
 
 WEEKS, HOLDOUT = 60, 8
 SETTINGS = BuyerTraining(agents=12, common_surprise=0.3)

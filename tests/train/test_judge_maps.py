@@ -37,10 +37,10 @@ from walras.maps.rollout import roll_out
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.cohort import UniformSample
 from walras.population.generate import generate_panel
-from walras.train import primal
+from walras.train import primal_task as primal
 from walras.train.agent_pool import AgentPool
-from walras.train.map_episodes import MapEpisodes
-from walras.train.primal import PrimalTask, example_loss
+from walras.train.map_task import MapEpisodes
+from walras.train.primal_task import PrimalTask, example_loss
 from walras.train.settings import MapTraining
 
 SIZES = ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)

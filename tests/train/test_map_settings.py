@@ -7,8 +7,8 @@ import pytest
 
 from walras.errors import SettingsError
 from walras.maps.file import KINDS
-from walras.train.dual import check_dual
-from walras.train.primal import check_primal
+from walras.train.dual_task import check_dual
+from walras.train.primal_task import check_primal
 from walras.train.settings import PRESETS, MapTraining, map_training, preset_values
 
 FIELDS = set(MapTraining.model_fields)

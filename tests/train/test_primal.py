@@ -13,9 +13,16 @@ from small_stretches import Shy
 
 from walras.maps.features import HORIZON
 from walras.maps.rollout import roll_out
-from walras.train import primal
+from walras.train import primal_task as primal
 from walras.train.loop.train import train
-from walras.train.primal import PrimalTask, TrainState, apply_gradients, example_loss, forecast_error, without_agents
+from walras.train.primal_task import (
+    PrimalTask,
+    TrainState,
+    apply_gradients,
+    example_loss,
+    forecast_error,
+    without_agents,
+)
 
 POLICY = Shy()
 

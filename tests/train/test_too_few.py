@@ -7,8 +7,8 @@ import pytest
 
 from walras.errors import InputError
 from walras.population.generate import generate_panel
+from walras.train.buyer_episodes import _refuse_few
 from walras.train.buyer_training import _history, train_buyer
-from walras.train.history_episodes import _refuse_few
 from walras.train.settings import BuyerTraining
 
 

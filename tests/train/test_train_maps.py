@@ -11,9 +11,10 @@ from walras.errors import InputError, SettingsError
 from walras.maps.file import DUAL, PRIMAL
 from walras.maps.interface import COVERAGE, FILES, Interface
 from walras.population.generate import generate_panel
-from walras.train import dual, map_training, primal
-from walras.train.map_episodes import DRAWN
-from walras.train.map_training import WORLDS, _source, train_map, train_primal
+from walras.train import dual_task as dual
+from walras.train import primal_task as primal
+from walras.train.map_task import DRAWN
+from walras.train.maps_training import WORLDS, _source, train_map, train_primal
 from walras.train.settings import MapTraining
 
 SETTINGS = MapTraining(
@@ -49,7 +50,7 @@ def changed(**values) -> MapTraining:
 @pytest.fixture(scope="module", autouse=True)
 def few():
     with pytest.MonkeyPatch.context() as patch:
-        for module, examples in ((dual, 1), (primal, 1), (map_training, 10)):
+        for module, examples in ((dual, 1), (primal, 1), (maps_training, 10)):
             patch.setattr(module, "EXAMPLES", examples)
         patch.setattr(dual, "JUDGING", 1)
         patch.setattr(primal, "JUDGING", 1)
@@ -81,7 +82,7 @@ def test_worlds_are_made_once(trained, monkeypatch):
     """Both maps read the same files, and a training that goes on gives the same file."""
     folder, fitted = trained
     assert len(list((folder / WORLDS).iterdir())) == 2
-    monkeypatch.setattr("walras.train.map_training.pools_from_generator", None)
+    monkeypatch.setattr("walras.train.maps_training.pools_from_generator", None)
     before = (folder / FILES[PRIMAL]).read_bytes()
     again = train_map(PRIMAL, None, SETTINGS, folder, policy=POLICY)
     assert again.step == 2 and (folder / FILES[PRIMAL]).read_bytes() == before
@@ -90,7 +91,7 @@ def test_worlds_are_made_once(trained, monkeypatch):
 @pytest.fixture
 def lazy(monkeypatch):
     """Make worlds a mistake: what is refused is refused before."""
-    monkeypatch.setattr("walras.train.map_training.pools_from_generator", None)
+    monkeypatch.setattr("walras.train.maps_training.pools_from_generator", None)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypat
     alone = train_primal(settings, tmp_path, shared)
     assert not (tmp_path / COVERAGE).exists()
     assert {path.name: path.stat().st_mtime_ns for path in shared.iterdir()} == before
-    monkeypatch.setattr("walras.train.map_training.train", None)
+    monkeypatch.setattr("walras.train.maps_training.train", None)
     again = train_primal(settings, tmp_path, shared)
     np.testing.assert_array_equal(again.scaling.attributes, alone.scaling.attributes)
     hidden = np.flatnonzero(np.asarray(again.scaling.attributes)[1] > 1e20)

@@ -16,7 +16,7 @@ from walras.exogenous.calendar import holiday_distance
 from walras.maps.features import HORIZON
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import ACTIVE_WEEKS, AgentPool, pools_from_generator
-from walras.train.tuning.history_split import FIRST_FORECAST, rolling_forecasts
+from walras.train.history import FIRST_FORECAST, rolling_forecasts
 
 WEEKS, AGENTS, REFIT = 40, 12, 4
 

@@ -19,7 +19,7 @@ from walras.progress import on_terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from walras.train.tuning.history_split import HistorySplit
+    from walras.train.history import HistorySplit
     from walras.train.tuning.policy_comparison import PolicyComparison
 
 OUT = Path("walras-out/policies")
@@ -44,8 +44,8 @@ def compare(
     started = time.perf_counter()
     chosen, table_settings = read_compare_settings(settings, flags, options.table_flags(static, column, layout))
     options.require_writable(out)
+    from walras.train.history import train_test_split
     from walras.train.tuning import policy_comparison as contests
-    from walras.train.tuning.history_split import train_test_split
 
     contests.chosen(chosen.policies)
     with on_terminal() as progress:

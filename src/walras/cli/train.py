@@ -129,7 +129,7 @@ def _command(kind: str, words: str) -> Callable[..., None]:
         with on_terminal() as progress:
             progress.stage("Reading the table" if table else "Starting")
             panel = None if table is None else options.load_panel(table, layout_of_table)
-            from walras.train.map_training import train_map
+            from walras.train.maps_training import train_map
 
             command = ["walras", *sys.argv[1:]]
             fitted = train_map(kind, panel, chosen, out, progress=progress, resume=resume, command=command)

@@ -19,8 +19,8 @@ from walras.policies.buyer import Buyer
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.buyer_file import load_buyer
-from walras.train.tuning.history_split import train_test_split
-from walras.train.tuning.policy_comparison import COMPETITORS, evaluate_competitors, tuning_problem, with_history
+from walras.train.history import train_test_split
+from walras.train.tuning.policy_comparison import COMPETITORS, evaluate_policy, tuning_problem, with_history
 
 RIVALS = ("newsvendor", "base-stock")
 """What the buyer has to beat: the plan's own closed form, and the best level of each product in hindsight."""
@@ -118,9 +118,9 @@ def backtest_policies(raw: Panel, buyer: Buyer, settings: PlanSettings) -> dict[
     )
     case = train_test_split(raw.take(judges), history)
     question = tuning_problem(case)
-    rivals = {name: evaluate_competitors(case, COMPETITORS[name](case, question), name=name) for name in RIVALS}
+    rivals = {name: evaluate_policy(case, COMPETITORS[name](case, question), name=name) for name in RIVALS}
     against = max(rivals, key=lambda name: float(rivals[name].reward.sum()))
-    ours = evaluate_competitors(case, with_history(case, buyer))
+    ours = evaluate_policy(case, with_history(case, buyer))
     ratio = reward_ratio(ours.reward, rivals[against].reward)
     if ratio is None:
         raise InputError(f"no policy earned anything in the last {len(case.holdout.weeks)} weeks")

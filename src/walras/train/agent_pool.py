@@ -29,8 +29,8 @@ from walras.population.generate import generate_panel
 from walras.population.population import AgentNames, Population
 from walras.progress import Progress
 from walras.simulation.state import empty_state
+from walras.train.history import FIRST_FORECAST, rolling_fits
 from walras.train.shocks import lagged_forecast
-from walras.train.tuning.history_split import FIRST_FORECAST, rolling_fits
 
 REFIT_WEEKS = 4
 """Weeks between two fits of the forecast: 6,000 agents over 300 weeks are prepared in well under a minute."""

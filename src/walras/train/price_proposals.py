@@ -21,7 +21,7 @@ from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork
 from walras.maps.rollout import MapRollout, inputs_of, roll_out
 from walras.policies.base import Policy
-from walras.train.map_episodes import SampledEpisode, drawn_capacity
+from walras.train.map_task import SampledEpisode, drawn_capacity
 
 FIRST_PRICED = 26
 """First week in which a dual map issues prices: later origins then have a history with prices in it."""
@@ -36,7 +36,7 @@ PRICE_WEIGHT = 0.01
 """Weight of prices in the search, so that weeks with room keep none."""
 
 
-class AbstractPriceProposal(abc.ABC):
+class PriceProposal(abc.ABC):
     """Propose prices for a drawn population."""
 
     @abc.abstractmethod
@@ -57,7 +57,7 @@ class AbstractPriceProposal(abc.ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class DualProposals(AbstractPriceProposal):
+class DualProposals(PriceProposal):
     """Propose what a trained dual map charges when it keeps a population to a drawn capacity.
 
     Attributes:
@@ -94,7 +94,7 @@ def _free_and_capacity(drawn: SampledEpisode, policy: Policy) -> tuple[MapRollou
     return free, drawn_capacity(drawn.random, np.asarray(free.utilization, float), FIRST_PRICED)
 
 
-class PlannerQueries(AbstractPriceProposal):
+class PlannerQueries(PriceProposal):
     """Propose what a planner asks about: prices at which the map itself says that use fits a drawn capacity."""
 
     def propose(
@@ -122,10 +122,10 @@ class PlannerQueries(AbstractPriceProposal):
         return "planner queries"
 
 
-class AnyOf(AbstractPriceProposal):
+class AnyOf(PriceProposal):
     """Ask one of several sources, each with the same chance."""
 
-    def __init__(self, *sources: AbstractPriceProposal) -> None:
+    def __init__(self, *sources: PriceProposal) -> None:
         """Keep the sources."""
         self.sources = sources
 

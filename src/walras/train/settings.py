@@ -14,7 +14,7 @@ from walras.config import Settings, TableSettings, checked, read_toml
 from walras.errors import SettingsError
 
 
-class FitSettings(Settings):
+class TrainSettings(Settings):
     """Say how long a training lasts and what it keeps; a training adds fields of its own in a class below this one.
 
     A training goes on only with the settings that it began with, but for those of `BUDGET`.
@@ -32,7 +32,7 @@ class FitSettings(Settings):
     keep: int = Field(3, ge=1, le=1000, description="newest checkpoints that are kept, beside the best")
 
 
-class BuyerTraining(FitSettings):
+class BuyerTraining(TrainSettings):
     """Say how a buyer is trained."""
 
     learning_rate: float = Field(3e-3, gt=0, le=1, description="first step size of Adam, which falls as a half cosine")
@@ -74,7 +74,7 @@ def read_training(path: Path | None, flags: Model | None, kind: type[Model]) -> 
 PRESETS = ("small", "paper")
 
 
-class MapTraining(FitSettings):
+class MapTraining(TrainSettings):
     """Say how a map is trained, primal or dual."""
 
     representation: Literal["bucketized", "per-agent", "global", "bottom-up", "deep-sets", "moments"] = Field(

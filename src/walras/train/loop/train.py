@@ -22,7 +22,7 @@ from walras.errors import InputError, NotFiniteError, SettingsError, quote
 from walras.progress import Progress
 from walras.train.loop.checkpoint import Checkpoint, Checkpoints
 from walras.train.loop.records import METRICS, RUN, Metrics, RunRecord, versions
-from walras.train.settings import FitSettings
+from walras.train.settings import TrainSettings
 
 CHECKPOINTS, FITTED = "checkpoints", "fitted.walras"
 BATCH = 16
@@ -32,7 +32,7 @@ BATCH_SECONDS = 1.0
 """Longest time that metrics wait, so that whoever watches sees slow steps one by one [seconds]."""
 
 
-class AbstractTask(abc.ABC):
+class TrainingTask(abc.ABC):
     """Say what is trained: what a training starts from, what a step does, and how well it does on what was held out.
 
     Attributes:
@@ -105,8 +105,8 @@ class TrainResult:
 
 
 def train(
-    task: AbstractTask,
-    settings: FitSettings,
+    task: TrainingTask,
+    settings: TrainSettings,
     folder: str | Path,
     *,
     progress: Progress | None = None,
@@ -149,7 +149,7 @@ def train(
         return _Training(task, settings, folder, checkpoints, progress or Progress(), command).run()
 
 
-def refuse_other_settings(kind: str, settings: FitSettings, folder: str | Path) -> None:
+def refuse_other_settings(kind: str, settings: TrainSettings, folder: str | Path) -> None:
     """Refuse settings with which a folder's training cannot go on, before its task takes the time to be made.
 
     `train` asks again, and then also whether the task is the same.
@@ -202,8 +202,8 @@ class _Training:
 
     def __init__(
         self,
-        task: AbstractTask,
-        settings: FitSettings,
+        task: TrainingTask,
+        settings: TrainSettings,
         folder: Path,
         checkpoints: Checkpoints,
         progress: Progress,
@@ -407,12 +407,12 @@ def _scalars(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     return {name: int(value) if value.dtype.kind in "biu" else float(value) for name, value in fetched.items()}
 
 
-def _config(task: AbstractTask, settings: FitSettings) -> dict[str, Any]:
+def _config(task: TrainingTask, settings: TrainSettings) -> dict[str, Any]:
     """Give what the numbers of a training follow from, as it looks after a way through JSON."""
     return {**json.loads(json.dumps({"task": dict(task.identity())})), **_given(settings)}
 
 
-def _given(settings: FitSettings) -> dict[str, Any]:
+def _given(settings: TrainSettings) -> dict[str, Any]:
     return json.loads(json.dumps(settings.model_dump(mode="json", exclude=set(settings.BUDGET))))
 
 
@@ -424,7 +424,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _check_config(
-    config: dict[str, Any], before: dict[str, Any], settings: FitSettings, step: int, folder: Path
+    config: dict[str, Any], before: dict[str, Any], settings: TrainSettings, step: int, folder: Path
 ) -> None:
     """Refuse to go on with other settings than those that the training began with."""
     ours, theirs = _flat(config), _flat(before)

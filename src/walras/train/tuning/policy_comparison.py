@@ -22,21 +22,22 @@ from walras.population.population import Population
 from walras.progress import Progress
 from walras.simulation.state import State
 from walras.train.buyer_file import load_buyer
+from walras.train.history import HistorySplit
 from walras.train.shocks import typical_prices
 from walras.train.tuning.families import (
-    AbstractPolicyFamily,
     BestBaseStock,
     CappedBaseStockFamily,
     ConstantOrderFamily,
+    CrossValidated,
     ForecastBaseStockFamily,
     Newsvendor,
+    PolicyFamily,
+    Rescaled,
     SsPolicy,
     TunedNewsvendor,
     TunedPolicy,
     TuningProblem,
 )
-from walras.train.tuning.history_split import HistorySplit
-from walras.train.tuning.model_selection import CrossValidated, Rescaled
 from walras.train.tuning.policy_value import Objective, policy_value
 
 POOLS = (0, 10, 1)
@@ -54,7 +55,7 @@ HELD_OUT_PRICES = 7919
 Competitor = Callable[[HistorySplit, TuningProblem], TunedPolicy]
 
 
-def policy_factory(family: Callable[[HistorySplit], AbstractPolicyFamily]) -> Competitor:
+def tuned_family(family: Callable[[HistorySplit], PolicyFamily]) -> Competitor:
     """Make a competitor of a family: it is tuned on the question."""
     return lambda case, question: family(case).tune(question)
 
@@ -76,8 +77,8 @@ def with_history(case: HistorySplit, buyer: Buyer, round_to: float | None = None
 
 COMPETITORS: dict[str, Competitor] = {
     "buyer": lambda case, question: with_history(case, load_buyer().buyer, question.round_to),
-    "newsvendor": policy_factory(lambda case: Newsvendor(discount=case.discount)),
-    "tuned-newsvendor": policy_factory(
+    "newsvendor": tuned_family(lambda case: Newsvendor(discount=case.discount)),
+    "tuned-newsvendor": tuned_family(
         lambda case: CrossValidated(
             (
                 Newsvendor(discount=case.discount),
@@ -86,14 +87,14 @@ COMPETITORS: dict[str, Competitor] = {
             "tuned-newsvendor",
         )
     ),
-    "base-stock": policy_factory(lambda case: BestBaseStock()),
-    "scaled-base-stock": policy_factory(lambda case: Rescaled(BestBaseStock())),
-    "forecast-base-stock": policy_factory(
+    "base-stock": tuned_family(lambda case: BestBaseStock()),
+    "scaled-base-stock": tuned_family(lambda case: Rescaled(BestBaseStock())),
+    "forecast-base-stock": tuned_family(
         lambda case: CrossValidated(tuple(ForecastBaseStockFamily(groups=n) for n in POOLS), "forecast-base-stock")
     ),
-    "capped-base-stock": policy_factory(lambda case: CappedBaseStockFamily()),
-    "reorder-point": policy_factory(lambda case: SsPolicy()),
-    "constant-order": policy_factory(lambda case: ConstantOrderFamily()),
+    "capped-base-stock": tuned_family(lambda case: CappedBaseStockFamily()),
+    "reorder-point": tuned_family(lambda case: SsPolicy()),
+    "constant-order": tuned_family(lambda case: ConstantOrderFamily()),
 }
 """What takes part by name; whoever trains a policy adds it here, or passes it to `compare_policies`."""
 
@@ -154,7 +155,7 @@ def compare_policies(
     for name in names:
         progress.stage(f"Tuning {name}")
         tuned[name] = competitors[name](case, question)
-        outcomes[name] = evaluate_competitors(
+        outcomes[name] = evaluate_policy(
             case, tuned[name], name=name, shadow_prices=prices, training_prices=question.shadow_prices
         )
     return PolicyComparison(rank(list(outcomes.values()), against=against, level=level, seed=seed), tuned, outcomes)
@@ -183,7 +184,7 @@ def tuning_problem(
     return TuningProblem(case.population, weeks.exogenous, weeks.initial, prices, Objective(warm_up), round_to)
 
 
-def evaluate_competitors(
+def evaluate_policy(
     case: HistorySplit,
     tuned: TunedPolicy,
     *,

@@ -23,9 +23,9 @@ from walras.policies.base import Policy
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.simulation.state import State
-from walras.train.loop.train import AbstractTask
-from walras.train.map_episodes import MapEpisodes, SampledEpisode, drawn_capacity
-from walras.train.primal import FIRST_EXAMPLE, TrainState, apply_gradients, network_config, optimizer_of
+from walras.train.loop.train import TrainingTask
+from walras.train.map_task import MapEpisodes, SampledEpisode, drawn_capacity
+from walras.train.primal_task import FIRST_EXAMPLE, TrainState, apply_gradients, network_config, optimizer_of
 from walras.train.settings import MapTraining
 
 EXAMPLES = 12
@@ -187,7 +187,7 @@ def check_dual(settings: MapTraining) -> None:
         )
 
 
-class DualTask(AbstractTask):
+class DualTask(TrainingTask):
     """Train a dual map in closed loop on drawn populations and capacities."""
 
     kind, watched = "dual map", "held_out_loss"

@@ -24,13 +24,13 @@ from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.progress import Progress
 from walras.train.agent_pool import AgentPool, pools_from_generator
-from walras.train.dual import DualTask, check_dual
+from walras.train.dual_task import DualTask, check_dual
+from walras.train.history import FIRST_FORECAST
 from walras.train.loop.train import TrainResult, refuse_other_settings, train
-from walras.train.map_episodes import MapEpisodes, drawn_capacity
-from walras.train.price_proposals import FIRST_PRICED, AbstractPriceProposal, AnyOf, DualProposals, PlannerQueries
-from walras.train.primal import FIRST_EXAMPLE, PrimalTask, check_primal
+from walras.train.map_task import MapEpisodes, drawn_capacity
+from walras.train.price_proposals import FIRST_PRICED, AnyOf, DualProposals, PlannerQueries, PriceProposal
+from walras.train.primal_task import FIRST_EXAMPLE, PrimalTask, check_primal
 from walras.train.settings import MapTraining
-from walras.train.tuning.history_split import FIRST_FORECAST
 
 EXAMPLES = 64
 """Populations over which it is measured."""
@@ -175,7 +175,7 @@ def _learned(task: DualTask | PrimalTask, fitted: TrainResult, data: str) -> Lea
     return LearnedMap(*parts, tuple(settings.resources), facts)
 
 
-def _source(settings: MapTraining, folder: Path) -> AbstractPriceProposal | None:
+def _source(settings: MapTraining, folder: Path) -> PriceProposal | None:
     """Return what proposes prices to a primal map: its dual map, where the folder has one, and planners."""
     if settings.prices != "mixed":
         return None

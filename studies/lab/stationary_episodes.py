@@ -1,70 +1,18 @@
-"""Own what a policy is trained on: episodes of a few agents over some weeks, each drawn from a seed and a number.
+"""Episodes of textbook stores with stationary demand, for training buyers on problems with known optima."""
 
-OPEN: add a source of episodes as a class beside these; all its episodes have the same shapes.
-"""
-
-import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.population.population import Population
 from walras.simulation.state import State
-
-
-class Episode(eqx.Module):
-    """Hold one rollout to learn from.
-
-    Attributes:
-        population: its agents; `weight` is what each counts for in the loss.
-        exogenous, initial: as in `simulate`.
-        shadow_prices: charged in each week [money per unit of resource].
-        notice: weeks ahead of which each is announced.
-        week_weight: what each week counts for; 0 for weeks in which only the start wears off.
-        stake: what a unit is worth to the agents, by which money is measured: the sum over agents of weight x demand
-            scale x cost of a lost sale [money/week].
-        profile: of each agent's history before the weeks that count, where policies may know it.
-    """
-
-    population: Population
-    exogenous: ExogenousPaths
-    initial: State
-    shadow_prices: Float[Array, "week resource"]
-    notice: Int[Array, "week resource"]
-    week_weight: Float[Array, " week"]
-    stake: Float[Array, ""]
-    profile: Float[Array, "feature agent"] | None = None
-
-
-class AbstractEpisodes(abc.ABC):
-    """Draw episodes, and hold those that judge.
-
-    Attributes:
-        backlog: unmet demand waits.
-        free_weeks: last weeks whose orders are not learned from, since the episode ends before what they cost shows.
-    """
-
-    backlog: bool = False
-    free_weeks: int = 0
-
-    @abc.abstractmethod
-    def identity(self) -> Mapping[str, Any]:
-        """Say what the episodes follow from beside seed and number, in words and numbers."""
-
-    @abc.abstractmethod
-    def draw(self, seed: int, number: int) -> Episode:
-        """Draw an episode; the same seed and number give the same one."""
-
-    @abc.abstractmethod
-    def held_out(self) -> tuple[Episode, ...]:
-        """Return episodes that training never sees, always the same."""
+from walras.train.buyer_episodes import Episode, EpisodeSource
 
 
 @dataclass(frozen=True)
@@ -103,7 +51,7 @@ class DemandLaw:
 
 
 @dataclass(frozen=True)
-class StationaryEpisodes(AbstractEpisodes):
+class StationaryEpisodes(EpisodeSource):
     """Draw episodes of textbook stores: one lead time, holding cost, and a penalty for every unit short.
 
     Attributes:

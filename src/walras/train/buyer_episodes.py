@@ -3,6 +3,7 @@
 OPEN: what is drawn, and how widely, decides what a buyer can meet later without surprise.
 """
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Array, Float, Int, Int8
 
 from walras.data.resume_log import digest
 from walras.errors import InputError
@@ -20,10 +21,58 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.policies.buyer import demand_profile
 from walras.population.population import Population
 from walras.simulation.state import State
-from walras.train.episodes import AbstractEpisodes, Episode
+from walras.train.history import FIRST_FORECAST, HistorySplit
 from walras.train.settings import BuyerTraining
 from walras.train.shocks import LONGEST_BLOCK, common_factors, lagged_forecast, mixed_prices, typical_prices
-from walras.train.tuning.history_split import FIRST_FORECAST, HistorySplit
+
+
+class Episode(eqx.Module):
+    """Hold one rollout to learn from.
+
+    Attributes:
+        population: its agents; `weight` is what each counts for in the loss.
+        exogenous, initial: as in `simulate`.
+        shadow_prices: charged in each week [money per unit of resource].
+        notice: weeks ahead of which each is announced.
+        week_weight: what each week counts for; 0 for weeks in which only the start wears off.
+        stake: what a unit is worth to the agents, by which money is measured: the sum over agents of weight x demand
+            scale x cost of a lost sale [money/week].
+        profile: of each agent's history before the weeks that count, where policies may know it.
+    """
+
+    population: Population
+    exogenous: ExogenousPaths
+    initial: State
+    shadow_prices: Float[Array, "week resource"]
+    notice: Int[Array, "week resource"]
+    week_weight: Float[Array, " week"]
+    stake: Float[Array, ""]
+    profile: Float[Array, "feature agent"] | None = None
+
+
+class EpisodeSource(abc.ABC):
+    """Draw episodes, and hold those that judge.
+
+    Attributes:
+        backlog: unmet demand waits.
+        free_weeks: last weeks whose orders are not learned from, since the episode ends before what they cost shows.
+    """
+
+    backlog: bool = False
+    free_weeks: int = 0
+
+    @abc.abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """Say what the episodes follow from beside seed and number, in words and numbers."""
+
+    @abc.abstractmethod
+    def draw(self, seed: int, number: int) -> Episode:
+        """Draw an episode; the same seed and number give the same one."""
+
+    @abc.abstractmethod
+    def held_out(self) -> tuple[Episode, ...]:
+        """Return episodes that training never sees, always the same."""
+
 
 SMALLEST_DEMAND = 0.02
 """Demand scale of a product that is known to have sold nothing [units/week]."""
@@ -93,7 +142,7 @@ class ObservedHistory:
         return ExogenousPaths(arrivals=IntegerLeadTimes(jnp.asarray(lead_times)), supply=None, **mine)
 
 
-class HistoryEpisodes(AbstractEpisodes):
+class HistoryEpisodes(EpisodeSource):
     """Draw products and replay their training weeks; other products judge, on these weeks and on those after them.
 
     Only one past has happened: what all products had in common in it (a season, a strike) would be learned by heart.

@@ -20,9 +20,9 @@ from walras.maps.network import Encoded, MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import Policy
-from walras.train.loop.train import AbstractTask
-from walras.train.map_episodes import DRAWN, MapEpisodes, SampledEpisode, drawn_prices
-from walras.train.price_proposals import AbstractPriceProposal
+from walras.train.loop.train import TrainingTask
+from walras.train.map_task import DRAWN, MapEpisodes, SampledEpisode, drawn_prices
+from walras.train.price_proposals import PriceProposal
 from walras.train.settings import MapTraining
 
 EXAMPLES = 12
@@ -236,7 +236,7 @@ def check_primal(settings: MapTraining) -> None:
         )
 
 
-class PrimalTask(AbstractTask):
+class PrimalTask(TrainingTask):
     """Train a primal map on rollouts under prices of several sources."""
 
     kind, watched = "primal map", "held_out_error"
@@ -246,7 +246,7 @@ class PrimalTask(AbstractTask):
         settings: MapTraining,
         episodes: MapEpisodes,
         policy: Policy,
-        source: AbstractPriceProposal | None = None,
+        source: PriceProposal | None = None,
     ) -> None:
         """Keep what is trained on, and measure features once.
 
