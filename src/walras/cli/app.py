@@ -46,7 +46,7 @@ def build_app() -> App:
     train.command("walras.cli.train:dual", name="dual", help="Train a map from capacity to shadow prices.")
     app.command(train)
     study = App(name="study", help="Ask what the maps are worth: numbered studies, measured again on this machine.")
-    study.command("walras.cli.study:listed", name="list", help="Show all studies with their answers.")
+    study.command("walras.cli.study:list_studies", name="list", help="Show all studies with their answers.")
     study.command("walras.cli.study:run", name="run", help="Run one study, part by part; a stopped run goes on.")
     study.command("walras.cli.study:report", name="report", help="Write one page with all answers.")
     app.command(study)
