@@ -25,6 +25,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/house.py --check
+	$(BIN)/vulture
 
 # The packages to compare with are only wanted here; without them their rows say so.
 $(BENCH_STAMP): $(STAMP)
