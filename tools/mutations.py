@@ -78,7 +78,7 @@ class Finder:
                 yield from self._of_function(node)
 
     def _of_function(self, node: ast.AST) -> Iterator[Change]:
-        if node.name not in ("__repr__", "__str__"):
+        if node.name not in ("__repr__", "__str__", "__hash__"):
             for statement in node.body:
                 yield from self._within(statement, ast.unparse(node.returns) if node.returns else "")
 
