@@ -32,10 +32,11 @@ def tests_of(room: str, template: str, folder: Path) -> list[str]:
     return list(dict.fromkeys(path for path in paths if (folder / path).exists()))
 
 
-def run_tests(folder: Path, paths: list[str], seconds: float) -> dict:
+def run_tests(folder: Path, paths: list[str], flags: argparse.Namespace) -> dict:
     """Run the tests of some paths until the first failure."""
+    seconds, without = flags.timeout, [f"--deselect={name}" for name in flags.without]
     environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *paths]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *without, *paths]
     started = time.monotonic()
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
@@ -72,10 +73,10 @@ class Results:
         return f"{len(outcomes) - survived} of {len(outcomes)} changes were caught, {survived} survived"
 
 
-def require_passing(paths: list[str], folder: Path, seconds: float, results: Results) -> None:
+def require_passing(paths: list[str], folder: Path, flags: argparse.Namespace, results: Results) -> None:
     """Stop where the tests fail without any change; asked once for the same tests."""
-    key = "unchanged: " + " ".join(paths)
-    result = results.known.get(key) or results.keep(key, run_tests(folder, paths, seconds))
+    key = " ".join(["unchanged:", *paths, *(f"without {name}" for name in flags.without)])
+    result = results.known.get(key) or results.keep(key, run_tests(folder, paths, flags))
     if result["outcome"] != "survived":
         raise SystemExit(f"these tests fail without any change: {' '.join(paths)} ({result['by']})")
 
@@ -83,14 +84,14 @@ def require_passing(paths: list[str], folder: Path, seconds: float, results: Res
 def tried(change: Change, folder: Path, flags: argparse.Namespace, results: Results) -> dict:
     """Put one change into the copy, run the tests, and take it out again."""
     paths = tests_of(change.room, flags.tests, folder)
-    require_passing(paths, folder, flags.timeout, results)
+    require_passing(paths, folder, flags, results)
     target = folder / "src" / "walras" / change.path
     before = target.read_bytes()
     target.write_bytes(change.apply(before))
     try:
-        result = run_tests(folder, paths, flags.timeout)
+        result = run_tests(folder, paths, flags)
         if result["outcome"] == "survived" and flags.whole:
-            result = run_tests(folder, [], flags.timeout)
+            result = run_tests(folder, [], flags)
     finally:
         target.write_bytes(before)
     return {"path": change.path, "line": change.line, "diff": change.diff(), "tests": paths, **result}
@@ -105,6 +106,7 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--tests", default="tests/{room} tests/golden tests/contract", help="tests of a folder")
     parser.add_argument("--whole", action="store_true", help="run the whole suite where these tests notice nothing")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one run of tests may take")
+    parser.add_argument("--without", action="append", default=[], help="test to leave out, once for each")
     parser.add_argument("--list", action="store_true", help="only show the changes")
     return parser.parse_args()
 
