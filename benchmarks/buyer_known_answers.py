@@ -16,9 +16,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from scipy.stats import norm
 
+from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
 from walras.policies.base import Policy

@@ -21,15 +21,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, held_out_world
+from maps_forecast import epoch_figures
+
+from lab import capacity_benchmark as control_sizes
 from lab.checkpointed_parts import run_parts
 from lab.control_study import control_figures, control_parts, fitting_plans
 from lab.forecast_study import QUICK, Budget, fitting, forecast_figures, forecast_parts, rounded
 from lab.provenance import machine
 from lab.reference_maps import reference_maps
-from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, held_out_world
-from maps_forecast import epoch_figures
-
-from lab import capacity_benchmark as control_sizes
 from walras.config import TableSettings
 from walras.data.panel import Panel
 from walras.errors import WalrasError

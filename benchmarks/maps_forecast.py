@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from measure import medians
+
 from lab.checkpointed_parts import run_parts
 from lab.encoding_cost import one_pass_step, windows_step
 from lab.forecast_study import BASELINE, QUICK, Budget, forecast_figures, forecast_parts, rounded
-from measure import medians
-
 from walras.errors import WalrasError
 from walras.maps.file import PRIMAL, LearnedMap, load_map
 from walras.policies.base import Policy

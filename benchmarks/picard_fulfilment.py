@@ -24,11 +24,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from lab.parallel_baselines import PublishedJacobi, SafeWindow
-from lab.speedup import calls_per_order
 from picard_table import fill
 from table import machine
 
+from lab.parallel_baselines import PublishedJacobi, SafeWindow
+from lab.speedup import calls_per_order
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import check_actions, exhausted, make_instance
 from walras.domains.fulfilment.policies import Greedy, make_policy, priced

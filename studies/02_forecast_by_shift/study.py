@@ -9,7 +9,6 @@ from lab.forecast_study import BASELINE, Budget, fitting, forecast_parts
 from lab.next_year import next_year, there
 from lab.reference_maps import default_maps
 from lab.targets import aim
-
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 

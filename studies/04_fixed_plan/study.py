@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+
 from lab.capacity_benchmark import COMPOSITIONS, BenchmarkSizes, CapacityBenchmark
 from lab.clairvoyant_bound import ClairvoyantBound
 from lab.control_study import fitting_plans
@@ -15,7 +16,6 @@ from lab.methods import simulating_methods, standard_methods
 from lab.reference_maps import default_maps
 from lab.summarise import path_interval
 from lab.targets import aim, relative
-
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor

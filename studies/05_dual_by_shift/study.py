@@ -11,7 +11,6 @@ from lab.figures import lines, to_png
 from lab.forecast_study import BASELINE, rounded
 from lab.reference_maps import default_maps
 from lab.targets import aim, relative
-
 from walras.maps.features import HORIZON
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual

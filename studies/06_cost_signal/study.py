@@ -8,7 +8,6 @@ from lab.figures import bars, lines, to_png
 from lab.forecast_study import Budget, fitting, rounded, shift_figures, twin_figures
 from lab.targets import aim
 from lab.train_or_load import held_out_curve, trained_map
-
 from walras.policies.base_stock import PricedNewsvendor
 
 WITHOUT, SEED, TRAINING = ", without ", ", seed ", "train "

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
 from lab.control_study import fitting_plans
 from lab.datasets import available, evaluation_pool
@@ -11,7 +12,6 @@ from lab.figures import lines, reach, to_png
 from lab.reference_maps import default_maps
 from lab.summarise import format_interval, path_interval
 from lab.targets import aim
-
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.train.buyer_file import load_buyer

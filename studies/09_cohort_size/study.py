@@ -8,7 +8,6 @@ from lab.figures import against_size, to_png
 from lab.forecast_study import Budget, cohort_figures, fitting, rounded
 from lab.reference_maps import default_maps
 from lab.targets import aim
-
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 

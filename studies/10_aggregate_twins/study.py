@@ -8,7 +8,6 @@ from lab.figures import bars, to_png
 from lab.forecast_study import BASELINE, Budget, fitting, rounded, twin_figures
 from lab.reference_maps import default_maps
 from lab.targets import aim
-
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+
 from lab.dagger import dagger_planners
 from lab.datasets import MADE_UP, SEED, TABLES, available
 from lab.figures import reach, to_png
@@ -12,7 +13,6 @@ from lab.planning_study import WAYS, compared_planners, revised
 from lab.summarise import format_interval, path_interval
 from lab.targets import aim
 from lab.train_or_load import trained_map
-
 from walras.config import PlanSettings
 from walras.data.read import read_panel
 from walras.population.generate import generate_panel

@@ -10,7 +10,6 @@ from lab.marginal_values import Budget, judged_case
 from lab.reference_maps import default_maps
 from lab.summarise import format_interval, path_interval
 from lab.targets import aim
-
 from walras.maps.file import DUAL, PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from buyers import FORGETFUL, FULL, loud, profile_of
-from lab.perfect_foresight import PerfectForesight
 from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_to, prices, reorder_point, shop, start
 
 import walras.policies
+from lab.perfect_foresight import PerfectForesight
 from walras.clipping import positive_part
 from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor, ScaledNewsvendor

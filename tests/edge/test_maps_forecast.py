@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lab.eval_cases import ShiftSizes
 
+from lab.eval_cases import ShiftSizes
 from walras.population.generate import generate_panel
 from walras.train import primal_task as primal
 from walras.train.agent_pool import AgentPool

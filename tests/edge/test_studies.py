@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+
 from lab.runner import Context, run_study, settings_hash
 from lab.study import FUNCTIONS, find_studies
-
 from walras.cli.app import main
 
 FOLDER = Path(__file__).parents[2] / "studies"

@@ -5,9 +5,9 @@ FREE: a few random numbers.
 
 import numpy as np
 import pytest
+
 from lab.calibration import calibration_tally
 from lab.twin_metrics import twin_tally
-
 from walras.errors import InputError, ShapeError
 
 

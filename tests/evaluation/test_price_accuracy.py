@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from lab.price_accuracy import price_values
 
+from lab.price_accuracy import price_values
 from walras.errors import SettingsError, ShapeError
 from walras.evaluation.metrics import REWARD_MEASURES, reward_tally
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from lab.speedup import calls_per_order, flatness, is_moderate_shift, speed_ratio
 
+from lab.speedup import calls_per_order, flatness, is_moderate_shift, speed_ratio
 from walras.errors import InputError, ShapeError
 from walras.evaluation import forecast_metrics, forecast_tally, reward_metrics, reward_tally
 

@@ -18,13 +18,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from lab.capacity_benchmark import QUICK, CapacityBenchmark
-from lab.eval_cases import ShiftCases, ShiftSizes
-from lab.eval_cohorts import resample_world
-from lab.textbook import lost_sales, simulated
 from small_episodes import FewEpisodes, tiny
 from small_stretches import Shy
 
+from lab.capacity_benchmark import QUICK, CapacityBenchmark
+from lab.eval_cases import ShiftCases, ShiftSizes
+from lab.eval_cohorts import resample_world
+from lab.stationary_episodes import DemandLaw, StationaryEpisodes
+from lab.textbook import lost_sales, simulated
 from walras.cli.app import build_app, main
 from walras.config import CostSettings, HistorySettings, PlanSettings
 from walras.data.imputation import complete_panel, gross_margins, lead_times, vendor_labels
@@ -64,12 +65,12 @@ from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.state import State
 from walras.train.agent_pool import AgentPool, pools_from_generator
-from walras.train.buyer import BuyerTask
-from walras.train.dual import DualTask
-from walras.train.episodes import DemandLaw, StationaryEpisodes
-from walras.train.history_episodes import HistoryEpisodes
-from walras.train.map_episodes import MapEpisodes
-from walras.train.primal import PrimalTask
+from walras.train.buyer_episodes import HistoryEpisodes
+from walras.train.buyer_training import BuyerTask
+from walras.train.dual_task import DualTask
+from walras.train.history import train_test_split
+from walras.train.map_task import MapEpisodes
+from walras.train.primal_task import PrimalTask
 from walras.train.settings import BuyerTraining, MapTraining
 from walras.train.shocks import mixed_prices, typical_prices
 from walras.train.tuning.families import (
@@ -82,7 +83,6 @@ from walras.train.tuning.families import (
     TunedNewsvendor,
     tune,
 )
-from walras.train.tuning.history_split import train_test_split
 from walras.train.tuning.policy_comparison import price_path
 
 Values = dict[str, Any]

@@ -1,6 +1,7 @@
 """Own the proof that figures are set beside their aims rightly."""
 
 import pytest
+
 from lab.targets import aim, relative
 
 

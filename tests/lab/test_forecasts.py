@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lab.eval_maps import MapEvaluation
 from lab.forecast_study import left_out, root_interval, slope_of, tally_of, tally_of_priced
 

@@ -6,6 +6,7 @@ FREE: whole studies run in tests/edge.
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from lab.elasticity_study import LASTING, begins, explained, pulse
 from lab.formulas import FORMULAS
 from lab.large_plans import EVERYBODY, planners, summed
@@ -13,7 +14,6 @@ from lab.linear_program import against_program
 from lab.marginal_values import Tried, compared
 from lab.summarise import format_interval, path_interval
 from lab.textbook import cut_normal_cost, lasting_stock, pooled, reorder_points, summed_up
-
 from walras.config import PlanSettings
 from walras.policies.simple import ReorderPoint
 

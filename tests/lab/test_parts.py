@@ -4,8 +4,8 @@ EDGE: a folder of its own.
 """
 
 import pytest
-from lab.checkpointed_parts import run_parts, under
 
+from lab.checkpointed_parts import run_parts, under
 from walras.errors import WalrasError
 
 

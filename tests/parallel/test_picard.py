@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 from deciders import Flip, fulfilment, tank
-from lab.parallel_baselines import PublishedJacobi
 
+from lab.parallel_baselines import PublishedJacobi
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.parallel.initial_guess import FromPolicy, WarmStart
 from walras.parallel.picard import Picard, equal_one_by_one

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lab.perfect_foresight import PerfectForesight
 from scipy.optimize import linprog
 
+from lab.perfect_foresight import PerfectForesight
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import constant_paths
 from walras.population.population import Population

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from lab.twins import aggregate_twins
 
+from lab.twins import aggregate_twins
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel

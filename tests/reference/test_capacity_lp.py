@@ -6,9 +6,9 @@ FREE: the instance is drawn here; its optimum was found once by HiGHS on the who
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from lab.bundle import LevelBundle, MixedSolution, ValuedProblem
 from lab.perfect_foresight import PerfectForesight
-
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import constant_paths
 from walras.planning.prices.simulated_view import SimulatedView

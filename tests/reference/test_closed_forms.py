@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Float
-from lab.textbook import REORDER
 from scipy.stats import norm
 from textbook import (
     AGENTS,
@@ -20,6 +19,7 @@ from textbook import (
     stores,
 )
 
+from lab.textbook import REORDER
 from walras.exogenous.paths import constant_paths
 from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor

@@ -6,9 +6,9 @@ FREE: exact costs come from dynamic programming, the best ones from Zipkin (2008
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lab.textbook import LOST_SALES
 from textbook import AGENTS, ERRORS, WARM_UP, WEEKS, Store, assert_costs, standard_error
 
+from lab.textbook import LOST_SALES
 from walras.policies.simple import ConstantOrder, OrderUpTo
 
 BEST = {

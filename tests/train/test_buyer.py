@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from buyers import loud
-from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 
 import walras.train.buyer_training
+from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import BuyerShape
 from walras.policies.simple import ConstantOrder

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+
 from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 
 LAWS = [DemandLaw("poisson", 4.0), DemandLaw("geometric", 4.0), DemandLaw("normal", 20.0, 3.0)]

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from lab import eval_cases, eval_maps
 from lab.encoding_cost import one_pass_step, window, windows_step
 from lab.eval_cases import ShiftCases, ShiftSizes, kinds, tuned_capacity
 from lab.eval_cohorts import Target, cohort_errors, cohort_forecast, resample_world
@@ -26,8 +28,6 @@ from lab.eval_maps import (
 from lab.eval_twins import KINDS, twin_cases
 from lab.fitted_prices import fitted_prices, use_under
 from lab.resampling import SPAN, ScenarioBootstrap
-
-from lab import eval_cases, eval_maps
 from walras.evaluation.metrics import NEAR_LIMIT
 from walras.exogenous.capacity import StepCapacity
 from walras.maps.features import HORIZON, LOOK_BACK

@@ -148,7 +148,6 @@ def report(
     """Write one page with all answers, the published figures beside ours."""
     from lab.study import find_studies
     from lab.study_page import study_page
-
     from walras.report.publish import write_all_or_nothing
 
     options.require_writable(out)

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkSizes, CapacityBenchmark
 from lab.elasticity_control import Elasticities, ElasticityControl, _Response, fit_elasticities, fitted_to
-
 from walras.errors import InputError
 from walras.maps.features import HORIZON
 from walras.policies.base_stock import PricedNewsvendor

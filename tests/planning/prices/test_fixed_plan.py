@@ -5,12 +5,12 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark, ControlOutcome
 from lab.clairvoyant_bound import ClairvoyantBound
 from lab.controllers import AbstractController, DualMapController, NoControl, ProportionalRationing
 from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
 from lab.map_diagnostics import TERMS, CycleError, cycle_error, cycle_values, loss_terms
-
 from walras.errors import InputError, SettingsError
 from walras.exogenous.capacity import HaarCapacity, StepCapacity
 from walras.maps.features import AHEAD, ATTRIBUTES, TOTALS, Scaling

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from small_maps import untrained
+
+from lab import methods
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
 from lab.clairvoyant_bound import ClairvoyantBound
 from lab.controllers import DualMapController, NoControl, PrimalMapController, SearchSettings
 from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
 from lab.timing import TimedJit
-from small_maps import untrained
-
-from lab import methods
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor

@@ -5,8 +5,8 @@ FREE: in a week where buyers value a unit at 10, 8, 6 and 3 and 2.5 units are fo
 
 import numpy as np
 import pytest
-from lab.bundle import LevelBundle, MixedSolution, ValuedProblem
 
+from lab.bundle import LevelBundle, MixedSolution, ValuedProblem
 from walras.errors import InputError, SettingsError
 
 VALUES = np.array([[10.0, 8.0, 6.0, 3.0], [9.0, 5.0, 4.0, 1.0], [7.0, 2.0, 2.0, 2.0], [5.0, 4.0, 3.0, 2.0]])

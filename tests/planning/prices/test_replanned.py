@@ -6,11 +6,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkSizes, CapacityBenchmark
 from lab.clairvoyant_bound import ClairvoyantBound
 from lab.scenario_forecasts import PerfectForecast, SampledScenarios
 from lab.simulation_mpc import SimulationMPC
-
 from walras.planning.prices.dual_ascent import GaussNewton, ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
