@@ -17,9 +17,9 @@ from matplotlib import pyplot as plt
 
 from walras.config import PlanSettings
 from walras.data.read import read_panel
-from walras.planning.calibrated_view import CorrectedView
+from walras.planning.calibrated_view import CalibratedView
 from walras.planning.problem import build_problem
-from walras.planning.search import encoded, open_maps
+from walras.planning.search import encode_population, load_maps
 from walras.population.generate import generate_panel
 
 BLUE, BLACK, GREY = "#2a6fb0", "#222222", "#9a9a9a"
@@ -34,10 +34,10 @@ given = options.parse_args()
 
 # A population, where it stands, and its history. The case also simulates, which is what maps are checked against.
 settings = PlanSettings(interface="learned", maps=given.maps, scenarios=4, paths=1)
-maps = open_maps(settings)
+maps = load_maps(settings)
 panel = read_panel(given.table) if given.table else generate_panel(agents=given.agents, weeks=156, seed=0)
 case = build_problem(panel, settings)
-view = encoded(case, maps, settings)  # maps read everything once
+view = encode_population(case, maps, settings)  # maps read everything once
 weeks, scale = case.panel.next_weeks(view.n_weeks), view.price_scale
 
 # Sweep: one price for all weeks, from nothing to one median margin; all plans in one question.
@@ -55,7 +55,7 @@ print(f"{PRICES} plans answered in {took:.1f} ms; {off:.1%} from simulation wher
 # Invert: at which prices does the population fit 80 % of what it would use in its busiest week?
 free = view.expected(np.zeros((view.n_weeks, 1)))
 capacity = np.full_like(free, 0.8 * free.max())
-prices = CorrectedView.of(view).shadow_prices(capacity)  # the dual map; without one the primal map is searched
+prices = CalibratedView.of(view).shadow_prices(capacity)  # the dual map; without one the primal map is searched
 foreseen, happened = view.expected(prices), case.view.expected(prices)
 counts = view.controllable
 needed = np.minimum(capacity, case.view.expected(np.zeros_like(prices)))  # wanted without prices

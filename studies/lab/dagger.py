@@ -15,7 +15,7 @@ from walras.data.panel import Panel
 from walras.maps.file import LearnedMap
 from walras.maps.interface import Interface
 from walras.maps.view import LearnedView
-from walras.planning.search import encoded, make_plan, plan_by_maps
+from walras.planning.search import encode_population, plan_by_maps, search_plan
 from walras.progress import Progress
 
 UNSETTLED = "did not settle"
@@ -42,13 +42,13 @@ def dagger_planners(panel: Panel, settings: PlanSettings, maps: Mapping[str, Lea
     """
     own = settings.model_copy(update={"cohort": 0})
     case, cost = prepared(panel, own)
-    usual = make_plan(case.view, cost, own, Progress())
+    usual = search_plan(case.view, cost, own, Progress())
     free, prices = np.zeros_like(usual.shadow_prices), usual.shadow_prices
     simulated, slope = case.view.expected(prices), case.view.jacobian(prices)
     spent = worth(case, cost, usual)
     told: dict[str, Any] = {"agents": case.population.n_agents, "maps": {}}
     for name, learned in maps.items():
-        view = encoded(case, Interface(learned, None, None, name), own)
+        view = encode_population(case, Interface(learned, None, None, name), own)
         facts = {
             "error_free": _off(view, free, case.view.expected(free)),
             "error_plan": _off(view, prices, simulated),

@@ -14,8 +14,9 @@ from walras.config import PlanSettings
 from walras.data.panel import Panel
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.problem import PlanningProblem
+from walras.planning.refine import CHECKING
 from walras.planning.result import PlanRecord, Search
-from walras.planning.search import CHECKING, encoded, open_maps, plan_by_maps, plan_by_simulation
+from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation
 from walras.progress import Progress
 
 EVERYBODY = "everybody simulated"
@@ -96,7 +97,7 @@ def _found(
     if settings.interface == "simulated":
         return plan_by_simulation(case, cost, settings, progress)
     # Maps read the population and are loaded once a plan.
-    return plan_by_maps(case, encoded(case, open_maps(settings), settings), cost, settings, progress)
+    return plan_by_maps(case, encode_population(case, load_maps(settings), settings), cost, settings, progress)
 
 
 def summed(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,15 +16,17 @@ from jaxtyping import Float
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel
 from walras.exogenous.paths import ExogenousPaths
-from walras.planning.calibrated_view import CorrectedView
+from walras.planning.calibrated_view import CalibratedView
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.plan import acquisition_cost
+from walras.planning.policy_selection import select_policy
 from walras.planning.previous_plan import ChangePenalty, PreviousPlan
 from walras.planning.prices.oracle import path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
+from walras.planning.refine import assess_feasibility
 from walras.planning.result import PlanRecord
-from walras.planning.search import encoded, make_plan, open_maps, plan_by_maps, search_plan
+from walras.planning.search import encode_population, load_maps, plan_by_maps, search_plan
 from walras.progress import Progress
 
 Grid = Float[np.ndarray, "week resource"]
@@ -32,7 +34,7 @@ Grid = Float[np.ndarray, "week resource"]
 
 def prepared(panel: Panel, settings: PlanSettings) -> tuple[PlanningProblem, PiecewiseLinearCost]:
     """Build a case that both planners plan, and what capacity costs."""
-    case = build_problem(panel, settings)
+    case = build_problem(panel, settings, select_policy(panel, settings))
     return case, acquisition_cost(case.view, settings, CostSettings())
 
 
@@ -50,7 +52,7 @@ def by_simulation(case: PlanningProblem, cost: PiecewiseLinearCost, settings: Pl
 
     def make() -> tuple[PlanRecord, int, int]:
         before = case.view.simulations
-        record = make_plan(case.view, cost, settings, Progress())
+        record = assess_feasibility(case.view, search_plan(case.view, cost, settings, Progress()))
         return record, record.queries, case.view.simulations - before
 
     return timed(make)
@@ -58,10 +60,10 @@ def by_simulation(case: PlanningProblem, cost: PiecewiseLinearCost, settings: Pl
 
 def by_maps(case: PlanningProblem, cost: PiecewiseLinearCost, settings: PlanSettings) -> dict[str, Any]:
     """Plan by learned maps, the reading of the population included."""
-    interface = open_maps(settings)
+    interface = load_maps(settings)
 
     def make() -> tuple[PlanRecord, int, int]:
-        record, search = plan_by_maps(case, encoded(case, interface, settings), cost, settings, Progress())
+        record, search = plan_by_maps(case, encode_population(case, interface, settings), cost, settings, Progress())
         return record, search.queries, search.simulations
 
     return timed(make)
@@ -143,7 +145,7 @@ def regrets(
     for number in range(count):
         path = _only(case.unseen, number)
         view = SimulatedView(case.population, path, case.policy, case.initial)
-        tried = [make_plan(view, cost, settings, Progress()), *plans.values()]
+        tried = [search_plan(view, cost, settings, Progress()), *plans.values()]
         tried += [search_plan(view, cost, settings, Progress(), record.shadow_prices) for record in plans.values()]
         knew = min((worth(case, cost, each, path) for each in tried), key=lambda each: float(each["with_overflow"][0]))
         for name, record in plans.items():
@@ -181,7 +183,7 @@ def revised(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:
         For each of `WAYS`: `moved`, by how much the plan of the coming weeks changes at each revision, as a share of
         capacity; `cost`: expected cost of the plan beyond that of planning afresh, as a share of the acquisition cost.
     """
-    interface = open_maps(settings)
+    interface = load_maps(settings)
     told: dict[str, dict[str, list[float]]] = {way: {"moved": [], "cost": []} for way in WAYS}
     regular: np.ndarray | None = None
     last: dict[str, PlanRecord] = {}
@@ -190,14 +192,15 @@ def revised(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:
         # Regular capacity is a fact, not a forecast: it stays as it was when planning began.
         regular = cost.regular[:1] if regular is None else regular
         cost = _at(cost, regular)
-        asked = CorrectedView.of(encoded(case, interface, settings))
+        asked = CalibratedView.of(encode_population(case, interface, settings))
         free = np.zeros_like(cost.lower)
-        asked = asked.at(free, case.view.utilization(free))
+        asked = asked.calibrated_at(free, case.view.utilization(free))
         now = {"afresh": _searched(asked, cost, settings, asked.shadow_prices(cost.middle))}
         for way in ("warm start", "damped", "change charged"):
             now[way] = _revision(way, asked, cost, settings, last.get(way))
         other, _ = prepared(panel.before(panel.n_weeks - weeks + week), replace_seed(settings))
-        again = CorrectedView.of(encoded(other, interface, settings)).at(free, other.view.utilization(free))
+        again = CalibratedView.of(encode_population(other, interface, settings))
+        again = again.calibrated_at(free, other.view.utilization(free))
         twin = _searched(again, cost, settings, again.shadow_prices(cost.middle))
         told["same data, other futures"]["moved"].append(moved(twin.capacity, now["afresh"].capacity))
         usual = _expected(case, cost, now["afresh"])
@@ -219,12 +222,12 @@ def _at(cost: PiecewiseLinearCost, regular: np.ndarray) -> PiecewiseLinearCost:
     return replace(cost, edges=cost.edges * factor[..., None], lower=cost.lower * factor, upper=cost.upper * factor)
 
 
-def _searched(asked: CorrectedView, cost: PiecewiseLinearCost, settings: PlanSettings, start: Grid) -> PlanRecord:
+def _searched(asked: CalibratedView, cost: PiecewiseLinearCost, settings: PlanSettings, start: Grid) -> PlanRecord:
     return search_plan(asked, cost, settings, Progress(), start)
 
 
 def _revision(
-    way: str, asked: CorrectedView, cost: PiecewiseLinearCost, settings: PlanSettings, last: PlanRecord | None
+    way: str, asked: CalibratedView, cost: PiecewiseLinearCost, settings: PlanSettings, last: PlanRecord | None
 ) -> PlanRecord:
     """Start from the last plan's prices; damped, go a part of the way from the last plan and price that.
 

@@ -16,11 +16,11 @@ from walras.errors import InputError, SettingsError
 from walras.maps.file import DUAL
 from walras.maps.interface import Interface
 from walras.maps.support import TrainingSupport
-from walras.planning.calibrated_view import MOST, ROUGH, CorrectedView
+from walras.planning.calibrated_view import MAX_FACTOR, CalibratedView
 from walras.planning.plan import acquisition_cost
-from walras.planning.prices.dual_ascent import GaussNewton, NewtonThenProjected, ProjectedDual, search_prices
+from walras.planning.prices.dual_ascent import ROUGH_SOLVER, search_prices
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.search import encoded, make_plan, open_maps, plan_by_maps
+from walras.planning.search import encode_population, load_maps, plan_by_maps, search_plan
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.progress import Progress
@@ -39,33 +39,34 @@ def cost():
 
 
 def test_a_corrected_view_is_right_where_it_was_simulated():
-    view = CorrectedView.of(encoded(case(), interface(), SETTINGS))
+    view = CalibratedView.of(encode_population(case(), interface(), SETTINGS))
     prices = np.full((WEEKS, 1), 0.2 * view.price_scale)
     simulated = case().view.utilization(prices)
     plain = view.utilization(prices)
-    corrected = view.at(prices, np.clip(simulated, plain / 2, 2 * plain))
+    corrected = view.calibrated_at(prices, np.clip(simulated, plain / 2, 2 * plain))
     np.testing.assert_allclose(corrected.utilization(prices), np.clip(simulated, plain / 2, 2 * plain), rtol=1e-6)
     np.testing.assert_allclose(
         corrected.jacobian(prices), view.jacobian(prices) * corrected.factor.reshape(-1, 1), rtol=1e-6
     )
-    assert view.at(prices, 100 * plain).factor.max() == MOST
-    np.testing.assert_allclose(view.between(corrected).factor ** 2, corrected.factor)
+    assert view.calibrated_at(prices, 100 * plain).factor.max() == MAX_FACTOR
+    np.testing.assert_allclose(view.damped(corrected).factor ** 2, corrected.factor)
     # Where it is off by a factor, the capacity that fits is off by the same.
     room = 0.8 * corrected.utilization(prices)
     np.testing.assert_allclose(corrected.shadow_prices(room), view.shadow_prices(room / corrected.factor))
 
 
 def test_without_a_dual_map_prices_are_searched_with_the_primal_one():
-    view = CorrectedView.of(encoded(case(), Interface(untrained(), None), SETTINGS))
+    view = CalibratedView.of(encode_population(case(), Interface(untrained(), None), SETTINGS))
     free = view.utilization(np.zeros((WEEKS, 1)))
     found = view.shadow_prices(np.stack([1.1 * free, 0.9 * free]))
     assert found.shape == (2, WEEKS, 1) and not found[0].any()
-    solver = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
-    np.testing.assert_array_equal(found[1], search_prices(view, 0.9 * free, None, solver).prices.reshape(WEEKS, 1))
+    np.testing.assert_array_equal(
+        found[1], search_prices(view, 0.9 * free, None, ROUGH_SOLVER).prices.reshape(WEEKS, 1)
+    )
 
 
 def test_rounds_correct_and_simulation_judges():
-    known, view, charged = case(), encoded(case(), interface(), SETTINGS), cost()
+    known, view, charged = case(), encode_population(case(), interface(), SETTINGS), cost()
     before = known.view.simulations
     record, found = plan_by_maps(known, view, charged, SETTINGS, Progress(), rounds=2)
     assert known.view.simulations - before == found.simulations > 4  # two rounds do not make untrained maps right
@@ -79,9 +80,9 @@ def test_rounds_correct_and_simulation_judges():
 def test_what_does_not_settle_is_planned_as_without_maps(monkeypatch):
     known, charged = case(), cost()
     monkeypatch.setattr(module, "refine_by_simulation", lambda view, cost, record, *_: replace(record, converged=False))
-    view = encoded(known, interface(), SETTINGS)
+    view = encode_population(known, interface(), SETTINGS)
     record, found = plan_by_maps(known, view, charged, SETTINGS, Progress(), rounds=1)
-    alone = make_plan(known.view, charged, SETTINGS, Progress())
+    alone = search_plan(known.view, charged, SETTINGS, Progress())
     np.testing.assert_array_equal(record.shadow_prices, alone.shadow_prices)
     np.testing.assert_array_equal(record.capacity, alone.capacity)
     assert "searched by simulation" in record.stop_reason and found.simulations > alone.queries / 2
@@ -94,15 +95,15 @@ def folder(tmp_path: Path, maps: Interface, name: str = "maps") -> str:
 
 def test_no_round_at_all_is_refused():
     with pytest.raises(SettingsError, match="`rounds` is 0 but at least 1 is needed"):
-        plan_by_maps(case(), encoded(case(), interface(), SETTINGS), cost(), SETTINGS, Progress(), rounds=0)
+        plan_by_maps(case(), encode_population(case(), interface(), SETTINGS), cost(), SETTINGS, Progress(), rounds=0)
 
 
 def test_another_policy_than_that_of_training_is_kept_and_named(tmp_path):
     coverage = TrainingSupport.fit([None], [[0.0, 100.0]], PricedNewsvendor(), weeks=3)
     known = replace(case(), policy=PricedNewsvendor(discount=0.95))
-    view = encoded(known, replace(interface(), coverage=coverage), SETTINGS)
+    view = encode_population(known, replace(interface(), coverage=coverage), SETTINGS)
     assert "not the one with which the maps were trained" in " ".join(view.outside_training)
-    assert not encoded(case(), replace(interface(), coverage=coverage), SETTINGS).outside_training
+    assert not encode_population(case(), replace(interface(), coverage=coverage), SETTINGS).outside_training
 
 
 @pytest.mark.parametrize(
@@ -121,12 +122,12 @@ def test_another_policy_than_that_of_training_is_kept_and_named(tmp_path):
 def test_maps_that_cannot_make_the_plan_are_refused_before_any_work(tmp_path, maps, change, words):
     place = folder(tmp_path, maps())
     with pytest.raises((InputError, SettingsError), match=words):
-        open_maps(SETTINGS.model_copy(update={"maps": place, **change}))
+        load_maps(SETTINGS.model_copy(update={"maps": place, **change}))
 
 
 def test_a_case_without_a_history_is_refused():
     with pytest.raises(InputError, match="build it with `interface` set to learned"):
-        encoded(replace(case(), history=None), interface(), SETTINGS)
+        encode_population(replace(case(), history=None), interface(), SETTINGS)
 
 
 def test_unknown_and_damaged_folders_end_in_one_sentence(tmp_path, capsys):
@@ -170,4 +171,4 @@ def test_the_command_prints_and_writes_what_was_asked(tmp_path, capsys):
 
 def test_names_of_maps_that_do_not_come_with_walras_are_refused():
     with pytest.raises(InputError, match="is no folder of trained maps"):
-        open_maps(SETTINGS.model_copy(update={"maps": "fancy"}))
+        load_maps(SETTINGS.model_copy(update={"maps": "fancy"}))

@@ -12,9 +12,10 @@ from walras.errors import InputError
 from walras.planning.plan import acquisition_cost, plan_panel
 from walras.planning.previous_plan import PreviousPlan
 from walras.planning.problem import build_problem
+from walras.planning.refine import assess_feasibility
 from walras.planning.result import PlanResult
 from walras.planning.revision_loop import StopRule
-from walras.planning.search import make_plan
+from walras.planning.search import search_plan
 from walras.planning.verify import verify_plan
 from walras.population.generate import generate_panel
 from walras.progress import Progress
@@ -121,7 +122,9 @@ def test_a_plan_is_verified_on_futures_it_was_not_made_on():
 def test_frozen_weeks_keep_regular_capacity():
     case = build_problem(panel(), settings(frozen_weeks=4))
     cost = acquisition_cost(case.view, settings(frozen_weeks=4), CostSettings())
-    record = make_plan(case.view, cost, settings(frozen_weeks=4, max_iterations=10), Progress())
+    record = assess_feasibility(
+        case.view, search_plan(case.view, cost, settings(frozen_weeks=4, max_iterations=10), Progress())
+    )
     regular = planned().regular_capacity
     np.testing.assert_allclose(record.capacity[:4], regular[:4])
     assert (planned().record.capacity[:4] > regular[:4] * 1.01).any()
@@ -141,7 +144,9 @@ def test_only_the_short_one_of_three_resources_has_a_price():
     costs = CostSettings(resource={"inbound_units": plenty, "inbound_volume": plenty})
     chosen = settings(resources=names, max_iterations=25, scenarios=2)
     case = build_problem(panel(), chosen)
-    record = make_plan(case.view, acquisition_cost(case.view, chosen, costs), chosen, Progress())
+    record = assess_feasibility(
+        case.view, search_plan(case.view, acquisition_cost(case.view, chosen, costs), chosen, Progress())
+    )
     assert record.capacity.shape == (WEEKS, 3)
     assert (record.shadow_prices[:, :2] == 0).all() and record.shadow_prices[:, 2].max() > 0
     free = case.view.expected(np.zeros((WEEKS, 3)))
@@ -200,6 +205,8 @@ def test_a_revision_keeps_what_was_planned_where_a_change_is_dear():
 def test_what_is_feasible_is_within_the_plan():
     case = build_problem(panel(), settings())
     roomy = CostSettings(regular_capacity=1e5)
-    record = make_plan(case.view, acquisition_cost(case.view, settings(), roomy), settings(), Progress())
+    record = assess_feasibility(
+        case.view, search_plan(case.view, acquisition_cost(case.view, settings(), roomy), settings(), Progress())
+    )
     assert record.feasible and record.converged and (record.shadow_prices == 0).all()
     assert (record.utilization <= record.capacity).all() and StopRule().feasibility > 0

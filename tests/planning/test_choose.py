@@ -6,7 +6,7 @@ import pytest
 from walras.config import PlanSettings
 from walras.errors import InputError
 from walras.planning import policy_selection
-from walras.planning.policy_selection import backtest_policies
+from walras.planning.policy_selection import backtest_policies, select_policy
 from walras.planning.problem import build_problem
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
@@ -26,7 +26,8 @@ def settings(**more):
 
 
 def test_the_shipped_buyer_can_be_asked_for(panel):
-    case = build_problem(panel, settings(policy="buyer"))
+    chosen = settings(policy="buyer")
+    case = build_problem(panel, chosen, select_policy(panel, chosen))
     assert isinstance(case.policy, Buyer) and case.policy.profile is not None
     assert case.chosen == {"name": "buyer"} and any("trained buyer, as asked" in note for note in case.notes)
     use = case.view.expected(np.zeros((4, 1)))
@@ -36,7 +37,7 @@ def test_the_shipped_buyer_can_be_asked_for(panel):
 
 
 def test_small_tables_decide_nothing(panel):
-    case = build_problem(panel, settings())
+    case = build_problem(panel, settings(), select_policy(panel, settings()))
     assert isinstance(case.policy, PricedNewsvendor) and case.chosen == {"name": "newsvendor"}
     assert any("too few to tell" in note for note in case.notes)
 
@@ -44,9 +45,9 @@ def test_small_tables_decide_nothing(panel):
 @pytest.mark.parametrize("low, name", [(1.01, "buyer"), (0.99, "newsvendor")])
 def test_the_lower_end_of_the_interval_decides(panel, monkeypatch, low, name):
     facts = {"reward_ratio": 1.05, "low": low, "high": 1.1, "against": "base-stock", "products": 40, "weeks": 20}
-    monkeypatch.setattr(policy_selection, "FEWEST_JUDGED", 10)
+    monkeypatch.setattr(policy_selection, "MIN_PRODUCTS", 10)
     monkeypatch.setattr(policy_selection, "backtest_policies", lambda *_: facts)
-    case = build_problem(panel, settings())
+    case = build_problem(panel, settings(), select_policy(panel, settings()))
     assert case.chosen == {"name": name, **facts}
     assert any("1.05 times" in note and "best base-stock level" in note for note in case.notes)
 
@@ -62,4 +63,4 @@ def test_a_file_that_is_no_buyer_is_refused_in_one_sentence(panel, tmp_path):
     wrong = tmp_path / "wrong.walras"
     wrong.write_text("no buyer")
     with pytest.raises(InputError, match="no file of arrays written by walras"):
-        build_problem(panel, settings(policy="buyer", buyer=wrong))
+        select_policy(panel, settings(policy="buyer", buyer=wrong))

@@ -16,7 +16,7 @@ from walras.exogenous.calendar import holiday_distance
 from walras.maps.features import HORIZON, agent_history
 from walras.maps.rollout import PopulationWindow, known_future
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.search import encoded
+from walras.planning.search import encode_population
 from walras.planning.warm_up import map_history, replay_history
 from walras.population.generate import generate_panel
 from walras.simulation.record import Record
@@ -60,7 +60,7 @@ def test_what_is_known_of_the_coming_weeks_is_what_the_plan_knows():
 
 
 def test_week_0_is_answered_as_simulated():
-    view = encoded(case(), interface(), SETTINGS)
+    view = encode_population(case(), interface(), SETTINGS)
     zero = np.zeros((WEEKS, 1))
     assert view.utilization(zero)[0] == pytest.approx(case().view.utilization(zero)[0], rel=1e-5)
 

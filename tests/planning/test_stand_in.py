@@ -9,12 +9,12 @@ import pytest
 from walras.cli import app
 from walras.config import CostSettings, PlanFields, PlanSettings, checked, read_settings
 from walras.errors import SettingsError
-from walras.planning import search as checking
-from walras.planning.calibrated_view import StandIn, cohort_view, sample_cohort
+from walras.planning import refine as checking
+from walras.planning.calibrated_view import CalibratedView, sample_cohort, search_view
 from walras.planning.plan import acquisition_cost
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.search import plan_by_simulation, search_on
+from walras.planning.search import plan_by_simulation, search_plan
 from walras.population.agent_axis import map_per_agent
 from walras.population.cohort import Cohort
 from walras.population.generate import generate_panel
@@ -40,7 +40,7 @@ def twice() -> SimulatedView:
 def test_a_cohort_of_one_of_each_gives_the_plan_of_all_duplicates():
     many = twice()
     one = Cohort(np.arange(HALF), np.full(HALF, 2.0), np.zeros(HALF, int), 2 * HALF, "by hand")
-    stand_in = StandIn.of(many, one)
+    stand_in = CalibratedView.of_cohort(many, one)
     assert stand_in.view.population.n_agents == HALF
     np.testing.assert_allclose(stand_in.view.free, many.free, rtol=1e-5)
     np.testing.assert_allclose(stand_in.factor, 1.0, rtol=1e-5)
@@ -48,7 +48,7 @@ def test_a_cohort_of_one_of_each_gives_the_plan_of_all_duplicates():
     cost = acquisition_cost(many, SETTINGS, CostSettings())
     # Lumpy as so few agents are, rounding leads astray after a while: few revisions show the same road.
     few = SETTINGS.model_copy(update={"max_iterations": 1})
-    ours, theirs = (search_on(view, cost, few, Progress()) for view in (stand_in, many))
+    ours, theirs = (search_plan(view, cost, few, Progress()) for view in (stand_in, many))
     np.testing.assert_allclose(ours.capacity, theirs.capacity, rtol=1e-4)
     np.testing.assert_allclose(ours.shadow_prices, theirs.shadow_prices, atol=1e-4 * many.price_scale)
     assert ours.shadow_prices.any()
@@ -56,16 +56,16 @@ def test_a_cohort_of_one_of_each_gives_the_plan_of_all_duplicates():
 
 def test_a_cohort_is_right_where_everybody_was_simulated():
     view = case().view
-    stand_in = cohort_view(view, SETTINGS)
-    assert isinstance(stand_in, StandIn) and stand_in.view.population.n_agents == 30
+    stand_in = search_view(view, SETTINGS)
+    assert isinstance(stand_in, CalibratedView) and stand_in.view.population.n_agents == 30
     free = np.zeros((WEEKS, 1))
     assert not np.allclose(stand_in.view.free, view.free, rtol=1e-3)
     np.testing.assert_allclose(stand_in.utilization(free), view.free, rtol=1e-6)
     prices = np.full((WEEKS, 1), 0.2 * view.price_scale)
-    simulated, expected = view.judgement(prices)
+    simulated, expected = view.planned_and_expected(prices)
     np.testing.assert_allclose(simulated, view.utilization(prices), rtol=1e-5)
     np.testing.assert_allclose(expected, view.expected(prices), rtol=1e-5)
-    there = stand_in.at(prices, simulated)
+    there = stand_in.calibrated_at(prices, simulated)
     np.testing.assert_allclose(there.utilization(prices), simulated, rtol=1e-6)
     np.testing.assert_allclose(there.jacobian(prices), there.view.jacobian(prices) * there.factor.reshape(-1, 1))
     assert (there.price_scale, there.max_price) == (view.price_scale, view.max_price)
@@ -100,7 +100,7 @@ def test_a_plan_of_a_cohort_is_judged_by_everybody():
     before, progress = known.view.queries, Progress()
     record, search = plan_by_simulation(known, cost, SETTINGS, progress)
     asked = known.view.queries - before
-    assert search.cohort == 30 and 1 <= asked <= checking.CHECKS < search.simulations - search.everybody
+    assert search.cohort == 30 and 1 <= asked <= checking.VERIFICATIONS < search.simulations - search.everybody
     np.testing.assert_allclose(record.utilization, known.view.expected(record.shadow_prices), rtol=1e-5)
     assert record.feasible == (not (record.utilization > 1.01 * record.capacity + 1e-6).any())
     assert "searched on a cohort of 30 agents" in record.stop_reason
@@ -110,15 +110,15 @@ def test_a_plan_of_a_cohort_is_judged_by_everybody():
 def test_what_cannot_be_mended_is_said_and_the_best_is_kept(monkeypatch):
     known = case()
     cost = acquisition_cost(known.view, SETTINGS, CostSettings())
-    searched = cohort_view(known.view, SETTINGS)
-    record = search_on(searched, cost, SETTINGS, Progress())
+    searched = search_view(known.view, SETTINGS)
+    record = search_plan(searched, cost, SETTINGS, Progress())
     worse = [jax.tree.map(lambda a, share=share: share * a, record.capacity) for share in (0.5, 0.4, 0.3)]
     mended = iter([checking.replace(record, capacity=each, converged=True) for each in worse])
     monkeypatch.setattr(checking, "refine_by_simulation", lambda *_: next(mended))
     before = known.view.queries
     first = checking.replace(record, capacity=0.6 * record.capacity, converged=True)
     told = checking.verify_on_population(known.view, searched, cost, first, Progress())
-    assert known.view.queries - before == checking.CHECKS and not told.converged
+    assert known.view.queries - before == checking.VERIFICATIONS and not told.converged
     np.testing.assert_array_equal(told.capacity, first.capacity)
     assert "after which the worst week is" in told.stop_reason
 

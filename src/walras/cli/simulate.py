@@ -51,14 +51,16 @@ def simulate(
         weeks = panel.next_weeks(chosen.weeks)
         from walras.cli.price_tables import read_prices, zero_prices
         from walras.planning.compare_prices import compare_prices
-        from walras.planning.problem import build_problem
+        from walras.planning.policy_selection import select_policy
+        from walras.planning.problem import build_simulation
 
         charged = (
             zero_prices(weeks, chosen.resources) if prices is None else read_prices(prices, weeks, chosen.resources)
         )
-        case = build_problem(panel, chosen, progress=progress)
+        choice = select_policy(panel, chosen, progress)
+        problem = build_simulation(panel, chosen, choice, progress=progress)
         progress.stage("Simulating")
-        trial = compare_prices(case, charged)
+        trial = compare_prices(problem, charged)
         progress.stage("Writing the report")
         files = write_comparison(trial, out, time.perf_counter() - started)
     show(trial, files, time.perf_counter() - started, as_json)

@@ -1,7 +1,4 @@
-"""Own what a simulation under given shadow prices found, beside the same futures without prices.
-
-FREE: internals of `walras simulate`.
-"""
+"""Simulate a population under given shadow prices, beside the same futures without prices (`walras simulate`)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from walras.planning.problem import PlanningProblem
+from walras.planning.problem import SimulationProblem
 from walras.planning.result import QUANTILES, quantile_names
 from walras.simulation.run import Rollout, simulate
 
@@ -20,7 +17,7 @@ FLOWS = ("demand", "sales", "lost_sales", "receipts", "orders", "stock_end")
 
 @dataclass(frozen=True, eq=False)
 class PriceComparison:
-    """Compare the same futures with and without shadow prices.
+    """The same futures with and without shadow prices.
 
     Attributes:
         weeks: first days of the simulated weeks [week].
@@ -30,7 +27,7 @@ class PriceComparison:
         flows: name -> mean over futures [units; week].
         reward, free_reward: mean reward over the horizon with the prices and without [money].
         payments: mean of prices times use [money].
-        counts, provenance, notes: how the case was made.
+        counts, provenance, notes: how the problem was built.
     """
 
     weeks: np.ndarray
@@ -47,21 +44,21 @@ class PriceComparison:
     notes: tuple[str, ...]
 
 
-def compare_prices(case: PlanningProblem, shadow_prices: Float[np.ndarray, "week resource"]) -> PriceComparison:
-    """Simulate the case's agents on its unseen futures, once with the prices and once without.
+def compare_prices(problem: SimulationProblem, shadow_prices: Float[np.ndarray, "week resource"]) -> PriceComparison:
+    """Simulate a problem's agents on its unseen futures, once with the prices and once without.
 
     Args:
-        case: who answers, from what state, on which futures.
+        problem: population, start and futures.
         shadow_prices: announced in full at the start [money per unit of resource].
     """
     charged = jnp.asarray(shadow_prices, jnp.float32)
-    parts = (case.population, case.unseen, case.policy)
-    priced = simulate(*parts, initial=case.initial, shadow_prices=charged)
-    free = simulate(*parts, initial=case.initial)
+    parts = (problem.population, problem.unseen, problem.policy)
+    priced = simulate(*parts, initial=problem.initial, shadow_prices=charged)
+    free = simulate(*parts, initial=problem.initial)
     use = np.asarray(priced.totals.utilization, float)
     return PriceComparison(
-        weeks=case.panel.next_weeks(len(shadow_prices)),
-        resources=case.population.resources,
+        weeks=problem.panel.next_weeks(len(shadow_prices)),
+        resources=problem.population.resources,
         shadow_prices=shadow_prices,
         utilization=_fan(use),
         unconstrained=_fan(np.asarray(free.totals.utilization, float)),
@@ -69,9 +66,9 @@ def compare_prices(case: PlanningProblem, shadow_prices: Float[np.ndarray, "week
         reward=float(np.mean(priced.reward)),
         free_reward=float(np.mean(free.reward)),
         payments=float((use * shadow_prices).sum((1, 2)).mean()),
-        counts=case.counts,
-        provenance=dict(case.panel.provenance),
-        notes=case.notes,
+        counts=problem.counts,
+        provenance=dict(problem.panel.provenance),
+        notes=problem.notes,
     )
 
 
@@ -83,46 +80,48 @@ def _mean(rollout: Rollout, name: str) -> Float[np.ndarray, " week"]:
     return np.asarray(getattr(rollout.totals, name), float).mean(0)
 
 
-def comparison_table(trial: PriceComparison) -> dict[str, np.ndarray]:
-    """List the trial as columns, one row per week and resource, weeks outermost."""
-    repeats = len(trial.resources)
+def comparison_table(comparison: PriceComparison) -> dict[str, np.ndarray]:
+    """List a comparison as columns, one row per week and resource, weeks outermost."""
+    repeats = len(comparison.resources)
     columns = {
-        "week": np.repeat(trial.weeks.astype("datetime64[D]"), repeats),
-        "resource": np.tile(np.asarray(trial.resources, dtype=str), len(trial.weeks)),
-        "shadow_price": trial.shadow_prices.reshape(-1),
+        "week": np.repeat(comparison.weeks.astype("datetime64[D]"), repeats),
+        "resource": np.tile(np.asarray(comparison.resources, dtype=str), len(comparison.weeks)),
+        "shadow_price": comparison.shadow_prices.reshape(-1),
     }
-    for name, values in (("utilization", trial.utilization), ("unconstrained", trial.unconstrained)):
+    for name, values in (("utilization", comparison.utilization), ("unconstrained", comparison.unconstrained)):
         columns |= {f"{name}_{level}": part.reshape(-1) for level, part in zip(quantile_names(), values, strict=True)}
-    return columns | {name: np.repeat(values, repeats) for name, values in trial.flows.items()}
+    return columns | {name: np.repeat(values, repeats) for name, values in comparison.flows.items()}
 
 
-def comparison_summary(trial: PriceComparison) -> dict[str, Any]:
-    """Collect what a program may want to read; per-week values are lists in the order of `weeks`."""
+def comparison_summary(comparison: PriceComparison) -> dict[str, Any]:
+    """Return the comparison as nested mappings for JSON; per-week values are in the order of `weeks`."""
 
     def by_resource(values: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: values[:, index] for index, name in enumerate(trial.resources)}
+        return {name: values[:, index] for index, name in enumerate(comparison.resources)}
 
     def fan(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         return {level: by_resource(part) for level, part in zip(quantile_names(), values, strict=True)}
 
     return {
-        "weeks": trial.weeks,
-        "resources": trial.resources,
-        "shadow_prices": by_resource(trial.shadow_prices),
-        "utilization": fan(trial.utilization),
-        "unconstrained": fan(trial.unconstrained),
-        "flows": trial.flows,
-        "reward": trial.reward,
-        "reward_unconstrained": trial.free_reward,
-        "reward_kept": reward_kept(trial),
-        "price_payments": trial.payments,
-        "assumed_columns": sorted(name for name, origin in trial.provenance.items() if origin.startswith("assumed")),
-        "provenance": trial.provenance,
-        "counts": trial.counts,
-        "notes": trial.notes,
+        "weeks": comparison.weeks,
+        "resources": comparison.resources,
+        "shadow_prices": by_resource(comparison.shadow_prices),
+        "utilization": fan(comparison.utilization),
+        "unconstrained": fan(comparison.unconstrained),
+        "flows": comparison.flows,
+        "reward": comparison.reward,
+        "reward_unconstrained": comparison.free_reward,
+        "reward_kept": reward_kept(comparison),
+        "price_payments": comparison.payments,
+        "assumed_columns": sorted(
+            name for name, origin in comparison.provenance.items() if origin.startswith("assumed")
+        ),
+        "provenance": comparison.provenance,
+        "counts": comparison.counts,
+        "notes": comparison.notes,
     }
 
 
-def reward_kept(trial: PriceComparison) -> float | None:
-    """Give the reward with prices as a share of the reward without; None where that share means nothing."""
-    return trial.reward / trial.free_reward if trial.free_reward > 0 else None
+def reward_kept(comparison: PriceComparison) -> float | None:
+    """Give the reward with prices as a share of the reward without; None where the latter is not positive."""
+    return comparison.reward / comparison.free_reward if comparison.free_reward > 0 else None

@@ -1,10 +1,9 @@
-"""Own the choice of the policy that a plan expects agents to follow: the shipped buyer where it has proved itself.
+"""Choice of the policy that agents are expected to follow: the trained buyer where it earned more on the last weeks.
 
-FREE: how it is put to the proof; the sentence and the numbers are printed by reports.
+The sentence and the numbers are printed by reports.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,127 +12,96 @@ from walras.config import HistorySettings, PlanSettings
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.evaluation.ranking import reward_ratio
-from walras.policies.base import Policy
-from walras.policies.base_stock import PricedNewsvendor
+from walras.planning.problem import PolicyChoice, active_panel, priced_newsvendor
 from walras.policies.buyer import Buyer
-from walras.population.population import Population
 from walras.progress import Progress
 from walras.train.buyer_file import load_buyer
 from walras.train.history import train_test_split
 from walras.train.tuning.policy_comparison import COMPETITORS, evaluate_policy, tuning_problem, with_history
 
-RIVALS = ("newsvendor", "base-stock")
-"""What the buyer has to beat: the plan's own closed form, and the best level of each product in hindsight."""
+RIVALS = {"newsvendor": "the newsvendor", "base-stock": "the best base-stock level of each product"}
+"""Policies that the buyer has to beat: the closed form, and tuned levels; with their names in sentences."""
 
-MOST_JUDGED = 2000
-"""Products that judge, drawn evenly from larger tables."""
+MAX_PRODUCTS = 2000
+"""Products that policies are compared on, drawn evenly from larger tables."""
 
-FEWEST_JUDGED, FEWEST_WEEKS = 300, 48
-"""Smaller tables and shorter histories decide nothing: the closed form is planned with."""
+MIN_PRODUCTS, MIN_WEEKS = 300, 48
+"""Smaller tables and shorter histories decide nothing: the closed form is used."""
 
-OF_MAPS = (
-    "Agents are taken to follow the priced newsvendor, which learned maps are trained with: it was not compared with "
-    "the trained buyer."
-)
-"""What is said where maps decide."""
-
-HELD_OUT, REFIT = 26, 4
-"""Last weeks of the history that judge, at most a third of it; weeks between two fits of the forecast."""
+HOLDOUT_WEEKS, REFIT_WEEKS = 26, 4
+"""Last weeks of the history that decide, at most a third of it; weeks between two fits of the forecast."""
 
 
-@dataclass(frozen=True)
-class PolicyChoice:
-    """Hold what agents are expected to follow, and why.
-
-    Attributes:
-        policy: for the agents of the plan.
-        words: one sentence for the report.
-        facts: `name`; and where it was put to the proof `reward_ratio` with `low` and `high`, `against`, `products`.
-    """
-
-    policy: Policy
-    words: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def select_policy(
-    raw: Panel, completed: Panel, population: Population, settings: PlanSettings, progress: Progress
-) -> PolicyChoice:
+def select_policy(panel: Panel, settings: PlanSettings, progress: Progress | None = None) -> PolicyChoice:
     """Choose as the settings say; by default the buyer, if it earned more than its rivals on the table's last weeks.
 
-    Learned maps know one policy, so that by default nothing is compared where they are asked.
+    Learned maps know one policy, so that by default nothing is compared where `interface` is learned.
 
     Args:
-        raw: panel of the planned agents as read.
-        completed: the same, completed.
-        population: its agents.
+        panel: as read.
         settings: `policy`, `buyer` and `interface`.
-        progress: told about stages.
+        progress: notified of stages.
     """
-    closed = PricedNewsvendor(discount=settings.economics.discount)
+    newsvendor = "Agents are taken to follow the priced newsvendor"
     if settings.policy == "newsvendor":
-        return PolicyChoice(
-            closed, "Agents are taken to follow the priced newsvendor, as asked.", {"name": "newsvendor"}
-        )
+        return priced_newsvendor(settings, f"{newsvendor}, as asked.")
     if settings.policy == "auto" and settings.interface == "learned":
-        return PolicyChoice(closed, OF_MAPS, {"name": "newsvendor"})
-    trained = load_buyer(settings.buyer)
-    buyer = trained.buyer.told(np.asarray(completed.units), np.asarray(population.lead_time))
+        reason = "which learned maps are trained with: it was not compared with the trained buyer"
+        return priced_newsvendor(settings, f"{newsvendor}, {reason}.")
+    buyer = load_buyer(settings.buyer).buyer
     if settings.policy == "buyer":
         return PolicyChoice(buyer, "Agents are taken to follow the trained buyer, as asked.", {"name": "buyer"})
-    few = raw.n_agents < FEWEST_JUDGED or raw.n_weeks < FEWEST_WEEKS
-    if few:
-        words = (
-            f"Agents are taken to follow the priced newsvendor: {raw.n_agents} products over {raw.n_weeks} weeks are "
-            f"too few to tell whether the trained buyer is better ({FEWEST_JUDGED} over {FEWEST_WEEKS} are needed)."
+    active, _, _ = active_panel(panel, settings)
+    if active.n_agents < MIN_PRODUCTS or active.n_weeks < MIN_WEEKS:
+        reason = (
+            f"{active.n_agents} products over {active.n_weeks} weeks are too few to tell whether the trained buyer is "
+            f"better ({MIN_PRODUCTS} over {MIN_WEEKS} are needed)"
         )
-        return PolicyChoice(closed, words, {"name": "newsvendor"})
-    progress.stage("Comparing policies on the last weeks")
+        return priced_newsvendor(settings, f"{newsvendor}: {reason}.")
+    if progress is not None:
+        progress.stage("Comparing policies on the last weeks")
     try:
-        facts = backtest_policies(raw, trained.buyer, settings)
+        facts = backtest_policies(active, buyer, settings)
     except InputError as error:
-        return PolicyChoice(
-            closed, f"Agents are taken to follow the priced newsvendor: {error.args[0]}.", {"name": "newsvendor"}
-        )
-    won = facts["low"] > 1.0
-    name, policy = ("buyer", buyer) if won else ("newsvendor", closed)
-    return PolicyChoice(policy, _words(facts, won), {"name": name, **facts})
+        return priced_newsvendor(settings, f"{newsvendor}: {error.args[0]}.")
+    if facts["low"] > 1.0:
+        words = f"Agents are taken to follow the trained buyer: {_comparison(facts)}."
+        return PolicyChoice(buyer, words, {"name": "buyer", **facts})
+    choice = priced_newsvendor(settings, f"{newsvendor}: {_comparison(facts)}.")
+    return PolicyChoice(choice.policy, choice.words, {**choice.facts, **facts})
 
 
-def backtest_policies(raw: Panel, buyer: Buyer, settings: PlanSettings) -> dict[str, Any]:
-    """Judge a buyer and its tuned rivals on the last weeks of the history.
+def backtest_policies(active: Panel, buyer: Buyer, settings: PlanSettings) -> dict[str, Any]:
+    """Compare a buyer with its tuned rivals on the last weeks of the history.
 
     Returns:
         `reward_ratio` of the buyer to the better rival with `low` and `high` of its 95 % interval, `against`,
         `products`, `weeks`.
     """
     random = np.random.default_rng([settings.seed, 0xC0])
-    judges = np.sort(random.permutation(raw.n_agents)[:MOST_JUDGED])
+    sample = np.sort(random.permutation(active.n_agents)[:MAX_PRODUCTS])
     history = HistorySettings(
-        holdout=min(HELD_OUT, raw.n_weeks // 3),
+        holdout=min(HOLDOUT_WEEKS, active.n_weeks // 3),
         draws=2,
-        refit_weeks=REFIT,
+        refit_weeks=REFIT_WEEKS,
         seed=settings.seed,
         economics=settings.economics,
     )
-    case = train_test_split(raw.take(judges), history)
-    question = tuning_problem(case)
-    rivals = {name: evaluate_policy(case, COMPETITORS[name](case, question), name=name) for name in RIVALS}
+    split = train_test_split(active.take(sample), history)
+    tuning = tuning_problem(split)
+    rivals = {name: evaluate_policy(split, COMPETITORS[name](split, tuning), name=name) for name in RIVALS}
     against = max(rivals, key=lambda name: float(rivals[name].reward.sum()))
-    ours = evaluate_policy(case, with_history(case, buyer))
+    ours = evaluate_policy(split, with_history(split, buyer))
     ratio = reward_ratio(ours.reward, rivals[against].reward)
     if ratio is None:
-        raise InputError(f"no policy earned anything in the last {len(case.holdout.weeks)} weeks")
-    found = {"reward_ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
-    return {**found, "against": against, "products": case.n_agents, "weeks": len(case.holdout.weeks)}
+        raise InputError(f"no policy earned anything in the last {len(split.holdout.weeks)} weeks")
+    facts = {"reward_ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
+    return {**facts, "against": against, "products": split.n_agents, "weeks": len(split.holdout.weeks)}
 
 
-def _words(facts: Mapping[str, Any], won: bool) -> str:
-    rival = {"newsvendor": "the newsvendor", "base-stock": "the best base-stock level of each product"}
-    measured = (
+def _comparison(facts: Mapping[str, Any]) -> str:
+    return (
         f"on the last {facts['weeks']} weeks of {facts['products']} products the trained buyer earned "
         f"{facts['reward_ratio']:.2f} times ({facts['low']:.2f} to {facts['high']:.2f}) "
-        f"what {rival[facts['against']]} did"
+        f"what {RIVALS[facts['against']]} did"
     )
-    who = "trained buyer" if won else "priced newsvendor"
-    return f"Agents are taken to follow the {who}: {measured}."

@@ -1,10 +1,10 @@
-"""Own what a plan is made from: population, demand, scenarios and the state at the start, built from a panel.
+"""What a plan is made from: population, demand, start and scenarios, built from a panel.
 
-CONTRACT: `build_problem` draws everything that is random; plan and verification only read the case.
+Everything random is drawn here; the planner and the verification only read.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,10 +20,11 @@ from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import coming_paths, mixed_path
 from walras.maps.history import History
-from walras.planning.policy_selection import select_policy
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.warm_up import REPLAYED_WEEKS, WarmUp, map_history, replay_history, state_after
 from walras.policies.base import Policy
+from walras.policies.base_stock import PricedNewsvendor
+from walras.policies.buyer import Buyer
 from walras.population.from_panel import latest_prices, population_from_panel
 from walras.population.population import Population
 from walras.progress import Progress
@@ -35,21 +36,39 @@ UNSEEN = 104_729
 """Added to the seed for the paths that the finished plan is verified on; the planner never draws them."""
 
 
+@dataclass(frozen=True)
+class PolicyChoice:
+    """The policy that agents are expected to follow, and why.
+
+    Attributes:
+        policy: a trained buyer gets the agents' profile when the problem is built.
+        words: one sentence for the report.
+        facts: `name`; where policies were compared also `reward_ratio` with `low` and `high`, `against`, `products`.
+    """
+
+    policy: Policy
+    words: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def priced_newsvendor(settings: PlanSettings, words: str = "") -> PolicyChoice:
+    """Return the closed form, the choice unless another one is made."""
+    words = words or "Agents are taken to follow the priced newsvendor."
+    return PolicyChoice(PricedNewsvendor(discount=settings.economics.discount), words, {"name": "newsvendor"})
+
+
 @dataclass(frozen=True, eq=False)
-class PlanningProblem:
-    """Hold everything a plan is made from.
+class SimulationProblem:
+    """A population at the first planned week, and futures to simulate it on.
 
     Attributes:
         whole: the panel as read, inactive agents included.
         panel: completed panel of the active agents.
         population, policy, initial: who answers, how, and from what state.
-        view: the planner's view by simulation, on the planning scenarios.
-        expected: one path of the expected future, longer than the plan, for re-issuing prices.
-        unseen: the paths that the plan is verified on.
+        unseen: futures that no plan is made on.
         demand: the demand model.
-        counts, notes: what was kept and dropped, in numbers and in words.
-        chosen: which policy it is, and how it did on the last weeks of the history.
-        history: what learned maps read at the first planned week; None where they are not asked.
+        counts, notes: what was kept, dropped and estimated, in numbers and in words.
+        chosen: `PolicyChoice.facts`.
     """
 
     whole: Panel
@@ -57,121 +76,123 @@ class PlanningProblem:
     population: Population
     policy: Policy
     initial: State
-    view: SimulatedView
-    expected: ExogenousPaths
     unseen: ExogenousPaths
     demand: DemandModel
     counts: dict[str, int]
     notes: tuple[str, ...]
     chosen: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class PlanningProblem(SimulationProblem):
+    """What a plan is made from; `unseen` verifies it.
+
+    Attributes:
+        view: the planner's view by simulation, on the planning scenarios.
+        expected: one path of the expected future, longer than the plan, for re-issuing prices.
+        history: what learned maps read at the first planned week; None where `interface` is not learned.
+    """
+
+    view: SimulatedView
+    expected: ExogenousPaths
     history: History | None = None
 
 
-def build_problem(panel: Panel, settings: PlanSettings, *, progress: Progress | None = None) -> PlanningProblem:
-    """Complete the panel, fit the demand, find the start and draw the scenarios.
+def build_simulation(
+    panel: Panel, settings: PlanSettings, choice: PolicyChoice | None = None, *, progress: Progress | None = None
+) -> SimulationProblem:
+    """Complete the panel, fit the demand, find the start and draw futures.
 
     Args:
         panel: as read.
-        settings: what to plan.
-        progress: told about stages.
+        settings: what is simulated.
+        choice: of the policy (`policy_selection.select_policy`); the priced newsvendor unless given.
+        progress: notified of stages.
 
     Raises:
-        InputError: no product sold in the last `active_weeks`.
+        InputError: no product sold in the last `active_weeks`, or hardly any has a margin.
     """
-    progress = Progress() if progress is None else progress
-    active, counts, notes = _active(panel, settings)
+    return _at_origin(panel, settings, choice, progress or Progress())[0]
+
+
+def build_problem(
+    panel: Panel, settings: PlanSettings, choice: PolicyChoice | None = None, *, progress: Progress | None = None
+) -> PlanningProblem:
+    """Build a simulation problem with planning scenarios, a view on them and, for learned maps, the history.
+
+    Args, Raises: see `build_simulation`.
+    """
+    origin, past = _at_origin(panel, settings, choice, progress or Progress())
+    population, policy, initial, demand = origin.population, origin.policy, origin.initial, origin.demand
+    longer = settings.weeks + window_length(policy, initial.max_lead)
+    drawn = _futures(origin.panel, population, demand, settings.scenarios, longer, settings.seed)
+    expected = mixed_path(drawn, settings.seed)
+    reserve = float(ndtri(settings.service_level)) if settings.scenarios > 1 else 0.0
+    scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
+    view = SimulatedView(population, scenarios, policy, initial, reserve=reserve, seed=settings.seed)
+    history = None
+    if settings.interface == "learned":
+        history = map_history(origin.panel, population, past, initial, expected, demand)
+    return PlanningProblem(**vars(origin), view=view, expected=expected, history=history)
+
+
+def _at_origin(
+    panel: Panel, settings: PlanSettings, choice: PolicyChoice | None, progress: Progress
+) -> tuple[SimulationProblem, WarmUp]:
+    active, counts, dropped = active_panel(panel, settings)
+    choice = choice or priced_newsvendor(settings)
     progress.stage("Fitting the demand")
     completed = complete_panel(active, seed=settings.seed)
-    _refuse_no_margin(completed)
+    _require_margin(completed)
     demand = DemandModel.fit(completed)
-    economics = settings.economics
     population = population_from_panel(
         completed,
         resources=settings.resources,
-        annual_holding_rate=economics.holding_rate,
-        lost_sale_penalty_share=economics.lost_sale_penalty,
+        annual_holding_rate=settings.economics.holding_rate,
+        lost_sale_penalty_share=settings.economics.lost_sale_penalty,
     )
-    choice = select_policy(active, completed, population, settings, progress)
     policy = choice.policy
-    spread = ORDER_LOG_SD
-    past = _replayed((completed, population, policy, demand), settings)
-    initial, words = state_after(past, completed, population)
+    if isinstance(policy, Buyer):
+        policy = policy.told(np.asarray(completed.units), np.asarray(population.lead_time))
+    replay: dict[str, Any] = {"log_sd": ORDER_LOG_SD, "seed": settings.seed}
+    if settings.interface == "learned":  # maps read more weeks, with traces
+        replay |= {"weeks": REPLAYED_WEEKS, "record": Record.traces()}
+    past = replay_history(completed, population, policy, demand, **replay)
+    initial, start_words = state_after(past, completed, population)
     progress.stage("Drawing scenarios")
-    lead = np.asarray(population.lead_time)
-    longer = settings.weeks + window_length(policy, initial.max_lead)
-    drawn = coming_paths(
-        completed, lead, demand, scenarios=settings.scenarios, weeks=longer, seed=settings.seed, log_sd=spread
-    )
-    unseen = coming_paths(
-        completed,
-        lead,
-        demand,
-        scenarios=settings.paths,
-        weeks=settings.weeks,
-        seed=settings.seed + UNSEEN,
-        log_sd=spread,
-    )
-    expected = mixed_path(drawn, settings.seed)
-    scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
-    reserve = float(ndtri(settings.service_level)) if settings.scenarios > 1 else 0.0
-    view = SimulatedView(population, scenarios, policy, initial, reserve=reserve, seed=settings.seed)
+    unseen = _futures(completed, population, demand, settings.paths, settings.weeks, settings.seed + UNSEEN)
     notes = (
-        *notes,
+        *panel.notes,
+        *dropped,
         choice.words,
-        *words,
+        *start_words,
         *demand.limits,
-        f"Lead times vary between orders of a product with a log spread of {spread}.",
+        f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}.",
     )
-    return PlanningProblem(
-        panel,
-        completed,
-        population,
-        policy,
-        initial,
-        view,
-        expected,
-        unseen,
-        demand,
-        counts,
-        (*panel.notes, *notes),
-        choice.facts,
-        map_history(completed, population, past, initial, expected, demand)
-        if settings.interface == "learned"
-        else None,
+    origin = SimulationProblem(
+        whole=panel,
+        panel=completed,
+        population=population,
+        policy=policy,
+        initial=initial,
+        unseen=unseen,
+        demand=demand,
+        counts=counts,
+        notes=notes,
+        chosen=choice.facts,
     )
+    return origin, past
 
 
-def _replayed(known: tuple[Panel, Population, Policy, DemandModel], settings: PlanSettings) -> WarmUp:
-    """Replay the last weeks; for learned maps all that they read, with traces."""
-    common: dict[str, Any] = {"log_sd": ORDER_LOG_SD, "seed": settings.seed}
-    if settings.interface == "learned":
-        return replay_history(*known, **common, weeks=REPLAYED_WEEKS, record=Record.traces())
-    return replay_history(*known, **common)
+def _futures(
+    panel: Panel, population: Population, demand: DemandModel, scenarios: int, weeks: int, seed: int
+) -> ExogenousPaths:
+    lead = np.asarray(population.lead_time)
+    return coming_paths(panel, lead, demand, scenarios=scenarios, weeks=weeks, seed=seed, log_sd=ORDER_LOG_SD)
 
 
-def _forecast_note(panel: Panel, weeks: int) -> tuple[str, ...]:
-    """Say how far the user's own forecast was used."""
-    if panel.forecast is None:
-        return ()
-    given = min(len(panel.forecast), weeks)
-    rest = "" if given == weeks else f"; the {weeks - given} weeks after it are the demand model's"
-    return (f"The forecast in the table is the expected demand of the first {given} planned weeks{rest}.",)
-
-
-def _refuse_no_margin(panel: Panel) -> None:
-    """Refuse a population of which hardly any product earns money: no price of capacity means anything to it."""
-    price, cost = latest_prices(panel)
-    if np.median(price - cost) > 0:
-        return
-    worst = int(np.argmin(price - cost))
-    raise InputError(
-        f"at least half of the products cost as much as they sell for (`{panel.agents[worst]}`: price "
-        f"{price[worst]:g}, unit_cost {cost[worst]:g}); correct the columns price and unit_cost"
-    )
-
-
-def _active(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str, int], tuple[str, ...]]:
-    """Keep the agents that sold lately; count and name the rest."""
+def active_panel(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str, int], tuple[str, ...]]:
+    """Keep the agents that sold in the last `active_weeks`; return counts, and a note that names the rest."""
     mask = active_agents(panel, settings.active_weeks)
     if not mask.any():
         raise InputError(
@@ -194,3 +215,15 @@ def _active(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str, int]
         f"{len(dropped)} products sold nothing in the last {settings.active_weeks} weeks and are not planned: {named}."
     )
     return panel.take(mask), counts, (note,)
+
+
+def _require_margin(panel: Panel) -> None:
+    """Refuse a population whose median margin is not positive: no price of capacity means anything to it."""
+    price, cost = latest_prices(panel)
+    if np.median(price - cost) > 0:
+        return
+    worst = int(np.argmin(price - cost))
+    raise InputError(
+        f"at least half of the products cost as much as they sell for (`{panel.agents[worst]}`: price "
+        f"{price[worst]:g}, unit_cost {cost[worst]:g}); correct the columns price and unit_cost"
+    )

@@ -1,31 +1,22 @@
-"""Own what a planner may ask about a population: its utilization at given prices, the prices that fit a capacity.
+"""What a planner may ask about a population: use at given prices, prices that fit a capacity, slopes.
 
-CONTRACT: the simulator answers it exactly, learned maps answer it fast; planner and control see nothing else.
+CONTRACT: `SimulatedView` answers by simulation, `maps.view.LearnedView` by learned maps; planners see nothing else.
 """
 
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 @runtime_checkable
 class PlannerView(Protocol):
-    """Answer a planner's two questions about one population at one origin, for many candidate plans at once.
+    """Answer questions about one population at one origin, for many candidate plans at once.
 
-    Everything that does not depend on the candidate (history, scenarios, embeddings of the population) is prepared when
-    the view is made, so that a call costs only what the candidates cost. Leading `plans` axes are free: a call on
-    `[plans, week, resource]` answers each plan as if it had been asked alone. Answers are deterministic: the same
-    question twice gives the same numbers. Prices are money per unit of resource; maps that work in other units convert
-    at this border.
-
-    The number of weeks, the names of the resources and the price scale (the population's median unit margin, the unit
-    in which prices are compared) may be attributes or properties.
-
-    A view may also carry, and the planner then uses:
-        controllable: weeks in which orders still to be placed make a difference (bool) [week, resource].
-        max_price: the price beyond which nobody would order [money/unit].
-        value, jacobian: see `ValuedView` and `DifferentiableView`.
+    Leading `plans` axes are free: a call on `[plans, week, resource]` answers each plan as if it had been asked alone.
+    Answers are deterministic. Prices are money per unit of resource. `n_weeks`, `resources` and `price_scale` may be
+    attributes or properties. Optional extras that the planner uses where a view has them: `controllable` and
+    `max_price` (see `SearchableView`), `value` (`ValuedView`), `jacobian` (`DifferentiableView`).
     """
 
     @property
@@ -40,7 +31,7 @@ class PlannerView(Protocol):
 
     @property
     def price_scale(self) -> float:
-        """Give the population's median unit margin [money/unit]."""
+        """Give the unit in which prices are compared, the median margin per unit of resource [money/unit]."""
         ...
 
     def utilization(
@@ -58,17 +49,31 @@ class PlannerView(Protocol):
 
 @runtime_checkable
 class ValuedView(PlannerView, Protocol):
-    """Answer also what the population earns: a view that can offers it, and the planner then reports total cost."""
+    """A view that also knows what the population earns, so that the planner can report total cost."""
 
     def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "*plans"]:
-        """Return the expected reward over the horizon at these prices, price payments not deducted [money]."""
+        """Return the expected reward over the horizon, price payments not deducted [money]."""
         ...
 
 
 @runtime_checkable
 class DifferentiableView(PlannerView, Protocol):
-    """Answer also how utilization responds to prices; without it the planner asks by pulses."""
+    """A view that also knows how utilization responds to prices; without it the planner estimates that by pulses."""
 
     def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
+        ...
+
+
+class SearchableView(DifferentiableView, Protocol):
+    """A view that also knows where prices make a difference, and how high they may be."""
+
+    @property
+    def controllable(self) -> Bool[np.ndarray, "week resource"]:
+        """Mark the weeks in which orders still to be placed make a difference."""
+        ...
+
+    @property
+    def max_price(self) -> float:
+        """Give the price beyond which hardly any agent would order [money/unit]."""
         ...

@@ -162,26 +162,26 @@ class OutOfSample:
 
 
 def verify_plan(
-    case: PlanningProblem, record: PlanRecord, settings: PlanSettings, progress: Progress | None = None
+    problem: PlanningProblem, record: PlanRecord, settings: PlanSettings, progress: Progress | None = None
 ) -> OutOfSample:
     """Simulate the unseen paths without prices, with the planned prices, and with prices re-issued every week."""
-    parts = (case.population, case.unseen, case.policy, case.initial)
+    parts = (problem.population, problem.unseen, problem.policy, problem.initial)
     free = path_outcome(*parts, np.zeros_like(record.shadow_prices))
     fixed = path_outcome(*parts, record.shadow_prices)
     controller = MPCController(
-        case.population,
-        case.expected,
-        case.policy,
+        problem.population,
+        problem.expected,
+        problem.policy,
         record.capacity,
         record.shadow_prices,
-        price_scale=case.view.price_scale,
-        max_price=case.view.max_price,
-        max_lead=case.initial.max_lead,
-        reserve=case.view.reserve
-        * case.view.spread(record.shadow_prices)[: window_length(case.policy, case.initial.max_lead)],
+        price_scale=problem.view.price_scale,
+        max_price=problem.view.max_price,
+        max_lead=problem.initial.max_lead,
+        reserve=problem.view.reserve
+        * problem.view.spread(record.shadow_prices)[: window_length(problem.policy, problem.initial.max_lead)],
         progress=progress,
     )
-    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), case.initial)
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
     if settings.reissue:
         rollout = simulate(*parts[:3], initial=start, controller=controller)
     else:
@@ -189,12 +189,12 @@ def verify_plan(
     totals = rollout.totals
     charged = np.broadcast_to(np.asarray(rollout.shadow_prices, float), totals.utilization.shape)
     reissued = PathOutcome(np.asarray(totals.utilization, float), np.asarray(rollout.reward, float), charged)
-    committed = committed_use(case.population, case.unseen, case.initial)
+    committed = committed_use(problem.population, problem.unseen, problem.initial)
     return OutOfSample(free, fixed, reissued, np.asarray(totals.demand), np.asarray(totals.receipts), committed)
 
 
 def verified_result(
-    case: PlanningProblem,
+    problem: PlanningProblem,
     record: PlanRecord,
     cost: PiecewiseLinearCost,
     settings: PlanSettings,
@@ -203,65 +203,65 @@ def verified_result(
 ) -> PlanResult:
     """Verify a plan and put together what a report needs."""
     progress.stage("Verifying on unseen futures")
-    seen = verify_plan(case, record, settings, progress)
+    seen = verify_plan(problem, record, settings, progress)
     progress.stage("Comparing with the clairvoyant oracle")
-    rewards = _reward_measures(case, record, seen)
+    rewards = _reward_measures(problem, record, seen)
     progress.stage("Scoring the forecast")
-    forecast = backtest(case.whole, seed=settings.seed).as_dict()
+    forecast = backtest(problem.whole, seed=settings.seed).as_dict()
     progress.stage("Adding up")
-    tally = _tally(case, record, seen.reissued, seen)
+    tally = _tally(problem, record, seen.reissued, seen)
     verified = {**tally.metrics().as_dict(), **rewards["reissued"]}
-    fixed = {**_tally(case, record, seen.fixed, seen).metrics().as_dict(), **rewards["fixed"]}
+    fixed = {**_tally(problem, record, seen.fixed, seen).metrics().as_dict(), **rewards["fixed"]}
     result = PlanResult(
-        record=replace(record, utilization=case.view.expected(record.shadow_prices)),
-        weeks=case.panel.next_weeks(settings.weeks),
-        resources=case.population.resources,
+        record=replace(record, utilization=problem.view.expected(record.shadow_prices)),
+        weeks=problem.panel.next_weeks(settings.weeks),
+        resources=problem.population.resources,
         regular_capacity=cost.regular,
         unconstrained=_fan(seen.free.utilization),
         verified_utilization=_fan(seen.reissued.utilization),
         fixed_utilization=_fan(seen.fixed.utilization),
         committed=seen.committed.mean(0),
         reissued_prices=seen.reissued.shadow_prices.mean(0),
-        history_weeks=case.panel.weeks,
-        history_demand=case.panel.units.sum(1, dtype=np.float64),
+        history_weeks=problem.panel.weeks,
+        history_demand=problem.panel.units.sum(1, dtype=np.float64),
         demand=_fan(seen.demand),
         receipts=_fan(seen.receipts),
-        groups=_groups(case, record),
-        money=_money(case, record, cost, seen),
+        groups=_groups(problem, record),
+        money=_money(problem, record, cost, seen),
         verified=verified,
         verified_fixed=fixed,
         intervals=control_intervals(tally, seed=settings.seed),
         forecast_score=forecast,
-        week_verdicts=week_verdicts(record, seen.reissued, seen.committed, case.view.max_price),
-        provenance=case.panel.provenance,
-        notes=case.notes,
-        counts=case.counts,
-        policy=case.chosen,
+        week_verdicts=week_verdicts(record, seen.reissued, seen.committed, problem.view.max_price),
+        provenance=problem.panel.provenance,
+        notes=problem.notes,
+        counts=problem.counts,
+        policy=problem.chosen,
         settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
     )
     return replace(result, verdict=verdict_sentences(result), seconds=_seconds(progress))
 
 
-def _tally(case: PlanningProblem, record: PlanRecord, method: PathOutcome, seen: OutOfSample) -> ControlTally:
+def _tally(problem: PlanningProblem, record: PlanRecord, method: PathOutcome, seen: OutOfSample) -> ControlTally:
     return control_tally(
         method.utilization,
         seen.free.utilization,
         record.capacity,
         committed=seen.committed,
         shadow_prices=method.shadow_prices,
-        price_scale=case.view.price_scale,
+        price_scale=problem.view.price_scale,
     )
 
 
 def _reward_measures(
-    case: PlanningProblem, record: PlanRecord, seen: OutOfSample
+    problem: PlanningProblem, record: PlanRecord, seen: OutOfSample
 ) -> dict[str, dict[str, float | int | None]]:
     """Compare with the oracle at equal violation, on as many of the unseen paths as its many simulations allow."""
-    cells = case.population.n_agents * case.unseen.n_weeks
-    count = int(np.clip(ORACLE_CELLS // cells, 1, case.unseen.n_scenarios or 1))
-    own = jax.tree.map(lambda leaf: leaf[:count], (case.unseen.demand, case.unseen.arrivals))
-    few: ExogenousPaths = eqx.tree_at(lambda e: (e.demand, e.arrivals), case.unseen, own)
-    view = SimulatedView(case.population, few, case.policy, case.initial)
+    cells = problem.population.n_agents * problem.unseen.n_weeks
+    count = int(np.clip(ORACLE_CELLS // cells, 1, problem.unseen.n_scenarios or 1))
+    own = jax.tree.map(lambda leaf: leaf[:count], (problem.unseen.demand, problem.unseen.arrivals))
+    few: ExogenousPaths = eqx.tree_at(lambda e: (e.demand, e.arrivals), problem.unseen, own)
+    view = SimulatedView(problem.population, few, problem.policy, problem.initial)
     found: dict[str, dict[str, float | int | None]] = {}
     for name, method in (("reissued", seen.reissued), ("fixed", seen.fixed)):
         limit = np.maximum(record.capacity[None], method.utilization[:count])
@@ -279,7 +279,9 @@ def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile
     return np.quantile(np.asarray(values, float), QUANTILES, axis=0)
 
 
-def _money(case: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample) -> dict[str, float]:
+def _money(
+    problem: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample
+) -> dict[str, float]:
     acquisition = cost.bill(record.capacity)
     reward = float(seen.reissued.reward.mean())
     charged = seen.reissued.shadow_prices * seen.reissued.utilization
@@ -290,39 +292,39 @@ def _money(case: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost,
         "acquisition_cost": acquisition,
         "total_cost": acquisition - reward,
         "price_payments": float(charged.sum((1, 2)).mean()),
-        "price_scale": case.view.price_scale,
+        "price_scale": problem.view.price_scale,
     }
 
 
-def _groups(case: PlanningProblem, record: PlanRecord) -> tuple[GroupUse, ...]:
+def _groups(problem: PlanningProblem, record: PlanRecord) -> tuple[GroupUse, ...]:
     """Add up who uses how much of the first resource, without prices and under the planned ones."""
-    volume = mean_demand(case.panel)
+    volume = mean_demand(problem.panel)
     buckets = bucket_of(volume, bucket_edges(volume))
     names = tuple(f"{10 * b}-{10 * (b + 1)} %" for b in range(10))
-    found = [_group_use(case, record, "demand bucket", buckets, names)]
-    if case.panel.category is not None and len(np.unique(case.panel.category)) > 1:
-        labels, code, count = np.unique(case.panel.category.astype(str), return_inverse=True, return_counts=True)
+    found = [_group_use(problem, record, "demand bucket", buckets, names)]
+    if problem.panel.category is not None and len(np.unique(problem.panel.category)) > 1:
+        labels, code, count = np.unique(problem.panel.category.astype(str), return_inverse=True, return_counts=True)
         order = np.argsort(-count, kind="stable")
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         kept = [str(labels[i]) for i in order[:LARGEST_GROUPS]]
         more = len(labels) > LARGEST_GROUPS
         group = np.minimum(place[code], LARGEST_GROUPS)
-        found.append(_group_use(case, record, "category", group, (*kept, "other") if more else tuple(kept)))
+        found.append(_group_use(problem, record, "category", group, (*kept, "other") if more else tuple(kept)))
     return tuple(found)
 
 
 def _group_use(
-    case: PlanningProblem, record: PlanRecord, title: str, group: np.ndarray, labels: tuple[str, ...]
+    problem: PlanningProblem, record: PlanRecord, title: str, group: np.ndarray, labels: tuple[str, ...]
 ) -> GroupUse:
     keep = Record.by_group(jnp.asarray(group, jnp.int32), len(labels))
 
     def use(prices: np.ndarray) -> np.ndarray:
         rollout = simulate(
-            case.population,
-            case.view.exogenous,
-            case.policy,
-            initial=case.initial,
+            problem.population,
+            problem.view.exogenous,
+            problem.policy,
+            initial=problem.initial,
             shadow_prices=jnp.asarray(prices, jnp.float32),
             record=keep,
         )

@@ -1,48 +1,60 @@
-"""Own the solvers that find the shadow prices at which a response fits a capacity.
+"""Solvers for the shadow prices at which a response fits a capacity: projected dual steps and Gauss-Newton.
 
-OPEN: add a solver as a class with `solve`; all stop on the same complementarity residual, so they can be compared.
+All stop on the same complementarity residual, so that they can be compared. Add one by subclassing
+`AbstractDualSolver`.
 """
 
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from walras.planning.protocols import DifferentiableView
+from walras.planning.protocols import SearchableView
 
-Response = Callable[[Float[np.ndarray, "path entry"]], Float[np.ndarray, "path entry"]]
+ResponseFunction = Callable[[Float[np.ndarray, "path entry"]], Float[np.ndarray, "path entry"]]
 """Utilization at shadow prices, one price path per problem; entries are week x resource, flattened."""
 
-Jacobian = Callable[[Float[np.ndarray, "path entry"]], Float[np.ndarray, "entry entry"]]
+JacobianFunction = Callable[[Float[np.ndarray, "path entry"]], Float[np.ndarray, "entry entry"]]
 """dU/dlambda [utilization entry, price entry], one for all problems: it only steers the search."""
 
 SMALLEST_CAPACITY = 1e-9
 """Capacities below this are treated as this when ratios are formed [units of resource]."""
 
+STEP_GROWTH, STEP_CUT = 1.1, 0.5
+"""Factors of an entry's step while its direction holds, and when it reverses."""
+
+MAX_DAMPING = 20.0
+"""A problem whose damping has grown to this no longer makes progress."""
+
+ENOUGH_GAIN = 0.95
+"""A step that leaves more than this share of the residual has gained too little; a shorter one is tried."""
+
 
 @dataclass(frozen=True)
 class DualProblem:
-    """State independent problems 0 <= lambda, K - U(lambda) >= 0, one of them zero in every entry (spec 1).
+    """Independent complementarity problems 0 <= lambda _|_ K - U(lambda) >= 0 (spec section 1).
 
     Attributes:
         response: U(lambda); problem p depends on row p of the prices only.
         jacobian: dU/dlambda, shared by the problems.
-        capacity: K [units of resource] [path, entry].
+        capacity: K [units of resource; path, entry].
         price_scale: unit in which prices are compared [money per unit of resource].
-        max_price: no price goes above this; a week that needs more is left violated [money per unit of resource].
+        max_price: no price goes above this; a week that needs more stays violated [money per unit of resource].
     """
 
-    response: Response
-    jacobian: Jacobian
+    response: ResponseFunction
+    jacobian: JacobianFunction
     capacity: Float[np.ndarray, "path entry"]
     price_scale: float
     max_price: float
 
     def excess(self, use: Float[np.ndarray, "path entry"]) -> Float[np.ndarray, "path entry"]:
-        """Return (U - K) / K; -1 where capacity is infinite, which says that prices cannot help in that week."""
+        """Return (U - K) / K; -1 where capacity is infinite, so that the price stays at zero there."""
         bounded = np.isfinite(self.capacity)
         limit = np.maximum(np.where(bounded, self.capacity, 1.0), SMALLEST_CAPACITY)
         return np.where(bounded, (use - limit) / limit, -1.0)
@@ -50,7 +62,7 @@ class DualProblem:
     def residual(
         self, prices: Float[np.ndarray, "path entry"], use: Float[np.ndarray, "path entry"]
     ) -> Float[np.ndarray, "path entry"]:
-        """Return min(lambda / scale, (K - U) / K); 0 where a capped price cannot do more."""
+        """Return min(lambda / scale, (K - U) / K); 0 where the price is at its maximum and capacity still short."""
         room = -self.excess(use)
         capped = (prices >= self.max_price) & (room < 0)
         return np.where(capped, 0.0, np.minimum(prices / self.price_scale, room))
@@ -68,13 +80,13 @@ class DualProblem:
 
 @dataclass(frozen=True)
 class DualSolution:
-    """Hold the prices found and how.
+    """Prices of every problem, how well they fit and what they cost to find.
 
     Attributes:
         prices: lambda; `utilization` is U at them.
         residual: mean absolute complementarity residual of every problem.
         converged: every residual fell below the tolerance.
-        queries: calls of the response, `jacobians` Jacobians formed.
+        queries: calls of the response; `jacobians` counts the Jacobians formed.
         trace: mean residual after every query.
     """
 
@@ -92,15 +104,26 @@ class AbstractDualSolver(abc.ABC):
 
     @abc.abstractmethod
     def solve(self, problem: DualProblem, start: Float[np.ndarray, "path entry"]) -> DualSolution:
-        """Solve from `start` and return the best prices met."""
+        """Solve from the prices `start` and return the best prices met."""
+
+
+def adapt_step(step: Any, change: Any, last_change: Any, smallest: float, largest: float) -> Any:
+    """Return the next step of every entry: halved where the direction reversed, else a tenth longer.
+
+    Args:
+        step, change, last_change: arrays of one shape, numpy or JAX; `last_change` is 0 before the first step.
+        smallest, largest: bounds of a step.
+    """
+    xp: Any = jnp if isinstance(step, jax.Array) else np
+    return xp.clip(xp.where(change * last_change < 0, STEP_CUT, STEP_GROWTH) * step, smallest, largest)
 
 
 @dataclass(frozen=True)
 class ProjectedDual(AbstractDualSolver):
-    """Projected dual steps with full simulation (Uzawa): lambda <- [lambda + step (U - K)]+, step scaled per entry.
+    """Projected dual ascent (Uzawa): lambda <- [lambda + step (U - K) / K]+ with a step of its own for every entry.
 
     Attributes:
-        step: price step in price scales per relative violation of one.
+        step: first step, in price scales per relative violation of one.
         tolerance: mean absolute complementarity residual to stop at.
         max_queries: most queries.
     """
@@ -110,7 +133,7 @@ class ProjectedDual(AbstractDualSolver):
     max_queries: int = 400
 
     def solve(self, problem: DualProblem, start: Float[np.ndarray, "path entry"]) -> DualSolution:
-        """Step until the residual is small; an entry's step halves when its excess changes sign and grows otherwise."""
+        """Step until the residual is small or the queries are used up."""
         prices, step, last = start.copy(), np.full(start.shape, self.step), np.zeros_like(start)
         best, best_use, best_score = start.copy(), np.zeros_like(start), np.full(len(start), np.inf)
         trace: list[float] = []
@@ -123,7 +146,7 @@ class ProjectedDual(AbstractDualSolver):
             if (best_score <= self.tolerance).all():
                 break
             excess = problem.excess(use)
-            step = np.clip(np.where(excess * last < 0, 0.5 * step, 1.1 * step), 1e-3 * self.step, 4 * self.step)
+            step = adapt_step(step, excess, last, 1e-3 * self.step, 4 * self.step)
             last = excess
             prices = np.clip(prices + step * problem.price_scale * excess, 0.0, problem.max_price)
         done = bool((best_score <= self.tolerance).all())
@@ -151,38 +174,47 @@ class GaussNewton(AbstractDualSolver):
         prices, use = start.copy(), problem.response(start)
         score = problem.score(prices, use)
         damping, slope = np.full(len(start), self.damping), None
-        queries, jacobians, trace = 1, 0, [float(score.mean())]
+        jacobians, trace = 0, [float(score.mean())]  # one entry per query
         for _ in range(self.max_iterations):
-            if (score <= self.tolerance).all() or (damping >= MOST_DAMPING).all():
+            if (score <= self.tolerance).all() or (damping >= MAX_DAMPING).all():
                 break
             if slope is None:
                 slope, jacobians = problem.jacobian(prices), jacobians + 1
             target = newton_target(slope, prices, problem.room(use), damping, problem.max_price)
-            before, base = score.copy(), prices.copy()
-            open_ = score > self.tolerance
-            for length in self.step_lengths:
-                if not open_.any():
-                    break
-                tried = np.where(open_[:, None], base + length * (target - base), prices)
-                tried_use = problem.response(tried)
-                queries += 1
-                tried_score = problem.score(tried, tried_use)
-                better = open_ & (tried_score < score)
-                prices[better], use[better], score[better] = tried[better], tried_use[better], tried_score[better]
-                open_ &= score > ENOUGH_GAIN * before
-                trace.append(float(score.mean()))
+            before = score.copy()
+            self._line_search(problem, target, prices, use, score, trace)
             gained = score < ENOUGH_GAIN * before
-            damping = np.where(gained, np.maximum(damping * 0.5, 0.02), np.minimum(damping * 4, MOST_DAMPING))
+            damping = np.where(gained, np.maximum(damping * 0.5, 0.02), np.minimum(damping * 4, MAX_DAMPING))
             slope = None if (score > 0.6 * before).mean() > 0.25 else slope
         done = bool((score <= self.tolerance).all())
-        return DualSolution(prices, use, score, done, queries, jacobians, tuple(trace))
+        return DualSolution(prices, use, score, done, len(trace), jacobians, tuple(trace))
 
-
-MOST_DAMPING = 20.0
-"""A problem whose damping has grown to this makes no progress any more."""
-
-ENOUGH_GAIN = 0.95
-"""A step that leaves more than this share of the residual has gained too little; a shorter one is tried."""
+    def _line_search(
+        self,
+        problem: DualProblem,
+        target: Float[np.ndarray, "path entry"],
+        prices: Float[np.ndarray, "path entry"],
+        use: Float[np.ndarray, "path entry"],
+        score: Float[np.ndarray, " path"],
+        trace: list[float],
+    ) -> None:
+        """Move every problem towards its target by the first step length that gains enough; updates in place."""
+        before, base = score.copy(), prices.copy()
+        searching = score > self.tolerance
+        for length in self.step_lengths:
+            if not searching.any():
+                return
+            candidate = np.where(searching[:, None], base + length * (target - base), prices)
+            candidate_use = problem.response(candidate)
+            candidate_score = problem.score(candidate, candidate_use)
+            better = searching & (candidate_score < score)
+            prices[better], use[better], score[better] = (
+                candidate[better],
+                candidate_use[better],
+                candidate_score[better],
+            )
+            searching &= score > ENOUGH_GAIN * before
+            trace.append(float(score.mean()))
 
 
 @dataclass(frozen=True)
@@ -190,7 +222,7 @@ class NewtonThenProjected(AbstractDualSolver):
     """Try Gauss-Newton first, and let projected dual steps finish what it leaves.
 
     Newton needs a tenth of the queries where the response is smooth (many agents, even demand) and stalls where few
-    agents or jumps make the linearisation poor; projected steps always creep on.
+    agents or jumps make the linearisation poor; projected steps make slow but steady progress there.
 
     Attributes:
         newton: the first solver, given few iterations.
@@ -206,12 +238,15 @@ class NewtonThenProjected(AbstractDualSolver):
         if first.converged:
             return first
         second = self.projected.solve(problem, first.prices)
-        return replace(
-            second,
-            queries=first.queries + second.queries,
-            jacobians=first.jacobians,
-            trace=first.trace + second.trace,
-        )
+        queries, trace = first.queries + second.queries, first.trace + second.trace
+        return replace(second, queries=queries, jacobians=first.jacobians, trace=trace)
+
+
+ROUGH = 0.01
+"""Residual at which prices are good enough to start another search from."""
+
+ROUGH_SOLVER = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
+"""Solver for prices to start from."""
 
 
 def newton_target(
@@ -224,44 +259,25 @@ def newton_target(
 ) -> Float[np.ndarray, "path entry"]:
     """Solve the linearised problems: 0 <= x <= max_price, room - slope (x - prices) >= 0, complementary.
 
-    Projected Gauss-Seidel on M = -slope, its diagonal strengthened by `damping` times the mean diagonal.
+    Projected Gauss-Seidel on M = -slope, its diagonal raised by `damping` times the mean diagonal.
     """
     matrix = -slope
     diagonal = np.diag(matrix).copy()
     mean = max(float(np.abs(diagonal).mean()), 1e-12)
-    strong = np.maximum(diagonal, 0.05 * mean)[None, :] + damping[:, None] * mean
+    damped = np.maximum(diagonal, 0.05 * mean)[None, :] + damping[:, None] * mean
     off = matrix - np.diag(diagonal)
     low, high = -prices, max_price - prices
     step = np.zeros_like(prices)
     for _ in range(sweeps):
-        moved = 0.0
+        largest = 0.0
         for entry in range(prices.shape[-1]):
-            wanted = -(room[:, entry] + step @ off[entry]) / strong[:, entry]
+            wanted = -(room[:, entry] + step @ off[entry]) / damped[:, entry]
             new = np.clip(wanted, low[:, entry], high[:, entry])
-            moved = max(moved, float(np.abs(new - step[:, entry]).max()))
+            largest = max(largest, float(np.abs(new - step[:, entry]).max()))
             step[:, entry] = new
-        if moved <= 1e-6 * max_price:
+        if largest <= 1e-6 * max_price:
             break
     return prices + step
-
-
-class SearchableView(DifferentiableView, Protocol):
-    """Know besides utilization and its slope where prices make a difference, and how high they may be.
-
-    Attributes:
-        controllable: weeks in which orders still to be placed make a difference [week, resource].
-        max_price: the price beyond which nobody would order [money per unit of resource].
-    """
-
-    @property
-    def controllable(self) -> Bool[np.ndarray, "week resource"]:
-        """Mark the weeks in which orders still to be placed make a difference."""
-        ...
-
-    @property
-    def max_price(self) -> float:
-        """Give the price beyond which nobody would order [money per unit of resource]."""
-        ...
 
 
 def search_prices(
@@ -270,13 +286,13 @@ def search_prices(
     start: Float[np.ndarray, "week resource"] | None,
     solver: AbstractDualSolver,
 ) -> DualSolution:
-    """Find the prices for one capacity, and say how well and with how much work.
+    """Find the prices for one capacity, with how well they fit and what they cost to find.
 
     Args:
-        view: the population; only weeks that it can change are made to fit.
+        view: the population; only weeks that its orders can still change are made to fit.
         capacity: K [units of resource].
         start: first prices tried; 0 where None.
-        solver: how.
+        solver: dual solver.
     """
     shape = capacity.shape
     problem = DualProblem(
@@ -288,3 +304,13 @@ def search_prices(
     )
     first = np.zeros((1, capacity.size)) if start is None else np.asarray(start, float).reshape(1, -1)
     return solver.solve(problem, first)
+
+
+def search_prices_of_plans(
+    view: SearchableView, capacity: Float[np.ndarray, "*plans week resource"], solver: AbstractDualSolver
+) -> Float[np.ndarray, "*plans week resource"]:
+    """Find the prices for every plan, one search each from price 0."""
+    capacity = np.asarray(capacity, float)
+    plans = capacity.reshape(-1, *capacity.shape[-2:])
+    prices = [search_prices(view, plan, None, solver).prices[0].reshape(plan.shape) for plan in plans]
+    return np.stack(prices).reshape(capacity.shape)
