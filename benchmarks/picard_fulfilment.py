@@ -27,20 +27,26 @@ import numpy as np
 from picard_table import fill
 from table import machine
 
-from lab.parallel_baselines import PublishedJacobi, SafeWindow
+from lab.parallel_baselines import PublishedJacobi, SafeWindow, safe_orders
 from lab.speedup import calls_per_order
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import check_actions, exhausted, make_instance
 from walras.domains.fulfilment.policies import Greedy, make_policy, priced
-from walras.domains.fulfilment.process import orders_of, process_of, safe_orders
+from walras.domains.fulfilment.process import orders_of, process_of
 from walras.errors import WalrasError
 from walras.parallel.autotune import AutoWindow
-from walras.parallel.initial_guess import NoOp, WarmStart
 from walras.parallel.picard import Picard
-from walras.parallel.process import over_events
-from walras.parallel.schedule import ChainSegments, CustomAssignment, PerEvent, RandomAssignment
-from walras.parallel.sequential import Sequential
-from walras.parallel.windows import FixedWindows, SlidingWindow
+from walras.parallel.process import Sequential, over_events
+from walras.parallel.strategies import (
+    ChainSegments,
+    CustomAssignment,
+    FixedWindows,
+    NoOp,
+    PerEvent,
+    RandomAssignment,
+    SlidingWindow,
+    WarmStart,
+)
 
 NARROW_NETWORK = 128
 """Up to this width compiled code decides all orders in seconds."""
@@ -149,7 +155,7 @@ def engine_of(given, world):
         return PublishedJacobi(dealt, size, start)
     if given.baseline == "published":
         # Products dealt to so many processes; the next window begins at the first order that changed.
-        return Picard(SlidingWindow(size, refill=0.0), dealt, start, certified=False, tile=(wide, 16))
+        return Picard(SlidingWindow(size, refill=0.0), dealt, start, certified=False, rows=(wide, 16))
     assignment = ChainSegments(given.segment) if given.segment else None
     assignment = RandomAssignment(given.scatter, given.seed) if given.scatter else assignment
     if given.deal:
@@ -157,7 +163,7 @@ def engine_of(given, world):
     number = None if given.window in ("measured", "all") else int(given.window)
     together = measured() if given.window == "measured" else SlidingWindow(number)
     together = FixedWindows(number) if given.all_or_nothing else together
-    return Picard(together, PerEvent() if given.segment == 1 else assignment, start, tile=(wide, 16))
+    return Picard(together, PerEvent() if given.segment == 1 else assignment, start, rows=(wide, 16))
 
 
 def in_turn(calls, repeats):
@@ -183,8 +189,8 @@ def floor(process, rows, shared, events, tile):
 
     def some(part):
         rows, events = part
-        inputs = over_events(process.inputs, rows, events)
-        reads = over_events(process.reads, rows, jnp.broadcast_to(shared, rows.shape), events)
+        inputs = over_events(process.encoder_inputs, rows, events)
+        reads = over_events(process.decision_inputs, rows, jnp.broadcast_to(shared, rows.shape), events)
         return over_events(process.decide, over_events(process.encode, inputs, events), reads, events)
 
     def cut(leaf):
@@ -251,7 +257,7 @@ def measure(given):
         "rounds": int(info.rounds),
         **whole_horizon(given, world, rule, actions),
         "window": info.window,
-        "calls_per_order": calls_per_order(int(info.tile_rows), world.n_orders),
+        "calls_per_order": calls_per_order(int(info.evaluated_rows), world.n_orders),
         "needed_calls_per_order": calls_per_order(int(info.policy_calls), world.n_orders),
         "encode_calls_per_order": int(info.encode_calls) / world.n_orders,
         "serial_steps": int(info.serial_steps),

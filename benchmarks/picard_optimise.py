@@ -28,7 +28,7 @@ from walras.domains.fulfilment.policies import Greedy, scarcity_prices
 from walras.domains.fulfilment.process import orders_of, process_of
 from walras.domains.fulfilment.run import fulfil
 from walras.errors import WalrasError
-from walras.parallel.picard import one_by_one
+from walras.parallel.process import run_sequentially
 
 
 def options(words=None):
@@ -75,7 +75,7 @@ def speed(given, world):
     trajectory = statistics.median(learned.seconds[2:])
     some = min(given.sequential_orders, world.n_orders)
     first = jax.tree.map(lambda leaf: leaf[:some], orders_of(world))
-    scan = timed(lambda: one_by_one(process_of(world, learned.rule), world.state(), first).records)
+    scan = timed(lambda: run_sequentially(process_of(world, learned.rule), world.state(), first).records)
     sequential = scan * world.n_orders / some + warm - trajectory
     cold = timed(lambda: fulfil(world, learned.rule).actions)
     return {

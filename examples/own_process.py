@@ -1,25 +1,24 @@
-"""Decide a thousand rides of one's own in parallel: cabs by district, one pool of licences; then compare one by one."""
+"""Decide a thousand rides in parallel: cabs by district, one pool of licences; then compare with a plain loop."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from walras.parallel.picard import Picard
-from walras.parallel.process import AdditiveProcess, AdditiveState
+from walras import parallel
 
 
 class Policy(eqx.Module):
     weights: jax.Array
 
-    def value(self, cabs):  # the expensive part, which knows the district's own cabs only
+    def value(self, cabs):  # the expensive part, which sees the district's own cabs only
         return jnp.rint(8 * jnp.tanh(jnp.sin(cabs @ self.weights).sum())).astype(jnp.int32)
 
-    def take(self, value, cabs, licences, fare):  # the cheap part, which knows what all share
+    def take(self, value, cabs, licences, fare):  # the cheap part, which sees what all districts share
         return ((cabs[0] > 0) & (licences[0] > 0) & (fare + value > 10)).astype(jnp.int32)
 
 
-class Rides(AdditiveProcess):
+class Rides(parallel.AdditiveProcess):
     policy: Policy
 
     def key(self, event):  # the row of the table that the event reads and changes
@@ -28,20 +27,20 @@ class Rides(AdditiveProcess):
     def encode(self, inputs, event):
         return self.policy.value(inputs)
 
-    def decide(self, code, reads, event):
-        return self.policy.take(code, *reads, event["fare"])
+    def decide(self, code, inputs, event):
+        return self.policy.take(code, *inputs, event["fare"])
 
-    def change(self, event, action):  # the transition: what is added to the row, and to what all share
+    def change(self, event, action):  # what the action adds to the row, and to what all districts share
         return -action[None], -action[None]
 
-    def idle(self, event):
+    def noop(self, event):
         return jnp.asarray(0, jnp.int32)
 
 
 random = np.random.default_rng(0)
 rides = {"district": jnp.asarray(random.integers(0, 50, 1000)), "fare": jnp.asarray(random.integers(0, 30, 1000))}
 process = Rides(Policy(jnp.asarray(random.normal(size=(1, 64)), jnp.float32)))
-start = AdditiveState(table=jnp.full((50, 1), 12), shared=jnp.asarray([450]))
-trajectory, info = Picard(verify=True).run(process, start, rides)
-print(info)
-print(f"{int(trajectory.records.sum())} rides taken, {int(trajectory.final.shared[0])} licences left")
+state = parallel.AdditiveState(table=jnp.full((50, 1), 12), shared=jnp.asarray([450]))
+result = parallel.run(process, state, rides, verify=True)
+print(result)
+print(f"{int(result.actions.sum())} rides taken, {int(result.state.shared[0])} licences left")

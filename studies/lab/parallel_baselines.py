@@ -1,7 +1,5 @@
-"""Own the published iteration, for comparison: every process replays the window and evaluates its own events anew.
-
-FREE: Jacobi across processes, Gauss-Seidel within one; no certificates, one copy of the state per process.
-"""
+"""Two other parallel-in-time methods, for comparison with `Picard`: the published Jacobi iteration and Time Warp's safe
+window."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,27 +11,49 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 from numpy import ndarray
 
+from walras.domains.fulfilment.instance import LARGEST
+from walras.domains.fulfilment.process import FulfilmentProcess
 from walras.errors import InputError
-from walras.parallel.cache import PrefixSums, ReplayStates, apply, empty_cache
-from walras.parallel.evaluate import PackedBatches, Work, evaluate
-from walras.parallel.initial_guess import AbstractInitialGuess, NoOp
-from walras.parallel.picard import NARROW, WIDE, PicardInfo, check, counted, keys_of
-from walras.parallel.process import AdditiveProcess, AdditiveState, DecisionProcess, n_events, over_events
-from walras.parallel.schedule import AbstractAssignment, RandomAssignment, group_by_process, plan_batches, positive
-from walras.parallel.sequential import AbstractEngine, Trajectory, Transition
+from walras.parallel.cache import PrefixSums, ReplayStates, apply_action, empty_cache
+from walras.parallel.picard import NARROW, WIDE, PicardInfo, WorkCounts, keys_of, require_decision_process
+from walras.parallel.process import (
+    AbstractEngine,
+    AdditiveProcess,
+    AdditiveState,
+    DecisionProcess,
+    Trajectory,
+    Transition,
+    n_events,
+    over_events,
+)
+from walras.parallel.rounds import EvaluationCounts, PackedBatches, evaluate
+from walras.parallel.schedule import group_by_process, plan_batches
+from walras.parallel.strategies import (
+    AbstractAssignment,
+    AbstractInitialGuess,
+    NoOp,
+    RandomAssignment,
+    positive_integer,
+)
+
+FEW = 32
+"""Fewer safe events than this are not worth a window."""
+
+IN_TURN = 256
+"""Events that are taken one by one instead, before the safe window is computed again."""
 
 
 class PublishedJacobi(AbstractEngine):
-    """Iterate as published, for any transition that takes decisions.
+    """Jacobi across processes, Gauss-Seidel within one: every process replays the window and evaluates its own events.
 
-    The next window begins behind the first action that changed, since all before it are final. A guess that cannot be
-    taken is replaced by the idle action during a replay.
+    There are no certificates, and each process has a copy of the state. The next window begins behind the first action
+    that changed. A guess that is not allowed is replaced by the no-op during a replay.
 
     Args:
-        assignment: who evaluates what.
+        assignment: of events to processes.
         window: events of a window; all where not given, or where there are fewer.
-        start: the first guess.
-        max_rounds: iterations after which it gives up and says so.
+        start: the initial guess.
+        max_rounds: iterations after which to stop without convergence.
     """
 
     assignment: AbstractAssignment = eqx.field(static=True, default_factory=lambda: RandomAssignment(64))
@@ -45,18 +65,18 @@ class PublishedJacobi(AbstractEngine):
         """Run; records are the actions.
 
         Raises:
-            InputError: the transition takes no decisions that could be taken apart, or there are no events.
+            InputError: the transition is no `DecisionProcess`, or there are no events.
         """
-        process = check(transition, initial, inputs)
+        process = require_decision_process(transition, initial, inputs)
         horizon = n_events(inputs)
-        size = horizon if self.window is None else min(positive("window", self.window), horizon)
+        size = horizon if self.window is None else min(positive_integer("window", self.window), horizon)
         most = 2 * horizon if self.max_rounds is None else self.max_rounds
         keys = keys_of(process, inputs)
-        actions, state = np.array(self.start.actions(process, initial, inputs)), initial
-        first = rounds = calls = steps = 0
-        while first < horizon and rounds < most:
-            events = np.arange(first, min(first + size, horizon))
-            own, owner = _own_events(self.assignment.processes(keys[events], first))
+        actions, state, counts = np.array(self.start.actions(process, initial, inputs)), initial, WorkCounts()
+        while counts.committed < horizon and counts.rounds < most:
+            offset = counts.committed
+            events = np.arange(offset, min(offset + size, horizon))
+            own, owner = _own_events(self.assignment.processes(keys[events], offset))
             part = jax.tree.map(lambda leaf, events=events: leaf[events], inputs)
             cached = jnp.asarray(actions[events])
             new = np.asarray(_jacobi_iterate(process, state, part, cached, jnp.asarray(own), jnp.asarray(owner)))
@@ -64,9 +84,12 @@ class PublishedJacobi(AbstractEngine):
             final = min(int(changed[0]) + 1, len(events)) if len(changed) else len(events)
             state = _after(process, state, part, jnp.asarray(new), jnp.asarray(final))
             actions[events] = new
-            first, rounds, calls, steps = first + final, rounds + 1, calls + len(events), steps + own.shape[1]
-        info = counted((rounds, calls, calls, steps, calls, first), first >= horizon, horizon, size)
-        return Trajectory(final=state, records=jnp.asarray(actions)), info
+            counts.committed += final
+            counts.rounds += 1
+            counts.policy_calls += len(events)
+            counts.serial_steps += own.shape[1]
+        counts.encode_calls = counts.evaluated_rows = counts.policy_calls
+        return Trajectory(final=state, records=jnp.asarray(actions)), counts.info(horizon, size)
 
 
 def _own_events(processes: Int[ndarray, " event"]) -> tuple[Int[ndarray, "process level"], Int[ndarray, " event"]]:
@@ -100,11 +123,11 @@ def _jacobi_iterate(
     def one(event: Array) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[event], events)
 
-    def to(states: PyTree, place: Array, target: Array, mine: Array, new: Array) -> tuple[PyTree, Array]:
+    def replay_to(states: PyTree, place: Array, target: Array, mine: Array, new: Array) -> tuple[PyTree, Array]:
         def step(carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
             state, place = carry
             action = jnp.where(owner[place] == mine, new[place], cached[place])
-            return apply(process, state, one(place), action), place + 1
+            return apply_action(process, state, one(place), action), place + 1
 
         return jax.lax.while_loop(lambda carry: carry[1] < target, step, (states, place))
 
@@ -113,20 +136,13 @@ def _jacobi_iterate(
         target = own[:, number_of_level]
         there = target < n
         moved = jnp.where(there, target, places)
-        states, places = jax.vmap(to, in_axes=(0, 0, 0, 0, None))(states, places, moved, number, new)
+        states, places = jax.vmap(replay_to, in_axes=(0, 0, 0, 0, None))(states, places, moved, number, new)
         action = over_events(process.act, states, jax.vmap(one)(jnp.minimum(target, n - 1)))
         return states, places, new.at[jnp.where(there, target, n)].set(action, mode="drop")
 
     copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(own), *jnp.shape(leaf))), state)
     start = (copies, jnp.zeros(len(own), jnp.int32), cached)
     return jax.lax.fori_loop(0, own.shape[1], level, start)[2]
-
-
-FEW = 32
-"""Fewer safe events than this are not worth a window."""
-
-IN_TURN = 256
-"""Events that are taken one by one instead, before it is asked again how many are safe."""
 
 
 class SafeWindow(AbstractEngine):
@@ -148,65 +164,90 @@ class SafeWindow(AbstractEngine):
         Raises:
             InputError: the states do not add up, or there are no events.
         """
-        process = check(transition, initial, inputs)
+        process = require_decision_process(transition, initial, inputs)
         if not isinstance(process, AdditiveProcess):
-            raise InputError("a safe window needs states that add up; write the transition as a `AdditiveProcess`")
+            raise InputError("a safe window needs states that add up; write the transition as an `AdditiveProcess`")
         horizon = n_events(inputs)
-        size = min(positive("most", self.most), horizon)
-        keys, actions = np.asarray(over_events(process.key, inputs)), np.zeros(horizon, np.int32)
-        state, first, counts = jax.tree.map(jnp.copy, initial), 0, np.zeros(5, int)
-        work: tuple[int, ...]
-        while first < horizon:
-            count = min(max(self.safe(process, state, first), 1), size, horizon - first)
-            if count < min(FEW, horizon - first):
-                count = min(IN_TURN, horizon - first)
-                state, found = _in_turn((process, inputs, *jax.device_put((np.int32(first), np.int32(count)))), state)
-                work = (count,) * 5  # each waits for the one before
+        size = min(positive_integer("most", self.most), horizon)
+        keys, actions = keys_of(process, inputs), np.zeros(horizon, np.int32)
+        state, counts = jax.tree.map(jnp.copy, initial), WorkCounts()
+        while counts.committed < horizon:
+            first, rest = counts.committed, horizon - counts.committed
+            count = min(max(self.safe(process, state, first), 1), size, rest)
+            if count < min(FEW, rest):
+                count = min(IN_TURN, rest)
+                state, new = _in_turn((process, inputs, *jax.device_put((np.int32(first), np.int32(count)))), state)
+                work = WorkCounts(count, count, count, count, count)  # each waits for the one before
             else:
-                state, found, work = _side_by_side(process, inputs, state, keys[first : first + count], first, size)
-            actions[first : first + count] = np.asarray(found)[:count]
-            first += count
-            counts += work
-        info = counted([*counts.tolist(), first], True, horizon, size)
-        return Trajectory(final=state, records=jnp.asarray(actions)), info
+                state, new, work = _side_by_side(process, inputs, state, keys[first : first + count], first, size)
+            actions[first : first + count] = np.asarray(new)[:count]
+            counts.committed += count
+            for name in ("rounds", "policy_calls", "encode_calls", "serial_steps", "evaluated_rows"):
+                setattr(counts, name, getattr(counts, name) + getattr(work, name))
+        return Trajectory(final=state, records=jnp.asarray(actions)), counts.info(horizon, size)
+
+
+def safe_orders(
+    process: FulfilmentProcess, state: AdditiveState, largest: int, refill_before: Int[ndarray, " refill"], first: int
+) -> int:
+    """Return how many orders from number `first` on no capacity can bind, whatever centres they take.
+
+    Args:
+        process: its prices may not depend on capacity.
+        state: before order `first`.
+        largest: units of the largest order.
+        refill_before: orders before which capacity is refilled; one of them ends what is safe.
+        first: number of the order.
+
+    Raises:
+        InputError: prices depend on every unit of capacity, so that no two orders are safe.
+    """
+    granted = np.asarray(process.granted)
+    left = granted[np.searchsorted(refill_before, first, side="right")] - np.asarray(state.shared)
+    if process.rule.sees(jnp.asarray(left), jnp.asarray(left)).size:
+        raise InputError("the policy prices every unit of capacity, so no window is safe; use the parallel engine")
+    coming = refill_before[refill_before > first]
+    until = int(coming[0]) - first if len(coming) else LARGEST
+    return min(int(left[left > 0].min(initial=LARGEST)) // largest, until)
 
 
 def _side_by_side(
     process: AdditiveProcess, inputs: PyTree, state: AdditiveState, keys: Int[ndarray, " event"], first: int, size: int
-) -> tuple[AdditiveState, Int[Array, " place"], tuple[int, ...]]:
+) -> tuple[AdditiveState, Int[Array, " place"], WorkCounts]:
     """Run the chains of safe events; return the state behind them, their actions, and what it took."""
     plan = plan_batches(group_by_process(keys, keys), np.ones(len(keys), bool), WIDE, NARROW)
-    kept = (
-        process,
-        inputs,
-        PackedBatches.of(plan, size, size),
-        *jax.device_put((np.int32(first), np.int32(len(keys)))),
+    place = jax.device_put((np.int32(first), np.int32(len(keys))))
+    state, actions, done = _evaluate_chains((process, inputs, PackedBatches.of(plan, size, size), *place), state)
+    return (
+        state,
+        actions,
+        WorkCounts(1, int(done.calls), int(done.encodes), plan.serial_steps, plan.rows(WIDE, NARROW)),
     )
-    state, actions, work = _walk(kept, state)
-    return state, actions, (1, int(work.calls), int(work.encodes), plan.levels, plan.rows(WIDE, NARROW))
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _walk(
-    kept: tuple[AdditiveProcess, PyTree, PackedBatches, Array, Array], state: AdditiveState
-) -> tuple[AdditiveState, Int[Array, " event"], Work]:
-    process, inputs, tiles, first, count = kept
-    size = tiles.lists.shape[1]
+def _evaluate_chains(
+    constants: tuple[AdditiveProcess, PyTree, PackedBatches, Array, Array], state: AdditiveState
+) -> tuple[AdditiveState, Int[Array, " event"], EvaluationCounts]:
+    process, inputs, batches, first, count = constants
+    size = batches.lists.shape[1]
     places = jnp.minimum(first + jnp.arange(size), n_events(inputs) - 1)
     events = jax.tree.map(lambda leaf: leaf[places], inputs)
-    idle = over_events(process.idle, events).astype(jnp.int32)
-    seen = state.table[over_events(process.key, events)], jnp.broadcast_to(state.shared, (size, *state.shared.shape))
-    guess, work = evaluate(
-        process, events, seen, empty_cache(process, state, events, idle), tiles, (WIDE, NARROW), False
+    noop = over_events(process.noop, events).astype(jnp.int32)
+    observed = (
+        state.table[over_events(process.key, events)],
+        jnp.broadcast_to(state.shared, (size, *state.shared.shape)),
     )
-    return PrefixSums().after(process, state, events, guess.action, count), guess.action, work
+    cache = empty_cache(process, state, events, noop)
+    cache, done = evaluate(process, events, observed, cache, batches, (WIDE, NARROW), False)
+    return PrefixSums().after(process, state, events, cache.action, count), cache.action, done
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _in_turn(
-    kept: tuple[AdditiveProcess, PyTree, Array, Array], state: AdditiveState
+    constants: tuple[AdditiveProcess, PyTree, Array, Array], state: AdditiveState
 ) -> tuple[AdditiveState, Int[Array, " event"]]:
-    process, inputs, first, count = kept
+    process, inputs, first, count = constants
 
     def step(number: Array, carry: tuple[AdditiveState, Array]) -> tuple[AdditiveState, Array]:
         state, actions = carry

@@ -16,7 +16,7 @@ import pytest
 from walras.cli import app, fulfil
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import NONE, check_actions
-from walras.parallel.sequential import Trajectory
+from walras.parallel.process import Trajectory
 
 WORLD = "--orders 60 --products 7 --centres 4 --capacity 0.5"
 ORDERS = "unique_id,country,qty\nA1,France,2\nB7,Atlantis,1\nA1,Germany,3\nA1,France,4\n"
@@ -122,7 +122,7 @@ def test_a_difference_is_a_defect(capsys, folder, monkeypatch, words):
     def other(process, initial, events):
         return Trajectory(final=None, records=jnp.full(events.product.shape, NONE))
 
-    monkeypatch.setattr("walras.parallel.picard.one_by_one", other)
+    monkeypatch.setattr("walras.parallel.picard.run_sequentially", other)
     code, out, err = run(capsys, f"{words} {WORLD}")
     assert code == 1 and len(err.splitlines()) == 1 and "gave other actions than one order after the other" in err
     assert '"verified": false' in out if "--json" in words else "SOMETHING ELSE" in out or "False" in out

@@ -45,8 +45,7 @@ from walras.maps.network import MapNetwork, MapShape
 from walras.maps.probes import draw_probes
 from walras.maps.support import policy_hash
 from walras.parallel.picard import Picard
-from walras.parallel.schedule import RandomAssignment
-from walras.parallel.windows import FixedWindows, SlidingWindow
+from walras.parallel.strategies import FixedWindows, RandomAssignment, SlidingWindow
 from walras.planning.calibrated_view import sample_cohort
 from walras.planning.plan import acquisition_cost
 from walras.planning.previous_plan import PreviousPlan

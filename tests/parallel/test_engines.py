@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.parallel.sequential import Sequential
+from walras.parallel.process import Sequential
 
 ENGINES = [Sequential()]
 STEPS = 9

@@ -6,12 +6,21 @@ import pytest
 from deciders import Flip, fulfilment, tank
 
 from lab.parallel_baselines import PublishedJacobi
+from walras import parallel
 from walras.errors import InputError, SettingsError, ShapeError
-from walras.parallel.initial_guess import FromPolicy, WarmStart
-from walras.parallel.picard import Picard, equal_one_by_one
-from walras.parallel.schedule import ByKey, ChainSegments, CustomAssignment, PerEvent, RandomAssignment
-from walras.parallel.sequential import Sequential
-from walras.parallel.windows import FixedWindows, SlidingWindow
+from walras.parallel.picard import Picard, equals_sequential
+from walras.parallel.process import Sequential
+from walras.parallel.strategies import (
+    ByKey,
+    ChainSegments,
+    CustomAssignment,
+    FixedWindows,
+    FromPolicy,
+    PerEvent,
+    RandomAssignment,
+    SlidingWindow,
+    WarmStart,
+)
 
 WINDOW = SlidingWindow(30)
 ENGINES = {
@@ -79,13 +88,34 @@ def test_not_converged_is_a_result_code():
     assert "False" in str(info)
 
 
+def test_run_returns_the_actions_and_prints_whether_they_are_exact():
+    process, state, events, _ = fulfilment("mlp")
+    result = parallel.run(process, state, events, verify=True)
+    np.testing.assert_array_equal(result.actions, Sequential().run(process, state, events)[0].records)
+    assert result.converged and result.exact
+    assert "exact             True" in str(result) and "calls per event   1" in str(result)
+    again = parallel.run(process, state, events, start=result.actions, engine=Picard(WINDOW))
+    assert again.exact is None and int(again.info.rounds) == 2 and "not verified" in str(again)
+    assert parallel.run(process, state, events, engine=Sequential()).converged
+    with pytest.raises(SettingsError, match="Sequential"):
+        parallel.run(process, state, events, engine=Sequential(), verify=True)
+    with pytest.raises(InputError, match="0 events"):
+        parallel.run(process, state, {})
+
+
+def test_the_public_names_of_the_room_are_there():
+    assert all(getattr(parallel, name) is not None for name in parallel.__all__)
+    with pytest.raises(AttributeError, match="no attribute"):
+        parallel.nothing  # noqa: B018
+
+
 def test_verifying_can_fail():
     process, state, events, _ = fulfilment("mlp")
     trajectory, info = Picard(verify=True).run(process, state, events)
     assert bool(info.verified)
     wrong = trajectory.records.at[31].set((trajectory.records[31] + 1) % 4)
     planted = type(trajectory)(final=trajectory.final, records=wrong)
-    assert not bool(equal_one_by_one(process, state, events, planted))
+    assert not bool(equals_sequential(process, state, events, planted))
 
 
 def test_a_given_trajectory_that_is_right_costs_one_call_per_event():
@@ -150,10 +180,10 @@ def test_what_cannot_be_run_is_refused_in_one_sentence():
     with pytest.raises(SettingsError, match="only 60"):
         Picard(window=SlidingWindow(61)).run(process, state, events)
     with pytest.raises(SettingsError, match="positive whole numbers"):
-        Picard(tile=(12, 8)).run(process, state, events)
+        Picard(rows=(12, 8)).run(process, state, events)
     with pytest.raises(ShapeError, match="actions"):
         Picard(start=WarmStart(np.zeros(3, int))).run(process, state, events)
-    with pytest.raises(SettingsError, match="PublishedJacobi"):
+    with pytest.raises(SettingsError, match="AdditiveProcess"):
         Picard(assignment=ByKey()).run(*tank())
     with pytest.raises(InputError, match="one integer"):
         Picard(assignment=CustomAssignment(lambda keys, first: keys * 0.5)).run(process, state, events)

@@ -11,11 +11,18 @@ from hypothesis import strategies as st
 from walras.domains.fulfilment.instance import NONE, check_actions
 from walras.domains.fulfilment.process import process_of
 from walras.domains.fulfilment.user_policies import ScoreRule
-from walras.parallel.initial_guess import WarmStart
 from walras.parallel.picard import Picard
-from walras.parallel.schedule import ByKey, ChainSegments, CustomAssignment, PerEvent, RandomAssignment
-from walras.parallel.sequential import Sequential
-from walras.parallel.windows import FixedWindows, SlidingWindow
+from walras.parallel.process import Sequential
+from walras.parallel.strategies import (
+    ByKey,
+    ChainSegments,
+    CustomAssignment,
+    FixedWindows,
+    PerEvent,
+    RandomAssignment,
+    SlidingWindow,
+    WarmStart,
+)
 
 ORDERS, PRODUCTS, CENTRES = 24, 5, 3
 # One tile and few rows: a program is compiled for every policy and size, and that is what takes time here.
@@ -76,7 +83,7 @@ def question(policy, law, table):
 @settings(max_examples=10)
 def test_parallel_is_one_by_one_as_far_as_it_got(policy, law, table, assignment, window, guess, most):
     process, state, events, world = question(policy, law, table)
-    engine = Picard(window, assignment, WarmStart(np.array(guess)), tile=TILE, max_rounds=most)
+    engine = Picard(window, assignment, WarmStart(np.array(guess)), rows=TILE, max_rounds=most)
     trajectory, info = engine.run(process, state, events)
     actions, expected, final = np.asarray(trajectory.records), RUN(process, state, events), int(info.committed)
     np.testing.assert_array_equal(actions[:final], expected.records[:final])

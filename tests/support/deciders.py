@@ -34,7 +34,7 @@ class Tank(DecisionProcess):
     def advance(self, state, event, action):
         return jnp.clip(state.at[action].add(event - 2 * action), 0, 9)
 
-    def idle(self, event):
+    def noop(self, event):
         return jnp.asarray(0, jnp.int32)
 
 

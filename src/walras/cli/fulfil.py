@@ -111,7 +111,7 @@ def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> int:
 
     from walras.domains.fulfilment.policies import make_policy
     from walras.domains.fulfilment.process import orders_of, process_of
-    from walras.parallel.picard import one_by_one
+    from walras.parallel.process import run_sequentially
 
     chosen = flags or DecisionSettings(policy="mlp")
     world = open_world(None, chosen)
@@ -120,7 +120,7 @@ def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> int:
     for _ in range(2):
         found, seconds = simulate_orders(world, chosen, False)
         started = time.perf_counter()
-        expected = np.asarray(one_by_one(*parts).records)
+        expected = np.asarray(run_sequentially(*parts).records)
         sequential = time.perf_counter() - started
     facts = summary(found) | {"exact": bool(np.array_equal(expected, found.actions)), "seconds": seconds}
     facts |= {"sequential_device_s": sequential, "sequential_device_over_ours": sequential / seconds}
@@ -270,7 +270,7 @@ def simulate_orders(world: "Instance", chosen: DecisionSettings, verify: bool) -
     """Decide all orders in parallel, and say how long it took."""
     from walras.domains.fulfilment.policies import make_policy
     from walras.domains.fulfilment.run import default_engine, fulfil
-    from walras.parallel.windows import SlidingWindow
+    from walras.parallel.strategies import SlidingWindow
 
     started = time.perf_counter()
     rule = make_policy(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)

@@ -31,7 +31,7 @@ from walras.maps.pooling import CohortIndex
 from walras.maps.price_controller import AbstractPriceController
 from walras.maps.probes import PreparedProbes
 from walras.maps.rollout import MapRollout, PopulationWindow, inputs_of, roll_out_issued
-from walras.parallel.sequential import Sequential
+from walras.parallel.process import Sequential
 from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record

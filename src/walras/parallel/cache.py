@@ -1,7 +1,4 @@
-"""Own what is known and guessed of the events in a window, and the states that follow from it.
-
-FREE: prefix sums where states add up, a replay of the cheap part where they do not; both see what a plain loop sees.
-"""
+"""Known and guessed actions of the events in a window, the states that follow from them, and their certificates."""
 
 import abc
 from typing import Any
@@ -11,58 +8,47 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
-from walras.parallel.process import AdditiveProcess, AdditiveState, DecisionProcess, over_events, same_rows
+from walras.parallel.process import AdditiveProcess, AdditiveState, DecisionProcess, over_events, rows_equal
 
 RUN = 64
-"""Events summed one after the other within a run; runs are summed side by side."""
+"""Events of a run: summed one after the other within it, side by side across runs."""
 
 
 class ActionCache(eqx.Module):
-    """Hold, for every event of a window (first axis), the action and on what it was decided.
+    """The action of every event of a window (first axis), and what it was decided on.
 
-    Where `known` is False the action is a guess from the start, and nothing else is set.
+    Where `known` is False the action is a guess and nothing else is set.
     """
 
     action: Int[Array, " event"]
     known: Bool[Array, " event"]
-    inputs: PyTree
+    encoder_inputs: PyTree
     code: PyTree
-    reads: PyTree
+    decision_inputs: PyTree
 
 
 @eqx.filter_jit
 def empty_cache(process: DecisionProcess, state: PyTree, events: PyTree, actions: Int[Array, " event"]) -> ActionCache:
-    """Make a guess that knows actions only."""
+    """Return a cache of guessed actions."""
 
-    def first(state: PyTree, event: PyTree) -> tuple:
+    def evaluated(state: PyTree, event: PyTree) -> tuple:
         own, shared = process.observe(state, event)
-        inputs = process.inputs(own, event)
-        return inputs, process.encode(inputs, event), process.reads(own, shared, event)
+        inputs = process.encoder_inputs(own, event)
+        return inputs, process.encode(inputs, event), process.decision_inputs(own, shared, event)
 
-    shapes = eqx.filter_eval_shape(first, state, jax.tree.map(lambda leaf: leaf[0], events))
-    inputs, code, reads = jax.tree.map(lambda one: jnp.zeros((len(actions), *one.shape), one.dtype), shapes)
-    return ActionCache(actions, jnp.zeros(len(actions), bool), inputs, code, reads)
-
-
-class AbstractStates(eqx.Module):
-    """Say what every event of a window sees, given the actions of all others."""
-
-    @abc.abstractmethod
-    def seen(
-        self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], lines: "KeyChains"
-    ) -> tuple[PyTree, PyTree]:
-        """Return the own and the shared part that every event observes, the window starting in `state`."""
-
-    @abc.abstractmethod
-    def after(self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array) -> PyTree:
-        """Return the state after the first `count` events."""
+    shapes = eqx.filter_eval_shape(evaluated, state, jax.tree.map(lambda leaf: leaf[0], events))
+    zeros = jax.tree.map(lambda one: jnp.zeros((len(actions), *one.shape), one.dtype), shapes)
+    return ActionCache(actions, jnp.zeros(len(actions), bool), *zeros)
 
 
 class KeyChains(eqx.Module):
-    """Place the events of a window in the chains of their keys.
+    """The events of a window by key.
 
-    `order` lists the events chain by chain, `start` the first place of the chain of every place, `place` the place of
-    every event; `live` is False for padding behind the last event.
+    Attributes:
+        order: the events, key by key.
+        start: first place of the same key, for every place of `order`.
+        place: place in `order`, for every event.
+        live: False for padding behind the last event.
     """
 
     order: Int[Array, " event"]
@@ -71,31 +57,45 @@ class KeyChains(eqx.Module):
     live: Bool[Array, " event"]
 
 
-class PrefixSums(AbstractStates):
-    """Add up changes: no step waits for another."""
+class AbstractStates(eqx.Module):
+    """Rebuilds states from actions."""
 
-    def seen(
+    @abc.abstractmethod
+    def before_events(
+        self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], chains: KeyChains
+    ) -> tuple[PyTree, PyTree]:
+        """Return the own and the shared part that every event observes, the window starting in `state`."""
+
+    @abc.abstractmethod
+    def after(self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array) -> PyTree:
+        """Return the state after the first `count` events."""
+
+
+class PrefixSums(AbstractStates):
+    """Prefix sums of changes, for `AdditiveProcess`."""
+
+    def before_events(
         self,
         process: AdditiveProcess,
         state: AdditiveState,
         events: PyTree,
         actions: Int[Array, " event"],
-        lines: KeyChains,
+        chains: KeyChains,
     ) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
         """Sum over all earlier events for the shared row, over those of the same key for the own row."""
-        own, shared = deltas(process, events, actions, lines.live)
+        own, shared = _changes(process, events, actions, chains.live)
         rows = state.table[over_events(process.key, events)]
 
         def summed() -> tuple[Array, Array]:
-            before = exclusive_sums(own[lines.order])
-            before = before - before[lines.start]
-            return rows + before[lines.place], state.shared[None] + exclusive_sums(shared)
+            before = exclusive_sums(own[chains.order])
+            before = before - before[chains.start]
+            return rows + before[chains.place], state.shared[None] + exclusive_sums(shared)
 
-        def as_it_was() -> tuple[Array, Array]:
+        def unchanged() -> tuple[Array, Array]:
             return rows, jnp.broadcast_to(state.shared, shared.shape)
 
-        # A window that has just begun holds idle guesses only, mostly: what changes nothing needs no sums.
-        return jax.lax.cond(own.any() | shared.any(), summed, as_it_was)
+        # Most new windows hold only no-ops, which need no sums.
+        return jax.lax.cond(own.any() | shared.any(), summed, unchanged)
 
     def after(
         self,
@@ -105,22 +105,22 @@ class PrefixSums(AbstractStates):
         actions: Int[Array, " event"],
         count: Array,
     ) -> AdditiveState:
-        """Add the changes of the first events to the table."""
-        own, shared = deltas(process, events, actions, jnp.arange(len(actions)) < count)
+        """Add the changes of the first events."""
+        own, shared = _changes(process, events, actions, jnp.arange(len(actions)) < count)
         table = state.table.at[over_events(process.key, events)].add(own)
         return AdditiveState(table=table, shared=state.shared + shared.sum(0, dtype=shared.dtype))
 
 
 class ReplayStates(AbstractStates):
-    """Replay the cheap part of every step, one after the other; for any transition."""
+    """A serial replay of the cheap part of every step, for any `DecisionProcess`."""
 
-    def seen(
-        self, process: DecisionProcess, state: PyTree, events: PyTree, actions: Int[Array, " event"], lines: KeyChains
+    def before_events(
+        self, process: DecisionProcess, state: PyTree, events: PyTree, actions: Int[Array, " event"], chains: KeyChains
     ) -> tuple[PyTree, PyTree]:
-        """Observe before every event, and take its action, or the idle one where that cannot be taken."""
+        """Observe before every event, then apply its action."""
 
         def step(state: PyTree, event: tuple) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-            return apply(process, state, *event), process.observe(state, event[0])
+            return apply_action(process, state, *event), process.observe(state, event[0])
 
         return jax.lax.scan(step, state, (events, actions))[1]
 
@@ -130,31 +130,27 @@ class ReplayStates(AbstractStates):
         """Replay the first events."""
 
         def step(number: Array, state: PyTree) -> PyTree:
-            return apply(process, state, jax.tree.map(lambda leaf: leaf[number], events), actions[number])
+            return apply_action(process, state, jax.tree.map(lambda leaf: leaf[number], events), actions[number])
 
         return jax.lax.fori_loop(0, count, step, state)
 
 
-def apply(process: DecisionProcess, state: PyTree, event: PyTree, action: Array) -> PyTree:
-    """Advance by an action, or by the idle one where it cannot be taken."""
-    possible = jnp.where(process.allowed(state, event, action), action, process.idle(event))
+def apply_action(process: DecisionProcess, state: PyTree, event: PyTree, action: Array) -> PyTree:
+    """Advance by an action, or by the no-op where the action is not allowed."""
+    possible = jnp.where(process.allowed(state, event, action), action, process.noop(event))
     return process.advance(state, event, possible)
 
 
-def deltas(
+def _changes(
     process: AdditiveProcess, events: PyTree, actions: Int[Array, " event"], counted: Bool[Array, " event"]
 ) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
-    """Return what every event adds; nothing where it does not count."""
+    """Return what every counted event adds."""
     own, shared = over_events(process.change, events, actions)
     return jnp.where(counted[:, None], own, 0), jnp.where(counted[:, None], shared, 0)
 
 
 def exclusive_sums(values: Int[Array, "event column"]) -> Int[Array, "event column"]:
-    """Sum, for every row, the rows before it.
-
-    Runs of rows are summed side by side, so that there are as many serial steps as a run is long; every run begins with
-    the total of those before it and is written where it belongs, so that memory is passed over few times.
-    """
+    """Return, for every row, the sum of the rows before it; with `RUN` serial steps and few passes over memory."""
     n, width = values.shape
     runs = jnp.pad(values, ((0, -n % RUN), (0, 0))).reshape(-1, RUN, width)
     totals = runs.sum(1, dtype=values.dtype)
@@ -169,29 +165,29 @@ def exclusive_sums(values: Int[Array, "event column"]) -> Int[Array, "event colu
 
 
 class Observed(eqx.Module):
-    """Hold what every event of a window observes, and a mark on every one that has to be evaluated again."""
+    """What every event of a window observes, and whether its decision has to be evaluated again."""
 
     own: PyTree
     shared: PyTree
-    marks: Bool[Array, " event"]
+    invalid: Bool[Array, " event"]
 
 
 def certify(
     process: DecisionProcess,
     state: PyTree,
     events: PyTree,
-    guess: ActionCache,
-    lines: KeyChains,
+    cache: ActionCache,
+    chains: KeyChains,
     states: AbstractStates,
 ) -> Observed:
-    """See what every event observes under all guesses, and which decisions are not certain to stand."""
-    own, shared = states.seen(process, state, events, guess.action, lines)
+    """Rebuild what every event observes under the cached actions, and mark decisions that are not certain."""
+    own, shared = states.before_events(process, state, events, cache.action, chains)
 
-    def certain() -> Bool[Array, " event"]:
-        inputs = over_events(process.inputs, own, events)
-        reads = over_events(process.reads, own, shared, events)
-        stands = over_events(process.stands, guess.action, guess.reads, reads)
-        return stands & guess.known & same_rows(guess.inputs, inputs, len(guess.known))
+    def certificates() -> Bool[Array, " event"]:
+        inputs = over_events(process.encoder_inputs, own, events)
+        now = over_events(process.decision_inputs, own, shared, events)
+        valid = over_events(process.still_valid, cache.action, cache.decision_inputs, now)
+        return valid & cache.known & rows_equal(cache.encoder_inputs, inputs, len(cache.known))
 
-    stands = jax.lax.cond(guess.known.any(), certain, lambda: jnp.zeros_like(guess.known))
-    return Observed(own, shared, ~stands & lines.live)
+    valid = jax.lax.cond(cache.known.any(), certificates, lambda: jnp.zeros_like(cache.known))
+    return Observed(own, shared, ~valid & chains.live)

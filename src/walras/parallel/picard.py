@@ -1,9 +1,9 @@
-"""Own the exact parallel-in-time engine: guess all actions, evaluate many at once, keep what is certain, repeat.
+"""The exact parallel-in-time engine: guess all actions, evaluate many at once, keep what is certified, iterate.
 
-CONTRACT: what it returns is what the sequential engine returns, or it says that it has not converged.
+CONTRACT: returns what `Sequential` returns, or says that it has not converged.
 """
 
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import equinox as eqx
 import jax
@@ -14,44 +14,63 @@ from numpy import ndarray
 
 from walras.errors import InputError, SettingsError
 from walras.parallel.cache import AbstractStates, PrefixSums, ReplayStates
-from walras.parallel.evaluate import PackedBatches
-from walras.parallel.initial_guess import AbstractInitialGuess, NoOp
-from walras.parallel.process import AdditiveProcess, DecisionProcess, n_events, over_events
-from walras.parallel.rounds import Problem, WindowIndex, WindowState, advance_window, finish, init_window, iterate
-from walras.parallel.schedule import AbstractAssignment, ByKey, PerEvent, group_by_process, plan_batches
-from walras.parallel.sequential import AbstractEngine, EngineInfo, Sequential, Trajectory, Transition
-from walras.parallel.windows import AbstractWindow, SlidingWindow
+from walras.parallel.process import (
+    AbstractEngine,
+    AdditiveProcess,
+    DecisionProcess,
+    EngineInfo,
+    Trajectory,
+    Transition,
+    n_events,
+    over_events,
+    run_sequentially,
+)
+from walras.parallel.rounds import (
+    PackedBatches,
+    Problem,
+    WindowIndex,
+    WindowState,
+    advance_window,
+    finish,
+    init_window,
+    iterate,
+)
+from walras.parallel.schedule import group_by_process, plan_batches
+from walras.parallel.strategies import (
+    AbstractAssignment,
+    AbstractInitialGuess,
+    AbstractWindow,
+    ByKey,
+    NoOp,
+    PerEvent,
+    SlidingWindow,
+)
 
 WIDE, NARROW = 256, 16
-"""Rows of a tile: where a level has many events, and where it has few, at the end of long chains."""
+"""Rows of a batch: where a level has many events, and where it has few, at the end of long chains."""
 
-FEWER, LARGE = 16, 1 << 14
-"""A walk of less than this part of a window as large as that has arrays of that size; two programs are compiled."""
-
-
-PARTS: dict[str, tuple[type, bool, str, str]] = {
-    "window": (AbstractWindow, False, "a window", "`SlidingWindow(4096)`"),
-    "assignment": (AbstractAssignment, True, "an assignment", "`ByKey()`"),
-    "start": (AbstractInitialGuess, False, "a start", "`NoOp()`"),
-    "states": (AbstractStates, True, "a way to rebuild states", "`PrefixSums()`"),
-    "certified": (bool, False, "true or false", "True"),
-    "verify": (bool, False, "true or false", "True"),
-}
-"""Kinds that parts of the engine need to be, whether they can be left out as None, words for them, and an example."""
+SMALL_PART, LARGE_WINDOW = 16, 1 << 14
+"""In windows of at least `LARGE_WINDOW` events a round of less than a 1/16 of them has shorter lists (one more
+compilation)."""
 
 
 class PicardInfo(EngineInfo):
-    """Say how much work it was, and whether the trajectory is final.
+    """How much work a run was, and whether it converged.
 
-    `policy_calls` counts decisions that were evaluated because they were not certain, `encode_calls` evaluations of the
-    expensive part; `serial_steps` levels that waited for each other; `tile_rows` rows evaluated with the padding. Of
-    the trajectory `committed` events are final: all of them where `converged`. `verified` is None unless asked for.
-    `window` is how many events were worked on together.
+    Attributes:
+        policy_calls: decisions evaluated because they were not certain.
+        encode_calls: evaluations of `encode`.
+        serial_steps: levels that waited for each other.
+        evaluated_rows: rows evaluated, with padding.
+        committed: events that are final; all where `converged`.
+        verified: whether all actions equal the sequential ones; None unless compared.
+        events: of the trajectory.
+        window: events that were iterated on together.
     """
 
     encode_calls: Int[Array, ""]
     serial_steps: Int[Array, ""]
-    tile_rows: Int[Array, ""]
+    evaluated_rows: Int[Array, ""]
     committed: Int[Array, ""]
     converged: Bool[Array, ""]
     verified: Bool[Array, ""] | None
@@ -73,25 +92,43 @@ class PicardInfo(EngineInfo):
         return "\n".join(f"{name:24}{value}" for name, value in rows.items())
 
 
+@dataclass
+class WorkCounts:
+    """Counters of a run in progress; the fields of `PicardInfo` of the same names."""
+
+    rounds: int = 0
+    policy_calls: int = 0
+    encode_calls: int = 0
+    serial_steps: int = 0
+    evaluated_rows: int = 0
+    committed: int = 0
+
+    def info(self, events: int, window: int, verified: Bool[Array, ""] | None = None) -> PicardInfo:
+        """Return the counts of a run that has ended."""
+        counts = {name: jnp.asarray(value) for name, value in asdict(self).items()}
+        converged = jnp.asarray(self.committed >= events)
+        return PicardInfo(**counts, converged=converged, verified=verified, events=events, window=window)
+
+
 class Picard(AbstractEngine):
     """Evaluate the decisions of one trajectory in batches, exactly.
 
-    A round walks every process (`assignment`) through its own events, on its own new decisions and the guessed ones of
-    all others; then the states are rebuilt from all actions, and every event whose decision is certified to stand up to
-    the first one that is not, is final. Nothing that was guessed beyond is thrown away.
+    In a round every process (`assignment`) evaluates its own events on its own new decisions and the cached ones of all
+    others. States are then rebuilt from all actions; events with a valid certificate, up to the first without one, are
+    final. Cached decisions beyond are kept.
 
     Args:
-        window: events worked on together, and when to move on; `Measured()` chooses by what a round and a call cost.
-        assignment: who evaluates what; by key where states add up, one process per event elsewhere.
-        start: the first guess.
-        states: how states are rebuilt; by sums where states add up, by a replay elsewhere.
-        certified: evaluate only what is not certain to stand; otherwise everything in every round, as published.
-        tile: rows of a wide and of a narrow tile; one shape for both makes any policy's rows equal bit by bit.
-        max_rounds: rounds after which it gives up and says so; as many as events where not given.
-        verify: replay everything one by one afterwards and compare.
+        window: events iterated on together, and when to advance; `AutoWindow()` measures what is fastest.
+        assignment: of events to processes; by key for `AdditiveProcess`, otherwise one process per event.
+        start: the initial guess.
+        states: how states are rebuilt; prefix sums for `AdditiveProcess`, otherwise a replay.
+        certified: evaluate only what is not certain; otherwise everything in every round.
+        rows: of a wide and of a narrow batch; equal numbers make any policy's rows equal bit by bit.
+        max_rounds: rounds after which to stop without convergence; as many as events where not given.
+        verify: run sequentially afterwards and compare.
 
     Raises:
-        SettingsError: a part is of another kind; which one, and what is needed.
+        SettingsError: an argument has the wrong type or value.
     """
 
     window: AbstractWindow = eqx.field(static=True, default_factory=SlidingWindow)
@@ -99,47 +136,62 @@ class Picard(AbstractEngine):
     start: AbstractInitialGuess = eqx.field(static=True, default_factory=NoOp)
     states: AbstractStates | None = None
     certified: bool = eqx.field(static=True, default=True)
-    tile: tuple[int, int] = eqx.field(static=True, default=(WIDE, NARROW))
+    rows: tuple[int, int] = eqx.field(static=True, default=(WIDE, NARROW))
     max_rounds: int | None = eqx.field(static=True, default=None)
     verify: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
-        """Refuse parts of another kind at once, rather than in the middle of a run."""
-        for name, (kind, optional, needed, example) in PARTS.items():
-            given = getattr(self, name)
-            if not (isinstance(given, kind) or (optional and given is None)):
-                raise SettingsError(f"`{name}` is {given!r} but needs to be {needed}; give e.g. {example}")
-        check_tile(self.tile)
-        most = self.max_rounds
+        """Check the arguments."""
+        for name, kind, example in (
+            ("window", AbstractWindow, "a window, e.g. `SlidingWindow(4096)`"),
+            ("assignment", AbstractAssignment | None, "an assignment, e.g. `ByKey()`"),
+            ("start", AbstractInitialGuess, "an initial guess, e.g. `NoOp()`"),
+            ("states", AbstractStates | None, "a way to rebuild states, e.g. `PrefixSums()`"),
+            ("certified", bool, "True or False"),
+            ("verify", bool, "True or False"),
+        ):
+            if not isinstance(getattr(self, name), kind):  # type: ignore[arg-type]
+                raise SettingsError(
+                    f"`{name}` is {getattr(self, name)!r} but needs to be of another type; give {example}"
+                )
+        rows, most = self.rows, self.max_rounds
+        pair = isinstance(rows, tuple) and len(rows) == 2 and all(type(number) is int and number > 0 for number in rows)
+        if not pair or rows[0] % rows[1]:
+            raise SettingsError(
+                f"`rows` is {rows!r} but needs two positive whole numbers, the first a multiple of the second; give "
+                "e.g. (256, 16)"
+            )
         if most is not None and (isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 0):
             raise SettingsError(
                 f"`max_rounds` is {most!r} but needs a whole number of at least 0; leave it out for as many as it takes"
             )
 
     def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, PicardInfo]:
-        """Run; the trajectory's records are the actions, its final state that after the last event that is final.
+        """Run; the records are the actions, the final state is that after the last event that is final.
 
         Raises:
-            InputError: the transition takes no decisions that could be taken apart, or there are no events.
+            InputError: the transition is no `DecisionProcess`, or there are no events.
         """
-        process = check(transition, initial, inputs, self.assignment)
-        run = _Run(self.window.settled(self, process, initial, inputs), process, initial, inputs)
+        process = require_decision_process(transition, initial, inputs, self.assignment)
+        engine = self.window.resolve(self, process, initial, inputs)
+        assert isinstance(engine, Picard)
+        run = _Run(engine, process, initial, inputs)
         most = run.horizon if self.max_rounds is None else self.max_rounds
-        while not run.finished and run.step(may_walk=run.rounds < most):
+        while not run.finished and run.step(may_evaluate=run.counts.rounds < most):
             pass
         trajectory = Trajectory(final=run.stop(), records=jnp.asarray(run.actions))
-        verified = equal_one_by_one(process, initial, inputs, trajectory) if self.verify and run.finished else None
-        return trajectory, run.info(verified)
+        verified = equals_sequential(process, initial, inputs, trajectory) if self.verify and run.finished else None
+        return trajectory, run.counts.info(run.horizon, run.size, verified)
 
 
-def check(
+def require_decision_process(
     transition: Transition, initial: PyTree, events: PyTree, assignment: AbstractAssignment | None = None
 ) -> DecisionProcess:
-    """Refuse what cannot be run in parallel.
+    """Return the transition if it can be run in parallel.
 
     Raises:
-        InputError: see there.
-        SettingsError: processes of several events where states do not add up.
+        InputError: it is no `DecisionProcess`, there are no events, or a JAX transform is under way.
+        SettingsError: processes of several events, though states do not add up.
     """
     if not isinstance(transition, DecisionProcess):
         raise InputError(
@@ -156,151 +208,16 @@ def check(
     if not isinstance(transition, AdditiveProcess) and not isinstance(assignment, PerEvent | None):
         raise SettingsError(
             f"`assignment` is {type(assignment).__name__} but processes of several events need states that add up; "
-            "leave it out, write the transition as a `AdditiveProcess`, or use `PublishedJacobi`"
+            "leave it out, or write the transition as an `AdditiveProcess`"
         )
     return transition
 
 
-def check_tile(tile: object) -> None:
-    """Refuse what is no pair of tiles, and tiles that do not fit into each other.
-
-    Raises:
-        SettingsError: there are not two whole numbers, or the wide one is no multiple of the narrow one.
-    """
-    pair = isinstance(tile, tuple) and len(tile) == 2 and all(type(rows) is int and rows > 0 for rows in tile)
-    if not pair or tile[0] % tile[1]:  # type: ignore[index]
-        raise SettingsError(
-            f"`tile` is {tile!r} but needs two positive whole numbers, the first a multiple of the second; give e.g. "
-            "(256, 16)"
-        )
-
-
-def equal_one_by_one(
+def equals_sequential(
     process: DecisionProcess, initial: PyTree, events: PyTree, trajectory: Trajectory
 ) -> Bool[Array, ""]:
-    """Run one by one and compare all actions."""
-    expected = one_by_one(process, initial, events)
-    return jnp.array_equal(expected.records, trajectory.records)
-
-
-@eqx.filter_jit
-def one_by_one(process: DecisionProcess, initial: PyTree, events: PyTree) -> Trajectory:
-    """Run one by one on the device: what every parallel run is held to."""
-    return Sequential().run(process, initial, events)[0]
-
-
-class _Run:
-    """Hold one run: the window, what is known of it, and what was counted."""
-
-    def __init__(self, engine: Picard, process: DecisionProcess, initial: PyTree, events: PyTree):
-        self.engine = engine
-        self.horizon = n_events(events)
-        self.size = engine.window.events(self.horizon)
-        summed = isinstance(process, AdditiveProcess)
-        self.law = Problem(process, events, engine.states or (PrefixSums() if summed else ReplayStates()))
-        self.assignment = engine.assignment or (ByKey() if summed else PerEvent())
-        self.keys = keys_of(process, events)
-        self.actions = np.array(engine.start.actions(process, initial, events))
-        self.rounds = self.calls = self.encodes = self.steps = self.rows = 0
-        self.first = self.done = self.sure = 0
-        self._line_up()
-        self.scene = init_window(self.law, self.place, initial, jax.device_put(self._cached()))
-        self.marks = np.asarray(self.scene.seen.marks)
-
-    @property
-    def live(self) -> int:
-        """Count the events of the window that are events."""
-        return min(self.size, self.horizon - self.first)
-
-    @property
-    def finished(self) -> bool:
-        """Say whether every action is final."""
-        return self.first >= self.horizon
-
-    def _cached(self) -> Int[ndarray, " event"]:
-        part = self.actions[self.first : self.first + self.size]
-        return np.pad(part, (0, self.size - len(part)))
-
-    def _line_up(self) -> None:
-        """Place the events of the window in chains and lanes."""
-        keys = self.keys[self.first : self.first + self.live]
-        self.lanes = group_by_process(keys, self.assignment.processes(keys, self.first))
-        self.place = WindowIndex.of(self.lanes, self.first, self.size)
-
-    def step(self, may_walk: bool) -> bool:
-        """Settle what is certain; then move on, or walk what is not certain if that is still allowed.
-
-        Returns:
-            Whether anything was done.
-        """
-        broken = self.marks.copy()
-        # Decided on final actions only: final, even where a policy's floats differ between two programs.
-        broken[: self.sure] = False
-        if self.engine.certified:
-            self.done = int(broken.argmax()) if broken.any() else self.live
-        else:
-            broken = (np.arange(self.size) >= self.done) & (np.arange(self.size) < self.live)
-        more = self.first + self.size < self.horizon
-        if self.done == self.live or (more and self.engine.window.moves(self.done, self.size)):
-            self.move()
-        elif may_walk:
-            self._walk(broken)
-        else:
-            return False
-        return True
-
-    def move(self) -> None:
-        """Begin the window at the first event that is not final, and keep what was guessed of the others."""
-        before, count = self.place, jax.device_put(np.int32(self.done))
-        self.actions[self.first : self.first + self.live] = np.asarray(self.scene.guess.action)[: self.live]
-        self.first, self.done, self.sure = self.first + self.done, 0, 0
-        if self.finished:
-            self.final = finish((self.law, before, self.scene.guess, count), self.scene.state)
-            return
-        self._line_up()
-        kept = (self.law, before, self.place, jax.device_put(self._cached()))
-        self.scene = advance_window(kept, self.scene)
-        self.marks = np.asarray(self.scene.seen.marks)
-
-    def _walk(self, broken: Bool[ndarray, " event"]) -> None:
-        """Evaluate what is not certain, and what follows it in its lane."""
-        shapes, again = self.engine.tile, not self.engine.certified
-        plan = plan_batches(self.lanes, broken[: self.live], *shapes)
-        few = self.size >= LARGE and len(plan.events) <= self.size // FEWER
-        room = self.size // FEWER if few else self.size
-        before = np.asarray(self.scene.guess.action).copy() if again else None
-        kept = (self.law, self.place, PackedBatches.of(plan, room, self.size), self.scene.state)
-        guess, seen, counts = iterate(kept, self.scene.guess, self.scene.seen, shapes, again)
-        self.scene = WindowState(self.scene.state, guess, seen)
-        self.marks, counts = jax.device_get((seen.marks, counts))
-        self.rounds += 1
-        self.sure = min(self.done + 1, self.live)
-        self.encodes += int(counts.encodes)
-        self.calls += int(counts.calls)
-        self.steps += plan.levels
-        self.rows += plan.rows(*shapes)
-        if before is not None:
-            changed = np.flatnonzero(np.asarray(guess.action)[: self.live] != before[: self.live])
-            self.done = min(int(changed[0]) + 1, self.live) if len(changed) else self.live
-
-    def stop(self) -> PyTree:
-        """Return the state behind the last event that is final."""
-        if not self.finished:
-            self.move()
-        return self.final if self.finished else self.scene.state
-
-    def info(self, verified: Bool[Array, ""] | None) -> PicardInfo:
-        """Say what it took."""
-        numbers = (self.rounds, self.calls, self.encodes, self.steps, self.rows, self.first)
-        return counted(numbers, self.finished, self.horizon, self.size, verified)
-
-
-def counted(
-    numbers: Sequence[int], converged: bool, events: int, window: int, verified: Bool[Array, ""] | None = None
-) -> PicardInfo:
-    """Put counts together: rounds, policy calls, encode calls, serial steps, rows of tiles, final events."""
-    parts = [jnp.asarray(int(number)) for number in numbers]
-    return PicardInfo(*parts, jnp.asarray(converged), verified, events, window)  # type: ignore[arg-type, call-arg]
+    """Run sequentially and compare all actions."""
+    return jnp.array_equal(run_sequentially(process, initial, events).records, trajectory.records)
 
 
 def keys_of(process: DecisionProcess, events: PyTree) -> Int[ndarray, " event"]:
@@ -308,3 +225,104 @@ def keys_of(process: DecisionProcess, events: PyTree) -> Int[ndarray, " event"]:
     if isinstance(process, AdditiveProcess):
         return np.asarray(over_events(process.key, events))
     return np.arange(n_events(events), dtype=np.int32)
+
+
+class _Run:
+    """One run: the window that begins at event `offset`, and what is known of it.
+
+    Its first `n_final` events are final. Of these and the next, `n_certified` were decided on final actions only.
+    """
+
+    def __init__(self, engine: Picard, process: DecisionProcess, initial: PyTree, events: PyTree):
+        self.engine = engine
+        self.horizon = n_events(events)
+        self.size = engine.window.length(self.horizon)
+        additive = isinstance(process, AdditiveProcess)
+        self.problem = Problem(process, events, engine.states or (PrefixSums() if additive else ReplayStates()))
+        self.assignment = engine.assignment or (ByKey() if additive else PerEvent())
+        self.keys = keys_of(process, events)
+        self.actions = np.array(engine.start.actions(process, initial, events))
+        self.counts = WorkCounts()
+        self.offset = self.n_final = self.n_certified = 0
+        self._group()
+        self.window = init_window(self.problem, self.index, initial, jax.device_put(self._window_actions()))
+        self.invalid = np.asarray(self.window.observed.invalid)
+
+    @property
+    def live(self) -> int:
+        """Return the number of events in the window, without padding."""
+        return min(self.size, self.horizon - self.offset)
+
+    @property
+    def finished(self) -> bool:
+        """Say whether every action is final."""
+        return self.offset >= self.horizon
+
+    def _window_actions(self) -> Int[ndarray, " event"]:
+        part = self.actions[self.offset : self.offset + self.size]
+        return np.pad(part, (0, self.size - len(part)))
+
+    def _group(self) -> None:
+        """Group the events of the window into chains."""
+        keys = self.keys[self.offset : self.offset + self.live]
+        self.chains = group_by_process(keys, self.assignment.processes(keys, self.offset))
+        self.index = WindowIndex.of(self.chains, self.offset, self.size)
+
+    def step(self, may_evaluate: bool) -> bool:
+        """Advance the window, or do a round if that is allowed; return whether anything was done."""
+        invalid = self.invalid.copy()
+        # Final, even where the policy's floats differ between two compiled programs.
+        invalid[: self.n_certified] = False
+        if self.engine.certified:
+            self.n_final = int(invalid.argmax()) if invalid.any() else self.live
+        else:
+            invalid = (np.arange(self.size) >= self.n_final) & (np.arange(self.size) < self.live)
+        more = self.offset + self.size < self.horizon
+        if self.n_final == self.live or (more and self.engine.window.should_advance(self.n_final, self.size)):
+            self._advance()
+        elif may_evaluate:
+            self._iterate(invalid)
+        else:
+            return False
+        return True
+
+    def _advance(self) -> None:
+        """Begin the window at the first event that is not final."""
+        before, count = self.index, jax.device_put(np.int32(self.n_final))
+        self.actions[self.offset : self.offset + self.live] = np.asarray(self.window.cache.action)[: self.live]
+        self.offset, self.n_final, self.n_certified = self.offset + self.n_final, 0, 0
+        self.counts.committed = self.offset
+        if self.finished:
+            self.final = finish((self.problem, before, self.window.cache, count), self.window.state)
+            return
+        self._group()
+        constants = (self.problem, before, self.index, jax.device_put(self._window_actions()))
+        self.window = advance_window(constants, self.window)
+        self.invalid = np.asarray(self.window.observed.invalid)
+
+    def _iterate(self, invalid: Bool[ndarray, " event"]) -> None:
+        """Evaluate invalid decisions, and what follows them in their chains."""
+        rows, recompute = self.engine.rows, not self.engine.certified
+        plan = plan_batches(self.chains, invalid[: self.live], *rows)
+        short = self.size >= LARGE_WINDOW and len(plan.events) <= self.size // SMALL_PART
+        length = self.size // SMALL_PART if short else self.size
+        before = np.asarray(self.window.cache.action).copy() if recompute else None
+        constants = (self.problem, self.index, PackedBatches.of(plan, length, self.size), self.window.state)
+        cache, observed, done = iterate(constants, self.window.cache, self.window.observed, rows, recompute)
+        self.window = WindowState(self.window.state, cache, observed)
+        self.invalid, done = jax.device_get((observed.invalid, done))
+        self.n_certified = min(self.n_final + 1, self.live)
+        self.counts.rounds += 1
+        self.counts.encode_calls += int(done.encodes)
+        self.counts.policy_calls += int(done.calls)
+        self.counts.serial_steps += plan.serial_steps
+        self.counts.evaluated_rows += plan.rows(*rows)
+        if before is not None:
+            changed = np.flatnonzero(np.asarray(cache.action)[: self.live] != before[: self.live])
+            self.n_final = min(int(changed[0]) + 1, self.live) if len(changed) else self.live
+
+    def stop(self) -> PyTree:
+        """Return the state after the last event that is final."""
+        if not self.finished:
+            self._advance()
+        return self.final if self.finished else self.window.state

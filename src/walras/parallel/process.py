@@ -1,9 +1,10 @@
-"""Own the contract of a transition that takes one decision a step, in parts that an engine may run apart.
+"""Transitions, processes that take one decision a step, and the engines that run them.
 
-CONTRACT: worlds implement it; run as a whole it is a plain transition, and every engine gives what that gives.
+CONTRACT: simulations implement `DecisionProcess` or `AdditiveProcess`; every engine returns what `Sequential` returns.
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,80 +12,79 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
+Transition = Callable[[Any, Any], tuple[Any, Any]]
+"""(state, inputs of one step) -> (next state, record of the step)."""
+
 
 class DecisionProcess(eqx.Module):
-    """Take one decision a step: `action = decide(encode(inputs), reads)`, then `advance`.
+    """A transition with one decision a step: `decide(encode(encoder_inputs), decision_inputs)`, then `advance`.
 
-    All methods are about one event; engines map them over many. What `encode` says may depend on nothing but its
-    inputs and the event, what `decide` says on nothing but the code, what it reads and the event. Actions are integers,
-    so that the same decision is the same bits.
+    Methods are about one event; engines vectorise them. `encode` and `decide` may depend on nothing but their
+    arguments. Actions are integers, so that equal decisions are equal bit by bit.
     """
 
     @abc.abstractmethod
     def observe(self, state: PyTree, event: PyTree) -> tuple[PyTree, PyTree]:
-        """Return what the decision may know of the state: of its own part, and of what all events share."""
+        """Return the event's own part of the state, and the part that all events share."""
 
-    def inputs(self, own: PyTree, event: PyTree) -> PyTree:
-        """Return all that `encode` reads of the state; where it is the same, so is the code."""
+    def encoder_inputs(self, own: PyTree, event: PyTree) -> PyTree:
+        """Return all that `encode` reads of the state; the code is reused where this is unchanged."""
         return own
 
     @abc.abstractmethod
     def encode(self, inputs: PyTree, event: PyTree) -> PyTree:
-        """Say what can be said without the shared state: the expensive part."""
+        """Compute the expensive part of the decision, without the shared state."""
 
-    def reads(self, own: PyTree, shared: PyTree, event: PyTree) -> PyTree:
+    def decision_inputs(self, own: PyTree, shared: PyTree, event: PyTree) -> PyTree:
         """Return all that `decide` reads of the state."""
         return own, shared
 
     @abc.abstractmethod
-    def decide(self, code: PyTree, reads: PyTree, event: PyTree) -> Int[Array, ""]:
-        """Choose the action: the cheap part."""
+    def decide(self, code: PyTree, inputs: PyTree, event: PyTree) -> Int[Array, ""]:
+        """Choose the action: the cheap part. `allowed` holds for it."""
 
-    def stands(self, action: Int[Array, ""], before: PyTree, now: PyTree) -> Bool[Array, ""]:
-        """Certify that an action decided on `before` would be decided on `now` too, given the same code.
+    def still_valid(self, action: Int[Array, ""], before: PyTree, now: PyTree) -> Bool[Array, ""]:
+        """Certify that an action decided on inputs `before` is also decided on inputs `now`, given the same code.
 
         True must be certain; False costs one evaluation.
         """
-        return same(before, now)
+        return trees_equal(before, now)
 
     @abc.abstractmethod
     def advance(self, state: PyTree, event: PyTree, action: Int[Array, ""]) -> PyTree:
         """Return the state after the event."""
 
     @abc.abstractmethod
-    def idle(self, event: PyTree) -> Int[Array, ""]:
-        """Return an action that can always be taken, whatever the state."""
+    def noop(self, event: PyTree) -> Int[Array, ""]:
+        """Return an action that is allowed in every state."""
 
     def allowed(self, state: PyTree, event: PyTree, action: Int[Array, ""]) -> Bool[Array, ""]:
-        """Say whether an action can be taken; a guess that cannot is replaced by `idle` while states are replayed.
-
-        What `decide` returns can always be taken.
-        """
+        """Say whether an action can be taken; while states are replayed `noop` replaces a guess that cannot."""
         return jnp.asarray(True)
 
     def act(self, state: PyTree, event: PyTree) -> Int[Array, ""]:
         """Take the whole decision in a state."""
         own, shared = self.observe(state, event)
-        code = self.encode(self.inputs(own, event), event)
-        return self.decide(code, self.reads(own, shared, event), event)
+        code = self.encode(self.encoder_inputs(own, event), event)
+        return self.decide(code, self.decision_inputs(own, shared, event), event)
 
     def __call__(self, state: PyTree, event: PyTree) -> tuple[PyTree, Int[Array, ""]]:
-        """Take one whole step and record the action."""
+        """Take one step as a plain transition, and record the action."""
         action = self.act(state, event)
         return self.advance(state, event, action), action
 
 
 class AdditiveState(eqx.Module):
-    """Hold a state that only ever adds up: a table with a row per key, and a row that all share."""
+    """A state that changes by addition only: a table with a row per key, and a row that all events share."""
 
     table: Int[Array, "key own"]
     shared: Int[Array, " shared"]
 
 
 class AdditiveProcess(DecisionProcess):
-    """Take decisions that add integers to the row of their event's key and to a shared row; the state is `AdditiveState`.
+    """A process whose actions add integers to the row of the event's key and to the shared row of an `AdditiveState`.
 
-    What the state was before any event is then a prefix sum, for all events at once.
+    The states before all events are then prefix sums.
     """
 
     @abc.abstractmethod
@@ -100,19 +100,59 @@ class AdditiveProcess(DecisionProcess):
         return state.table[self.key(event)], state.shared
 
     def advance(self, state: AdditiveState, event: PyTree, action: Int[Array, ""]) -> AdditiveState:
-        """Add what the action changes."""
+        """Add the changes of the action."""
         own, shared = self.change(event, action)
         return AdditiveState(table=state.table.at[self.key(event)].add(own), shared=state.shared + shared)
 
 
-def same(first: PyTree, second: PyTree) -> Bool[Array, ""]:
+class Trajectory(eqx.Module):
+    """The final state and the records of all steps (step axis first)."""
+
+    final: PyTree
+    records: PyTree
+
+
+class EngineInfo(eqx.Module):
+    """How much work a run was: serial rounds, and policy calls per step and agent."""
+
+    rounds: Int[Array, ""]
+    policy_calls: Int[Array, ""]
+
+
+class AbstractEngine(eqx.Module):
+    """Runs a transition over all steps of its inputs."""
+
+    @abc.abstractmethod
+    def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, EngineInfo]:
+        """Run from `initial`; `inputs` has the step axis first on every leaf."""
+
+
+class Sequential(AbstractEngine):
+    """Scan the steps in order."""
+
+    def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, EngineInfo]:
+        """Scan; rounds and calls are the number of steps."""
+        # A scan needs a hashable function, which a module that holds arrays is not.
+        step = (lambda state, event: transition(state, event)) if isinstance(transition, eqx.Module) else transition
+        final, records = jax.lax.scan(step, initial, inputs)
+        steps = jnp.asarray(n_events(inputs), jnp.int32)
+        return Trajectory(final=final, records=records), EngineInfo(rounds=steps, policy_calls=steps)
+
+
+@eqx.filter_jit
+def run_sequentially(process: DecisionProcess, initial: PyTree, events: PyTree) -> Trajectory:
+    """Run one event after the other on the device: the reference for every parallel run."""
+    return Sequential().run(process, initial, events)[0]
+
+
+def trees_equal(first: PyTree, second: PyTree) -> Bool[Array, ""]:
     """Say whether two trees of arrays are equal throughout."""
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     return jnp.all(jnp.stack([jnp.asarray(True), *(jnp.all(a == b) for a, b in pairs)]))
 
 
-def same_rows(first: PyTree, second: PyTree, rows: int) -> Bool[Array, " event"]:
-    """Say, for every event, whether two trees are equal; trees without arrays are."""
+def rows_equal(first: PyTree, second: PyTree, rows: int) -> Bool[Array, " event"]:
+    """Compare two trees event by event (first axis); trees without arrays are equal."""
     equal = jnp.ones(rows, bool)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         equal &= (a == b).reshape(rows, -1).all(axis=1)
@@ -120,10 +160,10 @@ def same_rows(first: PyTree, second: PyTree, rows: int) -> Bool[Array, " event"]
 
 
 def n_events(events: Any) -> int:
-    """Count events: the length of the first axis of every leaf."""
+    """Return the length of the first axis of every leaf."""
     return jax.tree.leaves(events)[0].shape[0]
 
 
 def over_events(method: Any, *trees: PyTree) -> Any:
-    """Apply a method about one event to many: every tree has the event axis first."""
+    """Map a method about one event over trees that have the event axis first."""
     return jax.vmap(method)(*trees)

@@ -1,235 +1,141 @@
-"""Own the order of a walk: which events of which process are evaluated together, tile by tile.
+"""Which events are evaluated together in a round: chains of events, cut into batches of equal length.
 
-FREE: plain index arithmetic on the host; the result of a walk does not depend on it.
+Plain index arithmetic on the host; it changes the work, never the result.
 """
 
-import abc
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
-from walras.errors import InputError, SettingsError
+from walras.parallel.strategies import run_starts
 
 WIDE_COST = 5.0
-"""What a level of a wide tile costs, over one of a narrow tile: most of either is the call, not the rows."""
+"""Cost of a level of a wide batch over one of a narrow batch: most of either is the call, not the rows (measured)."""
+
+NEVER = np.iinfo(np.int32).max
+"""Position beyond the end of any chain."""
 
 
 @dataclass(frozen=True)
 class ProcessChains:
-    """Line the events of a window up: lane by lane (one process and key), in time within a lane.
+    """The events of a window, sorted into chains: the events of one process with one key, in time.
 
-    `order` lists the events in that line-up, `lane` and `place` say for every place of it which lane it is and how many
-    events of the lane come before.
+    Attributes:
+        order: the events, chain by chain.
+        chain: number of the chain, for every place of `order`.
+        position: earlier events of the same chain, for every place of `order`.
+        key_order: the events, key by key.
+        key_start: first place of the same key, for every place of `key_order`.
     """
 
     order: Int[ndarray, " event"]
-    lane: Int[ndarray, " event"]
-    place: Int[ndarray, " event"]
-    chain_order: Int[ndarray, " event"]
-    chain_start: Int[ndarray, " event"]
+    chain: Int[ndarray, " event"]
+    position: Int[ndarray, " event"]
+    key_order: Int[ndarray, " event"]
+    key_start: Int[ndarray, " event"]
 
 
 def group_by_process(keys: Int[ndarray, " event"], processes: Int[ndarray, " event"]) -> ProcessChains:
-    """Sort events into chains of one key, and these into lanes of one process."""
-    chain_order = np.argsort(keys, kind="stable").astype(np.int32)
-    chain = _runs(keys[chain_order])
-    if processes is keys:
-        order, first = chain_order, chain
-    else:
-        order = np.lexsort((processes, keys)).astype(np.int32)  # stable: time within a lane
-        first = _runs(keys[order], processes[order])
-    lane = np.cumsum(first == np.arange(len(keys)), dtype=np.int32) - 1
-    return ProcessChains(order, lane, (np.arange(len(keys)) - first).astype(np.int32), chain_order, chain)
-
-
-def _runs(*sorted_values: Int[ndarray, " event"]) -> Int[ndarray, " event"]:
-    """Return, for every place, the first place of the run of equal values it belongs to."""
-    n = len(sorted_values[0])
-    new = np.zeros(n, bool)
-    new[:1] = True
-    for values in sorted_values:
-        new[1:] |= values[1:] != values[:-1]
-    starts = np.flatnonzero(new).astype(np.int32)
-    return np.repeat(starts, np.diff(np.r_[starts, n]))
+    """Sort the events of a window into chains."""
+    n = len(keys)
+    order = key_order = np.argsort(keys, kind="stable").astype(np.int32)
+    starts = key_starts = run_starts(keys[key_order])
+    if processes is not keys:
+        order = np.lexsort((processes, keys)).astype(np.int32)  # stable, so in time within a chain
+        starts = run_starts(keys[order], processes[order])
+    lengths, key_lengths = np.diff(np.r_[starts, n]), np.diff(np.r_[key_starts, n])
+    chain = np.repeat(np.arange(len(starts), dtype=np.int32), lengths)
+    position = (np.arange(n) - np.repeat(starts, lengths)).astype(np.int32)
+    return ProcessChains(order, chain, position, key_order, np.repeat(key_starts, key_lengths))
 
 
 @dataclass(frozen=True)
 class Batches:
-    """List what one walk evaluates: tiles of lanes, and for every tile its levels one after the other.
+    """The evaluations of one round. A batch is a group of chains that are evaluated side by side, level by level.
 
-    Lanes are ranked by how many events they have left, so that those of a tile are about equally long. A level of a
-    tile holds the next event of every lane of it that has one. `events` are in that order; `start` and `count` say for
-    every level where its events begin and how many there are, `first` and `depth` for every tile which levels are its
-    own. The first `narrow` tiles are for the small shape, the others for the large one.
+    Attributes:
+        events: all events to evaluate, level by level.
+        level_start: where the events of a level begin in `events`.
+        level_count: how many events a level has, one for each of its chains that is that long.
+        batch_level: first level of a batch.
+        batch_depth: levels of a batch.
+        n_narrow: the first so many batches are narrow, the others wide.
     """
 
-    events: Int[ndarray, " walked"]
-    start: Int[ndarray, " level"]
-    count: Int[ndarray, " level"]
-    first: Int[ndarray, " tile"]
-    depth: Int[ndarray, " tile"]
-    narrow: int
+    events: Int[ndarray, " listed"]
+    level_start: Int[ndarray, " level"]
+    level_count: Int[ndarray, " level"]
+    batch_level: Int[ndarray, " batch"]
+    batch_depth: Int[ndarray, " batch"]
+    n_narrow: int
 
     @property
-    def levels(self) -> int:
-        """Return how many evaluations wait for each other, if all tiles run side by side."""
-        return int(self.depth.max(initial=0))
+    def serial_steps(self) -> int:
+        """Return how many evaluations wait for each other, if all batches run side by side."""
+        return int(self.batch_depth.max(initial=0))
 
     def rows(self, wide: int, narrow: int) -> int:
-        """Count the rows that are evaluated, with the empty ones."""
-        small = int(self.depth[: self.narrow].sum())
-        return small * narrow + (len(self.start) - small) * wide
+        """Return the number of evaluated rows, with padding."""
+        narrow_levels = int(self.batch_depth[: self.n_narrow].sum())
+        return narrow_levels * narrow + (len(self.level_start) - narrow_levels) * wide
 
 
-def plan_batches(lanes: ProcessChains, broken: Bool[ndarray, " event"], wide: int, narrow: int) -> Batches:
-    """Walk every lane from its first broken event to its end.
+def plan_batches(chains: ProcessChains, invalid: Bool[ndarray, " event"], wide: int, narrow: int) -> Batches:
+    """Schedule every chain from its first invalid event to its end.
 
     Args:
-        lanes: the line-up.
-        broken: events whose decision is not certain, in the order of time.
-        wide: lanes of a large tile.
-        narrow: lanes of a small one, for the longest lanes.
+        chains: of the window.
+        invalid: events whose decision is not certified, in the order of time.
+        wide: chains of a wide batch.
+        narrow: chains of a narrow batch, for the longest chains.
     """
-    at = np.flatnonzero(broken[lanes.order])
-    lane = lanes.lane[at]
-    new = np.r_[True, lane[1:] != lane[:-1]] if len(at) else np.zeros(0, bool)
-    first = np.full(int(lanes.lane[-1]) + 1, np.iinfo(np.int32).max, np.int32)
-    first[lane[new]] = lanes.place[at[new]]
-    chosen = np.flatnonzero(lanes.place >= first[lanes.lane])
-    lane = lanes.lane[chosen]
-    lengths = np.bincount(lane, minlength=len(first))
-    ranked = np.argsort(-lengths, kind="stable")
-    rank = np.empty(len(first), np.int32)
-    rank[ranked] = np.arange(len(first), dtype=np.int32)
-    lengths = lengths[ranked][: int(np.count_nonzero(lengths))]
-    small, heads = _cut_tiles(lengths, wide, narrow)
-    depth = lengths[heads]
-    level_of_tile = np.cumsum(depth) - depth
-    tile = np.searchsorted(heads, rank[lane], side="right") - 1
-    level = level_of_tile[tile] + lanes.place[chosen] - first[lane]
-    count = np.bincount(level, minlength=int(depth.sum()))
-    start = np.cumsum(count) - count
-    events = np.empty(len(chosen), np.int32)
-    events[start[level] + rank[lane] - heads[tile]] = lanes.order[chosen]
-    parts = [part.astype(np.int32) for part in (start, count, level_of_tile, depth)]
-    return Batches(events, parts[0], parts[1], parts[2], parts[3], small)
+    n_chains = int(chains.chain[-1]) + 1
+    # Later events of a chain build on earlier ones: all from the first invalid one on are evaluated again.
+    places = np.flatnonzero(invalid[chains.order])
+    first = places[run_starts(chains.chain[places])]
+    resume = np.full(n_chains, NEVER, np.int32)
+    resume[chains.chain[first]] = chains.position[first]
+    listed = np.flatnonzero(chains.position >= resume[chains.chain])
+    chain = chains.chain[listed]
+    step = chains.position[listed] - resume[chain]
+
+    # Longest chains first, so that the chains of a batch are about equally long.
+    lengths = np.bincount(chain, minlength=n_chains)
+    by_length = np.argsort(-lengths, kind="stable")
+    rank = np.empty(n_chains, np.int32)
+    rank[by_length] = np.arange(n_chains, dtype=np.int32)
+    lengths = lengths[by_length][: np.count_nonzero(lengths)]
+    n_narrow, batch_rank = _cut_batches(lengths, wide, narrow)
+    depth = lengths[batch_rank]  # of the batch's first chain, its longest
+    batch_level = np.cumsum(depth) - depth
+
+    # A level holds one event of each chain that is long enough. These are the batch's first chains, so a chain's row
+    # is its rank within the batch.
+    batch = np.searchsorted(batch_rank, rank[chain], side="right") - 1
+    level = batch_level[batch] + step
+    level_count = np.bincount(level, minlength=int(depth.sum()))
+    level_start = np.cumsum(level_count) - level_count
+    events = np.empty(len(listed), np.int32)
+    events[level_start[level] + rank[chain] - batch_rank[batch]] = chains.order[listed]
+    return Batches(events, level_start, level_count, batch_level, depth, n_narrow)
 
 
-def _cut_tiles(lengths: Int[ndarray, " lane"], wide: int, narrow: int) -> tuple[int, Int[ndarray, " tile"]]:
-    """Cut falling lengths into narrow tiles and then wide ones, so that few rows are empty; return the tiles' heads."""
-    wide_heads = np.arange(0, len(lengths), wide)
-    narrow_heads = np.arange(0, len(lengths), narrow)
+def _cut_batches(lengths: Int[ndarray, " chain"], wide: int, narrow: int) -> tuple[int, Int[ndarray, " batch"]]:
+    """Cut chains of falling length into narrow and then wide batches at the least cost.
+
+    Returns:
+        The number of narrow batches, and the rank of the first chain of every batch.
+    """
+    wide_first = np.arange(0, len(lengths), wide)
     if wide == narrow:
-        return 0, wide_heads
-    # Work with the first 0, 1, ... wide tiles cut into narrow ones.
-    as_narrow = np.r_[0, np.add.reduceat(lengths[narrow_heads], np.arange(0, len(narrow_heads), wide // narrow))]
-    as_wide = np.r_[np.cumsum((WIDE_COST * lengths[wide_heads])[::-1])[::-1], 0]
+        return 0, wide_first
+    narrow_first = np.arange(0, len(lengths), narrow)
+    per_wide = wide // narrow
+    # Cost if the first 0, 1, ... wide batches are cut into narrow ones.
+    as_narrow = np.r_[0, np.add.reduceat(lengths[narrow_first], np.arange(0, len(narrow_first), per_wide))]
+    as_wide = np.r_[np.cumsum((WIDE_COST * lengths[wide_first])[::-1])[::-1], 0]
     best = int(np.argmin(np.cumsum(as_narrow) + as_wide))
-    small = narrow_heads[: best * (wide // narrow)]
-    return len(small), np.r_[small, wide_heads[best:]]
-
-
-class AbstractAssignment(abc.ABC):
-    """Give every event of a window to a process; a process takes its events in order and knows its own decisions."""
-
-    @abc.abstractmethod
-    def processes(self, keys: Int[ndarray, " event"], first: int) -> Int[ndarray, " event"]:
-        """Name the process of every event, by any integers.
-
-        Args:
-            keys: the key of every event of the window (the product, say).
-            first: number of the window's first event in the whole trajectory.
-        """
-
-
-class ByKey(AbstractAssignment):
-    """Give all events of one key to one process: every decision of a chain is based on those before it."""
-
-    def processes(self, keys: Int[ndarray, " event"], first: int) -> Int[ndarray, " event"]:
-        """Name processes by the key."""
-        return keys
-
-
-class PerEvent(AbstractAssignment):
-    """Give every event a process of its own: fewest serial steps, most guesses."""
-
-    def processes(self, keys: Int[ndarray, " event"], first: int) -> Int[ndarray, " event"]:
-        """Name processes by the event."""
-        return np.arange(len(keys), dtype=np.int32)
-
-
-class ChainSegments(AbstractAssignment):
-    """Cut the chain of every key into segments of `length` events, so that no process has more.
-
-    Raises:
-        SettingsError: the length is no positive whole number.
-    """
-
-    def __init__(self, length: int):
-        self.length = positive("length", length)
-
-    def processes(self, keys: Int[ndarray, " event"], first: int) -> Int[ndarray, " event"]:
-        """Name processes by the key and the number of the segment."""
-        place = places_in_chain(keys)
-        return (keys.astype(np.int64) * (len(keys) // self.length + 1)) + place // self.length
-
-
-class RandomAssignment(AbstractAssignment):
-    """Give every event to one of `number` processes at random.
-
-    Raises:
-        SettingsError: the number is no positive whole number.
-    """
-
-    def __init__(self, number: int, seed: int = 0):
-        self.number, self.seed = positive("number", number), seed
-
-    def processes(self, keys: Int[ndarray, " event"], first: int) -> Int[ndarray, " event"]:
-        """Draw a process for every event; the same event always gets the same one in a window that starts there."""
-        return np.random.default_rng((self.seed, first)).integers(self.number, size=len(keys))
-
-
-class CustomAssignment(AbstractAssignment):
-    """Let a function say the process of every event: `function(keys, first) -> integers`."""
-
-    def __init__(self, function: Callable[[ndarray, int], ndarray]):
-        self.function = function
-
-    def processes(self, keys: Int[ndarray, " event"], first: int) -> Int[ndarray, " event"]:
-        """Ask the function.
-
-        Raises:
-            InputError: it does not answer one integer for every event.
-        """
-        named = np.asarray(self.function(keys, first))
-        if named.shape != keys.shape or not np.issubdtype(named.dtype, np.integer):
-            raise InputError(
-                f"the assignment returned {named.dtype} of shape {named.shape} but needs one integer for each of "
-                f"{len(keys)} events; return an array as long as the keys it is given"
-            )
-        return named
-
-
-def places_in_chain(keys: Int[ndarray, " event"]) -> Int[ndarray, " event"]:
-    """Count, for every event, the earlier events with the same key."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    lengths = np.diff(np.r_[starts, len(keys)])
-    place = np.empty(len(keys), np.int64)
-    place[order] = np.arange(len(keys)) - np.repeat(starts, lengths)
-    return place
-
-
-def positive(name: str, value: object) -> int:
-    """Check a whole number of at least one.
-
-    Raises:
-        SettingsError: it is something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise SettingsError(f"`{name}` is {value!r} but needs to be a whole number of at least 1; give e.g. 64")
-    return int(value)
+    leading = narrow_first[: best * per_wide]
+    return len(leading), np.r_[leading, wide_first[best:]]

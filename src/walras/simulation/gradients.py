@@ -14,7 +14,7 @@ from walras.distribute.blocks import block_size, join, map_blocks, pairwise_sum
 from walras.distribute.threads import map_ranges
 from walras.errors import shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
-from walras.parallel.sequential import AbstractEngine, Sequential
+from walras.parallel.process import AbstractEngine, Sequential
 from walras.policies.base import Policy
 from walras.policies.callbacks import callback_names
 from walras.policies.user_policies import number_agents

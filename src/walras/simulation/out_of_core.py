@@ -26,7 +26,7 @@ from walras.distribute.device_mesh import AgentMesh
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.disk_paths import StoredPaths
 from walras.exogenous.paths import ExogenousPaths
-from walras.parallel.sequential import AbstractEngine
+from walras.parallel.process import AbstractEngine
 from walras.policies.base import Policy
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent

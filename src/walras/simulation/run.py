@@ -18,7 +18,7 @@ from walras.distribute.device_mesh import AgentMesh
 from walras.distribute.threads import map_ranges
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
-from walras.parallel.sequential import AbstractEngine, EngineInfo, Sequential
+from walras.parallel.process import AbstractEngine, EngineInfo, Sequential
 from walras.policies.base import Policy
 from walras.policies.callbacks import callback_names
 from walras.policies.user_policies import number_agents

@@ -16,7 +16,7 @@ from walras.clipping import SIDE
 from walras.distribute.blocks import blocked_sums, map_blocks, pairwise_sum
 from walras.distribute.device_mesh import FIRST, LAST, SHARED, AgentMesh, pad, sharded
 from walras.exogenous.paths import ExogenousPaths
-from walras.parallel.sequential import AbstractEngine
+from walras.parallel.process import AbstractEngine
 from walras.policies.base import Policy, PolicyMemory
 from walras.population.agent_axis import agent_axis_of, map_per_agent
 from walras.population.population import Population

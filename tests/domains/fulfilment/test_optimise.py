@@ -13,7 +13,7 @@ from walras.domains.fulfilment.policies import Greedy, scarcity_prices
 from walras.domains.fulfilment.run import Fulfilled, fulfil
 from walras.errors import InputError, SettingsError
 from walras.parallel.picard import Picard
-from walras.parallel.sequential import EngineInfo, Sequential
+from walras.parallel.process import EngineInfo, Sequential
 
 
 def test_prices_earn_more_in_a_tight_world_whatever_the_engine():
@@ -60,11 +60,11 @@ def test_the_last_trajectory_is_the_start_where_that_is_less_work(monkeypatch):
 
     def told(world, rule, engine):
         starts.append(type(engine.start).__name__)
-        calls = {"Idle": 70, "Given": 60 if len(starts) >= 12 else 90}[starts[-1]]
+        calls = {"NoOp": 70, "WarmStart": 60 if len(starts) >= 12 else 90}[starts[-1]]
         info = EngineInfo(jnp.asarray(3), jnp.asarray(calls))
         return Fulfilled(world, np.full(60, NONE), 0.0, info, np.zeros(0, int))
 
     monkeypatch.setattr(optimise_module, "fulfil", told)
     for _ in range(14):
         sample.roll_out(rule, Picard())
-    assert starts == ["Idle", "Given", *["Idle"] * 9, *["Given"] * 3]
+    assert starts == ["NoOp", "WarmStart", *["NoOp"] * 9, *["WarmStart"] * 3]

@@ -24,7 +24,7 @@ from walras.domains.fulfilment.run import fulfil
 from walras.domains.fulfilment.user_policies import from_choice, from_score
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.parallel.picard import Picard
-from walras.parallel.windows import SlidingWindow
+from walras.parallel.strategies import SlidingWindow
 
 
 @pytest.fixture(scope="module")

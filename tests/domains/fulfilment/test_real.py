@@ -16,7 +16,7 @@ from walras.domains.fulfilment.policies import make_policy
 from walras.domains.fulfilment.run import fulfil
 from walras.errors import InputError
 from walras.parallel.picard import Picard
-from walras.parallel.windows import SlidingWindow
+from walras.parallel.strategies import SlidingWindow
 
 FOLDER = os.environ.get("WALRAS_REAL_DATA")
 

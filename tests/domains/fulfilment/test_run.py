@@ -10,9 +10,8 @@ from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import NONE, exhausted, total_reward
 from walras.domains.fulfilment.policies import Greedy
 from walras.domains.fulfilment.run import fulfil
-from walras.parallel.initial_guess import WarmStart
 from walras.parallel.picard import Picard
-from walras.parallel.schedule import PerEvent
+from walras.parallel.strategies import PerEvent, WarmStart
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,8 @@ from walras.errors import WalrasError
 world = generate_instance(6, 2, 2)
 for call in (
     lambda: Picard(30), lambda: Picard(window=None), lambda: Picard(assignment=3), lambda: Picard(start="idle"),
-    lambda: Picard(states=0), lambda: Picard(verify="yes"), lambda: Picard(tile=16), lambda: Picard(tile=(16.0, 4)),
-    lambda: Picard(tile=(0, 0)), lambda: Picard(max_rounds="x"), lambda: Picard(max_rounds=-1),
+    lambda: Picard(states=0), lambda: Picard(verify="yes"), lambda: Picard(rows=16), lambda: Picard(rows=(16.0, 4)),
+    lambda: Picard(rows=(0, 0)), lambda: Picard(max_rounds="x"), lambda: Picard(max_rounds=-1),
     lambda: fulfil(world, lambda *a: 0), lambda: fulfil(world, Greedy), lambda: fulfil(world, Greedy(), "seq"),
 ):
     try:
@@ -58,7 +57,7 @@ for call in (
         print(type(error).__name__, error)
 """
 SAID = ["`window` is 30", "`window` is None", "`assignment` is 3", "`start` is 'idle'", "`states` is 0"]
-SAID += ["`verify` is 'yes'", "`tile` is 16", "`tile` is (16.0, 4)", "`tile` is (0, 0)", "`max_rounds` is 'x'"]
+SAID += ["`verify` is 'yes'", "`rows` is 16", "`rows` is (16.0, 4)", "`rows` is (0, 0)", "`max_rounds` is 'x'"]
 SAID += ["`max_rounds` is -1", "the rule is a function", "the rule is a ", "`engine` is 'seq'"]
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from deciders import fulfilment
 
-from lab.parallel_baselines import SafeWindow
-from walras.domains.fulfilment.process import safe_orders
+from lab.parallel_baselines import SafeWindow, safe_orders
 from walras.errors import InputError
 from walras.parallel.picard import Picard
 

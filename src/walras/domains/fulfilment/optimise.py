@@ -20,11 +20,10 @@ from walras.domains.fulfilment.process import FulfilmentProcess, Order, orders_o
 from walras.domains.fulfilment.run import Fulfilled, default_engine, fulfil
 from walras.errors import InputError, SettingsError
 from walras.parallel.cache import KeyChains, PrefixSums
-from walras.parallel.initial_guess import WarmStart
 from walras.parallel.picard import Picard
-from walras.parallel.process import AdditiveState, over_events
+from walras.parallel.process import AbstractEngine, AdditiveState, over_events
 from walras.parallel.schedule import group_by_process
-from walras.parallel.sequential import AbstractEngine
+from walras.parallel.strategies import WarmStart
 
 LARGEST_PRICE = 2.0
 """Prices stay below [money]: rewards are of about 1, and a price beyond them closes a centre anyway."""
@@ -149,9 +148,9 @@ class _Sample:
         self.calls: dict[bool, int] = {}
         self.count = 0
         lanes = group_by_process(world.product, world.product)
-        place = np.empty_like(lanes.chain_order)
-        place[lanes.chain_order] = np.arange(world.n_orders, dtype=np.int32)
-        parts = (lanes.chain_order, lanes.chain_start, place, np.ones(world.n_orders, bool))
+        place = np.empty_like(lanes.key_order)
+        place[lanes.key_order] = np.arange(world.n_orders, dtype=np.int32)
+        parts = (lanes.key_order, lanes.key_start, place, np.ones(world.n_orders, bool))
         self.lines = KeyChains(*(jnp.asarray(part) for part in parts))
         self.capacity = jnp.asarray(world.granted()[-1])
 
@@ -213,8 +212,8 @@ def _wanted(
     What they missed, by product and centre, are units that would have earned most but were not in stock, minus those
     that were left at the end.
     """
-    rows, _ = PrefixSums().seen(process, state, events, actions, lines)
-    codes = over_events(process.encode, over_events(process.inputs, rows, events), events)
+    rows, _ = PrefixSums().before_events(process, state, events, actions, lines)
+    codes = over_events(process.encode, over_events(process.encoder_inputs, rows, events), events)
     net, units = codes[:, :-1], events.quantity
     there = jnp.where(rows >= units[:, None], net, -LARGEST)
     first, got = net.argmax(axis=1), there.argmax(axis=1)

@@ -7,13 +7,10 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
-from numpy import ndarray
 
-from walras.domains.fulfilment.instance import LARGEST, NONE, Instance
-from walras.errors import InputError
-from walras.parallel.process import AdditiveProcess, AdditiveState
+from walras.domains.fulfilment.instance import NONE, Instance
+from walras.parallel.process import AdditiveProcess
 
 LEAST = -(1 << 31)
 """Score of an option that is not there."""
@@ -62,7 +59,7 @@ class FulfilmentProcess(AdditiveProcess):
         """Return the product."""
         return event.product
 
-    def inputs(self, own: Int[Array, " centre"], event: Order) -> PyTree:
+    def encoder_inputs(self, own: Int[Array, " centre"], event: Order) -> PyTree:
         """Return what the rule's scores depend on."""
         return self.rule.inputs(own, event)
 
@@ -70,7 +67,7 @@ class FulfilmentProcess(AdditiveProcess):
         """Score the options."""
         return self.rule.scores(inputs, self.reward[event.destination], event)
 
-    def reads(
+    def decision_inputs(
         self, own: Int[Array, " centre"], shared: Int[Array, " centre"], event: Order
     ) -> tuple[Bool[Array, " centre"], Int[Array, " some"]]:
         """Return which centres have the units and the capacity, and what the prices depend on."""
@@ -87,7 +84,7 @@ class FulfilmentProcess(AdditiveProcess):
         best = jnp.argmax(scores).astype(jnp.int32)
         return jnp.where(there.any() & (scores.max() >= code[-1]), best, NONE)
 
-    def stands(
+    def still_valid(
         self,
         action: Int[Array, ""],
         before: tuple[Bool[Array, " centre"], Int[Array, " some"]],
@@ -105,14 +102,14 @@ class FulfilmentProcess(AdditiveProcess):
         sent = jnp.where(jnp.arange(self.reward.shape[1]) == action, event.quantity, 0)
         return -sent, sent
 
-    def idle(self, event: Order) -> Int[Array, ""]:
+    def noop(self, event: Order) -> Int[Array, ""]:
         """Do not fulfil."""
         return jnp.asarray(NONE, jnp.int32)
 
     def allowed(self, state: PyTree, event: Order, action: Int[Array, ""]) -> Bool[Array, ""]:
         """Say whether the centre has the units and the capacity."""
         own, shared = self.observe(state, event)
-        return (action == NONE) | self.reads(own, shared, event)[0][jnp.maximum(action, 0)]
+        return (action == NONE) | self.decision_inputs(own, shared, event)[0][jnp.maximum(action, 0)]
 
 
 def orders_of(world: Instance) -> Order:
@@ -124,26 +121,3 @@ def orders_of(world: Instance) -> Order:
 def process_of(world: Instance, rule: AbstractFulfilmentRule) -> FulfilmentProcess:
     """Put a rule into a world."""
     return FulfilmentProcess(rule, jnp.asarray(world.reward), jnp.asarray(world.granted()))
-
-
-def safe_orders(
-    process: FulfilmentProcess, state: AdditiveState, largest: int, refill_before: Int[ndarray, " refill"], first: int
-) -> int:
-    """Return how many orders from number `first` on no capacity can bind, whatever centres they take.
-
-    Args:
-        process: what decides; its prices may not depend on capacity.
-        state: before order `first`.
-        largest: units of the largest order.
-        refill_before: orders before which capacity is refilled; one of them ends what is safe.
-        first: number of the order.
-
-    Raises:
-        InputError: the rule sees every unit of capacity, so that no two orders are safe.
-    """
-    left = np.asarray(process.granted)[np.searchsorted(refill_before, first, side="right")] - np.asarray(state.shared)
-    if process.rule.sees(jnp.asarray(left), jnp.asarray(left)).size:
-        raise InputError("the policy prices every unit of capacity, so no window is safe; use the parallel engine")
-    coming = refill_before[refill_before > first]
-    until = int(coming[0]) - first if len(coming) else LARGEST
-    return min(int(left[left > 0].min(initial=LARGEST)) // largest, until)

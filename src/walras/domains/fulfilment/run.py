@@ -12,13 +12,10 @@ from numpy import ndarray
 from walras.domains.fulfilment.instance import NONE, Instance, check_actions, exhausted, total_reward
 from walras.domains.fulfilment.process import AbstractFulfilmentRule, FulfilmentProcess, orders_of, process_of
 from walras.errors import InputError, SettingsError
-from walras.parallel.autotune import AutoWindow
+from walras.parallel.autotune import default_engine as engine_for
 from walras.parallel.picard import Picard, PicardInfo
-from walras.parallel.sequential import AbstractEngine, EngineInfo
-from walras.parallel.windows import AbstractWindow, SlidingWindow
-
-MANY = 65_536
-"""Orders beyond which a window is measured: of fewer it costs more than it saves."""
+from walras.parallel.process import AbstractEngine, EngineInfo
+from walras.parallel.strategies import AbstractWindow
 
 
 @dataclass(frozen=True)
@@ -64,9 +61,7 @@ def default_engine(world: Instance, window: AbstractWindow | None = None, *, ver
         window: one of your own.
         verify: also decide one by one, and compare.
     """
-    if window is None:
-        window = SlidingWindow() if world.n_orders <= MANY else AutoWindow()
-    return Picard(window, verify=verify)
+    return engine_for(world.n_orders, window, verify=verify)
 
 
 def fulfil(

@@ -14,7 +14,7 @@ from walras.domains.fulfilment.instance import Instance
 from walras.domains.fulfilment.policies import Greedy
 from walras.domains.fulfilment.process import AbstractFulfilmentRule, FulfilmentProcess, Order
 from walras.errors import InputError
-from walras.parallel.process import same
+from walras.parallel.process import trees_equal
 
 
 class ScoreRule(AbstractFulfilmentRule):
@@ -67,7 +67,7 @@ class ChoiceRule(FulfilmentProcess):
 
     function: Callable[[Array, Array, Array], Int[Array, ""]] = eqx.field(static=True, kw_only=True)
 
-    def inputs(self, own: Int[Array, " centre"], event: Order) -> tuple:
+    def encoder_inputs(self, own: Int[Array, " centre"], event: Order) -> tuple:
         """Return nothing: all is decided at once."""
         return ()
 
@@ -75,7 +75,7 @@ class ChoiceRule(FulfilmentProcess):
         """Look up the reward."""
         return self.reward[event.destination]
 
-    def reads(self, own: Array, shared: Array, event: Order) -> tuple[Array, Array]:
+    def decision_inputs(self, own: Array, shared: Array, event: Order) -> tuple[Array, Array]:
         """Return the stock row and the capacity left."""
         return own, self.granted[event.refills] - shared
 
@@ -83,9 +83,9 @@ class ChoiceRule(FulfilmentProcess):
         """Ask the function."""
         return self.function(*reads, code).astype(jnp.int32)
 
-    def stands(self, action: Int[Array, ""], before: PyTree, now: PyTree) -> Bool[Array, ""]:
+    def still_valid(self, action: Int[Array, ""], before: PyTree, now: PyTree) -> Bool[Array, ""]:
         """Certify only where nothing changed: the function may look at anything."""
-        return same(before, now)
+        return trees_equal(before, now)
 
     def allowed(self, state: PyTree, event: Order, action: Int[Array, ""]) -> Bool[Array, ""]:
         """Take anything: what is wrong is found afterwards."""

@@ -7,18 +7,25 @@ import pytest
 from deciders import fulfilment
 
 from walras.errors import SettingsError
-from walras.parallel.autotune import LENGTHS, TIMES, AutoWindow, Costs, Timing, rounded, solve
-from walras.parallel.picard import Picard, counted
-from walras.parallel.process import n_events
-from walras.parallel.schedule import ByKey, ChainSegments
-from walras.parallel.sequential import Sequential
+from walras.parallel.autotune import (
+    LENGTHS,
+    REPEATS,
+    AutoWindow,
+    RunTiming,
+    WindowCosts,
+    fit_costs,
+    power_of_two_within,
+)
+from walras.parallel.picard import Picard, WorkCounts
+from walras.parallel.process import Sequential, n_events
+from walras.parallel.strategies import ByKey, ChainSegments
 
 
 class Clock:
     """Stand still until somebody moves the hand."""
 
     def __init__(self, per_round, per_call, per_segment=0.0):
-        self.now, self.costs, self.per_segment, self.runs = 0.0, Costs(per_round, per_call), per_segment, 0
+        self.now, self.costs, self.per_segment, self.runs = 0.0, WindowCosts(per_round, per_call), per_segment, 0
 
     def __call__(self):
         return self.now
@@ -31,39 +38,39 @@ class Pretending(Picard):
 
     def run(self, transition, initial, inputs):
         events = n_events(inputs)
-        size = self.window.events(events)
+        size = self.window.length(events)
         rounds = -(-events // size)
         segments = events // self.assignment.length if isinstance(self.assignment, ChainSegments) else 0
         clock = self.clock
         clock.now += rounds * clock.costs.per_round + events * clock.costs.per_call + segments * clock.per_segment
         clock.runs += 1
-        return jnp.zeros(1), counted((rounds, events, events, 0, events, events), True, events, size)
+        return jnp.zeros(1), WorkCounts(rounds, events, events, 0, events, events).info(events, size)
 
 
 def chosen(clock, orders=8000, products=400, **engine):
     """Return the window that the clock makes one choose, and the engine it is for."""
     process, state, events, _ = fulfilment("greedy", orders=orders, products=products)
     window = AutoWindow(0.1, clock)
-    pretending = Pretending(window, tile=(16, 4), clock=clock, **engine)
-    return window, window.settled(pretending, process, state, events)
+    pretending = Pretending(window, rows=(16, 4), clock=clock, **engine)
+    return window, window.resolve(pretending, process, state, events)
 
 
 def test_the_costs_are_those_that_made_the_seconds():
-    true = Costs(per_round=0.003, per_call=0.0002)
+    true = WindowCosts(per_round=0.003, per_call=0.0002)
     small, large = ((rounds, 1000 + rounds) for rounds in (16, 2))
-    found = solve(*(Timing(r * true.per_round + c * true.per_call, r, c) for r, c in (small, large)))
+    found = fit_costs(*(RunTiming(r * true.per_round + c * true.per_call, r, c) for r, c in (small, large)))
     np.testing.assert_allclose((found.per_round, found.per_call), (true.per_round, true.per_call))
 
 
 @pytest.mark.parametrize("seconds", [(1.0, 8.0), (8.0, 0.01), (1.0, 1.0)])
 def test_noise_never_makes_a_cost_vanish(seconds):
-    found = solve(Timing(seconds[0], 16, 1000), Timing(seconds[1], 2, 1000))
+    found = fit_costs(RunTiming(seconds[0], 16, 1000), RunTiming(seconds[1], 2, 1000))
     assert found.per_round > 0 and found.per_call > 0
 
 
 def test_rounds_cost_a_share_of_calls_in_the_window_chosen():
-    assert Costs(0.002, 0.00001).window(0.1) == pytest.approx(2000)
-    assert [rounded(wanted, 64, 1000) for wanted in (3, 64, 65, 600, 5e9)] == [64, 64, 128, 1000, 1000]
+    assert WindowCosts(0.002, 0.00001).window(0.1) == pytest.approx(2000)
+    assert [power_of_two_within(wanted, 64, 1000) for wanted in (3, 64, 65, 600, 5e9)] == [64, 64, 128, 1000, 1000]
 
 
 @pytest.mark.parametrize(("per_round", "size"), [(1e-4, 32), (1e-2, 1024), (2e-2, 2048), (1.0, 8000)])
@@ -85,16 +92,16 @@ def test_the_same_shapes_are_measured_once():
     clock = Clock(1e-2, 1e-4)
     window, engine = chosen(clock)
     runs, first = clock.runs, window.choice
-    assert runs == 2 * (1 + TIMES)
+    assert runs == 2 * (1 + REPEATS)
     process, state, events, _ = fulfilment("greedy", orders=8000, products=400, seed=1)
-    window.settled(Pretending(window, tile=(16, 4), clock=clock), process, state, events)
+    window.resolve(Pretending(window, rows=(16, 4), clock=clock), process, state, events)
     assert clock.runs == runs and window.choice == first
 
 
 def test_what_is_chosen_changes_nothing():
     process, state, events, _ = fulfilment("mlp", orders=16, capacity_share=0.5)
     window = AutoWindow()
-    trajectory, info = Picard(window, tile=(4, 4)).run(process, state, events)
+    trajectory, info = Picard(window, rows=(4, 4)).run(process, state, events)
     np.testing.assert_array_equal(trajectory.records, Sequential().run(process, state, events)[0].records)
     assert info.window == window.choice[0] == 8 and f"{info.window}" in str(info)
 
