@@ -1,30 +1,26 @@
-"""Own the finished plans on which reports are tested."""
-
-import sys
-from pathlib import Path
+"""Finished plans on which reports are tested; the page with charts is rendered once."""
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import report_example
 
+from walras.report.page import write_report
 
-@pytest.fixture
+
+@pytest.fixture(scope="session")
 def result():
-    """Give a plan of one resource with two weeks that do not fit."""
+    """A plan of one resource with two weeks that exceed capacity."""
     return report_example.plan()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wide_result():
-    """Give a plan of three resources, with names that need escaping."""
+    """A plan of three resources, with names that need escaping."""
     return report_example.plan(("inbound units", "inbound <m3> & pallets", "storage units"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def easy_result():
-    """Give a plan whose capacity never binds, so that most measures are not defined."""
+    """A plan whose capacity never binds, so that most measures are not defined."""
     return report_example.plan(
         verified=report_example.empty_measures(),
         verified_fixed={},
@@ -32,3 +28,10 @@ def easy_result():
         groups=(),
         week_verdicts=("fits",) * 26,
     )
+
+
+@pytest.fixture(scope="session")
+def written(wide_result, tmp_path_factory):
+    """The files of the plan of three resources."""
+    folder = tmp_path_factory.mktemp("report") / "new" / "report"
+    return {path.name: path for path in write_report(wide_result, folder)}

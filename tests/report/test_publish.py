@@ -1,4 +1,4 @@
-"""Own the promise that a report is either the old one or the new one."""
+"""A report is either the old one or the new one."""
 
 import os
 from dataclasses import replace
@@ -7,7 +7,6 @@ import pytest
 
 from walras.errors import InputError
 from walras.report import page
-from walras.report.page import write_report
 from walras.report.publish import write_all_or_nothing
 
 
@@ -22,11 +21,12 @@ def interrupt(*_):
 
 
 def test_interrupted_while_writing_leaves_the_old_report(result, tmp_path, monkeypatch):
-    write_report(result, tmp_path)
+    monkeypatch.setattr(page, "picture", lambda *_: ())
+    page.write_report(result, tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(page, "_json", interrupt)
+    monkeypatch.setattr(page, "json_writer", lambda facts: interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_report(replace(result, notes=("changed",)), tmp_path)
+        page.write_report(replace(result, notes=("changed",)), tmp_path)
     assert contents(tmp_path) == before
 
 
@@ -56,8 +56,8 @@ def test_new_files_replace_old_ones_and_leave_others_alone(tmp_path):
     assert contents(tmp_path) == {"a": b"new", "mine": b"mine"}
 
 
-def test_a_file_in_the_way_is_refused_in_one_sentence(result, tmp_path):
+def test_a_file_in_the_way_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "report").write_text("a file")
     with pytest.raises(InputError, match=r"report folder `.*report` cannot be made") as caught:
-        write_report(result, tmp_path / "report")
+        write_all_or_nothing(tmp_path / "report", {})
     assert "\n" not in str(caught.value)

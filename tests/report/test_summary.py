@@ -1,17 +1,27 @@
-"""Own the promise of `report.json`: strict JSON, stable keys, None for what is missing."""
+"""Tables, JSON and the terminal's summary: every week and resource once, the numbers of the plan, missing ones empty."""
 
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
 import report_example
+from rich.console import Console
 
 from walras.planning.result import Search
-from walras.report.summary import plain, summary, summary_line
-
-NEEDED = {
-    "feasible", "capacity", "utilization", "shadow_prices", "weeks", "verified", "verified_fixed", "intervals",
-    "assumed_columns", "money", "counts", "seconds", "stages",
-}  # fmt: skip
+from walras.report.publish import arrow_table, jsonable
+from walras.report.summary import (
+    console_summary,
+    group_table,
+    headline,
+    level,
+    plan_summary,
+    shown_measures,
+    week_table,
+)
 
 
 def strict(text: str) -> dict:
@@ -23,9 +33,22 @@ def strict(text: str) -> dict:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_keys_and_values_of_each_week(wide_result):
-    read = strict(summary_line(wide_result))
-    assert set(read) >= NEEDED
+def printed(renderable, width: int = 100) -> str:
+    """Print to a terminal of this width and return the text."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text()
+
+
+# --- JSON ---
+
+
+def test_keys_and_values_of_each_week(wide_result, written):
+    read = strict(written["report.json"].read_text())
+    assert set(read) >= {
+        "feasible", "capacity", "utilization", "shadow_prices", "weeks", "verified", "verified_fixed", "intervals",
+        "assumed_columns", "money", "counts", "seconds", "stages",
+    }  # fmt: skip
     assert read["weeks"][:2] == ["2011-07-04", "2011-07-11"] and len(read["weeks"]) == 26
     for name in ("capacity", "utilization", "shadow_prices"):
         assert list(read[name]) == list(wide_result.resources)
@@ -37,51 +60,123 @@ def test_keys_and_values_of_each_week(wide_result):
     assert read["feasible"] is False
 
 
-def test_assumed_columns_and_seconds(result):
-    read = summary(result)
+@pytest.mark.parametrize(
+    ("seconds", "total", "stages"),
+    [
+        ({"total": 93.4, "planning": 51.0}, 93.4, {"planning": 51.0}),
+        ({"reading": 1.5, "planning": 2.0}, 3.5, {"reading": 1.5, "planning": 2.0}),
+        (
+            {"reading": 2.1, "Reading the table": 2.0, "planning": 1.0},
+            3.0,
+            {"Reading the table": 2.0, "planning": 1.0},
+        ),
+    ],
+)
+def test_every_stage_is_timed_once(result, seconds, total, stages):
+    read = plan_summary(replace(result, seconds=seconds))
+    assert (read["seconds"], read["stages"]) == (total, stages)
     assert read["assumed_columns"] == ["lead_time", "unit_cost"]
-    assert read["seconds"] == 93.4
-    assert "total" not in read["stages"] and read["stages"]["planning"] == 51.0
-
-
-def test_stages_add_up_without_a_total(result):
-    from dataclasses import replace
-
-    assert summary(replace(result, seconds={"reading": 1.5, "planning": 2.0}))["seconds"] == 3.5
 
 
 def test_missing_numbers_are_null():
     prices = report_example.plan().reissued_prices.copy()
     prices[3, 0] = np.nan
     verified = {"mean_violation": float("nan"), "near_limit_mean_violation": None, "reward_kept": 0.5}
-    read = strict(summary_line(report_example.plan(reissued_prices=prices, verified=verified)))
+    read = plan_summary(report_example.plan(reissued_prices=prices, verified=verified))
+    json.dumps(read, allow_nan=False)
     assert read["reissued_prices"]["inbound units"][3] is None
     assert read["verified"] == {"mean_violation": None, "near_limit_mean_violation": None, "reward_kept": 0.5}
 
 
-def test_plain_handles_what_settings_may_hold(tmp_path):
+def test_json_of_what_settings_may_hold(tmp_path):
     given = {"path": tmp_path, 3: np.int64(4), "flag": np.bool_(True), "when": np.datetime64("2011-07-04"), "s": {1}}
-    assert plain(given) == {"path": str(tmp_path), "3": 4, "flag": True, "when": "2011-07-04", "s": [1]}
-    assert plain(np.asarray([1.0, np.inf])) == [1.0, None]
+    assert jsonable(given) == {"path": str(tmp_path), "3": 4, "flag": True, "when": "2011-07-04", "s": [1]}
+    assert jsonable(np.asarray([1.0, np.inf])) == [1.0, None]
 
 
-def test_reading_is_timed_once(result):
-    from dataclasses import replace
-
-    read = summary(replace(result, seconds={"reading": 2.1, "Reading the table": 2.0, "planning": 1.0}))
-    assert read["stages"] == {"Reading the table": 2.0, "planning": 1.0} and read["seconds"] == 3.0
-
-
-def test_what_was_asked_is_told(result):
-    from dataclasses import replace
-
-    read = strict(summary_line(result))
+def test_the_search_is_recorded(result):
+    read = plan_summary(result)
     assert (read["interface"], read["maps"], read["outside_training"]) == ("simulated", None, False)
     assert read["outside_training_reasons"] == read["map_errors"] == []
-    asked = Search("learned", "retail", 120, 4, 2, 50, (0.2, 0.1), ("the history has 3 weeks",))
-    read = strict(summary_line(replace(result, search=asked)))
+    search = Search("learned", "retail", 120, 4, 2, 50, (0.2, 0.1), ("the history has 3 weeks",))
+    read = plan_summary(replace(result, search=search))
     assert (read["interface"], read["maps"], read["outside_training"]) == ("learned", "retail", True)
     assert read["outside_training_reasons"] == ["the history has 3 weeks"] and read["map_errors"] == [0.2, 0.1]
-    assert (read["simulations"], read["simulations_of_everybody"], read["cohort"]) == (4, 2, 50) and read[
-        "moved"
-    ] is None
+    assert (read["simulations"], read["simulations_of_everybody"], read["cohort"]) == (4, 2, 50)
+    assert read["moved"] is None
+
+
+# --- tables ---
+
+
+def test_one_row_per_week_and_resource(wide_result):
+    columns = week_table(wide_result)
+    assert {len(values) for values in columns.values()} == {26 * 3}
+    third = columns["resource"] == "storage units"
+    np.testing.assert_array_equal(columns["capacity"][third], wide_result.record.capacity[:, 2])
+    np.testing.assert_array_equal(columns["verified_p5"][third], wide_result.verified_utilization[0, :, 2])
+    np.testing.assert_array_equal(columns["week"][third], wide_result.weeks)
+    assert list(columns["verdict"][third][:3]) == ["fits", "fits", "already committed"]
+    assert set(week_table(replace(wide_result, week_verdicts=()))["verdict"]) == {"not judged"}
+
+
+def test_files_hold_the_same_numbers(wide_result, written):
+    columns = week_table(wide_result)
+    for table in (pyarrow.parquet.read_table(written["plan.parquet"]), pyarrow.csv.read_csv(written["plan.csv"])):
+        assert table.column_names == list(columns)
+        for name, values in columns.items():
+            assert table[name].to_pylist() == values.tolist()
+    assert pyarrow.csv.read_csv(written["groups.csv"])["group"].to_pylist() == (
+        group_table(wide_result)["group"].tolist()
+    )
+
+
+def test_nan_becomes_an_empty_cell(result):
+    prices = result.reissued_prices.copy()
+    prices[0, 0] = np.nan
+    assert arrow_table(week_table(replace(result, reissued_prices=prices)))["reissued_price"].null_count == 1
+
+
+def test_change_by_group(result, easy_result):
+    columns = group_table(result)
+    row = list(columns["group"]).index("Home & <b>Garden</b>")
+    assert columns["change"][row] == pytest.approx(-9e4) and columns["change_share"][row] == pytest.approx(-0.225)
+    assert np.isnan(columns["change_share"][list(columns["group"]).index("$ Deals $")])
+    assert arrow_table(group_table(easy_result)).num_rows == 0
+
+
+# --- sentences and the terminal ---
+
+
+def test_headline_tells_feasible_from_not(result):
+    two = "2 of 26 weeks exceed capacity noticeably (by more than 1\u00a0% on average): 18 Jul and 7 Nov."
+    assert headline(result) == f"Not feasible: {two}" and level(result) == "bad"
+    yes = replace(result, record=replace(result.record, feasible=True))
+    assert headline(yes) == f"Feasible: overruns stay within 3\u00a0% on average; {two}" and level(yes) == "good"
+    large = replace(yes, verified={"near_limit_mean_violation": 0.07})
+    assert headline(large).startswith("Fits on average, but overruns are larger than 3") and level(large) == "fair"
+    assert level(replace(yes, verified={"near_limit_mean_violation": None})) == "good"
+    assert headline(replace(yes, week_verdicts=("fits",) * 26)) == "Feasible: the plan fits capacity in all 26 weeks."
+
+
+def test_regret_is_shown_only_beside_the_pooled_one(result):
+    assert "regret_ratio" not in shown_measures(result)
+    pooled = replace(result, verified={**result.verified, "pooled_regret_ratio": 1.1})
+    assert {"regret_ratio", "pooled_regret_ratio"} <= set(shown_measures(pooled))
+
+
+def test_terminal_shows_verdict_and_weeks(result, easy_result):
+    text = printed(console_summary(result))
+    assert "Not feasible" in text and "already committed" in text and "2011-07-18" in text and "fixed prices" in text
+    text = printed(console_summary(replace(result, settings={"plan": {"reissue": False}})))
+    assert "planned prices" in text and "fixed prices" not in text and "re-issued" not in text
+    text = printed(console_summary(easy_result))
+    assert "not defined" in text and "nan" not in text
+
+
+def test_terminal_leaves_easy_weeks_to_the_file_and_reads_odd_names_literally(wide_result):
+    text = printed(console_summary(wide_result))
+    assert "more rows are in plan.csv" in text and text.count("2011-07-18") == 3
+    odd = replace(wide_result, resources=("[red]", "[/]", "x"), verdict=("[bold]not markup[/bold]",))
+    text = printed(console_summary(odd))
+    assert "[red]" in text and "[bold]not markup[/bold]" in text

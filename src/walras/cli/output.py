@@ -11,9 +11,9 @@ from typing import Any
 
 def print_json(answer: Mapping[str, Any]) -> None:
     """Print one object on one line."""
-    from walras.report.summary import plain
+    from walras.report.publish import jsonable
 
-    print(json.dumps(plain(answer), allow_nan=False, ensure_ascii=True), flush=True)
+    print(json.dumps(jsonable(answer), allow_nan=False, ensure_ascii=True), flush=True)
 
 
 def print_text(*parts: Any) -> None:

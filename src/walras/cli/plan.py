@@ -111,11 +111,10 @@ def run(
 
 def show(result: "PlanResult", files: list[Path], as_json: bool) -> None:
     """Print the plan for a program or for a person."""
-    from walras.report.summary import summary
-    from walras.report.tables import console_summary
+    from walras.report.summary import console_summary, plan_summary
 
     if as_json:
-        print_json({**summary(result), "files": files})
+        print_json({**plan_summary(result), "files": files})
         return
     print_text(console_summary(result))
     print_files(files)

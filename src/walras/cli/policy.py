@@ -3,9 +3,9 @@
 EDGE: everything heavy is imported inside the command, so that help stays quick.
 """
 
-import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,18 +92,14 @@ def write(facts: dict[str, Any], result: "PolicyComparison", folder: Path) -> li
     import pyarrow
     import pyarrow.csv
 
-    from walras.report.publish import write_all_or_nothing
-    from walras.report.summary import plain
+    from walras.report.publish import Writer, json_writer, write_all_or_nothing
 
-    text = json.dumps(plain(facts), allow_nan=False, indent=1) + "\n"
     rows = pyarrow.Table.from_pylist([row.as_dict() for row in result.ranking.rows])
-
-    def write_facts(path: Path) -> None:
-        path.write_text(text, encoding="utf-8")
-
-    return write_all_or_nothing(
-        folder, {"policies.csv": lambda path: pyarrow.csv.write_csv(rows, path), "policies.json": write_facts}
-    )
+    writers: dict[str, Writer] = {
+        "policies.csv": partial(pyarrow.csv.write_csv, rows),
+        "policies.json": json_writer(facts),
+    }
+    return write_all_or_nothing(folder, writers)
 
 
 def show(case: "HistorySplit", result: "PolicyComparison", facts: dict[str, Any], as_json: bool) -> None:
@@ -111,12 +107,13 @@ def show(case: "HistorySplit", result: "PolicyComparison", facts: dict[str, Any]
     if as_json:
         print_json(facts)
         return
+    from walras.errors import plural
     from walras.report import formatting
 
     first = formatting.day(case.holdout.weeks[0])
     print_text(
-        f"{formatting.plural(case.n_agents, 'product')}: tuned on {formatting.plural(facts['training_weeks'], 'week')}, judged "
-        f"on the {formatting.plural(facts['holdout_weeks'], 'week')} from {first} on.",
+        f"{plural(case.n_agents, 'product')}: tuned on {plural(facts['training_weeks'], 'week')}, judged "
+        f"on the {plural(facts['holdout_weeks'], 'week')} from {first} on.",
         console_table(result) if sys.stdout.isatty() else str(result),
         f"Intervals cover {100 * result.ranking.level:g} %: {result.ranking.method}.",
     )

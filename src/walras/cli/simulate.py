@@ -3,9 +3,7 @@
 EDGE: everything heavy is imported inside the command, so that help stays quick.
 """
 
-import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +51,7 @@ def simulate(
         from walras.planning.compare_prices import compare_prices
         from walras.planning.policy_selection import select_policy
         from walras.planning.problem import build_simulation
+        from walras.report.price_comparison import write_comparison
 
         charged = (
             zero_prices(weeks, chosen.resources) if prices is None else read_prices(prices, weeks, chosen.resources)
@@ -66,42 +65,13 @@ def simulate(
     show(trial, files, time.perf_counter() - started, as_json)
 
 
-def write_comparison(trial: "PriceComparison", folder: Path, seconds: float) -> list[Path]:
-    """Write the page and its tables; an interrupted call leaves the earlier ones as they were."""
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    from walras.planning.compare_prices import comparison_summary, comparison_table
-    from walras.report.price_comparison import page
-    from walras.report.publish import write_all_or_nothing
-    from walras.report.summary import plain
-    from walras.report.tables import arrow
-
-    table = arrow(comparison_table(trial))
-    facts = json.dumps(plain({**comparison_summary(trial), "seconds": seconds}), allow_nan=False, indent=1)
-
-    def text(content: str) -> Callable[[Path], None]:
-        def write(path: Path) -> None:
-            path.write_text(content, encoding="utf-8")
-
-        return write
-
-    writers: dict[str, Callable[[Path], None]] = {
-        "simulation.html": text(page(trial)),
-        "simulation.parquet": lambda path: pyarrow.parquet.write_table(table, path),
-        "simulation.csv": lambda path: pyarrow.csv.write_csv(table, path),
-        "simulation.json": text(facts + "\n"),
-    }
-    return write_all_or_nothing(folder, writers)
-
-
 def show(trial: "PriceComparison", files: list[Path], seconds: float, as_json: bool) -> None:
     """Print the simulation for a program or for a person."""
     from walras.planning.compare_prices import comparison_summary
-    from walras.report.price_comparison import sentences
+    from walras.report.price_comparison import comparison_sentences
 
     if as_json:
         print_json({**comparison_summary(trial), "seconds": seconds, "files": files})
         return
-    print_text(*sentences(trial))
+    print_text(*comparison_sentences(trial))
     print_files(files)

@@ -1,14 +1,11 @@
-"""Own `walras study list`, `run` and `report`: numbered questions and what was measured of them.
+"""`walras study list`, `run` and `report`: numbered studies and their results.
 
-EDGE: everything heavy is imported inside the commands, so that help stays quick.
+Studies and the package `lab` that runs them belong to the project's source, not to the installed package.
 """
 
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,34 +16,55 @@ from walras.cli.output import print_files, print_json, print_text
 from walras.errors import InputError
 
 if TYPE_CHECKING:
-    from lab.runner import Result
     from lab.study import Study
 
 OUT = Path("walras-out/studies")
 ALL = "all"
-"""Stands for every study, one after the other."""
+"""Stands for every study."""
 
 REAL_DATA = "WALRAS_REAL_DATA"
 """Environment variable that names the folder of real tables."""
 
-Studies = Annotated[Path | None, Parameter(help="folder that holds the studies; default the project's own")]
+Studies = Annotated[Path | None, Parameter(help="folder that holds the studies (default: found from here upward)")]
 Size = Annotated[Literal["smoke", "small", "full"], Parameter(help="seconds, minutes, or hours")]
-Data = Annotated[Path | None, Parameter(help=f"folder of real tables; default ${REAL_DATA}, without it made-up data")]
-Minutes = Annotated[float, Parameter(help="begin no part later than so many minutes after the start")]
-Record = Annotated[
-    bool, Parameter(negative=(), help="put the results beside the study, as those that list and report quote")
-]
+Data = Annotated[Path | None, Parameter(help=f"folder of real tables (default: ${REAL_DATA}, else generated data)")]
+Minutes = Annotated[float, Parameter(help="start no part later than this many minutes after the start")]
+Record = Annotated[bool, Parameter(negative=(), help="write the results beside the study, where list and report read")]
 
 
-def list_studies(*, studies: Studies = None, as_json: options.Json = False) -> None:
+def load_studies(folder: Path | None) -> "list[Study]":
+    """Find the studies and make the package `lab` that runs them importable.
+
+    Args:
+        folder: the `studies` folder of the project's source; without one it is looked for from here upward.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    here = Path.cwd()
+    for place in (*([folder] if folder else []), *(above / "studies" for above in (here, *here.parents))):
+        if (place / "lab" / "study.py").is_file() and str(place.resolve()) not in sys.path:
+            sys.path.append(str(place.resolve()))
+            break
+    try:
+        from lab.study import find_studies
+    except ModuleNotFoundError as error:
+        if error.name not in ("lab", "lab.study"):
+            raise
+        raise InputError(
+            f"studies run from the project's source, but no folder `studies` with the package `lab` is {folder or here} or "
+            "above; go to that source, or name its `studies` folder with --studies"
+        ) from None
+    return find_studies(folder)
+
+
+def list_command(*, studies: Studies = None, as_json: options.Json = False) -> None:
     """Show all studies with question, data, date and answer."""
-    from lab.study import find_studies
-
     rows: list[dict[str, Any]] = []
-    for study in find_studies(studies):
-        known = study.recorded() or {}
-        told = {key: known.get(key) for key in ("answer", "size", "data", "date", "commits")}
-        rows.append({"study": study.number, "name": study.name, "question": study.question, **told})
+    for study in load_studies(studies):
+        recorded = study.recorded() or {}
+        facts = {key: recorded.get(key) for key in ("answer", "size", "data", "date", "commits")}
+        rows.append({"study": study.number, "name": study.name, "question": study.question, **facts})
     if as_json:
         print_json({"studies": rows})
         return
@@ -56,7 +74,7 @@ def list_studies(*, studies: Studies = None, as_json: options.Json = False) -> N
             print_text(f"    {row['size']}, {', '.join(row['data'])}, {row['date']}, {', '.join(row['commits'])}")
 
 
-def run(
+def run_command(
     number: Annotated[str, Parameter(help="number or name of the study, or `all`")],
     /,
     *,
@@ -68,10 +86,10 @@ def run(
     out: Annotated[Path, Parameter(name="--out", help="folder for parts and results")] = OUT,
     as_json: options.Json = False,
 ) -> None:
-    """Run a study, or one after the other; parts that are in the folder already are read, not measured again."""
-    from lab.study import find_studies, find_study
+    """Run one study, or all in turn; parts that are in the folder already are read, not measured again."""
+    known = load_studies(studies)
+    from lab.study import find_study
 
-    known = find_studies(studies)
     chosen = known if number == ALL else [find_study(number, known)]
     tables = data or (Path(os.environ[REAL_DATA]) if os.environ.get(REAL_DATA) else None)
     if tables is not None and not tables.is_dir():
@@ -79,22 +97,16 @@ def run(
     if not minutes >= 0:
         raise InputError(f"`--minutes` is {minutes:g} but must be 0 or more; 0 only puts together what is there")
     options.require_writable(out)
-    told = [
-        _one(study, known, size, tables, out, minutes=left, record=record, quiet=as_json)
-        for study, left in zip(chosen, _left(minutes), strict=False)
-    ]
-    if as_json:
-        print_json({"studies": told} if number == ALL else told[0])
-
-
-def _left(minutes: float) -> Iterator[float]:
-    """Yield what is left of some minutes, again and again."""
     started = time.monotonic()
-    while True:
-        yield max(minutes - (time.monotonic() - started) / 60, 0.0)
+    facts = []
+    for study in chosen:
+        left = max(minutes - (time.monotonic() - started) / 60, 0.0)
+        facts.append(_run_one(study, known, size, tables, out, minutes=left, record=record, quiet=as_json))
+    if as_json:
+        print_json({"studies": facts} if number == ALL else facts[0])
 
 
-def _one(
+def _run_one(
     study: "Study",
     known: "list[Study]",
     size: str,
@@ -105,54 +117,42 @@ def _one(
     record: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Run a study and write what it found; where nothing is measured yet, what is recorded stays."""
+    """Run a study and write its results; where no figure is measured yet, earlier results stay."""
     from lab.runner import run_study
+    from walras.report.publish import json_writer, write_all_or_nothing
 
     started = time.perf_counter()
 
-    def tell(words: str) -> None:
-        print(f"{time.perf_counter() - started:6.0f} s  {study.number:02d}  {words}", file=sys.stderr, flush=True)
+    def log(text: str) -> None:
+        print(f"{time.perf_counter() - started:6.0f} s  {study.number:02d}  {text}", file=sys.stderr, flush=True)
 
-    found = run_study(study, known, size, out / "parts", data=tables, minutes=minutes, tell=tell)
-    files = _write(found, study.results if record else out / study.name) if found.facts["figures"] else []
+    result = run_study(study, known, size, out / "parts", data=tables, minutes=minutes, tell=log)
+    files: list[Path] = []
+    if result.facts["figures"]:
+        writers = {f"{size}.json": json_writer(result.facts, indent=None)}
+        writers |= {f"{size}-{name}": draw for name, draw in result.pictures.items()}
+        files = write_all_or_nothing(study.results if record else out / study.name, writers)
     if not quiet:
-        print_text(found.facts["answer"])
-        if found.waiting:
-            print_text(f"{len(found.waiting)} parts are still to be measured; run the same command again to go on")
+        print_text(result.facts["answer"])
+        if result.waiting:
+            print_text(f"{len(result.waiting)} parts are still to be measured; run the same command again to go on")
         print_files(files)
-    return {**found.facts, "files": [str(file) for file in files]}
+    return {**result.facts, "files": [str(file) for file in files]}
 
 
-def _write(found: "Result", folder: Path) -> list[Path]:
-    """Write figures and pictures together; all of the new ones or none."""
-    from walras.report.publish import write_all_or_nothing
-    from walras.report.summary import plain
-
-    size = found.facts["size"]
-    text = json.dumps(plain(dict(found.facts)), allow_nan=False) + "\n"
-    writers: dict[str, Any] = {f"{size}.json": partial(_text, text)}
-    writers |= {f"{size}-{name}": draw for name, draw in found.pictures.items()}
-    return write_all_or_nothing(folder, writers)
-
-
-def _text(text: str, path: Path) -> None:
-    path.write_text(text)
-
-
-def report(
+def report_command(
     *,
     studies: Studies = None,
     out: Annotated[Path, Parameter(name="--out", help="folder for the page")] = OUT,
     as_json: options.Json = False,
 ) -> None:
-    """Write one page with all answers, the published figures beside ours."""
-    from lab.study import find_studies
+    """Write one page with all answers beside the published figures."""
+    found = load_studies(studies)
     from lab.study_page import study_page
-    from walras.report.publish import write_all_or_nothing
+    from walras.report.publish import text_writer, write_all_or_nothing
 
     options.require_writable(out)
-    found = find_studies(studies)
-    files = write_all_or_nothing(out, {"studies.html": partial(_text, study_page(found))})
+    files = write_all_or_nothing(out, {"studies.html": text_writer(study_page(found))})
     if as_json:
         answered = sum(study.recorded() is not None for study in found)
         print_json({"studies": len(found), "answered": answered, "files": [str(file) for file in files]})

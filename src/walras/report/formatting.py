@@ -1,9 +1,5 @@
-"""Own how numbers, dates and measures are put in words for a capacity planner.
+"""How numbers, dates, measures and sentences are written for people."""
 
-FREE: wording only; a measure that is not listed here is still shown, under its own name.
-"""
-
-import html
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -13,13 +9,8 @@ import numpy as np
 
 NOT_DEFINED = "not defined"
 NOT_GIVEN = "not given"
-FITS = "fits"
 PERCENT = "\u00a0%"
-"""A percent sign that does not leave its number at the end of a line."""
-VIOLATION_TARGET = 0.03
-"""Near-limit mean violation that a finished plan should not exceed (3 %)."""
-NOTICEABLE = "by more than 1\u00a0% on average"
-"""How far a week that does not fit is above capacity, in the mean over the futures."""
+"""A percent sign that stays on the line of its number."""
 
 MEASURES: dict[str, tuple[str, str]] = {
     "near_limit_mean_violation": (
@@ -29,7 +20,7 @@ MEASURES: dict[str, tuple[str, str]] = {
     "mean_violation": ("Overrun over all weeks", "the same mean over every planned week"),
     "irreducible_violation": (
         "of which already committed",
-        "overrun that would remain if nobody ordered anything from now on; no price can remove it",
+        "overrun that would remain if no orders were placed from now on; no price can remove it",
     ),
     "avoidable_violation": ("of which avoidable", "overrun less the committed part"),
     "near_limit_share": (
@@ -56,53 +47,14 @@ MEASURES: dict[str, tuple[str, str]] = {
     ),
     "slackness": ("Price on unused capacity", "sum of shadow price times unused capacity [money]; 0 is ideal"),
     "complementarity_residual": (
-        "Price and room at odds",
-        "how far weeks are from having either no price or no room, as a share of capacity; 0 is ideal",
+        "Complementarity residual",
+        "how far weeks are from having either no price or no unused capacity, as a share of capacity; 0 is ideal",
     ),
 }
-"""Measure -> (name, what it means), in the order in which a planner asks."""
+"""Measure -> (name, meaning), in the order of the report."""
 
 PLAIN_MEASURES = ("regret_ratio", "pooled_regret_ratio", "slackness")
-"""Measures that are not fractions and are not shown in percent."""
-
-RE_ISSUED = (
-    "Re-issued prices",
-    "Prices computed again every week from what has happened so far, instead of being kept as planned (fixed).",
-)
-
-GLOSSARY: tuple[tuple[str, str], ...] = (
-    (
-        "Capacity",
-        "How much of a resource the plan grants in a week. Regular capacity comes at the regular rate; what "
-        "is planned above it has to be bought (overtime, agency).",
-    ),
-    ("Utilization", "How much of a resource the products use in a week, for example the units that arrive."),
-    (
-        "Shadow price",
-        "A cost per unit of a resource in a week, announced to every product's ordering rule. It is zero "
-        "where there is room and rises until the products' own decisions fit the capacity. It also says what one more "
-        "unit of capacity in that week would be worth.",
-    ),
-    ("Without prices", "What the products would use if no shadow price were announced."),
-    ("Near-limit week", "A week in which utilization without prices would be above 90 % of capacity."),
-    ("Overrun", "Utilization above capacity, as a share of capacity; 0 where the plan fits. Also called violation."),
-    (
-        "Already committed",
-        "Utilization from orders placed before the plan starts. If it alone is above capacity, no "
-        "price helps (irreducible); only more capacity or cancelled orders do.",
-    ),
-    RE_ISSUED,
-    (
-        "Hindsight",
-        "The best prices that could have been set had the whole future been known. No plan can know them; reward kept "
-        "says how close the plan comes.",
-    ),
-    (
-        "Reward",
-        "Sales less purchases over the planned weeks, with the final stock and open orders valued at cost; "
-        "payments for shadow prices are not part of it.",
-    ),
-)
+"""Measures that are not fractions and are not written in percent."""
 
 
 def resource_name(name: str) -> str:
@@ -111,18 +63,18 @@ def resource_name(name: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Begin with a capital and end with a stop, whatever the text came as."""
-    text = text.strip()
+    """Capitalise a text, end it with a full stop and fix its plurals."""
+    text = fix_plurals(text.strip())
     return text if not text else text[0].upper() + text[1:] + ("" if text[-1] in ".!?:" else ".")
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a number is absent: None, NaN or infinite."""
+    """Return whether a number is absent: None, NaN or infinite."""
     return value is None or (isinstance(value, float | np.floating) and not math.isfinite(value))
 
 
 def number(value: Any) -> str:
-    """Write a number with about four figures: 1,234,567; 12.3; 0.0123."""
+    """Write a number with about four significant digits: 1,234,567; 12.3; 0.0123."""
     if is_missing(value):
         return NOT_DEFINED
     if isinstance(value, int | np.integer):
@@ -140,7 +92,7 @@ def number(value: Any) -> str:
 
 
 def short_number(value: Any) -> str:
-    """Write a number in little room: 1.23M, 45.6k, 789."""
+    """Write a number in few characters: 1.23M, 45.6k, 789."""
     if is_missing(value):
         return NOT_DEFINED
     for least, step, letter in ((1e9, 1e9, "bn"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
@@ -151,12 +103,7 @@ def short_number(value: Any) -> str:
 
 
 def price(value: Any, largest: float) -> str:
-    """Write a price with as many decimals as its column needs, so that a column lines up.
-
-    Args:
-        value: the price.
-        largest: the largest price of the column.
-    """
+    """Write a price with the decimals that the largest price of its column needs, so that the column lines up."""
     if is_missing(value):
         return NOT_DEFINED
     decimals = next((count for count, least in enumerate((1000, 100, 1, 0.1, 0.01)) if largest >= least), 5)
@@ -164,7 +111,7 @@ def price(value: Any, largest: float) -> str:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """Write a fraction in percent, the sign kept on the same line."""
+    """Write a fraction in percent."""
     if is_missing(value):
         return NOT_DEFINED
     text = f"{100 * float(value):.{digits}f}"
@@ -172,35 +119,29 @@ def percent(value: Any, digits: int = 1) -> str:
 
 
 def signed(text: str) -> str:
-    """Put a plus before a written number that is above zero."""
+    """Put a plus sign before a written number that is above zero."""
     return text if text.startswith("−") or text == NOT_DEFINED or text.strip("0.% \u00a0") == "" else f"+{text}"
 
 
 def measure(name: str, value: Any) -> str:
-    """Write a measure's value: percent for known fractions, a plain number for the rest."""
+    """Write a measure's value: percent for known fractions, a plain number otherwise."""
     return percent(value) if name in MEASURES and name not in PLAIN_MEASURES else number(value)
 
 
 def interval(name: str, bounds: Any) -> str:
-    """Write a 95 % interval, or nothing where there is none."""
+    """Write a measure's 95 % interval; empty where there is none."""
     if bounds is None or any(is_missing(bound) for bound in bounds):
         return ""
     return f"{measure(name, bounds[0]).removesuffix(PERCENT)} to {measure(name, bounds[1])}"
 
 
-def outside_training(reasons: Iterable[str]) -> str:
-    """Warn that learned maps were asked about what they had not been trained on, or nothing where they were not."""
-    listed = "; ".join(reasons)
-    return "" if not listed else f"The learned maps were used outside of their training: {listed}."
-
-
 def title_of(name: str) -> str:
-    """Name a measure for people."""
+    """Return a measure's title."""
     return MEASURES[name][0] if name in MEASURES else name.replace("_", " ").capitalize()
 
 
 def reward_given_up(money: Mapping[str, float]) -> tuple[float, str] | None:
-    """Find the reward given up to stay within capacity, and write it as a share of reward."""
+    """Return the reward given up to stay within capacity [money], and the same as a written share of reward."""
     without, planned = money.get("reward_unconstrained"), money.get("reward_plan")
     if without is None or planned is None or is_missing(without) or is_missing(planned):
         return None
@@ -220,30 +161,25 @@ def day_month(week: np.datetime64) -> str:
 
 
 def listing(items: Iterable[str], most: int = 6) -> str:
-    """Join words with commas and `and`, counting those that are left out."""
+    """Join words with commas and `and`; those beyond `most` are counted."""
     words = list(items)
     if len(words) > most:
         words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else "none"
 
 
-def plural(count: int, one: str, several: str | None = None) -> str:
-    """Write a count with its noun."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
-
-
 _COUNTED = "rows|products|weeks|units|days|columns|scenarios|paths|futures"
 
 
 def fix_plurals(text: str) -> str:
-    """Write `1 weeks` as `1 week` and `12345 rows` as `12,345 rows` in a sentence that came from elsewhere."""
-    text = re.sub(rf"(?<![\w.,`'-])1 ({_COUNTED})\b", lambda found: f"1 {found[1][:-1]}", text)
+    """Write `1 weeks` as `1 week` and `12345 rows` as `12,345 rows`."""
+    text = re.sub(rf"(?<![\w.,`'-])1 ({_COUNTED})\b", lambda match: f"1 {match[1][:-1]}", text)
     counts = rf"(?<![\w.,`'-])\d{{4,}}(?= (?:of (?:the )?[\d,]+ )?(?:{_COUNTED})\b)"
-    return re.sub(counts, lambda found: f"{int(found[0]):,}", text)
+    return re.sub(counts, lambda match: f"{int(match[0]):,}", text)
 
 
 def format_value(value: Any, absent: str = NOT_DEFINED) -> str:
-    """Write a value of unknown kind in one line."""
+    """Write a value of unknown type in one line."""
     if is_missing(value):
         return absent
     if isinstance(value, bool | np.bool_):
@@ -268,8 +204,3 @@ def flat(mapping: Mapping[str, Any], prefix: str = "", absent: str = NOT_DEFINED
         else:
             rows.append((f"{prefix}{name}", format_value(value, absent)))
     return rows
-
-
-def escaped(text: object) -> str:
-    """Make any text safe inside HTML."""
-    return html.escape(str(text), quote=True)

@@ -3,9 +3,7 @@
 EDGE: people read it, programs read the column names; files appear all together or not at all.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +11,10 @@ import numpy as np
 
 from walras.domains.fulfilment.generate import DecisionSettings
 from walras.domains.fulfilment.instance import NONE, UNIT
-from walras.report import formatting, html
-from walras.report.html import Html
-from walras.report.style import figure, render_both_themes
+from walras.errors import plural
+from walras.report import formatting
+from walras.report.publish import json_writer, render_page, table_writers, text_writer, write_all_or_nothing
+from walras.report.style import picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,10 +39,10 @@ def outcome(found: "Fulfilled", books: "Audit") -> list[str]:
     """Say what was filled, what was not and why, and who ran out when."""
     world = found.world
     lines = [
-        f"{books.filled:,} of {formatting.plural(world.n_orders, 'order')} filled "
-        f"({formatting.percent(found.share)}), {books.filled_units:,} of {formatting.plural(books.asked_units, 'unit')}.",
-        f"The reward is {formatting.number(found.reward)}; it would be {formatting.number(most(found))} if the nearest centre "
-        "could send every order.",
+        f"{books.filled:,} of {plural(world.n_orders, 'order')} filled "
+        f"({formatting.percent(found.share)}), {books.filled_units:,} of {plural(books.asked_units, 'unit')}.",
+        f"The reward is {formatting.number(found.reward)}; it would be {formatting.number(most(found))} if the nearest "
+        "centre could send every order.",
     ]
     missed = [f"{count:,} {MISSED[reason]}" for reason, count in books.missed.items() if count]
     if missed:
@@ -51,7 +50,7 @@ def outcome(found: "Fulfilled", books: "Audit") -> list[str]:
     out = np.flatnonzero(books.out_after >= 0)
     out = out[np.argsort(books.out_after[out], kind="stable")]
     named = formatting.listing([f"{world.names[i]} ({when(found, int(books.out_after[i]))})" for i in out], MOST_NAMED)
-    total = formatting.plural(world.n_centres, "centre")
+    total = plural(world.n_centres, "centre")
     lines.append(
         f"{len(out)} of {total} ran out of capacity: {named}." if len(out) else f"None of {total} ran out of capacity."
     )
@@ -68,7 +67,7 @@ MISSED = {
 def work(found: "Fulfilled", seconds: float) -> list[str]:
     """Say how much work it was, and what was compared."""
     info = found.info
-    calls, rounds = int(info.policy_calls) / found.world.n_orders, formatting.plural(int(info.rounds), "round")
+    calls, rounds = int(info.policy_calls) / found.world.n_orders, plural(int(info.rounds), "round")
     verified = getattr(info, "verified", None)
     lines = [
         f"Decided in {rounds} with {calls:.2f} decisions per order in {seconds:.2f} s, "
@@ -95,25 +94,14 @@ def when(found: "Fulfilled", order: int) -> str:
 
 def write(found: "Fulfilled", books: "Audit", facts: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the page and its tables; an interrupted call leaves the earlier ones as they were."""
-    import pyarrow.csv
-    import pyarrow.parquet
+    import pyarrow
 
-    from walras.report.publish import write_all_or_nothing
-    from walras.report.summary import plain
-
-    actions, centres = action_table(found), pyarrow.table(centre_columns(found, books))
-    text = json.dumps(plain(facts), allow_nan=False, indent=1) + "\n"
-    body = page(found, books, facts)
-
-    def put(content: str, path: Path) -> None:
-        path.write_text(content, encoding="utf-8")
-
-    writers: dict[str, Callable[[Path], None]] = {
-        "fulfilment.html": partial(put, body),
-        "actions.parquet": partial(pyarrow.parquet.write_table, actions),
-        "actions.csv": partial(pyarrow.csv.write_csv, actions),
-        "centres.csv": partial(pyarrow.csv.write_csv, centres),
-        "fulfilment.json": partial(put, text),
+    centres = table_writers("centres", pyarrow.table(centre_columns(found, books)))
+    writers = {
+        "fulfilment.html": text_writer(page(found, books, facts)),
+        **table_writers("actions", action_table(found)),
+        "centres.csv": centres["centres.csv"],
+        "fulfilment.json": json_writer(facts),
     }
     return write_all_or_nothing(folder, writers)
 
@@ -168,40 +156,31 @@ def centre_columns(found: "Fulfilled", books: "Audit") -> dict[str, Any]:
 
 
 def page(found: "Fulfilled", books: "Audit", facts: Mapping[str, Any]) -> str:
-    """Write the whole page as one text that needs nothing from outside."""
-    title = f"Order fulfilment: {formatting.plural(found.world.n_orders, 'order')}"
-    kind = "good" if found.share > 0.95 else "fair"
-    caption = "Share of orders, by who sent them, as orders came in."
-    look = render_both_themes(course_picture, found)
-    parts = [
-        Html(f"<h1>{formatting.escaped(title)}</h1>"),
-        html.answer(outcome(found, books), [], kind),
-        html.section("As orders came in", [figure("course", look, "Share of orders filled", caption)]),
-        html.section("Centres", [centre_list(found, books)]),
-        html.section("How it was decided", [html.bullets(work(found, float(facts["seconds"])))]),
-        html.section("What was run", [settings_list(facts["settings"])]),
-    ]
-    return html.document(title, parts)
-
-
-def settings_list(settings: Mapping[str, Any]) -> Html:
-    """Lay out the settings, with what they mean."""
+    """Return the self-contained HTML page of decided orders."""
     fields = DecisionSettings.model_fields
-    rows = [
-        [
+    settings = [
+        (
             name.replace("_", " "),
             "chosen by itself" if value is None else str(value),
             (fields[name].description or "") if name in fields else "file that was read",
-        ]
-        for name, value in settings.items()
+        )
+        for name, value in facts["settings"].items()
     ]
-    return html.table([("Setting", ""), ("Value", ""), ("Meaning", "x")], rows)
+    content = {
+        "title": f"Order fulfilment: {plural(found.world.n_orders, 'order')}",
+        "grade": "good" if found.share > 0.95 else "fair",
+        "outcome": outcome(found, books),
+        "course": picture("course", "Share of orders filled", course_picture, found),
+        "centres": centre_rows(found, books),
+        "exhausted": np.flatnonzero(books.out_after >= 0).tolist(),
+        "work": work(found, float(facts["seconds"])),
+        "settings": settings,
+    }
+    return render_page("fulfilment.html", content)
 
 
-def centre_list(found: "Fulfilled", books: "Audit") -> Html:
-    """Lay the centres out, those that ran out marked."""
-    headings = [("Centre", ""), ("Orders sent", "n x"), ("Units sent", "n"), ("Capacity", "n"), ("Used", "n")]
-    headings += [("Stock at start", "n x"), ("Stock left", "n x"), ("Ran out", "")]
+def centre_rows(found: "Fulfilled", books: "Audit") -> list[list[str]]:
+    """Write one row per centre."""
     rows = []
     for i, name in enumerate(found.world.names):
         used = formatting.percent(books.units[i] / books.granted[i]) if books.granted[i] else "no capacity"
@@ -209,7 +188,7 @@ def centre_list(found: "Fulfilled", books: "Audit") -> Html:
         stock = (books.stock_start[i], books.stock_left[i])
         out = when(found, int(books.out_after[i])) if books.out_after[i] >= 0 else ""
         rows.append([str(name), *map(formatting.number, numbers), used, *map(formatting.number, stock), out])
-    return html.table(headings, rows, bad=np.flatnonzero(books.out_after >= 0).tolist())
+    return rows
 
 
 def course(found: "Fulfilled") -> tuple[np.ndarray, np.ndarray]:
@@ -224,14 +203,14 @@ def course(found: "Fulfilled") -> tuple[np.ndarray, np.ndarray]:
     return edges, counts / np.diff(edges)
 
 
-def course_picture(found: "Fulfilled", paper: "FigureSize") -> "Figure":
+def course_picture(found: "Fulfilled", size: "FigureSize") -> "Figure":
     """Draw who sent orders as they came in."""
     from matplotlib.ticker import MaxNLocator
 
     from walras.report import style
 
     edges, (nearest, filled) = course(found)
-    figure, axes = style.new_figure(paper)
+    figure, axes = style.new_figure(size)
     layers = (
         (np.zeros_like(nearest), nearest, style.PLAN, "By the\nnearest centre"),
         (nearest, filled, style.BOUGHT, "By a centre\nfarther away"),
@@ -240,10 +219,10 @@ def course_picture(found: "Fulfilled", paper: "FigureSize") -> "Figure":
     named = []
     for low, high, colour, text in layers:
         area = axes.stairs(100 * high, edges, baseline=100 * low, fill=True, color=colour, alpha=0.75)
-        named.append(style.Named(area, text, float(50 * (low[-1] + high[-1])), colour))
+        named.append(style.Label(area, text, float(50 * (low[-1] + high[-1])), colour))
     axes.set_xlim(0, found.world.n_orders)
     axes.set_ylim(0, 100)
     axes.set_xlabel("orders so far")
-    axes.xaxis.set_major_locator(MaxNLocator(paper.ticks, prune="upper"))
+    axes.xaxis.set_major_locator(MaxNLocator(size.ticks, prune="upper"))
     axes.xaxis.set_major_formatter(lambda value, _: formatting.short_number(value))
-    return style.finish_axes(figure, axes, paper, named, "% of orders")
+    return style.finish_axes(figure, axes, size, named, "% of orders")

@@ -1,22 +1,77 @@
-"""Own the report of a finished plan: which sections the page has, and the files that go with it.
+"""The report of a finished plan: `report.html` and the tables and JSON beside it.
 
-EDGE: people read it; files appear all together or not at all.
+Sentences that are the same for every plan stand in `templates/plan.html`; this module computes the others.
 """
 
-import json
-from collections.abc import Callable
-from functools import partial
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import pyarrow.csv
-import pyarrow.parquet
+import numpy as np
+from markupsafe import Markup
 
-from walras.planning.result import PlanResult
-from walras.report import details, sections
-from walras.report.html import document
-from walras.report.publish import write_all_or_nothing
-from walras.report.summary import summary
-from walras.report.tables import arrow, group_table, week_table
+from walras.config import CostSettings
+from walras.errors import plural
+from walras.planning.result import GroupUse, PlanResult, Search
+from walras.report import charts
+from walras.report.formatting import (
+    MEASURES,
+    NOT_DEFINED,
+    NOT_GIVEN,
+    day,
+    day_month,
+    fix_plurals,
+    flat,
+    interval,
+    is_missing,
+    listing,
+    measure,
+    number,
+    percent,
+    price,
+    resource_name,
+    reward_given_up,
+    short_number,
+    signed,
+    title_of,
+)
+from walras.report.publish import (
+    arrow_table,
+    json_writer,
+    render_page,
+    table_writers,
+    text_writer,
+    write_all_or_nothing,
+)
+from walras.report.style import picture
+from walras.report.summary import (
+    VIOLATION_TARGET,
+    assumed_columns,
+    exceeds,
+    group_table,
+    headline,
+    level,
+    oracle_basis,
+    plan_summary,
+    price_basis,
+    reissues,
+    shown_measures,
+    shown_verdict,
+    stages,
+    total_seconds,
+    verdicts,
+    week_table,
+)
+
+MOST_LINES = 3
+"""Weeks with the same verdict that get a line each."""
+
+NEGLIGIBLE_PRICE = 1e-3
+"""Share of the largest price below which a price counts as zero."""
+
+Tile = tuple[str, str, str, str]
+"""Name, value, small print, and "good", "fair", "bad" or ""."""
 
 
 def write_report(result: PlanResult, folder: Path) -> list[Path]:
@@ -32,40 +87,398 @@ def write_report(result: PlanResult, folder: Path) -> list[Path]:
     Raises:
         InputError: `folder` cannot be written.
     """
-    weeks, groups = arrow(week_table(result)), arrow(group_table(result))
-    writers: dict[str, Callable[[Path], None]] = {
-        "report.html": lambda path: _text(page(result), path),
-        "plan.parquet": partial(pyarrow.parquet.write_table, weeks),
-        "plan.csv": partial(pyarrow.csv.write_csv, weeks),
-        "groups.csv": partial(pyarrow.csv.write_csv, groups),
-        "report.json": lambda path: _text(_json(result), path),
+    groups = table_writers("groups", arrow_table(group_table(result)))
+    writers = {
+        "report.html": text_writer(plan_page(result)),
+        **table_writers("plan", arrow_table(week_table(result))),
+        "groups.csv": groups["groups.csv"],
+        "report.json": json_writer(plan_summary(result)),
     }
     return write_all_or_nothing(Path(folder), writers)
 
 
-def page(result: PlanResult) -> str:
-    """Write the whole page as one text that needs nothing from outside."""
-    parts = [
-        sections.top(result),
-        sections.key_figures(result),
-        sections.capacity(result),
-        sections.prices(result),
-        sections.week_list(result),
-        sections.demand(result),
-        details.reduction_by_group(result),
-        details.money(result),
-        details.verification(result),
-        details.data_sources(result),
-        details.limits(result),
-        details.run_info(result),
-        details.glossary(result),
+def plan_page(result: PlanResult) -> str:
+    """Return the self-contained HTML page of a plan."""
+    judged = verdicts(result)
+    names = [resource_name(name) for name in result.resources]
+    content = {
+        "title": f"Capacity plan: {listing(names)}, {day(result.weeks[0])} to {day(result.weeks[-1] + 6)}",
+        "basis": basis(result),
+        "grade": level(result),
+        "verdict": [headline(result), *shown_verdict(result)],
+        "failing": failing_weeks(result),
+        "failing_rows": [week for week, verdict in enumerate(judged) if exceeds(verdict)],
+        "tiles": tiles(result),
+        "recommendations": [recommendation(result, index) for index in range(len(names))],
+        "price_basis": price_basis(result),
+        "reissued": reissues(result),
+        "resources": [_resource(result, index, name) for index, name in enumerate(names)],
+        "demand": picture("demand", "Demand so far and expected", charts.demand_chart, result),
+        "forecast": forecast_accuracy(result),
+        "groups": [_group(group, index) for index, group in enumerate(result.groups)],
+        "money": _money(result),
+        "verification": _verification(result),
+        "sources": data_sources(result),
+        "notes": [fix_plurals(note) for note in result.notes],
+        "run": run_info(result),
+    }
+    return render_page("plan.html", content)
+
+
+def basis(result: PlanResult) -> list[str]:
+    """Say how many weeks and products are planned, from how much history."""
+    counts = result.counts
+    parts = [plural(len(result.weeks), "week") + " planned"]
+    if "active" in counts or "agents" in counts:
+        planned, given = int(counts.get("active", counts.get("agents", 0))), int(counts.get("agents", 0))
+        text = f"{plural(planned, 'product')} planned"
+        if counts.get("inactive"):
+            idle = f"{int(counts['inactive']):,} sold nothing lately"
+            text += f" (of {given:,}; {idle})" if given > planned else f" ({idle})"
+        parts.append(text)
+    if "history_weeks" in counts:
+        parts.append(plural(int(counts["history_weeks"]), "week") + " of history")
+    return parts
+
+
+def failing_weeks(result: PlanResult) -> list[str]:
+    """Name the weeks that exceed capacity, by verdict; many weeks with the same verdict share a line."""
+    by_verdict: dict[str, list[int]] = {}
+    for week, verdict in enumerate(verdicts(result)):
+        if exceeds(verdict):
+            by_verdict.setdefault(re.sub(r"\d+", "…", verdict), []).append(week)
+    lines: list[str] = []
+    for weeks in by_verdict.values():
+        if len(weeks) <= MOST_LINES:
+            lines.extend(_failing_week(result, week) for week in weeks)
+        else:
+            lines.append(_failing_together(result, weeks))
+    return lines
+
+
+def _failing_week(result: PlanResult, week: int) -> str:
+    over = [text for index in range(len(result.resources)) if (text := _overrun(result, week, index))]
+    return f"{day(result.weeks[week])}: {'; '.join([verdicts(result)[week], *over])}"
+
+
+def _failing_together(result: PlanResult, weeks: Sequence[int]) -> str:
+    """Describe weeks with the same verdict in one line: which, and the worst of them in the median."""
+    judged = verdicts(result)
+    used, granted = result.verified_utilization[1][list(weeks)], result.record.capacity[list(weeks)]
+    worst = weeks[int(np.argmax((used / np.maximum(granted, 1e-12)).max(axis=1)))]
+    figures = [int(digits) for week in weeks for digits in re.findall(r"\d+", judged[week])[:1]]
+    reason = judged[weeks[0]]
+    if figures:
+        reason = re.sub(r"\d+", f"{min(figures)} to {max(figures)}", reason, count=1)
+    days = listing((day_month(result.weeks[week]) for week in weeks), most=len(weeks))
+    return f"{reason}, {len(weeks)} weeks: {days}. The most crowded in the median: {_failing_week(result, worst)}"
+
+
+def _overrun(result: PlanResult, week: int, resource: int) -> str:
+    granted = float(result.record.capacity[week, resource])
+    used = float(result.verified_utilization[1, week, resource])
+    if not (np.isfinite(used) and granted > 0 and used > granted):
+        return ""
+    committed = float(result.committed[week, resource])
+    already = f", {number(committed)} already committed" if committed > granted else ""
+    name = resource_name(result.resources[resource])
+    return f"{number(used)} for {number(granted)} {name} ({signed(percent(used / granted - 1))}{already})"
+
+
+TILES = {
+    "near_limit_mean_violation": "above capacity on average, weeks in which it is tight",
+    "near_limit_share": "of weeks would use over 90 % of capacity without prices",
+    "reward_kept": "of what the best prices with hindsight reach",
+    "idle_capacity": "of capacity unused in short weeks: those whose use without prices exceeds capacity",
+}
+"""Measures with a tile, and its small print."""
+
+
+def tiles(result: PlanResult) -> list[Tile]:
+    """Return the key figures."""
+    judged = verdicts(result)
+    fitting = sum(not exceeds(verdict) for verdict in judged)
+    all_fit, grade = fitting == len(judged), level(result)
+    small = "of the planned weeks" if all_fit else "the others are named above with the reason"
+    kind = "good" if all_fit else "" if grade == "good" else grade
+    entries = [("Weeks that fit", f"{fitting} of {len(judged)}", small, kind)]
+    entries += [_measure_tile(result, name) for name in TILES if name in result.verified]
+    if not is_missing(result.money.get("acquisition_cost")):
+        small = "money, for capacity over the planned weeks"
+        entries.append(("Cost of capacity", short_number(result.money["acquisition_cost"]), small, ""))
+    if given_up := reward_given_up(result.money):
+        small = "of reward: sales less purchases, against no coordination, which does not fit"
+        entries.append(("Cost of staying within capacity", given_up[1], small, ""))
+    return entries + [_price_tile(result, index) for index in range(len(result.resources))]
+
+
+def _measure_tile(result: PlanResult, name: str) -> Tile:
+    value = result.verified[name]
+    span = interval(name, result.intervals.get(name))
+    small, kind = TILES[name] + (f"; 95 % interval {span}" if span else ""), ""
+    if name == "reward_kept" and (paths := oracle_basis(result)):
+        small += f"; computed {paths}"
+    if name == "near_limit_mean_violation":
+        if is_missing(value):
+            small = "no week is near its limit"
+        else:
+            kind = "good" if float(value or 0) <= VIOLATION_TARGET else "fair"
+            small += f"; {price_basis(result)}; target {percent(VIOLATION_TARGET, 0)} or less"
+    return title_of(name), measure(name, value), small, kind
+
+
+def _price_tile(result: PlanResult, resource: int) -> Tile:
+    prices = result.record.shadow_prices[:, resource]
+    name = f"Highest shadow price, {resource_name(result.resources[resource])}"
+    if not np.nanmax(prices, initial=0.0) > 0:
+        return name, "0", "every week has unused capacity", ""
+    week = int(np.nanargmax(prices))
+    return name, number(prices[week]), f"money per unit, week of {day_month(result.weeks[week])}", ""
+
+
+def recommendation(result: PlanResult, resource: int) -> str:
+    """Say what to buy above regular capacity and in how many weeks the shadow price is not zero."""
+    prices = result.record.shadow_prices[:, resource]
+    planned, regular = result.record.capacity[:, resource], result.regular_capacity[:, resource]
+    above = np.maximum(planned - regular, 0.0)
+    weeks = int((above > charts.BOUGHT_FROM * regular).sum())
+    bought = "regular capacity is enough and nothing is bought above it"
+    if weeks:
+        most = int(np.argmax(above))
+        share = f" (+{percent(above[most] / regular[most], 0)})" if regular[most] > 0 else ""
+        bought = (
+            f"the plan buys {number(above.sum())} above regular capacity in {plural(weeks, 'week')}, "
+            f"most in the week of {day(result.weeks[most])}: {number(above[most])}{share}"
+        )
+    priced = int((prices > NEGLIGIBLE_PRICE * max(float(np.nanmax(prices, initial=0.0)), 1e-300)).sum())
+    tight = f"the shadow price is above zero in {priced} of {plural(len(prices), 'week')}"
+    return f"For {resource_name(result.resources[resource])}, {bought}; {tight}."
+
+
+def _resource(result: PlanResult, index: int, name: str) -> dict[str, Any]:
+    capacity = picture(f"capacity-{index}", f"Capacity and use of {name} by week", charts.capacity_chart, result, index)
+    prices = picture(f"price-{index}", f"Shadow price of {name} by week", charts.price_chart, result, index)
+    weeks = [_week_row(result, week, index) for week in range(len(result.weeks))]
+    return {"name": name, "capacity": capacity, "prices": prices, "weeks": weeks}
+
+
+def _week_row(result: PlanResult, week: int, resource: int) -> tuple[str, ...]:
+    date = result.weeks[week]
+    granted, used = result.record.capacity[week, resource], result.record.utilization[week, resource]
+    low, _, high = result.verified_utilization[:, week, resource]
+    prices = result.record.shadow_prices[:, resource]
+    return (
+        Markup(f'{day_month(date)}<span class="x"> {date.astype(object).year}</span>'),
+        number(result.regular_capacity[week, resource]),
+        number(granted),
+        number(used),
+        percent(used / granted, 0) if granted > 0 else NOT_DEFINED,
+        f"{number(low)} – {number(high)}",
+        price(prices[week], float(np.nanmax(prices, initial=0.0))),
+        verdicts(result)[week],
+    )
+
+
+SCORES = (
+    ("Error of the weekly total, of mean demand", "aggregate_error", "naive_error"),
+    ("The same, mean over several starting weeks", "rolling_error", "rolling_naive_error"),
+    ("Too much (+) or too little (−) expected in all", "bias", ""),
+    ("Weeks whose total fell inside the 90 % band (target 90 %)", "coverage_90", ""),
+    ("Weeks whose total fell inside the 80 % band (target 80 %)", "coverage_80", ""),
+    ("Error by product and week, of demand", "product_error", "naive_product_error"),
+    ("Error by product over all these weeks, of demand", "product_total_error", "naive_product_total_error"),
+    ("Error of the predictive distribution (CRPS), of mean demand", "crps", ""),
+)
+"""Label, score of this forecast and score of the naive one."""
+
+OTHER_SCORES = ("reason", "holdout", "agents", "naive", "ratio_to_naive", "origins", "scored_weeks")
+"""Scores that the sentence uses or that say nothing to a planner."""
+
+
+def forecast_accuracy(result: PlanResult) -> dict[str, Any]:
+    """Say how the forecast did on held-out weeks: a sentence, and a table where there are scores."""
+    score = result.forecast_score
+    if not score or score.get("reason"):
+        reason = score.get("reason") or "It was not scored on held-out weeks."
+        return {"sentence": f"The accuracy of this forecast is unknown. {reason}", "rows": []}
+    weeks = f"the last {plural(int(score['holdout']), 'week')}" if "holdout" in score else "the last known weeks"
+    naive = f" ({score['naive']})" if score.get("naive") else ""
+    sentence = f"The method was fitted without {weeks} and compared with actual demand and a naive forecast{naive}."
+    if not is_missing(ratio := score.get("ratio_to_naive")):
+        gain = 1 - float(ratio)  # type: ignore[arg-type]
+        how = "smaller" if gain >= 0 else "larger"
+        sentence += f" Its error of the weekly total was {percent(abs(gain), 0)} {how} than the naive one's."
+    rows = [
+        (
+            label,
+            signed(percent(score[name])) if name == "bias" else percent(score[name]),
+            percent(score.get(naive_name)) if naive_name in score else "",
+        )
+        for label, name, naive_name in SCORES
+        if name in score
     ]
-    return document(sections.title(result), parts)
+    known = {name for names in SCORES for name in names[1:]} | set(OTHER_SCORES)
+    rest = [(name.replace("_", " "), value, "") for name, value in flat(score) if name.split(".")[0] not in known]
+    return {"sentence": sentence, "rows": [*rows, *rest]}
 
 
-def _json(result: PlanResult) -> str:
-    return json.dumps(summary(result), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+def _group(group: GroupUse, index: int) -> dict[str, Any]:
+    change, base = float(np.sum(group.planned) - np.sum(group.unconstrained)), float(np.sum(group.unconstrained))
+    share = f" ({signed(percent(change / base))})" if base > 0 else ""
+    return {
+        "title": group.title,
+        "picture": picture(f"groups-{index}", f"Change in use by {group.title}", charts.reduction_chart, group),
+        "change": f"{signed(number(change))} units in all{share}",
+        "many": len(group.labels) > charts.MOST_GROUPS,
+    }
 
 
-def _text(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
+def _money(result: PlanResult) -> dict[str, Any]:
+    given_up, payments = reward_given_up(result.money), result.money.get("price_payments")
+    return {
+        "picture": picture("money", "Reward and cost over the planned weeks", charts.money_chart, result),
+        "given_up": given_up and (number(given_up[0]), given_up[1]),
+        "payments": None if is_missing(payments) else number(payments),
+    }
+
+
+def _verification(result: PlanResult) -> dict[str, Any]:
+    def count(name: str, noun: str) -> str:
+        return plural(int(result.counts[name]), noun) if name in result.counts else f"several {noun}s"
+
+    rows = [_measure_row(result, name) for name in shown_measures(result)]
+    return {"scenarios": count("scenarios", "scenario"), "paths": count("paths", "other path"), "rows": rows}
+
+
+def _measure_row(result: PlanResult, name: str) -> tuple[str, ...]:
+    paths = oracle_basis(result) if name == "reward_kept" else ""
+    return (
+        title_of(name),
+        measure(name, result.verified[name]),
+        interval(name, result.intervals.get(name)),
+        *([measure(name, result.verified_fixed.get(name))] if reissues(result) else []),
+        MEASURES[name][1] + (f"; computed {paths}" if paths else ""),
+    )
+
+
+TAG_COLOURS = {"your data": "given", "computed": "derived"}
+"""CSS class of the tag of an origin; the others look like "assumed"."""
+
+
+def data_sources(result: PlanResult) -> dict[str, Any]:
+    """Say which numbers are real and which are assumed, in sentences and by column."""
+    kinds = {name: _origin_kind(origin) for name, origin in result.provenance.items()}
+    rows = [
+        (name, kinds[name], TAG_COLOURS.get(kinds[name], "assumed"), _origin_text(origin))
+        for name, origin in result.provenance.items()
+    ]
+    rows.sort(key=lambda row: (row[2] != "assumed", row[0]))
+    search = result.search
+    if search.interface == "learned":
+        reasons = "; ".join(search.outside_training)
+        text = f"learned maps ({search.maps}), corrected and checked by simulating {_simulated(search)}"
+        text += f"; outside of their training: {reasons}" if reasons else ""
+        kind, colour = ("outside training", "assumed") if reasons else ("learned", "derived")
+        rows.insert(0, ("use at given prices", kind, colour, text))
+    return {"sentences": [*_assumed_costs(result), *_origin_sentences(result, kinds)], "rows": rows}
+
+
+def _origin_sentences(result: PlanResult, kinds: Mapping[str, str]) -> list[str]:
+    """Say how much of the input is real; only what is stated to be given is called real."""
+    if not kinds:
+        return ["The input did not say where its numbers come from."]
+    sentences = []
+    if generated := [name for name, kind in kinds.items() if kind == "generated"]:
+        sentences.append(f"This plan is about generated products: {listing(generated, 12)} were not measured.")
+    if assumed := assumed_columns(result):
+        sentences.append(
+            f"{len(assumed)} of {plural(len(kinds), 'column')} {'is' if len(assumed) == 1 else 'are'} assumed, not "
+            f"measured: {listing(assumed, 12)}. The amounts of money, the prices and which products use less depend on "
+            "them; give the real columns to replace them."
+        )
+    if partly := [name for name, kind in kinds.items() if kind == "partly assumed"]:
+        sentences.append(f"Assumed for some of the products: {listing(partly, 12)}.")
+    if not sentences and not _assumed_costs(result):
+        sentences.append("Nothing was assumed: every column used was given or computed from given ones.")
+    return sentences
+
+
+def _assumed_costs(result: PlanResult) -> list[str]:
+    """Name regular capacity and rates that the plan assumes because they were not given."""
+    costs, plan = result.settings.get("costs"), result.settings.get("plan")
+    if not isinstance(costs, Mapping) or "regular_capacity" not in costs:
+        return []
+    by_resource = costs.get("resource") or {}
+    free = [name for name in result.resources if {**costs, **by_resource.get(name, {})}["regular_capacity"] is None]
+    sentences = []
+    if free:
+        share = plan.get("regular_share") if isinstance(plan, Mapping) else None
+        size = "a share of the" if share is None else f"{number(share)} ×"
+        sentences.append(
+            f"Regular capacity ({listing(map(resource_name, free))}): assumed {size} mean expected use without prices. "
+            "Purchases, tight weeks and every price depend on it; give the real one as regular_capacity."
+        )
+    defaults = CostSettings().model_dump()
+    rates = [name for name in defaults if name.endswith("_rate") or name.startswith("ramp_")]
+    if costs.get("rates") == "margin" and all(costs.get(name) == defaults[name] for name in rates):
+        texts = [f"{name.removesuffix('_rate').replace('_', ' ')} {defaults[name]:g}" for name in rates]
+        sentences.append(
+            f"Rates of capacity: assumed, shares of the median unit margin ({listing(texts, len(texts))})."
+        )
+    return sentences
+
+
+def _origin_kind(origin: str) -> str:
+    for kind in ("generated", "assumed"):
+        if origin.startswith(kind):
+            return kind
+    if origin.startswith("given"):
+        return "partly assumed" if "assumed" in origin else "your data"
+    return "computed"
+
+
+def _origin_text(origin: str) -> str:
+    for word, alone in (("assumed", "no distribution stated"), ("given", "as in the table")):
+        if origin.startswith(word):
+            return origin[len(word) :].lstrip(" :,;").strip() or alone
+    return origin
+
+
+def _simulated(search: Search) -> str:
+    """Say how often every product, or a cohort, was simulated during the search."""
+    if not search.cohort:
+        return f"every product {plural(search.simulations, 'time')}"
+    others = plural(search.simulations - search.everybody, "time")
+    return f"a cohort of {search.cohort} products {others} and every product {plural(search.everybody, 'time')}"
+
+
+def run_info(result: PlanResult) -> dict[str, Any]:
+    """Say how the plan was made: convergence, queries, settings, counts, time."""
+    record, search = result.record, result.search
+    queries, of = int(record.queries), f" of {_simulated(search)}" if search.cohort else ""
+    if search.interface == "learned":
+        simulations = plural(search.simulations, "simulation")
+        asked = f"{plural(queries, 'query', 'queries')} to learned maps, corrected by {simulations}{of}"
+    else:
+        asked = plural(queries, "simulated query", "simulated queries") + of
+    behind = [(title_of(name), number(value)) for name, value in result.verified.items() if name not in MEASURES]
+    counts = [(name.replace("_", " "), f"{int(value):,}") for name, value in result.counts.items()]
+    seconds = number(total_seconds(result))
+    times = [(name.replace("_", " "), number(value)) for name, value in stages(result).items()]
+    numbers = (("Name", ""), ("Number", "n"))
+    converging = charts.residuals(record.trace)
+    return {
+        "converged": record.converged,
+        "revisions": plural(int(record.iterations), "revision"),
+        "queries": asked,
+        "reason": record.stop_reason.strip().rstrip("."),
+        "seconds": seconds,
+        "convergence": converging
+        and picture("loop", "Convergence of the planning loop", charts.convergence_chart, result),
+        "tables": (
+            ("Settings", (("Setting", ""), ("Value", "")), flat(result.settings, absent=NOT_GIVEN)),
+            ("Counts", numbers, counts),
+            ("Numbers behind the measures", numbers, behind),
+            ("Time by stage", (("Stage", ""), ("Seconds", "n")), [*times, ("total", seconds)]),
+        ),
+    }

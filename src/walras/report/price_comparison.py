@@ -1,93 +1,102 @@
-"""Own the page and the sentences of `walras simulate`.
+"""The report of `walras simulate`: sentences, page and tables of a simulation with and without shadow prices."""
 
-EDGE: people read it.
-"""
-
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from walras.planning.compare_prices import PriceComparison, reward_kept
-from walras.report import formatting, html
-from walras.report.html import Html
-from walras.report.style import figure, render_both_themes
+from walras.errors import plural
+from walras.planning.compare_prices import PriceComparison, comparison_summary, comparison_table, reward_kept
+from walras.report import style
+from walras.report.charts import DOTTED, band, steps
+from walras.report.formatting import day, listing, number, percent, title_of
+from walras.report.publish import (
+    arrow_table,
+    json_writer,
+    render_page,
+    table_writers,
+    text_writer,
+    write_all_or_nothing,
+)
+from walras.report.style import FigureSize, Label, last_of, picture
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-    from walras.report.style import FigureSize
-
-
-def sentences(trial: PriceComparison) -> list[str]:
+def comparison_sentences(comparison: PriceComparison) -> list[str]:
     """Say what the prices did."""
-    span = f"{formatting.day(trial.weeks[0])} to {formatting.day(trial.weeks[-1] + 6)}"
-    lines = [
-        f"{formatting.plural(trial.counts['active'], 'product')} over {formatting.plural(len(trial.weeks), 'week')}, {span}."
-    ]
-    for index, name in enumerate(trial.resources):
-        use, free = (values[1, :, index] for values in (trial.utilization, trial.unconstrained))
-        peak = formatting.day(trial.weeks[int(use.argmax())])
+    weeks = comparison.weeks
+    products, span = plural(comparison.counts["active"], "product"), plural(len(weeks), "week")
+    lines = [f"{products} over {span}, {day(weeks[0])} to {day(weeks[-1] + 6)}."]
+    for index, name in enumerate(comparison.resources):
+        use, free = (values[1, :, index] for values in (comparison.utilization, comparison.unconstrained))
         lines.append(
-            f"{name}: {formatting.number(use.mean())} per week in the median future, {formatting.number(free.mean())} without "
-            f"prices; the most is {formatting.number(use.max())} in the week of {peak}."
+            f"{name}: {number(use.mean())} per week in the median future, {number(free.mean())} without prices; the "
+            f"most is {number(use.max())} in the week of {day(weeks[int(use.argmax())])}."
         )
-    kept = reward_kept(trial)
-    if trial.shadow_prices.any() and kept is not None:
-        lines.append(f"The prices keep {formatting.percent(kept)} of the reward that the products earn without prices.")
+    kept = reward_kept(comparison)
+    if comparison.shadow_prices.any() and kept is not None:
+        lines.append(f"The prices keep {percent(kept)} of the reward that the products earn without prices.")
     return lines
 
 
-def page(trial: PriceComparison) -> str:
-    """Write the whole page as one text that needs nothing from outside."""
-    title = f"Simulation: {formatting.listing(trial.resources)} from {formatting.day(trial.weeks[0])}"
-    parts = [Html(f"<h1>{formatting.escaped(title)}</h1>"), html.answer(sentences(trial), [], "good")]
-    for index, name in enumerate(trial.resources):
-        pictures = [
-            figure(f"use-{index}", render_both_themes(use_picture, trial, index), f"Use of {name}", USE_CAPTION)
-        ]
-        if trial.shadow_prices[:, index].any():
-            look = render_both_themes(price_picture, trial, index)
-            pictures.append(figure(f"price-{index}", look, f"Shadow prices of {name}", PRICE_CAPTION))
-        parts.append(html.section(formatting.title_of(name), pictures))
-    origins = [f"{name}: {origin}" for name, origin in trial.provenance.items()]
-    parts.append(html.section("Where the numbers come from", [html.bullets([*origins, *trial.notes])]))
-    return html.document(title, parts)
+def comparison_page(comparison: PriceComparison) -> str:
+    """Return the self-contained HTML page of a simulation."""
+    resources = [_resource(comparison, index, name) for index, name in enumerate(comparison.resources)]
+    origins = [f"{name}: {origin}" for name, origin in comparison.provenance.items()]
+    content = {
+        "title": f"Simulation: {listing(comparison.resources)} from {day(comparison.weeks[0])}",
+        "sentences": comparison_sentences(comparison),
+        "resources": resources,
+        "sources": [*origins, *comparison.notes],
+    }
+    return render_page("price_comparison.html", content)
 
 
-USE_CAPTION = "Use per week: the band holds 9 of 10 possible futures, the line is their median."
-PRICE_CAPTION = "Shadow price charged for one unit of the resource in each week."
+def _resource(comparison: PriceComparison, index: int, name: str) -> dict[str, Any]:
+    priced = comparison.shadow_prices[:, index].any()
+    return {
+        "title": title_of(name),
+        "use": picture(f"use-{index}", f"Use of {name}", _use_chart, comparison, index),
+        "prices": priced
+        and picture(f"price-{index}", f"Shadow prices of {name}", _charged_price_chart, comparison, index),
+    }
 
 
-def use_picture(trial: PriceComparison, resource: int, paper: "FigureSize") -> "Figure":
-    """Draw use with prices as a fan, and without prices as a dotted line."""
-    from walras.report import charts, style
+def write_comparison(comparison: PriceComparison, folder: Path, seconds: float) -> list[Path]:
+    """Write `simulation.html`, `.parquet`, `.csv` and `.json`; an interrupted call leaves the earlier files."""
+    writers = {
+        "simulation.html": text_writer(comparison_page(comparison)),
+        **table_writers("simulation", arrow_table(comparison_table(comparison))),
+        "simulation.json": json_writer({**comparison_summary(comparison), "seconds": seconds}),
+    }
+    return write_all_or_nothing(folder, writers)
 
-    figure, axes = style.new_figure(paper)
-    edges = style.edges(trial.weeks)
-    low, middle, high = trial.utilization[:, :, resource]
-    free = trial.unconstrained[1, :, resource]
-    band = charts.band(axes, edges, low, high, color=style.PLAN, alpha=0.2)
-    line = charts.steps(axes, edges, middle, color=style.PLAN, linewidth=1.8)
-    named = [
-        style.Named(line, "Use (median)", style.last_of(middle), style.PLAN),
-        style.Named(band, "9 of 10 futures", style.last_of(high), style.PLAN),
+
+def _use_chart(comparison: PriceComparison, resource: int, size: FigureSize) -> Figure:
+    """Draw the quantiles of use with prices, and the median without prices."""
+    figure, axes = style.new_figure(size)
+    edges = style.edges(comparison.weeks)
+    low, middle, high = comparison.utilization[:, :, resource]
+    free = comparison.unconstrained[1, :, resource]
+    fan = band(axes, edges, low, high, color=style.PLAN, alpha=0.2)
+    line = steps(axes, edges, middle, color=style.PLAN, linewidth=1.8)
+    labels = [
+        Label(line, "Use (median)", last_of(middle), style.PLAN),
+        Label(fan, "9 of 10 futures", last_of(high), style.PLAN),
     ]
-    if trial.shadow_prices.any():
-        dotted = charts.steps(axes, edges, free, color=style.WITHOUT, linewidth=1.3, linestyle=(0, (1, 1)))
-        named.append(style.Named(dotted, "Without prices\n(median)", style.last_of(free), style.WITHOUT))
+    if comparison.shadow_prices.any():
+        dotted = steps(axes, edges, free, color=style.WITHOUT, linewidth=1.3, linestyle=DOTTED)
+        labels.append(Label(dotted, "Without prices\n(median)", last_of(free), style.WITHOUT))
     axes.set_ylim(0, style.top_of(high, free))
-    style.week_axis(axes, paper, trial.weeks)
-    return style.finish_axes(figure, axes, paper, named, f"{trial.resources[resource]} per week")
+    style.week_axis(axes, size, comparison.weeks)
+    return style.finish_axes(figure, axes, size, labels, f"{comparison.resources[resource]} per week")
 
 
-def price_picture(trial: PriceComparison, resource: int, paper: "FigureSize") -> "Figure":
-    """Draw the shadow prices charged."""
-    from walras.report import charts, style
-
-    figure, axes = style.new_figure(paper)
-    prices = np.asarray(trial.shadow_prices[:, resource])
-    line = charts.steps(axes, style.edges(trial.weeks), prices, color=style.PLAN, linewidth=1.8)
+def _charged_price_chart(comparison: PriceComparison, resource: int, size: FigureSize) -> Figure:
+    figure, axes = style.new_figure(size)
+    prices = np.asarray(comparison.shadow_prices[:, resource])
+    line = steps(axes, style.edges(comparison.weeks), prices, color=style.PLAN, linewidth=1.8)
     axes.set_ylim(0, style.top_of(prices))
-    style.week_axis(axes, paper, trial.weeks)
-    named = [style.Named(line, "Shadow price", style.last_of(prices), style.PLAN)]
-    return style.finish_axes(figure, axes, paper, named, f"money per unit of {trial.resources[resource]}")
+    style.week_axis(axes, size, comparison.weeks)
+    labels = [Label(line, "Shadow price", last_of(prices), style.PLAN)]
+    return style.finish_axes(figure, axes, size, labels, f"money per unit of {comparison.resources[resource]}")

@@ -1,16 +1,15 @@
-"""Own how every picture looks: colours, paper sizes, the axis of weeks, names beside lines, SVG without ids that clash.
-
-FREE: the one place to change a colour or a size; pictures name their meaning, never a colour of their own.
-"""
+"""The look of every figure: colours by meaning, sizes, the axis of weeks, labels at line ends, SVG for pages."""
 
 import io
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib import dates as mdates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,10 +17,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from walras.report import formatting, html
-from walras.report.html import Html
+from walras.report import formatting
 
-# Okabe and Ito's palette: told apart with any common colour blindness; dark tones carry text.
+# Okabe and Ito's palette, distinguishable with common colour blindness; dark tones carry text.
 PLAN = "#0072B2"
 WITHOUT = "#9B4F96"
 CAPACITY = "#1A1A1A"
@@ -62,13 +60,13 @@ Corner = Literal["lower left", "upper left"]
 
 @dataclass(frozen=True)
 class FigureSize:
-    """Give a picture its size and room [inch]; lines are named at their ends if there is room, else in a key below.
+    """Size and margins of a figure [inch]; lines are labelled at their ends if there is room, else in a legend below.
 
     Attributes:
-        name: used as the picture's class in the page.
-        width, height: size of a picture of weeks.
-        left: room for the numbers of the upright axis.
-        ends: room for names at the right; 0 puts them in a key below.
+        name: CSS class of the figure in the page.
+        width, height: size of a figure along weeks.
+        left: margin for the numbers of the vertical axis.
+        ends: margin for labels at the right; 0 puts them in a legend below.
         ticks: most dates on the axis.
         letters: most letters of a group's name.
     """
@@ -87,14 +85,14 @@ PHONE = FigureSize("phone", width=3.8, height=3.3, left=0.55, ends=0.0, ticks=4,
 FIGURE_SIZES = (WIDE, PHONE)
 
 TICK_GAPS = (1, 2, 3, 4, 6, 8, 13, 26, 52, 104)
-"""Weeks that may lie between two dates on an axis."""
+"""Weeks between two dates on an axis."""
 
-TOP, RIGHT, BOTTOM, KEY_ROW = 0.34, 0.12, 0.46, 0.175
+TOP, RIGHT, BOTTOM, LEGEND_ROW = 0.34, 0.12, 0.46, 0.175
 
 
 @dataclass(frozen=True)
-class Named:
-    """Tie something drawn to its words and to the height at which it ends."""
+class Label:
+    """Text of something drawn, and the height at which it ends."""
 
     artist: Any
     text: str
@@ -102,50 +100,48 @@ class Named:
     colour: str
 
 
-def new_figure(paper: FigureSize, height: float | None = None) -> tuple[Figure, Axes]:
+def new_figure(size: FigureSize, height: float | None = None) -> tuple[Figure, Axes]:
     """Open a figure with one pair of axes."""
-    figure = Figure(figsize=(paper.width, height or paper.height))
+    figure = Figure(figsize=(size.width, height or size.height))
     return figure, figure.subplots()
 
 
-def finish_axes(figure: Figure, axes: Axes, paper: FigureSize, named: Sequence[Named], unit: str) -> Figure:
-    """Name the unit, and everything drawn at the height at which it ends; a narrow paper has a key below instead."""
-    _place(figure, paper, 0 if paper.ends else len(named), unit)
-    if paper.ends:
-        _name_ends(axes, named)
-    else:
-        _key(figure, named, "lower left", (0.0, 0.0))
-    return figure
+def finish_axes(
+    figure: Figure, axes: Axes, size: FigureSize, labels: Sequence[Label], unit: str, legend: bool = False
+) -> Figure:
+    """Write the unit and the labels.
 
-
-def finish_axes_with_legend(figure: Figure, axes: Axes, paper: FigureSize, named: Sequence[Named], unit: str) -> Figure:
-    """Name the unit, and everything drawn in a key: for lines that run together, whose ends say nothing."""
-    _place(figure, paper, 0 if paper.ends else len(named), unit)
-    if paper.ends:
-        _key(figure, named, "upper left", (axes.get_position().x1 + 0.012, axes.get_position().y1))
-    else:
-        _key(figure, named, "lower left", (0.0, 0.0))
-    return figure
-
-
-def _place(figure: Figure, paper: FigureSize, rows: int, unit: str) -> None:
-    height = figure.get_figheight() + rows * KEY_ROW
+    Args:
+        figure, axes, size: what was drawn, and its size.
+        labels: at their lines' ends; a narrow figure has them in a legend below.
+        unit: of the vertical axis.
+        legend: use a legend on wide figures too, for lines that run together and whose ends say nothing.
+    """
+    rows = 0 if size.ends else len(labels)
+    height = figure.get_figheight() + rows * LEGEND_ROW
     figure.set_figheight(height)
     figure.subplots_adjust(
-        left=paper.left / paper.width,
-        right=1 - (paper.ends or RIGHT) / paper.width,
+        left=size.left / size.width,
+        right=1 - (size.ends or RIGHT) / size.width,
         top=1 - TOP / height,
-        bottom=(BOTTOM + rows * KEY_ROW) / height,
+        bottom=(BOTTOM + rows * LEGEND_ROW) / height,
     )
     figure.text(0.01, 1 - 0.06 / height, unit, ha="left", va="top", color=QUIET)
+    if not size.ends:
+        _legend(figure, labels, "lower left", (0.0, 0.0))
+    elif legend:
+        _legend(figure, labels, "upper left", (axes.get_position().x1 + 0.012, axes.get_position().y1))
+    else:
+        _label_ends(axes, labels)
+    return figure
 
 
-def _key(figure: Figure, named: Sequence[Named], corner: Corner, place: tuple[float, float]) -> None:
-    below = corner.startswith("lower")
-    if named:
+def _legend(figure: Figure, labels: Sequence[Label], corner: Corner, place: tuple[float, float]) -> None:
+    below = corner == "lower left"
+    if labels:
         figure.legend(
-            [item.artist for item in named],
-            [item.text.replace("\n", " ") if below else item.text for item in named],
+            [label.artist for label in labels],
+            [label.text.replace("\n", " ") if below else label.text for label in labels],
             loc=corner,
             bbox_to_anchor=place,
             frameon=False,
@@ -154,46 +150,40 @@ def _key(figure: Figure, named: Sequence[Named], corner: Corner, place: tuple[fl
             handlelength=1.6,
             handletextpad=0.5,
             fontsize=8.5,
-            labelcolor=[item.colour for item in named],
+            labelcolor=[label.colour for label in labels],
         )
 
 
-def _name_ends(axes: Axes, named: Sequence[Named]) -> None:
-    """Write each name at the height at which its line ends, moved apart where they would overlap."""
+def _label_ends(axes: Axes, labels: Sequence[Label]) -> None:
+    """Write labels at the heights at which their lines end, moved apart where they would overlap."""
     low, high = axes.get_ylim()
     inches = axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
-    lines = [item.text.count("\n") + 1 for item in named]
-    wanted = [(float(item.end) - low) / (high - low) if np.isfinite(item.end) else 0.5 for item in named]
+    lines = [label.text.count("\n") + 1 for label in labels]
+    wanted = [(float(label.end) - low) / (high - low) if np.isfinite(label.end) else 0.5 for label in labels]
     places = spread(wanted, [0.155 * count / inches for count in lines])
-    for item, place, height in zip(named, places, wanted, strict=True):
+    for label, place, height in zip(labels, places, wanted, strict=True):
+        line = {"arrowstyle": "-", "color": label.colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
         axes.annotate(
-            item.text,
+            label.text,
             xy=(1.0, min(max(height, 0.0), 1.0)),
             xytext=(1.045, place),
             xycoords="axes fraction",
             va="center",
             ha="left",
-            color=item.colour,
+            color=label.colour,
             fontsize=8.5,
             linespacing=1.1,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": item.colour,
-                "lw": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
+            arrowprops=line,
         )
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Move labels apart, in their order, within 0..1.
+    """Move labels apart within 0..1, keeping their order.
 
     Args:
-        wanted: centre that each label would like [share of the axis].
-        heights: room that each needs [share of the axis].
+        wanted: preferred centres [share of the axis].
+        heights: heights of the labels [share of the axis].
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     places = [0.0] * len(wanted)
@@ -209,16 +199,16 @@ def spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
 
 
 def edges(weeks: np.ndarray) -> np.ndarray:
-    """Give the days between which each week lies, for steps: one more than weeks."""
+    """Return the days at which weeks begin and end, one more than weeks."""
     days = mdates.date2num(weeks.astype("datetime64[D]"))
     return np.append(days, days[-1] + 7.0) if len(days) else days
 
 
-def week_axis(axes: Axes, paper: FigureSize, weeks: np.ndarray) -> None:
-    """Put first days of weeks on the lower axis, as many as are readable, and thousands on the upright one."""
+def week_axis(axes: Axes, size: FigureSize, weeks: np.ndarray) -> None:
+    """Put readable first days of weeks on the horizontal axis, and short numbers on the vertical one."""
     days = edges(weeks)
     axes.set_xlim(days[0], days[-1])
-    apart = next((gap for gap in TICK_GAPS if len(weeks) <= gap * paper.ticks), len(weeks))
+    apart = next((gap for gap in TICK_GAPS if len(weeks) <= gap * size.ticks), len(weeks))
     chosen = np.arange(0, len(weeks), apart)
     dates = weeks[chosen].astype("datetime64[D]").astype(object)
     texts = []
@@ -230,44 +220,44 @@ def week_axis(axes: Axes, paper: FigureSize, weeks: np.ndarray) -> None:
 
 
 def number_axis(axes: Axes) -> None:
-    """Write the numbers of the upright axis short and few, all with the same decimals."""
+    """Write few, short numbers on the vertical axis, all with the same decimals."""
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
-    def written(value: float, _: int | None = None) -> str:
+    def write_tick(value: float, _: int | None = None) -> str:
         places = axes.yaxis.get_majorticklocs()
         step = float(places[1] - places[0]) if len(places) > 1 else 1.0
         decimals = next((count for count in range(9) if abs(round(step, count) - step) < 1e-3 * step), 9)
         return formatting.short_number(value) if abs(value) >= 1e4 else f"{value:,.{decimals}f}".replace("-", "−")
 
-    axes.yaxis.set_major_formatter(FuncFormatter(written))
+    axes.yaxis.set_major_formatter(FuncFormatter(write_tick))
 
 
 def width_of(text: str, size: float) -> float:
-    """Measure one line of text as it will be drawn [inch]."""
+    """Return the drawn width of one line of text [inch]."""
     if not text.strip():
         return 0.0
     return float(TextPath((0, 0), text, size=size, prop=FontProperties(family=FONT)).get_extents().width) / POINTS
 
 
 def top_of(*values: np.ndarray) -> float:
-    """Find the largest finite value, with room above it; 1 if there is none."""
+    """Return the upper limit of an axis: the largest finite value with room above it, 1 if there is none."""
     finite = [float(np.max(part[np.isfinite(part)])) for part in map(np.asarray, values) if np.isfinite(part).any()]
     highest = max(finite, default=0.0)
     return 1.08 * highest if highest > 0 else 1.0
 
 
 def last_of(values: np.ndarray) -> float:
-    """Give the last value of a line, for its name."""
+    """Return the last value of a line, where its label goes."""
     return float(values[-1]) if len(values) else float("nan")
 
 
-def to_svg(figure: Figure, title: str, prefix: str) -> str:
-    """Write a figure as SVG that can stand inside a page: no headers, no ids shared with other pictures.
+def to_svg(figure: Figure, title: str, prefix: str) -> Markup:
+    """Write a figure as SVG inside a page: without headers, with ids that no other figure has.
 
     Args:
-        figure: what was drawn.
-        title: what a reader who cannot see it should hear.
-        prefix: makes ids unique in the page; letters, digits and dashes.
+        figure: the figure.
+        title: label for screen readers.
+        prefix: of all ids; letters, digits and dashes.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -278,27 +268,28 @@ def to_svg(figure: Figure, title: str, prefix: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#', f'href="#{prefix}-', text)
     text = re.sub(r"url\(#", f"url(#{prefix}-", text)
-    text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
-    return re.sub(r"<svg", f'<svg role="img" aria-label="{formatting.escaped(title)}"', text, count=1)
+    for side in ("width", "height"):
+        text = re.sub(rf'(<svg[^>]*?)\s{side}="[^"]*"', r"\1", text, count=1)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))
 
 
-def drawing() -> Any:
-    """Apply the style while a picture is drawn and written, and leave matplotlib as it was."""
+def drawing() -> AbstractContextManager[None]:
+    """Apply the style while a figure is drawn and written, then restore matplotlib's settings."""
     return matplotlib.rc_context(RC)
 
 
-def figure(name: str, draw: Callable[[Any], Any], title: str, caption: str) -> Html:
-    """Draw a picture on every paper and place it above its caption."""
-    # matplotlib takes half a second to load, so only writing a page does.
+Picture = tuple[tuple[str, Markup], ...]
+"""SVG of a figure by CSS class, one for each size."""
 
-    versions = []
+
+def picture(name: str, title: str, draw: Callable[..., Figure], *shown: Any) -> Picture:
+    """Draw a figure in every size.
+
+    Args:
+        name: prefix of its ids, unique in the page.
+        title: label for screen readers.
+        draw: takes `shown` and a `FigureSize`.
+        shown: what is drawn.
+    """
     with drawing():
-        for paper in FIGURE_SIZES:
-            versions.append((paper.name, to_svg(draw(paper), title, f"{name}-{paper.name}")))
-    return html.picture(versions, caption)
-
-
-def render_both_themes(picture: Callable[..., Any], *arguments: Any) -> Callable[[Any], Any]:
-    """Fix what a picture shows and leave the paper open."""
-    return lambda paper: picture(*arguments, paper)
+        return tuple((size.name, to_svg(draw(*shown, size), title, f"{name}-{size.name}")) for size in FIGURE_SIZES)

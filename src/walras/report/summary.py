@@ -1,137 +1,283 @@
-"""Own the object that programs read of a finished plan: `report.json`, and what `walras plan --json` prints.
+"""What is said of a finished plan: verdicts, tables by week and group, `report.json`, and the terminal's summary.
 
-CONTRACT: keys stay; new ones may be added. It is strict JSON: what is missing or not finite is null.
+CONTRACT: other programs read the keys of `plan_summary` and the columns of the tables; new ones are added at the end.
 """
 
-import json
-import math
 from collections.abc import Mapping
-from datetime import date
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
+from walras.errors import plural
 from walras.planning.result import PlanResult, quantile_names
+from walras.report import formatting
+from walras.report.publish import jsonable
+
+MOST_CONSOLE_ROWS = 30
+MOST_DATES = 4
+"""Weeks that a headline names; more are listed below it."""
+
+FITS, NOT_JUDGED = "fits", "not judged"
+VIOLATION_TARGET = 0.03
+"""Near-limit mean violation that a finished plan should not exceed (3 %)."""
 
 
-def plain(value: Any) -> Any:
-    """Turn numbers, arrays, dates and mappings into what JSON can hold."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, date | np.datetime64 | PurePath):
-        return str(value)
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in (value.astype(str) if value.dtype.kind == "M" else value).tolist()]
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    return str(value)
+def verdicts(result: PlanResult) -> list[str]:
+    """Return one verdict per week; weeks without one are "not judged"."""
+    missing = len(result.weeks) - len(result.week_verdicts)
+    return [*result.week_verdicts[: len(result.weeks)], *[NOT_JUDGED] * missing]
 
 
-def by_resource(result: PlanResult, values: np.ndarray) -> dict[str, list[float | None]]:
-    """Split [week, resource] into one list over weeks per resource."""
-    return {name: plain(np.asarray(values)[:, index]) for index, name in enumerate(result.resources)}
+def exceeds(verdict: str) -> bool:
+    """Return whether a week's verdict means that utilization exceeds capacity in it."""
+    return not (verdict.startswith(FITS) or verdict == NOT_JUDGED)
 
 
-def fan(result: PlanResult, values: np.ndarray) -> dict[str, dict[str, list[float | None]]]:
-    """Split [quantile, week, resource] into p5, p50, p95, each by resource."""
-    return {name: by_resource(result, values[index]) for index, name in enumerate(quantile_names())}
+def reissues(result: PlanResult) -> bool:
+    """Return whether the plan was verified with prices re-issued weekly, besides the planned ones fixed."""
+    plan = result.settings.get("plan")
+    return not isinstance(plan, Mapping) or plan.get("reissue", True) is not False
+
+
+def price_basis(result: PlanResult) -> str:
+    """Name the prices that the main verification charged."""
+    return "prices re-issued" if reissues(result) else "planned prices"
+
+
+def level(result: PlanResult) -> str:
+    """Grade the plan: "good", "fair" if it fits on average but overruns are above the target, or "bad"."""
+    if not result.record.feasible:
+        return "bad"
+    near = result.verified.get("near_limit_mean_violation")
+    return "good" if near is None or formatting.is_missing(near) or near <= VIOLATION_TARGET else "fair"
+
+
+def shown_measures(result: PlanResult) -> list[str]:
+    """List the measures that are shown, in order."""
+    # Hardly constrained paths inflate the mean of ratios, so the ratio is shown only beside the pooled one.
+    pooled = not formatting.is_missing(result.verified.get("pooled_regret_ratio"))
+    hidden = () if pooled else ("regret_ratio", "pooled_regret_ratio")
+    return [name for name in formatting.MEASURES if name in result.verified and name not in hidden]
+
+
+def oracle_basis(result: PlanResult) -> str:
+    """Say on how many futures the oracle with hindsight was computed; empty where that is unknown."""
+    count = result.verified.get("oracle_paths")
+    if count is None or formatting.is_missing(count) or "reward_kept" not in result.verified:
+        return ""
+    of = f" of {int(result.counts['paths']):,}" if "paths" in result.counts else ""
+    return f"on {int(count):,}{of} futures"
+
+
+def headline(result: PlanResult) -> str:
+    """Say in one line whether the plan fits."""
+    bad = [
+        formatting.day_month(week)
+        for week, verdict in zip(result.weeks, verdicts(result), strict=True)
+        if exceeds(verdict)
+    ]
+    span = plural(len(result.weeks), "week")
+    when = f": {formatting.listing(bad)}" if len(bad) <= MOST_DATES else ""
+    verb = "exceeds" if len(bad) == 1 else "exceed"
+    over = f"{len(bad)} of {span} {verb} capacity noticeably (by more than 1\u00a0% on average){when}."
+    target = formatting.percent(VIOLATION_TARGET, 0)
+    grade = level(result)
+    if grade == "bad":
+        start, rest = "Not feasible: ", "expected use is above capacity in some week."
+    elif grade == "fair":
+        start, rest = f"Fits on average, but overruns are larger than {target}: ", "no single week stands out."
+    else:
+        start = f"Feasible: overruns stay within {target} on average; " if bad else "Feasible: "
+        rest = f"the plan fits capacity in all {span}."
+    return start + (over if bad else rest)
+
+
+def shown_verdict(result: PlanResult) -> list[str]:
+    """Return the verdict in sentences, and a warning if learned maps were used outside their training."""
+    sentences = [formatting.sentence(text) for text in result.verdict]
+    reasons = "; ".join(result.search.outside_training)
+    return sentences + ([f"The learned maps were used outside of their training: {reasons}."] if reasons else [])
+
+
+def week_table(result: PlanResult) -> dict[str, np.ndarray]:
+    """Return the plan as columns with one row per week and resource, weeks outermost.
+
+    Returns:
+        Column name -> array [week x resource]; dates are `datetime64[D]`, texts are `str`, the rest are floats.
+    """
+    resources, record = len(result.resources), result.record
+    columns = {
+        "week": np.repeat(result.weeks.astype("datetime64[D]"), resources),
+        "resource": np.tile(np.asarray(result.resources, dtype=str), len(result.weeks)),
+    }
+    for name, values in {
+        "regular_capacity": result.regular_capacity,
+        "capacity": record.capacity,
+        "utilization": record.utilization,
+        "unconstrained": result.unconstrained[1],
+        "committed": result.committed,
+        "shadow_price": record.shadow_prices,
+        "reissued_price": result.reissued_prices,
+        **_by_level("verified", result.verified_utilization),
+        **_by_level("fixed", result.fixed_utilization),
+    }.items():
+        columns[name] = np.asarray(values, dtype=float).reshape(-1)
+    columns["verdict"] = np.repeat(np.asarray(verdicts(result), dtype=str), resources)
+    return columns
+
+
+def _by_level(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{name}_{quantile}": part for quantile, part in zip(quantile_names(), values, strict=True)}
+
+
+def group_table(result: PlanResult) -> dict[str, np.ndarray]:
+    """Return the change in use by group as columns, one row per group.
+
+    Returns:
+        `grouping`, `group`, mean use `unconstrained` and `planned` [use of the first resource over the horizon],
+        their difference `change` and `change_share` (NaN where nothing was used).
+    """
+    groups = result.groups
+    without = np.concatenate([np.asarray(group.unconstrained, dtype=float) for group in groups] or [np.zeros(0)])
+    planned = np.concatenate([np.asarray(group.planned, dtype=float) for group in groups] or [np.zeros(0)])
+    return {
+        "grouping": np.asarray([group.title for group in groups for _ in group.labels], dtype=str),
+        "group": np.asarray([label for group in groups for label in group.labels], dtype=str),
+        "unconstrained": without,
+        "planned": planned,
+        "change": planned - without,
+        "change_share": np.divide(planned - without, without, out=np.full_like(without, np.nan), where=without > 0),
+    }
 
 
 def assumed_columns(result: PlanResult) -> list[str]:
-    """Name the fields whose numbers were assumed, not given."""
+    """List the fields whose numbers were assumed, not given."""
     return sorted(name for name, origin in result.provenance.items() if origin.startswith("assumed"))
 
 
-def total_seconds(result: PlanResult) -> float:
-    """Read the wall time in all; without a `total` the stages are added."""
-    return float(result.seconds.get("total", sum(stages(result).values())))
-
-
 def stages(result: PlanResult) -> dict[str, float]:
-    """Read the wall time by stage, each stage once."""
-    # Commands add `reading`, which covers the stage of that name and more.
+    """Return the wall time by stage, each stage once [seconds]."""
+    # Commands add `reading`, which contains the stage of that name.
     twice = {"reading"} if {"Reading the table", "Making up a population"} & set(result.seconds) else set()
     return {name: value for name, value in result.seconds.items() if name != "total" and name not in twice}
 
 
-def summary(result: PlanResult) -> dict[str, Any]:
-    """Collect everything a program may want to read of a plan, ready for strict JSON.
+def total_seconds(result: PlanResult) -> float:
+    """Return the total wall time [seconds]; without a `total` the stages are added."""
+    return float(result.seconds.get("total", sum(stages(result).values())))
 
-    Args:
-        result: a finished plan.
+
+def plan_summary(result: PlanResult) -> dict[str, Any]:
+    """Collect what programs read of a plan, ready for strict JSON.
 
     Returns:
-        Plain dictionaries, lists, strings and numbers; per-week values are lists in the order of `weeks`.
+        Dictionaries, lists, strings and numbers; per-week values are lists in the order of `weeks`.
     """
-    return {**_plan(result), **_verification(result), **_background(result)}
+    record, search = result.record, result.search
 
+    def by_resource(values: np.ndarray) -> dict[str, Any]:
+        return {name: np.asarray(values)[:, index] for index, name in enumerate(result.resources)}
 
-def _plan(result: PlanResult) -> dict[str, Any]:
-    record = result.record
-    return {
+    def by_quantile(values: np.ndarray) -> dict[str, Any]:
+        return {name: by_resource(values[index]) for index, name in enumerate(quantile_names())}
+
+    summary = {
         "feasible": bool(record.feasible),
         "converged": bool(record.converged),
         "stop_reason": record.stop_reason,
-        "verdict": plain(result.verdict),
-        "weeks": plain(result.weeks),
-        "resources": list(result.resources),
-        "capacity": by_resource(result, record.capacity),
-        "regular_capacity": by_resource(result, result.regular_capacity),
-        "utilization": by_resource(result, record.utilization),
-        "shadow_prices": by_resource(result, record.shadow_prices),
-        "reissued_prices": by_resource(result, result.reissued_prices),
-        "committed": by_resource(result, result.committed),
-        "week_verdicts": plain(result.week_verdicts),
+        "verdict": result.verdict,
+        "weeks": result.weeks,
+        "resources": result.resources,
+        "capacity": by_resource(record.capacity),
+        "regular_capacity": by_resource(result.regular_capacity),
+        "utilization": by_resource(record.utilization),
+        "shadow_prices": by_resource(record.shadow_prices),
+        "reissued_prices": by_resource(result.reissued_prices),
+        "committed": by_resource(result.committed),
+        "week_verdicts": result.week_verdicts,
         "iterations": int(record.iterations),
         "queries": int(record.queries),
-        "simulations": int(result.search.simulations),
-        "simulations_of_everybody": int(result.search.everybody),
-        "cohort": int(result.search.cohort) or None,
-        "interface": result.search.interface,
-        "maps": result.search.maps or None,
-        "map_errors": plain(result.search.errors),
+        "simulations": int(search.simulations),
+        "simulations_of_everybody": int(search.everybody),
+        "cohort": int(search.cohort) or None,
+        "interface": search.interface,
+        "maps": search.maps or None,
+        "map_errors": search.errors,
         "moved": result.moved,
-        "outside_training": bool(result.search.outside_training),
-        "outside_training_reasons": plain(result.search.outside_training),
-        "trace": plain(record.trace),
-    }
-
-
-def _verification(result: PlanResult) -> dict[str, Any]:
-    return {
-        "unconstrained": fan(result, result.unconstrained),
-        "verified_utilization": fan(result, result.verified_utilization),
-        "fixed_utilization": fan(result, result.fixed_utilization),
-        "verified": plain(result.verified),
-        "verified_fixed": plain(result.verified_fixed),
-        "intervals": plain(result.intervals),
-    }
-
-
-def _background(result: PlanResult) -> dict[str, Any]:
-    return {
-        "forecast_score": plain(result.forecast_score),
+        "outside_training": bool(search.outside_training),
+        "outside_training_reasons": search.outside_training,
+        "trace": record.trace,
+        "unconstrained": by_quantile(result.unconstrained),
+        "verified_utilization": by_quantile(result.verified_utilization),
+        "fixed_utilization": by_quantile(result.fixed_utilization),
+        "verified": result.verified,
+        "verified_fixed": result.verified_fixed,
+        "intervals": result.intervals,
+        "forecast_score": result.forecast_score,
         "assumed_columns": assumed_columns(result),
-        "provenance": plain(result.provenance),
-        "money": plain(result.money),
-        "counts": plain(result.counts),
-        "notes": plain(result.notes),
-        "policy": plain(result.policy),
-        "settings": plain(result.settings),
-        "seconds": plain(total_seconds(result)),
-        "stages": plain(stages(result)),
+        "provenance": result.provenance,
+        "money": result.money,
+        "counts": result.counts,
+        "notes": result.notes,
+        "policy": result.policy,
+        "settings": result.settings,
+        "seconds": total_seconds(result),
+        "stages": stages(result),
     }
+    return jsonable(summary)
 
 
-def summary_line(result: PlanResult) -> str:
-    """Write the summary as one line of strict JSON."""
-    return json.dumps(summary(result), allow_nan=False, ensure_ascii=False)
+def console_summary(result: PlanResult) -> Group:
+    """Show a plan in the terminal: the headline, measures, and the weeks with a price or an overrun."""
+    style = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}[level(result)]
+    sentences = [Text(text) for text in shown_verdict(result)]
+    if result.search.outside_training:
+        sentences[-1].stylize("yellow")
+    return Group(Text(headline(result), style=style), *sentences, _console_measures(result), _console_weeks(result))
+
+
+def _console_measures(result: PlanResult) -> Table:
+    table = Table(title="Verified on unseen paths", title_justify="left", box=None, pad_edge=False)
+    table.add_column("measure")
+    both = reissues(result)
+    for heading in ("re-issued weekly" if both else "planned prices", "95 % interval", *["fixed prices"] * both):
+        table.add_column(heading, justify="right")
+    for name in shown_measures(result):
+        basis = oracle_basis(result) if name == "reward_kept" else ""
+        table.add_row(
+            formatting.title_of(name) + (f", {basis}" if basis else ""),
+            formatting.measure(name, result.verified[name]),
+            formatting.interval(name, result.intervals.get(name)),
+            *([formatting.measure(name, result.verified_fixed.get(name))] if both else []),
+        )
+    return table
+
+
+def _console_weeks(result: PlanResult) -> Group:
+    columns = week_table(result)
+    rows = list(range(len(columns["week"])))
+    if len(rows) > MOST_CONSOLE_ROWS:
+        rows = [row for row in rows if columns["shadow_price"][row] > 0 or exceeds(str(columns["verdict"][row]))]
+    table = Table(title="Weeks", title_justify="left", box=None, pad_edge=False)
+    several = len(result.resources) > 1
+    highest = np.nan_to_num(result.record.shadow_prices).max(axis=0, initial=0.0)
+    for heading in ("week", *["resource"] * several):
+        table.add_column(heading)
+    for heading in ("capacity", "expected use", "shadow price"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for row in rows[:MOST_CONSOLE_ROWS]:
+        verdict = str(columns["verdict"][row])
+        table.add_row(
+            str(columns["week"][row]),
+            *([Text(str(columns["resource"][row]))] if several else []),
+            *(formatting.number(columns[name][row]) for name in ("capacity", "utilization")),
+            formatting.price(columns["shadow_price"][row], highest[row % len(highest)]),
+            Text(verdict, style="red" if exceeds(verdict) else ""),
+        )
+    left_out = len(columns["week"]) - len(rows[:MOST_CONSOLE_ROWS])
+    more = f"{plural(left_out, 'more row')} {'is' if left_out == 1 else 'are'} in plan.csv"
+    return Group(table, *([Text(more, style="dim")] if left_out else []))

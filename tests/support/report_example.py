@@ -1,4 +1,4 @@
-"""Build plans as a planner would give them, so that reports can be written without running one."""
+"""Plans as the planner returns them, so that reports can be written without planning."""
 
 import numpy as np
 
