@@ -32,27 +32,6 @@ def test_bounds_are_the_last_tier_and_the_floor() -> None:
     assert tiers(ramp_up=0.5, ramp_down=0.25).top_rate()[0, 0] == pytest.approx(3.75)
 
 
-@pytest.mark.parametrize("ramp", [0.0, 0.4])
-def test_marginal_is_the_one_sided_difference_of_the_total(ramp: float) -> None:
-    cost = tiers(ramp_up=ramp, ramp_down=0.5 * ramp, previous=np.array([100.0]))
-    step = 1e-4
-    for plan in ([100.0, 100.0, 200.0], [110.0, 100.0, 230.0], [60.0, 60.0, 60.0], [115.0, 115.0, 100.0]):
-        capacity = np.array(plan)[:, None]
-        left, right = cost.marginal(capacity)
-        for week in range(3):
-            move = np.zeros_like(capacity)
-            move[week] = step
-            less, same, more = (cost.total(capacity + sign * move) for sign in (-1, 0, 1))
-            assert right[week, 0] == pytest.approx((more - same) / step, abs=1e-6)
-            assert left[week, 0] == pytest.approx((same - less) / step, abs=1e-6)
-
-
-def test_marginal_is_infinite_towards_a_bound() -> None:
-    left, right = tiers().marginal(np.array([[0.0], [130.0], [10.0]]))
-    assert left[0, 0] == -np.inf and right[1, 0] == np.inf
-    assert np.isfinite([left[1, 0], right[0, 0], left[2, 0], right[2, 0]]).all()
-
-
 def test_frozen_weeks_cannot_move() -> None:
     cost = tiers().frozen(np.array([[120.0], [80.0]]))
     capacity = cost.prox(np.full((3, 1), 50.0), np.ones((3, 1)))
@@ -62,8 +41,6 @@ def test_frozen_weeks_cannot_move() -> None:
 def test_quadratic_cost_and_its_minimiser() -> None:
     cost = QuadraticCost.make(np.array([[1.0]]), np.array([[0.5]]), upper=10.0)
     assert cost.total(np.array([[4.0]])) == pytest.approx(4 + 0.25 * 16)
-    left, right = cost.marginal(np.array([[4.0]]))
-    assert left[0, 0] == right[0, 0] == 3.0
     assert cost.top_rate()[0, 0] == 6.0
     assert cost.prox(np.array([[5.0]]), np.array([[1.0]]))[0, 0] == pytest.approx(4 / 1.5)
     assert cost.cover(np.array([[5.0]]), np.array([[1.0]]))[0, 0] == pytest.approx(4 / 1.5)

@@ -1,6 +1,6 @@
 """Own the checks of the exact minimiser against a general quadratic program.
 
-FREE: random instances with ties, frozen weeks, zero ramps and one-sided pulls.
+FREE: random instances with ties, frozen weeks, zero ramps and one-sided terms.
 """
 
 import numpy as np
@@ -25,16 +25,16 @@ def random_cost(rng: np.random.Generator, *, ramps: bool) -> PiecewiseLinearCost
     return PiecewiseLinearCost(edges, rates, lower, upper, up, down, previous)
 
 
-def random_pulls(rng: np.random.Generator, *, weight: float, bend: float) -> QuadraticTerms:
+def random_terms(rng: np.random.Generator, *, weight: float, floor_weight: float) -> QuadraticTerms:
     spots = rng.uniform(-1, 9, (2, WEEKS, 1))
-    weights = rng.uniform(0.5, 2, (2, WEEKS, 1)) * np.array([weight, bend])[:, None, None]
+    weights = rng.uniform(0.5, 2, (2, WEEKS, 1)) * np.array([weight, floor_weight])[:, None, None]
     return QuadraticTerms(spots[0], weights[0], spots[1], weights[1])
 
 
-def objective(cost: PiecewiseLinearCost, pulls: QuadraticTerms, capacity: np.ndarray) -> float:
-    short = np.maximum(pulls.floor - capacity, 0.0)
+def objective(cost: PiecewiseLinearCost, terms: QuadraticTerms, capacity: np.ndarray) -> float:
+    short = np.maximum(terms.floor - capacity, 0.0)
     return cost.total(capacity) + 0.5 * float(
-        np.sum(pulls.weight * (capacity - pulls.target) ** 2) + np.sum(pulls.floor_weight * short**2)
+        np.sum(terms.weight * (capacity - terms.target) ** 2) + np.sum(terms.floor_weight * short**2)
     )
 
 
@@ -66,17 +66,17 @@ def epigraph(cost: PiecewiseLinearCost) -> tuple[np.ndarray, np.ndarray, np.ndar
     return price, np.array(rows), np.array(limits), bounds
 
 
-def reference_minimum(cost: PiecewiseLinearCost, pulls: QuadraticTerms, start: np.ndarray) -> float:
+def reference_minimum(cost: PiecewiseLinearCost, terms: QuadraticTerms, start: np.ndarray) -> float:
     price, rows, limits, bounds = epigraph(cost)
 
     def value(x: np.ndarray) -> float:
-        gap, short = x[:WEEKS] - pulls.target[:, 0], np.maximum(pulls.floor[:, 0] - x[:WEEKS], 0.0)
-        return float(price @ x + 0.5 * pulls.weight[:, 0] @ gap**2 + 0.5 * pulls.floor_weight[:, 0] @ short**2)
+        gap, short = x[:WEEKS] - terms.target[:, 0], np.maximum(terms.floor[:, 0] - x[:WEEKS], 0.0)
+        return float(price @ x + 0.5 * terms.weight[:, 0] @ gap**2 + 0.5 * terms.floor_weight[:, 0] @ short**2)
 
     def gradient(x: np.ndarray) -> np.ndarray:
         slope = price.copy()
-        slope[:WEEKS] += pulls.weight[:, 0] * (x[:WEEKS] - pulls.target[:, 0])
-        slope[:WEEKS] -= pulls.floor_weight[:, 0] * np.maximum(pulls.floor[:, 0] - x[:WEEKS], 0.0)
+        slope[:WEEKS] += terms.weight[:, 0] * (x[:WEEKS] - terms.target[:, 0])
+        slope[:WEEKS] -= terms.floor_weight[:, 0] * np.maximum(terms.floor[:, 0] - x[:WEEKS], 0.0)
         return slope
 
     first = np.concatenate([start, np.full(2 * WEEKS, 100.0)])
@@ -93,31 +93,31 @@ def reference_minimum(cost: PiecewiseLinearCost, pulls: QuadraticTerms, start: n
 
 
 @pytest.mark.parametrize("ramps", [True, False])
-@pytest.mark.parametrize(("weight", "bend"), [(1.0, 0.0), (0.0, 1.0), (0.3, 1.0)])
-def test_minimum_beats_a_general_solver_and_every_small_move(ramps: bool, weight: float, bend: float) -> None:
+@pytest.mark.parametrize(("weight", "floor_weight"), [(1.0, 0.0), (0.0, 1.0), (0.3, 1.0)])
+def test_minimum_beats_a_general_solver_and_every_small_move(ramps: bool, weight: float, floor_weight: float) -> None:
     rng = np.random.default_rng(7)
     compared = 0
     for _ in range(6):
-        cost, pulls = random_cost(rng, ramps=ramps), random_pulls(rng, weight=weight, bend=bend)
-        capacity = cost.minimum(pulls)
+        cost, terms = random_cost(rng, ramps=ramps), random_terms(rng, weight=weight, floor_weight=floor_weight)
+        capacity = cost.minimise(terms)
         assert (capacity >= cost.lower).all() and (capacity <= cost.upper).all()
-        best = objective(cost, pulls, capacity)
-        reference = reference_minimum(cost, pulls, 0.5 * (cost.lower + cost.upper)[:, 0])
+        best = objective(cost, terms, capacity)
+        reference = reference_minimum(cost, terms, 0.5 * (cost.lower + cost.upper)[:, 0])
         compared += np.isfinite(reference)
         assert best <= reference + 1e-6 * (1 + abs(best))
         moves = rng.normal(0, 1e-3, (40, WEEKS, 1)) * (rng.random((40, WEEKS, 1)) < 0.5)
         for move in moves:
-            assert best <= objective(cost, pulls, np.clip(capacity + move, cost.lower, cost.upper)) + 1e-9
+            assert best <= objective(cost, terms, np.clip(capacity + move, cost.lower, cost.upper)) + 1e-9
     assert compared >= 4
 
 
-def test_without_pulls_the_minimum_is_the_linear_program_and_ties_take_the_most() -> None:
+def test_without_terms_the_minimum_is_the_linear_program_and_ties_take_the_most() -> None:
     rng = np.random.default_rng(3)
     zero = np.zeros((WEEKS, 1))
     none = QuadraticTerms(zero, zero, zero, zero)
     for _ in range(40):
         cost = random_cost(rng, ramps=True)
-        capacity = cost.minimum(none)
+        capacity = cost.minimise(none)
         price, rows, limits, bounds = epigraph(cost)
         program = linprog(price, A_ub=rows, b_ub=limits, bounds=bounds)
         assert cost.total(capacity) == pytest.approx(program.fun, abs=1e-8)
@@ -133,12 +133,12 @@ def test_without_pulls_the_minimum_is_the_linear_program_and_ties_take_the_most(
 def test_zero_ramps_in_the_long_way_agree_with_separate_weeks() -> None:
     rng = np.random.default_rng(5)
     for _ in range(50):
-        cost, pulls = random_cost(rng, ramps=False), random_pulls(rng, weight=0.5, bend=1.0)
-        separate = cost.minimum(pulls)
+        cost, terms = random_cost(rng, ramps=False), random_terms(rng, weight=0.5, floor_weight=1.0)
+        separate = cost.minimise(terms)
         tiny = PiecewiseLinearCost(
             cost.edges, cost.rates, cost.lower, cost.upper, np.full((WEEKS, 1), 1e-13), np.zeros((WEEKS, 1))
         )
-        np.testing.assert_allclose(tiny.minimum(pulls), separate, atol=1e-9)
+        np.testing.assert_allclose(tiny.minimise(terms), separate, atol=1e-9)
 
 
 def test_frozen_weeks_hold_and_pull_their_neighbours_through_the_ramp() -> None:

@@ -116,8 +116,8 @@ def test_a_response_learned_from_secants_agrees_with_the_last_one() -> None:
     rng = np.random.default_rng(0)
     response = Response(np.eye(4), 2.0, np.full((4, 1), 10.0))
     move, change = rng.normal(0, 1, (4, 1)), rng.normal(0, 5, (4, 1))
-    np.testing.assert_allclose(response.learned(move, change).change(move), change)
-    assert response.learned(1e-9 * move, change) is response  # rounding teaches nothing
+    np.testing.assert_allclose(response.broyden_update(move, change).predicted_change(move), change)
+    assert response.broyden_update(1e-9 * move, change) is response  # rounding changes nothing
 
 
 def test_the_marginal_cost_rule_covers_committed_weeks() -> None:

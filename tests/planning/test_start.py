@@ -7,7 +7,7 @@ import pytest
 
 from walras.data.panel import Panel
 from walras.exogenous.demand.model import DemandModel
-from walras.planning.warm_up import initial_state
+from walras.planning.warm_up import replay_history, state_after
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
@@ -18,9 +18,9 @@ AGENTS = PANEL.n_agents
 
 
 def started(panel: Panel):
-    return initial_state(
-        panel, population_from_panel(panel), PricedNewsvendor(), DemandModel.fit(panel), log_sd=0.0, seed=0
-    )
+    population = population_from_panel(panel)
+    past = replay_history(panel, population, PricedNewsvendor(), DemandModel.fit(panel), log_sd=0.0, seed=0)
+    return state_after(past, panel, population)
 
 
 @pytest.fixture(scope="module")

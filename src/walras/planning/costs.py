@@ -1,6 +1,6 @@
-"""Own what capacity costs: tiers, ramps, bounds and the frozen zone, as one convex function of the plan.
+"""What capacity costs: tiers, ramps, bounds and frozen weeks, as one convex function of the plan.
 
-OPEN: add a cost beside these by subclassing `AbstractAcquisitionCost`; money per unit of resource throughout.
+Money per unit of resource throughout. Add a cost by subclassing `AbstractAcquisitionCost`.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from walras.errors import InputError, shape_mismatch
 from walras.planning.proximal import QuadraticTerms, Ramps, ramped_minimum, separable_minimum, stationary
 
 EDGE_TOLERANCE = 1e-9
-"""Relative distance within which a capacity stands on a kink: a planned capacity reaches it through float64 sums."""
+"""Relative distance within which a capacity counts as equal to an edge, which it reaches through float64 sums."""
 
 Grid = Float[np.ndarray, "week resource"]
 
@@ -34,29 +34,27 @@ class AbstractAcquisitionCost(ABC):
         """Return A(K) [money]."""
 
     @abstractmethod
-    def marginal(self, capacity: Grid) -> tuple[Grid, Grid]:
-        """Return the left and right derivative in each week's capacity, infinite towards a bound [money/unit]."""
-
-    @abstractmethod
     def top_rate(self) -> Grid:
-        """Return the price above which no more capacity can be had: the slope just below `upper`, ramps at worst."""
+        """Return the highest marginal cost: just below `upper`, with the ramps of a single high week [money/unit]."""
 
     def prox(self, target: Grid, weight: Grid) -> Grid:
         """Return `argmin_K A(K) + sum weight/2 (K - target)^2`, exactly; the weight is per week and resource."""
-        return self.minimum(QuadraticTerms(target, weight, np.zeros_like(target), np.zeros_like(target)))
+        zero = np.zeros_like(target)
+        return self.minimise(QuadraticTerms(target, weight, zero, zero))
 
     def cover(self, floor: Grid, weight: Grid) -> Grid:
         """Return `argmin_K A(K) + sum weight/2 ([floor - K]^+)^2`, the largest where several are."""
-        return self.minimum(QuadraticTerms(np.zeros_like(floor), np.zeros_like(floor), floor, weight))
+        zero = np.zeros_like(floor)
+        return self.minimise(QuadraticTerms(zero, zero, floor, weight))
 
     @abstractmethod
-    def minimum(self, pulls: QuadraticTerms) -> Grid:
-        """Return the minimiser of A(K) and quadratic pulls, the largest where several are."""
+    def minimise(self, terms: QuadraticTerms) -> Grid:
+        """Return the minimiser of A(K) plus quadratic terms, the largest where several are."""
 
 
 @dataclass(frozen=True, eq=False)
 class QuadraticCost(AbstractAcquisitionCost):
-    """Charge a marginal cost that rises in a straight line, `A'(K) = base + slope K`.
+    """A marginal cost that rises linearly, `A'(K) = base + slope K`.
 
     Attributes:
         base: marginal cost of the first unit [money/unit].
@@ -70,7 +68,7 @@ class QuadraticCost(AbstractAcquisitionCost):
     upper: Grid
 
     def __post_init__(self) -> None:
-        """Refuse what is not strictly convex or has no plan."""
+        """Check that the cost is strictly convex and the bounds are ordered."""
         for name in ("slope", "lower", "upper"):
             _same_shape(name, getattr(self, name), self.base.shape)
         _finite("base", self.base)
@@ -86,28 +84,23 @@ class QuadraticCost(AbstractAcquisitionCost):
         return cls(base, slope, _spread("lower", lower, base.shape), _spread("upper", upper, base.shape))
 
     def total(self, capacity: Grid) -> float:
-        """Return `sum base K + slope/2 K^2`."""
+        """Return `sum base K + slope/2 K^2` [money]."""
         return float(np.sum(self.base * capacity + 0.5 * self.slope * capacity**2))
-
-    def marginal(self, capacity: Grid) -> tuple[Grid, Grid]:
-        """Return the derivative, twice inside the bounds."""
-        derivative = self.base + self.slope * capacity
-        return _at_bounds(derivative, derivative, capacity, self.lower, self.upper)
 
     def top_rate(self) -> Grid:
         """Return the marginal cost at the upper bound."""
         return self.base + self.slope * self.upper
 
-    def minimum(self, pulls: QuadraticTerms) -> Grid:
+    def minimise(self, terms: QuadraticTerms) -> Grid:
         """Return the root of a piecewise-linear derivative, week by week."""
-        return np.clip(stationary(self.base, self.slope, pulls), self.lower, self.upper)
+        return np.clip(stationary(self.base, self.slope, terms), self.lower, self.upper)
 
 
 @dataclass(frozen=True, eq=False)
 class PiecewiseLinearCost(AbstractAcquisitionCost):
-    """Charge tiers of capacity at rising rates, and every change from week to week.
+    """Tiers of capacity at rising rates, and a charge for every change from week to week.
 
-    The first rate also applies to what lies below the lower bound, so that `total` is the whole bill.
+    The first rate also applies below the lower bound, so that `total` is the whole bill.
 
     Attributes:
         edges: bounds of the tiers, nondecreasing [units; week, resource, edge].
@@ -126,7 +119,7 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
     previous: Float[np.ndarray, " resource"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is not convex or has no plan."""
+        """Check that the cost is convex and the bounds are ordered."""
         _check_tiers(self.edges, self.rates)
         shape = self.edges.shape[:2]
         for name in ("lower", "upper", "ramp_up", "ramp_down"):
@@ -178,7 +171,7 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         return cls(edges, spread, _spread("lower", lower, shape), edges[..., -1].copy(), *ramps, previous)
 
     def frozen(self, capacity: Float[np.ndarray, "frozen_week resource"]) -> "PiecewiseLinearCost":
-        """Fix the first weeks to the given capacity: they are paid for and ramped from, but not revised."""
+        """Fix the first weeks to the given capacity; they are paid for and ramped from."""
         weeks, (n_weeks, n_resources) = len(capacity), self.lower.shape
         if weeks > n_weeks or capacity.shape[1] != n_resources:
             needed = f"at most [{n_weeks} weeks, {n_resources} resources]"
@@ -195,12 +188,12 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
 
     @property
     def regular(self) -> Grid:
-        """Give where the first tier ends: the regular capacity."""
+        """Give the regular capacity, where the first tier ends."""
         return self.edges[..., 1]
 
     @property
     def middle(self) -> Grid:
-        """Give where the second tier ends, a capacity to start from."""
+        """Give the end of the second tier, a capacity to start from."""
         return self.edges[..., 2]
 
     @property
@@ -209,70 +202,43 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         return None
 
     def bill(self, capacity: Grid) -> float:
-        """Return what capacity alone costs, without what is charged to steer the search."""
+        """Return the cost of capacity alone, without the penalty on changes against a previous plan."""
         return self.total(capacity)
 
     def total(self, capacity: Grid) -> float:
-        """Return the tiers' and the ramps' bill."""
+        """Return the cost of tiers and ramps [money]."""
         filled = np.clip(capacity[..., None], self.edges[..., :-1], self.edges[..., 1:]) - self.edges[..., :-1]
         tiers = np.sum(self.rates * filled) + np.sum(self.rates[..., 0] * self.edges[..., 0])
-        change = np.diff(capacity, axis=0, prepend=self._before(capacity))
+        before = capacity[:1] if self.previous is None else self.previous[None]
+        change = np.diff(capacity, axis=0, prepend=before)
         ramps = self.ramp_up * np.maximum(change, 0.0) + self.ramp_down * np.maximum(-change, 0.0)
         return float(tiers + np.sum(ramps))
-
-    def _before(self, capacity: Grid) -> Float[np.ndarray, "1 resource"]:
-        return capacity[:1] if self.previous is None else self.previous[None]
-
-    def marginal(self, capacity: Grid) -> tuple[Grid, Grid]:
-        """Return what one unit less saves and one unit more costs in each week alone, ramps on both sides included."""
-        slack = EDGE_TOLERANCE * np.maximum(np.abs(self.upper), 1e-300)
-        left = self._tier_rate(capacity - slack)
-        right = self._tier_rate(capacity + slack)
-        change = np.diff(capacity, axis=0, prepend=self._before(capacity))
-        step = np.where(np.abs(change) <= slack, 0.0, change)
-        counted = np.ones_like(step)
-        if self.previous is None:
-            counted[0] = 0.0
-        into_left = np.where(step > 0, self.ramp_up, -self.ramp_down) * counted
-        into_right = np.where(step >= 0, self.ramp_up, -self.ramp_down) * counted
-        # A unit more now makes the step into the next week smaller, so its sides change places with their signs.
-        out_left, out_right = np.zeros_like(step), np.zeros_like(step)
-        out_left[:-1] = -np.where(step[1:] >= 0, self.ramp_up[1:], -self.ramp_down[1:])
-        out_right[:-1] = -np.where(step[1:] > 0, self.ramp_up[1:], -self.ramp_down[1:])
-        return _at_bounds(left + into_left + out_left, right + into_right + out_right, capacity, self.lower, self.upper)
 
     def _tier_rate(self, capacity: Grid) -> Grid:
         segment = np.sum(capacity[..., None] > self.edges[..., 1:-1], axis=-1)
         return np.take_along_axis(self.rates, segment[..., None], axis=-1)[..., 0]
 
     def top_rate(self) -> Grid:
-        """Return the dearest tier's rate within the bounds, with the ramps into and out of a single high week."""
+        """Return the highest tier's rate within the bounds, with the ramps into and out of a single high week."""
         out = np.vstack([self.ramp_down[1:], np.zeros_like(self.ramp_down[:1])])
         return self._tier_rate(self.upper * (1 - EDGE_TOLERANCE)) + self.ramp_up + out
 
-    def minimum(self, pulls: QuadraticTerms) -> Grid:
-        """Return the exact minimiser, by segments where no ramp is charged and along the weeks where one is."""
+    def minimise(self, terms: QuadraticTerms) -> Grid:
+        """Return the exact minimiser: week by week where no ramp is charged, else by dynamic programming."""
         bounds = (self.lower[..., None], self.upper[..., None])
         edges = np.clip(self.edges, *bounds)
         edges[..., 0], edges[..., -1] = self.lower, self.upper
-        capacity = separable_minimum(edges, self.rates, pulls)
+        capacity = separable_minimum(edges, self.rates, terms)
         for resource in np.flatnonzero(np.any((self.ramp_up > 0) | (self.ramp_down > 0), axis=0)):
             previous = None if self.previous is None else float(self.previous[resource])
             ramps = Ramps(self.ramp_up[:, resource], self.ramp_down[:, resource], previous)
-            parts = (edges[:, resource], self.rates[:, resource], ramps, pulls.column(int(resource)))
-            capacity[:, resource] = ramped_minimum(*parts)
+            column = terms.column(int(resource))
+            capacity[:, resource] = ramped_minimum(edges[:, resource], self.rates[:, resource], ramps, column)
         return capacity
 
 
-def _at_bounds(left: Grid, right: Grid, capacity: Grid, lower: Grid, upper: Grid) -> tuple[Grid, Grid]:
-    """Put infinite derivatives where capacity cannot go."""
-    slack = EDGE_TOLERANCE * np.where(np.isfinite(upper), np.abs(upper), np.abs(capacity))
-    left = np.where(capacity <= lower + slack, -np.inf, left)
-    return left, np.where(capacity >= upper - slack, np.inf, right)
-
-
 def _check_tiers(edges: np.ndarray, rates: np.ndarray) -> None:
-    """Refuse tiers that do not meet, fall or are not numbers."""
+    """Check shapes, and that edges and rates are finite and do not fall."""
     if rates.shape != (*edges.shape[:2], edges.shape[2] - 1) or edges.shape[2] < 2:
         needed = f"{(*edges.shape[:2], edges.shape[2] - 1)}, one tier between two edges"
         raise shape_mismatch("rates", rates.shape, needed, "give one rate per tier")
@@ -312,7 +278,7 @@ def _ordered_bounds(lower: Grid, upper: Grid) -> None:
 
 
 def _refuse_where(name: str, array: np.ndarray, bad: np.ndarray, remedy: str) -> None:
-    """Raise one sentence that names the first bad week and resource."""
+    """Raise an error that names the first bad week and resource."""
     if bad.any():
         place = np.argwhere(bad)[0]
         raise InputError(f"`{name}` is {array[tuple(place)]:g} in {_place(place)}; {remedy}")

@@ -1,7 +1,4 @@
-"""Own the revision of a plan: what the last one said of the coming weeks, and what it costs to change it.
-
-FREE: a kink in the cost of capacity keeps a week as it was planned unless the price says that a change is worth it.
-"""
+"""The plan that a new one revises, and a penalty on every unit by which capacity differs from it."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +12,7 @@ Grid = Float[np.ndarray, "week resource"]
 
 @dataclass(frozen=True, eq=False)
 class PreviousPlan:
-    """Hold what the last plan says of the weeks that are planned now; NaN in those that it did not plan.
+    """An earlier plan on the weeks that are planned now; NaN in those that it did not plan.
 
     Attributes:
         capacity: planned [units of resource].

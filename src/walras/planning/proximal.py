@@ -1,12 +1,10 @@
-"""Own the exact minimiser of a convex piecewise-linear capacity cost with ramps, plus two quadratic pulls.
-
-FREE: `costs` calls it; brute-force minimisation in the tests holds it.
+"""Exact minimiser of a convex piecewise-linear capacity cost with ramps plus quadratic terms.
 
 One resource: `min over K  sum_t a_t(K_t) + ramps(K_t - K_{t-1})`, every a_t convex with a piecewise-linear derivative.
-Without ramps the weeks are separate (`separable_minimum`). With ramps, dynamic programming as for the fused lasso:
-`m_t(K)`, the least cost of weeks 0..t that ends at K, has a nondecreasing piecewise-linear derivative, and the ramp
-into week t+1 clips that derivative to [-ramp_down, ramp_up]. Each week adds a handful of knots and every knot is
-removed at most once, so the work is weeks x knots. Ties go to the largest capacity: room that costs nothing is granted.
+Without ramps the weeks are separate (`separable_minimum`). With ramps, dynamic programming as for the fused lasso
+(Johnson 2013): `m_t(K)`, the least cost of weeks 0..t that ends at K, has a nondecreasing piecewise-linear derivative,
+and the ramp into week t+1 clips it to [-ramp_down, ramp_up]. Each week adds a few knots and every knot is removed at
+most once. Ties go to the largest capacity: capacity that costs nothing is granted.
 """
 
 from bisect import insort
@@ -22,7 +20,7 @@ TIE_TOLERANCE = 1e-11
 
 @dataclass(frozen=True, eq=False)
 class QuadraticTerms:
-    """Hold the quadratics `weight/2 (K - target)^2 + floor_weight/2 ([floor - K]^+)^2`, all of one shape."""
+    """The terms `weight/2 (K - target)^2 + floor_weight/2 ([floor - K]^+)^2`, all of one shape."""
 
     target: np.ndarray
     weight: np.ndarray
@@ -36,25 +34,25 @@ class QuadraticTerms:
 
 
 def separable_minimum(
-    edges: Float[np.ndarray, "*shape edge"], rates: Float[np.ndarray, "*shape segment"], pulls: QuadraticTerms
+    edges: Float[np.ndarray, "*shape edge"], rates: Float[np.ndarray, "*shape segment"], terms: QuadraticTerms
 ) -> Float[np.ndarray, "*shape"]:
     """Minimise each week alone: segment s costs `rates[..., s]` per unit between edges s and s + 1."""
     minimum = edges[..., 0]
     for segment in range(rates.shape[-1]):
-        # Segments only get dearer, so the stationary points fall from one to the next and the last one reached counts.
-        reached = stationary(rates[..., segment], np.zeros_like(minimum), pulls)
+        # Rates rise, so stationary points fall from segment to segment and the last one reached counts.
+        reached = stationary(rates[..., segment], np.zeros_like(minimum), terms)
         minimum = np.maximum(minimum, np.minimum(reached, edges[..., segment + 1]))
     return minimum
 
 
 def stationary(
-    rate: Float[np.ndarray, "*shape"], slope: Float[np.ndarray, "*shape"], pulls: QuadraticTerms
+    rate: Float[np.ndarray, "*shape"], slope: Float[np.ndarray, "*shape"], terms: QuadraticTerms
 ) -> Float[np.ndarray, "*shape"]:
-    """Return the largest minimiser of `rate K + slope/2 K^2` plus the pulls on the whole line (possibly infinite)."""
-    drift = pulls.weight * pulls.target - rate
-    below = _ratio(drift + pulls.floor_weight * pulls.floor, slope + pulls.weight + pulls.floor_weight)
-    above = _ratio(drift, slope + pulls.weight)
-    return np.where(below < pulls.floor, below, np.maximum(above, pulls.floor))
+    """Return the largest minimiser of `rate K + slope/2 K^2` plus the quadratic terms (possibly infinite)."""
+    drift = terms.weight * terms.target - rate
+    below = _ratio(drift + terms.floor_weight * terms.floor, slope + terms.weight + terms.floor_weight)
+    above = _ratio(drift, slope + terms.weight)
+    return np.where(below < terms.floor, below, np.maximum(above, terms.floor))
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -65,7 +63,7 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Ramps:
-    """Hold the cost per unit of change into each week [week], and the capacity of the week before the first."""
+    """Cost per unit of change into each week [week], and the capacity of the week before the first."""
 
     up: np.ndarray
     down: np.ndarray
@@ -76,7 +74,7 @@ def ramped_minimum(
     edges: Float[np.ndarray, "week edge"],
     rates: Float[np.ndarray, "week segment"],
     ramps: Ramps,
-    pulls: QuadraticTerms,
+    terms: QuadraticTerms,
 ) -> Float[np.ndarray, " week"]:
     """Minimise one resource over all weeks at once, exactly; frozen weeks have all their edges at one value."""
     n_weeks = len(edges)
@@ -85,7 +83,7 @@ def ramped_minimum(
     for week in range(n_weeks):
         if week == 0 and ramps.previous is not None:
             message.start_with_step(ramps.previous, float(ramps.up[0]), float(ramps.down[0]))
-        message.add_week(edges[week].tolist(), rates[week].tolist(), pulls, week)
+        message.add_week(edges[week].tolist(), rates[week].tolist(), terms, week)
         low, high = float(edges[week, 0]), float(edges[week, -1])
         # The last week leaves freely: its message is cut at zero, where the whole cost is least.
         down, up = (ramps.down[week + 1], ramps.up[week + 1]) if week + 1 < n_weeks else (0.0, 0.0)
@@ -99,7 +97,7 @@ def ramped_minimum(
 
 
 class PiecewiseLinear:
-    """Hold a nondecreasing piecewise-linear function as the lines at its two ends and the changes at its knots."""
+    """A nondecreasing piecewise-linear function: the lines at its two ends and the changes at its knots."""
 
     def __init__(self) -> None:
         self.knots: list[tuple[float, float, float]] = []  # place, change of slope, change of intercept
@@ -112,18 +110,23 @@ class PiecewiseLinear:
         self.left, self.right = (0.0, -down), (0.0, up)
         self.knots = [(place, 0.0, up + down)]
 
-    def add_week(self, edges: Sequence[float], rates: Sequence[float], pulls: QuadraticTerms, week: int) -> None:
+    def add_week(self, edges: Sequence[float], rates: Sequence[float], terms: QuadraticTerms, week: int) -> None:
         """Add the derivative of one week's own cost."""
-        weight, target = float(pulls.weight[week]), float(pulls.target[week])
-        bend, floor = float(pulls.floor_weight[week]), float(pulls.floor[week])
-        pull, push = (-weight * target if weight else 0.0), (-bend * floor if bend else 0.0)
-        self._add_everywhere((weight + bend, rates[0] + pull + push), (weight, rates[-1] + pull))
+        weight, target = float(terms.weight[week]), float(terms.target[week])
+        floor_weight, floor = float(terms.floor_weight[week]), float(terms.floor[week])
+        target_part, floor_part = (
+            (-weight * target if weight else 0.0),
+            (-floor_weight * floor if floor_weight else 0.0),
+        )
+        self._add_everywhere(
+            (weight + floor_weight, rates[0] + target_part + floor_part), (weight, rates[-1] + target_part)
+        )
         for place, jump in zip(edges[1:-1], np.diff(rates).tolist(), strict=True):
             if jump:
                 insort(self.knots, (place, 0.0, jump))
-        if bend:
-            insort(self.knots, (floor, -bend, -push))
-        self.size += max(abs(pull), abs(push), *map(abs, rates))
+        if floor_weight:
+            insort(self.knots, (floor, -floor_weight, -floor_part))
+        self.size += max(abs(target_part), abs(floor_part), *map(abs, rates))
 
     def _add_everywhere(self, left: tuple[float, float], right: tuple[float, float]) -> None:
         self.left = (self.left[0] + left[0], self.left[1] + left[1])

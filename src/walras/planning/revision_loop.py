@@ -1,11 +1,7 @@
-"""Own the planning loop: start, revise, compare, stop, and say why (spec section 8, eq. 4).
-
-CONTRACT: `run_revision_loop` is the planner's public function; everything is asked through `maps.interface.PlannerView`.
-"""
+"""The planning loop: start, revise, compare, stop, and say why (spec section 8, eq. 4)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -32,7 +28,7 @@ LEAST_RESPONSE = 1e-4
 """Share of typical use that a test pulse must move for a week to count as responding to prices."""
 
 SATURATED = 0.01
-"""Halving a price at its ceiling frees less than this share of use: more price would not help either."""
+"""Where halving a price at its ceiling frees less than this share of use, a higher price would not help either."""
 
 PROGRESS = 0.99
 """Residual left by a revision, relative to the best so far, that still counts as progress."""
@@ -43,15 +39,15 @@ WEEKS_NAMED = 6
 
 @dataclass(frozen=True)
 class StopRule:
-    """Say when a plan is good enough, and when to give up.
+    """When a plan is good enough, and when to give up.
 
     Attributes:
         max_iterations: revisions at most.
         feasibility: shortage accepted, relative to capacity.
         complementarity: `|min(lambda / price_scale, (K - U) / K)|` accepted.
-        price_gap: distance of lambda from the marginal costs accepted, in median margins per typical use.
+        price_gap: distance of lambda from the marginal costs accepted, in price scales per typical use.
         patience: revisions without progress before the loop counts as stalled.
-        max_price: highest price tried [money/unit]; None takes the view's, or ten median margins.
+        max_price: highest price tried [money/unit]; None takes the view's, or ten price scales.
     """
 
     max_iterations: int = 100
@@ -62,7 +58,7 @@ class StopRule:
     max_price: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse limits that could never be met."""
+        """Check that every limit can be met."""
         for name in ("feasibility", "complementarity", "price_gap", "max_price"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -73,17 +69,14 @@ class StopRule:
 
     def score(self, residuals: Residuals) -> float:
         """Return the worst residual in units of its tolerance: at 1 and below the plan is good enough."""
-        parts = (
-            residuals.feasibility / self.feasibility,
-            residuals.complementarity / self.complementarity,
-            residuals.price_gap / self.price_gap,
+        return max(
+            getattr(residuals, name) / getattr(self, name) for name in ("feasibility", "complementarity", "price_gap")
         )
-        return max(parts)
 
 
 @dataclass
 class _CountingView:
-    """Pass questions on to a view, count the candidate plans and refuse answers that are no numbers."""
+    """Forward queries to a view, count the candidate plans and check that answers are finite."""
 
     view: PlannerView
     n_weeks: int = field(init=False)
@@ -113,10 +106,10 @@ class _CountingView:
         """Return the view's shadow prices, checked."""
         return self._checked("shadow prices", self.view.shadow_prices(capacity), capacity)
 
-    def _checked(self, name: str, answer: np.ndarray, question: np.ndarray) -> np.ndarray:
+    def _checked(self, name: str, answer: np.ndarray, query: np.ndarray) -> np.ndarray:
         answer = np.array(answer, dtype=np.float64)
-        if answer.shape != question.shape:
-            raise shape_mismatch(name, answer.shape, question.shape, "the view must answer in the shape it was asked")
+        if answer.shape != query.shape:
+            raise shape_mismatch(name, answer.shape, query.shape, "the view must answer in the shape of the query")
         bad = ~np.isfinite(answer)
         if bad.any():
             *_, week, resource = np.argwhere(bad)[0]
@@ -128,11 +121,13 @@ class _CountingView:
 
 
 class _CountingJacobianView(_CountingView):
-    """Pass on the Jacobian too, where the view has one."""
+    """Forward the Jacobian too, where the view has one."""
+
+    view: DifferentiableView
 
     def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
-        """Return the view's dU/dlambda, with 0 where it is no number: it only steers."""
-        return np.nan_to_num(np.asarray(self.view.jacobian(shadow_prices), dtype=np.float64))  # type: ignore[attr-defined]
+        """Return the view's dU/dlambda, with 0 where it is not a number: it only steers."""
+        return np.nan_to_num(np.asarray(self.view.jacobian(shadow_prices), dtype=np.float64))
 
 
 def run_revision_loop(
@@ -148,197 +143,176 @@ def run_revision_loop(
 
     Args:
         view: the population, as the planner sees it.
-        acquisition_cost: what capacity costs, its bounds and its frozen zone.
-        rule: how the plan is revised; unless given `ProximalPoint()` where the view has a Jacobian, else
-            `Consensus()`, which needs to know less.
-        start: first shadow prices [money/unit; week, resource], for instance the last plan's; 0 unless given.
-        stop: when to stop; `StopRule()` unless given.
-        progress: told how many of the revisions allowed are made.
+        acquisition_cost: what capacity costs, its bounds and its frozen weeks.
+        rule: how the plan is revised; by default `ProximalPoint()` where the view has a Jacobian, else `Consensus()`.
+        start: first shadow prices [money/unit; week, resource], for instance the last plan's; default 0.
+        stop: when to stop; default `StopRule()`.
+        progress: notified of revisions made and allowed.
 
     Raises:
         InputError, ShapeError: the cost, the start and the view do not fit together.
-        NotFiniteError: the view answered with something that is no number.
+        NotFiniteError: the view's answer is not finite.
     """
-    stop, known = stop or StopRule(), isinstance(view, DifferentiableView)
-    rule = rule or (ProximalPoint() if known else Consensus())
-    asked = (_CountingJacobianView if known else _CountingView)(view)
-    state = rule.begin(_first_state(asked, acquisition_cost, start, stop), asked, acquisition_cost)
-    log = _Trace(view, acquisition_cost, asked, stop, progress or Progress())
-    reason = log.entered(state)
+    stop, differentiable = stop or StopRule(), isinstance(view, DifferentiableView)
+    rule = rule or (ProximalPoint() if differentiable else Consensus())
+    counting = (_CountingJacobianView if differentiable else _CountingView)(view)
+    state = rule.begin(_first_state(counting, acquisition_cost, start, stop), counting, acquisition_cost)
+    trace = _Trace(state, acquisition_cost, counting, stop, progress or Progress())
+    reason = trace.append(state)
     while reason is None:
-        state = rule.revise(state, asked, acquisition_cost)
-        reason = log.entered(state)
-    return _record(log, reason)
+        state = rule.revise(state, counting, acquisition_cost)
+        reason = trace.append(state)
+    return _record(trace, reason)
 
 
 @dataclass
 class _Trace:
-    """Keep the trace and the best state, and decide when it is enough."""
+    """Record the iterates, keep the best one, and decide when to stop."""
 
-    view: PlannerView
+    best: PlanState
     cost: AbstractAcquisitionCost
-    asked: _CountingView
+    view: _CountingView
     stop: StopRule
     progress: Progress
-    best: PlanState | None = None
-    since_better: int = 0
+    without_progress: int = 0
+    least_score: float = np.inf
     least_merit: float = np.inf
-    trace: list[Mapping[str, float]] = field(default_factory=list)
+    entries: list[Mapping[str, float]] = field(default_factory=list)
 
-    def entered(self, state: PlanState) -> str | None:
-        """Note a state; return why to stop, or None to go on."""
-        self.progress.step(len(self.trace), self.stop.max_iterations)
-        self.trace.append(self._entry(state))
-        score = self.stop.score(state.residuals)
-        record = np.inf if self.best is None else self.stop.score(self.best.residuals)
-        # One bad week can hide that all others improve, so the mean counts as well; creeping does not.
-        better = score < PROGRESS * record or state.residuals.merit < PROGRESS * self.least_merit
-        self.since_better = 0 if better else self.since_better + 1
-        self.least_merit = min(self.least_merit, state.residuals.merit)
-        if score < record:
-            self.best = state
+    def append(self, state: PlanState) -> str | None:
+        """Record a state; return why to stop, or None to go on."""
+        self.progress.step(len(self.entries), self.stop.max_iterations)
+        self.entries.append(self._entry(state))
+        score, merit = self.stop.score(state.residuals), state.residuals.merit
+        # One bad week can hide that all others improve, so the mean counts as well, if it improves by 1 %.
+        improved = score < PROGRESS * self.least_score or merit < PROGRESS * self.least_merit
+        self.without_progress = 0 if improved else self.without_progress + 1
+        self.least_merit = min(self.least_merit, merit)
+        if score < self.least_score:
+            self.best, self.least_score = state, score
         if score <= 1:
             return "converged"
-        if self.since_better >= self.stop.patience or state.step <= LEAST_STEP:
+        if self.without_progress >= self.stop.patience or state.step <= LEAST_STEP:
             return "stalled"
-        return "iteration limit" if len(self.trace) > self.stop.max_iterations else None
+        return "iteration limit" if len(self.entries) > self.stop.max_iterations else None
 
     def _entry(self, state: PlanState) -> Mapping[str, float]:
-        frame, residuals = state.frame, state.residuals
-        over = frame.capped(state.capacity, state.shadow_prices, state.utilization)
-        entry = {
-            "iteration": float(len(self.trace)),
-            "queries": float(self.asked.queries),
-            "feasibility": residuals.feasibility,
-            "complementarity": residuals.complementarity,
-            "price_gap": residuals.price_gap,
-            "merit": residuals.merit,
+        capped = state.scaling.capped(state.capacity, state.shadow_prices, state.utilization)
+        return {
+            "iteration": float(len(self.entries)),
+            "queries": float(self.view.queries),
+            **vars(state.residuals),
             "step": state.step,
-            "weeks_at_ceiling": float(np.sum(over)),
+            "weeks_at_ceiling": float(np.sum(capped)),
             "acquisition_cost": self.cost.total(state.capacity),
         }
-        return entry
 
-    def closed(self, state: PlanState) -> tuple[Mapping[str, float], ...]:
-        """Return the trace; its last entry has the returned plan's total cost where the view says what is earned."""
-        if not isinstance(self.view, ValuedView):
-            return tuple(self.trace)
-        total = self.cost.total(state.capacity) - float(self.view.value(state.shadow_prices))
-        return (*self.trace[:-1], {**self.trace[-1], "total_cost": total})
+    def closed(self) -> tuple[Mapping[str, float], ...]:
+        """Return all entries; the last has the returned plan's total cost where the view knows the reward."""
+        view, state = self.view.view, self.best
+        if not isinstance(view, ValuedView):
+            return tuple(self.entries)
+        total = self.cost.total(state.capacity) - float(view.value(state.shadow_prices))
+        return (*self.entries[:-1], {**self.entries[-1], "total_cost": total})
 
 
-def _first_state(asked: _CountingView, cost: AbstractAcquisitionCost, start: Grid | None, stop: StopRule) -> PlanState:
-    """Ask once at the first prices, learn the response, and find out what no price changes."""
-    shape = (asked.n_weeks, len(asked.resources))
+def _first_state(view: _CountingView, cost: AbstractAcquisitionCost, start: Grid | None, stop: StopRule) -> PlanState:
+    """Query the first prices, estimate the response, and find the weeks that no price changes."""
+    shape = (view.n_weeks, len(view.resources))
     if cost.lower.shape != shape:
         raise shape_mismatch("acquisition_cost", cost.lower.shape, f"{shape} [week, resource]", "cut it to the horizon")
     prices = np.zeros(shape) if start is None else np.array(start, dtype=np.float64)
     if prices.shape != shape:
         raise shape_mismatch("start", prices.shape, f"{shape} [week, resource]", "cut it to the horizon")
     if not (np.isfinite(prices) & (prices >= 0)).all():
-        raise InputError("`start` holds a price that is negative or no number; give finite prices of 0 or more")
-    use = asked.utilization(prices)
+        raise InputError("`start` holds a price that is negative or not finite; give finite prices of 0 or more")
+    use = view.utilization(prices)
     typical = np.maximum(use.mean(axis=0), 1e-3 * float(np.max(np.abs(use), initial=0.0)))
     scale = np.broadcast_to(np.where(typical > 0, typical, 1.0), shape).copy()
-    response = estimate_response(asked, prices, use, scale)
-    committed = _committed(asked, response, prices, use, stop)
-    ceiling = _ceiling(asked.view, cost, committed, stop)
-    frame = Scaling(asked.price_scale, scale, ceiling, committed)
+    response = estimate_response(view, prices, use, scale)
+    highest = stop.max_price
+    if highest is None:
+        highest = float(getattr(view.view, "max_price", 10 * view.price_scale))
+    committed = _committed(view, response, prices, use, highest)
+    # Where prices change nothing they are the cost of capacity, and no higher than the highest rate.
+    top_rate = np.maximum(cost.top_rate(), 0.0)
+    ceiling = np.where(committed, top_rate, np.maximum(highest, top_rate))
+    scaling = Scaling(view.price_scale, scale, ceiling, committed)
     prices = np.minimum(prices, ceiling)
-    capacity = cheapest_capacity(frame, cost, prices, use)
-    return PlanState(frame, capacity, prices, use, plan_residuals(frame, cost, capacity, prices, use), response)
+    capacity = cheapest_capacity(scaling, cost, prices, use)
+    return PlanState(scaling, capacity, prices, use, plan_residuals(scaling, cost, capacity, prices, use), response)
 
 
 def _committed(
-    asked: _CountingView, response: Response, prices: Grid, use: Grid, stop: StopRule
+    view: _CountingView, response: Response, prices: Grid, use: Grid, highest: float
 ) -> Bool[np.ndarray, "week resource"]:
-    """Say in which weeks use does not answer to any price, from the view where it knows."""
-    known: Any = getattr(asked.view, "controllable", None)
-    if known is not None:
-        return ~np.asarray(known, dtype=bool)
-    answers = np.max(np.abs(response.slope), axis=1).reshape(response.capacity_scale.shape)
-    still = answers < LEAST_RESPONSE
-    if still.any():  # a lumpy population may sleep through a pulse: wake it with the highest price
-        loud = asked.utilization(np.where(still, np.maximum(prices, _highest(asked.view, stop)), prices))
+    """Mark the weeks in which use does not respond to any price, as the view says or by trying."""
+    controllable = getattr(view.view, "controllable", None)
+    if controllable is not None:
+        return ~np.asarray(controllable, dtype=bool)
+    largest = np.max(np.abs(response.slope), axis=1).reshape(response.capacity_scale.shape)
+    still = largest < LEAST_RESPONSE
+    if still.any():  # a lumpy population may not respond to a pulse: try the highest price
+        loud = view.utilization(np.where(still, np.maximum(prices, highest), prices))
         still &= np.abs(loud - use) < LEAST_RESPONSE * response.capacity_scale
     return still
 
 
-def _highest(view: PlannerView, stop: StopRule) -> float:
-    """Return the highest price worth trying, as set, as the view knows, or ten median margins."""
-    return stop.max_price if stop.max_price is not None else float(getattr(view, "max_price", 10 * view.price_scale))
-
-
-def _ceiling(view: PlannerView, cost: AbstractAcquisitionCost, committed: np.ndarray, stop: StopRule) -> Grid:
-    """Return the highest prices tried: no higher than capacity costs where they would change nothing."""
-    dearest = np.maximum(cost.top_rate(), 0.0)
-    return np.where(committed, dearest, np.maximum(_highest(view, stop), dearest))
-
-
-def _record(log: _Trace, reason: str) -> PlanRecord:
-    """Collect the best state and put into words how it ended."""
-    state, stop = log.best, log.stop
-    if state is None:  # entered() always keeps the first state
-        raise RuntimeError("the planning loop ended before its first state")
-    frame = state.frame
-    over = frame.capped(state.capacity, state.shadow_prices, state.utilization)
-    over &= -frame.room(state.capacity, state.utilization) > stop.feasibility
-    hopeless = over & (frame.committed | _saturated(log.asked, state, over))
-    sentence = _sentence(log, reason, over & ~hopeless, hopeless)
+def _record(trace: _Trace, reason: str) -> PlanRecord:
+    """Return the best state, and say how the loop ended."""
+    state, stop = trace.best, trace.stop
+    over = state.scaling.capped(state.capacity, state.shadow_prices, state.utilization)
+    over &= -state.scaling.room(state.capacity, state.utilization) > stop.feasibility
+    hopeless = over & (state.scaling.committed | _saturated(trace.view, state, over))
+    too_cheap = over & ~hopeless
     return PlanRecord(
         capacity=state.capacity,
         shadow_prices=state.shadow_prices,
         utilization=state.utilization,
-        feasible=bool(state.residuals.feasibility <= stop.feasibility and not (over & ~hopeless).any()),
+        feasible=bool(state.residuals.feasibility <= stop.feasibility and not too_cheap.any()),
         converged=reason == "converged",
-        stop_reason=sentence,
-        iterations=len(log.trace) - 1,
-        queries=log.asked.queries,
-        trace=log.closed(state),
+        stop_reason=_sentence(trace, reason, too_cheap, hopeless),
+        iterations=len(trace.entries) - 1,
+        queries=trace.view.queries,
+        trace=trace.closed(),
     )
 
 
-def _saturated(asked: _CountingView, state: PlanState, over: np.ndarray) -> Bool[np.ndarray, "week resource"]:
-    """Ask whether half the price would do as much in the weeks whose price is at its ceiling."""
-    if not (over & ~state.frame.committed).any():
+def _saturated(view: _CountingView, state: PlanState, over: np.ndarray) -> Bool[np.ndarray, "week resource"]:
+    """Mark weeks whose price is at its ceiling and would free as much use at half of it."""
+    if not (over & ~state.scaling.committed).any():
         return np.zeros_like(over)
-    halved = asked.utilization(np.where(over, 0.5 * state.shadow_prices, state.shadow_prices))
+    halved = view.utilization(np.where(over, 0.5 * state.shadow_prices, state.shadow_prices))
     return halved - state.utilization < SATURATED * state.utilization
 
 
-def _sentence(log: _Trace, reason: str, too_cheap: np.ndarray, hopeless: np.ndarray) -> str:
+def _sentence(trace: _Trace, reason: str, too_cheap: np.ndarray, hopeless: np.ndarray) -> str:
     """Say why the loop stopped, naming the weeks that do not fit."""
-    rounds = len(log.trace) - 1
-    residuals = log.best.residuals if log.best is not None else None
+    revisions, residuals = len(trace.entries) - 1, trace.best.residuals
     worst = (
-        ""
-        if residuals is None
-        else (
-            f"largest shortage {residuals.feasibility:.2%} of capacity, largest gap between price and marginal cost "
-            f"{residuals.price_gap:.3g} median margins"
-        )
+        f"largest shortage {residuals.feasibility:.2%} of capacity, largest gap between price and marginal cost "
+        f"{residuals.price_gap:.3g} median margins"
     )
-    words = {
-        "converged": f"converged after {rounds} revisions",
-        "stalled": f"stalled: no progress in the last of {rounds} revisions, the best plan is returned ({worst})",
-        "iteration limit": f"iteration limit: {rounds} revisions made, the best plan is returned ({worst})",
-    }
-    parts = [words[reason]]
+    parts = [
+        {
+            "converged": f"converged after {revisions} revisions",
+            "stalled": f"stalled: no progress in the last of {revisions} revisions, best plan returned ({worst})",
+            "iteration limit": f"iteration limit: {revisions} revisions made, best plan returned ({worst})",
+        }[reason]
+    ]
     if hopeless.any():
-        parts.append(f"not feasible whatever the price in {_weeks(hopeless, log)}")
+        parts.append(f"not feasible whatever the price in {_name_weeks(hopeless, trace)}")
     if too_cheap.any():
-        parts.append(f"not feasible up to the highest price tried in {_weeks(too_cheap, log)}")
+        parts.append(f"not feasible up to the highest price tried in {_name_weeks(too_cheap, trace)}")
     return "; ".join(parts)
 
 
-def _weeks(where: np.ndarray, log: _Trace) -> str:
-    """Name weeks with how much they use of how much at most."""
-    state = log.best
-    named = []
+def _name_weeks(where: np.ndarray, trace: _Trace) -> str:
+    """Name weeks, with their use and their largest possible capacity."""
+    resources, names = trace.view.resources, []
     for week, resource in np.argwhere(where)[:WEEKS_NAMED]:
-        most = f"of {log.cost.upper[week, resource]:.4g}"
-        use = "" if state is None else f"{state.utilization[week, resource]:.4g} {most}"
-        name = f" {log.asked.resources[resource]}" if len(log.asked.resources) > 1 else ""
-        named.append(f"week {week}{name} ({use})")
-    rest = int(where.sum()) - len(named)
-    return ", ".join(named) + (f" and {rest} more" if rest else "")
+        use, most = trace.best.utilization[week, resource], trace.cost.upper[week, resource]
+        name = f" {resources[resource]}" if len(resources) > 1 else ""
+        names.append(f"week {week}{name} ({use:.4g} of {most:.4g})")
+    rest = int(where.sum()) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")

@@ -1,7 +1,4 @@
-"""Own the state that a plan starts from: stock and open orders as recorded, or as the policy would have left them.
-
-CONTRACT: returns a `State` with room for every lead time, and sentences on where its numbers come from.
-"""
+"""The state that a plan starts from: stock and open orders as recorded, else as a replay of the policy leaves them."""
 
 from dataclasses import dataclass
 
@@ -29,40 +26,17 @@ WARM_UP_WEEKS = 30
 
 @dataclass(frozen=True, eq=False)
 class WarmUp:
-    """Hold the last weeks of the history as a policy would have lived through them.
+    """The last weeks of the history, replayed with the policy.
 
     Attributes:
         exogenous: demand, prices, lead times and forecasts of these weeks, one path.
         initial: the state before the first of them.
-        rollout: what happened.
+        rollout: what traces.
     """
 
     exogenous: ExogenousPaths
     initial: State
     rollout: Rollout
-
-
-def initial_state(
-    panel: Panel, population: Population, policy: Policy, demand: Demand, *, log_sd: float, seed: int
-) -> tuple[State, tuple[str, ...]]:
-    """Find stock and open orders at the end of the history.
-
-    The policy is replayed over the last weeks of demand without shadow prices; recorded stock and open orders, where
-    the table has them, then replace what the replay found.
-
-    Args:
-        panel: completed panel.
-        population: its agents.
-        policy: what they order.
-        demand: fitted demand model, for the forecasts of the past.
-        log_sd: spread of the log lead time between orders.
-        seed: decides the lead times of the replay.
-
-    Returns:
-        The state, and sentences for the report.
-    """
-    past = replay_history(panel, population, policy, demand, log_sd=log_sd, seed=seed)
-    return state_after(past, panel, population)
 
 
 def replay_history(
@@ -76,12 +50,14 @@ def replay_history(
     weeks: int = WARM_UP_WEEKS,
     record: Record | None = None,
 ) -> WarmUp:
-    """Let the policy live through the last weeks of the history, without shadow prices and from empty shelves.
+    """Simulate the policy over the last weeks of the history, without shadow prices and from empty shelves.
 
     Args:
-        panel, population, policy, demand, log_sd, seed: see `initial_state`.
-        weeks: how many, or all that there are.
-        record: what is kept of them.
+        panel, population, policy: completed panel, its agents and what they order.
+        demand: fitted demand model, for the forecasts of the past.
+        log_sd, seed: spread of the log lead time between orders, and the seed of these draws.
+        weeks: at most.
+        record: default totals only.
     """
     lead = np.asarray(population.lead_time)
     weeks = min(weeks, panel.n_weeks)
@@ -91,7 +67,7 @@ def replay_history(
 
 
 def state_after(past: WarmUp, panel: Panel, population: Population) -> tuple[State, tuple[str, ...]]:
-    """Return the state that a replay ends in, with recorded stock and open orders instead where there are any."""
+    """Return the state after a replay, with recorded stock and open orders where there are any, and notes."""
     replayed = past.rollout.final
     stock, stock_words = _recorded_stock(panel, np.asarray(replayed.stock_end))
     pipeline, order_words = _open_orders(panel, np.asarray(population.lead_time), np.asarray(replayed.pipeline))
@@ -114,7 +90,7 @@ def _recorded_stock(panel: Panel, replayed: np.ndarray) -> tuple[np.ndarray, str
 
 
 def _open_orders(panel: Panel, lead: np.ndarray, replayed: np.ndarray) -> tuple[np.ndarray, str]:
-    """Put recorded orders that should not have arrived yet into the week in which they are due."""
+    """Put recorded orders that are not yet due into the week in which they are."""
     if panel.orders is None:
         return replayed, "The table has no replenishment orders: open orders are those of the replayed policy."
     orders = np.asarray(panel.orders)
@@ -130,7 +106,7 @@ def _open_orders(panel: Panel, lead: np.ndarray, replayed: np.ndarray) -> tuple[
 
 
 REPLAYED_WEEKS = LOOK_BACK + WARM_UP_WEEKS
-"""Weeks replayed for maps: all that they read, and before them those in which empty shelves fill up."""
+"""Weeks replayed for maps: all that they read, after weeks in which empty shelves fill up."""
 
 
 def map_history(
@@ -141,27 +117,26 @@ def map_history(
     coming: ExogenousPaths,
     demand: Demand,
 ) -> History:
-    """Put together what maps read: the replay, the first planned week before its orders, and what is known then.
+    """Return what maps read: the replay, the first planned week before its orders, and what is known then.
 
     Args:
-        panel: completed panel.
-        population: its agents.
+        panel, population: completed panel and its agents.
         past: replay of the last weeks, with traces.
-        initial: state that the plan starts from; its recorded stock and open orders are those of the last column.
+        initial: state that the plan starts from.
         coming: the planned weeks, for prices, costs and forecasts of the first of them.
         demand: fitted demand model.
 
     Raises:
         InputError: a replay without traces.
     """
-    happened = past.rollout.agents
-    if happened is None:
+    traces = past.rollout.agents
+    if traces is None:
         raise InputError("the replay kept no traces but maps read them; replay with Record.traces()")
     weeks = past.exogenous.n_weeks
     # A product was for sale in the planned weeks, or it would not be planned.
     valid = jnp.asarray(panel.on_sale[-weeks:], jnp.float32)
-    before = agent_history(past.exogenous, happened, past.initial, valid)
-    now = _first_week(initial, coming, happened.demand[-1], happened.orders[-1])
+    before = agent_history(past.exogenous, traces, past.initial, valid)
+    now = _first_week(initial, coming, traces.demand[-1], traces.orders[-1])
     ledger: AgentHistory = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), before, now)
     per_unit = np.asarray(population.weight)[:, None] * np.asarray(population.use)
     holidays = holiday_distance(panel.next_weeks(1)[0], HORIZON + 1)[1:]
@@ -177,7 +152,7 @@ def map_history(
 def _first_week(
     initial: State, coming: ExogenousPaths, demand: Float[Array, " agent"], orders: Float[Array, " agent"]
 ) -> AgentHistory:
-    """Return the ledger of the first planned week alone."""
+    """Return the history of the first planned week alone."""
     receipts = initial.pipeline[:1]
     return AgentHistory(
         receipts=receipts,
