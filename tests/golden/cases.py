@@ -52,7 +52,7 @@ from walras.planning.previous_plan import PreviousPlan
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
 from walras.planning.result import PlanRecord, Search
-from walras.planning.search import encoded, open_maps, plan_by_maps, plan_by_simulation
+from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape
 from walras.policies.simple import OrderUpTo
@@ -382,7 +382,7 @@ def plan_by_default_maps() -> Values:
     """Hold a plan by the maps that come with the package."""
     known, settings = learned(STEADY)
     known = fresh(known, settings)
-    view = encoded(known, open_maps(settings), settings)
+    view = encode_population(known, load_maps(settings), settings)
     cost = acquisition_cost(known.view, settings, COSTS)
     record, search = plan_by_maps(known, view, cost, settings, Progress())
     return {**planned(record, search), "errors": list(search.errors)}
