@@ -1,7 +1,4 @@
-"""Own the verification of a finished plan on paths that the planner did not see, and the collecting of its result.
-
-CONTRACT: prices are verified fixed as planned and re-issued weekly; every measure comes from `evaluation`.
-"""
+"""Verification of a finished plan on paths that the planner did not see, and its result in numbers and sentences."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,51 +38,54 @@ def week_verdicts(
     committed: Float[np.ndarray, "path week resource"],
     max_price: float,
 ) -> tuple[str, ...]:
-    """Say for every week whether it fits, and if not, why; the worst resource speaks for the week.
+    """Say for every week whether its worst resource fits, and if not, why.
 
     Args:
         record: the plan.
-        seen: what happened under it.
-        committed: utilization on the same paths if nobody ordered after the origin [units of resource].
-        max_price: the price beyond which nobody would order [money per unit of resource].
+        seen: outcome on the unseen paths.
+        committed: utilization on the same paths without orders after the origin [units of resource].
+        max_price: highest price tried [money per unit of resource].
     """
     capacity = np.maximum(record.capacity, 1e-9)
     over, bound = (np.maximum(use - capacity, 0) / capacity for use in (seen.utilization, committed))
-    words = []
+    verdicts = []
     for week, worst in enumerate(over.mean(0).argmax(-1)):
         at = np.s_[:, week, worst]
-        average = seen.utilization[at].mean() / capacity[week, worst] - 1
-        kept = committed[at].mean() / capacity[week, worst] - 1
-        charged = seen.shadow_prices[at].mean() / max_price
-        words.append(_word(over[at], bound[at], float(average), float(kept), float(charged)))
-    return tuple(words)
+        excess = float(seen.utilization[at].mean() / capacity[week, worst] - 1)
+        committed_excess = float(committed[at].mean() / capacity[week, worst] - 1)
+        price_share = float(seen.shadow_prices[at].mean() / max_price)
+        verdicts.append(_week_verdict(over[at], bound[at], excess, committed_excess, price_share))
+    return tuple(verdicts)
 
 
-def _word(
-    over: Float[np.ndarray, " path"], bound: Float[np.ndarray, " path"], average: float, kept: float, charged: float
+def _week_verdict(
+    over: Float[np.ndarray, " path"],
+    bound: Float[np.ndarray, " path"],
+    excess: float,
+    committed_excess: float,
+    price_share: float,
 ) -> str:
     """Judge a week.
 
     Args:
-        over: violation, relative.
-        bound: the part of it that was committed at the origin.
-        average: mean use over capacity, less 1; `kept` what is committed of it.
-        charged: mean price, as a share of the highest.
+        over: violation, relative; `bound` the part of it that was committed at the origin.
+        excess: mean use over capacity, less 1; `committed_excess` the same for committed use.
+        price_share: mean price, as a share of the highest.
     """
     share = f"{round(100 * (over > FITS_TO).mean())} % of paths"
     if over.mean() <= FITS_TO:
         return "fits"
-    if kept > FITS_TO:
+    if committed_excess > FITS_TO:
         return "already committed"
     if np.maximum(over - bound, 0).mean() <= FITS_TO:
         return f"already committed on {share}"
     # Where use fits on average, the price is right for most paths; where it does not, no price would do more in time.
-    return "over at the highest price" if average > FITS_TO and charged >= AT_THE_TOP else f"over on {share}"
+    return "over at the highest price" if excess > FITS_TO and price_share >= AT_THE_TOP else f"over on {share}"
 
 
 def verdict_sentences(result: PlanResult) -> tuple[str, ...]:
-    """Say in a few sentences whether the plan holds, what it buys, and where capacity is scarcest."""
-    return _holds(result), _bought(result), _priced(result)
+    """Say in three sentences whether the plan holds, what it buys, and where capacity is scarcest."""
+    return _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
 
 
 def _day(date: np.datetime64) -> str:
@@ -93,7 +93,7 @@ def _day(date: np.datetime64) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
-def _holds(result: PlanResult) -> str:
+def _feasibility_sentence(result: PlanResult) -> str:
     near = result.verified["near_limit_mean_violation"]
     fixed = result.verified_fixed["near_limit_mean_violation"]
     feasible = result.record.feasible
@@ -112,7 +112,7 @@ def _holds(result: PlanResult) -> str:
     )
 
 
-def _bought(result: PlanResult) -> str:
+def _capacity_sentence(result: PlanResult) -> str:
     extra = np.maximum(result.record.capacity - result.regular_capacity, 0)
     weeks = int((extra.sum(1) > 1e-6 * np.maximum(result.regular_capacity.sum(1), 1e-9)).sum())
     if weeks == 0:
@@ -122,7 +122,7 @@ def _bought(result: PlanResult) -> str:
     return f"Beyond regular capacity the plan buys {share:.1%} more, {spread}."
 
 
-def _priced(result: PlanResult) -> str:
+def _price_sentence(result: PlanResult) -> str:
     prices = result.record.shadow_prices
     if prices.max(initial=0.0) <= 0:
         return "No week needs a shadow price."
@@ -135,22 +135,22 @@ def _priced(result: PlanResult) -> str:
 
 
 ORACLE_CELLS = 1_000_000
-"""Agents x weeks x paths that the clairvoyant oracle is run on: it needs many simulations of each path."""
+"""Agents x weeks x paths that the clairvoyant oracle is run on, at most: it needs many simulations of each path."""
 
 LARGEST_GROUPS = 12
-"""Categories shown by name; the rest are added up as "other"."""
+"""Categories shown by name; the rest is added up as "other"."""
 
 
 @dataclass(frozen=True, eq=False)
 class OutOfSample:
-    """Hold what happened on the unseen paths.
+    """Outcomes on the unseen paths.
 
     Attributes:
         free: with prices 0.
         fixed: with the planned prices fixed.
         reissued: with prices re-issued weekly (the planned ones fixed, where re-issuing is off).
         demand, receipts: units per path and week, receipts under re-issued prices.
-        committed: utilization if nobody ordered any more.
+        committed: utilization without further orders.
     """
 
     free: PathOutcome
@@ -168,21 +168,12 @@ def verify_plan(
     parts = (problem.population, problem.unseen, problem.policy, problem.initial)
     free = path_outcome(*parts, np.zeros_like(record.shadow_prices))
     fixed = path_outcome(*parts, record.shadow_prices)
-    controller = MPCController(
-        problem.population,
-        problem.expected,
-        problem.policy,
-        record.capacity,
-        record.shadow_prices,
-        price_scale=problem.view.price_scale,
-        max_price=problem.view.max_price,
-        max_lead=problem.initial.max_lead,
-        reserve=problem.view.reserve
-        * problem.view.spread(record.shadow_prices)[: window_length(problem.policy, problem.initial.max_lead)],
-        progress=progress,
-    )
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
     if settings.reissue:
+        window = window_length(problem.policy, problem.initial.max_lead)
+        reserve = problem.view.reserve * problem.view.spread(record.shadow_prices)[:window]
+        plan = record.capacity, record.shadow_prices
+        controller = MPCController(problem.view, problem.expected, *plan, reserve=reserve, progress=progress)
         rollout = simulate(*parts[:3], initial=start, controller=controller)
     else:
         rollout = simulate(*parts[:3], initial=start, shadow_prices=jnp.asarray(record.shadow_prices, jnp.float32))
@@ -201,7 +192,7 @@ def verified_result(
     costs: CostSettings,
     progress: Progress,
 ) -> PlanResult:
-    """Verify a plan and put together what a report needs."""
+    """Verify a plan on the unseen paths, and collect what a report needs."""
     progress.stage("Verifying on unseen futures")
     seen = verify_plan(problem, record, settings, progress)
     progress.stage("Comparing with the clairvoyant oracle")
@@ -256,13 +247,13 @@ def _tally(problem: PlanningProblem, record: PlanRecord, method: PathOutcome, se
 def _reward_measures(
     problem: PlanningProblem, record: PlanRecord, seen: OutOfSample
 ) -> dict[str, dict[str, float | int | None]]:
-    """Compare with the oracle at equal violation, on as many of the unseen paths as its many simulations allow."""
+    """Compare with the oracle at equal violation, on as many unseen paths as `ORACLE_CELLS` allows."""
     cells = problem.population.n_agents * problem.unseen.n_weeks
     count = int(np.clip(ORACLE_CELLS // cells, 1, problem.unseen.n_scenarios or 1))
     own = jax.tree.map(lambda leaf: leaf[:count], (problem.unseen.demand, problem.unseen.arrivals))
     few: ExogenousPaths = eqx.tree_at(lambda e: (e.demand, e.arrivals), problem.unseen, own)
     view = SimulatedView(problem.population, few, problem.policy, problem.initial)
-    found: dict[str, dict[str, float | int | None]] = {}
+    rewards: dict[str, dict[str, float | int | None]] = {}
     for name, method in (("reissued", seen.reissued), ("fixed", seen.fixed)):
         limit = np.maximum(record.capacity[None], method.utilization[:count])
         best = oracle(view, limit, start=method.shadow_prices[:count])
@@ -270,9 +261,9 @@ def _reward_measures(
         most = np.maximum(best.reward, method.reward[:count])
         tally = reward_tally(method.reward[:count], most, seen.free.reward[:count])
         measures: dict[str, Any] = tally.metrics().as_dict()
-        found[name] = {key: measures[key] for key in ("reward_kept", "regret_ratio", "pooled_regret_ratio")}
-        found[name]["oracle_paths"] = count
-    return found
+        rewards[name] = {key: measures[key] for key in ("reward_kept", "regret_ratio", "pooled_regret_ratio")}
+        rewards[name]["oracle_paths"] = count
+    return rewards
 
 
 def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile *rest"]:
@@ -297,21 +288,20 @@ def _money(
 
 
 def _groups(problem: PlanningProblem, record: PlanRecord) -> tuple[GroupUse, ...]:
-    """Add up who uses how much of the first resource, without prices and under the planned ones."""
+    """Compare use of the first resource without prices and under the planned ones, by demand and by category."""
     volume = mean_demand(problem.panel)
     buckets = bucket_of(volume, bucket_edges(volume))
     names = tuple(f"{10 * b}-{10 * (b + 1)} %" for b in range(10))
-    found = [_group_use(problem, record, "demand bucket", buckets, names)]
+    groups = [_group_use(problem, record, "demand bucket", buckets, names)]
     if problem.panel.category is not None and len(np.unique(problem.panel.category)) > 1:
-        labels, code, count = np.unique(problem.panel.category.astype(str), return_inverse=True, return_counts=True)
-        order = np.argsort(-count, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        kept = [str(labels[i]) for i in order[:LARGEST_GROUPS]]
-        more = len(labels) > LARGEST_GROUPS
-        group = np.minimum(place[code], LARGEST_GROUPS)
-        found.append(_group_use(problem, record, "category", group, (*kept, "other") if more else tuple(kept)))
-    return tuple(found)
+        categories = problem.panel.category.astype(str)
+        labels, code, count = np.unique(categories, return_inverse=True, return_counts=True)
+        order = np.argsort(-count, kind="stable")  # the largest first, small ones together
+        group = np.minimum(np.argsort(order)[code], LARGEST_GROUPS)
+        names = tuple(str(labels[i]) for i in order[:LARGEST_GROUPS])
+        names += ("other",) if len(labels) > LARGEST_GROUPS else ()
+        groups.append(_group_use(problem, record, "category", group, names))
+    return tuple(groups)
 
 
 def _group_use(

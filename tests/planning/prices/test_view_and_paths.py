@@ -195,22 +195,13 @@ def test_the_oracle_climbs_from_prices_that_are_too_high(view, cleared):
     assert (climbed.utilization <= np.maximum(limit, stay.utilization) * (1 + 1e-3)).all()
 
 
-def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(cleared):
-    # Demand is 30 % higher than anybody expects, in every week.
+def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(view, cleared):
+    # Demand is 30 % higher than expected, in every week.
     random = np.random.default_rng(5)
     shocked = futures(PEOPLE, WEEKS, 0, 1.3 * random.gamma(16.0, 10 / 16, (PATHS, WEEKS, AGENTS)))
     longer = WEEKS + window_length(POLICY, LEAD)
     expected = futures(PEOPLE, longer, 0, random.gamma(16.0, 10 / 16, (longer, AGENTS)))
-    controller = MPCController(
-        PEOPLE,
-        expected,
-        POLICY,
-        SMALL,
-        cleared,
-        price_scale=float(np.median(PEOPLE.unit_margin)),
-        max_price=5.9,
-        max_lead=LEAD,
-    )
+    controller = MPCController(view, expected, SMALL, cleared)
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (PATHS, *leaf.shape)), STATE)
     reissued = simulate(PEOPLE, shocked, POLICY, initial=start, controller=controller)
     fixed = path_outcome(PEOPLE, shocked, POLICY, STATE, cleared)
@@ -224,11 +215,11 @@ def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(c
     assert np.ptp(np.asarray(reissued.shadow_prices), axis=0).max() > 0  # every path is charged its own prices
 
 
-def test_reissuing_asks_for_no_new_trace_from_week_to_week(cleared):
+def test_reissuing_asks_for_no_new_trace_from_week_to_week(view, cleared):
     expected = week_of(
         futures(PEOPLE, 20, 0, np.full((20, AGENTS), 10.0)), jnp.asarray(0), WEEKS + window_length(POLICY, LEAD)
     )
-    controller = MPCController(PEOPLE, expected, POLICY, SMALL, cleared, price_scale=3.0, max_price=5.9, max_lead=LEAD)
+    controller = MPCController(view, expected, SMALL, cleared)
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (PATHS, *leaf.shape)), STATE)
     charged = controller.opening_prices(1)
     issued = controller.issue(ControlObservation(0, start, charged))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, GaussNewton
-from walras.planning.prices.simulated_view import simulate_prices
+from walras.planning.prices.simulated_view import WEEKLY_JACOBIAN_AGENTS, SimulatedView, simulate_prices
 from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
@@ -18,61 +18,51 @@ from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.run import week_of, window_length
 from walras.simulation.state import State
 
-SLOPE_AGENTS = 2000
-"""Agents simulated for the weekly Jacobian, which only steers the search."""
-
 
 class MPCController(Controller):
     """Re-issue prices each week so that expected utilization of the coming weeks fits the plan, path by path.
 
-    Each week it simulates everybody from the state as it is along the expected future (a path the controller made
-    itself, not the one that will happen) and solves the complementarity problem for the weeks that a policy looks
-    ahead, starting from last week's prices.
+    Each week it simulates all agents from the present state along the expected future (a path of its own, not the one
+    that will happen) and solves the complementarity problem for the weeks that a policy looks ahead, starting from last
+    week's prices.
     """
 
     def __init__(
         self,
-        population: Population,
+        view: SimulatedView,
         expected: ExogenousPaths,
-        policy: Policy,
         capacity: Float[np.ndarray, "week resource"],
         shadow_prices: Float[np.ndarray, "week resource"],
         *,
-        price_scale: float,
-        max_price: float,
-        max_lead: int,
         reserve: Float[np.ndarray, "ahead resource"] | None = None,
         solver: AbstractDualSolver | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Keep the plan and the expected future.
+        """Extend plan and prices beyond the last week, and draw the sample for the Jacobian.
 
         Args:
-            population, policy: who answers and how.
-            expected: one path, at least `max_lead` + 2 weeks longer than the plan.
+            view: its population, policy, price scale and highest price.
+            expected: one path, at least the policy's window longer than the plan.
             capacity: the plan K; its last week holds afterwards.
-            shadow_prices: the plan's prices, the first guess.
-            price_scale: unit in which prices are compared.
-            max_price: no price above this.
-            max_lead: length of the pipeline [weeks].
-            reserve: share of expected use to keep free so many weeks ahead (0, 1, 2, ...), since what is further
-                away is less certain; the last row holds. Default none.
+            shadow_prices: the plan's prices, charged in the first week.
+            reserve: share of expected use to leave free 0, 1, 2, ... weeks ahead; the last row holds. Default none.
             solver: for the weekly problem.
-            progress: told after every week.
+            progress: notified after every week.
         """
-        self.population, self.expected, self.policy = population, expected, policy
-        self.window = window_length(policy, max_lead)
+        self.population, self.policy, self.expected = view.population, view.policy, expected
+        self.price_scale, self.max_price = view.price_scale, view.max_price
+        self.window = window_length(view.policy, view.initial.max_lead)
         self.weeks = len(capacity)
         self.capacity = _hold(capacity, self.window)
         self.planned = _hold(shadow_prices, self.window)
-        self.price_scale, self.max_price = price_scale, max_price
-        self.solver = GaussNewton(tolerance=3e-3, max_iterations=6) if solver is None else solver
-        self.progress = Progress() if progress is None else progress
-        kept = np.zeros((1, self.capacity.shape[1])) if reserve is None else np.asarray(reserve, float)
-        self.reserve = _hold(kept, self.window)[: self.window]
-        # Always the same agents: they only steer the search, and the same plan shall be answered the same way.
-        self._sample = ProportionalSample().draw(demand_size(population), SLOPE_AGENTS, np.random.default_rng(0))
-        self._people = self._sample.people(population)
+        self.solver = solver or GaussNewton(tolerance=3e-3, max_iterations=6)
+        self.progress = progress or Progress()
+        reserve = np.zeros((1, self.capacity.shape[1])) if reserve is None else reserve
+        self.reserve = _hold(reserve, self.window)[: self.window]
+        # Always the same sample, so that the same plan gets the same prices.
+        random = np.random.default_rng(0)
+        self._sample = ProportionalSample().draw(demand_size(self.population), WEEKLY_JACOBIAN_AGENTS, random)
+        self._sampled_population = self._sample.people(self.population)
 
     def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
         """Charge the planned prices in the first week."""
@@ -84,19 +74,21 @@ class MPCController(Controller):
         paths = state.stock_end.shape[0]
         start = self._start(week, paths, observation.announced)
         future = week_of(self.expected, jnp.asarray(week), self.window)
-        shape = start[:, 1:].shape
-        held = start[:, :1]
+        charged, shape = start[:, :1], start[:, 1:].shape
 
-        def full(free: np.ndarray) -> Array:
-            return jnp.asarray(np.concatenate([held[: len(free)], free.reshape(-1, *shape[1:])], axis=1), jnp.float32)
+        def window_prices(ahead: np.ndarray) -> Array:
+            prices = [charged[: len(ahead)], ahead.reshape(-1, *shape[1:])]
+            return jnp.asarray(np.concatenate(prices, axis=1), jnp.float32)
 
-        def response(free: np.ndarray) -> np.ndarray:
-            use = _use(self.population, future, self.policy, state, full(free))
-            return np.asarray(use, float)[:, 1:].reshape(len(free), -1)
+        def response(ahead: np.ndarray) -> np.ndarray:
+            use = _use(self.population, future, self.policy, state, window_prices(ahead))
+            return np.asarray(use, float)[:, 1:].reshape(len(ahead), -1)
 
-        def jacobian(free: np.ndarray) -> np.ndarray:
-            sample = jax.tree.map(lambda leaf: leaf[:1], state)
-            return self._slope(future, sample, full(free.mean(0, keepdims=True)))
+        def jacobian(ahead: np.ndarray) -> np.ndarray:
+            first_path = jax.tree.map(lambda leaf: leaf[:1], state)
+            cut, prices = self._sample.along, window_prices(ahead.mean(0, keepdims=True))
+            slope = _slope(self._sampled_population, cut(future), cut(self.policy), cut(first_path), prices)
+            return np.asarray(slope, float)
 
         limit = self.capacity[week : week + self.window] / (1.0 + self.reserve)
         target = np.repeat(limit[1:].reshape(1, -1), paths, axis=0)
@@ -112,18 +104,15 @@ class MPCController(Controller):
             return np.repeat(planned[None], paths, axis=0)
         return np.concatenate([np.asarray(announced), np.repeat(planned[None, -1:], paths, axis=0)], axis=1)
 
-    def _slope(self, future: ExogenousPaths, state: State, prices: Array) -> np.ndarray:
-        cut = self._sample.along
-        return np.asarray(_slope(self._people, cut(future), cut(self.policy), cut(state), prices), float)
-
 
 def _hold(values: np.ndarray, extra: int) -> np.ndarray:
     """Repeat the last week `extra` times."""
-    return np.concatenate([np.asarray(values, float), np.repeat(np.asarray(values, float)[-1:], extra, axis=0)])
+    values = np.asarray(values, float)
+    return np.concatenate([values, np.repeat(values[-1:], extra, axis=0)])
 
 
 def broadcast_scenarios(future: ExogenousPaths, paths: int) -> ExogenousPaths:
-    """Let one future happen on several paths, for as many price paths."""
+    """Repeat one future on several paths, for as many price paths."""
     own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (paths, *leaf.shape)), (future.demand, future.arrivals))
     return eqx.tree_at(lambda e: (e.demand, e.arrivals), future, own)
 
@@ -141,8 +130,7 @@ def _slope(
     population: Population, future: ExogenousPaths, policy: Policy, state: State, prices: Array
 ) -> Float[Array, "entry entry"]:
     """Differentiate utilization after the first week in the prices after the first week (forward mode)."""
-    slope = utilization_jacobian(
-        population, broadcast_scenarios(future, 1), policy, initial=state, shadow_prices=prices
-    )
+    future = broadcast_scenarios(future, 1)
+    slope = utilization_jacobian(population, future, policy, initial=state, shadow_prices=prices)
     entries = prices[0, 1:].size
     return slope[0, 1:, :, 1:].reshape(entries, entries)
