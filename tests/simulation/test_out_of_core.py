@@ -16,6 +16,8 @@ import pytest
 from ranged import Killed, MadeUp, policy_of, simulate_made_up
 from shops import Leaning, assert_same, happenings, order_up_to, prices, shop, start
 
+from walras.data.array_file import read_arrays, write_arrays
+from walras.data.resume_log import KIND
 from walras.distribute.device_mesh import AgentMesh
 from walras.errors import InputError, NotFiniteError, ShapeError
 from walras.exogenous.disk_paths import PathsWriter, StoredPaths
@@ -183,10 +185,8 @@ def swapped(path):
 
 
 def of_another(path):
-    with np.load(path) as file:
-        piece = {name: file[name] for name in file.files}
-    piece["totals.reward"] = piece["totals.reward"] + 1
-    np.savez(path, **piece)
+    stored = read_arrays(path, KIND)
+    write_arrays(path, KIND, stored.arrays, {**stored.header, "job": "another"})
 
 
 HARM = {
@@ -194,7 +194,7 @@ HARM = {
     "cut": lambda p: p.write_bytes(p.read_bytes()[:100]),
     "empty": lambda p: p.write_bytes(b""),
     "text": lambda p: p.write_text("no"),
-    "another number": of_another,
+    "another job": of_another,
     "another range": swapped,
 }
 

@@ -1,10 +1,10 @@
-"""Own the one file in which arrays are kept: named arrays and a JSON header, under one checksum, never pickled.
+"""Named arrays and a JSON header in one safetensors file under one checksum: checkpoints, trained weights, pools.
 
-CONTRACT: checkpoints and the weights that come with the package are such files. A change of the layout is a new
-`SCHEMA`. A file is a magic word, the SHA-256 digest of all that follows, the length of the header (8 bytes), the
-header (JSON), and the arrays one after the other, little-endian. Neither zip nor npz: their checksums leave out names,
-sizes and times, and a zip carries the moment of its making. Here every byte counts, and the same content gives the same
-bytes.
+CONTRACT: users keep such files. A change of the layout is a new `SCHEMA`. No code runs on loading, and the same content
+written by the same versions gives the same bytes.
+
+The file's metadata has one entry, `walras`, a JSON object whose `digest` is the SHA-256 of the whole file with the
+digest itself replaced by zeros, so that every byte is covered.
 """
 
 import hashlib
@@ -22,26 +22,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from walras import __version__
 from walras.data.write import write_atomic
 from walras.errors import InputError, join, quote
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the layout; a file of another version is refused."""
 
-MAGIC = b"walras\r\n"
-"""First bytes of every file; the line end shows a copy that changed line ends."""
+FORMER_MAGIC = b"walras\r\n"
+"""First bytes of files of layout 1, which was a container of our own."""
 
-KINDS_OF_NUMBERS = (
-    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("bfloat16", "float16", "float32", "float64"),
-)
-"""Types that an array in a file may have; none of them can hold code."""
-
-LENGTH = struct.Struct("<Q")
-DIGEST_BYTES = hashlib.sha256().digest_size
-HEADER_AT = len(MAGIC) + DIGEST_BYTES + LENGTH.size
+ENTRY = "walras"
+NO_DIGEST = "0" * 64
+NUMBER_TYPES = {"BOOL": "bool", "BF16": "bfloat16"} | {
+    f"{letter}{bits}": f"{name}{bits}"
+    for letter, name, sizes in (
+        ("I", "int", (8, 16, 32, 64)),
+        ("U", "uint", (8, 16, 32, 64)),
+        ("F", "float", (16, 32, 64)),
+    )
+    for bits in sizes
+}
+"""Number types of safetensors that are stored, and what numpy calls them."""
 
 Tree = TypeVar("Tree")
 
@@ -52,12 +57,12 @@ class DamagedFileError(InputError):
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Hold what a file says.
+    """Hold the content of a file.
 
     Attributes:
         kind: what the arrays are, such as "buyer".
-        arrays: by name; shapes and units are those of whoever wrote them.
-        header: what the writer said of them.
+        arrays: by name; shapes and units are the writer's.
+        header: the writer's settings and notes.
         versions: of the packages that wrote the file, by name.
         source: name of the file, for sentences.
     """
@@ -70,21 +75,21 @@ class Stored:
 
 
 def write_arrays(path: str | Path, kind: str, arrays: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    """Write named arrays to one file, aside and then renamed, and safely on disk when this returns.
+    """Write named arrays to one file, atomically, and safely on disk when this returns.
 
     Args:
-        path: where the file shall be; its folder must exist.
-        kind: a word for what the arrays are; whoever reads must ask for the same.
+        path: the file; its folder must exist.
+        kind: a word for what the arrays are, checked on reading.
         arrays: numbers by name, of any shapes (`flatten` of a module).
-        header: words and numbers about them, as JSON can hold.
+        header: settings and notes, as JSON can hold.
 
     Raises:
         InputError: an array of no number type, a header that JSON cannot hold, a folder that cannot be written to.
     """
     content = pack(kind, arrays, header)
 
-    def write(aside: Path) -> None:
-        with open(aside, "wb") as file:
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -94,7 +99,7 @@ def write_arrays(path: str | Path, kind: str, arrays: Mapping[str, Any], header:
 
 
 def read_arrays(path: str | Path | Traversable, kind: str) -> Stored:
-    """Read a file whole, and check every byte of it; nothing in it is run.
+    """Read a whole file and verify its checksum.
 
     Args:
         path: a file, also one inside an installed package (`importlib.resources.files(...) / name`).
@@ -102,7 +107,7 @@ def read_arrays(path: str | Path | Traversable, kind: str) -> Stored:
 
     Raises:
         DamagedFileError: any byte is missing, added or altered.
-        InputError: no such file, no file of this package, another kind or another version of the layout.
+        InputError: no such file, another kind, or a file written by an older version.
     """
     source = quote(path, 200)
     try:
@@ -115,27 +120,26 @@ def read_arrays(path: str | Path | Traversable, kind: str) -> Stored:
 
 
 def pack(kind: str, arrays: Mapping[str, Any], header: Mapping[str, Any]) -> bytes:
-    """Give the bytes of a file: the same for the same content, written by the same versions.
+    """Return the bytes of a file.
 
     Raises:
         InputError: an array of no number type, or a header that JSON cannot hold.
     """
-    named = {name: _plain(name, arrays[name]) for name in sorted(arrays)}
-    words = {
+    entry = {
+        "digest": NO_DIGEST,
         "schema": SCHEMA,
         "kind": kind,
         "versions": {"walras": __version__, "jax": jax.__version__, "numpy": np.__version__},
         "header": dict(header),
-        "arrays": [[name, array.dtype.name, list(array.shape)] for name, array in named.items()],
     }
     try:
-        text = json.dumps(words, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"the header of a {quote(kind)} holds what JSON cannot ({quote(error, 80)}); give words and finite numbers"
         ) from error
-    rest = b"".join([LENGTH.pack(len(text)), text, *(array.tobytes() for array in named.values())])
-    return MAGIC + hashlib.sha256(rest).digest() + rest
+    content = save({name: _little_endian(name, arrays[name]) for name in sorted(arrays)}, {ENTRY: text})
+    return content.replace(NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
 
 
 def unpack(content: bytes, kind: str, source: str) -> Stored:
@@ -146,46 +150,54 @@ def unpack(content: bytes, kind: str, source: str) -> Stored:
         kind: what the arrays must be.
         source: what to call the file in a sentence.
     """
-    if not content.startswith(MAGIC):
+    if content.startswith(FORMER_MAGIC):
+        raise InputError(f"{source} was written by an older version of walras; train or make it again with this one")
+    if content[8:9] not in (b"{", b""):
         raise DamagedFileError(f"{source} is no file of arrays written by walras; give one that is")
-    # The digest before anything else: what is read after it, is as it was written.
-    if hashlib.sha256(content[len(MAGIC) + DIGEST_BYTES :]).digest() != content[len(MAGIC) :][:DIGEST_BYTES]:
-        raise _damaged(source)
     try:
-        words, start = _header(content)
-        schema = words["schema"]
-        if schema == SCHEMA:
-            arrays = _arrays(content, start, words["arrays"])
-            found = Stored(words["kind"], arrays, dict(words["header"]), dict(words["versions"]), source)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error):
-        raise _damaged(source) from None
+        (length,) = struct.unpack_from("<Q", content)
+        entry = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][ENTRY])
+        digest = entry["digest"].encode()
+        whole = hashlib.sha256(content.replace(digest, NO_DIGEST.encode(), 1)).hexdigest().encode() == digest
+        stored = Stored(entry["kind"], _tensors(content), dict(entry["header"]), dict(entry["versions"]), source)
+        schema = entry["schema"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error, SafetensorError):
+        whole = False
+    if not whole:
+        raise DamagedFileError(
+            f"{source} is damaged (cut short or altered, its checksum does not match); take another copy, or write it "
+            "again"
+        )
     if schema != SCHEMA:
         raise InputError(
-            f"{source} has layout {quote(schema)} but this walras reads layout {SCHEMA}; "
-            "read it with the walras that wrote it, or write it again"
+            f"{source} has layout {quote(schema)} but this walras reads layout {SCHEMA}; read it with the version that "
+            "wrote it, or write it again"
         )
-    if found.kind != kind:
-        raise InputError(f"{source} holds a {quote(found.kind)} but a {quote(kind)} is needed; give another file")
-    return found
+    if stored.kind != kind:
+        raise InputError(f"{source} holds a {quote(stored.kind)} but a {quote(kind)} is needed; give another file")
+    return stored
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """Name the numbers of a pytree by their places in it, such as `.layers[0].weight`.
 
     Args:
-        tree: a module, the state of an optimizer, or any pytree of them. What is no number (a function) is left out:
-            it comes from the program that reads the file.
+        tree: a module, the state of an optimizer, or any pytree of them; leaves that are no numbers (functions) are
+            left out.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {keystr(path): _numbers(leaf) for path, leaf in leaves if _counts(leaf)}
+    return {
+        keystr(path): np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for path, leaf in leaves
+        if _is_numeric(leaf)
+    }
 
 
 def restore(tree: Tree, stored: Stored, prefix: str = "") -> Tree:
-    """Put stored numbers into a pytree of the same structure.
+    """Return a pytree of the same structure with its numbers replaced by the stored ones.
 
     Args:
-        tree: built by the program as the stored one was; its own numbers (or `jax.ShapeDtypeStruct`) say what shapes
-            and types are needed, and do not come out again.
+        tree: gives the structure, shapes and types (`jax.ShapeDtypeStruct` will do); its numbers are not used.
         stored: what was read.
         prefix: what the names of the tree's arrays begin with in the file.
 
@@ -193,40 +205,34 @@ def restore(tree: Tree, stored: Stored, prefix: str = "") -> Tree:
         InputError: an array is missing, left over, or of another shape or type.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    wanted = [prefix + keystr(path) for path, leaf in leaves if _counts(leaf)]
-    _compare_names(wanted, [name for name in stored.arrays if name.startswith(prefix)], stored.source)
-    filled = [_restored(leaf, prefix + keystr(path), stored) if _counts(leaf) else leaf for path, leaf in leaves]
-    return jax.tree_util.tree_unflatten(structure, filled)
+    needed = {prefix + keystr(path) for path, leaf in leaves if _is_numeric(leaf)}
+    given = {name for name in stored.arrays if name.startswith(prefix)}
+    remedy = "build the same structure as the one that was stored"
+    if needed - given:
+        raise InputError(f"{stored.source} lacks {_name_first(needed - given)}; {remedy}")
+    if given - needed:
+        raise InputError(
+            f"{stored.source} also holds {_name_first(given - needed)}, for which there is no place; {remedy}"
+        )
+    values = [_restored(leaf, prefix + keystr(path), stored) if _is_numeric(leaf) else leaf for path, leaf in leaves]
+    return jax.tree_util.tree_unflatten(structure, values)
 
 
-def _header(content: bytes) -> tuple[dict[str, Any], int]:
-    """Read the header, and say where the arrays begin."""
-    (length,) = LENGTH.unpack_from(content, HEADER_AT - LENGTH.size)
-    return json.loads(content[HEADER_AT : HEADER_AT + length]), HEADER_AT + length
+def _tensors(content: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays by sorted name, each a writable copy of its own."""
+    tensors = {
+        name: np.frombuffer(view["data"], jnp.dtype(NUMBER_TYPES[view["dtype"]])).reshape(view["shape"]).copy()
+        for name, view in deserialize(content)
+    }
+    return dict(sorted(tensors.items()))
 
 
-def _arrays(content: bytes, at: int, listing: list[Any]) -> dict[str, np.ndarray]:
-    arrays = {}
-    for name, dtype, shape in listing:
-        if dtype not in KINDS_OF_NUMBERS or not all(isinstance(size, int) and size >= 0 for size in shape):
-            raise ValueError("an array of no number type, or of no size")
-        kind = jnp.dtype(dtype)
-        stop = at + int(np.prod(shape, dtype=object)) * kind.itemsize
-        # A copy: an array that others may write to, at a place in memory that suits its type.
-        arrays[name] = np.frombuffer(content[at:stop], kind).reshape(shape).copy()
-        at = stop
-    if at != len(content):
-        raise ValueError("not as many bytes as the header says")
-    return arrays
-
-
-def _plain(name: str, values: Any) -> np.ndarray:
-    """Give numbers in the order in which they are written."""
+def _little_endian(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
-    if array.dtype.name not in KINDS_OF_NUMBERS:
+    if array.dtype.name not in NUMBER_TYPES.values():
         raise InputError(
             f"array {quote(name, 80)} has type {quote(array.dtype)}, which cannot be stored; give one of "
-            f"{join(KINDS_OF_NUMBERS, 20)}"
+            f"{join(NUMBER_TYPES.values(), 20)}"
         )
     return array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
 
@@ -235,57 +241,36 @@ def _is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _counts(leaf: Any) -> bool:
+def _is_numeric(leaf: Any) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.ShapeDtypeStruct)
 
 
-def _numbers(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _compare_names(wanted: list[str], given: list[str], source: str) -> None:
-    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-    if missing:
-        raise InputError(f"{source} lacks {_named(missing)}; build the same structure as the one that was stored")
-    if extra:
-        raise InputError(
-            f"{source} also holds {_named(extra)}, for which there is no place; build the same structure as the one "
-            "that was stored"
-        )
-
-
-def _named(names: list[str]) -> str:
-    return f"array {quote(names[0], 80)}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+def _name_first(names: set[str]) -> str:
+    return f"array {quote(min(names), 80)}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _restored(leaf: Any, name: str, stored: Stored) -> Any:
-    """Put one array into the form of the leaf that it replaces."""
-    found = stored.arrays[name]
-    needed = _shape_and_type(leaf)
-    if (found.shape, found.dtype) != needed:
+    """Bring one stored array into the form of the leaf that it replaces."""
+    values = stored.arrays[name]
+    like = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    like = like if hasattr(like, "dtype") else np.asarray(like)
+    if (values.shape, values.dtype) != (tuple(like.shape), np.dtype(like.dtype)):
         raise InputError(
-            f"array {quote(name, 80)} of {stored.source} is {found.dtype.name}{list(found.shape)} but "
-            f"{needed[1].name}{list(needed[0])} is needed; build the same structure as the one that was stored"
+            f"array {quote(name, 80)} of {stored.source} is {values.dtype.name}{list(values.shape)} but "
+            f"{np.dtype(like.dtype).name}{list(like.shape)} is needed; build the same structure as the one that was "
+            "stored"
         )
     if isinstance(leaf, bool | int | float) and not isinstance(leaf, np.generic):
-        return type(leaf)(found.item())
+        return type(leaf)(values.item())
     if isinstance(leaf, np.ndarray | np.generic):
-        return found if isinstance(leaf, np.ndarray) else found[()]
+        return values if isinstance(leaf, np.ndarray) else values[()]
     if _is_key(leaf):
-        return jax.random.wrap_key_data(jnp.asarray(found), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(found)
-
-
-def _shape_and_type(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    if _is_key(leaf):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    elif not hasattr(leaf, "dtype"):
-        leaf = np.asarray(leaf)
-    return tuple(leaf.shape), np.dtype(leaf.dtype)
+        return jax.random.wrap_key_data(jnp.asarray(values), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(values)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself last; not every system lets a folder be opened."""
+    """Make the renaming itself durable; not every system lets a folder be opened."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -296,9 +281,3 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
-
-
-def _damaged(source: str) -> DamagedFileError:
-    return DamagedFileError(
-        f"{source} is damaged (cut short or altered, its checksum does not fit); take another copy, or write it again"
-    )

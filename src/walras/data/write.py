@@ -20,7 +20,7 @@ from walras.errors import InputError, quote
 OPEN_TO_ALL = 0o666
 
 
-def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place.
 
     Args:

@@ -218,7 +218,7 @@ def simulate_out_of_core(
                 raise NotFiniteError(f"in the range that begins with agent {span[0]}, {error}") from error
             del inputs  # or the range would be in memory while the one after the next is read
             if notes is not None:
-                notes.note(span, digest(work.policy_of(span)), pieces[span])
+                notes.record(span, digest(work.policy_of(span)), pieces[span])
             progress.step(len(pieces), len(spans))
     return _add([pieces[span] for span in spans], work, resumed)
 
@@ -346,7 +346,7 @@ def _noted_by_first(notes: ResumeLog | None, work: _Work, spans: list[Span]) -> 
 
 def _noted(notes: ResumeLog, work: _Work, spans: list[Span]) -> dict[Span, dict[str, np.ndarray]]:
     """Collect the finished ranges of a journal."""
-    found = {span: notes.noted(span, digest(work.policy_of(span))) for span in spans if notes.has(span)}
+    found = {span: notes.completed(span, digest(work.policy_of(span))) for span in spans if notes.has(span)}
     return {span: piece for span, piece in found.items() if piece is not None}
 
 
