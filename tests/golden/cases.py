@@ -770,12 +770,14 @@ def keys_and_columns() -> Values:
 
 
 TIMED = ("seconds", "stages", "files", "version", "settings", "notes", "provenance")
+FRAGILE = ("regret_ratio", "pooled_regret_ratio")
+"""Ratios of small differences of rewards: last bits of these become percents."""
 
 
 def numbers_of(given: Any, path: str = "") -> dict[str, float]:
     """List the numbers of JSON by the way to them, without those of time and place."""
     if isinstance(given, dict):
-        parts = [numbers_of(value, f"{path}.{key}") for key, value in given.items() if key not in TIMED]
+        parts = [numbers_of(value, f"{path}.{key}") for key, value in given.items() if key not in TIMED + FRAGILE]
         return {name: value for part in parts for name, value in part.items()}
     if isinstance(given, list) and all(isinstance(value, int | float) for value in given):
         return {path: [float(value) for value in given]} if given else {}
