@@ -741,10 +741,13 @@ def key_paths(given: Any, path: str = "") -> set[str]:
 
 @lru_cache
 def demo() -> dict[str, str]:
-    """Run the demo twice, the second time with two resources; return the text of its files."""
+    """Run the demo twice, the second time with two resources and prices re-issued; return the text of its files."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for label, more in {"one": (), "two": ("--resources", "inbound_units", "--resources", "storage")}.items():
+        for label, more in {
+            "one": ("--no-reissue",),
+            "two": ("--resources", "inbound_units", "--resources", "storage"),
+        }.items():
             out = Path(folder) / label
             code, said = run_command(
                 "demo", "--agents", 60, "--history", 110, *PLAN_WORDS, *more, "--json", "--out", out
