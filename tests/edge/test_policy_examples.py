@@ -1,4 +1,4 @@
-"""Own the proof that the code of docs/policies.md and of the examples runs.
+"""Own the proof that the code of docs/how-to/write-a-policy.md and of the examples runs.
 
 EDGE: in this process, as in a user's session.
 """
@@ -19,7 +19,7 @@ def test_the_document_runs_from_top_to_bottom(capsys):
     names: dict = {}
     with jax.numpy_rank_promotion("allow"):
         for block in blocks:
-            exec(compile(block, "docs/policies.md", "exec"), names)
+            exec(compile(block, "docs/how-to/write-a-policy.md", "exec"), names)
     said = capsys.readouterr().out
     assert "is a black box whose orders have no derivative" in said and "kept all 7 promises" in said
 
@@ -55,5 +55,5 @@ def test_the_document_of_parallel_decisions_runs(capsys, tmp_path, monkeypatch):
     with jax.numpy_rank_promotion("allow"):
         for block in blocks[:2]:  # learning prices is run by the command
             smaller = block.replace("orders=20_000, products=6_600", "orders=60, products=7, centres=4")
-            exec(compile(smaller.replace("width=64", "width=8"), "docs/parallel_in_time.md", "exec"), names)
+            exec(compile(smaller.replace("width=64", "width=8"), "docs/how-to/parallel-in-time.md", "exec"), names)
     assert len(blocks) == 3 and "equal to one by one" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Own the policies that people bring as functions: written in JAX, or black boxes called back on NumPy arrays.
 
-CONTRACT: docs/policies.md promises what functions are shown; a policy with memory is a module instead, see `base`.
+CONTRACT: docs/how-to/write-a-policy.md promises what functions are shown; a policy with memory is a module instead, see `base`.
 """
 
 from typing import Any

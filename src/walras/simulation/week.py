@@ -1,4 +1,4 @@
-"""Own the laws of one week, in the order in which things happen (docs/week.md).
+"""Own the laws of one week, in the order in which things happen (docs/concepts/week.md).
 
 LAW: receipts, stock, orders, arrivals of lead time 0, demand, money, resource use; nothing here is random.
 """
