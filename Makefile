@@ -1,5 +1,5 @@
 # Every target sets itself up in .venv; only Python 3.11 or later and pip are needed (uv is used where present).
-.PHONY: demo test check bench setup clean
+.PHONY: demo test test-all check bench setup clean
 .DEFAULT_GOAL := test
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,10 @@ demo: $(STAMP)
 # A file of tests stays in one process; more than four processes would want too much memory.
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+# Studies, benchmarks and examples from end to end too.
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -q -m "" -n auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

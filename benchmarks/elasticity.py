@@ -18,7 +18,7 @@ from walras.train.agent_pool import AgentPool
 
 TRAINING_SEED, AGENTS, WEEKS = 17, 6_000, 190
 SIZES = BenchmarkSizes(agents=4_000, cohort=100, paths=12)
-SHIPPED = Path(__file__).parents[1] / "src" / "walras" / "control" / "elasticity.json"
+SHIPPED = Path(__file__).parents[1] / "studies" / "lab" / "elasticity.json"
 
 
 def main():

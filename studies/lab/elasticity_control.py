@@ -6,7 +6,6 @@ OPEN: another form of the response is another class beside `Elasticities`; the f
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ class Elasticities:
     @staticmethod
     def shipped() -> "Elasticities":
         """Read those that `python benchmarks/elasticity.py` fitted on a made-up world that judges nothing."""
-        return _of_json((files("walras.planning.prices") / "elasticity.json").read_text(encoding="utf-8"))
+        return _of_json((Path(__file__).parent / "elasticity.json").read_text(encoding="utf-8"))
 
 
 def _of_json(text: str) -> Elasticities:

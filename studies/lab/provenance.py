@@ -26,7 +26,7 @@ def machine() -> dict[str, str]:
 
 def commit() -> str:
     """Name the commit of the code that runs, with a + if files of it were changed since; else the version."""
-    place = Path(__file__).parents[1]
+    place = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(place), *words], capture_output=True, text=True, check=True, timeout=10)

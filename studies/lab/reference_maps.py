@@ -9,7 +9,7 @@ from pathlib import Path
 from walras.maps.file import DUAL, PRIMAL, LearnedMap, load_map
 from walras.maps.interface import Interface
 
-COMPETITORS = Path(__file__).parents[3] / "benchmarks" / "maps"
+COMPETITORS = Path(__file__).parents[2] / "benchmarks" / "maps"
 """Folder of the maps that others are compared with: `primal-NAME.walras` and `dual-NAME.walras`."""
 
 

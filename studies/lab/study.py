@@ -181,7 +181,7 @@ def _folder(given: Path | None) -> Path:
             raise InputError(f"{given} is no folder; name the `studies` folder of the project")
         return given
     here = Path.cwd()
-    beside = Path(__file__).parents[3]
+    beside = Path(__file__).parents[2]
     for place in (here, *here.parents, beside):
         found = place / "studies"
         if found.is_dir() and any(NAME.fullmatch(each.name) for each in found.iterdir()):

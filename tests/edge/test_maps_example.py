@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 from small_maps import interface
+
+pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "learned_maps.py"
 

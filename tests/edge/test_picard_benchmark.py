@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 HELPERS = ("compiled_fulfilment", "picard_table", "table")
 TINY = "--orders 40 --products 7 --centres 3 --beta -0.8 --capacity 0.5 --repeats 1 --tile 16 --json"

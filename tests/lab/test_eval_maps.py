@@ -43,6 +43,8 @@ from walras.train.map_task import MapEpisodes
 from walras.train.primal_task import PrimalTask, example_loss
 from walras.train.settings import MapTraining
 
+pytestmark = pytest.mark.slow
+
 SIZES = ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
 POLICY = PricedNewsvendor()
 TINY = {

@@ -16,6 +16,8 @@ from walras.population.generate import generate_panel
 from walras.train import primal_task as primal
 from walras.train.agent_pool import AgentPool
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = ("maps_forecast", "measure")
 SIZES = ShiftSizes(target=32, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=4)

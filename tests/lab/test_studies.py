@@ -21,6 +21,7 @@ def kept(tmp_path_factory):
     return tmp_path_factory.mktemp("studies")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [study.name for study in STUDIES])
 def test_a_study_runs_at_its_smallest_size(name, kept, capsys):
     words = ["study", "run", name, "--size", "smoke", "--studies", str(FOLDER), "--out", str(kept), "--json"]

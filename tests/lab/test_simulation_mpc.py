@@ -16,6 +16,8 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import AgentPool
 
+pytestmark = pytest.mark.slow
+
 SIZES = BenchmarkSizes(agents=300, cohort=24, paths=1, history=40, weeks=30, burn_in=6)
 FEW = ProjectedDual(max_queries=6)
 CHANGED = 12

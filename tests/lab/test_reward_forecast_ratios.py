@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from lab.forecast_metrics import forecast_metrics, forecast_tally
 from lab.speedup import calls_per_order, flatness, is_moderate_shift, speed_ratio
 from walras.errors import InputError, ShapeError
-from walras.evaluation import forecast_metrics, forecast_tally, reward_metrics, reward_tally
+from walras.evaluation import reward_metrics, reward_tally
 
 
 def test_reward_by_hand():

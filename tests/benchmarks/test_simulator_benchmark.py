@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 HELPERS = ("bare_scan", "measure", "numpy_loop", "packages", "table", "workloads")
 AGENTS = 60

@@ -14,6 +14,8 @@ import pytest
 from walras.policies.buyer import Buyer, BuyerShape
 from walras.train.buyer_file import save_buyer
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = ("buyer_pulse", "buyer_pulse_picture", "measure")
 WORDS = ("--agents", "60", "--holdout", "14", "--draws", "2", "--rounds", "1", "--episode-agents", "16", "--json")

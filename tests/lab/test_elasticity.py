@@ -15,6 +15,8 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import AgentPool
 
+pytestmark = pytest.mark.slow
+
 SIZES = BenchmarkSizes(agents=150, cohort=24, paths=1, history=40, weeks=30, burn_in=6)
 PLANTED = Elasticities(np.array([5.0]), np.array([0.4, 0.9]), np.array([1.1, 0.2]))
 

@@ -16,6 +16,8 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import AgentPool
 
+pytestmark = pytest.mark.slow
+
 SIZES = BenchmarkSizes(agents=40, cohort=24, paths=2, history=10, weeks=28, burn_in=3)
 
 
