@@ -22,9 +22,8 @@ from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
 from walras.policies.base import Policy
-from walras.policies.base_stock import PricedNewsvendor
+from walras.policies.base_stock import NormalDemand, PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape
-from walras.policies.demand_distribution import NormalDemand
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import OrderUpTo
 from walras.population.agent_axis import Broadcast

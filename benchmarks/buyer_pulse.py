@@ -29,8 +29,8 @@ from walras.data.read import read_panel
 from walras.errors import WalrasError
 from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
-from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
 from walras.population.generate import generate_panel
+from walras.population.population import N_BUCKETS, bucket_edges, bucket_of
 from walras.simulation.gradients import utilization_jvp
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate

@@ -21,8 +21,7 @@ from walras.exogenous.arrivals import (
 )
 from walras.exogenous.paths import ExogenousPaths, constant_paths, lead_time_demand
 from walras.policies.base import Policy
-from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.demand_distribution import GammaDemand
+from walras.policies.base_stock import GammaDemand, PricedNewsvendor
 from walras.population.population import Population
 from walras.simulation.gradients import reward_gradient
 from walras.simulation.record import Record

@@ -17,8 +17,7 @@ from lab.encode_case import encode_case
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.file import LearnedMap
 from walras.policies.base import Policy
-from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
-from walras.population.population import Population
+from walras.population.population import N_BUCKETS, Population, bucket_edges, bucket_of
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.simulation.state import State

@@ -18,8 +18,7 @@ from walras.planning.prices.dual_ascent import GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.revision_loop import StopRule, run_revision_loop
 from walras.policies.base import Observation, Policy
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_distribution import NormalDemand
+from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
 from walras.policies.simple import ReorderPoint
 from walras.population.population import Population
 from walras.simulation.record import Record

@@ -21,8 +21,7 @@ from walras.maps.features import HORIZON
 from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, ProjectedDual
 from walras.policies.base import Policy
-from walras.policies.callbacks import callback_names
-from walras.policies.user_policies import number_agents
+from walras.policies.user_policies import callback_names, number_agents
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.simulation.gradients import utilization_jacobian

@@ -17,8 +17,7 @@ import walras.policies
 from lab.perfect_foresight import PerfectForesight
 from walras.clipping import positive_part
 from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
-from walras.policies.demand_distribution import GammaDemand, NormalDemand
+from walras.policies.base_stock import GammaDemand, NormalDemand, PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock
 from walras.policies.user_policies import CallbackPolicy, FunctionPolicy

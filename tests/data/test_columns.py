@@ -2,7 +2,7 @@
 
 import pytest
 
-from walras.data.columns import parse_options, read_mapping
+from walras.data.records import parse_options, read_mapping
 from walras.errors import InputError, SettingsError
 
 

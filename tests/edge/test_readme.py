@@ -15,7 +15,7 @@ import pytest
 
 from walras.cli import app
 from walras.config import CostSettings, checked, read_costs, read_settings
-from walras.data.columns import STATIC_COLUMNS, TABLE_COLUMNS
+from walras.data.records import STATIC_COLUMNS, TABLE_COLUMNS
 from walras.train.settings import BuyerTraining, read_training
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,8 @@ import pytest
 from shops import MAX_LEAD, WEEKS, assert_same, happenings, shop
 
 from walras.errors import InputError, ShapeError
-from walras.exogenous.arrivals import ConstantLeadTime
+from walras.exogenous.arrivals import Chained, ConstantLeadTime, FillRate
 from walras.exogenous.disk_paths import PathsWriter, StoredPaths
-from walras.exogenous.supply import Chained, FillRate
 
 AGENTS, CUT = 23, 9
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walras.exogenous.supply import Chained, FillRate, SupplyLimit
+from walras.exogenous.arrivals import Chained, FillRate, SupplyLimit
 
 LIMIT = SupplyLimit(jnp.asarray([0.0, 5.0, 5.0, 5.0]))
 SHARE = FillRate(jnp.asarray([0.5, 0.0, 0.75, 1.0]))

@@ -28,18 +28,16 @@ from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from lab.textbook import lost_sales, simulated
 from walras.cli.app import build_app, main
 from walras.config import CostSettings, HistorySettings, PlanSettings
-from walras.data.imputation import complete_panel, gross_margins, lead_times, vendor_labels
-from walras.data.keyed_random import keyed_normal, keyed_uniform
+from walras.data.imputation import complete_panel, gross_margins, keyed_normal, keyed_uniform, lead_times, vendor_labels
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.optimise import optimise
 from walras.domains.fulfilment.policies import make_policy
 from walras.domains.fulfilment.run import fulfil
 from walras.evaluation.inference import mean_interval
-from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, draw_lead_times
+from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLimit, draw_lead_times
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import coming_paths, mixed_path
-from walras.exogenous.supply import SupplyLimit
 from walras.maps.interface import Interface
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.probes import draw_probes

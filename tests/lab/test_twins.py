@@ -5,8 +5,8 @@ import pytest
 
 from lab.twins import aggregate_twins
 from walras.errors import InputError, SettingsError, ShapeError
-from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
+from walras.population.population import population_from_panel
 
 SHOP = population_from_panel(generate_panel(agents=1200, weeks=30, seed=3))
 DEMAND, MARGIN, LEAD, HOLDING = (

@@ -9,8 +9,8 @@ from walras.data.panel import Panel
 from walras.exogenous.demand.model import DemandModel
 from walras.planning.warm_up import replay_history, state_after
 from walras.policies.base_stock import PricedNewsvendor
-from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
+from walras.population.population import population_from_panel
 
 PANEL = generate_panel(agents=12, weeks=40, seed=0)
 PANEL = replace(PANEL, lead_time=np.tile([1.0, 2.0, 3.0, 4.0], 3))

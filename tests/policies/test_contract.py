@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from walras.policies.base import Observation, Policy
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_distribution import GammaDemand, NormalDemand
+from walras.policies.base_stock import GammaDemand, NormalDemand, PricedBaseStock, PricedNewsvendor
 from walras.policies.simple import ConstantOrder, OrderUpTo, ReorderPoint
 from walras.population.population import RESOURCES, Population
 

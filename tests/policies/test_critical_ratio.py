@@ -9,8 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from walras.policies.base import Observation
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_distribution import NormalDemand
+from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
 from walras.population.population import Population
 
 PRICES = jnp.asarray([[9.0, 9.0], [1.0, 0.0], [0.5, 0.25], [2.0, 0.5]])

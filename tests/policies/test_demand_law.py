@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import gamma, norm
 
-from walras.policies.demand_distribution import AbstractDemandDistribution, GammaDemand, NormalDemand
+from walras.policies.base_stock import AbstractDemandDistribution, GammaDemand, NormalDemand
 
 RATIOS = np.linspace(0.01, 0.99, 99)
 LAWS = [NormalDemand(), GammaDemand()]

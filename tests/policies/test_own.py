@@ -30,9 +30,8 @@ from walras.exogenous.paths import constant_paths
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
 from walras.policies.base import Policy, PolicyMemory
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.callbacks import CallbackSpec, CallbackView, HostCall
 from walras.policies.order_constraints import CasePacks, Constrained
-from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
+from walras.policies.user_policies import CallbackPolicy, CallbackSpec, CallbackView, FunctionPolicy, HostCall
 from walras.population.agent_axis import Broadcast
 from walras.population.population import AgentNames
 from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from walras.errors import SettingsError
-from walras.population.from_panel import bucket_edges, bucket_of, latest_prices, mean_demand, population_from_panel
 from walras.population.generate import generate_panel
+from walras.population.population import bucket_edges, bucket_of, latest_prices, mean_demand, population_from_panel
 
 PANEL = generate_panel(agents=20, weeks=30, seed=0)
 

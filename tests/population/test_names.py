@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from shops import AGENTS, Counted, happenings, order_up_to, shop
 
-from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
-from walras.population.population import NO_NAMES, AgentNames
+from walras.population.population import NO_NAMES, AgentNames, population_from_panel
 from walras.simulation.run import simulate
 
 LABELS = [f"shop-{letter}" for letter in "abcdefg"]

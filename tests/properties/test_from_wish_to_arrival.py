@@ -24,9 +24,8 @@ from shops import (
     start,
 )
 
-from walras.exogenous.arrivals import ConstantLeadTime, IntegerLeadTimes
+from walras.exogenous.arrivals import Chained, ConstantLeadTime, FillRate, IntegerLeadTimes, SupplyLimit
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.supply import Chained, FillRate, SupplyLimit
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import ConstantOrder, OrderUpTo
 from walras.simulation.record import Record

@@ -22,8 +22,7 @@ from textbook import (
 from lab.textbook import REORDER
 from walras.exogenous.paths import constant_paths
 from walras.policies.base import Observation, Policy
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_distribution import NormalDemand
+from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.simulation.state import empty_state
 

@@ -11,12 +11,10 @@ import pytest
 from textbook import stores
 
 from walras.distribute.blocks import TILE
-from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
+from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLimit
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.supply import SupplyLimit
 from walras.planning.prices.simulated_view import SimulatedView
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_distribution import GammaDemand, NormalDemand
+from walras.policies.base_stock import GammaDemand, NormalDemand, PricedBaseStock, PricedNewsvendor
 from walras.policies.simple import OrderUpTo
 from walras.population.population import Population
 from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp

@@ -11,10 +11,9 @@ from jaxtyping import Array, Float
 from textbook import lead_times, stores
 
 from walras.clipping import clip, minimum, positive_part
+from walras.exogenous.arrivals import SupplyLimit
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.exogenous.supply import SupplyLimit
-from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.demand_distribution import AbstractDemandDistribution
+from walras.policies.base_stock import AbstractDemandDistribution, PricedNewsvendor
 from walras.policies.simple import OrderUpTo
 from walras.simulation.run import simulate
 from walras.simulation.state import empty_state

@@ -16,8 +16,7 @@ from walras.exogenous.paths import constant_paths
 from walras.planning.prices.dual_ascent import GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base import Observation, Policy
-from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.demand_distribution import NormalDemand
+from walras.policies.base_stock import NormalDemand, PricedNewsvendor
 from walras.simulation.state import empty_state
 
 SHARP = GaussNewton(tolerance=1e-6, max_iterations=60)

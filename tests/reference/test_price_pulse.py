@@ -10,8 +10,7 @@ from scipy.stats import norm
 from textbook import lead_times, run_traced, stores
 
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.demand_distribution import NormalDemand
+from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
 from walras.simulation.state import empty_state
 
 HOLDING, PENALTY = 1.0, 4.0

@@ -17,8 +17,7 @@ from walras.errors import ShapeError
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.policies.base import Policy
-from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.demand_distribution import GammaDemand
+from walras.policies.base_stock import GammaDemand, PricedNewsvendor
 from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
 from walras.simulation.run import simulate
 

@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
-from walras.exogenous.supply import SupplyLimit
+from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLimit
 from walras.policies.simple import ConstantOrder, OrderUpTo
 from walras.population.population import Population
 from walras.simulation.record import FLOWS, Record, as_totals

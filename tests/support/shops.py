@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from walras.clipping import positive_part
-from walras.exogenous.arrivals import AbstractArrivals, ArrivalShares, IntegerLeadTimes
+from walras.exogenous.arrivals import AbstractArrivals, ArrivalShares, IntegerLeadTimes, SupplyLimit
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.supply import SupplyLimit
 from walras.policies.base import Policy
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population

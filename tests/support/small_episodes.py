@@ -7,7 +7,7 @@ import numpy as np
 from small_maps import BUCKETS
 from small_stretches import readers, stretch
 
-from walras.population.from_panel import bucket_edges
+from walras.population.population import bucket_edges
 from walras.train.map_task import MapEpisodes, SampledEpisode
 from walras.train.settings import MapTraining
 

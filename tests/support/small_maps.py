@@ -24,8 +24,7 @@ from walras.maps.file import DUAL, PRIMAL, LearnedMap
 from walras.maps.history import History
 from walras.maps.interface import Interface
 from walras.maps.network import MapNetwork, MapShape
-from walras.population.from_panel import bucket_edges
-from walras.population.population import Population
+from walras.population.population import Population, bucket_edges
 
 AGENTS, WEEKS, BUCKETS = 40, 64, 3
 FEW, ALL = (1, 2), (1, 2, 4, 8, 16, 32)

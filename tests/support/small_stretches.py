@@ -19,7 +19,7 @@ from walras.maps.probes import draw_probes
 from walras.maps.rollout import PopulationWindow
 from walras.policies.base import Policy
 from walras.population.cohort import UniformSample
-from walras.population.from_panel import bucket_edges
+from walras.population.population import bucket_edges
 from walras.simulation.state import State
 
 WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5

@@ -20,11 +20,29 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from walras.data.column_checks import names_of, repeated_rows
-from walras.data.columns import FLOWS, LABELS, MONEY, NUMBERS_PER_AGENT
-from walras.data.densify import AbstractDensify, OneRowPerCell, SummedRows, fill_weeks, last_of_each
 from walras.data.panel import Panel, active_agents
-from walras.data.records import Records, is_valid, names_of_source, read_records, read_static
-from walras.data.weeks import WeekGrid, format_date, to_weekly, weekday
+from walras.data.records import (
+    FLOWS,
+    LABELS,
+    MONEY,
+    NUMBERS_PER_AGENT,
+    Records,
+    is_valid,
+    names_of_source,
+    read_records,
+    read_static,
+)
+from walras.data.weekly import (
+    AbstractDensify,
+    OneRowPerCell,
+    SummedRows,
+    WeekGrid,
+    fill_weeks,
+    format_date,
+    last_of_each,
+    to_weekly,
+    weekday,
+)
 from walras.errors import WEEKDAYS, CollectAll, FailFast, WalrasError, join, plural
 
 MOST_CELLS = 400_000_000

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from walras.data.columns import FLOWS, LABELS, MONEY, NUMBERS_PER_AGENT
 from walras.data.panel import Panel
+from walras.data.records import FLOWS, LABELS, MONEY, NUMBERS_PER_AGENT
 from walras.errors import InputError, quote
 
 OPEN_TO_ALL = 0o666

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from walras.exogenous.arrivals import AbstractArrivals
-from walras.exogenous.supply import AbstractSupply
+from walras.exogenous.arrivals import AbstractArrivals, AbstractSupply
 
 
 class ExogenousPaths(eqx.Module):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from walras.maps.probes import ProbeAgents
 from walras.population.cohort import Cohort
-from walras.population.from_panel import bucket_of
+from walras.population.population import bucket_of
 
 EMPTY = -1
 """Index of a slot that holds nobody."""

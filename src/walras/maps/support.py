@@ -73,8 +73,8 @@ def _array(node: Any, n_agents: int | None) -> list[bytes]:
 
 
 FORMER_NAMES = {
-    "walras.policies.demand_distribution.NormalDemand": "walras.policies.demand_law.NormalDemand",
-    "walras.policies.demand_distribution.GammaDemand": "walras.policies.demand_law.GammaDemand",
+    "walras.policies.base_stock.NormalDemand": "walras.policies.demand_law.NormalDemand",
+    "walras.policies.base_stock.GammaDemand": "walras.policies.demand_law.GammaDemand",
     "walras.policies.order_constraints.Constrained": "walras.policies.order_terms.UnderTerms",
     "walras.policies.order_constraints.CasePacks": "walras.policies.order_terms.WholeCases",
     "walras.policies.order_constraints.Continuous": "walras.policies.order_terms.Relaxed",

@@ -25,8 +25,7 @@ from walras.planning.warm_up import REPLAYED_WEEKS, WarmUp, map_history, replay_
 from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
-from walras.population.from_panel import latest_prices, population_from_panel
-from walras.population.population import Population
+from walras.population.population import Population, latest_prices, population_from_panel
 from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import week_of, window_length

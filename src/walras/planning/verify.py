@@ -20,7 +20,7 @@ from walras.planning.prices.oracle import PathOutcome, committed_use, oracle, pa
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem
 from walras.planning.result import QUANTILES, GroupUse, PlanRecord, PlanResult
-from walras.population.from_panel import bucket_edges, bucket_of, mean_demand
+from walras.population.population import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, window_length

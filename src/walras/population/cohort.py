@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Int, Real
 
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.population.agent_axis import map_per_agent, per_agent, whole_count
-from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
-from walras.population.population import Population
+from walras.population.population import N_BUCKETS, Population, bucket_edges, bucket_of
 
 FLOOR_SHARE = 0.1
 """Everybody counts at least as much as this share of the mean agent, so that nobody is drawn never or hardly ever."""

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from walras.data.imputation import VOLUME_LOG_SD, gross_margins, lead_times, vendor_labels
-from walras.data.keyed_random import keyed_normal, keyed_uniform
+from walras.data.imputation import VOLUME_LOG_SD, gross_margins, keyed_normal, keyed_uniform, lead_times, vendor_labels
 from walras.data.panel import DAYS_PER_WEEK, Panel
 from walras.errors import SettingsError
 

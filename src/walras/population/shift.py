@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Real
 
 from walras.errors import InputError, SettingsError
 from walras.population.agent_axis import per_agent, whole_count
-from walras.population.from_panel import N_BUCKETS, bucket_edges, bucket_of
+from walras.population.population import N_BUCKETS, bucket_edges, bucket_of
 
 EPS_SHARE = 0.01
 """Share of the mean that is added before the logarithm, so that a bucket of agents without demand has one too."""

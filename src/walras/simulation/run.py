@@ -20,8 +20,7 @@ from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.parallel.process import AbstractEngine, EngineInfo, Sequential
 from walras.policies.base import Policy
-from walras.policies.callbacks import callback_names
-from walras.policies.user_policies import number_agents
+from walras.policies.user_policies import callback_names, number_agents
 from walras.population.population import Population
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.controller import Controller, Prices, closed_loop

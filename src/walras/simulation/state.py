@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from walras.exogenous.arrivals import AbstractArrivals
+from walras.exogenous.arrivals import AbstractArrivals, AbstractSupply
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.supply import AbstractSupply
 from walras.policies.base import Policy, PolicyMemory, PublicObservation
 from walras.population.population import Population
 

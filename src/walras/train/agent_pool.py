@@ -24,9 +24,8 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.maps.features import HORIZON
 from walras.maps.rollout import PopulationWindow
 from walras.population.agent_axis import map_per_agent
-from walras.population.from_panel import population_from_panel
 from walras.population.generate import generate_panel
-from walras.population.population import AgentNames, Population
+from walras.population.population import AgentNames, Population, population_from_panel
 from walras.progress import Progress
 from walras.simulation.state import empty_state
 from walras.train.history import FIRST_FORECAST, rolling_fits

@@ -21,8 +21,7 @@ from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths, lead_time_demand
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.agent_axis import map_per_agent
-from walras.population.from_panel import latest_prices, population_from_panel
-from walras.population.population import Population
+from walras.population.population import Population, latest_prices, population_from_panel
 from walras.progress import Progress
 from walras.simulation.run import simulate
 from walras.simulation.state import State, empty_state

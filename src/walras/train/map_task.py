@@ -17,8 +17,7 @@ from walras.maps.pooling import CohortIndex, cohort_index
 from walras.maps.probes import draw_probes
 from walras.maps.rollout import PopulationWindow
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
-from walras.population.from_panel import bucket_edges
-from walras.population.population import Population
+from walras.population.population import Population, bucket_edges
 from walras.population.shift import CompositionShift
 from walras.train.agent_pool import AgentPool
 from walras.train.settings import MapTraining

@@ -15,7 +15,7 @@ from walras.data.column_checks import Column, one_array, texts
 from walras.data.panel import DAYS_PER_WEEK, Panel
 from walras.data.read import MOST_CELLS, NOT_RECORDED
 from walras.data.sources import existing_file, open_source
-from walras.data.weeks import MOST_WEEKS, format_date
+from walras.data.weekly import MOST_WEEKS, format_date
 from walras.errors import FailFast, InputError, join, plural, quote
 
 SALES = "train.csv"

@@ -11,9 +11,9 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from walras.data.column_checks import Column, days, numbers, one_array, texts
-from walras.data.densify import fill_weeks
 from walras.data.panel import DAYS_PER_WEEK, Panel
 from walras.data.sources import open_source
+from walras.data.weekly import fill_weeks
 from walras.errors import FailFast, InputError, join, plural
 
 SALES = ("sales_train_evaluation.csv", "sales_train_validation.csv")

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from walras.data.column_checks import Codes, Column, numbers, one_array, texts
-from walras.data.columns import match_columns
+from walras.data.records import match_columns
 from walras.data.sources import open_source
 from walras.domains.fulfilment.generate import FARTHEST_KM, allocate, kilometres, split
 from walras.domains.fulfilment.instance import LARGEST, Instance, make_instance

@@ -19,8 +19,7 @@ from scipy.special import ndtri
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
 from walras.exogenous.calendar import ClosedWeeks, find_closed_weeks, year_lag
-from walras.exogenous.demand.two_way_effects import TwoWayEffects, age_bins, fit_two_way_effects
-from walras.exogenous.demand.week_effect import WeekEffect, fit_week_effect
+from walras.exogenous.demand.effects import TwoWayEffects, WeekEffect, age_bins, fit_two_way_effects, fit_week_effect
 
 SEASONS = ("auto", "yearly", "none")
 

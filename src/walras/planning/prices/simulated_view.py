@@ -19,9 +19,8 @@ from walras.planning.prices.dual_ascent import (
     search_prices_of_plans,
 )
 from walras.policies.base import Policy
-from walras.policies.callbacks import callback_names
 from walras.policies.simple import ConstantOrder
-from walras.policies.user_policies import number_agents
+from walras.policies.user_policies import callback_names, number_agents
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population, choke_price
 from walras.simulation.checks import check_shapes, check_values

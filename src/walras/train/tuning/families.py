@@ -16,12 +16,10 @@ from jaxtyping import Array, Float, Int
 from walras.errors import SettingsError
 from walras.exogenous.paths import ExogenousPaths
 from walras.policies.base import Policy
-from walras.policies.base_stock import PricedNewsvendor, ScaledNewsvendor
-from walras.policies.demand_distribution import AbstractDemandDistribution, GammaDemand
+from walras.policies.base_stock import AbstractDemandDistribution, GammaDemand, PricedNewsvendor, ScaledNewsvendor
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock, OrderUpTo, ReorderPoint
-from walras.population.from_panel import bucket_edges, bucket_of
-from walras.population.population import Population
+from walras.population.population import Population, bucket_edges, bucket_of
 from walras.simulation.state import State
 from walras.train.tuning.grid_search import GridResult, GridSpec, Parameters, grid_search
 from walras.train.tuning.policy_value import Objective, PolicyValue, policy_value
