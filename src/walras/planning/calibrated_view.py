@@ -15,6 +15,7 @@ from walras.maps.interface import COHORT
 from walras.maps.view import LearnedView
 from walras.planning.prices.dual_ascent import ROUGH_SOLVER, search_prices_of_plans
 from walras.planning.prices.simulated_view import SimulatedView
+from walras.planning.protocols import Grid
 from walras.policies.user_policies import number_agents
 from walras.population.cohort import Cohort, StratifiedSample, demand_size
 from walras.population.population import Population
@@ -34,7 +35,7 @@ class CalibratedView:
     """
 
     view: SimulatedView | LearnedView
-    factor: Float[np.ndarray, "week resource"]
+    factor: Grid
     reference: SimulatedView | LearnedView
 
     @staticmethod
@@ -61,9 +62,7 @@ class CalibratedView:
         )
         return CalibratedView(cohort_view, _factor(population_view.free, cohort_view.free), population_view)
 
-    def calibrated_at(
-        self, shadow_prices: Float[np.ndarray, "week resource"], simulated: Float[np.ndarray, "week resource"]
-    ) -> "CalibratedView":
+    def calibrated_at(self, shadow_prices: Grid, simulated: Grid) -> "CalibratedView":
         """Return the view that answers as simulated at these prices.
 
         Args:
@@ -117,14 +116,12 @@ class CalibratedView:
             return np.minimum(self.view.shadow_prices(capacity), self.max_price)
         return search_prices_of_plans(self.view, capacity, ROUGH_SOLVER)
 
-    def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
+    def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
         return self.view.jacobian(shadow_prices) * self.factor.reshape(-1, 1)
 
 
-def _factor(
-    simulated: Float[np.ndarray, "week resource"], foreseen: Float[np.ndarray, "week resource"]
-) -> Float[np.ndarray, "week resource"]:
+def _factor(simulated: Grid, foreseen: Grid) -> Grid:
     """Return the ratio of two uses, within `MAX_FACTOR`; 1 where both are 0."""
     neither = np.maximum(simulated, foreseen) <= 0.0
     factor = np.clip(simulated / np.maximum(foreseen, np.finfo(float).tiny), 1 / MAX_FACTOR, MAX_FACTOR)

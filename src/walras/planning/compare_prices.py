@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.planning.problem import SimulationProblem
+from walras.planning.protocols import Grid
 from walras.planning.result import QUANTILES, quantile_names
 from walras.simulation.run import Rollout, simulate
 
@@ -32,7 +33,7 @@ class PriceComparison:
 
     weeks: np.ndarray
     resources: tuple[str, ...]
-    shadow_prices: Float[np.ndarray, "week resource"]
+    shadow_prices: Grid
     utilization: Float[np.ndarray, "quantile week resource"]
     unconstrained: Float[np.ndarray, "quantile week resource"]
     flows: dict[str, np.ndarray]
@@ -44,7 +45,7 @@ class PriceComparison:
     notes: tuple[str, ...]
 
 
-def compare_prices(problem: SimulationProblem, shadow_prices: Float[np.ndarray, "week resource"]) -> PriceComparison:
+def compare_prices(problem: SimulationProblem, shadow_prices: Grid) -> PriceComparison:
     """Simulate a problem's agents on its unseen futures, once with the prices and once without.
 
     Args:

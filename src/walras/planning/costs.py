@@ -11,12 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.errors import InputError, shape_mismatch
+from walras.planning.protocols import Grid
 from walras.planning.proximal import QuadraticTerms, Ramps, ramped_minimum, separable_minimum, stationary
 
 EDGE_TOLERANCE = 1e-9
 """Relative distance within which a capacity counts as equal to an edge, which it reaches through float64 sums."""
-
-Grid = Float[np.ndarray, "week resource"]
 
 
 class AbstractAcquisitionCost(ABC):

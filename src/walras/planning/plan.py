@@ -13,6 +13,7 @@ from walras.planning.policy_selection import select_policy
 from walras.planning.previous_plan import ChangePenalty, PreviousPlan
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import build_problem
+from walras.planning.protocols import Grid
 from walras.planning.result import PlanResult
 from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation
 from walras.planning.verify import verified_result
@@ -79,7 +80,7 @@ def acquisition_cost(
     parts = [costs.of(name) for name in names]
     unit = view.price_scale if costs.rates == "margin" else 1.0
 
-    def rate(field: str) -> Float[np.ndarray, "week resource"]:
+    def rate(field: str) -> Grid:
         return np.broadcast_to([unit * getattr(part, field) for part in parts], regular.shape).copy()
 
     cost = PiecewiseLinearCost.tiers(

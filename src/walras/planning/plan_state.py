@@ -10,9 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from walras.planning.costs import AbstractAcquisitionCost
-from walras.planning.protocols import DifferentiableView, PlannerView
-
-Grid = Float[np.ndarray, "week resource"]
+from walras.planning.protocols import DifferentiableView, Grid, PlannerView
 
 PULSE = 0.05
 """Size of a test pulse in price scales: about what holding stock for weeks costs; beyond it all orders have moved."""

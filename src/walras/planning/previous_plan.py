@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from walras.planning.costs import PiecewiseLinearCost
-
-Grid = Float[np.ndarray, "week resource"]
+from walras.planning.protocols import Grid
 
 
 @dataclass(frozen=True, eq=False)

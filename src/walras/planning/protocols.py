@@ -8,6 +8,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
+Grid = Float[np.ndarray, "week resource"]
+"""One number per week and resource."""
+
+Plans = Float[np.ndarray, "*plans week resource"]
+"""The same for any number of candidate plans."""
+
 
 @runtime_checkable
 class PlannerView(Protocol):
@@ -34,15 +40,11 @@ class PlannerView(Protocol):
         """Give the unit in which prices are compared, the median margin per unit of resource [money/unit]."""
         ...
 
-    def utilization(
-        self, shadow_prices: Float[np.ndarray, "*plans week resource"]
-    ) -> Float[np.ndarray, "*plans week resource"]:
+    def utilization(self, shadow_prices: Plans) -> Plans:
         """Return the expected utilization F(lambda; P) when these prices are announced in full (spec eq. 3)."""
         ...
 
-    def shadow_prices(
-        self, capacity: Float[np.ndarray, "*plans week resource"]
-    ) -> Float[np.ndarray, "*plans week resource"]:
+    def shadow_prices(self, capacity: Plans) -> Plans:
         """Return the prices G(K; P) >= 0 at which the population fits the capacity (spec eq. 3)."""
         ...
 
@@ -51,7 +53,7 @@ class PlannerView(Protocol):
 class ValuedView(PlannerView, Protocol):
     """A view that also knows what the population earns, so that the planner can report total cost."""
 
-    def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "*plans"]:
+    def value(self, shadow_prices: Plans) -> Float[np.ndarray, "*plans"]:
         """Return the expected reward over the horizon, price payments not deducted [money]."""
         ...
 
@@ -60,7 +62,7 @@ class ValuedView(PlannerView, Protocol):
 class DifferentiableView(PlannerView, Protocol):
     """A view that also knows how utilization responds to prices; without it the planner estimates that by pulses."""
 
-    def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
+    def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
         ...
 

@@ -71,10 +71,7 @@ class Ramps:
 
 
 def ramped_minimum(
-    edges: Float[np.ndarray, "week edge"],
-    rates: Float[np.ndarray, "week segment"],
-    ramps: Ramps,
-    terms: QuadraticTerms,
+    edges: Float[np.ndarray, "week edge"], rates: Float[np.ndarray, "week segment"], ramps: Ramps, terms: QuadraticTerms
 ) -> Float[np.ndarray, " week"]:
     """Minimise one resource over all weeks at once, exactly; frozen weeks have all their edges at one value."""
     n_weeks = len(edges)

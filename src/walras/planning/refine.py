@@ -4,18 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 
 from walras.planning.calibrated_view import CalibratedView
 from walras.planning.costs import AbstractAcquisitionCost
 from walras.planning.prices.simulated_view import SimulatedView
-from walras.planning.protocols import SearchableView
+from walras.planning.protocols import Grid, SearchableView
 from walras.planning.result import PlanRecord
 from walras.planning.revision_loop import StopRule, run_revision_loop
 from walras.planning.revision_rules import ProximalPoint
 from walras.progress import Progress
-
-Grid = Float[np.ndarray, "week resource"]
 
 TOLERANCE = 5e-3
 """Residual at which a plan is good enough: a tenth of what scenarios differ by from week to week."""

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from walras.planning.protocols import Grid
+
 QUANTILES = (0.05, 0.5, 0.95)
 """Levels of every fan, along the `quantile` axis."""
 
@@ -30,9 +32,9 @@ class PlanRecord:
         trace: one mapping per iteration (residuals, cost), for the log and the report.
     """
 
-    capacity: Float[np.ndarray, "week resource"]
-    shadow_prices: Float[np.ndarray, "week resource"]
-    utilization: Float[np.ndarray, "week resource"]
+    capacity: Grid
+    shadow_prices: Grid
+    utilization: Grid
     feasible: bool
     converged: bool
     stop_reason: str
@@ -124,12 +126,12 @@ class PlanResult:
     record: PlanRecord
     weeks: np.ndarray
     resources: tuple[str, ...]
-    regular_capacity: Float[np.ndarray, "week resource"]
+    regular_capacity: Grid
     unconstrained: Float[np.ndarray, "quantile week resource"]
     verified_utilization: Float[np.ndarray, "quantile week resource"]
     fixed_utilization: Float[np.ndarray, "quantile week resource"]
-    committed: Float[np.ndarray, "week resource"]
-    reissued_prices: Float[np.ndarray, "week resource"]
+    committed: Grid
+    reissued_prices: Grid
     history_weeks: np.ndarray
     history_demand: Float[np.ndarray, " past"]
     demand: Float[np.ndarray, "quantile week"]

@@ -17,12 +17,10 @@ from walras.planning.plan_state import (
     estimate_response,
     plan_residuals,
 )
-from walras.planning.protocols import DifferentiableView, PlannerView, ValuedView
+from walras.planning.protocols import DifferentiableView, Grid, PlannerView, Plans, ValuedView
 from walras.planning.result import PlanRecord
 from walras.planning.revision_rules import LEAST_STEP, AbstractRevisionRule, Consensus, ProximalPoint
 from walras.progress import Progress
-
-Grid = Float[np.ndarray, "week resource"]
 
 LEAST_RESPONSE = 1e-4
 """Share of typical use that a test pulse must move for a week to count as responding to prices."""
@@ -93,16 +91,12 @@ class _CountingView:
                 "check that the products' sale prices exceed their unit costs"
             )
 
-    def utilization(
-        self, shadow_prices: Float[np.ndarray, "*plans week resource"]
-    ) -> Float[np.ndarray, "*plans week resource"]:
+    def utilization(self, shadow_prices: Plans) -> Plans:
         """Return the view's utilization, checked."""
         self.queries += int(np.prod(shadow_prices.shape[:-2], dtype=int))
         return self._checked("utilization", self.view.utilization(shadow_prices), shadow_prices)
 
-    def shadow_prices(
-        self, capacity: Float[np.ndarray, "*plans week resource"]
-    ) -> Float[np.ndarray, "*plans week resource"]:
+    def shadow_prices(self, capacity: Plans) -> Plans:
         """Return the view's shadow prices, checked."""
         return self._checked("shadow prices", self.view.shadow_prices(capacity), capacity)
 

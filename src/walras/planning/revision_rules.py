@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 
 from walras.planning.costs import AbstractAcquisitionCost
 from walras.planning.plan_state import PlanState, Response, Scaling, estimate_response
 from walras.planning.prices.dual_ascent import adapt_step
-from walras.planning.protocols import PlannerView
+from walras.planning.protocols import Grid, PlannerView
 from walras.planning.proximal import QuadraticTerms
-
-Grid = Float[np.ndarray, "week resource"]
 
 LEAST_STEP = 1e-6
 """Step below which nothing changes any more that float64 and lumpy populations can tell apart."""

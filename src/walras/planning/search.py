@@ -6,7 +6,6 @@ All search on a `SearchableView`: the population's own, or one calibrated to it 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 from scipy.special import ndtri
 
 from walras.config import PlanSettings
@@ -19,7 +18,7 @@ from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.prices.dual_ascent import ROUGH_SOLVER, search_prices_of_plans
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem
-from walras.planning.protocols import SearchableView
+from walras.planning.protocols import Grid, SearchableView
 from walras.planning.refine import (
     SEARCHING,
     TOLERANCE,
@@ -39,8 +38,6 @@ from walras.planning.revision_rules import (
     ProximalPoint,
 )
 from walras.progress import Progress
-
-Grid = Float[np.ndarray, "week resource"]
 
 RULES: dict[str, type[AbstractRevisionRule]] = {
     "consensus": Consensus,

@@ -16,7 +16,7 @@ from walras.exogenous.demand.backtest import backtest
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.prices.mpc import MPCController
-from walras.planning.prices.oracle import PathOutcome, committed_use, oracle, path_outcome
+from walras.planning.prices.oracle import PathGrid, PathOutcome, committed_use, oracle, path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem
 from walras.planning.result import QUANTILES, GroupUse, PlanRecord, PlanResult
@@ -32,12 +32,7 @@ AT_THE_TOP = 0.98
 """A price of at least this share of the highest one tried is at the top."""
 
 
-def week_verdicts(
-    record: PlanRecord,
-    seen: PathOutcome,
-    committed: Float[np.ndarray, "path week resource"],
-    max_price: float,
-) -> tuple[str, ...]:
+def week_verdicts(record: PlanRecord, seen: PathOutcome, committed: PathGrid, max_price: float) -> tuple[str, ...]:
     """Say for every week whether its worst resource fits, and if not, why.
 
     Args:
@@ -158,7 +153,7 @@ class OutOfSample:
     reissued: PathOutcome
     demand: Float[np.ndarray, "path week"]
     receipts: Float[np.ndarray, "path week"]
-    committed: Float[np.ndarray, "path week resource"]
+    committed: PathGrid
 
 
 def verify_plan(

@@ -14,6 +14,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import Demand, past_paths, pipeline_length
 from walras.maps.features import HORIZON, LOOK_BACK, AgentHistory, KnownFuture, agent_history, stock_use
 from walras.maps.history import History
+from walras.planning.protocols import Grid
 from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
@@ -110,12 +111,7 @@ REPLAYED_WEEKS = LOOK_BACK + WARM_UP_WEEKS
 
 
 def map_history(
-    panel: Panel,
-    population: Population,
-    past: WarmUp,
-    initial: State,
-    coming: ExogenousPaths,
-    demand: Demand,
+    panel: Panel, population: Population, past: WarmUp, initial: State, coming: ExogenousPaths, demand: Demand
 ) -> History:
     """Return what maps read: the replay, the first planned week before its orders, and what is known then.
 
@@ -168,7 +164,7 @@ def _first_week(
     )
 
 
-def _due(by_week: Float[np.ndarray, "lead resource"]) -> Float[np.ndarray, "week resource"]:
+def _due(by_week: Float[np.ndarray, "lead resource"]) -> Grid:
     """Return use by open orders in the origin's week and those after it; beyond the longest lead time there is none."""
     due = np.zeros((HORIZON + 1, by_week.shape[1]))
     rows = min(len(by_week), len(due))

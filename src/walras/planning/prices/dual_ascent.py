@@ -14,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from walras.planning.protocols import SearchableView
+from walras.planning.protocols import Grid, Plans, SearchableView
 
-ResponseFunction = Callable[[Float[np.ndarray, "path entry"]], Float[np.ndarray, "path entry"]]
-"""Utilization at shadow prices, one price path per problem; entries are week x resource, flattened."""
+Entries = Float[np.ndarray, "path entry"]
+"""One row per problem; entries are week x resource, flattened."""
 
-JacobianFunction = Callable[[Float[np.ndarray, "path entry"]], Float[np.ndarray, "entry entry"]]
+ResponseFunction = Callable[[Entries], Entries]
+"""Utilization at shadow prices, one price path per problem."""
+
+JacobianFunction = Callable[[Entries], Float[np.ndarray, "entry entry"]]
 """dU/dlambda [utilization entry, price entry], one for all problems: it only steers the search."""
 
 SMALLEST_CAPACITY = 1e-9
@@ -49,31 +52,27 @@ class DualProblem:
 
     response: ResponseFunction
     jacobian: JacobianFunction
-    capacity: Float[np.ndarray, "path entry"]
+    capacity: Entries
     price_scale: float
     max_price: float
 
-    def excess(self, use: Float[np.ndarray, "path entry"]) -> Float[np.ndarray, "path entry"]:
+    def excess(self, use: Entries) -> Entries:
         """Return (U - K) / K; -1 where capacity is infinite, so that the price stays at zero there."""
         bounded = np.isfinite(self.capacity)
         limit = np.maximum(np.where(bounded, self.capacity, 1.0), SMALLEST_CAPACITY)
         return np.where(bounded, (use - limit) / limit, -1.0)
 
-    def residual(
-        self, prices: Float[np.ndarray, "path entry"], use: Float[np.ndarray, "path entry"]
-    ) -> Float[np.ndarray, "path entry"]:
+    def residual(self, prices: Entries, use: Entries) -> Entries:
         """Return min(lambda / scale, (K - U) / K); 0 where the price is at its maximum and capacity still short."""
         room = -self.excess(use)
         capped = (prices >= self.max_price) & (room < 0)
         return np.where(capped, 0.0, np.minimum(prices / self.price_scale, room))
 
-    def room(self, use: Float[np.ndarray, "path entry"]) -> Float[np.ndarray, "path entry"]:
+    def room(self, use: Entries) -> Entries:
         """Return K - U, large where capacity is infinite [units of resource]."""
         return np.where(np.isfinite(self.capacity), self.capacity - use, 1e6 * np.maximum(use, 1.0))
 
-    def score(
-        self, prices: Float[np.ndarray, "path entry"], use: Float[np.ndarray, "path entry"]
-    ) -> Float[np.ndarray, " path"]:
+    def score(self, prices: Entries, use: Entries) -> Float[np.ndarray, " path"]:
         """Return the mean absolute residual of every problem."""
         return np.abs(self.residual(prices, use)).mean(-1)
 
@@ -90,8 +89,8 @@ class DualSolution:
         trace: mean residual after every query.
     """
 
-    prices: Float[np.ndarray, "path entry"]
-    utilization: Float[np.ndarray, "path entry"]
+    prices: Entries
+    utilization: Entries
     residual: Float[np.ndarray, " path"]
     converged: bool
     queries: int
@@ -103,7 +102,7 @@ class AbstractDualSolver(abc.ABC):
     """Find shadow prices for a capacity."""
 
     @abc.abstractmethod
-    def solve(self, problem: DualProblem, start: Float[np.ndarray, "path entry"]) -> DualSolution:
+    def solve(self, problem: DualProblem, start: Entries) -> DualSolution:
         """Solve from the prices `start` and return the best prices met."""
 
 
@@ -132,7 +131,7 @@ class ProjectedDual(AbstractDualSolver):
     tolerance: float = 2e-3
     max_queries: int = 400
 
-    def solve(self, problem: DualProblem, start: Float[np.ndarray, "path entry"]) -> DualSolution:
+    def solve(self, problem: DualProblem, start: Entries) -> DualSolution:
         """Step until the residual is small or the queries are used up."""
         prices, step, last = start.copy(), np.full(start.shape, self.step), np.zeros_like(start)
         best, best_use, best_score = start.copy(), np.zeros_like(start), np.full(len(start), np.inf)
@@ -169,7 +168,7 @@ class GaussNewton(AbstractDualSolver):
     damping: float = 0.05
     step_lengths: tuple[float, ...] = (1.0, 0.4, 0.1)
 
-    def solve(self, problem: DualProblem, start: Float[np.ndarray, "path entry"]) -> DualSolution:
+    def solve(self, problem: DualProblem, start: Entries) -> DualSolution:
         """Solve the linearised problem, step along it as far as the residual falls, repeat."""
         prices, use = start.copy(), problem.response(start)
         score = problem.score(prices, use)
@@ -192,9 +191,9 @@ class GaussNewton(AbstractDualSolver):
     def _line_search(
         self,
         problem: DualProblem,
-        target: Float[np.ndarray, "path entry"],
-        prices: Float[np.ndarray, "path entry"],
-        use: Float[np.ndarray, "path entry"],
+        target: Entries,
+        prices: Entries,
+        use: Entries,
         score: Float[np.ndarray, " path"],
         trace: list[float],
     ) -> None:
@@ -232,7 +231,7 @@ class NewtonThenProjected(AbstractDualSolver):
     newton: GaussNewton = GaussNewton(max_iterations=8)
     projected: ProjectedDual = ProjectedDual(step=0.3)
 
-    def solve(self, problem: DualProblem, start: Float[np.ndarray, "path entry"]) -> DualSolution:
+    def solve(self, problem: DualProblem, start: Entries) -> DualSolution:
         """Return the first solver's answer where it converged, else the second's from there."""
         first = self.newton.solve(problem, start)
         if first.converged:
@@ -251,12 +250,12 @@ ROUGH_SOLVER = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROU
 
 def newton_target(
     slope: Float[np.ndarray, "entry entry"],
-    prices: Float[np.ndarray, "path entry"],
-    room: Float[np.ndarray, "path entry"],
+    prices: Entries,
+    room: Entries,
     damping: Float[np.ndarray, " path"],
     max_price: float,
     sweeps: int = 60,
-) -> Float[np.ndarray, "path entry"]:
+) -> Entries:
     """Solve the linearised problems: 0 <= x <= max_price, room - slope (x - prices) >= 0, complementary.
 
     Projected Gauss-Seidel on M = -slope, its diagonal raised by `damping` times the mean diagonal.
@@ -280,12 +279,7 @@ def newton_target(
     return prices + step
 
 
-def search_prices(
-    view: SearchableView,
-    capacity: Float[np.ndarray, "week resource"],
-    start: Float[np.ndarray, "week resource"] | None,
-    solver: AbstractDualSolver,
-) -> DualSolution:
+def search_prices(view: SearchableView, capacity: Grid, start: Grid | None, solver: AbstractDualSolver) -> DualSolution:
     """Find the prices for one capacity, with how well they fit and what they cost to find.
 
     Args:
@@ -306,9 +300,7 @@ def search_prices(
     return solver.solve(problem, first)
 
 
-def search_prices_of_plans(
-    view: SearchableView, capacity: Float[np.ndarray, "*plans week resource"], solver: AbstractDualSolver
-) -> Float[np.ndarray, "*plans week resource"]:
+def search_prices_of_plans(view: SearchableView, capacity: Plans, solver: AbstractDualSolver) -> Plans:
     """Find the prices for every plan, one search each from price 0."""
     capacity = np.asarray(capacity, float)
     plans = capacity.reshape(-1, *capacity.shape[-2:])

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, GaussNewton
 from walras.planning.prices.simulated_view import WEEKLY_JACOBIAN_AGENTS, SimulatedView, simulate_prices
+from walras.planning.protocols import Grid
 from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
@@ -31,8 +32,8 @@ class MPCController(Controller):
         self,
         view: SimulatedView,
         expected: ExogenousPaths,
-        capacity: Float[np.ndarray, "week resource"],
-        shadow_prices: Float[np.ndarray, "week resource"],
+        capacity: Grid,
+        shadow_prices: Grid,
         *,
         reserve: Float[np.ndarray, "ahead resource"] | None = None,
         solver: AbstractDualSolver | None = None,

@@ -18,6 +18,7 @@ from walras.planning.prices.dual_ascent import (
     search_prices,
     search_prices_of_plans,
 )
+from walras.planning.protocols import Grid, Plans
 from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
 from walras.policies.user_policies import callback_names, number_agents
@@ -142,7 +143,7 @@ class SimulatedView:
         """Count the simulations made so far to answer questions: queries and Jacobians."""
         return self.queries + self.jacobians
 
-    def utilization(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+    def utilization(self, shadow_prices: Plans) -> Float[np.ndarray, "..."]:
         """Return utilization to plan for: expected over the scenarios plus `reserve` standard deviations.
 
         Args:
@@ -150,23 +151,19 @@ class SimulatedView:
         """
         return self._simulate(shadow_prices, self.reserve)[0]
 
-    def expected(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+    def expected(self, shadow_prices: Plans) -> Float[np.ndarray, "..."]:
         """Return expected utilization without any reserve [*plans, week, resource]."""
         return self._simulate(shadow_prices, 0.0)[0]
 
-    def value(self, shadow_prices: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+    def value(self, shadow_prices: Plans) -> Float[np.ndarray, "..."]:
         """Return expected reward, without payments for resources, of every candidate [*plans] [money]."""
         return self._simulate(shadow_prices, self.reserve)[1]
 
-    def valued(
-        self, shadow_prices: Float[np.ndarray, "*plans week resource"]
-    ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    def valued(self, shadow_prices: Plans) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
         """Return expected utilization without any reserve, and expected reward, of one simulation."""
         return self._simulate(shadow_prices, 0.0)
 
-    def planned_and_expected(
-        self, shadow_prices: Float[np.ndarray, "week resource"]
-    ) -> tuple[Float[np.ndarray, "week resource"], Float[np.ndarray, "week resource"]]:
+    def planned_and_expected(self, shadow_prices: Grid) -> tuple[Grid, Grid]:
         """Return utilization to plan for, and expected, of one simulation."""
         self._check(shadow_prices, "shadow_prices")
         self.queries += 1
@@ -175,23 +172,20 @@ class SimulatedView:
         _require_finite(use)
         return use.mean(0) + self.reserve * use.std(0), use.mean(0)
 
-    def spread(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week resource"]:
+    def spread(self, shadow_prices: Grid) -> Grid:
         """Return the standard deviation of utilization between scenarios, relative to its mean."""
         self._check(shadow_prices, "shadow_prices")
         prices = jnp.asarray(shadow_prices, jnp.float32)
         mean, upper = (np.asarray(expected_response(*self._parts, prices, sds)[0], float) for sds in (0.0, 1.0))
         return (upper - mean) / np.maximum(mean, 1e-9 * max(float(mean.max(initial=0.0)), 1.0))
 
-    def shadow_prices(self, capacity: Float[np.ndarray, "*plans week resource"]) -> Float[np.ndarray, "..."]:
+    def shadow_prices(self, capacity: Plans) -> Float[np.ndarray, "..."]:
         """Return prices at which utilization fits the capacity, for every candidate [*plans, week, resource]."""
         self._check(capacity, "capacity")
         return search_prices_of_plans(self, capacity, self.solver)
 
     def solve(
-        self,
-        capacity: Float[np.ndarray, "week resource"],
-        start: Float[np.ndarray, "week resource"] | None = None,
-        solver: AbstractDualSolver | None = None,
+        self, capacity: Grid, start: Grid | None = None, solver: AbstractDualSolver | None = None
     ) -> DualSolution:
         """Find the prices for one capacity, with how well they fit and what they cost to find.
 
@@ -203,7 +197,7 @@ class SimulatedView:
         self._check(capacity, "capacity")
         return search_prices(self, capacity, start, solver or self.solver)
 
-    def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
+    def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""
         self.jacobians += 1
         population, exogenous, policy, initial = self._sample
@@ -216,16 +210,14 @@ class SimulatedView:
     def _parts(self) -> tuple[Population, ExogenousPaths, Policy, State]:
         return self.population, self.exogenous, self.policy, self.initial
 
-    def _check(self, array: Float[np.ndarray, "*plans week resource"], name: str) -> None:
+    def _check(self, array: Plans, name: str) -> None:
         shape, needed = np.shape(array), (self.n_weeks, len(self.resources))
         if tuple(shape[-2:]) != needed:
             raise shape_mismatch(name, shape, f"[..., {needed[0]} weeks, {needed[1]} resources]", "give one each")
         if not np.isfinite(array).all():
             raise InputError(f"`{name}` holds a NaN or infinity; give a finite number for every week and resource")
 
-    def _simulate(
-        self, shadow_prices: Float[np.ndarray, "*plans week resource"], reserve: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _simulate(self, shadow_prices: Plans, reserve: float) -> tuple[np.ndarray, np.ndarray]:
         self._check(shadow_prices, "shadow_prices")
         leading = np.shape(shadow_prices)[:-2]
         plans = jnp.asarray(shadow_prices, jnp.float32).reshape(-1, self.n_weeks, len(self.resources))
@@ -237,7 +229,7 @@ class SimulatedView:
         return use, reward
 
 
-def _require_finite(use: Float[np.ndarray, "*plans week resource"]) -> None:
+def _require_finite(use: Plans) -> None:
     if not np.isfinite(use).all():
         raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
 
