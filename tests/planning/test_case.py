@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from walras.config import CostSettings, PlanSettings
-from walras.data.panel import Panel
+from walras.data.panel import Panel, active_agents
 from walras.errors import InputError
 from walras.planning.plan import acquisition_cost, plan_panel
 from walras.planning.previous_plan import PreviousPlan
-from walras.planning.problem import build_problem
+from walras.planning.problem import build_problem, build_simulation
 from walras.planning.refine import assess_feasibility
 from walras.planning.result import PlanResult
 from walras.planning.revision_loop import StopRule
@@ -170,6 +170,16 @@ def test_the_users_forecast_is_what_is_planned_for():
     assert drawn == pytest.approx(ahead[:, kept].mean(), rel=0.25)
     model = given.demand.mean(WEEKS)
     np.testing.assert_allclose(model, ahead[:, kept], rtol=1e-4, atol=1e-4)
+    assert any(f"expected demand in {WEEKS} of {WEEKS} planned weeks." in note for note in given.notes)
+
+
+def test_a_plan_says_for_how_many_weeks_the_users_forecast_was_used():
+    ahead = np.ones((3, AGENTS))
+    ahead[:, np.flatnonzero(active_agents(panel(), settings().active_weeks))[0]] = np.nan
+    notes = build_simulation(replace(panel(), forecast=ahead), settings()).notes
+    [note] = [note for note in notes if "forecast in the table" in note]
+    assert f"in 3 of {WEEKS} planned weeks; the demand model forecasts the rest" in note and " products" in note
+    assert not any("forecast in the table" in note for note in build_simulation(panel(), settings()).notes)
 
 
 def test_nothing_sold_lately_is_refused():

@@ -166,6 +166,7 @@ def _at_origin(
         choice.words,
         *start_words,
         *demand.limits,
+        *_forecast_note(completed, settings.weeks),
         f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}.",
     )
     origin = SimulationProblem(
@@ -214,6 +215,17 @@ def active_panel(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str,
         f"{len(dropped)} products sold nothing in the last {settings.active_weeks} weeks and are not planned: {named}."
     )
     return panel.take(mask), counts, (note,)
+
+
+def _forecast_note(panel: Panel, weeks: int) -> tuple[str, ...]:
+    """Say for how many planned weeks, and of how many products, the table's own forecast was used."""
+    if panel.forecast is None:
+        return ()
+    given = np.isfinite(np.asarray(panel.forecast)[:weeks])
+    used, products = int(given.any(1).sum()), int(given.any(0).sum())
+    of = "" if products == panel.n_agents else f" of {products} of {panel.n_agents} products"
+    rest = "" if given.all() and used == weeks else "; the demand model forecasts the rest"
+    return (f"The forecast in the table is the expected demand{of} in {used} of {weeks} planned weeks{rest}.",)
 
 
 def _require_margin(panel: Panel) -> None:
