@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from walras.errors import InputError, shape_mismatch
-from walras.evaluation.tallies import AbstractTally, checked_cells, path_numbers
+from walras.evaluation.tallies import AbstractTally, finite_array, path_numbers
 
 Sums = Float[np.ndarray, "path resource"]
 AXES = ("path", "origin", "week", "resource")
@@ -81,7 +81,7 @@ def calibration_tally(forecast: npt.ArrayLike, realised: npt.ArrayLike, *, first
         realised: U of the same weeks [path, origin, week, resource].
         first_path: number of the first path.
     """
-    predicted, actual = checked_cells("forecast", forecast, AXES), checked_cells("realised", realised, AXES)
+    predicted, actual = finite_array("forecast", forecast, AXES), finite_array("realised", realised, AXES)
     if predicted.shape != actual.shape:
         raise shape_mismatch("forecast", predicted.shape, actual.shape, "pass forecasts of the realised weeks")
     if predicted.size == 0:

@@ -16,9 +16,15 @@ from lab.clairvoyant_bound import ClairvoyantBound
 from lab.controllers import AbstractController
 from lab.price_accuracy import PRICE_MEASURES, price_values
 from walras.errors import InputError
-from walras.evaluation.control_metrics import MEASURES, ControlTally, control_tally
 from walras.evaluation.inference import mean_interval
-from walras.evaluation.metrics import REWARD_MEASURES, RewardTally, reward_tally
+from walras.evaluation.metrics import (
+    CONTROL_MEASURES,
+    REWARD_MEASURES,
+    ControlTally,
+    RewardTally,
+    control_tally,
+    reward_tally,
+)
 
 CLAIRVOYANT = "clairvoyant"
 """Name of the oracle's own row."""
@@ -29,11 +35,11 @@ KEPT_TO = 1e-2
 WORK_MEASURES = ("simulations", "queries", "seconds")
 """What deciding took, each per coordinated week (`fixed_plan.Work`)."""
 
-ALL_MEASURES = (*MEASURES, *REWARD_MEASURES, *PRICE_MEASURES, "oracle_beyond", *WORK_MEASURES)
+ALL_MEASURES = (*CONTROL_MEASURES, *REWARD_MEASURES, *PRICE_MEASURES, "oracle_beyond", *WORK_MEASURES)
 """Every measure of the table."""
 
 NEVER_NEGATIVE = (
-    *(measure for measure in MEASURES if measure != "avoidable_violation"),
+    *(measure for measure in CONTROL_MEASURES if measure != "avoidable_violation"),
     "mean_price",
     "oracle_beyond",
     *WORK_MEASURES,
@@ -161,7 +167,7 @@ class MethodMetrics:
 
     def path_values(self, measure: str) -> Mapping[int, float]:
         """Return path -> value, whose mean is the measure."""
-        if measure in MEASURES:
+        if measure in CONTROL_MEASURES:
             return self.control.path_values(measure)
         if measure == "oracle_beyond":
             return self.beyond

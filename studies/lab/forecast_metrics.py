@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from walras.errors import InputError, shape_mismatch
 from walras.evaluation.metrics import SMALL_USE
-from walras.evaluation.tallies import AbstractTally, checked_cells, defined_mean, path_contributions, path_numbers
+from walras.evaluation.tallies import AbstractTally, finite_array, mean_ratio, path_contributions, path_numbers
 
 Sums = Float[np.ndarray, "path resource"]
 AXES = ("path", "origin", "week", "resource")
@@ -55,8 +55,8 @@ class ForecastTally(AbstractTally):
     def metrics(self) -> ForecastMetrics:
         """Derive the measures from the sums."""
         return ForecastMetrics(
-            mape=defined_mean(self.absolute_error, self.weeks),
-            bias=defined_mean(self.signed_error, self.weeks),
+            mape=mean_ratio(self.absolute_error, self.weeks),
+            bias=mean_ratio(self.signed_error, self.weeks),
             weeks=int(self.weeks.sum()),
             dropped_weeks=int(self.dropped_weeks.sum()),
         )
@@ -83,7 +83,7 @@ def forecast_tally(
             it is not given. Pass it where a path's origins come in several pieces.
         first_path: number of the first path.
     """
-    predicted, actual = checked_cells("forecast", forecast, AXES), checked_cells("realised", realised, AXES)
+    predicted, actual = finite_array("forecast", forecast, AXES), finite_array("realised", realised, AXES)
     if predicted.shape != actual.shape:
         raise shape_mismatch("forecast", predicted.shape, actual.shape, "pass forecasts of the realised weeks")
     if predicted.size == 0:
@@ -91,7 +91,7 @@ def forecast_tally(
     paths, resources = actual.shape[0], actual.shape[3]
     mean = actual.mean(axis=(1, 2))
     if mean_utilization is not None:
-        mean = checked_cells("mean_utilization", mean_utilization, ("path", "resource"))
+        mean = finite_array("mean_utilization", mean_utilization, ("path", "resource"))
     if mean.shape != (paths, resources):
         raise shape_mismatch("mean_utilization", mean.shape, (paths, resources), "pass one mean per path and resource")
     counted = (actual > 0) & (actual >= SMALL_USE * mean[:, None, None, :])

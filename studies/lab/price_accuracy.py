@@ -8,7 +8,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from walras.errors import shape_mismatch
-from walras.evaluation.tallies import checked_cells
+from walras.evaluation.tallies import finite_array
 
 PRICE_MEASURES = ("mean_price", "mean_price_over_reference", "price_correlation", "price_slope")
 """Measures that have a value per path and so an interval."""
@@ -45,8 +45,8 @@ def price_values(
         ShapeError: where paths, weeks or resources do not meet.
         NotFiniteError: where a number is NaN or infinite.
     """
-    charged, given = checked_cells("shadow_prices", shadow_prices, AXES), checked_cells("reference", reference, AXES)
-    scale = checked_cells("price_scale", price_scale, ("path",))
+    charged, given = finite_array("shadow_prices", shadow_prices, AXES), finite_array("reference", reference, AXES)
+    scale = finite_array("price_scale", price_scale, ("path",))
     if given.shape != charged.shape or len(scale) != len(charged):
         raise shape_mismatch(
             "reference", given.shape, charged.shape, "give both for the same paths, weeks and resources"

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from walras.errors import InputError
-from walras.evaluation.tallies import checked_cells
+from walras.evaluation.tallies import finite_array
 
 LEAST_REPEATS = 5
 """Runs that a median of seconds needs."""
@@ -42,7 +42,7 @@ def flatness(agents: npt.ArrayLike, weeks: int, seconds: npt.ArrayLike) -> float
         weeks: weeks simulated.
         seconds: median seconds of each size [s; size].
     """
-    sizes, times = checked_cells("agents", agents, ("size",)), checked_cells("seconds", seconds, ("size",))
+    sizes, times = finite_array("agents", agents, ("size",)), finite_array("seconds", seconds, ("size",))
     if sizes.shape != times.shape or np.any(sizes <= 0) or np.any(times <= 0) or weeks < 1:
         raise InputError(
             "`agents` and `seconds` need one positive number per size and `weeks` at least 1; correct them"
@@ -69,7 +69,7 @@ def is_moderate_shift(induced_mean: float, baseline_mean: float) -> bool:
 
 
 def _median_seconds(name: str, values: npt.ArrayLike) -> float:
-    seconds = checked_cells(name, values, ("run",))
+    seconds = finite_array(name, values, ("run",))
     if len(seconds) < LEAST_REPEATS or np.any(seconds <= 0):
         raise InputError(
             f"`{name}` has {len(seconds)} runs and needs {LEAST_REPEATS} of positive seconds; repeat the run"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from walras.errors import InputError, shape_mismatch
-from walras.evaluation.tallies import AbstractTally, checked_cells, path_numbers
+from walras.evaluation.tallies import AbstractTally, finite_array, path_numbers
 
 Sums = Float[np.ndarray, "path resource"]
 AXES = ("pair", "twin", "origin", "week", "resource")
@@ -83,7 +83,7 @@ def twin_tally(forecast: npt.ArrayLike, realised: npt.ArrayLike, *, first_pair: 
         realised: U of the same weeks, or what is expected of it [pair, twin, origin, week, resource].
         first_pair: number of the first pair.
     """
-    predicted, actual = checked_cells("forecast", forecast, AXES), checked_cells("realised", realised, AXES)
+    predicted, actual = finite_array("forecast", forecast, AXES), finite_array("realised", realised, AXES)
     if predicted.shape != actual.shape or predicted.shape[1] != 2:
         needed = (len(actual), 2, *actual.shape[2:])
         raise shape_mismatch("forecast", predicted.shape, needed, "pass forecasts of both twins in the realised weeks")

@@ -1,11 +1,10 @@
-"""Hold price accuracy to small examples, and rewards by path to their means."""
+"""Hold price accuracy to small examples."""
 
 import numpy as np
 import pytest
 
 from lab.price_accuracy import price_values
-from walras.errors import SettingsError, ShapeError
-from walras.evaluation.metrics import REWARD_MEASURES, reward_tally
+from walras.errors import ShapeError
 
 REFERENCE = np.array([0.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1)
 
@@ -38,13 +37,3 @@ def test_the_burn_in_is_left_out():
 def test_other_weeks_are_refused():
     with pytest.raises(ShapeError):
         price_values(REFERENCE, REFERENCE[:, :3], [1.0])
-
-
-def test_rewards_by_path_have_the_measures_as_means():
-    tally = reward_tally([8.0, 9.0, 10.0], [9.0, 9.5, 10.0], [10.0, 10.0, 10.0])
-    metrics = tally.metrics().as_dict()
-    for measure in REWARD_MEASURES:
-        assert np.mean(list(tally.path_values(measure).values())) == pytest.approx(metrics[measure])
-    assert list(tally.path_values("regret_ratio")) == [0, 1]
-    with pytest.raises(SettingsError, match="measure"):
-        tally.path_values("joy")

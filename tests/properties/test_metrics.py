@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from walras.evaluation import control_metrics, control_tally
+from walras.evaluation.metrics import ControlMetrics, control_tally
+
+
+def control_metrics(**study: np.ndarray) -> ControlMetrics:
+    return control_tally(**study).metrics()
+
 
 # Whole numbers, so that comparisons with 0.9 K and 1.1 K do not hang on the last bit when units change.
 amounts = st.integers(0, 300).map(float)

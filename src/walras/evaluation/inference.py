@@ -1,6 +1,6 @@
-"""Own intervals over paths: what a difference between two methods on the same paths is worth.
+"""Confidence intervals over independent paths: studentised bootstrap, Student's t, jackknife.
 
-LAW: every reported interval follows from here; how it was chosen is written at `mean_interval`.
+LAW: every reported interval follows from here; `mean_interval` says how the method was chosen.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.evaluation.tallies import checked_cells
+from walras.evaluation.tallies import finite_array
 
 FEW_PATHS = 8
-"""Paths below which resampling says less than Student's t."""
+"""Below this number of paths Student's t replaces the bootstrap."""
 
 DRAWS = 2000
-"""Bootstrap samples: the 2.5 % point then rests on 50 of them."""
+"""Bootstrap samples; 50 of them lie beyond each end of a 95 % interval."""
 
 DRAWS_AT_ONCE = 4_000_000
 """Resampling counts held in memory at a time (32 MB)."""
@@ -25,14 +25,14 @@ DRAWS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """Hold a mean with its confidence interval.
+    """A mean with its confidence interval.
 
     Attributes:
         estimate: the mean.
         low, high: ends of the interval.
         level: nominal coverage.
-        count: paths (or blocks of weeks) it rests on.
-        method: how it was made, in words.
+        count: number of paths.
+        method: name of the method.
     """
 
     estimate: float
@@ -42,20 +42,16 @@ class Interval:
     count: int
     method: str
 
-    def excludes(self, value: float = 0.0) -> bool:
-        """Say whether the value lies outside."""
-        return value < self.low or value > self.high
-
     def __str__(self) -> str:
         """Print as `estimate [low, high]`."""
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
 def mean_interval(values: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
-    """Bound the mean over independent paths.
+    """Return a confidence interval of the mean over independent paths.
 
-    From eight paths on it is the studentised bootstrap by path, below that Student's t. Coverage of nominal 95 %
-    measured at 20 paths (4,000 samples each); violations are skewed and often zero, which decides it:
+    From eight paths on by the studentised bootstrap, with fewer by Student's t. Measured coverage of nominal 95 % at
+    20 paths (4,000 samples each); violations are skewed and often zero, which decided the choice:
 
     | % | normal | exponential | half zeros, half exponential | lognormal(0, 1) |
     |---|---|---|---|---|
@@ -76,7 +72,7 @@ def mean_interval(values: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> 
 
 
 def paired_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
-    """Bound the mean difference ours minus theirs of two methods on the same paths.
+    """Return an interval of the mean difference `ours - theirs` of two methods on the same paths.
 
     Args:
         ours: one number per path [path].
@@ -84,16 +80,16 @@ def paired_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0
         level: nominal coverage, between 0 and 1.
         seed: of the resampling.
     """
-    left, right = checked_cells("ours", ours, ("path",)), checked_cells("theirs", theirs, ("path",))
+    left, right = finite_array("ours", ours, ("path",)), finite_array("theirs", theirs, ("path",))
     if left.shape != right.shape:
         raise shape_mismatch("theirs", right.shape, left.shape, "pass both methods' values on the same paths")
     return mean_interval(left - right, level, seed)
 
 
 def jackknife_interval(whole: float, without: npt.ArrayLike, level: float = 0.95) -> Interval:
-    """Bound a measure that is no mean over paths (a slope, a share explained) by leaving out one path at a time.
+    """Return a jackknife interval of a measure that is not a mean over paths, such as a slope.
 
-    The estimate stays the measure of all paths; its standard error is Tukey's (1958), the interval Student's t.
+    The estimate is the measure of all paths; its standard error is Tukey's (1958), the interval Student's t.
     Measured coverage of nominal 95 % at 4, 8 and 20 paths (2,000 samples each), for a slope through 0 with noise in
     proportion to the path's size: sizes spread by 0.2 (standard deviation of the logarithm) 94.8, 93.6, 94.0; by 0.5
     92.0, 90.1, 92.3.
@@ -104,57 +100,26 @@ def jackknife_interval(whole: float, without: npt.ArrayLike, level: float = 0.95
         level: nominal coverage, between 0 and 1.
     """
     left = _ready(without, level)
-    # As a mean's standard error follows from its values, so does the measure's from these pseudo-values.
+    # The standard error of the mean of these pseudo-values is that of the measure.
     low, high = _student(-(len(left) - 1) * (left - left.mean())[None, :], level)
     return Interval(
         float(whole), whole + float(low[0]), whole + float(high[0]), level, len(left), "jackknife by path, Student's t"
     )
 
 
-def block_interval(values: npt.ArrayLike, level: float = 0.95, block_weeks: int = 8) -> Interval:
-    """Bound the mean of a single path from the means of its blocks of weeks, by Student's t.
-
-    Weeks depend on each other; means of blocks longer than that dependence nearly do not. The weeks are cut into as
-    many equal blocks as fit (lengths differ by one week at most).
-
-    Measured coverage of nominal 95 % over 26, 52 and 104 weeks (1,000 paths each): independent weeks 94.7, 95.8, 94.5;
-    autocorrelation 0.5: 94.6, 94.4, 94.2; 0.8: 90.4, 86.6, 86.0, where blocks need to be longer.
-
-    Args:
-        values: one number per week, or the weekly difference of two methods [week].
-        level: nominal coverage, between 0 and 1.
-        block_weeks: least length of a block.
-    """
-    weekly = checked_cells("values", values, ("week",))
-    blocks = len(weekly) // max(block_weeks, 1)
-    if block_weeks < 1 or blocks < 2:
-        raise InputError(f"`values` has {len(weekly)} weeks and needs two blocks of {block_weeks}; shorten the blocks")
-    parts = np.array_split(weekly, blocks)
-    lengths = np.array([len(part) for part in parts])
-    mean = weekly.mean()
-    # The mean is a ratio of block sums to block lengths; these values carry its standard error.
-    contributions = mean + (np.array([part.sum() for part in parts]) - mean * lengths) / lengths.mean()
-    low, high = _student(_ready(contributions, level)[None, :], level)
-    return Interval(
-        float(mean), float(low[0]), float(high[0]), level, blocks, f"Student's t over {blocks} blocks of weeks"
-    )
-
-
 def interval_bounds(
     samples: Float[np.ndarray, "sample path"], level: float, seed: int
 ) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
-    """Return both ends for many samples at once (they share the resampling)."""
+    """Return both ends for many samples at once, which share the resampling."""
     return _student(samples, level) if samples.shape[1] < FEW_PATHS else _studentised(samples, level, seed)
 
 
 def _ready(values: npt.ArrayLike, level: float) -> Float[np.ndarray, " path"]:
     if not 0 < level < 1:
         raise SettingsError(f"`level` is {level} and needs to be between 0 and 1; 0.95 is usual")
-    array = checked_cells("values", values, ("path",))
+    array = finite_array("values", values, ("path",))
     if len(array) < 2:
-        raise InputError(
-            f"`values` has {len(array)} paths and needs two for an interval; add paths or use `block_interval`"
-        )
+        raise InputError(f"`values` has {len(array)} paths and needs two for an interval; add paths")
     return array
 
 
@@ -175,10 +140,10 @@ def _student(
 def _studentised(
     samples: Float[np.ndarray, "sample path"], level: float, seed: int
 ) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
-    """Resample the t statistic itself: its own skewness then corrects the interval's."""
+    """Bootstrap the t statistic, whose skewness corrects the interval."""
     mean, error = _moments(samples)
     centred = samples - mean[:, None]
-    # Scaled to unit standard error, so that the test for a degenerate resample has no units.
+    # Scaled to unit standard error, so that the test for a degenerate resample is free of units.
     scaled = np.divide(centred, error[:, None], out=np.zeros_like(centred), where=error[:, None] > 0)
     statistic = _resampled_t(scaled, np.random.default_rng(seed))
     low, high = np.quantile(statistic, [(1 + level) / 2, (1 - level) / 2], axis=1)
@@ -186,8 +151,8 @@ def _studentised(
 
 
 LEAST_SPREAD = 0.1
-"""Least squared standard error of a resample, relative to the sample's: where most values are equal some resamples have
-no spread at all, and dividing by it would make the interval as wide as you like."""
+"""Smallest squared standard error of a resample, relative to the sample's: if most values are equal some resamples have
+no spread, and dividing by it would make the interval arbitrarily wide."""
 
 
 def _resampled_t(

@@ -1,20 +1,29 @@
-"""Own what one week's violation, near-limit mark, idleness and complementarity residual are.
+"""Measures of coordination: violation of capacity, idle capacity, complementarity, and reward kept.
 
-LAW: every reported measure follows from these lines; changing one changes what published numbers mean.
+LAW: every reported measure follows from here; changing one changes what published numbers mean.
 
 Weeks without capacity (K = 0) have no ratio. They are left out of every mean *ratio* and counted
-(`zero_capacity_weeks`, and of them `zero_capacity_weeks_used` with U > 0). The two *marks* "over 10 %" and "near the
-limit" compare U with a multiple of K and need no division, so a closed week that is used counts there, as it should.
+(`zero_capacity_weeks`, of them `zero_capacity_weeks_used` with U > 0). The *marks* "over 10 %" and "near the limit"
+compare U with a multiple of K and need no division, so a closed week that is used counts there.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.evaluation.tallies import AbstractTally, checked_cells, defined_mean, path_numbers
+from walras.evaluation.inference import mean_interval
+from walras.evaluation.tallies import (
+    AbstractTally,
+    broadcast_to_paths,
+    finite_array,
+    mean_ratio,
+    path_contributions,
+    path_numbers,
+)
 
 NEAR_LIMIT = 0.9
 """A week is near its limit when the unconstrained utilization exceeds this share of capacity."""
@@ -29,7 +38,7 @@ SMALL_USE = 0.05
 """Weeks that use less than this share of the path's mean utilization have no relative forecast error."""
 
 Weekly = Float[np.ndarray, "path week resource"]
-Marks = Bool[np.ndarray, "path week resource"]
+Sums = Float[np.ndarray, "path resource"]
 
 
 def per_capacity(amount: Weekly, capacity: Weekly) -> Weekly:
@@ -40,26 +49,6 @@ def per_capacity(amount: Weekly, capacity: Weekly) -> Weekly:
 def violation(utilization: Weekly, capacity: Weekly) -> Weekly:
     """Return `max(U - K, 0) / K`, a fraction; 0 in weeks without capacity, which callers do not count."""
     return per_capacity(np.maximum(utilization - capacity, 0.0), capacity)
-
-
-def over_limit(utilization: Weekly, capacity: Weekly) -> Marks:
-    """Mark weeks with more than 10 % violation: `U > 1.1 K`."""
-    return utilization > (1.0 + OVER) * capacity
-
-
-def near_limit(unconstrained: Weekly, capacity: Weekly) -> Marks:
-    """Mark weeks whose unconstrained utilization exceeds 0.9 of capacity: `U0 > 0.9 K`."""
-    return unconstrained > NEAR_LIMIT * capacity
-
-
-def idle(utilization: Weekly, capacity: Weekly) -> Weekly:
-    """Return `max(K - U, 0) / K`, a fraction; it is a loss only where U0 > K."""
-    return per_capacity(np.maximum(capacity - utilization, 0.0), capacity)
-
-
-def slack_value(shadow_prices: Weekly, utilization: Weekly, capacity: Weekly) -> Weekly:
-    """Return `lambda (K - U)^+` [money]: prices charged for capacity that stays empty."""
-    return shadow_prices * np.maximum(capacity - utilization, 0.0)
 
 
 def complementarity(shadow_prices: Weekly, utilization: Weekly, capacity: Weekly, price_scale: float) -> Weekly:
@@ -78,9 +67,224 @@ def complementarity(shadow_prices: Weekly, utilization: Weekly, capacity: Weekly
     return np.abs(np.minimum(shadow_prices / price_scale, gap))
 
 
+@dataclass(frozen=True)
+class ControlMetrics:
+    """How well utilization kept to capacity; ratios are per path and resource, then averaged.
+
+    Attributes:
+        mean_violation: mean `max(U - K, 0) / K` over weeks; None if no week has capacity.
+        near_limit_mean_violation: the same over near-limit weeks; None where there is none.
+        near_limit_share: share of weeks with U0 > 0.9 K.
+        share_weeks_over_10_percent: share of weeks with U > 1.1 K.
+        near_limit_share_over_10_percent: share of near-limit weeks with U > 1.1 K; None where there is none.
+        irreducible_violation: violation without any order after the origin; None if `committed` was not given.
+        avoidable_violation: `mean_violation` minus the irreducible one.
+        idle_capacity: mean `max(K - U, 0) / K` over weeks with U0 > K; None where there is none.
+        slackness: `sum_t lambda_t (K_t - U_t)^+` over weeks and resources, mean over paths [money].
+        complementarity_residual: mean `|min(lambda', K - U)| / K` with scaled prices; None without prices and scale.
+        paths, weeks: paths, and weeks x paths x resources counted after the burn-in.
+        near_limit_weeks: of those, near-limit ones.
+        zero_capacity_weeks: weeks with K = 0, which have no ratio and are left out of the mean ratios.
+        zero_capacity_weeks_used: of those, weeks with U > 0.
+    """
+
+    mean_violation: float | None
+    near_limit_mean_violation: float | None
+    near_limit_share: float | None
+    share_weeks_over_10_percent: float | None
+    near_limit_share_over_10_percent: float | None
+    irreducible_violation: float | None
+    avoidable_violation: float | None
+    idle_capacity: float | None
+    slackness: float | None
+    complementarity_residual: float | None
+    paths: int
+    weeks: int
+    near_limit_weeks: int
+    zero_capacity_weeks: int
+    zero_capacity_weeks_used: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return the measures by name, ready for a record."""
+        return asdict(self)
+
+
+RATIOS: Mapping[str, tuple[str, str]] = {
+    "mean_violation": ("violation", "open_weeks"),
+    "near_limit_mean_violation": ("near_violation", "near_open_weeks"),
+    "near_limit_share": ("near_weeks", "weeks"),
+    "share_weeks_over_10_percent": ("over_weeks", "weeks"),
+    "near_limit_share_over_10_percent": ("near_over_weeks", "near_weeks"),
+    "irreducible_violation": ("committed_violation", "open_weeks"),
+    "avoidable_violation": ("avoidable", "open_weeks"),
+    "idle_capacity": ("idle", "short_open_weeks"),
+    "complementarity_residual": ("residual", "open_weeks"),
+}
+"""Measure -> the sum and the count whose quotient it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class ControlTally(AbstractTally):
+    """Counts of weeks and sums of weekly ratios, per path and resource.
+
+    Attributes:
+        weeks, open_weeks: weeks counted; of them, those with K > 0.
+        near_weeks, near_open_weeks: near-limit weeks; of them, those with K > 0.
+        short_open_weeks: weeks with U0 > K > 0.
+        over_weeks, near_over_weeks: weeks over 10 %, all and near-limit.
+        used_closed_weeks: weeks with K = 0 and U > 0.
+        violation, near_violation, idle: sums of the weekly ratios.
+        committed_violation, slack_value, residual: the same where the optional arguments were given.
+    """
+
+    weeks: Sums
+    open_weeks: Sums
+    near_weeks: Sums
+    near_open_weeks: Sums
+    short_open_weeks: Sums
+    over_weeks: Sums
+    near_over_weeks: Sums
+    used_closed_weeks: Sums
+    violation: Sums
+    near_violation: Sums
+    idle: Sums
+    committed_violation: Sums | None = None
+    slack_value: Sums | None = None
+    residual: Sums | None = None
+
+    @property
+    def avoidable(self) -> Sums | None:
+        """Return the violation minus that of orders already in the pipeline."""
+        return None if self.committed_violation is None else self.violation - self.committed_violation
+
+    def metrics(self) -> ControlMetrics:
+        """Derive every measure from the sums."""
+        return ControlMetrics(
+            **{name: self._ratio(name) for name in RATIOS},
+            slackness=None if self.slack_value is None else float(self.slack_value.sum(axis=1).mean()),
+            paths=len(self.paths),
+            weeks=int(self.weeks.sum()),
+            near_limit_weeks=int(self.near_weeks.sum()),
+            zero_capacity_weeks=int((self.weeks - self.open_weeks).sum()),
+            zero_capacity_weeks_used=int(self.used_closed_weeks.sum()),
+        )
+
+    def path_values(self, measure: str) -> dict[int, float]:
+        """Return path number -> value, whose mean is the measure; paths without such weeks are absent."""
+        if measure == "slackness":
+            sums = None if self.slack_value is None else self.slack_value.sum(axis=1, keepdims=True)
+            counts = np.ones((len(self.paths), 1))
+        elif measure in RATIOS:
+            sums, counts = (getattr(self, name) for name in RATIOS[measure])
+        else:
+            known = ", ".join(CONTROL_MEASURES)
+            raise SettingsError(f"`measure` is {measure!r} and needs to be one of {known}; choose one")
+        if sums is None:
+            return {}
+        kept, values = path_contributions(sums, counts)
+        return dict(zip(self.paths[kept].tolist(), values.tolist(), strict=True))
+
+    def _ratio(self, measure: str) -> float | None:
+        sums, counts = (getattr(self, name) for name in RATIOS[measure])
+        return None if sums is None else mean_ratio(sums, counts)
+
+
+CONTROL_MEASURES = (*RATIOS, "slackness")
+"""Measures that have a value per path and so an interval."""
+
+
+def control_tally(
+    utilization: npt.ArrayLike,
+    unconstrained: npt.ArrayLike,
+    capacity: npt.ArrayLike,
+    committed: npt.ArrayLike | None = None,
+    shadow_prices: npt.ArrayLike | None = None,
+    burn_in: int = 0,
+    *,
+    price_scale: float | None = None,
+    first_path: int = 0,
+) -> ControlTally:
+    """Sum up some paths and weeks, so that pieces can be added.
+
+    Args:
+        utilization: U [path, week, resource].
+        unconstrained: U0, the same paths with prices 0 throughout [path, week, resource].
+        capacity: K [week, resource] or [path, week, resource].
+        committed: utilization without any order after the origin, with or without the path axis.
+        shadow_prices: prices charged [money per unit of resource], with or without the path axis.
+        burn_in: first weeks to skip (`metrics.BURN_IN_WEEKS` in control studies, 0 for plans).
+        price_scale: median unit margin [money], for the complementarity residual.
+        first_path: number of the first path; pieces with the same numbers add over their weeks.
+
+    Raises:
+        ShapeError: paths, weeks or resources differ.
+        NotFiniteError: a number is NaN or infinite.
+        InputError: a capacity or a price is negative.
+    """
+    used = finite_array("utilization", utilization, ("path", "week", "resource"))
+    _check_settings(used.shape, burn_in, price_scale)
+
+    def ready(name: str, values: npt.ArrayLike, minimum: float = -np.inf) -> np.ndarray:
+        return broadcast_to_paths(name, values, used.shape, minimum)[:, burn_in:]
+
+    use, free, limit = used[:, burn_in:], ready("unconstrained", unconstrained), ready("capacity", capacity, 0.0)
+    weekly = _weekly(use, free, limit)
+    if committed is not None:
+        weekly["committed_violation"] = violation(ready("committed", committed), limit)
+    if shadow_prices is not None:
+        prices = ready("shadow_prices", shadow_prices, 0.0)
+        weekly["slack_value"] = prices * np.maximum(limit - use, 0.0)
+        if price_scale is not None:
+            weekly["residual"] = np.where(limit > 0, complementarity(prices, use, limit, price_scale), 0.0)
+    sums = {name: values.sum(axis=1, dtype=np.float64) for name, values in weekly.items()}
+    return ControlTally(paths=path_numbers(len(used), first_path), **sums)
+
+
+def _weekly(use: Weekly, free: Weekly, limit: Weekly) -> dict[str, np.ndarray]:
+    """Return what is summed over weeks; the rest of `control_tally` depends on optional arguments."""
+    is_open, near, over = limit > 0, free > NEAR_LIMIT * limit, use > (1.0 + OVER) * limit
+    excess = violation(use, limit)
+    return {
+        "weeks": np.ones_like(use),
+        "open_weeks": is_open,
+        "near_weeks": near,
+        "near_open_weeks": near & is_open,
+        "short_open_weeks": (free > limit) & is_open,
+        "over_weeks": over,
+        "near_over_weeks": over & near,
+        "used_closed_weeks": ~is_open & (use > 0),
+        "violation": excess,
+        "near_violation": np.where(near, excess, 0.0),
+        "idle": np.where(free > limit, per_capacity(np.maximum(limit - use, 0.0), limit), 0.0),
+    }
+
+
+def control_intervals(tally: ControlTally, level: float = 0.95, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Return measure -> (low, high) over paths, for every measure with values on at least two paths."""
+    values = {measure: list(tally.path_values(measure).values()) for measure in CONTROL_MEASURES}
+    intervals = {name: mean_interval(paths, level, seed) for name, paths in values.items() if len(paths) > 1}
+    return {name: _within(name, interval.low, interval.high) for name, interval in intervals.items()}
+
+
+def _within(measure: str, low: float, high: float) -> tuple[float, float]:
+    """Clip an interval to the measure's range: all but the avoidable violation are at least 0."""
+    least = -np.inf if measure == "avoidable_violation" else 0.0
+    most = 1.0 if "share" in measure or measure == "idle_capacity" else np.inf
+    return max(low, least), min(high, most)
+
+
+def _check_settings(shape: tuple[int, ...], burn_in: int, price_scale: float | None) -> None:
+    if 0 in shape:
+        raise InputError(f"`utilization` has shape {shape} and needs a path, a week and a resource; pass at least one")
+    if not 0 <= burn_in < shape[1]:
+        raise SettingsError(f"`burn_in` is {burn_in} and needs to be 0 to {shape[1] - 1}; leave at least one week")
+    if price_scale is not None and not 0 < price_scale < np.inf:
+        raise SettingsError(f"`price_scale` is {price_scale} and needs to be positive; pass the median unit margin")
+
+
 NO_DIFFERENCE = 1e-4
-"""Share of the rewards below which a denominator says nothing: rewards are summed in single precision, and an oracle's
-search stops short of its optimum by about as much."""
+"""Share of the rewards below which a denominator is noise: rewards are summed in single precision, and the oracle's
+search stops about as far from its optimum."""
 
 REWARD_MEASURES = ("reward_kept", "regret_ratio", "pooled_regret_ratio")
 """Measures that have a value per path and so an interval."""
@@ -88,14 +292,14 @@ REWARD_MEASURES = ("reward_kept", "regret_ratio", "pooled_regret_ratio")
 
 @dataclass(frozen=True)
 class RewardMetrics:
-    """Say how much reward is left under coordination; ratios are per path, then averaged.
+    """How much reward is left under coordination; ratios are per path, then averaged.
 
     Attributes:
-        reward_kept: reward over the oracle's at equal violation; None where no path's oracle earns anything.
-        regret_ratio: `(R0 - R) / (R0 - R_oracle)`; None where on no path the oracle gave up any reward.
-        pooled_regret_ratio: the same of the summed rewards, steadier where some paths are hardly constrained.
+        reward_kept: reward over the oracle's at equal violation; None if no path's oracle earns anything.
+        regret_ratio: `(R0 - R) / (R0 - R_oracle)`; None if the oracle gave up reward on no path.
+        pooled_regret_ratio: the same of the summed rewards, steadier if some paths are hardly constrained.
         paths: paths counted.
-        reward_kept_left_out: paths whose oracle reward is zero or negative, so that a share of it says nothing.
+        reward_kept_left_out: paths whose oracle reward is not positive, so that a share of it is meaningless.
         regret_left_out: paths on which the oracle gave up nothing (`R0 <= R_oracle` but for rounding).
     """
 
@@ -113,7 +317,7 @@ class RewardMetrics:
 
 @dataclass(frozen=True, eq=False)
 class RewardTally(AbstractTally):
-    """Sum rewards per path [money]; parts of the same path add.
+    """Rewards per path [money]; parts of the same path add.
 
     Attributes:
         reward: of the method, without the price payment, end stock valued.
@@ -134,8 +338,8 @@ class RewardTally(AbstractTally):
         pooled_floor = NO_DIFFERENCE * np.abs(self.unconstrained_reward.sum())
         pooled = lost.sum() / given_up.sum() if given_up.sum() > pooled_floor else None
         return RewardMetrics(
-            reward_kept=defined_mean(self.reward, kept_from),
-            regret_ratio=defined_mean(lost, np.where(has_regret, given_up, 0.0)),
+            reward_kept=mean_ratio(self.reward, kept_from),
+            regret_ratio=mean_ratio(lost, np.where(has_regret, given_up, 0.0)),
             pooled_regret_ratio=None if pooled is None else float(pooled),
             paths=len(self.paths),
             reward_kept_left_out=int((kept_from == 0).sum()),
@@ -143,7 +347,7 @@ class RewardTally(AbstractTally):
         )
 
     def path_values(self, measure: str) -> dict[int, float]:
-        """Return path number -> value, whose mean is the measure; paths that say nothing about it are absent.
+        """Return path number -> value, whose mean is the measure; paths without it are absent.
 
         The pooled ratio is one of two sums over paths, and the values are its linearisation.
         """
@@ -155,11 +359,11 @@ class RewardTally(AbstractTally):
         given_up = self.unconstrained_reward - self.oracle_reward
         if measure == "pooled_regret_ratio":
             pooled = self.metrics().pooled_regret_ratio
-            found = None if pooled is None else pooled + (lost - pooled * given_up) / given_up.mean()
-            return {} if found is None else dict(zip(self.paths.tolist(), found.tolist(), strict=True))
+            values = None if pooled is None else pooled + (lost - pooled * given_up) / given_up.mean()
+            return {} if values is None else dict(zip(self.paths.tolist(), values.tolist(), strict=True))
         over, under = (self.reward, self.oracle_reward) if measure == "reward_kept" else (lost, given_up)
-        there = under > floor
-        return dict(zip(self.paths[there].tolist(), (over[there] / under[there]).tolist(), strict=True))
+        counted = under > floor
+        return dict(zip(self.paths[counted].tolist(), (over[counted] / under[counted]).tolist(), strict=True))
 
     def _lost(self) -> tuple[Float[np.ndarray, " path"], Float[np.ndarray, " path"]]:
         size = np.maximum(np.abs(self.unconstrained_reward), np.abs(self.oracle_reward))
@@ -169,7 +373,7 @@ class RewardTally(AbstractTally):
 def reward_tally(
     reward: npt.ArrayLike, oracle_reward: npt.ArrayLike, unconstrained_reward: npt.ArrayLike, *, first_path: int = 0
 ) -> RewardTally:
-    """Collect the rewards of one piece of a study, so that pieces can be added.
+    """Collect the rewards of some paths, so that pieces can be added.
 
     Args:
         reward: of the method [money; path].
@@ -178,7 +382,7 @@ def reward_tally(
         first_path: number of the first path.
     """
     given = {"reward": reward, "oracle_reward": oracle_reward, "unconstrained_reward": unconstrained_reward}
-    rewards = {name: checked_cells(name, values, ("path",)) for name, values in given.items()}
+    rewards = {name: finite_array(name, values, ("path",)) for name, values in given.items()}
     number = len(rewards["reward"])
     if number == 0:
         raise InputError("`reward` is empty and needs one number per path; pass at least one path")
@@ -186,10 +390,3 @@ def reward_tally(
         if len(values) != number:
             raise shape_mismatch(name, values.shape, (number,), "pass the rewards of the same paths")
     return RewardTally(paths=path_numbers(number, first_path), **rewards)
-
-
-def reward_metrics(
-    reward: npt.ArrayLike, oracle_reward: npt.ArrayLike, unconstrained_reward: npt.ArrayLike
-) -> RewardMetrics:
-    """Measure the reward kept; see `reward_tally` for the arguments."""
-    return reward_tally(reward, oracle_reward, unconstrained_reward).metrics()

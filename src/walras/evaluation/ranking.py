@@ -1,7 +1,4 @@
-"""Own the ranking of policies on common random numbers: what each earned, agent by agent, and what that says.
-
-LAW: differences are paired by agent; how their intervals are made is written at `rank`.
-"""
+"""Rankings of policies on common random numbers, with intervals paired by agent (method at `rank`)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,29 +10,29 @@ from jaxtyping import Float
 
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.evaluation.inference import Interval, mean_interval
-from walras.evaluation.tallies import checked_cells
+from walras.evaluation.tallies import finite_array
 
 MOST_UNITS = 1000
-"""Agents beyond so many are pooled at random into so many groups of like size before resampling."""
+"""More agents than this are pooled at random into this many groups of similar size before resampling."""
 
 EXACT = "exact"
-"""How an interval is made that has no width: a policy compared with itself."""
+"""Method of an interval without width: a policy compared with itself."""
 
 Pool = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyOutcome:
-    """Hold what one policy did on the weeks that judge it, agent by agent; all policies on the same paths.
+    """Reward, sales and stock of one policy by agent, in the weeks it is evaluated on; all policies on the same paths.
 
     Attributes:
         name: of the policy.
-        reward: what the weeks earned, payments for resources taken off; stock is charged at the start and valued at the
-            end, both at unit cost [money; agent].
+        reward: less payments for resources; stock is charged at the start and valued at the end, both at unit cost
+            [money; agent].
         demand, sales: in all weeks [units; agent].
         stock: mean stock at the end of a week [units; agent].
-        weeks: weeks that were judged.
-        seconds: that tuning or training took.
+        weeks: number of weeks.
+        seconds: time for tuning or training.
     """
 
     name: str
@@ -47,28 +44,28 @@ class PolicyOutcome:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers for different agents, and numbers that are none."""
+        """Refuse numbers of different agents, and numbers that are not finite."""
         for name in ("reward", "demand", "sales", "stock"):
-            values = checked_cells(name, getattr(self, name), ("agent",))
+            values = finite_array(name, getattr(self, name), ("agent",))
             if values.shape != self.reward.shape:
                 raise shape_mismatch(name, values.shape, self.reward.shape, "give one number per agent")
 
     @property
     def service(self) -> float | None:
-        """Return sales over demand; None where nothing was asked for."""
+        """Return sales over demand; None without demand."""
         demand = float(self.demand.sum(dtype=float))
         return float(self.sales.sum(dtype=float)) / demand if demand > 0 else None
 
     @property
     def stock_weeks(self) -> float | None:
-        """Return mean stock in weeks of mean demand; None where nothing was asked for."""
+        """Return mean stock in weeks of mean demand; None without demand."""
         weekly = float(self.demand.sum(dtype=float)) / self.weeks
         return float(self.stock.sum(dtype=float)) / weekly if weekly > 0 else None
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Hold one row of a ranking.
+    """One row of a ranking.
 
     Attributes:
         name: of the policy.
@@ -77,7 +74,7 @@ class Ranked:
         ratio: total reward over that of the reference, with its interval; None where the reference earns nothing.
         service: sales over demand.
         stock_weeks: mean stock in weeks of mean demand.
-        seconds: that tuning or training took.
+        seconds: time for tuning or training.
     """
 
     name: str
@@ -90,16 +87,16 @@ class Ranked:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row by name, ready for a record."""
-        ratio = self.ratio
+        ratio, difference = self.ratio, self.difference
         return {
             "policy": self.name,
             "reward": self.reward,
-            "ratio": None if ratio is None else ratio.estimate,
-            "ratio_low": None if ratio is None else ratio.low,
-            "ratio_high": None if ratio is None else ratio.high,
-            "difference": self.difference.estimate,
-            "difference_low": self.difference.low,
-            "difference_high": self.difference.high,
+            "ratio": ratio and ratio.estimate,
+            "ratio_low": ratio and ratio.low,
+            "ratio_high": ratio and ratio.high,
+            "difference": difference.estimate,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
             "service": self.service,
             "stock_weeks": self.stock_weeks,
             "seconds": self.seconds,
@@ -108,14 +105,14 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Order policies by what they earned, the best first.
+    """Policies by total reward, the best first.
 
     Attributes:
         rows: one per policy.
         reference: name of the policy that the others are compared with.
-        agents: agents that the differences are paired over.
+        agents: number of agents.
         level: nominal coverage of the intervals.
-        method: how they were made, in words.
+        method: name of their method.
     """
 
     rows: tuple[Ranked, ...]
@@ -124,30 +121,13 @@ class Ranking:
     level: float
     method: str
 
-    def row(self, name: str) -> Ranked:
-        """Find the row of a policy.
-
-        Raises:
-            InputError: there is none of this name.
-        """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise InputError(f"`{name}` was not ranked; there are {', '.join(row.name for row in self.rows)}")
-
     def as_dict(self) -> dict[str, Any]:
         """Return the ranking by name, ready for a record."""
-        rows = [row.as_dict() for row in self.rows]
-        return {
-            "reference": self.reference,
-            "agents": self.agents,
-            "level": self.level,
-            "method": self.method,
-            "policies": rows,
-        }
+        facts = {name: getattr(self, name) for name in ("reference", "agents", "level", "method")}
+        return {**facts, "policies": [row.as_dict() for row in self.rows]}
 
     def cells(self) -> tuple[tuple[str, ...], ...]:
-        """Write the ranking for people: a row of headings, then one row per policy."""
+        """Return the written table: a row of headings, then one row per policy."""
         to = "the best" if self.reference == self.rows[0].name else self.reference
         head = ("policy", "reward", f"ratio to {to}", "difference", "service", "stock", "tuning")
         return (head, *(_cells(row) for row in self.rows))
@@ -162,38 +142,38 @@ def rank(
 ) -> Ranking:
     """Rank policies that were run on the same paths.
 
-    Differences and ratios are of totals over agents, paired by agent. The ratio R of two totals is linear in small
-    changes (the delta method): each agent contributes `(ours - R theirs) / mean theirs`, and the interval is that of
-    the mean contribution, by the studentised bootstrap over agents (`inference.mean_interval`; pooled into a thousand
-    random groups where there are more). It answers "would it be so for other products like these in these weeks?";
-    what all products have in common in other weeks is not in it.
+    Differences and ratios are of totals over agents, paired by agent. By the delta method each agent contributes
+    `(ours - R theirs) / mean theirs` to the ratio R of two totals; the interval is that of the mean contribution, by
+    the studentised bootstrap over agents (`mean_interval`; over a thousand random groups if there are more). It holds for other products like these in the same weeks; variation between weeks is not included.
 
     Args:
         outcomes: of at least one policy, for the same agents in the same order.
-        against: name of the policy to compare with; the best one where not given.
+        against: name of the policy to compare with; by default the best one.
         level: nominal coverage.
         seed: of pooling and resampling.
 
     Raises:
         InputError: no policies, a name twice, fewer than two agents, or `against` is not one of them.
     """
-    outcomes = sorted(outcomes, key=lambda one: -float(one.reward.sum(dtype=float)))
+    outcomes = sorted(outcomes, key=lambda outcome: -float(outcome.reward.sum(dtype=float)))
     reference = _reference(outcomes, against)
     pool = _pools(len(reference.reward), seed)
-    rows = tuple(_row(one, reference, pool, level, seed) for one in outcomes)
+    rows = tuple(_row(outcome, reference, pool, level, seed) for outcome in outcomes)
     method = f"paired over {len(reference.reward)} agents, delta method, studentised bootstrap by agent"
     return Ranking(rows, reference.name, len(reference.reward), level, method)
 
 
-def _row(one: PolicyOutcome, reference: PolicyOutcome, pool: Pool, level: float, seed: int) -> Ranked:
-    ours, theirs, same = pool(one.reward), pool(reference.reward), one is reference
+def _row(outcome: PolicyOutcome, reference: PolicyOutcome, pool: Pool, level: float, seed: int) -> Ranked:
+    ours, theirs, same = pool(outcome.reward), pool(reference.reward), outcome is reference
     difference = _total(ours - theirs, same, level, seed)
     ratio = _ratio(ours, theirs, same, level, seed)
-    return Ranked(one.name, float(ours.sum()), difference, ratio, one.service, one.stock_weeks, one.seconds)
+    return Ranked(
+        outcome.name, float(ours.sum()), difference, ratio, outcome.service, outcome.stock_weeks, outcome.seconds
+    )
 
 
 def reward_ratio(ours: npt.ArrayLike, theirs: npt.ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval | None:
-    """Bound the ratio of two total rewards, paired by agent; None where theirs is not positive.
+    """Return the ratio of two total rewards with its interval, paired by agent; None if `theirs` is not positive.
 
     Args:
         ours: one number per agent [money; agent].
@@ -201,7 +181,7 @@ def reward_ratio(ours: npt.ArrayLike, theirs: npt.ArrayLike, *, level: float = 0
         level: nominal coverage.
         seed: of pooling and resampling.
     """
-    left, right = checked_cells("ours", ours, ("agent",)), checked_cells("theirs", theirs, ("agent",))
+    left, right = finite_array("ours", ours, ("agent",)), finite_array("theirs", theirs, ("agent",))
     if left.shape != right.shape:
         raise shape_mismatch("theirs", right.shape, left.shape, "pass both policies' rewards for the same agents")
     pool = _pools(len(left), seed)
@@ -209,16 +189,16 @@ def reward_ratio(ours: npt.ArrayLike, theirs: npt.ArrayLike, *, level: float = 0
 
 
 def _reference(outcomes: Sequence[PolicyOutcome], against: str | None) -> PolicyOutcome:
-    names = [one.name for one in outcomes]
+    names = [outcome.name for outcome in outcomes]
     if not names:
         raise InputError("there is no policy to rank; give at least one")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"`{twice}` is the name of two policies; give each a name of its own")
     shape = outcomes[0].reward.shape
-    for one in outcomes:
-        if one.reward.shape != shape:
-            raise shape_mismatch(f"reward of {one.name}", one.reward.shape, shape, "run all on the same agents")
+    for outcome in outcomes:
+        if outcome.reward.shape != shape:
+            raise shape_mismatch(f"reward of {outcome.name}", outcome.reward.shape, shape, "run all on the same agents")
     if len(outcomes[0].reward) < 2:
         raise InputError("one agent says nothing about the difference between policies; give at least two")
     if against is not None and against not in names:
@@ -227,7 +207,7 @@ def _reference(outcomes: Sequence[PolicyOutcome], against: str | None) -> Policy
 
 
 def _pools(agents: int, seed: int) -> Pool:
-    """Return what sums agents within random groups of like size, or leaves them alone where they are few."""
+    """Return a function that sums agents within random groups of similar size, or leaves few agents as they are."""
     if agents <= MOST_UNITS:
         return lambda values: np.asarray(values, float)
     group = np.random.default_rng([seed, 0x9001]).permutation(agents) % MOST_UNITS
@@ -235,7 +215,7 @@ def _pools(agents: int, seed: int) -> Pool:
 
 
 def _total(values: Float[np.ndarray, " unit"], same: bool, level: float, seed: int) -> Interval:
-    """Bound a sum over agents."""
+    """Return a sum over agents with its interval."""
     count = len(values)
     if same:
         return Interval(0.0, 0.0, 0.0, level, count, EXACT)
@@ -257,26 +237,23 @@ def _ratio(ours: np.ndarray, theirs: np.ndarray, same: bool, level: float, seed:
 
 
 def _cells(row: Ranked) -> tuple[str, ...]:
-    """Write one row for people."""
-    ratio = "-" if row.ratio is None else f"{row.ratio.estimate:.4f} [{row.ratio.low:.4f}, {row.ratio.high:.4f}]"
-    gap = row.difference
-    difference = f"{gap.estimate:,.0f} [{gap.low:,.0f}, {gap.high:,.0f}]"
-    service = "-" if row.service is None else f"{100 * row.service:.1f} %"
-    stock = "-" if row.stock_weeks is None else f"{row.stock_weeks:.1f} weeks"
-    alike = (row.ratio is None or row.ratio.method == EXACT, gap.method == EXACT)
+    ratio, gap = row.ratio, row.difference
+    written_ratio = "-" if ratio is None else f"{ratio.estimate:.4f}"
+    if ratio is not None and ratio.method != EXACT:
+        written_ratio += f" [{ratio.low:.4f}, {ratio.high:.4f}]"
     return (
         row.name,
         f"{row.reward:,.0f}",
-        ratio.split(" [")[0] if alike[0] else ratio,
-        "" if alike[1] else difference,
-        service,
-        stock,
+        written_ratio,
+        "" if gap.method == EXACT else f"{gap.estimate:,.0f} [{gap.low:,.0f}, {gap.high:,.0f}]",
+        "-" if row.service is None else f"{100 * row.service:.1f} %",
+        "-" if row.stock_weeks is None else f"{row.stock_weeks:.1f} weeks",
         f"{row.seconds:.1f} s",
     )
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Line columns up: the first to the left, numbers to the right."""
+    """Align columns: the first to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

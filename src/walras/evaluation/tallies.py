@@ -1,7 +1,4 @@
-"""Own how partial results merge: sums per path that add, joined by the paths' numbers.
-
-CONTRACT: every tally adds with `+`, over weeks of the same paths and over different paths alike.
-"""
+"""Tallies: sums per path that merge with `+`, over weeks of the same paths and over different paths alike."""
 
 from abc import ABC
 from dataclasses import dataclass, fields
@@ -18,16 +15,16 @@ Tally = TypeVar("Tally", bound="AbstractTally")
 
 @dataclass(frozen=True, eq=False)
 class AbstractTally(ABC):
-    """Hold sums by path, which add; measures are derived from them and never added themselves.
+    """Sums by path, which add; measures are derived from them and never added themselves.
 
     Attributes:
-        paths: number of each path, rising, each once [path].
+        paths: numbers of the paths, increasing and unique [path].
     """
 
     paths: Int[np.ndarray, " path"]
 
     def __add__(self: Tally, other: Any) -> Tally:
-        """Merge: sums of the same path add, other paths stand beside each other."""
+        """Merge: sums of the same path add, other paths are joined."""
         if not isinstance(other, type(self)):
             return NotImplemented
         union = np.union1d(self.paths, other.paths)
@@ -59,8 +56,13 @@ def path_numbers(count: int, first_path: int) -> Int[np.ndarray, " path"]:
     return np.arange(first_path, first_path + count)
 
 
-def checked_cells(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> np.ndarray:
-    """Return the array in double precision, or refuse a wrong number of axes or a number that is not finite."""
+def finite_array(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> np.ndarray:
+    """Return the array in double precision.
+
+    Raises:
+        ShapeError: the number of axes differs from `axes`.
+        NotFiniteError: a number is NaN or infinite.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != len(axes):
         raise shape_mismatch(name, array.shape, list(axes), "add or select the missing axes")
@@ -71,17 +73,19 @@ def checked_cells(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> np
     return array
 
 
-def on_every_path(name: str, values: npt.ArrayLike, shape: tuple[int, ...], minimum: float = -np.inf) -> np.ndarray:
-    """Spread `[week, resource]` over the paths, or check `[path, week, resource]` against `shape`.
+def broadcast_to_paths(
+    name: str, values: npt.ArrayLike, shape: tuple[int, ...], minimum: float = -np.inf
+) -> np.ndarray:
+    """Broadcast `[week, resource]` to the paths, or check `[path, week, resource]` against `shape`.
 
     Args:
         name: the argument as the user knows it.
         values: numbers with or without the path axis.
-        shape: the paths, weeks and resources of the utilization they go with.
-        minimum: the least value allowed.
+        shape: paths, weeks and resources of the utilization they go with.
+        minimum: smallest allowed value.
     """
     with_paths = np.ndim(values) == len(shape)
-    array = checked_cells(name, values, ("path", "week", "resource") if with_paths else ("week", "resource"))
+    array = finite_array(name, values, ("path", "week", "resource") if with_paths else ("week", "resource"))
     if array.shape != (shape if with_paths else shape[1:]):
         raise shape_mismatch(name, array.shape, f"{shape[1:]} or {shape}", "cut all arrays to the same paths and weeks")
     if array.size and array.min() < minimum:
@@ -89,8 +93,8 @@ def on_every_path(name: str, values: npt.ArrayLike, shape: tuple[int, ...], mini
     return np.broadcast_to(array, shape)
 
 
-def defined_mean(sums: Float[np.ndarray, "*shape"], counts: Float[np.ndarray, "*shape"]) -> float | None:
-    """Average `sums / counts` over the entries that have a count; None where none has."""
+def mean_ratio(sums: Float[np.ndarray, "*shape"], counts: Float[np.ndarray, "*shape"]) -> float | None:
+    """Average `sums / counts` over the entries with a count; None if there is none."""
     has = counts > 0
     return float(np.mean(sums[has] / counts[has])) if has.any() else None
 
@@ -98,17 +102,17 @@ def defined_mean(sums: Float[np.ndarray, "*shape"], counts: Float[np.ndarray, "*
 def path_contributions(
     sums: Float[np.ndarray, "path resource"], counts: Float[np.ndarray, "path resource"]
 ) -> tuple[Int[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
-    """Return one value per path whose mean is `defined_mean`, for inference over paths.
+    """Return one value per path whose mean is `mean_ratio`, for inference over paths.
 
-    Where every path has the same number of counted resources this is the path's own mean. Otherwise the mean is a ratio
-    of two sums over paths, and the values are its linearisation, so that their spread gives its standard error.
+    If every path has the same number of counted resources this is the path's own mean. Otherwise the mean is a ratio
+    of two sums over paths, and the values are its linearisation, whose spread gives its standard error.
 
     Args:
         sums: what is averaged [path, resource].
-        counts: how many weeks each sum has [path, resource].
+        counts: number of weeks in each sum [path, resource].
 
     Returns:
-        positions of the paths with at least one counted resource, and their values.
+        Positions of the paths with at least one counted resource, and their values.
     """
     has = counts > 0
     share = np.divide(sums, counts, out=np.zeros_like(sums), where=has).sum(axis=1)

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.config import CostSettings, PlanSettings
-from walras.evaluation.control_metrics import ControlTally, control_intervals, control_tally
-from walras.evaluation.metrics import reward_tally
+from walras.evaluation.metrics import ControlTally, control_intervals, control_tally, reward_tally
 from walras.exogenous.demand.backtest import backtest
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.costs import PiecewiseLinearCost

@@ -1,15 +1,19 @@
-"""Hold every measure of coordination to numbers worked out by hand."""
+"""Measures of coordination and reward against numbers worked out by hand."""
 
 import numpy as np
 import pytest
 
 from walras.errors import InputError, NotFiniteError, SettingsError, ShapeError
-from walras.evaluation import control_intervals, control_metrics, control_tally, paired_control_intervals
+from walras.evaluation.metrics import ControlMetrics, control_intervals, control_tally, reward_tally
 
 
 def weekly(*paths: list[float]) -> np.ndarray:
     """Build [path, week, resource] with one resource."""
     return np.array(paths, dtype=float)[:, :, None]
+
+
+def control_metrics(*arrays: np.ndarray, **more: object) -> ControlMetrics:
+    return control_tally(*arrays, **more).metrics()
 
 
 # One path, one resource, K = 100. Weeks: fits far below; near-limit and 5 % over; near-limit and 20 % over; near-limit
@@ -143,24 +147,10 @@ def test_value_per_path_averages_to_the_measure():
         assert np.mean(list(tally.path_values(measure).values())) == pytest.approx(metrics[measure])
 
 
-def test_intervals_hold_the_measure_and_pairing_narrows_them():
-    study = random_study(paths=40)
-    ours = control_tally(**study)
-    more = {**study, "utilization": study["utilization"] * 1.02}
-    theirs = control_tally(**more)
-    low, high = control_intervals(ours)["mean_violation"]
-    assert low < ours.metrics().mean_violation < high
-    paired = paired_control_intervals(ours, theirs)["mean_violation"]
-    assert paired[1] < 0, "two per cent more use on every path has to show"
-    assert paired[1] - paired[0] < (high - low) / 4
-
-
-def test_pairing_goes_by_path_number():
-    study = random_study(paths=10)
-    whole = control_tally(**study)
-    part = control_tally(**{name: values[4:8] for name, values in study.items()}, first_path=4)
-    for low, high in paired_control_intervals(part, whole).values():
-        assert low == pytest.approx(0.0, abs=1e-12) and high == pytest.approx(0.0, abs=1e-12)
+def test_intervals_hold_the_measure():
+    tally = control_tally(**random_study(paths=40))
+    low, high = control_intervals(tally)["mean_violation"]
+    assert low < tally.metrics().mean_violation < high
 
 
 def test_unknown_measure_is_refused():
@@ -186,3 +176,56 @@ def test_bad_input_is_refused_in_one_sentence(change, error, words):
     with pytest.raises(error, match=words) as caught:
         control_metrics(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_reward_by_hand():
+    got = reward_tally([90.0, 160.0], [95.0, 180.0], [100.0, 200.0]).metrics()
+    assert got.reward_kept == pytest.approx((90 / 95 + 160 / 180) / 2)
+    assert got.regret_ratio == pytest.approx((10 / 5 + 40 / 20) / 2)
+    assert got.pooled_regret_ratio == pytest.approx(50 / 25)
+    assert (got.paths, got.reward_kept_left_out, got.regret_left_out) == (2, 0, 0)
+
+
+def test_regret_averages_ratios_and_pooled_does_not():
+    got = reward_tally([90.0, 190.0], [95.0, 180.0], [100.0, 200.0]).metrics()
+    assert got.regret_ratio == pytest.approx((2.0 + 0.5) / 2)
+    assert got.pooled_regret_ratio == pytest.approx(20 / 25)
+
+
+def test_a_path_where_the_oracle_gave_up_nothing_has_no_regret_ratio():
+    got = reward_tally([90.0, 99.0, 50.0], [95.0, 100.0, 120.0], [100.0, 100.00001, 100.0]).metrics()
+    assert got.regret_ratio == pytest.approx(2.0)
+    assert got.regret_left_out == 2
+    slack = reward_tally([99.0], [100.0], [100.0]).metrics()
+    assert slack.regret_ratio is None and slack.pooled_regret_ratio is None
+    assert slack.reward_kept == pytest.approx(0.99)
+
+
+def test_a_share_of_no_reward_is_none():
+    got = reward_tally([-2.0, 0.0], [-1.0, 0.0], [5.0, 0.0]).metrics()
+    assert got.reward_kept is None
+    assert got.reward_kept_left_out == 2
+
+
+def test_reward_pieces_add_by_path():
+    whole = reward_tally([90.0, 160.0], [95.0, 180.0], [100.0, 200.0])
+    weeks = reward_tally([40.0, 100.0], [45.0, 80.0], [60.0, 90.0]) + reward_tally(
+        [50.0, 60.0], [50.0, 100.0], [40.0, 110.0]
+    )
+    paths = reward_tally([160.0], [180.0], [200.0], first_path=1) + reward_tally([90.0], [95.0], [100.0])
+    assert weeks.metrics() == whole.metrics() == paths.metrics()
+
+
+def test_rewards_of_other_paths_are_refused():
+    with pytest.raises(ShapeError, match="oracle_reward"):
+        reward_tally([1.0, 2.0], [1.0], [1.0, 2.0]).metrics()
+
+
+def test_rewards_by_path_have_the_measures_as_means():
+    tally = reward_tally([8.0, 9.0, 10.0], [9.0, 9.5, 10.0], [10.0, 10.0, 10.0])
+    metrics = tally.metrics().as_dict()
+    for measure in REWARD_MEASURES:
+        assert np.mean(list(tally.path_values(measure).values())) == pytest.approx(metrics[measure])
+    assert list(tally.path_values("regret_ratio")) == [0, 1]
+    with pytest.raises(SettingsError, match="measure"):
+        tally.path_values("joy")

@@ -1,7 +1,4 @@
-"""Own the proof that rankings are of totals, paired by agent, with intervals that cover.
-
-FREE: rewards are drawn; coverage is measured on samples small enough for a fast test.
-"""
+"""Rankings are of totals, paired by agent, with intervals that cover."""
 
 import numpy as np
 import pytest
@@ -38,7 +35,7 @@ def test_the_best_comes_first_and_the_others_are_compared_with_it(base):
 
 def test_another_reference(base):
     ranking = rank([outcome("a", base), outcome("b", 1.1 * base)], against="a")
-    assert ranking.reference == "a" and ranking.row("b").ratio.estimate == pytest.approx(1.1)
+    assert ranking.reference == "a" and ranking.rows[0].ratio.estimate == pytest.approx(1.1)
     assert "ratio to a" in str(ranking) and "ratio to the best" in str(
         rank([outcome("a", base), outcome("b", 2 * base)])
     )
@@ -49,7 +46,7 @@ def test_pairing_makes_intervals_narrow():
     common, ours = random.lognormal(3.0, 1.0, AGENTS), random.normal(1.0, 0.1, AGENTS)
     paired = reward_ratio(common + ours, common)
     apart = reward_ratio(random.permutation(common + ours), common)
-    assert paired.excludes(1.0) and not apart.excludes(1.0)
+    assert paired.low > 1.0 and apart.low <= 1.0 <= apart.high
     assert paired.high - paired.low < 0.2 * (apart.high - apart.low)
 
 
@@ -59,7 +56,8 @@ def test_intervals_of_ratios_cover():
     for seed in range(200):
         theirs = random.lognormal(0.0, 0.6, AGENTS)
         ours = theirs * random.normal(1.05, 0.2, AGENTS)
-        inside += not reward_ratio(ours, theirs, seed=seed).excludes(1.05)
+        interval = reward_ratio(ours, theirs, seed=seed)
+        inside += interval.low <= 1.05 <= interval.high
     assert 0.88 <= inside / 200 <= 0.99
 
 
@@ -100,5 +98,3 @@ def test_what_cannot_be_ranked_is_refused(base):
         rank([outcome("a", base)], against="c")
     with pytest.raises(NotFiniteError):
         outcome("a", np.where(base > base.mean(), np.nan, base))
-    with pytest.raises(InputError, match="`c` was not ranked; there are a"):
-        rank([outcome("a", base)]).row("c")
