@@ -144,7 +144,8 @@ def rank(
 
     Differences and ratios are of totals over agents, paired by agent. By the delta method each agent contributes
     `(ours - R theirs) / mean theirs` to the ratio R of two totals; the interval is that of the mean contribution, by
-    the studentised bootstrap over agents (`mean_interval`; over a thousand random groups if there are more). It holds for other products like these in the same weeks; variation between weeks is not included.
+    the studentised bootstrap over agents (`mean_interval`; over a thousand random groups if there are more). It
+    holds for other products like these in the same weeks; variation between weeks is not included.
 
     Args:
         outcomes: of at least one policy, for the same agents in the same order.
