@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, NotFiniteError, SettingsError, ShapeError
-from walras.evaluation.metrics import ControlMetrics, control_intervals, control_tally, reward_tally
+from walras.evaluation.metrics import REWARD_MEASURES, ControlMetrics, control_intervals, control_tally, reward_tally
 
 
 def weekly(*paths: list[float]) -> np.ndarray:
