@@ -30,7 +30,7 @@ from walras.policies.buyer import (
 from walras.population.agent_axis import map_per_agent
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.sharded_run import cut_agents
+from walras.simulation.setup import cut_agents
 from walras.simulation.state import State
 
 PEOPLE = shop()

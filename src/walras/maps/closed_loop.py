@@ -36,7 +36,7 @@ from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
-from walras.simulation.sharded_run import run_agents
+from walras.simulation.setup import Setup
 from walras.simulation.state import State
 
 
@@ -259,7 +259,7 @@ def step_week(
     """
     exogenous = stretch.exogenous
     following = exogenous.unit_cost[jnp.minimum(week + 1, exogenous.n_weeks - 1)]
-    (rows, _, end), (after, traces), _ = run_agents(
+    setup = Setup(
         stretch.population,
         week_of(exogenous, week),
         policy,
@@ -267,10 +267,12 @@ def step_week(
         window,
         Sequential(),
         Record(agents=True, flows=()),
-        False,
-        following,
-        week[None],
+        backlog=False,
+        block=stretch.population.n_agents,
+        following_cost=following,
+        first_week=week,
     )
+    (rows, _, end), (after, traces), _ = setup.run()
     return rows.sum(-2)[0], traces, after, end.sum()
 
 

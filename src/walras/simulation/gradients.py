@@ -1,8 +1,9 @@
-"""Own the derivatives of a simulation: reward in shadow prices and in a policy's parameters, utilization in prices.
+"""Derivatives of a simulation: reward in shadow prices and in a policy's parameters, utilization in prices.
 
-CONTRACT: what is summed over agents has the sum of their derivatives; each block of agents is differentiated by itself.
+CONTRACT: sums over agents have the sum of the agents' derivatives; each block of agents is differentiated by itself.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -10,24 +11,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.distribute.blocks import block_size, join, map_blocks, pairwise_sum
+from walras.distribute.blocks import join, map_blocks, pairwise_sum
 from walras.distribute.threads import map_ranges
 from walras.errors import shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
-from walras.parallel.process import AbstractEngine, Sequential
+from walras.parallel.process import AbstractEngine
 from walras.policies.base import Policy
-from walras.policies.user_policies import callback_names, number_agents
+from walras.policies.user_policies import callback_names
 from walras.population.agent_axis import agent_axis_of
 from walras.population.population import Population
-from walras.simulation.checks import check_shapes, check_values
-from walras.simulation.policy_call import check_policy_call
 from walras.simulation.record import Record, Totals, as_totals
-from walras.simulation.run import announced_windows, bytes_per_agent, default_state, full_prices, window_length
-from walras.simulation.sharded_run import cut_agents, run_agents
+from walras.simulation.run import announced_windows, full_prices, prepare, window_length
+from walras.simulation.setup import Setup
 from walras.simulation.state import State
 
 DIRECTIONS_AT_ONCE = 4
-"""Price directions pushed through a block of agents together in forward mode: of 4, 8, 13 and 26 the fastest."""
+"""Price directions pushed through a block of agents together in forward mode: fastest of 4, 8, 13 and 26."""
 
 
 def reward_gradient(
@@ -44,24 +43,23 @@ def reward_gradient(
 ) -> tuple[Float[Array, "*scenario"], Float[Array, "*priced week resource"]]:
     """Return total reward and its gradient in the shadow prices (reverse mode).
 
-    With `weights_of_use` it is that of reward + sum(weights * utilization), the weights held: a Lagrangian whose
-    multipliers are minus the weights, up to the constant that pays for the capacity.
+    With `weights_of_use` it is the gradient of reward + sum(weights * utilization) at fixed weights: a Lagrangian whose
+    multipliers are minus the weights, up to the constant for the capacity.
 
     Args:
         population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents: as in `simulate`.
         weights_of_use: money per unit of resource used [*scenario, week, resource]; default none.
 
     Returns:
-        The value [money], of every scenario by itself; and the
-        derivative of its sum over scenarios, of the shape of `shadow_prices`: prices that all scenarios share have the
-        sum of their gradients.
+        The value of every scenario [money]; and the derivative of its sum over scenarios, of the shape of
+        `shadow_prices`: prices that all scenarios share have the sum of their gradients.
 
     Raises:
-        ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`; weights that do not meet the horizon.
+        ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`; weights of another shape.
     """
-    case = _case(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    case = _Case.of(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
     weights = _full_weights(case, weights_of_use)
-    totals, end, slope = _folded(case.over_ranges(_reward_range, weights))
+    totals, end, slope = _sum_ranges(case.map_ranges(_reward_range, weights))
     return _value(totals, end, weights), slope
 
 
@@ -85,17 +83,19 @@ def policy_gradient(
 
     Returns:
         The value as in `reward_gradient`; and a policy that holds, in place of every such array, the derivative of the
-        value's sum over scenarios, and None in place of all else (as `equinox.filter_grad`). A last axis as long as
-        there are agents is theirs: each agent's own derivative stands in its place. Other arrays are shared by all.
+        value's sum over scenarios, and None in place of all else (as `equinox.filter_grad`). Arrays whose last axis is
+        that of the agents hold each agent's own derivative; other arrays are shared by all agents.
 
     Raises:
         ShapeError, InputError, NotFiniteError, SettingsError: as `reward_gradient`.
     """
-    case = _case(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    case = _Case.of(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
     weights = _full_weights(case, weights_of_use)
-    sums, theirs = zip(*case.over_ranges(_policy_range, weights), strict=True)
-    totals, end, flat = _folded(sums)
-    shared = jax.tree.map(lambda slope, leaf: slope.reshape(leaf.shape), flat, _parted(policy, population.n_agents)[1])
+    sums, theirs = zip(*case.map_ranges(_policy_range, weights), strict=True)
+    totals, end, flat = _sum_ranges(sums)
+    shared = jax.tree.map(
+        lambda slope, leaf: slope.reshape(leaf.shape), flat, _split_shared(policy, population.n_agents)
+    )
     return _value(totals, end, weights), eqx.combine(join(lambda leaf: leaf, theirs, -1), shared)
 
 
@@ -118,11 +118,11 @@ def utilization_jvp(
         direction: change of the prices, of their shape or without their scenario axis [money per unit of resource].
 
     Raises:
-        ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`; a direction that does not meet the prices.
+        ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`; a direction of another shape.
     """
-    case = _case(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    case = _Case.of(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
     along = _as_wide(direction, case.shadow_prices.shape, "direction", "give one number for every price")
-    totals, _, slope = _folded(case.over_ranges(_jvp_range, along))
+    totals, _, slope = _sum_ranges(case.map_ranges(_jvp_range, along))
     return totals.utilization, slope
 
 
@@ -150,81 +150,72 @@ def utilization_jacobian(
         ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`.
     """
     given = (population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
-    case = _case(*given, carried=1 + DIRECTIONS_AT_ONCE)
-    flat = _folded(case.over_ranges(_jacobian_range))
+    case = _Case.of(*given, carried=1 + DIRECTIONS_AT_ONCE)
+    flat = _sum_ranges(case.map_ranges(_jacobian_range))
     entry = case.shadow_prices.shape[-2:]
     return flat.reshape(*flat.shape[:-2], *entry, *entry)
 
 
 class _Case(eqx.Module):
-    """Hold what is simulated and differentiated, of all agents or of a block of them."""
+    """A setup and the prices that are announced in it, of all agents or of a block of them."""
 
-    population: Population
-    exogenous: ExogenousPaths
-    policy: Policy
-    initial: State
+    setup: Setup
     shadow_prices: Float[Array, "*priced week resource"]
-    engine: AbstractEngine
-    backlog: bool = eqx.field(static=True)
-    block: int = eqx.field(static=True)
 
-    def over_ranges(self, run: Any, *more: Any) -> list[Any]:
+    @staticmethod
+    def of(
+        population: Population,
+        exogenous: ExogenousPaths,
+        policy: Policy,
+        initial: State | None,
+        shadow_prices: Float[Array, "*priced week resource"] | None,
+        engine: AbstractEngine | None,
+        backlog: bool,
+        block_agents: int | None,
+        carried: int = 1,
+    ) -> "_Case":
+        """Check the arguments and fill in defaults as `simulate` does; `carried` as in `prepare`."""
+        setup = prepare(
+            population,
+            exogenous,
+            policy,
+            initial=initial,
+            shadow_prices=shadow_prices,
+            engine=engine,
+            record=Record.use_and_reward(),
+            backlog=backlog,
+            block_agents=block_agents,
+            carried=carried,
+        )
+        return _Case(setup, full_prices(population, exogenous, shadow_prices))
+
+    def map_ranges(self, run: Any, *more: Any) -> list[Any]:
         """Run ranges of agents, side by side where nothing is being traced."""
-        with callback_names(self.population):
-            return map_ranges(run, (self, *more), self.population.n_agents, self.block)
+        with callback_names(self.setup.population):
+            return map_ranges(run, (self, *more), self.setup.population.n_agents, self.setup.block)
 
     def cut(self, start: Array | int, size: int) -> "_Case":
         """Cut out a block of agents."""
-        agents = cut_agents(self.population, self.exogenous, self.policy, self.initial, start, size)
-        return _Case(*agents, self.shadow_prices, self.engine, self.backlog, self.block)
+        return _Case(self.setup.cut(start, size), self.shadow_prices)
 
     def run(
         self, policy: Policy, shadow_prices: Float[Array, "*priced week resource"]
     ) -> tuple[Float[Array, "*scenario week tile row"], Float[Array, "*scenario tile one"]]:
         """Return utilization and reward in rows, and the value of what is left, by tile."""
-        parts = (self.population, self.exogenous, policy, self.initial)
-        windows = announced_windows(shadow_prices, window_length(policy, self.initial.max_lead))
-        weeks = jnp.arange(self.exogenous.n_weeks)
-        record = Record.use_and_reward()
-        (rows, _, end), _, _ = run_agents(*parts, windows, self.engine, record, self.backlog, None, weeks)
+        windows = announced_windows(shadow_prices, window_length(policy, self.setup.initial.max_lead))
+        (rows, _, end), _, _ = replace(self.setup, policy=policy, windows=windows).run()
         return rows, end
 
     def use(self, shadow_prices: Float[Array, "*priced week resource"]) -> Float[Array, "*scenario week tile resource"]:
         """Return utilization by tile."""
-        return self.run(self.policy, shadow_prices)[0][..., :-1]
-
-
-def _case(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State | None,
-    shadow_prices: Float[Array, "*priced week resource"] | None,
-    engine: AbstractEngine | None,
-    backlog: bool,
-    block_agents: int | None,
-    carried: int = 1,
-) -> _Case:
-    """Check what was given, and fill in what was not, as `simulate` does.
-
-    `carried` says how many times over an agent's week is carried along: as often fewer agents fit in a cache.
-    """
-    engine = Sequential() if engine is None else engine
-    initial = default_state(population, exogenous) if initial is None else initial
-    check_shapes(population, exogenous, initial, shadow_prices)
-    check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
-    block = block_size(carried * bytes_per_agent(exogenous, policy, initial), block_agents)
-    check_policy_call(population, policy, window_length(policy, initial.max_lead), block)
-    policy = number_agents(policy, population.n_agents)
-    prices = full_prices(population, exogenous, shadow_prices)
-    return _Case(population, exogenous, policy, initial, prices, engine, backlog, block)
+        return self.run(self.setup.policy, shadow_prices)[0][..., :-1]
 
 
 def _full_weights(case: _Case, weights: Array | None) -> Float[Array, "*scenario week resource"] | None:
     """Give weights the scenario axis of the paths; None stays."""
     if weights is None:
         return None
-    scenarios = () if case.exogenous.n_scenarios is None else (case.exogenous.n_scenarios,)
+    scenarios = () if case.setup.exogenous.n_scenarios is None else (case.setup.exogenous.n_scenarios,)
     shape = (*scenarios, *case.shadow_prices.shape[-2:])
     return _as_wide(weights, shape, "weights_of_use", "give one number for every week and resource")
 
@@ -238,13 +229,13 @@ def _as_wide(values: Array, shape: tuple[int, ...], name: str, remedy: str) -> F
 
 
 def _objective(rows: Array, end: Array, weights: Array | None) -> Float[Array, ""]:
-    """Add up all money of a block, and its use at the weights."""
+    """Add up all money of a block, and its weighted use."""
     money = rows[..., -1].sum() + end.sum()
     return money if weights is None else money + (rows[..., :-1] * weights[..., None, :]).sum()
 
 
 def _value(totals: Totals, end: Float[Array, "*scenario one"], weights: Array | None) -> Float[Array, "*scenario"]:
-    """Return what was differentiated, of every scenario."""
+    """Return the differentiated value of every scenario."""
     money = totals.reward.sum(-1) + end[..., 0]
     return money if weights is None else money + (weights * totals.utilization).sum((-2, -1))
 
@@ -256,22 +247,22 @@ def _reward_range(case: _Case, weights: Array | None, first: Array | int, count:
         part = case.cut(start, size)
 
         def objective(prices: Array) -> Any:
-            rows, end = part.run(part.policy, prices)
+            rows, end = part.run(part.setup.policy, prices)
             return _objective(rows, end, weights), (rows, end)
 
         slope, sums = jax.grad(objective, has_aux=True)(case.shadow_prices)
         return (*sums, slope[..., None, :]), None, None
 
-    return map_blocks(body, first, count, case.block)[0]
+    return map_blocks(body, first, count, case.setup.block)[0]
 
 
 def _policy_range(case: _Case, weights: Array | None, first: Array | int, count: int) -> Any:
-    """Differentiate `count` agents from `first` on in the policy: what they share is summed, the rest lined up."""
-    is_own = _is_own(case.policy, case.population.n_agents)
+    """Differentiate `count` agents from `first` on in the policy: shared arrays are summed, the rest concatenated."""
+    is_own = _is_own(case.setup.policy, case.setup.population.n_agents)
 
     def body(start: Array | int, size: int) -> Any:
         part = case.cut(start, size)
-        numbers, others = eqx.partition(part.policy, eqx.is_inexact_array)
+        numbers, others = eqx.partition(part.setup.policy, eqx.is_inexact_array)
 
         def objective(numbers: Policy) -> Any:
             rows, end = part.run(eqx.combine(numbers, others), case.shadow_prices)
@@ -281,7 +272,7 @@ def _policy_range(case: _Case, weights: Array | None, first: Array | int, count:
         theirs, shared = eqx.partition(slope, is_own)
         return (*sums, jax.tree.map(lambda leaf: leaf.reshape(1, -1), shared)), theirs, None
 
-    sums, theirs, _ = map_blocks(body, first, count, case.block)
+    sums, theirs, _ = map_blocks(body, first, count, case.setup.block)
     return sums, theirs
 
 
@@ -290,11 +281,11 @@ def _jvp_range(case: _Case, along: Array, first: Array | int, count: int) -> Any
 
     def body(start: Array | int, size: int) -> Any:
         part = case.cut(start, size)
-        run = lambda prices: part.run(part.policy, prices)  # noqa: E731
+        run = lambda prices: part.run(part.setup.policy, prices)  # noqa: E731
         sums, (slope, _) = jax.jvp(run, (case.shadow_prices,), (along,))
         return (*sums, slope[..., :-1]), None, None
 
-    return map_blocks(body, first, count, case.block)[0]
+    return map_blocks(body, first, count, case.setup.block)[0]
 
 
 def _jacobian_range(case: _Case, first: Array | int, count: int) -> Float[Array, "one *scenario entry entry"]:
@@ -314,15 +305,15 @@ def _jacobian_range(case: _Case, first: Array | int, count: int) -> Float[Array,
         columns = columns.reshape(-1, *columns.shape[2:-2], 1, entry[0] * entry[1])
         return jnp.swapaxes(jnp.moveaxis(columns, 0, -1), -3, -2), None, None
 
-    found = pairwise_sum(map_blocks(body, first, count, case.block)[0])
-    return found[None, ..., : entry[0] * entry[1]]
+    slopes = pairwise_sum(map_blocks(body, first, count, case.setup.block)[0])
+    return slopes[None, ..., : entry[0] * entry[1]]
 
 
 def _directions(entries: int) -> Float[Array, "batch direction entry"]:
-    """Share unit vectors out evenly to batches; what is over in the last one are zeros."""
+    """Divide unit vectors evenly into batches, padded with zeros."""
     batches = -(-entries // DIRECTIONS_AT_ONCE)
-    each = -(-entries // batches)
-    return jnp.eye(batches * each, entries, dtype=jnp.float32).reshape(batches, each, entries)
+    size = -(-entries // batches)
+    return jnp.eye(batches * size, entries, dtype=jnp.float32).reshape(batches, size, entries)
 
 
 def _is_own(policy: Policy, n_agents: int) -> Policy:
@@ -330,16 +321,16 @@ def _is_own(policy: Policy, n_agents: int) -> Policy:
     return agent_axis_of(eqx.filter(policy, eqx.is_inexact_array), n_agents)
 
 
-def _parted(policy: Policy, n_agents: int) -> tuple[Policy, Policy]:
-    """Part the arrays of each agent's own from those that all share."""
-    return eqx.partition(eqx.filter(policy, eqx.is_inexact_array), _is_own(policy, n_agents))
+def _split_shared(policy: Policy, n_agents: int) -> Policy:
+    """Return the policy's arrays that all agents share."""
+    return eqx.partition(eqx.filter(policy, eqx.is_inexact_array), _is_own(policy, n_agents))[1]
 
 
 @eqx.filter_jit
-def _folded(pieces: Any) -> Any:
+def _sum_ranges(pieces: Any) -> Any:
     """Add up the parts of all ranges in the order of the agents, by one tree; rows are named."""
-    found = jax.tree.map(pairwise_sum, join(lambda leaf: leaf, pieces, 0))
-    if isinstance(found, tuple):
-        rows, end, slope = found
+    sums = jax.tree.map(pairwise_sum, join(lambda leaf: leaf, pieces, 0))
+    if isinstance(sums, tuple):
+        rows, end, slope = sums
         return as_totals(rows, ()), end, slope
-    return found
+    return sums

@@ -1,9 +1,9 @@
-"""Own the one pure function that runs a population through its exogenous paths.
+"""`simulate`: one pure function that runs a population through its exogenous paths.
 
-CONTRACT: same arguments, same rollout; agents are processed in blocks that stay in the processor's cache.
+CONTRACT: same arguments, same rollout.
 """
 
-from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -27,21 +27,21 @@ from walras.simulation.controller import Controller, Prices, closed_loop
 from walras.simulation.nan_report import raise_if_nonfinite
 from walras.simulation.policy_call import check_policy_call
 from walras.simulation.record import Record, Totals, as_totals
-from walras.simulation.sharded_run import agent_slicer, agents_before_resources, run_range, run_sharded
+from walras.simulation.setup import Setup, run_range, run_sharded, swap_agents_resources
 from walras.simulation.state import State, empty_state
 from walras.simulation.week import WeekRecord
 
 ROWS_PER_WEEK = 24
-"""Numbers per agent that one week reads and makes beside the pipeline; sets how many agents fit in a cache."""
+"""Numbers per agent that one week reads and writes beside the pipeline; sets how many agents fit in a cache."""
 
 
 class Rollout(eqx.Module):
-    """Hold what a simulation found.
+    """The result of a simulation.
 
     Attributes:
         totals: sums over agents per week.
-        groups: utilization by group [*scenario, week, group, resource], where the record asked for it.
-        agents: per-agent traces [*scenario, week, agent], where the record asked for them.
+        groups: utilization by group [*scenario, week, group, resource], where the record asks for it.
+        agents: per-agent traces [*scenario, week, agent], where the record asks for them.
         final: state after the last week.
         end_value: unit cost x (stock + open orders) at the end, so that starving the last weeks earns nothing [money].
         shadow_prices: price charged in each week; no scenario axis where all scenarios were charged the same.
@@ -60,8 +60,25 @@ class Rollout(eqx.Module):
 
     @property
     def reward(self) -> Float[Array, "*scenario"]:
-        """Return total reward: money of all weeks plus the value of what is left (spec section 2)."""
+        """Return total reward: money of all weeks plus the value of what is left at the end (spec section 2)."""
         return self.totals.reward.sum(-1) + self.end_value
+
+    def __str__(self) -> str:
+        """Return totals over all weeks as a small table, averaged over scenarios."""
+        if isinstance(self.end_value, jax.core.Tracer):
+            return repr(self)
+        scenarios, (weeks, resources) = self.end_value.size, self.totals.utilization.shape[-2:]
+        rows = {"reward": self.reward, "value at the end": self.end_value}
+        for field in fields(Totals)[2:]:
+            values = getattr(self.totals, field.name)
+            if values is not None:  # stock is no flow: its mean over weeks says more than its sum
+                is_stock = field.name == "stock_end"
+                rows["mean stock" if is_stock else field.name.replace("_", " ")] = (
+                    values.mean(-1) if is_stock else values.sum(-1)
+                )
+        rows |= {f"utilization {i}": self.totals.utilization[..., i].sum(-1) for i in range(resources)}
+        title = f"{weeks} weeks" + (f", mean of {scenarios} scenarios" if self.end_value.ndim else "")
+        return "\n".join([title, *(f"  {name:<18}{float(np.mean(value)):>16,.2f}" for name, value in rows.items())])
 
 
 def simulate(
@@ -86,7 +103,7 @@ def simulate(
         population: who the agents are.
         exogenous: demand, prices, costs, arrivals; with a scenario axis all scenarios run at once.
         policy: what agents order.
-        initial: stock and pipeline at the start; default empty with room for the longest lead time.
+        initial: stock and pipeline at the start; default empty, with room for the longest lead time.
         shadow_prices: announced in full at the start [money per unit of resource]; after the last week the last
             price holds. Default 0. May carry the scenario axis.
         controller: issues prices week by week instead; give one or the other.
@@ -95,46 +112,89 @@ def simulate(
         engine: how the weeks are strung together; default sequential.
         record: what to keep; default totals.
         backlog: unmet demand waits instead of being lost.
-        block_agents: agents simulated together, a multiple of 256; by default what the machine's cache holds. Changes
-            the time, never a bit of the answer, as long as the policy treats agents one by one (a product of
-            matrices in a policy of one's own is summed in the order the compiler likes).
-        mesh: devices of this process to spread the agents over, each its own part from the first week to the last;
-            totals agree with those of one device to rounding. Agents that do not divide evenly are filled up with some
-            of weight zero. By default one device; several processes go through `walras.simulation.out_of_core.simulate_out_of_core`.
-        throw: refuse to return a rollout that holds NaN or infinity.
+        block_agents: agents simulated together, a multiple of 256; by default what the processor's cache holds. It
+            changes the time but no bit of the result, as long as the policy treats agents independently (a matrix
+            product in a policy is summed in an order that the compiler chooses).
+        mesh: devices of this process to spread the agents over; totals agree with those of one device to rounding.
+            Agents that do not divide evenly are padded with agents of weight zero. By default one device; for several
+            processes use `walras.simulation.out_of_core.simulate_out_of_core`.
+        throw: raise where the rollout holds NaN or infinity.
 
     Raises:
-        ShapeError: arrays whose axes do not meet, those of the policy included.
-        InputError: numbers that mean nothing, a policy that cannot be compiled, a function called back that failed.
+        ShapeError: arrays whose axes do not agree, those of the policy included.
+        InputError: numbers out of range, a policy that cannot be compiled, a Python callback that failed.
         SettingsError: a block size that is not a multiple of 256, a mesh with devices of another process.
-        NotFiniteError: a NaN, with the week and the agent where it appeared first (only with `throw`).
+        NotFiniteError: a NaN, with the week and agent where it appeared first (only with `throw`).
+    """
+    mesh = _several_devices(mesh)
+    setup = prepare(
+        population,
+        exogenous,
+        policy,
+        initial=initial,
+        shadow_prices=shadow_prices,
+        engine=engine,
+        record=record,
+        backlog=backlog,
+        block_agents=block_agents,
+        values=throw,
+    )
+    notice = _checked_notice(notice, population, exogenous)
+    if controller is not None and shadow_prices is not None:
+        raise InputError("both `shadow_prices` and `controller` were given but one of them sets prices; drop one")
+    with callback_names(population):
+        if controller is not None:
+            rollout = _run_controlled(setup, controller, mesh)
+        else:
+            prices = full_prices(population, exogenous, shadow_prices)
+            rollout = _run(_announced(setup, prices, notice), prices, mesh)
+        if throw:
+
+            def retrace(first: int, last: int) -> WeekRecord:
+                part = replace(setup.cut(first, last - first), record=Record.traces())
+                agents = _run(_announced(part, rollout.shadow_prices, notice), rollout.shadow_prices, mesh).agents
+                assert agents is not None  # the record asks for them
+                return agents
+
+            raise_if_nonfinite(population, rollout.totals.reward, rollout.end_value, retrace)
+    return rollout
+
+
+def prepare(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: Policy,
+    *,
+    initial: State | None = None,
+    shadow_prices: Float[Array, "*priced week resource"] | None = None,
+    engine: AbstractEngine | None = None,
+    record: Record | None = None,
+    backlog: bool = False,
+    block_agents: int | None = None,
+    values: bool = True,
+    carried: int = 1,
+) -> Setup:
+    """Check the arguments of `simulate`, and fill in its defaults; no windows of prices yet.
+
+    Args:
+        population, exogenous, policy, initial, shadow_prices, engine, record, backlog, block_agents: as in `simulate`.
+        values: also check the numbers, not only the shapes.
+        carried: how many copies of an agent's state are carried from week to week; sets the block size.
     """
     record = Record.totals() if record is None else record
-    engine = Sequential() if engine is None else engine
-    mesh = _several(mesh)
     initial = default_state(population, exogenous) if initial is None else initial
     shadow_prices = None if shadow_prices is None else jnp.asarray(shadow_prices)
     check_shapes(population, exogenous, initial, shadow_prices)
-    _check_groups(population, record)
-    notice = _checked_notice(notice, population, exogenous)
-    if throw:
+    if record.group is not None and record.group.shape != (population.n_agents,):
+        needed = f"[{population.n_agents} agents]"
+        raise shape_mismatch("record.group", record.group.shape, needed, "give every agent one group")
+    if values:
         check_values(population, exogenous, initial, shadow_prices, backlog=backlog)
-    if controller is not None and shadow_prices is not None:
-        raise InputError("both `shadow_prices` and `controller` were given but one of them sets prices; drop one")
-    block = block_size(bytes_per_agent(exogenous, policy, initial), block_agents)
+    block = block_size(carried * bytes_per_agent(exogenous, policy, initial), block_agents)
     check_policy_call(population, policy, window_length(policy, initial.max_lead), block)
-    arguments = (population, exogenous, number_agents(policy, population.n_agents), initial)
-    with callback_names(population):
-        if controller is not None:
-            rollout = _run_controlled(*arguments, controller, engine, record, backlog, block, mesh)
-        else:
-            prices = full_prices(population, exogenous, shadow_prices)
-            windows = announced_windows(prices, window_length(policy, initial.max_lead), notice)
-            rollout = _run(*arguments, windows, prices, engine, record, backlog, block, mesh)
-        if throw:
-            rerun = _tracer(*arguments, rollout, notice, engine, backlog, block, mesh)
-            raise_if_nonfinite(population, rollout.totals.reward, rollout.end_value, rerun)
-    return rollout
+    policy = number_agents(policy, population.n_agents)
+    engine = Sequential() if engine is None else engine
+    return Setup(population, exogenous, policy, initial, None, engine, record, backlog, block)
 
 
 def simulate_issued(
@@ -147,7 +207,7 @@ def simulate_issued(
     first: Float[Array, " resource"] | None = None,
     record: Record | None = None,
 ) -> Rollout:
-    """Run one path through prices that are issued anew every week; may be compiled and differentiated.
+    """Run one path through prices that are re-issued every week; may be compiled and differentiated.
 
     Args:
         population, exogenous, policy, initial: as in `simulate`, and not checked.
@@ -162,11 +222,12 @@ def simulate_issued(
     windows = jnp.concatenate([charged[:, None], issued[:, ahead]], axis=1)
     block = block_size(bytes_per_agent(exogenous, policy, initial), None)
     record = Record.totals() if record is None else record
-    return _run(population, exogenous, policy, initial, windows, charged, Sequential(), record, False, block, None)
+    setup = Setup(population, exogenous, policy, initial, windows, Sequential(), record, False, block)
+    return _run(setup, charged, None)
 
 
-def _several(mesh: AgentMesh | None) -> AgentMesh | None:
-    """Refuse devices of other processes; one device that is used anyway needs no mesh, and then has all its lanes."""
+def _several_devices(mesh: AgentMesh | None) -> AgentMesh | None:
+    """Refuse devices of other processes; the default device alone needs no mesh, and then uses all cores."""
     if mesh is None or list(mesh.mesh.devices.flat) == jax.local_devices()[:1]:
         return None
     if mesh.processes != (jax.process_index(),):
@@ -189,15 +250,8 @@ def _checked_notice(
     return jnp.asarray(notice)
 
 
-def _check_groups(population: Population, record: Record) -> None:
-    """Refuse groups of another number of agents."""
-    if record.group is not None and record.group.shape != (population.n_agents,):
-        needed = f"[{population.n_agents} agents]"
-        raise shape_mismatch("record.group", record.group.shape, needed, "give every agent one group")
-
-
 def bytes_per_agent(exogenous: ExogenousPaths, policy: Policy, initial: State) -> int:
-    """Estimate what a block keeps at hand of an agent: what goes from week to week, and what was said beforehand."""
+    """Estimate what a run keeps in cache of an agent: its state, and what its policy has encoded beforehand."""
     carried = (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
     encodes = type(policy).encode is not Policy.encode
     return 4 * (carried + (exogenous.n_weeks if encodes else 0))
@@ -209,7 +263,7 @@ def default_state(population: Population, exogenous: ExogenousPaths) -> State:
 
 
 def window_length(policy: Policy, max_lead: int) -> int:
-    """Count the weeks of an announced window: this one, the longest lead time, and what the policy wants after it."""
+    """Count the weeks of an announced window: this one, the longest lead time, and what the policy needs after it."""
     return max_lead + 1 + policy.ahead
 
 
@@ -242,89 +296,65 @@ def full_prices(
     return jnp.asarray(shadow_prices, jnp.float32)
 
 
-def _run(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    windows: Float[Array, "*scenario week lead resource"],
-    charged: Float[Array, "*scenario week resource"],
-    engine: AbstractEngine,
-    record: Record,
-    backlog: bool,
-    block: int,
-    mesh: AgentMesh | None,
-    following_cost: Float[Array, " agent"] | None = None,
-    first_week: Array | int = 0,
-) -> Rollout:
-    """Run all agents, on the devices of a mesh or on all cores where nothing is being traced, and add up their tiles.
+def _announced(
+    setup: Setup,
+    shadow_prices: Float[Array, "*priced week resource"],
+    notice: Int[Array, "week resource"] | None = None,
+) -> Setup:
+    """Announce the prices of all weeks."""
+    length = window_length(setup.policy, setup.initial.max_lead)
+    return replace(setup, windows=announced_windows(shadow_prices, length, notice))
 
-    `following_cost` is the unit cost of the week after the last one; by default the last week's holds.
-    """
-    everything = (
-        population,
-        exogenous,
-        policy,
-        initial,
-        windows,
-        engine,
-        record,
-        backlog,
-        block,
-        following_cost,
-        first_week,
-    )
+
+def _run(setup: Setup, charged: Float[Array, "*priced week resource"], mesh: AgentMesh | None) -> Rollout:
+    """Run all agents, on the devices of a mesh or on all cores where nothing is being traced, and add up their tiles."""
     if mesh is not None:
-        sums, kept, info = run_sharded(*everything, mesh)
-        return _rollout(sums, kept, info, charged, record, block)
-    return _gather(map_ranges(run_range, everything, population.n_agents, block), charged, record, block)
+        sums, kept, info = run_sharded(setup, mesh)
+        return _rollout(sums, kept, info, charged, setup.record, setup.block)
+    pieces = map_ranges(run_range, (setup,), setup.population.n_agents, setup.block)
+    return _gather(pieces, charged, setup.record, setup.block)
 
 
 @eqx.filter_jit
-def _gather(pieces: list[Any], charged: Float[Array, "*scenario week resource"], record: Record, block: int) -> Rollout:
-    """Fold the tiles of all ranges in order, and line their agents up."""
+def _gather(pieces: list[Any], charged: Float[Array, "*priced week resource"], record: Record, block: int) -> Rollout:
+    """Add up the tiles of all ranges in order, and put their agents one after the other."""
     parts, kept, infos = zip(*pieces, strict=True)
     sums = jax.tree.map(pairwise_sum, join(lambda leaf: leaf, parts, 0))
     return _rollout(sums, join(lambda leaf: leaf, kept, -1), infos[0], charged, record, block)
 
 
 def _rollout(
-    sums: Any, kept: Any, info: EngineInfo, charged: Float[Array, "*scenario week resource"], record: Record, block: int
+    sums: Any, kept: Any, info: EngineInfo, charged: Float[Array, "*priced week resource"], record: Record, block: int
 ) -> Rollout:
-    """Name the sums over all agents, and what is kept of each."""
+    """Name the sums over all agents, and what is kept of each agent."""
     (rows, cells, end), (final, traces) = sums, kept
     groups = None if cells is None else cells.reshape(*cells.shape[:-1], record.n_groups, -1)
-    agents = None if traces is None else agents_before_resources(traces)
+    agents = None if traces is None else swap_agents_resources(traces)
     return Rollout(as_totals(rows, record.flows), groups, agents, final, end[..., 0], charged, info, block)
 
 
-def _run_controlled(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    controller: Controller,
-    engine: AbstractEngine,
-    record: Record,
-    backlog: bool,
-    block: int,
-    mesh: AgentMesh | None,
-) -> Rollout:
+def _run_controlled(setup: Setup, controller: Controller, mesh: AgentMesh | None) -> Rollout:
     """Run week by week under prices that a controller issues."""
-    ahead = window_length(policy, initial.max_lead) - 1
+    exogenous, ahead = setup.exogenous, window_length(setup.policy, setup.initial.max_lead) - 1
 
     def run_week(week: int, state: State, charged: Array, issued: Prices) -> tuple[State, Rollout]:
         now = _per_scenario(jnp.asarray(charged, jnp.float32)[..., None, :], exogenous)
         window = jnp.concatenate([now, _per_scenario(_cut_or_hold(issued, ahead), exogenous)], axis=-2)
         index = jnp.asarray(week)
-        today = week_of(exogenous, index)
         following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.unit_cost.shape[0] - 1))]
-        settings = (window[..., None, :, :], now, engine, record, backlog, block, mesh)
-        part = _run(population, today, policy, state, *settings, following, index)
-        return part.final, part
+        part = replace(
+            setup,
+            exogenous=week_of(exogenous, index),
+            initial=state,
+            windows=window[..., None, :, :],
+            following_cost=following,
+            first_week=index,
+        )
+        rollout = _run(part, now, mesh)
+        return rollout.final, rollout
 
-    weeks = closed_loop(controller, run_week, initial, exogenous.n_weeks, len(population.resources))
-    return _string(weeks, None if exogenous.n_scenarios is None else 1)
+    weeks = closed_loop(controller, run_week, setup.initial, exogenous.n_weeks, len(setup.population.resources))
+    return _concatenate(weeks, 0 if exogenous.n_scenarios is None else 1)
 
 
 def _cut_or_hold(issued: Prices, length: int) -> Float[Array, "*scenario length resource"]:
@@ -345,49 +375,20 @@ def week_of(exogenous: ExogenousPaths, week: Array, count: int = 1) -> Exogenous
     """Cut `count` weeks from `week` on; `week` is an array, so that one compilation serves all weeks."""
     axis = 0 if exogenous.n_scenarios is None else 1
     shared = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, (None, None))
-    cut = jax.tree.map(lambda leaf: _weeks_of(leaf, week, count), shared)
+    cut = jax.tree.map(
+        # one row for all weeks stays one
+        lambda leaf: leaf if leaf.shape[0] == 1 else jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=0),
+        shared,
+    )
     own = (exogenous.demand, exogenous.arrivals)
     own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=axis), own)
     return eqx.tree_at(lambda e: (e.demand, e.arrivals), cut, own, is_leaf=lambda x: x is None)
 
 
-def _weeks_of(leaf: Float[Array, "#week agent"], week: Array, count: int) -> Float[Array, "#count agent"]:
-    """Cut the weeks; one row for all weeks stays one."""
-    return leaf if leaf.shape[0] == 1 else jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=0)
-
-
-def _string(parts: list[Rollout], axis: int | None) -> Rollout:
+def _concatenate(weeks: list[Rollout], week_axis: int) -> Rollout:
     """Put one-week rollouts one after the other."""
-    week_axis = axis or 0
-    join = lambda *leaves: jnp.concatenate(leaves, axis=week_axis)  # noqa: E731
-    last = parts[-1]
-    kept = [(p.totals, p.groups, p.agents, p.shadow_prices) for p in parts]
-    totals, groups, agents, prices = jax.tree.map(join, *kept)
-    info = jax.tree.map(lambda *leaves: sum(leaves), *[p.info for p in parts])
+    last = weeks[-1]
+    parts = [(week.totals, week.groups, week.agents, week.shadow_prices) for week in weeks]
+    totals, groups, agents, prices = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=week_axis), *parts)
+    info = jax.tree.map(lambda *leaves: sum(leaves), *[week.info for week in weeks])
     return Rollout(totals, groups, agents, last.final, last.end_value, prices, info, last.block_agents)
-
-
-def _tracer(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    rollout: Rollout,
-    notice: Int[Array, "week resource"] | None,
-    engine: AbstractEngine,
-    backlog: bool,
-    block: int,
-    mesh: AgentMesh | None,
-) -> Callable[[int, int], WeekRecord]:
-    """Return what traces a range of agents again, under the prices that were charged."""
-
-    def rerun(first: int, last: int) -> WeekRecord:
-        windows = announced_windows(rollout.shadow_prices, window_length(policy, initial.max_lead), notice)
-        take = agent_slicer(first, last - first, population.n_agents)
-        people = population.take(slice(first, last))
-        parts = (people, take(exogenous), take(policy), take(initial), windows, rollout.shadow_prices)
-        again = _run(*parts, engine, Record.traces(), backlog, block, mesh)
-        assert again.agents is not None  # traces were asked for
-        return again.agents
-
-    return rerun

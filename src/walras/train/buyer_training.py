@@ -29,7 +29,7 @@ from walras.population.generate import generate_panel
 from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.sharded_run import agent_slicer
+from walras.simulation.setup import slice_agents
 from walras.simulation.state import State
 from walras.train.buyer_episodes import Episode, EpisodeSource, HistoryEpisodes
 from walras.train.buyer_file import save_buyer
@@ -207,18 +207,20 @@ def parts_of(episode: Episode) -> list[Episode]:
     edges = [count * part // PARTS for part in range(PARTS + 1)]
     cut = []
     for first, last in zip(edges[:-1], edges[1:], strict=True):
-        take = agent_slicer(first, last - first, count)
+        exogenous, initial, profile = slice_agents(
+            (episode.exogenous, episode.initial, episode.profile), first, last - first, count
+        )
         people = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], episode.population)
         cut.append(
             Episode(
                 people,
-                take(episode.exogenous),
-                take(episode.initial),
+                exogenous,
+                initial,
                 episode.shadow_prices,
                 episode.notice,
                 episode.week_weight,
                 episode.stake,
-                take(episode.profile),
+                profile,
             )
         )
     return cut

@@ -16,7 +16,7 @@ from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.sharded_run import cut_agents
+from walras.simulation.setup import cut_agents
 from walras.simulation.state import State
 from walras.simulation.week import WeekRecord
 

@@ -1,0 +1,207 @@
+"""One run of all agents or some: what it needs (`Setup`), and how it goes over blocks, threads and devices.
+
+LAW: what a week does is in `week.py`; here weeks and agents are strung together, and no block size changes a bit.
+"""
+
+from functools import partial
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from walras.clipping import SIDE
+from walras.distribute.blocks import blocked_sums, map_blocks, pairwise_sum
+from walras.distribute.device_mesh import FIRST, LAST, SHARED, AgentMesh, pad, sharded
+from walras.exogenous.paths import ExogenousPaths
+from walras.parallel.process import AbstractEngine
+from walras.policies.base import Policy, PolicyMemory
+from walras.population.agent_axis import agent_axis_of, map_per_agent
+from walras.population.population import Population
+from walras.simulation.record import Record
+from walras.simulation.state import State, WeekInputs, encode_weeks, read_weeks, shared_inputs, split_static
+from walras.simulation.week import Week, WeekCarry, WeekRecord
+
+Tree = TypeVar("Tree")
+
+KEEP_SIDES = jax.checkpoint_policies.save_only_these_names(SIDE)
+"""A gradient keeps which side every clip took, and recomputes the rest of a week from its inputs."""
+
+
+class Setup(eqx.Module):
+    """Everything a run needs.
+
+    Attributes:
+        population, exogenous, policy, initial, engine, record, backlog: as in `simulate`.
+        windows: prices announced in each week, from that week's on [money per unit of resource]; None until known.
+        block: agents simulated together.
+        following_cost: unit cost of the week after the last one; None for that of the last week [money].
+        first_week: index of the first week.
+    """
+
+    population: Population
+    exogenous: ExogenousPaths
+    policy: Policy
+    initial: State
+    windows: Float[Array, "*priced week lead resource"] | None
+    engine: AbstractEngine
+    record: Record
+    backlog: bool = eqx.field(static=True)
+    block: int = eqx.field(static=True)
+    following_cost: Float[Array, " agent"] | None = None
+    first_week: Int[Array, ""] | int = 0
+
+    def cut(self, start: Array | int, size: int) -> "Setup":
+        """Return the setup of `size` agents from `start` on."""
+        agents = cut_agents(self.population, self.exogenous, self.policy, self.initial, start, size)
+        record, cost = slice_agents((self.record, self.following_cost), start, size, self.population.n_agents)
+        return Setup(*agents, self.windows, self.engine, record, self.backlog, self.block, cost, self.first_week)
+
+    def run(self) -> Any:
+        """Run all agents at once and sum them by tile.
+
+        Returns:
+            `(rows, cells, end)`: the record's sums [*scenario, week, tile, row or cell] and the value of what is left
+            [*scenario, tile, 1]; `(final, traces)`, agents last; the engine's account.
+        """
+        exogenous, policy, windows = self.exogenous, self.policy, self.windows
+        assert windows is not None  # prices are announced before a run
+        weeks = self.first_week + jnp.arange(exogenous.n_weeks)
+        fields = shared_inputs(exogenous, self.following_cost)
+        # A policy that does not read the past says the same in all scenarios, once.
+        encoded = None if policy.reads else encode_weeks(self.population, policy, fields, weeks, windows)
+        run_path = partial(self._run_path, weeks, fields)
+        paths = (exogenous.demand, exogenous.arrivals)
+        if exogenous.n_scenarios is None:
+            return run_path(*paths, encoded, windows, self.initial)
+        initial, own_prices = _per_scenario(self.initial, exogenous.n_scenarios), windows.ndim == 4
+        if policy.one_by_one:
+            # What is read has a row for every week: of all scenarios at once it would not stay in the cache.
+            def next_path(path: Any) -> Any:
+                demand, arrivals, state, window = path
+                return run_path(demand, arrivals, None, window if own_prices else windows, state)
+
+            return jax.lax.map(next_path, (*paths, initial, windows if own_prices else None))
+        axis = 0 if own_prices else None
+        return jax.vmap(run_path, in_axes=(0, 0, axis, axis, 0))(*paths, encoded, windows, initial)
+
+    def _run_path(
+        self,
+        weeks: Int[Array, " week"],
+        fields: dict[str, Any],
+        demand: Float[Array, "week agent"],
+        arrivals: Any,
+        encoded: Any,
+        windows: Float[Array, "week lead resource"],
+        state: State,
+    ) -> Any:
+        """Run one scenario, week after week."""
+        population, policy, exogenous, record = self.population, self.policy, self.exogenous, self.record
+        memory = policy.begin(population) if state.memory is None else state.memory
+        if policy.reads:
+            read, memory = read_weeks(population, policy, fields, weeks, demand, memory or PolicyMemory())
+            encoded = encode_weeks(population, policy, fields, weeks, windows, read)
+        steady, changing = split_static(fields, len(weeks))
+        own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": windows}
+        week, weight = Week(population=population, policy=policy, backlog=self.backlog), population.weight
+
+        @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)
+        def step(carry: WeekCarry, inputs: dict[str, Any]) -> Any:
+            carry, happened = week(carry, WeekInputs(**steady, **inputs))
+            return carry, (*record.sums(happened, weight), swap_agents_resources(happened) if record.agents else None)
+
+        start = week.begin(State(state.stock_end, state.pipeline, memory))
+        trajectory, info = self.engine.run(step, start, {**changing, **own})
+        rows, cells, traces = trajectory.records
+        final = trajectory.final.state
+        end = blocked_sums([exogenous.unit_cost[-1] * (final.stock_end + final.pipeline.sum(0))], weight)
+        return (rows, cells, end), (final, traces), info
+
+
+def run_range(setup: Setup, first: Array | int, count: int) -> Any:
+    """Run `count` agents from `first` on, block after block; sums by tile, tiles first."""
+    return map_blocks(lambda start, size: setup.cut(start, size).run(), first, count, setup.block)
+
+
+def cut_agents(
+    population: Population,
+    exogenous: ExogenousPaths,
+    policy: Policy,
+    initial: State,
+    start: Array | int,
+    size: int,
+) -> tuple[Population, ExogenousPaths, Policy, State]:
+    """Cut `size` agents from `start` on out of everything that is theirs."""
+    people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
+    return people, *slice_agents((exogenous, policy, initial), start, size, population.n_agents)
+
+
+def slice_agents(tree: Tree, start: Array | int, size: int, n_agents: int) -> Tree:
+    """Cut agents out of every array whose last axis is that of the agents; other values pass."""
+
+    def cut(leaf: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
+
+    return map_per_agent(cut, tree, n_agents)
+
+
+def _per_scenario(state: State, scenarios: int) -> State:
+    """Let every scenario start from the same state, where each has none of its own."""
+    if state.stock_end.ndim == 2:
+        return state
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (scenarios, *leaf.shape)), state)
+
+
+def swap_agents_resources(record: WeekRecord) -> WeekRecord:
+    """Exchange the last two axes of utilization: agents last, as in all other traces, or back again."""
+    return eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
+
+
+def run_sharded(setup: Setup, mesh: AgentMesh) -> Any:
+    """Run all agents, every device its own part of them.
+
+    Returns:
+        Sums over all agents, the same on every device; what is kept by agent, each on the device that ran it; and the
+        engine's account.
+    """
+    count = setup.population.n_agents
+    rest = eqx.tree_at(_placed_apart, setup, (None,) * 4)
+    by_agent, shared = eqx.partition(rest, agent_axis_of(rest, count))
+    padded = _padded(mesh, count, (shared, setup.windows))
+    people, by_agent = pad(setup.population, FIRST, padded), pad(by_agent, LAST, padded)
+    people = eqx.tree_at(lambda p: p.weight, people, jnp.where(jnp.arange(padded) < count, people.weight, 0))
+    common = mesh.place((setup.windows, setup.engine, setup.first_week, shared), SHARED)
+    people, by_agent = mesh.place(people, FIRST), mesh.place(by_agent, LAST)
+    sums, kept, info = _run_placed(people, by_agent, common, mesh)
+    return sums, kept if padded == count else jax.tree.map(lambda leaf: leaf[..., :count], kept), info
+
+
+def _placed_apart(setup: Setup) -> tuple[Any, ...]:
+    """Name what is not cut along a last axis of agents."""
+    return setup.population, setup.windows, setup.engine, setup.first_week
+
+
+@eqx.filter_jit
+def _run_placed(population: Population, by_agent: Any, common: Any, mesh: AgentMesh) -> Any:
+    """Sum the tiles of its own agents on every device, and add the devices' sums at the end."""
+
+    def part(population: Population, by_agent: Any, common: Any) -> Any:
+        windows, engine, first_week, shared = common
+        apart = (population, windows, engine, first_week)
+        setup = eqx.tree_at(_placed_apart, eqx.combine(by_agent, shared), apart, is_leaf=lambda node: node is None)
+        tiles, kept, info = run_range(setup, 0, population.n_agents)
+        return jax.tree.map(pairwise_sum, tiles), (kept, info)
+
+    run = sharded(part, mesh, (FIRST, LAST, SHARED), kept=(LAST, SHARED))
+    sums, (kept, info) = run(population, by_agent, common)
+    return sums, kept, info
+
+
+def _padded(mesh: AgentMesh, count: int, shared: Any) -> int:
+    """Fill the devices; an array that all share must not look as if it had one entry for each agent of a part."""
+    lengths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(shared) if eqx.is_array(leaf) and jnp.ndim(leaf)}
+    part = mesh.padded(count) // mesh.n_devices
+    while not lengths.isdisjoint((part, part * mesh.n_devices)):
+        part += 1
+    return part * mesh.n_devices
