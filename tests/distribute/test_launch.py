@@ -35,7 +35,8 @@ def compiled_once():
     """Let the processes keep compiled programs where this one does."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"):
-            patch.setenv(name.upper(), str(getattr(jax.config, name) or ""))
+            if (value := getattr(jax.config, name)) is not None:
+                patch.setenv(name.upper(), str(value))
         yield
 
 

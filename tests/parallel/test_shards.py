@@ -28,7 +28,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 def answer() -> dict:
     """Ask three forced host devices."""
     devices = "--xla_force_host_platform_device_count=3"
-    cache = {name.upper(): str(getattr(jax.config, name) or "") for name in CACHE}
+    cache = {name.upper(): str(value) for name in CACHE if (value := getattr(jax.config, name)) is not None}
     done = subprocess.run(
         [sys.executable, SUPPORT / "shard_run.py"],
         env={**os.environ, **cache, "XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"},

@@ -37,7 +37,7 @@ from walras.maps.probes import PreparedProbes, ProbeAgents
 from walras.policies.base import Policy
 from walras.population.cohort import Cohort
 from walras.population.population import Population
-from walras.simulation.policy_call import check_policy_call
+from walras.simulation.checks import check_policy_call
 from walras.simulation.run import window_length
 
 Layers = tuple[tuple[Array, ...], ...]

@@ -18,9 +18,8 @@ from walras.policies.base import Policy
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent
 from walras.population.population import Population
-from walras.simulation.checks import locate
+from walras.simulation.checks import locate, name_of
 from walras.simulation.controller import Controller, ControlObservation
-from walras.simulation.policy_call import name_of
 from walras.simulation.record import Record
 from walras.simulation.run import default_state, simulate, window_length
 from walras.simulation.state import State

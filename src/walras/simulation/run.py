@@ -22,10 +22,9 @@ from walras.parallel.process import AbstractEngine, EngineInfo, Sequential
 from walras.policies.base import Policy
 from walras.policies.user_policies import callback_names, number_agents
 from walras.population.population import Population
-from walras.simulation.checks import check_shapes, check_values
+from walras.simulation.checks import check_policy_call, check_shapes, check_values
 from walras.simulation.controller import Controller, Prices, closed_loop
 from walras.simulation.nan_report import raise_if_nonfinite
-from walras.simulation.policy_call import check_policy_call
 from walras.simulation.record import Record, Totals, as_totals
 from walras.simulation.setup import Setup, run_range, run_sharded, swap_agents_resources
 from walras.simulation.state import State, empty_state

@@ -11,8 +11,8 @@ from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import OrderUpTo
 from walras.policies.user_policies import FunctionPolicy
 from walras.population.agent_axis import Broadcast
+from walras.simulation.checks import CHECKED_POLICIES
 from walras.simulation.gradients import reward_gradient
-from walras.simulation.policy_call import FITTING
 from walras.simulation.run import simulate
 
 PEOPLE = shop()
@@ -67,6 +67,6 @@ def test_errors_of_the_policys_own_pass_as_they_are():
 def test_a_shape_is_asked_about_once():
     policy = Counted(order_up_to(PEOPLE))
     simulate(PEOPLE, PATHS, policy)
-    known, calls = len(FITTING), Counted.calls
+    known, calls = len(CHECKED_POLICIES), Counted.calls
     simulate(PEOPLE, PATHS, Counted(order_up_to(PEOPLE, seed=1)))
-    assert (len(FITTING), Counted.calls) == (known, calls)
+    assert (len(CHECKED_POLICIES), Counted.calls) == (known, calls)

@@ -31,7 +31,7 @@ def traces(scenarios: int | None = None):
 def judge(seen, asked: list | None = None, total: float = np.nan) -> None:
     """Pass traces on range by range, agents third from the end of `utilization` and last elsewhere."""
 
-    def rerun(first, last):
+    def retrace(first, last):
         if asked is not None:
             asked.append((first, last))
         cut = jax.tree.map(lambda leaf: leaf[..., first:last], seen)
@@ -39,13 +39,13 @@ def judge(seen, asked: list | None = None, total: float = np.nan) -> None:
         return cut
 
     reward = seen.reward.sum(-1)
-    raise_if_nonfinite(PEOPLE, reward, np.full(reward.shape[:-1], total), rerun)
+    raise_if_nonfinite(PEOPLE, reward, np.full(reward.shape[:-1], total), retrace)
 
 
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch):
-    monkeypatch.setattr(nan_report, "RANGE_AGENTS", 3)
-    monkeypatch.setattr(nan_report, "LEAST_RANGE", 2)
+    monkeypatch.setattr(nan_report, "TRACED_AGENTS", 3)
+    monkeypatch.setattr(nan_report, "FEWEST_TRACED", 2)
 
 
 def test_ranges_cover_everybody_and_have_one_length():
