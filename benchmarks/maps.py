@@ -25,11 +25,11 @@ from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, held_out_world
 from maps_forecast import epoch_figures
 
 from lab import capacity_benchmark as control_sizes
-from lab.checkpointed_parts import run_parts
 from lab.control_study import control_figures, control_parts, fitting_plans
-from lab.forecast_study import QUICK, Budget, fitting, forecast_figures, forecast_parts, rounded
-from lab.provenance import machine
+from lab.forecast_study import QUICK, Budget, fitting, forecast_figures, forecast_parts
 from lab.reference_maps import reference_maps
+from lab.results import round_digits
+from lab.runner import machine, run_parts
 from walras.config import TableSettings
 from walras.data.panel import Panel
 from walras.errors import WalrasError
@@ -238,7 +238,7 @@ def measured(given: argparse.Namespace) -> dict:
     world = worlds(given.table, QUICK_AGENTS if given.quick else WORLD_AGENTS, given.world_seed)
     found = run_parts(all_parts(interface, world, given, tell), given.parts, given.only, tell)
     forecasts, control = forecast_figures(found), control_figures(found)
-    return rounded(
+    return round_digits(
         {
             "mape": forecasts["mape"],
             "control": by_method(control),
@@ -275,9 +275,9 @@ def all_parts(interface: Interface, world: AgentPool, given: argparse.Namespace,
     kept = {"quick": given.quick or given.one_start, "policy": policy, "unseen": not given.quick}
     kept["sizes"] = fitting_plans(sizes, world)
     return {
-        "query": lambda: rounded(query_figures(interface, world, 5 if given.quick else 25)),
+        "query": lambda: round_digits(query_figures(interface, world, 5 if given.quick else 25)),
         **forecast_parts(world, policy, primals, budget, seed=given.seed, tell=tell),
-        "epoch": lambda: rounded(epoch_figures(world, policy, budget)),
+        "epoch": lambda: round_digits(epoch_figures(world, policy, budget)),
         **control_parts(world, duals, interface.primal, **kept),
     }
 

@@ -13,8 +13,8 @@ import json
 import sys
 import time
 
-from lab.checkpointed_parts import run_parts
 from lab.control_study import control_figures, control_parts
+from lab.runner import run_parts
 from walras.maps.file import DUAL, PRIMAL, load_map
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import AgentPool

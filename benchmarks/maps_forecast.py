@@ -19,9 +19,10 @@ from pathlib import Path
 
 from measure import medians
 
-from lab.checkpointed_parts import run_parts
 from lab.encoding_cost import one_pass_step, windows_step
-from lab.forecast_study import BASELINE, QUICK, Budget, forecast_figures, forecast_parts, rounded
+from lab.forecast_study import BASELINE, QUICK, Budget, forecast_figures, forecast_parts
+from lab.results import round_digits
+from lab.runner import run_parts
 from walras.errors import WalrasError
 from walras.maps.file import PRIMAL, LearnedMap, load_map
 from walras.policies.base import Policy
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy, budget)
         tell = lambda words: print(words, file=sys.stderr, flush=True)  # noqa: E731
         parts = forecast_parts(world, policy, maps, budget, seed=given.seed, tell=tell)
-        parts["epoch"] = lambda: rounded(epoch_figures(world, policy, budget))
+        parts["epoch"] = lambda: round_digits(epoch_figures(world, policy, budget))
         measured = run_parts(parts, None, given.only, tell)
         found = {**forecast_figures(measured), **{name: measured[name] for name in ("epoch",) if name in measured}}
     except WalrasError as error:

@@ -4,7 +4,7 @@ from functools import partial
 
 from lab.figures import to_png
 from lab.formulas import FORMULAS
-from lab.targets import aim
+from lab.results import target_row
 from lab.textbook import GROUPS, pooled, simulated, summed_up
 
 COLOURS = {"lost sales": "#0072B2", "newsvendor": "#E69F00", "backlogged": "#00795A", "reorder point": "#9B4F96"}
@@ -58,11 +58,11 @@ def key(found):
     rows = []
     if "all" in found:
         rows.append(
-            aim("largest error of a known cost [standard errors]", "textbook", found["all"]["worst_z"], most=3.5)
+            target_row("largest error of a known cost [standard errors]", "textbook", found["all"]["worst_z"], most=3.5)
         )
     if found["formulas"]:
         worst = max(found["formulas"].values())
-        rows.append(aim("largest relative error of a formula", "formulas", worst, most=1e-4))
+        rows.append(target_row("largest relative error of a formula", "formulas", worst, most=1e-4))
     return rows
 
 

@@ -2,13 +2,12 @@
 
 from functools import partial
 
-from lab.datasets import SEED, available, evaluation_pool
-from lab.eval_cases import BY, ShiftSizes
+from lab.datasets import SEED, available, evaluation_pool, has_next_year, next_year
 from lab.figures import bars, lines, to_png
 from lab.forecast_study import BASELINE, Budget, fitting, forecast_parts
-from lab.next_year import next_year, there
 from lab.reference_maps import default_maps
-from lab.targets import aim
+from lab.results import target_row
+from lab.shift_cases import BY, ShiftSizes
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 
@@ -23,7 +22,7 @@ def parts(context):
     alphas = {**dict.fromkeys(BY[:2], settings["alphas"]), **(dict.fromkeys(BY[2:], few) if few else {})}
     names = [(data, by) for data in available(settings["data"], context.data) for by in alphas]
     shifts = {f"{data}:{by}": partial(_measured, context, data, by, alphas[by]) for data, by in names}
-    later = [data for data in settings["data"] if there(data, context.data)]
+    later = [data for data in settings["data"] if has_next_year(data, context.data)]
     return shifts | {f"{data}:{NEXT_YEAR}": partial(_next_year, context, data) for data in later}
 
 
@@ -34,7 +33,7 @@ def _measured(context, data, by, alphas):
 
 
 def _next_year(context, data):
-    """Forecast whoever is there in the last weeks, as they are."""
+    """Forecast whoever is has_next_year in the last weeks, as they are."""
     settings = context.settings
     later = next_year(data, context.data, _sizes(settings), settings["world_agents"], SEED)
     told = {"new": later.new, "gone": later.gone, "demand_ratio": later.demand_ratio}
@@ -113,9 +112,11 @@ def key(found):
             if OURS not in table["moderate"]:
                 continue
             words = "next year's population" if what == NEXT_YEAR else f"moderate shift by {what.replace('_', ' ')}"
-            rows.append(aim(f"forecast error (MAPE), {words}", data, table["moderate"][OURS], most=0.08))
+            rows.append(target_row(f"forecast error (MAPE), {words}", data, table["moderate"][OURS], most=0.08))
             if OURS in table["over_global"]:
-                rows.append(aim(f"error over Global's less 1, {words}", data, table["over_global"][OURS], most=-0.2))
+                rows.append(
+                    target_row(f"error over Global's less 1, {words}", data, table["over_global"][OURS], most=-0.2)
+                )
     return rows
 
 

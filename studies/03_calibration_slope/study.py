@@ -5,7 +5,7 @@ from statistics import median
 
 from lab.figures import lines, to_png
 from lab.forecast_study import BASELINE
-from lab.targets import aim
+from lab.results import target_row
 
 OURS, SHOWN = "bucketized+delegates", ("bucketized+delegates", "delegates alone", "bucketized", "global", "simulation")
 PUBLISHED = 0.9, 1.0
@@ -61,7 +61,9 @@ def key(found):
         if known:
             worst = max(known, key=lambda row: abs(row["estimate"] - 1))
             least, most = PUBLISHED
-            rows.append(aim("slope of realised on forecast use, furthest from 1", data, worst, least=least, most=most))
+            rows.append(
+                target_row("slope of realised on forecast use, furthest from 1", data, worst, least=least, most=most)
+            )
     return rows
 
 

@@ -11,11 +11,9 @@ from lab.control_study import fitting_plans
 from lab.datasets import by_table, evaluation_pool
 from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
 from lab.figures import bars, frontier, points, to_png
-from lab.forecast_study import rounded
 from lab.methods import simulating_methods, standard_methods
 from lab.reference_maps import default_maps
-from lab.summarise import path_interval
-from lab.targets import aim, relative
+from lab.results import path_interval, relative, round_digits, target_row
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
@@ -65,7 +63,7 @@ def _measured(context, data, population):
     names = [*(method.name for method in methods), CLAIRVOYANT]
     found = {name: MethodMetrics.of(judged, name, sizes.burn_in) for name in names}
     best = np.asarray(frontiers)
-    return rounded(
+    return round_digits(
         {
             "mean_demand_ratio": plans.demand_ratio,
             "methods": {
@@ -183,16 +181,20 @@ def key(found):
                 continue
             wanted = [*((*pair, most) for pair, most in zip(FOUR, PUBLISHED[population], strict=True)), *BESIDE]
             for name, words, most in wanted:
-                rows.append(aim(f"{words}, dual map, {population} demand", data, mine[name], most=most))
+                rows.append(target_row(f"{words}, dual map, {population} demand", data, mine[name], most=most))
             if population == "baseline":
                 rows.append(
-                    aim("correlation of its prices with the oracle's", data, mine["price_correlation"], least=0.9)
+                    target_row(
+                        "correlation of its prices with the oracle's", data, mine["price_correlation"], least=0.9
+                    )
                 )
-                rows.append(aim("slope of its prices on the oracle's", data, mine["price_slope"], least=0.8, most=1.2))
+                rows.append(
+                    target_row("slope of its prices on the oracle's", data, mine["price_slope"], least=0.8, most=1.2)
+                )
             if OURS in table["less"].get(WEAK, {}):
                 less = relative(table["less"][WEAK][OURS]["mean_violation"], table["methods"][WEAK]["mean_violation"])
                 most = -0.5 if population == "high" else -0.2
-                rows.append(aim(f"violation over Global's less 1, {population} demand", data, less, most=most))
+                rows.append(target_row(f"violation over Global's less 1, {population} demand", data, less, most=most))
     return rows
 
 

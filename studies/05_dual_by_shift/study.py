@@ -8,9 +8,9 @@ from lab.control_study import cycle_figures, fitting_plans, method_figures
 from lab.controllers import DualMapController, NoControl, ProportionalRationing
 from lab.datasets import available, evaluation_pool
 from lab.figures import lines, to_png
-from lab.forecast_study import BASELINE, rounded
+from lab.forecast_study import BASELINE
 from lab.reference_maps import default_maps
-from lab.targets import aim, relative
+from lab.results import relative, round_digits, target_row
 from walras.maps.features import HORIZON
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
@@ -49,7 +49,7 @@ def _cycled(context, data):
     duals = default_maps(DUAL, context.settings["maps"])
     primal = next(iter(default_maps(PRIMAL).values()))
     plans = _plans(context, data, 0.0)
-    return rounded({name: cycle_figures(plans, primal, dual) for name, dual in duals.items()})
+    return round_digits({name: cycle_figures(plans, primal, dual) for name, dual in duals.items()})
 
 
 def _measured(context, data, alpha):
@@ -57,7 +57,7 @@ def _measured(context, data, alpha):
     foresight = ClairvoyantBound((2.0,), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"]))
     duals = default_maps(DUAL, settings["maps"])
     methods = [NoControl(), ProportionalRationing(), *(DualMapController(name, dual) for name, dual in duals.items())]
-    return rounded({"mean_demand_ratio": plans.demand_ratio, **method_figures(plans, methods, foresight)})
+    return round_digits({"mean_demand_ratio": plans.demand_ratio, **method_figures(plans, methods, foresight)})
 
 
 def figures(found, context):
@@ -110,9 +110,13 @@ def key(found):
                 name = "avoidable_violation"
                 less = relative(table["less_global"][OURS][name], table["methods"][BASELINE][name])
                 most = -0.5 if float(alpha) >= 1 else -0.2
-                rows.append(aim(f"avoidable violation over Global's less 1, alpha {alpha}", data, less, most=most))
+                rows.append(
+                    target_row(f"avoidable violation over Global's less 1, alpha {alpha}", data, less, most=most)
+                )
         if OURS in tables[CYCLE]:
-            rows.append(aim("cycle F(G(K)) against U(G(K)) (MAPE)", data, tables[CYCLE][OURS]["cycle_mape"], most=0.03))
+            rows.append(
+                target_row("cycle F(G(K)) against U(G(K)) (MAPE)", data, tables[CYCLE][OURS]["cycle_mape"], most=0.03)
+            )
     return rows
 
 

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from lab.datasets import MADE_UP, available, evaluation_pool
-from lab.eval_cases import ShiftCases, ShiftSizes
+from lab.datasets import GENERATED, available, evaluation_pool
 from lab.figures import bars, lines, to_png
-from lab.forecast_study import Budget, fitting, rounded, shift_figures, twin_figures
-from lab.targets import aim
-from lab.train_or_load import held_out_curve, trained_map
+from lab.forecast_study import Budget, fitting, shift_figures, twin_figures
+from lab.reference_maps import train_or_load, training_facts
+from lab.results import round_digits, target_row
+from lab.shift_cases import ShiftCases, ShiftSizes
 from walras.policies.base_stock import PricedNewsvendor
 
 WITHOUT, SEED, TRAINING = ", without ", ", seed ", "train "
@@ -18,7 +18,7 @@ def parts(context):
     """Return one part for each training, then one for each table, map, and attribute or kind of twins."""
     settings = context.settings
     names = [name for own in _owns(settings) for name in _names(settings, own)]
-    found = {f"{MADE_UP}:{TRAINING}{name}": partial(_trained, context, name) for name in names}
+    found = {f"{GENERATED}:{TRAINING}{name}": partial(_trained, context, name) for name in names}
     for data in available(settings["data"], context.data):
         for own in _owns(settings):
             for by in settings["by"]:
@@ -43,11 +43,11 @@ def _map(context, name):
     own, _, hidden = name.partition(WITHOUT)
     representation, _, seed = own.partition(SEED)
     changed = {"representation": representation, "seed": int(seed or 0), "blind": [hidden] if hidden else []}
-    return trained_map({**settings["training"], **changed}, context.folder)
+    return train_or_load({**settings["training"], **changed}, context.folder)
 
 
 def _trained(context, name):
-    return held_out_curve(_map(context, name))
+    return training_facts(_map(context, name))
 
 
 def _judging(context, data, own):
@@ -70,7 +70,7 @@ def _twins(context, data, kind, own):
     cases, maps = _judging(context, data, own)
     few = {"cohort": settings["cohort"], "draws": 2, "twins": settings["pairs"], "baseline": own}
     budget = Budget(twin_kinds=(kind,), twin_agents=min(2000, cases.world.n_agents // 5), **few)
-    return rounded(twin_figures(cases, maps, budget, context.tell))[kind]
+    return round_digits(twin_figures(cases, maps, budget, context.tell))[kind]
 
 
 def figures(found, context):
@@ -148,9 +148,9 @@ def key(found):
     """Show how much more is erred with less to see, which has to be more than nothing."""
     rows = []
     for data, own, more, priced in _named_compared(found):
-        rows.append(aim(f"error{own} over the whole map's less 1", data, more, least=0.0))
+        rows.append(target_row(f"error{own} over the whole map's less 1", data, more, least=0.0))
         if priced is not None:
-            rows.append(aim(f"the same in weeks with a price{own}", data, priced, least=0.0))
+            rows.append(target_row(f"the same in weeks with a price{own}", data, priced, least=0.0))
     return rows
 
 

@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from lab.datasets import MADE_UP, available, evaluation_pool
-from lab.eval_cases import ShiftCases, ShiftSizes
+from lab.datasets import GENERATED, available, evaluation_pool
 from lab.figures import groups, to_png
 from lab.forecast_study import Budget, fitting, shift_figures
-from lab.targets import aim
-from lab.train_or_load import held_out_curve, trained_map
+from lab.reference_maps import train_or_load, training_facts
+from lab.results import target_row
+from lab.shift_cases import ShiftCases, ShiftSizes
 from walras.policies.base_stock import PricedNewsvendor
 
 TRAINING = "train "
@@ -24,7 +24,7 @@ def parts(context):
     settings = context.settings
     names = [(own, coverage) for own in settings["maps"] for coverage in settings["coverages"]]
     found = {
-        f"{MADE_UP}:{TRAINING}{own} with {coverage}": partial(_trained, context, own, coverage)
+        f"{GENERATED}:{TRAINING}{own} with {coverage}": partial(_trained, context, own, coverage)
         for own, coverage in names
     }
     for data in available(settings["data"], context.data):
@@ -42,11 +42,11 @@ def _map(context, own, coverage):
         "representation": representation,
         "delegates": settings["delegates"] if rest else 0,
     }
-    return trained_map({**given, **COVERAGES[coverage]}, context.folder)
+    return train_or_load({**given, **COVERAGES[coverage]}, context.folder)
 
 
 def _trained(context, own, coverage):
-    return {"map": own, "coverage": coverage, **held_out_curve(_map(context, own, coverage))}
+    return {"map": own, "coverage": coverage, **training_facts(_map(context, own, coverage))}
 
 
 def _judged(context, data, by, own):
@@ -114,7 +114,7 @@ def _architectures(found):
 def key(found):
     """Show what leaving coverage out costs at the largest shifts, which has to be more than nothing."""
     return [
-        aim(
+        target_row(
             f"error of {own} trained with {coverage} over that of all coverage less 1, {by} {alpha}",
             data,
             more,

@@ -10,8 +10,7 @@ from lab.datasets import available, evaluation_pool
 from lab.elasticity_study import Answering, attributes, explained, reactions, slopes
 from lab.figures import lines, reach, to_png
 from lab.reference_maps import default_maps
-from lab.summarise import format_interval, path_interval
-from lab.targets import aim
+from lab.results import format_interval, path_interval, target_row
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 from walras.train.buyer_file import load_buyer
@@ -171,8 +170,10 @@ def key(found):
     for data, row in found.items():
         seen = row.get("maps", {}).get(OURS)
         if seen is not None:
-            rows.append(aim("relative error of the slope", data, seen["relative_error"], most=ALLOWED))
-            rows.append(aim("share of entries of the slope with the right sign", data, seen["sign_right"], least=0.95))
+            rows.append(target_row("relative error of the slope", data, seen["relative_error"], most=ALLOWED))
+            rows.append(
+                target_row("share of entries of the slope with the right sign", data, seen["sign_right"], least=0.95)
+            )
     return rows
 
 

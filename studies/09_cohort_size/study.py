@@ -3,11 +3,11 @@
 from functools import partial
 
 from lab.datasets import by_table, evaluation_pool
-from lab.eval_cases import ShiftCases, ShiftSizes
 from lab.figures import against_size, to_png
-from lab.forecast_study import Budget, cohort_figures, fitting, rounded
+from lab.forecast_study import Budget, cohort_figures, fitting
 from lab.reference_maps import default_maps
-from lab.targets import aim
+from lab.results import round_digits, target_row
+from lab.shift_cases import ShiftCases, ShiftSizes
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 
@@ -28,7 +28,7 @@ def _measured(context, data, number):
     cases = ShiftCases(world, PricedNewsvendor(), fitting(ShiftSizes(origins=settings.get("origins", 4)), world))
     name = settings.get("map", OURS)
     learned = default_maps(PRIMAL, [name])[name]
-    return rounded(cohort_figures(cases, learned, Budget(**sizes), context.tell))
+    return round_digits(cohort_figures(cases, learned, Budget(**sizes), context.tell))
 
 
 def figures(found, context):
@@ -92,7 +92,7 @@ def key(found):
         few, many = _compared_sizes(designs)
         ours, theirs = designs["stratified"][str(few)]["mape"], designs["uniform"][str(many)]["mape"]["estimate"]
         words = f"error of {few:,} agents drawn by strata, that of {many:,} drawn alike being {theirs:.3g}"
-        rows.append(aim(words, name, ours, most=float(f"{TOLERATED * theirs:.3g}")))
+        rows.append(target_row(words, name, ours, most=float(f"{TOLERATED * theirs:.3g}")))
     return rows
 
 

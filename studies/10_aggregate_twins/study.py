@@ -3,11 +3,11 @@
 from functools import partial
 
 from lab.datasets import by_table, evaluation_pool
-from lab.eval_cases import ShiftCases, ShiftSizes
 from lab.figures import bars, to_png
-from lab.forecast_study import BASELINE, Budget, fitting, rounded, twin_figures
+from lab.forecast_study import BASELINE, Budget, fitting, twin_figures
 from lab.reference_maps import default_maps
-from lab.targets import aim
+from lab.results import round_digits, target_row
+from lab.shift_cases import ShiftCases, ShiftSizes
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
 
@@ -26,7 +26,7 @@ def _measured(context, data, kind):
     few = {"cohort": settings["cohort"], "draws": settings["draws"], "twins": settings["pairs"]}
     budget = Budget(twin_agents=min(settings["agents"], world.n_agents // 5), twin_kinds=(kind,), **few)
     cases = ShiftCases(world, PricedNewsvendor(), fitting(ShiftSizes(origins=settings.get("origins", 4)), world))
-    return rounded(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
+    return round_digits(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
 
 
 def figures(found, context):
@@ -73,7 +73,9 @@ def _listed(rows, name):
 def key(found):
     """Set errors on the difference between twins beside half of Global's."""
     return [
-        aim(f"error on the difference over Global's less 1, same {kind}", data, row["over_baseline"][OURS], most=-0.5)
+        target_row(
+            f"error on the difference over Global's less 1, same {kind}", data, row["over_baseline"][OURS], most=-0.5
+        )
         for data, kinds in found.items()
         for kind, row in kinds.items()
         if OURS in row["over_baseline"]

@@ -5,14 +5,13 @@ from functools import partial
 import numpy as np
 
 from lab.dagger import dagger_planners
-from lab.datasets import MADE_UP, SEED, TABLES, available
+from lab.datasets import GENERATED, SEED, TABLES, available
 from lab.figures import reach, to_png
 from lab.large_plans import EVERYBODY, large_planners, summed
 from lab.linear_program import against_program
 from lab.planning_study import WAYS, compared_planners, revised
-from lab.summarise import format_interval, path_interval
-from lab.targets import aim
-from lab.train_or_load import trained_map
+from lab.reference_maps import train_or_load
+from lab.results import format_interval, path_interval, target_row
 from walras.config import PlanSettings
 from walras.data.read import read_panel
 from walras.population.generate import generate_panel
@@ -34,9 +33,9 @@ def parts(context):
         if settings["revisions"]:
             told[f"{data}:weekly"] = partial(_weekly, context, data)
     for seed in range(settings["large_seeds"]):
-        told[f"{MADE_UP}:{LARGE} {seed}"] = partial(_large, context, seed)
+        told[f"{GENERATED}:{LARGE} {seed}"] = partial(_large, context, seed)
     for agents, seed in settings["fed"]:
-        told[f"{MADE_UP}:{FED} {agents} {seed}"] = partial(_fed, context, agents, seed)
+        told[f"{GENERATED}:{FED} {agents} {seed}"] = partial(_fed, context, agents, seed)
     return told
 
 
@@ -46,7 +45,7 @@ def _program(settings, products):
 
 def _panel(context, data, seed):
     settings = context.settings
-    if data == MADE_UP:
+    if data == GENERATED:
         return generate_panel(settings["agents"], settings["history"], SEED + seed)
     panel = read_panel(context.data / TABLES[data])
     count = min(settings["most_agents"] * settings["agents"], panel.n_agents)
@@ -70,7 +69,7 @@ def _large(context, seed):
 
 def _fed(context, agents, seed):
     given = context.settings["training"]
-    maps = {name: trained_map({**given, "prices": prices}, context.folder) for name, prices in TRAININGS.items()}
+    maps = {name: train_or_load({**given, "prices": prices}, context.folder) for name, prices in TRAININGS.items()}
     panel = generate_panel(agents, context.settings["history"], SEED + seed)
     return dagger_planners(panel, _settings(context, seed), maps)
 
@@ -231,16 +230,20 @@ def key(found):
     rows = []
     for data, row in found.items():
         if "excess_total" in row:
-            rows.append(aim("excess cost of plans by maps / acquisition", data, row["excess_with_overflow"], most=0.01))
-            rows.append(aim("seconds of simulating / seconds of maps", data, row["seconds_ratio"], least=100))
+            rows.append(
+                target_row("excess cost of plans by maps / acquisition", data, row["excess_with_overflow"], most=0.01)
+            )
+            rows.append(target_row("seconds of simulating / seconds of maps", data, row["seconds_ratio"], least=100))
             violation = row["planners"]["maps"]["violation"]
-            rows.append(aim("mean violation of plans by maps, simulated", data, violation, most=0.03))
+            rows.append(target_row("mean violation of plans by maps, simulated", data, violation, most=0.03))
     for name, row in found.get(LARGE, {}).get("planners", {}).items():
         if name != EVERYBODY:
             data = f"made-up, {found[LARGE]['agents']} agents"
-            rows.append(aim(f"excess cost of the plan by {name} / acquisition", data, row["excess"], most=0.01))
+            rows.append(target_row(f"excess cost of the plan by {name} / acquisition", data, row["excess"], most=0.01))
             rows.append(
-                aim(f"seconds of everybody simulated / seconds by {name}", data, row["processor_ratio"], least=100)
+                target_row(
+                    f"seconds of everybody simulated / seconds by {name}", data, row["processor_ratio"], least=100
+                )
             )
     for size, row in found.get(PROGRAM, {}).items():
         for name, words, most in (
@@ -249,7 +252,9 @@ def key(found):
             ("prices", "sum of prices", 0.02),
         ):
             rows.append(
-                aim(f"{words} against the linear program, worst", f"{size} products", row[f"worst_{name}"], most=most)
+                target_row(
+                    f"{words} against the linear program, worst", f"{size} products", row[f"worst_{name}"], most=most
+                )
             )
     return rows
 

@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 from lab.capacity_benchmark import COMPOSITIONS, QUICK, BenchmarkSizes, CapacityBenchmark
-from lab.checkpointed_parts import Part, under
 from lab.clairvoyant_bound import ClairvoyantBound
 from lab.controllers import AbstractController, DualMapController, NoControl, ProportionalRationing
 from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
 from lab.forecast_study import BASELINE
 from lab.map_diagnostics import cycle_error, cycle_values, loss_terms
-from lab.summarise import path_interval
+from lab.results import path_interval
+from lab.runner import Part, parts_under
 from walras.exogenous.capacity import unseen_families
 from walras.maps.file import LearnedMap
 from walras.maps.representations.registry import REPRESENTATIONS
@@ -90,8 +90,8 @@ def control_parts(
 def control_figures(found: Mapping[str, Any]) -> dict[str, Any]:
     """Put measured parts together."""
     return {
-        "populations": under(found, "control"),
-        "unseen_families": under(found, "unseen"),
+        "populations": parts_under(found, "control"),
+        "unseen_families": parts_under(found, "unseen"),
         "loss_terms": found.get("terms", {}),
         "cycle": found.get("cycle", {}),
     }

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lab.eval_cases import ShiftSizes
 from lab.eval_maps import Forecasts, all_readers, map_forecast
 from lab.fitted_prices import use_under
-from lab.forecast_metrics import forecast_metrics
+from lab.metrics import forecast_metrics
+from lab.shift_cases import ShiftSizes
 from walras.exogenous.arrivals import IntegerLeadTimes, draw_lead_times
 from walras.maps.file import LearnedMap
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, roll_out

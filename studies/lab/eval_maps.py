@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from lab.eval_cases import ShiftCase, ShiftSizes
 from lab.resampling import SPAN, ScenarioBootstrap
+from lab.shift_cases import ShiftCase, ShiftSizes
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.features import Scaling, units_of
 from walras.maps.file import LearnedMap, probes_for

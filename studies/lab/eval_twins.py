@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from lab.eval_cases import ShiftCase, ShiftCases
 from lab.eval_maps import MapEvaluation, evaluate_map
+from lab.shift_cases import ShiftCase, ShiftCases
 from lab.twins import Twins, aggregate_twins
 from walras.exogenous.capacity import HaarPrices
 from walras.maps.file import LearnedMap

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from lab.capacity_benchmark import BenchmarkCase, ControlOutcome
 from lab.clairvoyant_bound import ClairvoyantBound
 from lab.controllers import AbstractController
-from lab.price_accuracy import PRICE_MEASURES, price_values
+from lab.metrics import PRICE_MEASURES, price_values
 from walras.errors import InputError
 from walras.evaluation.inference import mean_interval
 from walras.evaluation.metrics import (

@@ -13,15 +13,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import chdtri
 
-from lab.calibration import calibration_tally
-from lab.checkpointed_parts import Part, under
-from lab.eval_cases import BY, ShiftCases, ShiftSizes
 from lab.eval_cohorts import CohortError, Target, cohort_errors
 from lab.eval_maps import SIMULATION, MapEvaluation, evaluate_map
 from lab.eval_twins import KINDS, evaluate_twins
-from lab.forecast_metrics import ForecastTally, forecast_tally
-from lab.summarise import path_interval
-from lab.twin_metrics import TwinTally, twin_tally
+from lab.metrics import ForecastTally, TwinTally, calibration_tally, forecast_tally, twin_tally
+from lab.results import path_interval, round_digits
+from lab.runner import Part, parts_under
+from lab.shift_cases import BY, ShiftCases, ShiftSizes
 from walras.evaluation.inference import jackknife_interval, paired_interval
 from walras.maps.features import HORIZON
 from walras.maps.file import LearnedMap
@@ -116,7 +114,7 @@ def shift_figures(
         drawn = (cases.draw(by, alpha, number) for number in range(budget.paths_of(by)))
         found[alpha] = [evaluate_map(cases.world, case, cases.policy, maps, cases.sizes, **extra) for case in drawn]
     everything = [each for rows in found.values() for each in rows]
-    return rounded(
+    return round_digits(
         {
             "by_alpha": {str(alpha): alpha_figures(rows, budget.baseline) for alpha, rows in found.items()},
             "moderate": moderate_figures(found, budget.baseline),
@@ -366,23 +364,14 @@ def forecast_parts(
     shifts = {f"shift:{by}": partial(shift_figures, by, cases, maps, budget, tell) for by in budget.alphas}
     return {
         **shifts,
-        "twins": lambda: rounded(twin_figures(cases, maps, budget, tell)),
-        "cohorts": lambda: rounded(cohort_figures(cases, main, budget, tell)),
+        "twins": lambda: round_digits(twin_figures(cases, maps, budget, tell)),
+        "cohorts": lambda: round_digits(cohort_figures(cases, main, budget, tell)),
     }
 
 
 def forecast_figures(found: Mapping[str, Any]) -> dict[str, Any]:
     """Put measured parts together."""
-    shift = under(found, "shift")
+    shift = parts_under(found, "shift")
     rest = {name: each for name, each in found.items() if name in ("twins", "cohorts")}
     mape = {alpha: row["mape"] for alpha, row in shift.get(BY[0], {"by_alpha": {}})["by_alpha"].items()}
     return {"mape": mape, "shift": shift, **rest}
-
-
-def rounded(value: Any) -> Any:
-    """Round all numbers to six digits that matter."""
-    if isinstance(value, Mapping):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,43 +1,63 @@
-"""Own the maps that studies compare: the shipped interface's, and those of other representations beside the source.
+"""Maps that studies compare: the shipped ones, others trained alike beside the source, and maps trained on demand."""
 
-EDGE: disk. Others are no part of the installed package; without them only the shipped maps are there.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from walras.config import checked
+from walras.data.resume_log import digest
 from walras.maps.file import DUAL, PRIMAL, LearnedMap, load_map
 from walras.maps.interface import Interface
+from walras.train.maps_training import WORLDS, train_primal
+from walras.train.settings import MapTraining, preset_values
 
 COMPETITORS = Path(__file__).parents[2] / "benchmarks" / "maps"
-"""Folder of the maps that others are compared with: `primal-NAME.walras` and `dual-NAME.walras`."""
+"""Folder of maps to compare with: `primal-NAME.walras` and `dual-NAME.walras`; they are not part of the package."""
 
 
 def reference_maps(kind: str, own: LearnedMap, folder: Path = COMPETITORS) -> dict[str, LearnedMap]:
-    """Return all maps of a kind by what they know their population by, an interface's own first.
+    """Return all maps of a kind by representation, the given one first.
 
     Args:
         kind: "primal map" or "dual map".
-        own: the interface's.
+        own: an interface's map.
         folder: of the others; those of other resources are left out.
     """
-    found = {own.shape.name: own}
+    maps = {own.shape.name: own}
     for path in sorted(folder.glob(f"{kind.split()[0]}-*.walras")):
         learned = load_map(path, kind)
         if learned.resources == own.resources:
-            found.setdefault(learned.shape.name, learned)
-    return found
+            maps.setdefault(learned.shape.name, learned)
+    return maps
 
 
 def default_maps(kind: str, names: Sequence[str] = ()) -> dict[str, LearnedMap]:
-    """Return the maps of the shipped default interface and the others trained on what it was trained on.
+    """Return the map of the shipped default interface and the others trained on the same data.
 
     Args:
         kind: `PRIMAL` or `DUAL`.
-        names: of those that are wanted; default all. Names that are not there are left out.
+        names: wanted ones, default all; missing ones are left out.
     """
     interface = Interface.load("default")
     own = interface.primal if kind == PRIMAL else interface.dual
     assert own is not None and kind in (PRIMAL, DUAL)  # the shipped interface holds both
-    found = reference_maps(kind, own)
-    return {name: found[name] for name in names or found if name in found}
+    maps = reference_maps(kind, own)
+    return {name: maps[name] for name in names or maps if name in maps}
+
+
+def train_or_load(given: Mapping[str, Any], folder: Path) -> LearnedMap:
+    """Train a primal map, resume a stopped training, or read a finished one.
+
+    Args:
+        given: settings that differ from the preset `small`; there are no probe agents unless given.
+        folder: shared by all studies.
+    """
+    values = {**preset_values(PRIMAL, "small"), "delegates": 0, **given}
+    settings = checked(MapTraining, values, "the settings of a study")
+    place = folder / "trained" / f"{settings.representation}-{digest(settings.model_dump(mode='json'))[:12]}"
+    return train_primal(settings, place, folder / WORLDS)
+
+
+def training_facts(learned: LearnedMap) -> dict[str, Any]:
+    """Return steps, best step and validation error of a training."""
+    return {name: learned.facts[name] for name in ("steps", "best_step", "held_out_error")}

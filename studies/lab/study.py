@@ -1,9 +1,7 @@
-"""Own what a study is: a numbered folder with a question, sizes, code that measures, and recorded results.
-
-CONTRACT: a folder holds `study.toml`, `study.py` (see `FUNCTIONS`), `README.md` and `results/`.
-"""
+"""A study: a numbered folder with `study.toml` (question, sizes), `study.py` (see `FUNCTIONS`), README and results."""
 
 import importlib.util
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,27 +13,26 @@ from typing import Any
 
 from pydantic import Field
 
-from lab.checkpointed_parts import read_json
 from walras.config import Settings, checked
 from walras.errors import InputError
 
 SIZES = ("smoke", "small", "full")
-"""From seconds, which only show that all runs, to hours."""
+"""Seconds (shows only that all of it runs), minutes, hours."""
 
 NAME = re.compile(r"(\d\d)_[a-z0-9_]+")
 """Names of folders that hold a study."""
 
 FUNCTIONS = ("parts", "figures", "key", "answer", "pictures")
-"""What the code of a study has to define."""
+"""Functions that `study.py` has to define."""
 
 
 class StudyFile(Settings):
-    """Hold what `study.toml` says.
+    """Contents of `study.toml`.
 
     Attributes:
         question: in one sentence.
         published: what was published, in one sentence; empty where nothing was.
-        measured_by: number of the study whose parts this one looks at; 0 where it measures its own.
+        measured_by: number of the study whose parts this one evaluates; 0 where it measures its own.
         common: settings of every size.
         size: settings by size.
     """
@@ -47,13 +44,24 @@ class StudyFile(Settings):
     size: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
+class _StudySettings(dict[str, Any]):
+    """Settings of a study; a missing one is named with its study."""
+
+    def __init__(self, study: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.study = study
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(f"study {self.study} lacks the setting `{name}`; write it into its study.toml")
+
+
 @dataclass(frozen=True)
 class Study:
-    """Hold a study.
+    """A study.
 
     Attributes:
         folder: that holds it.
-        file: what its `study.toml` says.
+        file: contents of its `study.toml`.
     """
 
     folder: Path
@@ -61,35 +69,35 @@ class Study:
 
     @staticmethod
     def read(folder: Path) -> "Study":
-        """Read a study's folder.
+        """Read the `study.toml` of a folder.
 
         Raises:
-            InputError, SettingsError: no `study.toml`, or one that cannot be read.
+            InputError, SettingsError: it is missing, is no TOML, or holds other settings.
         """
         path = folder / "study.toml"
         try:
             values = tomllib.loads(path.read_text())
         except OSError as error:
             raise InputError(
-                f"{path} cannot be read ({error.strerror}); a study needs one, see another study"
+                f"{path} cannot be read ({error.strerror}); write one like that of another study"
             ) from None
         except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{path} is no TOML ({error}); mend that line") from None
+            raise InputError(f"{path} is not valid TOML ({error}); correct that line") from None
         return Study(folder, checked(StudyFile, values, str(path)))
 
     @property
     def name(self) -> str:
-        """Give the folder's name."""
+        """Name of the folder."""
         return self.folder.name
 
     @property
     def number(self) -> int:
-        """Give the study's number."""
+        """Number of the study."""
         return int(self.name[:2])
 
     @property
     def question(self) -> str:
-        """Give the question."""
+        """Question of the study."""
         return self.file.question
 
     def settings(self, size: str) -> Mapping[str, Any]:
@@ -101,29 +109,29 @@ class Study:
         if size not in self.file.size:
             known = ", ".join(self.file.size)
             raise InputError(f"study {self.name} has no size `{size}`; choose among {known}")
-        return _Given(self.name, {**self.file.common, **self.file.size[size]})
+        return _StudySettings(self.name, {**self.file.common, **self.file.size[size]})
 
     @cached_property
     def code(self) -> ModuleType:
-        """Import `study.py` of the folder.
+        """The module `study.py` of the folder.
 
         Raises:
-            InputError: it is not there, or lacks a function.
+            InputError: it is missing, or lacks a function.
         """
         path = self.folder / "study.py"
         spec = importlib.util.spec_from_file_location(f"walras_study_{self.name}", path)
         if spec is None or spec.loader is None or not path.exists():
-            raise InputError(f"{path} is not there but a study is measured by it; restore it")
+            raise InputError(f"{path} does not exist, but every study needs one; restore it")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        lacking = [name for name in FUNCTIONS if not hasattr(module, name)]
-        if lacking:
-            raise InputError(f"{path} defines no `{lacking[0]}`; a study needs {', '.join(FUNCTIONS)}")
+        missing = [name for name in FUNCTIONS if not hasattr(module, name)]
+        if missing:
+            raise InputError(f"{path} does not define `{missing[0]}`; a study needs {', '.join(FUNCTIONS)}")
         return module
 
     @property
     def results(self) -> Path:
-        """Give the folder of recorded results."""
+        """Folder of recorded results."""
         return self.folder / "results"
 
     def recorded(self) -> Mapping[str, Any] | None:
@@ -135,31 +143,22 @@ class Study:
         return None
 
 
-class _Given(dict[str, Any]):
-    """Hold settings, and name the one that is lacking."""
-
-    def __init__(self, study: str, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.study = study
-
-    def __missing__(self, name: str) -> Any:
-        raise InputError(f"study {self.study} lacks the setting `{name}`; write it into its study.toml")
-
-
 def find_studies(folder: Path | None = None) -> list[Study]:
-    """Return all studies, by number.
+    """Return all studies by number.
 
     Args:
-        folder: that holds them; default `studies` in the current folder or one above it, or beside the source.
+        folder: that holds them; default the folder `studies` that holds this package.
 
     Raises:
-        InputError: no such folder, or no study in it.
+        InputError: there is no such folder, or it holds no study.
     """
-    place = _folder(folder)
-    names = sorted(each.name for each in place.iterdir() if each.is_dir() and NAME.fullmatch(each.name))
+    folder = folder or Path(__file__).parents[1]
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the `studies` folder of a checkout with --studies")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
     if not names:
-        raise InputError(f"{place} holds no study; name the `studies` folder of the project with --studies")
-    return [Study.read(place / name) for name in names]
+        raise InputError(f"{folder} holds no study; give the `studies` folder of a checkout with --studies")
+    return [Study.read(folder / name) for name in names]
 
 
 def find_study(number: str, studies: list[Study]) -> Study:
@@ -175,17 +174,17 @@ def find_study(number: str, studies: list[Study]) -> Study:
     raise InputError(f"there is no study {number}; choose among {known}, or all")
 
 
-def _folder(given: Path | None) -> Path:
-    if given is not None:
-        if not given.is_dir():
-            raise InputError(f"{given} is no folder; name the `studies` folder of the project")
-        return given
-    here = Path.cwd()
-    beside = Path(__file__).parents[2]
-    for place in (here, *here.parents, beside):
-        found = place / "studies"
-        if found.is_dir() and any(NAME.fullmatch(each.name) for each in found.iterdir()):
-            return found
-    raise InputError(
-        "no folder `studies` is here or above; go to the project's source, or name its `studies` folder with --studies"
-    )
+def read_json(path: Path, remedy: str) -> Any:
+    """Read a file of figures.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is damaged, for the error.
+
+    Raises:
+        InputError: it is not valid JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); {remedy}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.eval_cases import ShiftSizes
+from lab.shift_cases import ShiftSizes
 from walras.population.generate import generate_panel
 from walras.train import primal_task as primal
 from walras.train.agent_pool import AgentPool

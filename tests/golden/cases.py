@@ -22,8 +22,8 @@ from small_episodes import FewEpisodes, tiny
 from small_stretches import Shy
 
 from lab.capacity_benchmark import QUICK, CapacityBenchmark
-from lab.eval_cases import ShiftCases, ShiftSizes
 from lab.eval_cohorts import resample_world
+from lab.shift_cases import ShiftCases, ShiftSizes
 from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from lab.textbook import lost_sales, simulated
 from walras.cli.app import build_app, main

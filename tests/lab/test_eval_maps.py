@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import eval_cases, eval_maps
+from lab import eval_maps, shift_cases
 from lab.encoding_cost import one_pass_step, window, windows_step
-from lab.eval_cases import ShiftCases, ShiftSizes, kinds, tuned_capacity
 from lab.eval_cohorts import Target, cohort_errors, cohort_forecast, resample_world
 from lab.eval_maps import (
     DELEGATES,
@@ -28,6 +27,7 @@ from lab.eval_maps import (
 from lab.eval_twins import KINDS, twin_cases
 from lab.fitted_prices import fitted_prices, use_under
 from lab.resampling import SPAN, ScenarioBootstrap
+from lab.shift_cases import ShiftCases, ShiftSizes, kinds, tuned_capacity
 from walras.evaluation.metrics import NEAR_LIMIT
 from walras.exogenous.capacity import StepCapacity
 from walras.maps.features import HORIZON, LOOK_BACK
@@ -100,7 +100,7 @@ def test_cases_of_a_number_share_weeks_and_kind_whatever_their_shift(cases, case
     np.testing.assert_array_equal(again_drawn.prices, case.prices)
 
 
-@pytest.mark.parametrize("by", eval_cases.BY)
+@pytest.mark.parametrize("by", shift_cases.BY)
 def test_every_attribute_can_be_shifted_by(cases, by):
     low, high = (cases.values(by)[cases.draw(by, alpha, 6).agents].mean() for alpha in (-2.0, 2.0))
     assert low < high

@@ -12,7 +12,7 @@ from lab.formulas import FORMULAS
 from lab.large_plans import EVERYBODY, planners, summed
 from lab.linear_program import against_program
 from lab.marginal_values import Tried, compared
-from lab.summarise import format_interval, path_interval
+from lab.results import format_interval, path_interval
 from lab.textbook import cut_normal_cost, lasting_stock, pooled, reorder_points, summed_up
 from walras.config import PlanSettings
 from walras.policies.simple import ReorderPoint
@@ -22,7 +22,7 @@ def test_an_interval_leaves_out_what_says_nothing_and_is_cut_at_limits():
     found = path_interval([0.1, None, 0.3, float("nan"), 0.9], least=0.0)
     assert found["paths"] == 3 and found["low"] == 0.0 < found["estimate"] < found["high"]
     assert path_interval([None, 2.0]) == {"estimate": 2.0, "low": None, "high": None, "paths": 1}
-    assert format_interval(path_interval([])) == "nothing" and format_interval(path_interval([0.25]), 0, 100) == "25"
+    assert format_interval(path_interval([])) == "unknown" and format_interval(path_interval([0.25]), 0, 100) == "25"
 
 
 def test_variance_is_explained_by_what_made_it_and_by_nothing_else():

@@ -103,7 +103,7 @@ def test_all_studies_go_on_one_after_the_other(kept, tmp_path, capsys):
         (["run", "77"], "choose among"),
         (["run", "2", "--size", "huge"], "smoke"),
         (["run", "2", "--data", "nowhere"], "name a folder"),
-        (["list", "--studies", "nowhere"], "is no folder"),
+        (["list", "--studies", "nowhere"], "is not a folder"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(words, needed, capsys):

@@ -25,7 +25,9 @@ ALL = "all"
 REAL_DATA = "WALRAS_REAL_DATA"
 """Environment variable that names the folder of real tables."""
 
-Studies = Annotated[Path | None, Parameter(help="folder that holds the studies (default: found from here upward)")]
+Studies = Annotated[
+    Path | None, Parameter(help="folder that holds the studies (default: that of the checkout you are in)")
+]
 Size = Annotated[Literal["smoke", "small", "full"], Parameter(help="seconds, minutes, or hours")]
 Data = Annotated[Path | None, Parameter(help=f"folder of real tables (default: ${REAL_DATA}, else generated data)")]
 Minutes = Annotated[float, Parameter(help="start no part later than this many minutes after the start")]
@@ -33,18 +35,21 @@ Record = Annotated[bool, Parameter(negative=(), help="write the results beside t
 
 
 def load_studies(folder: Path | None) -> "list[Study]":
-    """Find the studies and make the package `lab` that runs them importable.
+    """Import the package `lab` of a checkout, and return its studies.
 
     Args:
-        folder: the `studies` folder of the project's source; without one it is looked for from here upward.
+        folder: the `studies` folder of a checkout; by default that of the present folder or one above it, else the one
+            that the package itself was checked out with.
 
     Raises:
         InputError: there is no such folder.
     """
     here = Path.cwd()
-    for place in (*([folder] if folder else []), *(above / "studies" for above in (here, *here.parents))):
-        if (place / "lab" / "study.py").is_file() and str(place.resolve()) not in sys.path:
-            sys.path.append(str(place.resolve()))
+    candidates = [above / "studies" for above in (here, *here.parents, Path(__file__).resolve().parents[3])]
+    for place in ([folder] if folder else []) + candidates:
+        if (place / "lab" / "study.py").is_file():
+            if str(place.resolve()) not in sys.path:
+                sys.path.append(str(place.resolve()))
             break
     try:
         from lab.study import find_studies
@@ -52,8 +57,8 @@ def load_studies(folder: Path | None) -> "list[Study]":
         if error.name not in ("lab", "lab.study"):
             raise
         raise InputError(
-            f"studies run from the project's source, but no folder `studies` with the package `lab` is {folder or here} or "
-            "above; go to that source, or name its `studies` folder with --studies"
+            f"studies need a checkout of the source, but {folder or here} has no folder `studies` with the package `lab`; "
+            "go to a checkout, or give its `studies` folder with --studies"
         ) from None
     return find_studies(folder)
 
@@ -93,9 +98,11 @@ def run_command(
     chosen = known if number == ALL else [find_study(number, known)]
     tables = data or (Path(os.environ[REAL_DATA]) if os.environ.get(REAL_DATA) else None)
     if tables is not None and not tables.is_dir():
-        raise InputError(f"{tables} is no folder but real tables are read from it; name a folder, or leave --data out")
+        raise InputError(
+            f"{tables} is not a folder, but real tables are read from it; name a folder, or leave --data out"
+        )
     if not minutes >= 0:
-        raise InputError(f"`--minutes` is {minutes:g} but must be 0 or more; 0 only puts together what is there")
+        raise InputError(f"`--minutes` is {minutes:g} but must be 0 or more; with 0 only saved parts are used")
     options.require_writable(out)
     started = time.monotonic()
     facts = []
@@ -135,7 +142,7 @@ def _run_one(
     if not quiet:
         print_text(result.facts["answer"])
         if result.waiting:
-            print_text(f"{len(result.waiting)} parts are still to be measured; run the same command again to go on")
+            print_text(f"{len(result.waiting)} parts are still to be measured; run the same command again to resume")
         print_files(files)
     return {**result.facts, "files": [str(file) for file in files]}
 

@@ -5,7 +5,7 @@ EDGE: a folder of its own.
 
 import pytest
 
-from lab.checkpointed_parts import run_parts, under
+from lab.runner import parts_under, run_parts
 from walras.errors import WalrasError
 
 
@@ -13,7 +13,7 @@ def test_what_is_in_the_folder_is_not_measured_again(tmp_path):
     asked = []
     parts = {name: (lambda name=name: asked.append(name) or {"of": name}) for name in ("a:1", "a:2", "b")}
     first = run_parts(parts, tmp_path / "kept", ["a"])
-    assert asked == ["a:1", "a:2"] and under(first, "a") == {"1": {"of": "a:1"}, "2": {"of": "a:2"}}
+    assert asked == ["a:1", "a:2"] and parts_under(first, "a") == {"1": {"of": "a:1"}, "2": {"of": "a:2"}}
     assert run_parts(parts, tmp_path / "kept") == {**first, "b": {"of": "b"}} and asked[2:] == ["b"]
-    with pytest.raises(WalrasError, match="c is no part of this benchmark; choose among a, a:1, a:2, b"):
+    with pytest.raises(WalrasError, match="no part `c`; choose among a, a:1, a:2, b"):
         run_parts(parts, None, ["c"])

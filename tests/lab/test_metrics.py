@@ -1,13 +1,11 @@
-"""Own the proof that calibration lines and twin errors are those of their definitions, and add up over pieces.
+"""Metrics of forecasts, twins and prices: numbers worked out by hand, and tallies that add up over pieces."""
 
-FREE: a few random numbers.
-"""
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from lab.calibration import calibration_tally
-from lab.twin_metrics import twin_tally
+from lab.metrics import calibration_tally, forecast_metrics, forecast_tally, price_values, twin_tally
 from walras.errors import InputError, ShapeError
 
 
@@ -23,13 +21,13 @@ def test_the_line_is_that_of_least_squares(numbers):
     found = calibration_tally(forecast, actual).metrics()
     slope, intercept = np.polyfit(forecast.ravel(), actual.ravel(), 1)
     correlation = np.corrcoef(forecast.ravel(), actual.ravel())[0, 1]
-    assert found.as_dict() == pytest.approx({"slope": slope, "intercept": intercept, "correlation": correlation})
+    assert asdict(found) == pytest.approx({"slope": slope, "intercept": intercept, "correlation": correlation})
 
 
 def test_pieces_of_a_line_add(numbers):
     forecast, actual = numbers
     parts = calibration_tally(forecast[:2], actual[:2]) + calibration_tally(forecast[2:], actual[2:], first_path=2)
-    assert parts.metrics().as_dict() == pytest.approx(calibration_tally(forecast, actual).metrics().as_dict())
+    assert asdict(parts.metrics()) == pytest.approx(asdict(calibration_tally(forecast, actual).metrics()))
     assert parts.paths.tolist() == list(range(6))
 
 
@@ -75,7 +73,7 @@ def test_half_of_the_difference_is_captured_twice(twins):
 def test_pieces_of_twins_add(twins):
     parts = twin_tally(twins[:1] * 1.1, twins[:1]) + twin_tally(twins[1:] * 1.1, twins[1:], first_pair=1)
     whole = twin_tally(twins * 1.1, twins)
-    assert parts.metrics().as_dict() == pytest.approx(whole.metrics().as_dict())
+    assert asdict(parts.metrics()) == pytest.approx(asdict(whole.metrics()))
     assert parts.pair_values() == pytest.approx(whole.pair_values()) and len(parts.pair_values()) == 4
 
 
@@ -84,3 +82,67 @@ def test_twins_need_two_of_the_same_weeks(twins):
         twin_tally(twins[:, :1], twins[:, :1])
     with pytest.raises(InputError, match="uses nothing"):
         twin_tally(twins, 0.0 * twins)
+
+
+def test_forecast_by_hand():
+    # Mean 40, so that the week of 1 is below 5 % of it and dropped; 10 % over, 20 % under, exact.
+    realised = np.array([[[100.0, 50.0], [9.0, 1.0]]])[..., None]
+    forecast = np.array([[[110.0, 40.0], [9.0, 7.0]]])[..., None]
+    got = forecast_metrics(forecast, realised)
+    assert got.mape == pytest.approx((0.1 + 0.2 + 0.0) / 3)
+    assert got.bias == pytest.approx((0.1 - 0.2 + 0.0) / 3)
+    assert (got.weeks, got.dropped_weeks) == (3, 1)
+
+
+def test_forecast_of_nothing_is_none():
+    got = forecast_metrics(np.ones((1, 1, 3, 1)), np.zeros((1, 1, 3, 1)))
+    assert got.mape is None
+    assert got.dropped_weeks == 3
+
+
+def test_forecast_pieces_add():
+    rng = np.random.default_rng(0)
+    realised = rng.gamma(1, 50, (4, 3, 5, 2))
+    forecast = realised * rng.uniform(0.7, 1.3, realised.shape)
+    mean = realised.mean(axis=(1, 2))
+    parts = [
+        forecast_tally(forecast[:, origin : origin + 1], realised[:, origin : origin + 1], mean_utilization=mean)
+        for origin in range(3)
+    ]
+    whole = forecast_tally(forecast, realised)
+    assert whole.metrics().dropped_weeks > 0
+    assert asdict(sum(parts).metrics()) == pytest.approx(asdict(whole.metrics()))
+    assert np.mean(list(whole.path_values().values())) == pytest.approx(whole.metrics().mape)
+
+
+REFERENCE = np.array([0.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1)
+
+
+def test_a_line_is_found():
+    found = price_values(2.0 * REFERENCE + 1.0, REFERENCE, [2.0])
+    assert found["price_slope"][0] == pytest.approx(2.0) and found["price_correlation"][0] == pytest.approx(1.0)
+    assert found["mean_price"][0] == pytest.approx(2.0) and found["mean_price_over_reference"][0] == pytest.approx(
+        8 / 3
+    )
+
+
+def test_weeks_without_a_meaning_do_not_count():
+    counted = np.array([True, True, True, False]).reshape(1, 4, 1)
+    wild = np.where(counted, REFERENCE, 100.0)
+    found = price_values(REFERENCE, wild, [1.0], counted=counted)
+    assert found["price_slope"][0] == pytest.approx(1.0) and found["mean_price"][0] == pytest.approx(1.5)
+    assert price_values(REFERENCE, wild, [1.0])["price_slope"][0] < 0.1
+
+
+def test_a_reference_that_charges_nothing_says_nothing():
+    found = price_values(REFERENCE, 0 * REFERENCE, [1.0])
+    assert found["price_slope"] == {} and found["mean_price"] == {0: 1.5}
+
+
+def test_the_burn_in_is_left_out():
+    assert price_values(REFERENCE, REFERENCE, [1.0], 2)["mean_price"][0] == pytest.approx(2.5)
+
+
+def test_other_weeks_are_refused():
+    with pytest.raises(ShapeError):
+        price_values(REFERENCE, REFERENCE[:, :3], [1.0])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.targets import aim, relative
+from lab.results import relative, target_row
 
 
 @pytest.mark.parametrize(
@@ -19,17 +19,17 @@ from lab.targets import aim, relative
     ],
 )
 def test_a_figure_is_met_by_its_estimate(value, limits, met, aimed):
-    row = aim("error", "made-up", value, **limits)
+    row = target_row("error", "made-up", value, **limits)
     assert row["met"] is met and row["aimed"] == aimed
 
 
 def test_a_figure_is_sure_where_its_whole_interval_says_the_same():
     rows = [
-        aim("error", "made-up", [middle, low, high], most=0.1)
+        target_row("error", "made-up", [middle, low, high], most=0.1)
         for middle, low, high in ((0.05, 0.01, 0.09), (0.05, 0.01, 0.2), (0.2, 0.15, 0.3), (0.2, 0.05, 0.3))
     ]
     assert [(row["met"], row["sure"]) for row in rows] == [(True, True), (True, False), (False, True), (False, False)]
-    assert aim("error", "made-up", 0.05, most=0.1)["sure"] is None
+    assert target_row("error", "made-up", 0.05, most=0.1)["sure"] is None
 
 
 def test_a_difference_is_relative_to_an_estimate():
