@@ -19,10 +19,11 @@ from walras.maps.file import LearnedMap, probes_for
 from walras.maps.pooling import CohortIndex, cohort_index
 from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.mpc import broadcast_scenarios
-from walras.planning.prices.simulated_view import SimulatedView, price_scale, simulate_prices
+from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
 from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
 from walras.population.cohort import Cohort, StratifiedSample
+from walras.population.population import price_scale
 from walras.population.shift import CompositionShift
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
@@ -131,7 +132,7 @@ class BenchmarkPopulation:
     @property
     def price_scale(self) -> float:
         """Return the median unit margin [money per unit of resource]."""
-        return float(price_scale(self.stretch.population))
+        return float(price_scale(self.stretch.population)[0])
 
     def now(self, week: int) -> int:
         """Return which week of the world a coordinated week is.

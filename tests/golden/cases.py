@@ -393,16 +393,17 @@ def answers(name: str) -> Values:
     """Ask a shipped map about a fixed population and history."""
     known, _ = learned(STEADY)
     view = Interface.load(name).encode(known.population, known.history, known.policy, weeks=27)
-    prices = view.price_scale * spread(7, 0.0, 1.0, 3, 2, 27, 1)
+    unit = float(view.units.price[0])
+    prices = unit * spread(7, 0.0, 1.0, 3, 2, 27, 1)
     free = np.asarray(view.utilization(np.zeros((27, 1))))
     return {
-        "scale": float(view.price_scale),
+        "scale": unit,
         "free": listed(free[:, 0]),
         "use": listed(np.asarray(view.utilization(prices))[..., 0]),
         "prices": listed(np.asarray(view.shadow_prices(np.stack([0.7 * free, 0.95 * free])))[..., 0]),
         "jacobian": summary(view.jacobian(prices[0])),
         "outside": list(view.outside_training),
-        "outside of high prices": list(view.outside(shadow_prices=9.0 * view.price_scale + np.zeros((27, 1)))),
+        "outside of high prices": list(view.outside(shadow_prices=9.0 * unit + np.zeros((27, 1)))),
     }
 
 
@@ -668,7 +669,9 @@ def world_draws() -> Values:
     (other,) = pools_from_generator(1, 40, 60, 7, refit_weeks=13)
     settings = MapTraining(target=48, agents=24, weeks=80, first_origin=30, buckets=3, delegates=0)
     episodes = MapEpisodes([world()], settings)
-    cases = ShiftCases(world(), Shy(), ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6))
+    cases = ShiftCases(
+        world(), Shy(), ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
+    )
     judged = {f"{by} {number}": cases.draw(by, 1.0, number) for by, number in (("demand", 0), ("economics", 1))}
     repeated = resample_world(world(), 1, 0)
     plans = CapacityBenchmark(

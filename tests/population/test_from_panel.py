@@ -2,12 +2,21 @@
 
 from dataclasses import replace
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from walras.errors import SettingsError
 from walras.population.generate import generate_panel
-from walras.population.population import bucket_edges, bucket_of, latest_prices, mean_demand, population_from_panel
+from walras.population.population import (
+    bucket_edges,
+    bucket_of,
+    latest_prices,
+    mean_demand,
+    population_from_panel,
+    price_scale,
+)
 
 PANEL = generate_panel(agents=20, weeks=30, seed=0)
 
@@ -25,7 +34,6 @@ def test_attributes_come_from_the_latest_week():
     np.testing.assert_array_equal(found.weight, 1.0)
     assert found.resources == ("storage", "inbound_units") and found.stock_resource == (True, False)
     assert found.n_agents == 20 and not found.lost_sale_penalty.any()
-    assert float(found.price_scale) == pytest.approx(float(np.median(price - cost)))
 
 
 def test_lost_sales_cost_a_share_of_the_price():
@@ -55,3 +63,11 @@ def test_buckets_are_equal_and_their_edges_stay():
     assert bucket_of(value, edges)[value.argmin()] == 0
     # Everybody twice as large: more agents in the upper buckets under the frozen edges.
     assert np.bincount(bucket_of(2 * value, edges), minlength=10)[9] > 50
+
+
+def test_the_price_scale_is_the_median_margin_per_unit_of_each_resource():
+    found = population_from_panel(PANEL, resources=("inbound_units", "inbound_volume"))
+    margin = np.asarray(found.unit_margin)[:, None] / np.asarray(found.use)
+    np.testing.assert_allclose(price_scale(found), np.median(margin, axis=0))
+    twice = eqx.tree_at(lambda each: each.weight, found, jnp.asarray([3.0] + [0.0] * (found.n_agents - 1)))
+    np.testing.assert_allclose(price_scale(twice), margin[0])  # an agent of weight 3 is three agents

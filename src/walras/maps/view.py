@@ -5,7 +5,7 @@ CONTRACT: fills `maps.interface.PlannerView` and `DifferentiableView`; numpy in 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import equinox as eqx
@@ -21,7 +21,7 @@ from walras.maps.file import PRIMAL
 from walras.maps.history import History
 from walras.maps.network import Encoded, MapNetwork
 from walras.maps.support import QueryRange, TrainingSupport
-from walras.population.population import Population
+from walras.population.population import Population, price_scale
 
 PLANS = 64
 """Plans answered at once; more are answered one group after the other, so that memory does not grow with them."""
@@ -106,10 +106,13 @@ class LearnedView:
         """Name the resources in the order of their axis."""
         return self.population.resources
 
-    @property
+    @cached_property
     def price_scale(self) -> float:
-        """Give the median margin per unit of the first resource [money per unit of resource]."""
-        return float(self.units.price[0])
+        """Give the median margin per unit of the first resource [money per unit of resource].
+
+        Not the unit in which maps receive prices (`units.price`), which counts agents by their demand.
+        """
+        return float(price_scale(self.population)[0])
 
     @property
     def scale(self) -> Float[np.ndarray, " resource"]:

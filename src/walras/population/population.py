@@ -117,11 +117,6 @@ class Population(eqx.Module):
         """Tell for each resource whether stock on hand uses it (True) or receipts do (False)."""
         return tuple(name in STOCK_RESOURCES for name in self.resources)
 
-    @property
-    def price_scale(self) -> Float[Array, ""]:
-        """Give the median unit margin, the unit in which shadow prices are compared [money/unit]."""
-        return jnp.median(self.unit_margin)
-
     def take(self, index: Any) -> "Population":
         """Keep the agents that `index` selects, in that order, with their names.
 
@@ -153,6 +148,21 @@ def choke_price(population: Population) -> float:
     use = np.asarray(population.use)
     ratios = margin[:, None] / np.maximum(use, np.finfo(np.float32).tiny)
     return float(np.quantile(ratios[np.asarray(population.demand_scale) > 0], MAX_PRICE_QUANTILE))
+
+
+def price_scale(population: Population) -> Float[np.ndarray, " resource"]:
+    """Return the median margin per unit of each resource, the unit in which shadow prices are compared [money/unit].
+
+    An agent with weight w counts as w agents.
+    """
+    use = np.maximum(np.asarray(population.use), np.finfo(np.float32).tiny)
+    margin = np.maximum(np.asarray(population.unit_margin), 0.0)[:, None] / use
+    order = np.argsort(margin, axis=0)
+    below = np.cumsum(np.asarray(population.weight, float)[order], axis=0)
+    half = 0.5 * below[-1]
+    middle = np.argmax(below >= half, axis=0), np.argmax(below > half, axis=0)
+    lower, upper = (np.take_along_axis(np.take_along_axis(margin, order, 0), at[None], 0)[0] for at in middle)
+    return 0.5 * (lower + upper)
 
 
 WEEKS_PER_YEAR = 52.0

@@ -17,7 +17,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.policies.base import Policy
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent
-from walras.population.population import Population
+from walras.population.population import Population, price_scale
 from walras.simulation.checks import locate, name_of
 from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.record import Record
@@ -259,8 +259,7 @@ class _Announced(Controller):
 def _some_prices(population: Population, weeks: int) -> Float[Array, "week resource"]:
     """Draw prices that matter: up to half the median margin per unit of resource, a third of them zero."""
     drawn = np.random.default_rng(0).uniform(-0.5, 1.0, (weeks, len(population.resources)))
-    scale = 0.5 * population.price_scale / jnp.maximum(jnp.mean(population.use, axis=0), 1e-6)
-    return jnp.asarray(np.maximum(drawn, 0.0), jnp.float32) * scale[None, :]
+    return jnp.asarray(0.5 * np.maximum(drawn, 0.0) * price_scale(population), jnp.float32)
 
 
 def _some_stock(population: Population, exogenous: ExogenousPaths) -> State:

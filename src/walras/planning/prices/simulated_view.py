@@ -23,7 +23,7 @@ from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
 from walras.policies.user_policies import callback_names, number_agents
 from walras.population.cohort import ProportionalSample, demand_size
-from walras.population.population import Population, choke_price
+from walras.population.population import Population, choke_price, price_scale
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.run import simulate
@@ -129,7 +129,7 @@ class SimulatedView:
         self.reserve = reserve
         self.resources = population.resources
         self.n_weeks = exogenous.n_weeks
-        self.price_scale = float(price_scale(population))
+        self.price_scale = float(price_scale(population)[0])
         self.max_price = choke_price(population)
         self.queries = self.jacobians = 0
         no_orders = ConstantOrder(jnp.zeros(()))
@@ -232,12 +232,6 @@ class SimulatedView:
 def _require_finite(use: Plans) -> None:
     if not np.isfinite(use).all():
         raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
-
-
-def price_scale(population: Population) -> Float[Array, ""]:
-    """Return the median margin per unit of the first resource, the unit in which prices are compared."""
-    use = jnp.maximum(population.use[:, 0], jnp.finfo(jnp.float32).tiny)
-    return jnp.median(jnp.maximum(population.unit_margin, 0.0) / use)
 
 
 def _jacobian_sample(
