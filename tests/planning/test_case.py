@@ -220,3 +220,11 @@ def test_what_is_feasible_is_within_the_plan():
     )
     assert record.feasible and record.converged and (record.shadow_prices == 0).all()
     assert (record.utilization <= record.capacity).all() and StopRule().feasibility > 0
+
+
+def test_a_result_prints_its_verdict_and_a_row_per_week():
+    lines = str(planned()).splitlines()
+    assert lines[:3] == list(planned().verdict) and len(lines) == 4 + WEEKS
+    assert lines[3].split() == ["week", "capacity", "utilization", "shadow_price", "verdict"]
+    frame = planned().to_frame()
+    assert list(frame.columns) == list(planned().columns()) and len(frame) == WEEKS

@@ -1,4 +1,4 @@
-"""Tables, JSON and the terminal's summary: every week and resource once, the numbers of the plan, missing ones empty."""
+"""Tables, JSON and the summary of the terminal: all weeks and resources, the plan's numbers, missing ones empty."""
 
 import io
 import json
@@ -20,7 +20,6 @@ from walras.report.summary import (
     level,
     plan_summary,
     shown_measures,
-    week_table,
 )
 
 
@@ -110,18 +109,18 @@ def test_the_search_is_recorded(result):
 
 
 def test_one_row_per_week_and_resource(wide_result):
-    columns = week_table(wide_result)
+    columns = wide_result.columns()
     assert {len(values) for values in columns.values()} == {26 * 3}
     third = columns["resource"] == "storage units"
     np.testing.assert_array_equal(columns["capacity"][third], wide_result.record.capacity[:, 2])
     np.testing.assert_array_equal(columns["verified_p5"][third], wide_result.verified_utilization[0, :, 2])
     np.testing.assert_array_equal(columns["week"][third], wide_result.weeks)
     assert list(columns["verdict"][third][:3]) == ["fits", "fits", "already committed"]
-    assert set(week_table(replace(wide_result, week_verdicts=()))["verdict"]) == {"not judged"}
+    assert set(replace(wide_result, week_verdicts=()).columns()["verdict"]) == {"not judged"}
 
 
 def test_files_hold_the_same_numbers(wide_result, written):
-    columns = week_table(wide_result)
+    columns = wide_result.columns()
     for table in (pyarrow.parquet.read_table(written["plan.parquet"]), pyarrow.csv.read_csv(written["plan.csv"])):
         assert table.column_names == list(columns)
         for name, values in columns.items():
@@ -134,7 +133,7 @@ def test_files_hold_the_same_numbers(wide_result, written):
 def test_nan_becomes_an_empty_cell(result):
     prices = result.reissued_prices.copy()
     prices[0, 0] = np.nan
-    assert arrow_table(week_table(replace(result, reissued_prices=prices)))["reissued_price"].null_count == 1
+    assert arrow_table(replace(result, reissued_prices=prices).columns())["reissued_price"].null_count == 1
 
 
 def test_change_by_group(result, easy_result):

@@ -1,7 +1,4 @@
-"""Own what a finished plan is: the record of the loop and everything a report or a program reads of it.
-
-CONTRACT: the planner fills these; reports, commands and studies read them. Arrays are numpy.
-"""
+"""What a finished plan is: the record of the loop, its verification, and the numbers that reports read. All numpy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,26 +7,29 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from walras.errors import SettingsError
 from walras.planning.protocols import Grid
 
 QUANTILES = (0.05, 0.5, 0.95)
 """Levels of every fan, along the `quantile` axis."""
 
+Fan = Float[np.ndarray, "quantile week resource"]
+
 
 @dataclass(frozen=True, eq=False)
 class PlanRecord:
-    """Say what the planning loop found and why it stopped.
+    """What the planning loop found, and why it stopped.
 
     Attributes:
         capacity: planned capacity K [week, resource].
         shadow_prices: prices that make the agents fit it, lambda [money per unit of resource; week, resource].
         utilization: expected utilization F(lambda) on the planning scenarios [week, resource].
-        feasible: utilization is within capacity on the planning scenarios; `plan` itself leaves out weeks in which
-            nothing can be done, a finished plan counts them and names them in `stop_reason`.
+        feasible: utilization is within capacity on the planning scenarios. The loop itself leaves out weeks that no
+            price can change; a verified plan counts them and names them in `stop_reason`.
         converged: the loop met its stopping rule.
         stop_reason: why it stopped, one sentence.
-        iterations: revisions made; `queries` counts the simulated primal queries.
-        trace: one mapping per iteration (residuals, cost), for the log and the report.
+        iterations: revisions made; `queries` counts candidate plans.
+        trace: one mapping per iteration (residuals, cost).
     """
 
     capacity: Grid
@@ -45,18 +45,17 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class Search:
-    """Say what was asked while a plan was searched.
+    """What a search for a plan evaluated.
 
     Attributes:
-        interface: "simulated" where everybody was simulated at every step, "learned" where learned maps were asked.
+        interface: "simulated", or "learned" where learned maps were used.
         maps: name or folder of the maps; empty without.
-        queries: candidate plans whose utilization was asked.
-        simulations: made for them, those of a cohort and Jacobians of a sample among them.
-        everybody: simulations of everybody among them.
-        cohort: agents that were simulated for all in the others; 0 where none were.
-        errors: by how much the maps' use differed from simulated use at the plan of each round, summed over weeks
-            regardless of sign, relative.
-        outside_training: what of the population and of the questions the maps' training had not seen, in sentences.
+        queries: candidate plans evaluated.
+        simulations: simulations in all: of all agents, of a cohort, and Jacobians of a sample.
+        everybody: simulations of all agents among them.
+        cohort: agents of the cohort; 0 without.
+        errors: relative absolute error of the maps' use at the plan of each round.
+        outside_training: how population and queries differ from what the maps were trained on, in sentences.
     """
 
     interface: str = "simulated"
@@ -71,7 +70,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class GroupUse:
-    """Compare what groups of agents use without prices and under the plan (who gave way).
+    """Use by groups of agents without prices and under the plan.
 
     Attributes:
         title: what the groups are ("demand bucket", "category").
@@ -87,49 +86,45 @@ class GroupUse:
 
 @dataclass(frozen=True, eq=False)
 class PlanResult:
-    """Collect a plan, its verification on unseen paths and what a planner needs to judge it.
+    """A plan, its verification on unseen paths and what a planner needs to judge it. Prints as a table.
 
     Attributes:
         record: what the loop found.
         weeks: first days of the planned weeks (`datetime64[D]`) [week].
         resources: names along the resource axis.
-        regular_capacity: K0, what is granted at the regular rate [week, resource].
-        unconstrained: utilization with prices 0 on the unseen paths [quantile, week, resource].
-        verified_utilization: utilization with prices re-issued weekly, unseen paths [quantile, week, resource].
-        fixed_utilization: utilization with the planned prices fixed, unseen paths [quantile, week, resource].
-        committed: mean utilization if nobody ordered after the origin [week, resource].
+        regular_capacity: K0, granted at the regular rate [week, resource].
+        unconstrained: utilization with prices 0 on the unseen paths.
+        verified_utilization, fixed_utilization: the same with prices re-issued weekly, and with the planned ones fixed.
+        committed: mean utilization without orders after the origin [week, resource].
         reissued_prices: shadow prices charged when re-issued weekly, mean over paths [week, resource].
         history_weeks, history_demand: past weeks and their total demand [units/week].
-        demand: total demand on the unseen paths [quantile, week].
-        receipts: total units received on the unseen paths, prices re-issued [quantile, week].
-        groups: who gave way.
-        money: sentences' numbers [money over the horizon]: keys `reward_unconstrained`, `reward_plan`,
-            `acquisition_cost`, `total_cost` (acquisition minus reward), `price_payments`, `price_scale`.
-        verified: measures with prices re-issued weekly: `mean_violation`, `near_limit_mean_violation`,
-            `near_limit_share`, `irreducible_violation`, `avoidable_violation`, `reward_kept`, `regret_ratio`,
-            `idle_capacity`, `slackness`, `share_weeks_over_10_percent`, `near_limit_share_over_10_percent`.
-        verified_fixed: the same measures with the planned prices fixed.
+        demand, receipts: total demand, and units received under re-issued prices, on the unseen paths [units/week].
+        groups: use by group.
+        money: over the horizon [money]: `reward_unconstrained`, `reward_plan`, `reward_fixed_prices`,
+            `acquisition_cost`, `total_cost` (acquisition minus reward), `price_payments`; and `price_scale`.
+        verified, verified_fixed: `evaluation.control_metrics` with prices re-issued and fixed, and rewards relative to
+            the clairvoyant oracle.
         intervals: measure -> (low, high), 95 % over paths, for `verified`.
-        forecast_score: held-out score of the demand scenarios (see `exogenous.backtest`), or a reason why not.
-        week_verdicts: one word or phrase per week: "fits", "already committed", "over at the highest price", ...
-        verdict: the answer in words, a few sentences.
+        forecast_score: held-out score of the demand scenarios, or a reason why not (`exogenous.demand.backtest`).
+        week_verdicts: one phrase per week: "fits", "already committed", "over at the highest price", ...
+        verdict: a few sentences.
         provenance: field -> where its numbers come from, in words.
         notes: what was dropped, filled or could not be estimated.
         counts: `agents`, `active`, `inactive`, `history_weeks`, `scenarios`, `paths`.
-        policy: `name` of what agents follow; where it was compared, `reward_ratio`, `low`, `high`, `against`.
-        settings: the settings the plan was made with.
+        policy: `PolicyChoice.facts`.
+        settings: the settings of plan and costs.
         seconds: wall time in all and by stage.
-        search: what was asked while the plan was searched: simulation or learned maps.
-        moved: by how much capacity differs from the last plan's in the weeks of both, a share of it; None without one.
+        search: what the search evaluated.
+        moved: mean difference of capacity from the previous plan's, as a share of it; None without one.
     """
 
     record: PlanRecord
     weeks: np.ndarray
     resources: tuple[str, ...]
     regular_capacity: Grid
-    unconstrained: Float[np.ndarray, "quantile week resource"]
-    verified_utilization: Float[np.ndarray, "quantile week resource"]
-    fixed_utilization: Float[np.ndarray, "quantile week resource"]
+    unconstrained: Fan
+    verified_utilization: Fan
+    fixed_utilization: Fan
     committed: Grid
     reissued_prices: Grid
     history_weeks: np.ndarray
@@ -152,6 +147,59 @@ class PlanResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     search: Search = Search()
     moved: float | None = None
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the columns of plan.csv, one row per week and resource, weeks outermost.
+
+        Dates are `datetime64[D]`, texts are `str`, the rest are floats.
+        """
+        count, resources = len(self.weeks), len(self.resources)
+        numbers = {
+            "regular_capacity": self.regular_capacity,
+            "capacity": self.record.capacity,
+            "utilization": self.record.utilization,
+            "unconstrained": self.unconstrained[1],
+            "committed": self.committed,
+            "shadow_price": self.record.shadow_prices,
+            "reissued_price": self.reissued_prices,
+        }
+        for name, fan in (("verified", self.verified_utilization), ("fixed", self.fixed_utilization)):
+            numbers |= {f"{name}_{level}": part for level, part in zip(quantile_names(), fan, strict=True)}
+        verdicts = [*self.week_verdicts, *["not judged"] * count][:count]
+        return {
+            "week": np.repeat(self.weeks.astype("datetime64[D]"), resources),
+            "resource": np.tile(np.asarray(self.resources, dtype=str), count),
+            **{name: np.asarray(values, dtype=float).reshape(-1) for name, values in numbers.items()},
+            "verdict": np.repeat(np.asarray(verdicts, dtype=str), resources),
+        }
+
+    def to_frame(self) -> Any:
+        """Return `columns()` as a pandas data frame.
+
+        Raises:
+            SettingsError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise SettingsError(
+                "`to_frame` needs pandas; install it, or use `columns()`, which needs numpy only"
+            ) from error
+        return pandas.DataFrame(self.columns())
+
+    def __str__(self) -> str:
+        """Return the verdict and a table of weeks."""
+        columns = self.columns()
+        names = ["week", "resource", "capacity", "utilization", "shadow_price", "verdict"]
+        names = [name for name in names if name != "resource" or len(self.resources) > 1]
+        texts = [
+            [f"{value:,.4g}" if isinstance(value, float) else str(value) for value in columns[name].tolist()]
+            for name in names
+        ]
+        widths = [max(map(len, [name, *cells])) for name, cells in zip(names, texts, strict=True)]
+        rows = [names, *zip(*texts, strict=True)]
+        lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([*self.verdict, *lines])
 
 
 def quantile_names() -> tuple[str, ...]:

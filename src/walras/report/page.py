@@ -61,7 +61,6 @@ from walras.report.summary import (
     stages,
     total_seconds,
     verdicts,
-    week_table,
 )
 
 MOST_LINES = 3
@@ -90,7 +89,7 @@ def write_report(result: PlanResult, folder: Path) -> list[Path]:
     groups = table_writers("groups", arrow_table(group_table(result)))
     writers = {
         "report.html": text_writer(plan_page(result)),
-        **table_writers("plan", arrow_table(week_table(result))),
+        **table_writers("plan", arrow_table(result.columns())),
         "groups.csv": groups["groups.csv"],
         "report.json": json_writer(plan_summary(result)),
     }

@@ -102,37 +102,6 @@ def shown_verdict(result: PlanResult) -> list[str]:
     return sentences + ([f"The learned maps were used outside of their training: {reasons}."] if reasons else [])
 
 
-def week_table(result: PlanResult) -> dict[str, np.ndarray]:
-    """Return the plan as columns with one row per week and resource, weeks outermost.
-
-    Returns:
-        Column name -> array [week x resource]; dates are `datetime64[D]`, texts are `str`, the rest are floats.
-    """
-    resources, record = len(result.resources), result.record
-    columns = {
-        "week": np.repeat(result.weeks.astype("datetime64[D]"), resources),
-        "resource": np.tile(np.asarray(result.resources, dtype=str), len(result.weeks)),
-    }
-    for name, values in {
-        "regular_capacity": result.regular_capacity,
-        "capacity": record.capacity,
-        "utilization": record.utilization,
-        "unconstrained": result.unconstrained[1],
-        "committed": result.committed,
-        "shadow_price": record.shadow_prices,
-        "reissued_price": result.reissued_prices,
-        **_by_level("verified", result.verified_utilization),
-        **_by_level("fixed", result.fixed_utilization),
-    }.items():
-        columns[name] = np.asarray(values, dtype=float).reshape(-1)
-    columns["verdict"] = np.repeat(np.asarray(verdicts(result), dtype=str), resources)
-    return columns
-
-
-def _by_level(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    return {f"{name}_{quantile}": part for quantile, part in zip(quantile_names(), values, strict=True)}
-
-
 def group_table(result: PlanResult) -> dict[str, np.ndarray]:
     """Return the change in use by group as columns, one row per group.
 
@@ -257,7 +226,7 @@ def _console_measures(result: PlanResult) -> Table:
 
 
 def _console_weeks(result: PlanResult) -> Group:
-    columns = week_table(result)
+    columns = result.columns()
     rows = list(range(len(columns["week"])))
     if len(rows) > MOST_CONSOLE_ROWS:
         rows = [row for row in rows if columns["shadow_price"][row] > 0 or exceeds(str(columns["verdict"][row]))]
