@@ -35,7 +35,8 @@ def _entry(name: str, value: Any) -> str:
         methods = [
             f"* `{key}`: {_first_line(member)}"
             for key, member in vars(value).items()
-            if not key.startswith("_") and (callable(member) or isinstance(member, property | staticmethod | classmethod))
+            if not key.startswith("_")
+            and (callable(member) or isinstance(member, property | staticmethod | classmethod))
         ]
         lines.append("\n".join(methods) + "\n" if methods else "")
     return "\n".join(line for line in lines if line)
