@@ -1,7 +1,4 @@
-"""Own the World: a pool of agents over many weeks, out of which populations to train and judge maps on are cut.
-
-CONTRACT: no forecast of a week knows that week's demand or later's. A stored world is one file of `data.store`.
-"""
+"""Pool of agents over many weeks, out of which populations for training and evaluating maps are cut."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +12,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from walras.config import EconomicsSettings
 from walras.data.array_file import Stored, read_arrays, write_arrays
-from walras.data.imputation import complete_panel
 from walras.data.panel import DAYS_PER_WEEK, Panel
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.exogenous.arrivals import ORDER_LOG_SD, IntegerLeadTimes, draw_lead_times, longest_lead_time
+from walras.exogenous.arrivals import ORDER_LOG_SD, IntegerLeadTimes, draw_lead_times
 from walras.exogenous.calendar import holiday_distance
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.features import HORIZON
@@ -28,39 +24,41 @@ from walras.population.generate import generate_panel
 from walras.population.population import AgentNames, Population, population_from_panel
 from walras.progress import Progress
 from walras.simulation.state import empty_state
-from walras.train.history import FIRST_FORECAST, rolling_fits
+from walras.train.history import FIRST_FORECAST, RollingHistory
 from walras.train.shocks import lagged_forecast
 
 REFIT_WEEKS = 4
 """Weeks between two fits of the forecast: 6,000 agents over 300 weeks are prepared in well under a minute."""
 
 ACTIVE_WEEKS = 26
-"""A product that sold in so many weeks before a week is active in it."""
+"""An agent is active in a week if it sold in this many weeks before it."""
 
 KIND, LAYOUT = "world", 1
-"""What a stored world is called, and the version of its fields."""
+"""Kind of a stored pool, and the version of its fields."""
 
 PATHS = ("demand", "sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
-TRAITS = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin", "use", "weight")
+ATTRIBUTES = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin", "use", "weight")
 ARRAYS = ("expected", "fit_week", "on_sale", "active", "holidays")
 
 
 @dataclass(frozen=True, eq=False)
 class AgentPool:
-    """Hold a pool of agents over many weeks: who they are, what happens to them, what was expected of them.
+    """Agents over many weeks: attributes, exogenous paths and rolling forecasts.
+
+    No forecast of a week depends on that week's demand or later's.
 
     Attributes:
-        population: the pool; attributes are read off all weeks, or off the first `known_weeks` of the table alone.
-        exogenous: what happened, every field with a row for every week; an integer lead time drawn for every order.
+        population: the agents; attributes are read off all weeks, or off the first `known_weeks` of the table alone.
+        exogenous: with a row for every week in every field, and an integer lead time drawn for every order.
         expected: mean demand forecast at each fit for the weeks from `fit_week` on [units/week].
-        fit_week: first week forecast at each fit; a fit knows the weeks before it alone.
+        fit_week: first week forecast at each fit, which used the weeks before it alone.
         weeks: first day of each week (`datetime64[D]`) [week]; the first one has a forecast.
         on_sale: the agent is on the market in that week (from its first record on).
         active: the agent sold shortly before that week.
         holidays: weeks since the last holiday and to the next, 0..1, of all weeks and of those `expected` looks ahead.
         max_lead: longest lead time that an order can take [weeks]; `dataclasses.replace` may raise it, so that several
-            worlds share compiled code.
-        notes: sentences on how the world was made.
+            pools share compiled code.
+        notes: sentences on how the pool was made.
     """
 
     population: Population
@@ -76,12 +74,12 @@ class AgentPool:
 
     @property
     def n_agents(self) -> int:
-        """Count the agents of the pool."""
+        """Number of agents."""
         return self.population.n_agents
 
     @property
     def n_weeks(self) -> int:
-        """Count the weeks."""
+        """Number of weeks."""
         return len(self.weeks)
 
     @staticmethod
@@ -104,42 +102,49 @@ class AgentPool:
             resources: which shared resources are used, in the order of the resource axis.
             economics: costs that the table does not give.
             refit_weeks: weeks between two fits of the forecast.
-            known_weeks: first weeks of the table that agents and their attributes are read off; None reads all.
+            known_weeks: first weeks of the table, off which agents and their attributes are read; None reads all.
             active_weeks: weeks in which a sale makes an agent active afterwards.
             log_sd: spread of the log lead time between orders of an agent.
             seed: of the lead times, and of what the table lacks.
-            progress: told about stages and steps.
+            progress: shown stages and steps.
 
         Raises:
             InputError: too few weeks, or nothing sold.
         """
-        progress = Progress() if progress is None else progress
         known_weeks = panel.n_weeks if known_weeks is None else known_weeks
-        _check(panel, known_weeks, refit_weeks)
-        kept, notes = _sold(panel, known_weeks)
-        panel = complete_panel(replace(kept, forecast=None), seed=seed)
-        population = _population(panel.before(known_weeks), resources, economics or EconomicsSettings())
-        progress.stage("Forecasting every week from the weeks before")
-        lead, ahead = np.asarray(population.lead_time), HORIZON + refit_weeks + 1
-        fits = list(rolling_fits(panel, lead, log_sd=log_sd, refit_weeks=refit_weeks, ahead=ahead, progress=progress))
-        first, weeks = FIRST_FORECAST, panel.n_weeks - FIRST_FORECAST
-        lead_times = draw_lead_times(lead, (1, weeks), log_sd=log_sd, seed=seed)[0]
-        forecast = (np.concatenate([getattr(fit, name) for fit in fits]) for name in ("lead_mean", "lead_sd"))
-        history = (np.asarray(part)[first:] for part in (panel.units, panel.price, panel.unit_cost))
+        _check_lengths(panel, known_weeks, refit_weeks)
+        ahead = HORIZON + refit_weeks + 1
+        history = RollingHistory.from_panel(
+            panel,
+            known_weeks,
+            _ever_sold(panel, known_weeks),
+            f"sold nothing in {known_weeks} weeks",
+            resources=resources,
+            economics=economics or EconomicsSettings(),
+            log_sd=log_sd,
+            refit_weeks=refit_weeks,
+            ahead=ahead,
+            seed=seed,
+            progress=progress or Progress(),
+        )
+        panel, fits, first = history.panel, history.fits, FIRST_FORECAST
+        weeks = panel.n_weeks - first
+        lead_times = draw_lead_times(history.lead_time, (1, weeks), log_sd=log_sd, seed=seed)[0]
+        recorded = (np.asarray(part)[first:] for part in (panel.units, panel.price, panel.unit_cost))
         return AgentPool(
-            population=population,
-            exogenous=_paths((*history, *forecast), lead_times),
+            population=history.population,
+            exogenous=_paths((*recorded, history.lead_mean, history.lead_sd), lead_times),
             expected=np.stack([fit.weekly[:ahead] for fit in fits]),
             fit_week=np.array([fit.week - first for fit in fits], np.int32),
             weeks=panel.weeks[first:],
             on_sale=panel.on_sale[first:],
-            active=_active(panel, active_weeks)[first:],
+            active=_sold_before(panel, active_weeks)[first:],
             holidays=holiday_distance(panel.weeks[first], weeks + ahead),
-            max_lead=longest_lead_time(lead, log_sd),
-            notes=(*panel.notes, *notes),
+            max_lead=history.max_lead,
+            notes=(*panel.notes, *history.notes),
         )
 
-    def stretch(
+    def window(
         self,
         agents: Int[np.ndarray, " slot"],
         start: int,
@@ -148,34 +153,35 @@ class AgentPool:
         weight: Float[np.ndarray, " slot"] | None = None,
         common: Float[np.ndarray, " week"] | None = None,
     ) -> PopulationWindow:
-        """Cut some agents and weeks out.
+        """Cut out some agents and weeks.
 
         Args:
             agents: which agent of the pool is in each slot; -1 leaves the slot empty.
             start: first week.
             weeks: number of weeks.
             weight: agents that the one in each slot stands for; default 1. Empty slots have weight 0 in any case.
-            common: factor on everybody's demand in each week (`draw_common`); forecasts follow it late.
+            common: factor on all demand in each week (`draw_common`), which forecasts follow with a lag.
 
         Raises:
-            InputError: weeks or agents that the world does not have, or arrays of other lengths than needed.
+            InputError: weeks or agents that the pool does not have, or arrays of other lengths than needed.
         """
         agents = np.asarray(agents)
-        self._check_cut(agents, start, weeks)
-        there = agents >= 0
-        index = np.where(there, agents, agents[np.argmax(there)] if there.any() else 0)
-        worth = np.where(there, _given("weight", weight, len(agents)), 0.0).astype(np.float32)
-        factor = _given("common", common, weeks)
+        self._check_window(agents, start, weeks)
+        filled = agents >= 0
+        index = np.where(filled, agents, agents[np.argmax(filled)] if filled.any() else 0)
+        weights = np.where(filled, _given_or_ones("weight", weight, len(agents)), 0.0).astype(np.float32)
+        factor = _given_or_ones("common", common, weeks)
         level = lagged_forecast(factor).astype(np.float32)
-        exogenous = self._cut_paths(index, slice(start, start + weeks), factor.astype(np.float32), level)
-        population = _taken(self.population, index, worth)
-        per_unit = np.asarray(population.use) * worth[:, None]
+        rows = slice(start, start + weeks)
+        exogenous = self._cut_paths(index, rows, factor.astype(np.float32), level)
+        population = _take_agents(self.population, index, weights)
+        per_unit = np.asarray(population.use) * weights[:, None]
         expected_use = self._expected_use(index, per_unit, np.arange(start, start + weeks)) * level[:, None, None]
         return PopulationWindow(
             population=population,
             exogenous=exogenous,
             initial=empty_state(len(agents), self.max_lead, exogenous.lead_demand_mean[0]),
-            valid=jnp.asarray(self.on_sale[start : start + weeks, index] & there),
+            valid=jnp.asarray(self.on_sale[rows, index] & filled),
             expected_use=jnp.asarray(expected_use),
             holidays=jnp.asarray(self.holidays[start : start + weeks + HORIZON]),
         )
@@ -185,7 +191,7 @@ class AgentPool:
         index = np.asarray(index)
         return replace(
             self,
-            population=_taken(self.population, index, np.asarray(self.population.weight)[index]),
+            population=_take_agents(self.population, index, np.asarray(self.population.weight)[index]),
             exogenous=map_per_agent(
                 lambda leaf: jnp.asarray(np.asarray(leaf)[..., index]), self.exogenous, self.n_agents
             ),
@@ -195,13 +201,9 @@ class AgentPool:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the world to one file, aside and then renamed, under a checksum.
-
-        Args:
-            path: where the file shall be; its folder must exist.
-        """
+        """Write the pool to one file with a checksum; its folder must exist."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ARRAYS}
-        arrays |= {f"population.{name}": getattr(self.population, name) for name in TRAITS}
+        arrays |= {f"population.{name}": getattr(self.population, name) for name in ATTRIBUTES}
         arrays |= {f"exogenous.{name}": getattr(self.exogenous, name) for name in PATHS}
         arrays["exogenous.lead_times"] = self._lead_times
         labels = self.population.names.labels
@@ -217,21 +219,20 @@ class AgentPool:
 
     @staticmethod
     def load(path: str | Path) -> "AgentPool":
-        """Read a world that `save` wrote.
+        """Read a pool written by `save`.
 
         Raises:
             InputError: no such file, a damaged one, or one of another kind or layout.
         """
         stored = read_arrays(path, KIND)
         header, arrays = stored.header, stored.arrays
-        _refuse_layout(stored)
-        demand = arrays["exogenous.demand"]
-        traits = {name: jnp.asarray(arrays[f"population.{name}"]) for name in TRAITS}
-        names = AgentNames(header["names"])
+        _check_layout(stored)
+        attributes = {name: jnp.asarray(arrays[f"population.{name}"]) for name in ATTRIBUTES}
+        names, n_weeks = AgentNames(header["names"]), len(arrays["exogenous.demand"])
         return AgentPool(
-            population=Population(**traits, resources=tuple(header["resources"]), names=names),
+            population=Population(**attributes, resources=tuple(header["resources"]), names=names),
             exogenous=_paths([arrays[f"exogenous.{name}"] for name in PATHS], arrays["exogenous.lead_times"]),
-            weeks=np.datetime64(header["first_week"], "D") + DAYS_PER_WEEK * np.arange(len(demand)),
+            weeks=np.datetime64(header["first_week"], "D") + DAYS_PER_WEEK * np.arange(n_weeks),
             max_lead=header["max_lead"],
             notes=tuple(header["notes"]),
             **{name: arrays[name] for name in ARRAYS},
@@ -241,33 +242,33 @@ class AgentPool:
     def _lead_times(self) -> Array:
         return self.exogenous.arrivals.weeks  # type: ignore[attr-defined]
 
-    def _check_cut(self, agents: np.ndarray, start: int, weeks: int) -> None:
+    def _check_window(self, agents: np.ndarray, start: int, weeks: int) -> None:
         if start < 0 or weeks < 1 or start + weeks > self.n_weeks:
             raise InputError(
-                f"{weeks} weeks from week {start} on are asked for but the world has weeks 0 to {self.n_weeks - 1}; "
-                "ask for weeks among these"
+                f"{weeks} weeks from week {start} on are not in the pool, which has weeks 0 to {self.n_weeks - 1}; "
+                "choose weeks among these"
             )
         if len(agents) and (agents.min() < -1 or agents.max() >= self.n_agents):
             raise InputError(
-                f"agents from {agents.min()} to {agents.max()} are asked for but the world has agents 0 to "
+                f"agents from {agents.min()} to {agents.max()} are not in the pool, which has agents 0 to "
                 f"{self.n_agents - 1}; give these, or -1 for an empty slot"
             )
 
     def _cut_paths(
         self, index: np.ndarray, rows: slice, factor: Float32[np.ndarray, " week"], level: Float32[np.ndarray, " week"]
     ) -> ExogenousPaths:
-        """Cut out what happens; demand follows the common surprise at once, forecasts late."""
-        times = dict(demand=factor, lead_demand_mean=level, lead_demand_sd=level)
+        """Cut out exogenous paths; demand follows the common shock at once, forecasts with a lag."""
+        factors = dict(demand=factor, lead_demand_mean=level, lead_demand_sd=level)
         cut = []
         for name in PATHS:
             part = np.asarray(getattr(self.exogenous, name))[rows].take(index, axis=1)
-            cut.append(part * times[name][:, None] if name in times else part)
+            cut.append(part * factors[name][:, None] if name in factors else part)
         return _paths(cut, np.asarray(self._lead_times)[rows].take(index, axis=1))
 
     def _expected_use(
         self, index: np.ndarray, per_unit: Float[np.ndarray, "slot resource"], weeks: Int[np.ndarray, " week"]
     ) -> Float[np.ndarray, "week ahead resource"]:
-        """Add up what the latest fit at or before each week expects of the coming weeks."""
+        """Add up the use of the coming weeks that the latest fit at or before each week expects."""
         fit = np.searchsorted(self.fit_week, weeks, side="right") - 1
         fits = self.expected[fit[0] : fit[-1] + 1]
         total = fits.take(index, axis=2) @ per_unit
@@ -276,28 +277,28 @@ class AgentPool:
 
 
 def pools_from_generator(
-    count: int, agents: int, weeks: int, seed: int, *, progress: Progress | None = None, **given: Any
+    count: int, agents: int, weeks: int, seed: int, *, progress: Progress | None = None, **options: Any
 ) -> Iterator[AgentPool]:
-    """Make up worlds one after the other, each when it is asked for; another seed gives other worlds.
+    """Generate pools lazily, one after the other.
 
     Args:
-        count: number of worlds.
+        count: number of pools.
         agents: products of each, before those that never sell are dropped.
-        weeks: history of each [weeks], the first few of which are there for the first forecast alone.
+        weeks: history of each [weeks], the first few of which serve the first forecast alone.
         seed: of all that is drawn.
-        progress: told about stages and steps.
-        given: passed on to `AgentPool.from_panel`.
+        progress: shown stages and steps.
+        options: passed on to `AgentPool.from_panel`.
     """
     for number in range(count):
         drawn = int(np.random.default_rng([seed, number, 0x30BD]).integers(2**31))
-        yield AgentPool.from_panel(generate_panel(agents, weeks, drawn), seed=drawn, progress=progress, **given)
+        yield AgentPool.from_panel(generate_panel(agents, weeks, drawn), seed=drawn, progress=progress, **options)
 
 
-def _check(panel: Panel, known_weeks: int, refit_weeks: int) -> None:
+def _check_lengths(panel: Panel, known_weeks: int, refit_weeks: int) -> None:
     if panel.n_weeks <= FIRST_FORECAST:
         raise InputError(
-            f"the table has {panel.n_weeks} weeks but more than {FIRST_FORECAST} are needed, since the first forecast "
-            "is made from so many; give a longer history"
+            f"the table has {panel.n_weeks} weeks but more than {FIRST_FORECAST} are needed for the first forecast; "
+            "give a longer history"
         )
     if refit_weeks < 1:
         raise SettingsError(f"`refit_weeks` is {refit_weeks} but needs to be at least 1; give e.g. {REFIT_WEEKS}")
@@ -308,29 +309,18 @@ def _check(panel: Panel, known_weeks: int, refit_weeks: int) -> None:
         )
 
 
-def _sold(panel: Panel, known_weeks: int) -> tuple[Panel, tuple[str, ...]]:
-    """Keep the agents that ever sold in the known weeks."""
+def _ever_sold(panel: Panel, known_weeks: int) -> np.ndarray:
+    """Select the agents that sold in the known weeks."""
     mask = np.asarray((panel.units[:known_weeks] > 0).any(axis=0))
     if not mask.any():
         raise InputError(
             f"none of the {panel.n_agents} products sold in {known_weeks} weeks; give a table with demand in them"
         )
-    dropped = int((~mask).sum())
-    words = f"{dropped} products sold nothing in {known_weeks} weeks and are left out."
-    return panel.take(mask), (words,) if dropped else ()
+    return mask
 
 
-def _population(panel: Panel, resources: Sequence[str], economics: EconomicsSettings) -> Population:
-    return population_from_panel(
-        panel,
-        resources=resources,
-        annual_holding_rate=economics.holding_rate,
-        lost_sale_penalty_share=economics.lost_sale_penalty,
-    )
-
-
-def _active(panel: Panel, weeks: int) -> Bool[np.ndarray, "week agent"]:
-    """Mark who sold in the `weeks` weeks before each week."""
+def _sold_before(panel: Panel, weeks: int) -> Bool[np.ndarray, "week agent"]:
+    """Mark the agents that sold in the `weeks` weeks before each week."""
     if weeks < 1:
         raise SettingsError(f"`active_weeks` is {weeks} but needs to be at least 1; give e.g. {ACTIVE_WEEKS}")
     sales = np.cumsum(np.pad(panel.units > 0, ((1, 0), (0, 0))), axis=0, dtype=np.int32)[:-1]
@@ -338,29 +328,28 @@ def _active(panel: Panel, weeks: int) -> Bool[np.ndarray, "week agent"]:
     return sales > earlier
 
 
-def _given(name: str, values: np.ndarray | None, length: int) -> Float[np.ndarray, " length"]:
-    """Return what was given, or ones."""
-    given = np.ones(length) if values is None else np.asarray(values, float)
-    if given.shape != (length,):
-        raise shape_mismatch(name, given.shape, (length,), "give one number for each")
-    return given
+def _given_or_ones(name: str, values: np.ndarray | None, length: int) -> Float[np.ndarray, " length"]:
+    array = np.ones(length) if values is None else np.asarray(values, float)
+    if array.shape != (length,):
+        raise shape_mismatch(name, array.shape, (length,), "give one number for each")
+    return array
 
 
 def _paths(numbers: Sequence[np.ndarray], lead_times: np.ndarray) -> ExogenousPaths:
-    """Put the fields named in `PATHS` and the lead times of orders together."""
+    """Build paths from the fields named in `PATHS` and the lead times of orders."""
     fields: dict[str, Any] = {name: jnp.asarray(part, jnp.float32) for name, part in zip(PATHS, numbers, strict=True)}
     return ExogenousPaths(arrivals=IntegerLeadTimes(jnp.asarray(lead_times)), **fields)
 
 
-def _taken(population: Population, index: np.ndarray, weight: Float32[np.ndarray, " slot"]) -> Population:
+def _take_agents(population: Population, index: np.ndarray, weight: Float32[np.ndarray, " slot"]) -> Population:
     """Take agents on the host: sizes change from call to call, and on a device each would be compiled."""
     taken = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), population)
     return replace(taken, weight=jnp.asarray(weight), names=population.names.take(index))
 
 
-def _refuse_layout(stored: Stored) -> None:
+def _check_layout(stored: Stored) -> None:
     layout = stored.header.get("layout")
     if layout != LAYOUT:
         raise InputError(
-            f"{stored.source} has fields of layout {layout} but this walras reads layout {LAYOUT}; make the world again"
+            f"{stored.source} has fields of layout {layout} but this walras reads layout {LAYOUT}; make the pool again"
         )

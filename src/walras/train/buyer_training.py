@@ -1,11 +1,10 @@
-"""Own the road from a table, or from made-up populations, to a trained buyer in a folder.
-
-CONTRACT: `train_buyer` is what commands and benchmarks call.
-"""
+"""Training of the neural buyer by backpropagation through the simulator, and the file of a trained buyer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from jaxtyping import Array, Float
 
 from walras.clipping import positive_part
 from walras.config import HistorySettings
+from walras.data.array_file import Stored, flatten, read_arrays, restore, write_arrays
 from walras.data.panel import Panel
 from walras.data.write import write_text
 from walras.distribute.threads import cores, run_parallel, single_core_options
+from walras.errors import InputError, quote
 from walras.policies.base import AbstractWrapper, Observation, Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerNetwork, BuyerShape
@@ -32,37 +33,45 @@ from walras.simulation.run import simulate
 from walras.simulation.setup import slice_agents
 from walras.simulation.state import State
 from walras.train.buyer_episodes import Episode, EpisodeSource, HistoryEpisodes
-from walras.train.buyer_file import save_buyer
 from walras.train.history import FEWEST_WEEKS, FIRST_FORECAST, train_test_split
-from walras.train.loop.train import TrainingTask, TrainResult, train
+from walras.train.loop.task import TrainingTask, TrainState, apply_gradients, clipped_adam
+from walras.train.loop.train import TrainResult, train
 from walras.train.settings import BuyerTraining
 
 PARTS = 2
-"""An episode is differentiated in so many parts of its agents, side by side where there are cores: the same bits
-however many there are."""
+"""Parts of an episode's agents that are differentiated in parallel; the bits do not depend on the number of cores."""
 
 LAST_RATE = 0.02
-"""The step size falls along a half cosine to this share of the first."""
-
+"""Share of the first step size at the end of the half cosine."""
 
 AVERAGED = 0.995
-"""Share of the running average of the weights that a step keeps: single steps are noisy, their average is not."""
+"""Share of the weights' running average that a step keeps: single steps are noisy."""
 
+KIND, VERSION = "buyer", 1
+"""Kind of a buyer's file, and the version of the network's inputs and their order."""
 
-class BuyerTrainState(eqx.Module):
-    """Hold what goes from step to step: weights, their running average, and the optimizer's state."""
+SHIPPED = "buyer.walras"
+"""File of the buyer that comes with the package."""
 
-    network: BuyerNetwork
-    average: BuyerNetwork
-    optimizer: Any
+BUYER, GRADIENTS = "buyer.walras", "gradient_by_week.csv"
+"""Files that a training of a buyer adds to its folder."""
+
+GENERATED_AGENTS, GENERATED_WEEKS = 4000, 130
+"""Size of the population that is generated where no table is given."""
+
+RESOURCES = ("inbound_units", "storage")
+"""Resources priced in training: one used on arrival and one by stock, the two cases that a buyer distinguishes."""
+
+SHORTEST_PART = 4
+"""The held-out weeks are at most the table's divided by this."""
 
 
 class Learner(AbstractWrapper):
-    """Let another policy learn: orders can be nudged, and those of some weeks are facts without derivative.
+    """Wrap a policy for training: orders can be nudged, and those of some weeks have no derivative.
 
     Attributes:
-        policy: who decides.
-        nudge: added to every order [units], to find the loss's derivative in the orders themselves; None for nothing.
+        policy: that decides.
+        nudge: added to every order [units], to differentiate the loss in the orders themselves; None for nothing.
         learns: weeks whose orders have a derivative.
     """
 
@@ -84,18 +93,18 @@ def episode_loss(
 ) -> Float[Array, ""]:
     """Return minus the money earned in an episode, in units of what its agents have at stake.
 
-    Spec section 3: discounted reward minus priced use, `sum_t w_t (r_t - lambda_t . u_t)`, plus what is added
-    to stock and open orders (`worth`). Weeks of weight 0 are lived through without being learned from.
+    Discounted reward minus priced use, `sum_t w_t (r_t - lambda_t . u_t)` (spec section 3), plus the worth of what is
+    added to stock and open orders. Weeks of weight 0 are simulated without being learned from.
 
     Args:
-        policy: what agents order.
+        policy: that agents follow.
         episode: agents, paths, prices and weights.
         backlog: unmet demand waits.
         free_weeks: last weeks whose orders have no derivative.
         nudge: added to orders [units].
     """
     weeks = episode.exogenous.n_weeks
-    # What was ordered before the weeks that count would be stock without a price.
+    # Orders before the weeks that count would be stock without a price.
     learns = (episode.week_weight > 0) & (jnp.arange(weeks) < weeks - free_weeks)
     learner = Learner(policy, nudge, Broadcast(learns))
     rollout = simulate(
@@ -110,7 +119,7 @@ def episode_loss(
         throw=False,
     )
     totals, happened = rollout.totals, rollout.agents
-    assert happened is not None  # traces were asked for
+    assert happened is not None  # traces are recorded
     earned = totals.reward - (episode.shadow_prices * totals.utilization).sum(-1)
     before = jnp.where(episode.week_weight > 0, 0.0, 1.0)[:, None]
     start = _units(episode.initial) + jax.lax.stop_gradient(before * (happened.orders - happened.sales)).sum(0)
@@ -120,7 +129,7 @@ def episode_loss(
 
 
 def worth(episode: Episode, units: Float[Array, " agent"]) -> Float[Array, ""]:
-    """Return what stock and open orders are worth: unit cost less the holding cost until they are sold [money].
+    """Return the worth of stock and open orders: unit cost less the holding cost until they are sold [money].
 
     Valued at unit cost alone, stock at the end of an episode would be as good as sold, and buyers would learn to fill
     the shelves. Sold at the mean rate of demand m, a stock of x waits x / 2m weeks on average; it is never worth less
@@ -130,9 +139,9 @@ def worth(episode: Episode, units: Float[Array, " agent"]) -> Float[Array, ""]:
         episode: its agents, their weights and costs.
         units: stock and open orders.
     """
-    people = episode.population
-    waits = people.holding_cost * units / (2.0 * people.demand_scale)
-    return (people.weight * units * positive_part(episode.exogenous.unit_cost[-1] - waits)).sum()
+    population = episode.population
+    waits = population.holding_cost * units / (2.0 * population.demand_scale)
+    return (population.weight * units * positive_part(episode.exogenous.unit_cost[-1] - waits)).sum()
 
 
 def _units(state: State) -> Float[Array, " agent"]:
@@ -151,88 +160,70 @@ class BuyerTask(TrainingTask):
 
         Args:
             settings: step size, clipping, number of steps.
-            episodes: what is trained on and judged by.
+            episodes: for training and validation.
             shape: size of the network.
             base: the closed-form policy that it corrects.
         """
         self.settings, self.episodes, self.shape, self.base = settings, episodes, shape, base
-        decay = optax.cosine_decay_schedule(settings.learning_rate, settings.steps, LAST_RATE)
-        self.optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(decay))
-        self._held_out = episodes.held_out()
+        self.optimizer = clipped_adam(settings.learning_rate, settings.steps, LAST_RATE, settings.clip_norm)
+        self._validation = episodes.validation()
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the shape of the network and what the episodes follow from."""
+        """Return the shape of the network and what the episodes depend on."""
         return {"shape": repr(self.shape), "base": repr(self.base), **self.episodes.identity()}
 
-    def buyer(self, carry: BuyerTrainState) -> Buyer:
-        """Return the buyer with the averaged weights of a carry."""
-        return Buyer(Broadcast(carry.average), self.shape, self.base)
+    def buyer(self, state: TrainState) -> Buyer:
+        """Return the buyer with the averaged weights of a state."""
+        return Buyer(Broadcast(state.average), self.shape, self.base)
 
-    def begin(self, seed: int) -> BuyerTrainState:
-        """Draw a network that adds next to nothing to what forecast and history say."""
-        network = BuyerNetwork.draw(self.shape, seed)
-        return BuyerTrainState(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+    def begin(self, seed: int) -> TrainState:
+        """Draw a network that adds next to nothing to the closed-form policy."""
+        return TrainState.of(BuyerNetwork.draw(self.shape, seed), self.optimizer)
 
-    def step(self, carry: BuyerTrainState, number: int) -> tuple[BuyerTrainState, Mapping[str, Any]]:
-        """Draw an episode and go one step down."""
-        return self.descend(carry, self.slopes(carry, self.episodes.draw(self.settings.seed, number)))
+    def step(self, state: TrainState, number: int) -> tuple[TrainState, Mapping[str, Any]]:
+        """Draw an episode and make one update."""
+        episode = self.episodes.draw(self.settings.seed, number)
+        return _update(state, self.gradients(state, episode), self.optimizer)
 
-    def slopes(self, carry: BuyerTrainState, episode: Episode) -> list[tuple[Array, BuyerNetwork]]:
-        """Return loss and derivative in the weights of each part of an episode."""
+    def gradients(self, state: TrainState, episode: Episode) -> list[tuple[Array, BuyerNetwork]]:
+        """Return loss and gradient in the weights of each part of an episode."""
         options = (self.shape, self.base, self.episodes.backlog, self.episodes.free_weeks)
-        tasks = [partial(_slope(), carry.network, part, *options) for part in parts_of(episode)]
-        return run_parallel(tasks, min(cores(), PARTS))
+        calls = [partial(_loss_and_gradient(), state.network, part, *options) for part in parts_of(episode)]
+        return run_parallel(calls, min(cores(), PARTS))
 
-    def descend(
-        self, carry: BuyerTrainState, found: list[tuple[Array, BuyerNetwork]]
-    ) -> tuple[BuyerTrainState, Mapping[str, Any]]:
-        """Go one step down the sum of the slopes."""
-        return _updated(carry, found, self.optimizer)
+    def validate(self, state: TrainState) -> Mapping[str, Any]:
+        """Return the loss of each validation episode, and their mean."""
+        backlog, buyer = self.episodes.backlog, self.buyer(state)
+        losses = [float(_loss(buyer, episode, backlog)) for episode in self._validation]
+        single = {f"held_out_{index}": loss for index, loss in enumerate(losses)} if len(losses) > 1 else {}
+        return {"held_out_loss": float(np.mean(losses)), **single}
 
-    def assess(self, carry: BuyerTrainState) -> Mapping[str, Any]:
-        """Return the mean loss over the held-out episodes, and each by itself."""
-        backlog, buyer = self.episodes.backlog, self.buyer(carry)
-        losses = [float(_judged(buyer, episode, backlog)) for episode in self._held_out]
-        each = {f"held_out_{index}": loss for index, loss in enumerate(losses)} if len(losses) > 1 else {}
-        return {"held_out_loss": float(np.mean(losses)), **each}
-
-    def parameters(self, carry: BuyerTrainState) -> BuyerNetwork:
+    def parameters(self, state: TrainState) -> BuyerNetwork:
         """Return the averaged weights."""
-        return carry.average
+        return state.average
 
 
 def parts_of(episode: Episode) -> list[Episode]:
-    """Cut an episode's agents into parts that are differentiated side by side."""
+    """Split an episode's agents into parts that are differentiated in parallel."""
     count = episode.population.n_agents
     edges = [count * part // PARTS for part in range(PARTS + 1)]
-    cut = []
+    parts = []
     for first, last in zip(edges[:-1], edges[1:], strict=True):
-        exogenous, initial, profile = slice_agents(
-            (episode.exogenous, episode.initial, episode.profile), first, last - first, count
-        )
-        people = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], episode.population)
-        cut.append(
-            Episode(
-                people,
-                exogenous,
-                initial,
-                episode.shadow_prices,
-                episode.notice,
-                episode.week_weight,
-                episode.stake,
-                profile,
-            )
-        )
-    return cut
+        per_agent = (episode.exogenous, episode.initial, episode.profile)
+        exogenous, initial, profile = slice_agents(per_agent, first, last - first, count)
+        population = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], episode.population)
+        cut = {"population": population, "exogenous": exogenous, "initial": initial, "profile": profile}
+        parts.append(replace(episode, **cut))
+    return parts
 
 
 @cache
-def _slope() -> Any:
-    """Compile the derivative of a part's loss in the weights, for a lane of its own on a processor."""
-    return eqx.filter_jit(_part_slope, **(single_core_options() if jax.default_backend() == "cpu" else {}))
+def _loss_and_gradient() -> Any:
+    """Compile loss and gradient of a part for one core, since parts run in parallel threads."""
+    return eqx.filter_jit(_part_gradient, **(single_core_options() if jax.default_backend() == "cpu" else {}))
 
 
-def _part_slope(
+def _part_gradient(
     network: BuyerNetwork, episode: Episode, shape: BuyerShape, base: PricedNewsvendor, backlog: bool, free_weeks: int
 ) -> tuple[Array, BuyerNetwork]:
     def loss(network: BuyerNetwork) -> Array:
@@ -243,20 +234,17 @@ def _part_slope(
 
 
 @eqx.filter_jit
-def _updated(
-    carry: BuyerTrainState, found: list[tuple[Array, BuyerNetwork]], optimizer: optax.GradientTransformation
-) -> tuple[BuyerTrainState, dict[str, Array]]:
-    """Add up the parts and go one step down."""
-    loss, slope = jax.tree.map(lambda *parts: sum(parts), *found)
-    updates, state = optimizer.update(slope, carry.optimizer)
-    metrics = {"loss": loss, "gradient_norm": optax.global_norm(slope)}
-    network = eqx.apply_updates(carry.network, updates)
-    average = jax.tree.map(lambda kept, new: AVERAGED * kept + (1 - AVERAGED) * new, carry.average, network)
-    return BuyerTrainState(network, average, state), metrics
+def _update(
+    state: TrainState, parts: list[tuple[Array, BuyerNetwork]], optimizer: optax.GradientTransformation
+) -> tuple[TrainState, dict[str, Array]]:
+    """Sum the gradients of the parts and make one update."""
+    loss, gradient = jax.tree.map(lambda *leaves: sum(leaves), *parts)
+    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+    return apply_gradients(state, gradient, AVERAGED, optimizer), metrics
 
 
 @eqx.filter_jit
-def _judged(buyer: Buyer, episode: Episode, backlog: bool) -> Float[Array, ""]:
+def _loss(buyer: Buyer, episode: Episode, backlog: bool) -> Float[Array, ""]:
     return episode_loss(buyer.knowing(episode.profile), episode, backlog=backlog)
 
 
@@ -266,13 +254,12 @@ def gradient_by_week(
 ) -> Float[Array, " week"]:
     """Return the norm over agents of the loss's derivative in the orders of each week.
 
-    A norm that grows or dies out towards the first weeks tells that the way back through the simulator explodes or
-    vanishes; that it falls to nothing in the last weeks is due to the end of the episode. Weeks that are not learned
-    from have none.
+    A norm that grows or vanishes towards the first weeks shows exploding or vanishing gradients through the simulator;
+    that it falls in the last weeks is due to the end of the episode. Weeks that are not learned from have norm 0.
 
     Args:
         buyer: the policy.
-        episode: what it is run through.
+        episode: to simulate.
         backlog: unmet demand waits.
         free_weeks: last weeks that are not learned from.
     """
@@ -282,21 +269,7 @@ def gradient_by_week(
     def loss(nudge: Array) -> Array:
         return episode_loss(buyer, episode, backlog=backlog, free_weeks=free_weeks, nudge=nudge)
 
-    slope = jax.grad(loss)(nudge)
-    return jnp.sqrt((slope**2).sum(-1))
-
-
-BUYER, GRADIENTS = "buyer.walras", "gradient_by_week.csv"
-"""Files that a training of a buyer adds to its folder."""
-
-MADE_UP_AGENTS, MADE_UP_WEEKS = 4000, 130
-"""Size of the population that is made up where no table is given."""
-
-RESOURCES = ("inbound_units", "storage")
-"""Resources priced in training: one used on arrival, one by stock, which is all that a buyer tells apart."""
-
-SHORTEST_PART = 4
-"""The held-out weeks are at most one part in so many of the table's."""
+    return jnp.sqrt((jax.grad(loss)(nudge) ** 2).sum(-1))
 
 
 def train_buyer(
@@ -308,48 +281,48 @@ def train_buyer(
     resume: bool = True,
     command: Sequence[str] = (),
 ) -> TrainResult:
-    """Train a buyer on a table's history, or go on with a training.
+    """Train a buyer on a table's history, or resume a training.
 
     Args:
-        panel: as read; a made-up population where None.
-        settings: how.
+        panel: as read; a generated population where None.
+        settings: of the training.
         folder: for checkpoints, records, and the buyer.
-        progress: told about stages and steps.
-        resume: go on where the folder's training ended, or begin again.
+        progress: shown stages and steps.
+        resume: continue the folder's training, or begin again.
         command: noted in the records.
 
     Returns:
-        What came of it; `path` is the file of the buyer.
+        The result; `path` is the file of the buyer.
 
     Raises:
         InputError: too few weeks or products; a folder of another training.
     """
     progress = Progress() if progress is None else progress
-    words = "a table" if panel is not None else f"{MADE_UP_AGENTS} made-up products"
+    source = "a table" if panel is not None else f"{GENERATED_AGENTS} made-up products"
     if panel is None:
-        panel = generate_panel(agents=MADE_UP_AGENTS, weeks=MADE_UP_WEEKS, seed=settings.seed)
-    case = train_test_split(panel, _history(panel, settings), progress=progress)
-    episodes = HistoryEpisodes(case, settings)
+        panel = generate_panel(agents=GENERATED_AGENTS, weeks=GENERATED_WEEKS, seed=settings.seed)
+    split = train_test_split(panel, _history_settings(panel, settings), progress=progress)
     shape = BuyerShape(history=settings.history_channels, hidden=(settings.hidden, settings.hidden))
-    task = BuyerTask(settings, episodes, shape, PricedNewsvendor(discount=settings.discount))
+    base = PricedNewsvendor(discount=settings.discount)
+    task = BuyerTask(settings, HistoryEpisodes(split, settings), shape, base)
     progress.stage("Training the buyer")
-    fitted = train(task, settings, folder, progress=progress, resume=resume, command=command)
-    buyer = Buyer(Broadcast(fitted.parameters), shape, task.base)
+    result = train(task, settings, folder, progress=progress, resume=resume, command=command)
+    buyer = Buyer(Broadcast(result.parameters), shape, base)
     facts = {
-        "trained_on": words,
-        "products": case.n_agents,
-        "weeks": len(case.training.weeks),
-        "steps": fitted.step,
-        "held_out_loss": fitted.best_value,
+        "trained_on": source,
+        "products": split.n_agents,
+        "weeks": len(split.training.weeks),
+        "steps": result.step,
+        "held_out_loss": result.best_value,
         "settings": settings.model_dump(),
     }
     path = Path(folder) / BUYER
     save_buyer(path, buyer, facts)
     _write_gradients(task, buyer, Path(folder) / GRADIENTS)
-    return replace(fitted, path=path)
+    return replace(result, path=path)
 
 
-def _history(panel: Panel, settings: BuyerTraining) -> HistorySettings:
+def _history_settings(panel: Panel, settings: BuyerTraining) -> HistorySettings:
     spare = panel.n_weeks - FIRST_FORECAST - FEWEST_WEEKS
     weeks = max(min(settings.held_out_weeks, panel.n_weeks // SHORTEST_PART, spare), 1)
     return HistorySettings(holdout=weeks, draws=1, resources=RESOURCES, seed=settings.seed)
@@ -359,6 +332,67 @@ def _write_gradients(task: BuyerTask, buyer: Buyer, path: Path) -> None:
     """Write the norm of the loss's derivative in each week's orders, before training and after."""
     episode = task.episodes.draw(task.settings.seed, 0)
     untrained = task.buyer(task.begin(task.settings.seed))
-    rows = np.stack([np.asarray(gradient_by_week(each, episode)) for each in (untrained, buyer)], axis=1)
-    lines = [f"{week},{before:.6g},{after:.6g}" for week, (before, after) in enumerate(rows)]
+    norms = (np.asarray(gradient_by_week(policy, episode)) for policy in (untrained, buyer))
+    lines = [f"{week},{before:.6g},{after:.6g}" for week, (before, after) in enumerate(zip(*norms, strict=True))]
     write_text(path, "\n".join(["week,before_training,after_training", *lines]) + "\n")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedBuyer:
+    """A buyer and how it was made.
+
+    Attributes:
+        buyer: the policy.
+        facts: of its training: settings, steps, data, validation loss.
+        source: name of its file.
+    """
+
+    buyer: Buyer
+    facts: Mapping[str, Any]
+    source: str
+
+
+def save_buyer(path: str | Path, buyer: Buyer, facts: Mapping[str, Any]) -> None:
+    """Write a buyer to a file; the folder must exist.
+
+    Args:
+        path: of the file.
+        buyer: with the default demand distribution.
+        facts: how it was made, as JSON values.
+    """
+    shape = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(buyer.shape).items()}
+    header = {"version": VERSION, "shape": shape, "discount": buyer.base.discount, "facts": dict(facts)}
+    write_arrays(path, KIND, flatten(buyer.network.value), header)
+
+
+def load_buyer(path: str | Path | Traversable | None = None) -> TrainedBuyer:
+    """Read a buyer; no code is run, and every byte is checked.
+
+    Args:
+        path: a file written by `save_buyer`; the shipped buyer where not given.
+
+    Raises:
+        DamagedFileError, InputError: a damaged file, another kind of file, or one of another version.
+    """
+    stored = read_arrays(files("walras.policies") / SHIPPED if path is None else path, KIND)
+    shape, discount = _stored_shape(stored)
+    network = restore(jax.eval_shape(lambda: BuyerNetwork.draw(shape, 0)), stored)
+    buyer = Buyer(Broadcast(network), shape, PricedNewsvendor(discount=discount))
+    return TrainedBuyer(buyer, stored.header.get("facts", {}), stored.source)
+
+
+def _stored_shape(stored: Stored) -> tuple[BuyerShape, float]:
+    """Read shape and discount off the header."""
+    version = stored.header.get("version")
+    if version != VERSION:
+        raise InputError(
+            f"{stored.source} holds a buyer of version {quote(version)} but this walras reads version {VERSION}; "
+            "train it again"
+        )
+    try:
+        fields: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in dict(stored.header["shape"]).items()
+        }
+        return BuyerShape(**fields), float(stored.header["discount"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{stored.source} does not say what shape its buyer has; train it again") from None

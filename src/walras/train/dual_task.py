@@ -1,7 +1,4 @@
-"""Own the training of dual maps: direct backprop through the closed coordination loop.
-
-FREE: internals; the loop itself is `maps.closed_loop`.
-"""
+"""Training of dual maps: backpropagation through the closed coordination loop."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,42 +20,39 @@ from walras.policies.base import Policy
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.simulation.state import State
-from walras.train.loop.train import TrainingTask
-from walras.train.map_task import MapEpisodes, SampledEpisode, drawn_capacity
-from walras.train.primal_task import FIRST_EXAMPLE, TrainState, apply_gradients, network_config, optimizer_of
+from walras.train.loop.task import TrainState, apply_gradients
+from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode
 from walras.train.settings import MapTraining
+from walras.train.shocks import drawn_capacity
 
-EXAMPLES = 12
-"""Rollouts without prices over which features are measured once."""
-
-JUDGING = 4
-"""Held-out episodes."""
+VALIDATION = 4
+"""Validation episodes."""
 
 ORIGINS = 2
-"""Weeks of an episode from which it is looked how well plans were kept."""
+"""Weeks of an episode from which the consistency of issued prices is measured."""
 
 
 class DualExample(eqx.Module):
-    """Hold an episode that a dual map learns from.
+    """An episode that a dual map learns from.
 
     Attributes:
-        stretch, readers: who is coordinated, and whose histories are read.
-        plan: what is to be kept to.
-        origins: weeks after the first whose issued plans are compared with what came about.
+        window, cohort: agents that are coordinated, and those whose histories are read.
+        plan: capacity to keep to.
+        origins: weeks after the first whose issued prices are compared with those that followed.
     """
 
-    stretch: PopulationWindow
-    readers: CohortIndex
+    window: PopulationWindow
+    cohort: CohortIndex
     plan: CapacityTarget
     origins: Int[Array, " origin"]
 
 
 class Weights(eqx.Module):
-    """Hold the weights of the terms of the loss (spec eq. 10).
+    """Weights of the terms of the loss (spec eq. 10).
 
     Attributes:
         violation, price, consistency: 100, 1 and 100 in the published training.
-        slackness: ours, 0 in the published training, which is won by prices that are too high in weeks with room.
+        slackness: not in the published training, whose loss is lowest at prices too high in weeks with room.
         burn_in: first coordinated weeks whose violation and prices do not count.
     """
 
@@ -81,60 +75,59 @@ class Weights(eqx.Module):
 
 
 def episode_terms(
-    lesson: DualExample, policy: Policy, dual: DualMap, burn_in: int
+    example: DualExample, policy: Policy, dual: DualMap, burn_in: int
 ) -> tuple[dict[str, Float[Array, ""]], ClosedLoopResult]:
-    """Return violation, price, slackness and forecast consistency of an episode, unweighted, and what happened in it.
+    """Return violation, price, slackness and forecast consistency of an episode, unweighted, and its closed loop.
 
     Violation is mean `max(U - K, 0) / K`, price mean lambda in median margins, slackness mean `lambda (K - U)^+ / K`,
-    all after the burn-in; consistency is the mean squared difference, relative to S(P), between use under the plan
-    issued at an origin, kept to the end, and use that came about as prices were re-issued, which counts as given (spec
-    eq. 10).
+    all after the burn-in; consistency is the mean squared difference, relative to S(P), between use under the prices
+    issued at an origin, kept to the end, and use as prices were re-issued, which has no derivative (spec eq. 10).
 
     Args:
-        lesson: the episode.
-        policy: what agents follow.
+        example: the episode.
+        policy: that agents follow.
         dual: the map.
         burn_in: first coordinated weeks that do not count.
     """
-    done = run_closed_loop(lesson.stretch, lesson.readers, policy, lesson.plan, dual)
-    limit = lesson.plan.capacity[lesson.plan.first :]
-    over = jnp.maximum(done.utilization - limit, 0.0) / limit
-    left = (jnp.maximum(limit - done.utilization, 0.0) / limit)[burn_in:]
-    charged = (done.charged / units_of(lesson.stretch.population).price[None, :])[burn_in:]
-    gaps = [_plan_not_kept(lesson, policy, done, origin) for origin in lesson.origins]
+    loop = run_closed_loop(example.window, example.cohort, policy, example.plan, dual)
+    limit = example.plan.capacity[example.plan.first :]
+    over = jnp.maximum(loop.utilization - limit, 0.0) / limit
+    left = (jnp.maximum(limit - loop.utilization, 0.0) / limit)[burn_in:]
+    charged = (loop.charged / units_of(example.window.population).price[None, :])[burn_in:]
+    gaps = [_consistency_gap(example, policy, loop, origin) for origin in example.origins]
     terms = {
         "violation": over[burn_in:].mean(),
         "price": charged.mean(),
         "slackness": (charged * left).mean(),
         "consistency": sum(gaps, start=jnp.zeros(())) / max(len(gaps), 1),
     }
-    return terms, done
+    return terms, loop
 
 
-def _plan_not_kept(lesson: DualExample, policy: Policy, done: ClosedLoopResult, origin: Array) -> Float[Array, ""]:
-    """Roll on from an origin under the plan issued in it, and compare with what came about."""
-    stretch, first = lesson.stretch, lesson.plan.first
-    state: State = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[origin]), done.states)
-    prices = jnp.concatenate([done.charged[origin][None], done.issued[origin]])
-    kept = simulate(
-        stretch.population,
-        week_of(stretch.exogenous, first + origin, HORIZON + 1),
+def _consistency_gap(example: DualExample, policy: Policy, loop: ClosedLoopResult, origin: Array) -> Float[Array, ""]:
+    """Simulate from an origin under the prices issued in it, and compare use with that of the loop."""
+    window, first = example.window, example.plan.first
+    state: State = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf[origin]), loop.states)
+    prices = jnp.concatenate([loop.charged[origin][None], loop.issued[origin]])
+    fixed = simulate(
+        window.population,
+        week_of(window.exogenous, first + origin, HORIZON + 1),
         policy,
         initial=state,
         shadow_prices=prices,
         record=Record.use_and_reward(),
         throw=False,
     )
-    came = jax.lax.dynamic_slice_in_dim(done.utilization, origin, HORIZON + 1)
-    difference = (kept.totals.utilization - jax.lax.stop_gradient(came)) / units_of(stretch.population).use[None, :]
+    reissued = jax.lax.stop_gradient(jax.lax.dynamic_slice_in_dim(loop.utilization, origin, HORIZON + 1))
+    difference = (fixed.totals.utilization - reissued) / units_of(window.population).use[None, :]
     return (difference[1:] ** 2).mean()
 
 
 def episode_loss(
-    network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: Policy, weights: Weights
+    network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Return the weighted sum of the terms, and the terms."""
-    terms, _ = episode_terms(lesson, policy, DualMap(network, scaling), weights.burn_in)
+    terms, _ = episode_terms(example, policy, DualMap(network, scaling), weights.burn_in)
     loss = (
         weights.violation * terms["violation"]
         + weights.price * terms["price"]
@@ -144,17 +137,19 @@ def episode_loss(
     return loss, terms
 
 
-_stepped = eqx.filter_jit(apply_gradients)
+_apply_gradients = eqx.filter_jit(apply_gradients)
 
 
 @eqx.filter_jit
-def _slope(network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: Policy, weights: Weights) -> Any:
-    return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, lesson, policy, weights)
+def _loss_and_gradient(
+    network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights
+) -> Any:
+    return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, example, policy, weights)
 
 
 @eqx.filter_jit
-def _judged(network: MapNetwork, scaling: Scaling, lesson: DualExample, policy: Policy, weights: Weights) -> Any:
-    return episode_loss(network, scaling, lesson, policy, weights)
+def _loss(network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights) -> Any:
+    return episode_loss(network, scaling, example, policy, weights)
 
 
 def check_dual(settings: MapTraining) -> None:
@@ -165,20 +160,19 @@ def check_dual(settings: MapTraining) -> None:
     """
     if settings.representation == "bottom-up":
         raise SettingsError(
-            "`representation` is bottom-up but its answers are sums over agents and prices are not; train a dual "
+            "`representation` is bottom-up but its outputs are sums over agents and prices are not; train a dual "
             "map with bucketized, per-agent, global, deep-sets or moments"
         )
-    if "prices" in settings.blind:
+    if "prices" in settings.masked_features:
         raise SettingsError(
-            "`blind` is prices but a dual map is what issues them; leave only what agents earn out (`economics`), or "
-            "nothing"
+            "`masked_features` has prices but a dual map is what issues them; mask only `economics`, or nothing"
         )
     coordinated = settings.weeks - settings.first_origin
     if coordinated < HORIZON + 2:
         raise SettingsError(
             f"`weeks` is {settings.weeks} and `first_origin` {settings.first_origin}, which leaves {coordinated} weeks "
-            f"to coordinate, but {HORIZON + 2} are needed to see whether plans are kept; raise the one or lower the "
-            "other"
+            f"to coordinate, but {HORIZON + 2} are needed to compare issued prices with later ones; raise `weeks` or "
+            "lower `first_origin`"
         )
     if settings.burn_in >= coordinated:
         raise SettingsError(
@@ -187,10 +181,10 @@ def check_dual(settings: MapTraining) -> None:
         )
 
 
-class DualTask(TrainingTask):
+class DualTask(MapTask):
     """Train a dual map in closed loop on drawn populations and capacities."""
 
-    kind, watched = "dual map", "held_out_loss"
+    kind, monitor = "dual map", "held_out_loss"
 
     def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: Policy) -> None:
         """Keep what is trained on, and measure features once.
@@ -198,75 +192,57 @@ class DualTask(TrainingTask):
         Args:
             settings: sizes, steps, weights of the loss.
             episodes: populations and weeks.
-            policy: what agents follow; it has to be differentiable in the prices.
+            policy: that agents follow; it has to be differentiable in the prices.
 
         Raises:
             SettingsError: a representation or lengths that a dual map cannot have.
         """
         check_dual(settings)
-        self.settings, self.episodes, self.policy = settings, episodes, policy
-        self.shape, self.optimizer, self.weights = (
-            network_config(settings),
-            optimizer_of(settings),
-            Weights.of(settings),
-        )
-        examples = []
-        for number in range(EXAMPLES):
-            drawn = episodes.draw(FIRST_EXAMPLE + number)
-            rolled = roll_out(drawn.stretch, policy, jnp.zeros((settings.weeks, len(settings.resources))))
-            origins = settings.weeks - settings.first_origin
-            examples.append(
-                inputs_of(
-                    rolled,
-                    drawn.stretch,
-                    drawn.readers,
-                    settings.weeks,
-                    origins,
-                    reads_agents=self.shape.kind.reads_agents,
-                )
-            )
-        self.scaling = Scaling.fit(examples, settings.blind)
-        self.judging = [self.lesson(drawn) for drawn in episodes.held_out(JUDGING)]
+        super().__init__(settings, episodes, policy)
+        self.weights = Weights.of(settings)
+        drawn = (episodes.draw(FIRST_EXAMPLE + number) for number in range(EXAMPLES))
+        self.scaling = Scaling.fit([self._unpriced_inputs(episode) for episode in drawn], settings.masked_features)
+        self.validation = [self.example(episode) for episode in episodes.validation(VALIDATION)]
 
-    def lesson(self, drawn: SampledEpisode) -> DualExample:
-        """Draw a capacity path at the scale of the population's own use, and origins."""
+    def _unpriced_inputs(self, episode: SampledEpisode) -> Any:
         settings = self.settings
-        free = roll_out(drawn.stretch, self.policy, jnp.zeros((settings.weeks, len(settings.resources))))
-        first = settings.first_origin
-        capacity = drawn_capacity(drawn.random, np.asarray(free.utilization, float), first)
-        last = settings.weeks - first - HORIZON - 1
-        origins = drawn.random.integers(0, last + 1, ORIGINS)
+        rolled = roll_out(episode.window, self.policy, self._no_prices)
+        origins, reads = settings.weeks - settings.first_origin, self.shape.kind.reads_agents
+        return inputs_of(rolled, episode.window, episode.cohort, settings.weeks, origins, reads_agents=reads)
+
+    @property
+    def _no_prices(self) -> Float[Array, "week resource"]:
+        return jnp.zeros((self.settings.weeks, len(self.settings.resources)))
+
+    def example(self, episode: SampledEpisode) -> DualExample:
+        """Draw a capacity path at the scale of the population's own use, and origins."""
+        free = roll_out(episode.window, self.policy, self._no_prices)
+        first = self.settings.first_origin
+        capacity = drawn_capacity(episode.random, np.asarray(free.utilization, float), first)
+        last = self.settings.weeks - first - HORIZON - 1
+        origins = episode.random.integers(0, last + 1, ORIGINS)
         plan = CapacityTarget(jnp.asarray(capacity, jnp.float32), first)
-        return DualExample(drawn.stretch, drawn.readers, plan, jnp.asarray(origins, jnp.int32))
+        return DualExample(episode.window, episode.cohort, plan, jnp.asarray(origins, jnp.int32))
 
-    def identity(self) -> Mapping[str, Any]:
-        """Return what the episodes follow from, and the policy."""
-        return {**self.episodes.identity(), "policy": repr(self.policy)}
+    def step(self, state: TrainState, number: int) -> tuple[TrainState, Mapping[str, Any]]:
+        """Draw an episode and make one update."""
+        example = self.example(self.episodes.draw(number))
+        parts = (self.scaling, example, self.policy, self.weights)
+        (loss, terms), gradient = _loss_and_gradient(state.network, *parts)
+        norm = optax.tree_utils.tree_norm(gradient)
+        state = _apply_gradients(state, gradient, jnp.float32(self.settings.averaged), self.optimizer)
+        return state, {"loss": loss, **terms, "gradient_norm": norm}
 
-    def begin(self, seed: int) -> TrainState:
-        """Draw a network."""
-        network = MapNetwork.draw(self.shape, seed)
-        return TrainState(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+    def validate(self, state: TrainState) -> Mapping[str, Any]:
+        """Return the mean loss and terms over the validation episodes."""
+        loss, terms = self._validation_means(state.average)
+        return {"held_out_loss": loss, **{f"held_out_{name}": value for name, value in terms.items()}}
 
-    def step(self, carry: TrainState, number: int) -> tuple[TrainState, Mapping[str, Any]]:
-        """Draw an episode and go one step down."""
-        lesson = self.lesson(self.episodes.draw(number))
-        (loss, terms), slope = _slope(carry.network, self.scaling, lesson, self.policy, self.weights)
-        norm = optax.tree_utils.tree_norm(slope)
-        after = _stepped(carry, slope, jnp.float32(self.settings.averaged), self.optimizer)
-        return after, {"loss": loss, **terms, "gradient_norm": norm}
+    def diagnostics(self, network: MapNetwork) -> dict[str, Any]:
+        """Return the mean terms of the loss over the validation episodes."""
+        return {"terms": self._validation_means(network)[1]}
 
-    def assess(self, carry: TrainState) -> Mapping[str, Any]:
-        """Return the mean loss and terms over held-out episodes."""
-        judged = [_judged(carry.average, self.scaling, each, self.policy, self.weights) for each in self.judging]
-        terms = {f"held_out_{name}": float(np.mean([t[name] for _, t in judged])) for name in judged[0][1]}
-        return {"held_out_loss": float(np.mean([loss for loss, _ in judged])), **terms}
-
-    def parameters(self, carry: TrainState) -> MapNetwork:
-        """Return the averaged weights."""
-        return carry.average
-
-    def measured(self, network: MapNetwork) -> dict[str, Any]:
-        """Return the terms of the loss over held-out episodes."""
-        judged = [_judged(network, self.scaling, each, self.policy, self.weights)[1] for each in self.judging]
-        return {"terms": {name: float(np.mean([terms[name] for terms in judged])) for name in judged[0]}}
+    def _validation_means(self, network: MapNetwork) -> tuple[float, dict[str, float]]:
+        losses = [_loss(network, self.scaling, example, self.policy, self.weights) for example in self.validation]
+        terms = {name: float(np.mean([terms[name] for _, terms in losses])) for name in losses[0][1]}
+        return float(np.mean([loss for loss, _ in losses])), terms

@@ -1,9 +1,6 @@
-"""Own how a table's history becomes cases: weeks that policies may learn from, and later weeks that judge them.
+"""Replayed history: rolling forecasts from earlier weeks alone, and the split into training and held-out weeks."""
 
-CONTRACT: tuning, training and comparisons use these cases; no forecast of a week knows that week's demand or later's.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -12,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int8
 
-from walras.config import HistorySettings
+from walras.config import EconomicsSettings, HistorySettings
 from walras.data.imputation import complete_panel
 from walras.data.panel import Panel, active_agents
 from walras.errors import InputError
@@ -27,10 +24,10 @@ from walras.simulation.run import simulate
 from walras.simulation.state import State, empty_state
 
 FIRST_FORECAST = 8
-"""Weeks of history before the first forecast: the first training week comes after so many weeks of the table."""
+"""Weeks of history before the first forecast: the first training week comes after them."""
 
 FEWEST_WEEKS = 8
-"""Fewest training weeks: less says nothing about any policy."""
+"""Fewest training weeks."""
 
 HELD_OUT = 15_485_863
 """Added to the seed for the lead times of the held-out weeks, which training never draws."""
@@ -39,119 +36,8 @@ Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True, eq=False)
-class HistoryWeeks:
-    """Hold a stretch of history as it is replayed.
-
-    Attributes:
-        weeks: first day of each week (`datetime64[D]`) [week].
-        exogenous: recorded demand beside each draw of the lead times [draw, week, agent], and rolling forecasts.
-        initial: stock and open orders that every policy starts with.
-    """
-
-    weeks: np.ndarray
-    exogenous: ExogenousPaths
-    initial: State
-
-    def take(self, index: Any) -> "HistoryWeeks":
-        """Keep the agents that `index` selects, in that order."""
-        count = self.exogenous.n_agents
-        return HistoryWeeks(self.weeks, _take(self.exogenous, index, count), _take(self.initial, index, count))
-
-
-@dataclass(frozen=True, eq=False)
-class HistorySplit:
-    """Hold what policies are tuned and trained on, and what judges them.
-
-    Attributes:
-        panel: completed panel of the agents, held-out weeks included.
-        population: who the agents are, read off the training weeks alone.
-        training: weeks to learn from; the first weeks of the table are only there for the first forecast.
-        holdout: later weeks; `initial` is what the newsvendor left at the end of training.
-        discount: worth next week of one unit of money now.
-        log_sd: spread of the log lead time between orders of a product.
-        notes: sentences on how the case was made.
-    """
-
-    panel: Panel
-    population: Population
-    training: HistoryWeeks
-    holdout: HistoryWeeks
-    discount: float
-    log_sd: float
-    notes: tuple[str, ...]
-
-    @property
-    def n_agents(self) -> int:
-        """Count the agents."""
-        return self.population.n_agents
-
-    @property
-    def whole(self) -> HistoryWeeks:
-        """Give training and held-out weeks in one stretch, from the start of training on."""
-        first, later = self.training, self.holdout
-        exogenous = _joined(first.exogenous, later.exogenous)
-        return HistoryWeeks(np.concatenate([first.weeks, later.weeks]), exogenous, first.initial)
-
-    def take(self, index: Any) -> "HistorySplit":
-        """Keep the agents that `index` (mask or indices) selects, in that order: to train on some, judge on others."""
-        index = np.asarray(index)
-        kept = {name: getattr(self, name).take(index) for name in ("panel", "population", "training", "holdout")}
-        return replace(self, **kept)
-
-
-def train_test_split(
-    panel: Panel, settings: HistorySettings | None = None, *, progress: Progress | None = None
-) -> HistorySplit:
-    """Cut a table's history into training weeks and held-out weeks.
-
-    Agents, prices, costs and attributes are chosen and read on the training weeks alone. The forecast of every week,
-    training and held-out alike, comes from a model fitted on the weeks before it, so that a policy sees forecasts of
-    the same quality in both.
-
-    Args:
-        panel: as read; a forecast in it is not used, since it is about other weeks.
-        settings: how many weeks to hold out, which lead times and prices to replay.
-        progress: told about stages and steps.
-
-    Raises:
-        InputError: fewer weeks than needed, no product that sold, a product without a lead time that can be planned.
-    """
-    settings = HistorySettings() if settings is None else settings
-    progress = Progress() if progress is None else progress
-    split = _split_week(panel, settings.holdout)
-    kept, notes = _active(panel, split, settings.active_weeks)
-    completed = complete_panel(replace(kept, forecast=None), seed=settings.seed)
-    population = population_from_panel(
-        completed.before(split),
-        resources=settings.resources,
-        annual_holding_rate=settings.economics.holding_rate,
-        lost_sale_penalty_share=settings.economics.lost_sale_penalty,
-    )
-    lead, log_sd = np.asarray(population.lead_time), _log_sd(settings)
-    progress.stage("Forecasting every week from the weeks before")
-    forecast = rolling_forecasts(
-        completed, lead, first=FIRST_FORECAST, log_sd=log_sd, refit_weeks=settings.refit_weeks, progress=progress
-    )
-    spans = (FIRST_FORECAST, split), (split, panel.n_weeks)
-    past, later = (_replayed(completed, lead, forecast, span, split, settings) for span in spans)
-    progress.stage("Finding the state at the end of training")
-    start = empty_state(population.n_agents, longest_lead_time(lead, log_sd), past.lead_demand_mean[0])
-    policy = PricedNewsvendor(discount=settings.economics.discount)
-    left = simulate(population, _first_draw(past), policy, initial=start).final
-    return HistorySplit(
-        panel=completed,
-        population=population,
-        training=HistoryWeeks(panel.weeks[FIRST_FORECAST:split], past, start),
-        holdout=HistoryWeeks(panel.weeks[split:], later, left),
-        discount=settings.economics.discount,
-        log_sd=log_sd,
-        notes=(*panel.notes, *notes, _lead_time_note(settings)),
-    )
-
-
-@dataclass(frozen=True, eq=False)
 class RollingForecast:
-    """Hold what one fit of the forecast says; it knows the weeks before `week` alone.
+    """One fit of the forecast, made from the weeks before `week` alone.
 
     Attributes:
         week: first week that is forecast, counted from the first week of the history.
@@ -166,74 +52,264 @@ class RollingForecast:
     lead_sd: Float32[np.ndarray, "week agent"]
 
 
+@dataclass(frozen=True, eq=False)
+class RollingHistory:
+    """A table's history with a forecast of every week.
+
+    Attributes:
+        panel: completed panel of the agents.
+        population: the agents, their attributes read off the known weeks alone.
+        fits: of the forecast, in the order of their weeks.
+        lead_mean, lead_sd: mean and standard deviation of the demand of weeks t .. t + L, for every week t from
+            `FIRST_FORECAST` on [units].
+        log_sd: spread of the log lead time between orders of an agent.
+        notes: a sentence on products that were left out.
+    """
+
+    panel: Panel
+    population: Population
+    fits: tuple[RollingForecast, ...]
+    lead_mean: Float32[np.ndarray, "week agent"]
+    lead_sd: Float32[np.ndarray, "week agent"]
+    log_sd: float
+    notes: tuple[str, ...]
+
+    @property
+    def lead_time(self) -> np.ndarray:
+        """Planned lead times [weeks] [agent]."""
+        return np.asarray(self.population.lead_time)
+
+    @property
+    def max_lead(self) -> int:
+        """Longest lead time that an order can take [weeks]."""
+        return longest_lead_time(self.lead_time, self.log_sd)
+
+    @staticmethod
+    def from_panel(
+        panel: Panel,
+        known_weeks: int,
+        sold: np.ndarray,
+        dropped: str,
+        *,
+        resources: Sequence[str],
+        economics: EconomicsSettings,
+        log_sd: float,
+        refit_weeks: int,
+        ahead: int = 0,
+        seed: int = 0,
+        progress: Progress,
+    ) -> "RollingHistory":
+        """Complete a panel, read its population and forecast every week from the weeks before.
+
+        Args:
+            panel: as read; a forecast in it is not used, since it is about other weeks.
+            known_weeks: first weeks, off which attributes of agents are read.
+            sold: agents to keep, as a mask.
+            dropped: end of the sentence on the other products: "... sold nothing in ...".
+            resources: which shared resources are used, in the order of the resource axis.
+            economics: costs that the table does not give.
+            log_sd: spread of the log lead time between orders of an agent.
+            refit_weeks, ahead: as in `rolling_fits`.
+            seed: of what the table lacks.
+            progress: shown stages and steps.
+        """
+        n_dropped = int((~sold).sum())
+        notes = (f"{n_dropped} products {dropped} and are left out.",) if n_dropped else ()
+        completed = complete_panel(replace(panel.take(sold), forecast=None), seed=seed)
+        population = population_from_panel(
+            completed.before(known_weeks),
+            resources=resources,
+            annual_holding_rate=economics.holding_rate,
+            lost_sale_penalty_share=economics.lost_sale_penalty,
+        )
+        progress.stage("Forecasting every week from the weeks before")
+        fits = tuple(
+            rolling_fits(
+                completed,
+                np.asarray(population.lead_time),
+                log_sd=log_sd,
+                refit_weeks=refit_weeks,
+                ahead=ahead,
+                progress=progress,
+            )
+        )
+        return RollingHistory(completed, population, fits, *_joined_fits(fits), log_sd, notes)
+
+
 def rolling_fits(
     panel: Panel,
     lead_time: np.ndarray,
     *,
-    first: int = FIRST_FORECAST,
     log_sd: float = ORDER_LOG_SD,
     refit_weeks: int = 1,
     ahead: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[RollingForecast]:
-    """Fit the forecast in every `refit_weeks`-th week from `first` on, each time on the weeks before that week alone.
+    """Fit the forecast every `refit_weeks` weeks from `FIRST_FORECAST` on, each time on the weeks before alone.
 
     The weeks between two fits are forecast from the last one, some weeks further ahead. A product that was not on sale
-    before a fit is expected to sell nothing until the next: nobody knows that it will be there.
+    before a fit has a forecast of 0 until the next.
 
     Args:
         panel: the history; its own forecast is not used.
         lead_time: planned lead time L [weeks] [agent].
-        first: first week that is forecast, at least 1.
         log_sd: spread of the log lead time between orders, for the standard deviation.
         refit_weeks: weeks between two fits.
         ahead: fewest weeks of weekly demand to forecast at each fit.
-        progress: told about steps.
+        progress: shown steps.
     """
-    vary, reach = lead_time_sd(lead_time, log_sd), int(lead_time.max(initial=0)) + 1
+    first, reach = FIRST_FORECAST, int(lead_time.max(initial=0)) + 1
+    vary = lead_time_sd(lead_time, log_sd)
     for origin in range(first, panel.n_weeks, refit_weeks):
         weeks = min(refit_weeks, panel.n_weeks - origin)
         known = panel.before(origin)
         model, launched = DemandModel.fit(known), known.on_sale.any(0)
         weekly = np.where(launched, model.mean(max(weeks + reach, ahead)), np.float32(0.0))
         spread = np.where(launched, model.sd(weeks + reach), np.float32(0.0))
-        yield RollingForecast(
-            origin, weekly, *lead_time_demand(weekly[: weeks + reach], spread, lead_time, vary, weeks)
-        )
+        lead_demand = lead_time_demand(weekly[: weeks + reach], spread, lead_time, vary, weeks)
+        yield RollingForecast(origin, weekly, *lead_demand)
         if progress is not None:
             progress.step(origin + weeks - first, panel.n_weeks - first)
 
 
 def rolling_forecasts(
-    panel: Panel,
-    lead_time: np.ndarray,
-    *,
-    first: int = FIRST_FORECAST,
-    log_sd: float = ORDER_LOG_SD,
-    refit_weeks: int = 1,
-    progress: Progress | None = None,
+    panel: Panel, lead_time: np.ndarray, *, log_sd: float = ORDER_LOG_SD, refit_weeks: int = 1
 ) -> tuple[Float32[np.ndarray, "week agent"], Float32[np.ndarray, "week agent"]]:
-    """Forecast the demand of weeks t .. t + L for every week t from `first` on, each from the weeks before t alone.
+    """Return mean and standard deviation of lead-time demand, one row per week from `FIRST_FORECAST` on [units].
 
     Args:
-        panel, lead_time, first, log_sd, refit_weeks, progress: as in `rolling_fits`.
-
-    Returns:
-        Mean and standard deviation of lead-time demand [units], one row per week from `first` on.
+        panel, lead_time, log_sd, refit_weeks: as in `rolling_fits`.
     """
-    fits = list(rolling_fits(panel, lead_time, first=first, log_sd=log_sd, refit_weeks=refit_weeks, progress=progress))
+    return _joined_fits(tuple(rolling_fits(panel, lead_time, log_sd=log_sd, refit_weeks=refit_weeks)))
+
+
+def _joined_fits(fits: Sequence[RollingForecast]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([fit.lead_mean for fit in fits]), np.concatenate([fit.lead_sd for fit in fits])
 
 
+@dataclass(frozen=True, eq=False)
+class HistoryWeeks:
+    """A span of history as it is replayed.
+
+    Attributes:
+        weeks: first day of each week (`datetime64[D]`) [week].
+        exogenous: recorded demand with each draw of the lead times [draw, week, agent], and rolling forecasts.
+        initial: stock and open orders that every policy starts with.
+    """
+
+    weeks: np.ndarray
+    exogenous: ExogenousPaths
+    initial: State
+
+    def take(self, index: Any) -> "HistoryWeeks":
+        """Keep the agents that `index` selects, in that order."""
+
+        def cut(tree: Tree) -> Tree:
+            return map_per_agent(lambda leaf: leaf[..., index], tree, self.exogenous.n_agents)
+
+        return HistoryWeeks(self.weeks, cut(self.exogenous), cut(self.initial))
+
+
+@dataclass(frozen=True, eq=False)
+class HistorySplit:
+    """A history split into weeks that policies are tuned or trained on, and later weeks that evaluate them.
+
+    Attributes:
+        panel: completed panel of the agents, held-out weeks included.
+        population: the agents, read off the training weeks alone.
+        training: weeks to learn from; the first weeks of the table serve the first forecast only.
+        holdout: later weeks; `initial` is what the newsvendor left at the end of training.
+        discount: worth next week of one unit of money now.
+        log_sd: spread of the log lead time between orders of a product.
+        notes: sentences on how it was made.
+    """
+
+    panel: Panel
+    population: Population
+    training: HistoryWeeks
+    holdout: HistoryWeeks
+    discount: float
+    log_sd: float
+    notes: tuple[str, ...]
+
+    @property
+    def n_agents(self) -> int:
+        """Number of agents."""
+        return self.population.n_agents
+
+    @property
+    def whole(self) -> HistoryWeeks:
+        """Training and held-out weeks in one span."""
+        first, later = self.training, self.holdout
+        exogenous = _concatenated(first.exogenous, later.exogenous)
+        return HistoryWeeks(np.concatenate([first.weeks, later.weeks]), exogenous, first.initial)
+
+    def take(self, index: Any) -> "HistorySplit":
+        """Keep the agents that `index` (mask or indices) selects, in that order."""
+        index = np.asarray(index)
+        parts = {name: getattr(self, name).take(index) for name in ("panel", "population", "training", "holdout")}
+        return replace(self, **parts)
+
+
+def train_test_split(
+    panel: Panel, settings: HistorySettings | None = None, *, progress: Progress | None = None
+) -> HistorySplit:
+    """Split a table's history into training weeks and held-out weeks.
+
+    Agents, prices, costs and attributes are chosen and read on the training weeks alone. The forecast of every week,
+    training and held-out alike, comes from a model fitted on the weeks before it, so that a policy sees forecasts of
+    the same quality in both.
+
+    Args:
+        panel: as read; a forecast in it is not used, since it is about other weeks.
+        settings: how many weeks to hold out, which lead times and prices to replay.
+        progress: shown stages and steps.
+
+    Raises:
+        InputError: fewer weeks than needed, no product that sold, a product without a lead time that can be planned.
+    """
+    settings = HistorySettings() if settings is None else settings
+    progress = Progress() if progress is None else progress
+    split = _split_week(panel, settings.holdout)
+    history = RollingHistory.from_panel(
+        panel,
+        split,
+        _sold_lately(panel, split, settings.active_weeks),
+        f"sold nothing in the {settings.active_weeks} weeks before the held-out ones",
+        resources=settings.resources,
+        economics=settings.economics,
+        log_sd=ORDER_LOG_SD if settings.lead_times == "drawn" else 0.0,
+        refit_weeks=settings.refit_weeks,
+        seed=settings.seed,
+        progress=progress,
+    )
+    past, later = (
+        _replayed(history, span, split, settings) for span in ((FIRST_FORECAST, split), (split, panel.n_weeks))
+    )
+    progress.stage("Finding the state at the end of training")
+    start = empty_state(history.population.n_agents, history.max_lead, past.lead_demand_mean[0])
+    policy = PricedNewsvendor(discount=settings.economics.discount)
+    left = simulate(history.population, _first_draw(past), policy, initial=start).final
+    return HistorySplit(
+        panel=history.panel,
+        population=history.population,
+        training=HistoryWeeks(panel.weeks[FIRST_FORECAST:split], past, start),
+        holdout=HistoryWeeks(panel.weeks[split:], later, left),
+        discount=settings.economics.discount,
+        log_sd=history.log_sd,
+        notes=(*panel.notes, *history.notes, _lead_time_note(settings)),
+    )
+
+
 def _split_week(panel: Panel, holdout: int) -> int:
-    """Return the first held-out week, or say what is missing."""
+    """Return the first held-out week."""
     split, needed = panel.n_weeks - holdout, FIRST_FORECAST + FEWEST_WEEKS
     if split >= needed:
         return split
     if panel.n_weeks <= needed:
         raise InputError(
-            f"the table has {panel.n_weeks} weeks but more than {needed} are needed to learn from some and be judged "
-            "on others; give a longer history"
+            f"the table has {panel.n_weeks} weeks but more than {needed} are needed to learn from some and evaluate on "
+            "others; give a longer history"
         )
     raise InputError(
         f"`holdout` is {holdout} weeks of a table of {panel.n_weeks}, which leaves {max(split, 0)} but at least "
@@ -241,52 +317,38 @@ def _split_week(panel: Panel, holdout: int) -> int:
     )
 
 
-def _active(panel: Panel, split: int, active_weeks: int) -> tuple[Panel, tuple[str, ...]]:
-    """Keep the agents that sold shortly before the held-out weeks, which alone may choose."""
+def _sold_lately(panel: Panel, split: int, active_weeks: int) -> np.ndarray:
+    """Select the agents that sold shortly before the held-out weeks."""
     mask = active_agents(panel.before(split), active_weeks)
     if not mask.any():
         raise InputError(
             f"none of the {panel.n_agents} products sold in the {active_weeks} weeks before the held-out ones; raise "
             "`active_weeks`, or hold out fewer weeks"
         )
-    dropped = int((~mask).sum())
-    words = f"{dropped} products sold nothing in the {active_weeks} weeks before the held-out ones and are left out."
-    return panel.take(mask), (words,) if dropped else ()
+    return mask
 
 
-def _log_sd(settings: HistorySettings) -> float:
-    return ORDER_LOG_SD if settings.lead_times == "drawn" else 0.0
-
-
-def _replayed(
-    panel: Panel,
-    lead_time: np.ndarray,
-    forecast: tuple[np.ndarray, np.ndarray],
-    span: tuple[int, int],
-    split: int,
-    settings: HistorySettings,
-) -> ExogenousPaths:
-    """Put recorded demand beside draws of the lead times; `forecast` begins with the first training week."""
-    first, last = span
+def _replayed(history: RollingHistory, span: tuple[int, int], split: int, settings: HistorySettings) -> ExogenousPaths:
+    """Combine the recorded demand of a span of weeks with draws of the lead times."""
+    (first, last), panel = span, history.panel
     seed = settings.seed + (HELD_OUT if first >= split else 0)
-    shape = (settings.draws, last - first)
     lead_times: Int8[np.ndarray, "draw week agent"] = draw_lead_times(
-        lead_time, shape, log_sd=_log_sd(settings), seed=seed
+        history.lead_time, (settings.draws, last - first), log_sd=history.log_sd, seed=seed
     )
     demand = np.broadcast_to(panel.units[first:last].astype(np.float32), lead_times.shape)
-    mean, deviation = (part[first - FIRST_FORECAST : last - FIRST_FORECAST] for part in forecast)
-    price, cost = _money(panel, first, last, split, settings)
+    rows = slice(first - FIRST_FORECAST, last - FIRST_FORECAST)
+    price, cost = _prices_and_costs(panel, first, last, split, settings)
     return ExogenousPaths(
         demand=jnp.asarray(demand),
         sale_price=jnp.asarray(price),
         unit_cost=jnp.asarray(cost),
         arrivals=IntegerLeadTimes(jnp.asarray(lead_times)),
-        lead_demand_mean=jnp.asarray(mean),
-        lead_demand_sd=jnp.asarray(deviation),
+        lead_demand_mean=jnp.asarray(history.lead_mean[rows]),
+        lead_demand_sd=jnp.asarray(history.lead_sd[rows]),
     )
 
 
-def _money(
+def _prices_and_costs(
     panel: Panel, first: int, last: int, split: int, settings: HistorySettings
 ) -> tuple[Float[np.ndarray, "#week agent"], Float[np.ndarray, "#week agent"]]:
     """Return sale price and unit cost [money/unit]: one row for all weeks, or as recorded."""
@@ -296,8 +358,8 @@ def _money(
     return tuple(np.asarray(part)[first:last].astype(np.float32) for part in (panel.price, panel.unit_cost))  # type: ignore[return-value]
 
 
-def _joined(first: ExogenousPaths, later: ExogenousPaths) -> ExogenousPaths:
-    """Put two stretches of weeks one after the other; what has one row for all weeks of both keeps it."""
+def _concatenated(first: ExogenousPaths, later: ExogenousPaths) -> ExogenousPaths:
+    """Concatenate two spans of weeks; fields with one row for all weeks of both keep it."""
     axis = {"demand": 1, "arrivals": 1}
 
     def join(name: str) -> Any:
@@ -314,10 +376,6 @@ def _first_draw(paths: ExogenousPaths) -> ExogenousPaths:
     """Drop the scenario axis, keeping the first draw."""
     arrivals = IntegerLeadTimes(paths.arrivals.weeks[0])  # type: ignore[attr-defined]
     return replace(paths, demand=paths.demand[0], arrivals=arrivals)
-
-
-def _take(tree: Tree, index: np.ndarray, n_agents: int) -> Tree:
-    return map_per_agent(lambda leaf: leaf[..., index], tree, n_agents)
 
 
 def _lead_time_note(settings: HistorySettings) -> str:

@@ -1,10 +1,8 @@
-"""Own the training of primal maps: supervised, on rollouts that are made while training.
+"""Training of primal maps: supervised, on rollouts under drawn prices and prices that maps or planners propose."""
 
-FREE: internals; what is stored of a map is said in `maps.map_file`.
-"""
-
+import abc
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -14,211 +12,315 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from walras.data.resume_log import digest
 from walras.errors import SettingsError
+from walras.maps.closed_loop import CapacityTarget, DualMap, run_closed_loop
 from walras.maps.features import HORIZON, LEAST_DEMAND, MapInputs, Scaling
+from walras.maps.file import LearnedMap
 from walras.maps.network import Encoded, MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import Policy
-from walras.train.loop.train import TrainingTask
-from walras.train.map_task import DRAWN, MapEpisodes, SampledEpisode, drawn_prices
-from walras.train.price_proposals import PriceProposal
+from walras.train.loop.task import TrainState, apply_gradients
+from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode
 from walras.train.settings import MapTraining
+from walras.train.shocks import DRAWN, drawn_capacity, drawn_prices
 
-EXAMPLES = 12
-"""Rollouts over which features are measured once, before training."""
-
-FIRST_EXAMPLE = 2**31
-"""Number of the first of them: no step has it."""
+VALIDATION = 8
+"""Validation rollouts."""
 
 WATCHED = 96
-"""Slots of a cohort that are looked at one by one."""
+"""Slots of a cohort whose own use is part of the loss."""
 
 AGENT_WEIGHT = 0.1
 """Weight of their errors, which are mostly noise, beside those of the population."""
 
-SMALL_ORDER = 1.0
-"""Forecasts of an agent below its mean demand count as that large in the loss: orders are lumpy."""
+SMALL_ORDER, SMALL_USE = 1.0, 0.2
+"""Smaller forecasts count as this large in the loss, since orders are lumpy: of an agent in units of its mean demand,
+of the population in units of its mean use."""
 
-SMALL_USE = 0.2
-"""Forecasts below this share of mean use count as that large in the loss."""
+FIRST_PRICED = 26
+"""First week in which a dual map issues prices: later origins then have a history with prices in it."""
 
-JUDGING = 8
-"""Held-out rollouts."""
+QUERY_SPACING = 32
+"""Weeks between the origins of price queries that are strung together."""
 
+SEARCH_STEPS, SEARCH_RATE = 40, 0.15
+"""Steps of the price search, and its step size."""
 
-class TrainState(eqx.Module):
-    """Hold what goes from step to step: weights, their running average, and the optimizer's state."""
-
-    network: MapNetwork
-    average: MapNetwork
-    optimizer: Any
+PRICE_WEIGHT = 0.01
+"""Weight of prices in the search, so that prices fall to zero in weeks with room."""
 
 
 class PrimalExample(eqx.Module):
-    """Hold what a primal map learns from one rollout, at several origins.
+    """What a primal map learns from one rollout, at several origins.
 
     Attributes:
         inputs: features, not yet scaled.
         prices: of the coming weeks in median unit margins.
         use: of the coming weeks, relative to S(P).
-        watched: slots that are looked at one by one; None where no agents are read.
-        each: use of these in units of their demand scale x the base of the coming weeks.
+        watched: slots whose own use is part of the loss; None where no agents are read.
+        agent_use: use of these in units of their demand scale x the base of the coming weeks.
     """
 
     inputs: MapInputs
     prices: Float[Array, "origin ahead resource"]
     use: Float[Array, "origin ahead resource"]
     watched: Int[Array, " watched"] | None
-    each: Float[Array, "origin ahead watched resource"] | None
+    agent_use: Float[Array, "origin ahead watched resource"] | None
 
-
-def network_config(settings: MapTraining) -> MapShape:
-    """Return the network's sizes that settings ask for."""
-    return MapShape(
-        representation=settings.representation,
-        resources=len(settings.resources),
-        history_width=settings.history_width,
-        future_width=settings.future_width,
-        decoder_width=settings.decoder_width,
-        attention=settings.attention,
-        buckets=settings.buckets,
-        delegates=settings.asks,
-        sees_prices="prices" not in settings.blind,
-    )
-
-
-def optimizer_of(settings: MapTraining, updates: int = 1) -> optax.GradientTransformation:
-    """Return Adam on clipped gradients, its step size falling along a half cosine; a step may make several updates."""
-    rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps * updates, settings.last_rate)
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optax.adam(rate))
+    def without_agents(self) -> "PrimalExample":
+        """Leave out agents' histories, so that only what totals say is learned."""
+        inputs = replace(self.inputs, agents=None, valid=None)
+        return replace(self, inputs=inputs, watched=None, agent_use=None)
 
 
 @eqx.filter_jit
 def make_example(
     rolled: MapRollout,
-    stretch: PopulationWindow,
-    readers: CohortIndex,
+    window: PopulationWindow,
+    cohort: CohortIndex,
     prices: Float[Array, "week resource"],
     shape: MapShape,
     weeks: int,
     origins: int,
     spacing: int,
 ) -> PrimalExample:
-    """Read a lesson off a rollout.
+    """Read an example off a rollout.
 
     Args:
         rolled: the rollout.
-        stretch, readers: who was simulated, and whose histories are read.
+        window, cohort: agents that were simulated, and those whose histories are read.
         prices: announced in full [money per unit of resource].
         shape: of the map.
         weeks, origins, spacing: which weeks are origins, see `maps.rollout.inputs_of`.
     """
-    inputs = inputs_of(rolled, stretch, readers, weeks, origins, spacing, reads_agents=shape.kind.reads_agents)
-    each, watched = None, None
+    inputs = inputs_of(rolled, window, cohort, weeks, origins, spacing, reads_agents=shape.kind.reads_agents)
+    agent_use, watched = None, None
     if shape.kind.reads_agents:
-        # Every so many slots: all buckets are among them.
-        watched = jnp.arange(0, readers.index.shape[0], max(readers.index.shape[0] // WATCHED, 1))[:WATCHED]
-        received = rolled.received / jnp.maximum(stretch.population.demand_scale, LEAST_DEMAND)[None, :]
-        seen = received[:, readers.index[watched]]
-        each = horizon_slices(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
+        # Evenly spaced slots: all buckets are among them.
+        watched = jnp.arange(0, cohort.index.shape[0], max(cohort.index.shape[0] // WATCHED, 1))[:WATCHED]
+        received = rolled.received / jnp.maximum(window.population.demand_scale, LEAST_DEMAND)[None, :]
+        seen = received[:, cohort.index[watched]]
+        agent_use = horizon_slices(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
     return PrimalExample(
         inputs=inputs,
         prices=horizon_slices(prices / rolled.units.price[None, :], weeks, origins, spacing),
         use=horizon_slices(rolled.utilization / rolled.units.use[None, :], weeks, origins, spacing),
         watched=watched,
-        each=each,
+        agent_use=agent_use,
     )
 
 
-def example_loss(network: MapNetwork, scaling: Scaling, lesson: PrimalExample, spacing: int) -> Float[Array, ""]:
-    """Return the mean squared error of use relative to the forecast, of the population and of some agents one by one.
+def example_loss(network: MapNetwork, scaling: Scaling, example: PrimalExample, spacing: int) -> Float[Array, ""]:
+    """Return the mean squared error of use relative to the forecast, of the population and of single agents.
 
-    What agents do one by one teaches how to read a history: a single total a week says little about thousands of
-    them. A map that answers by adding agents up has no other teacher.
+    The use of single agents trains the reading of histories: one total a week says little about thousands of them. A
+    map that sums agents' own responses learns from them alone.
     """
-    inputs = scaling(lesson.inputs)
+    inputs = scaling(example.inputs)
     agents = network.embeddings(inputs, spacing)
     encoded = network.encoded_on(agents, inputs, spacing)
-    if agents is None or lesson.watched is None:
-        return _of_population(network, encoded, lesson)
-    loss = _of_agents(network, encoded, agents[:, lesson.watched], lesson)
-    return loss if network.each is None else _of_population(network, encoded, lesson) + AGENT_WEIGHT * loss
+    if agents is None or example.watched is None:
+        return _population_loss(network, encoded, example)
+    loss = _agent_loss(network, encoded, agents[:, example.watched], example)
+    return loss if network.each is None else _population_loss(network, encoded, example) + AGENT_WEIGHT * loss
 
 
-def _of_population(network: MapNetwork, encoded: Encoded, lesson: PrimalExample) -> Float[Array, ""]:
-    guess = network.utilization(encoded, lesson.prices)
-    # Weighted by the forecast, not by what came: that would favour forecasts that are too low.
-    size = jax.lax.stop_gradient(guess) + SMALL_USE * lesson.use.mean()
-    return (((guess - lesson.use) / size) ** 2).mean()
+def _population_loss(network: MapNetwork, encoded: Encoded, example: PrimalExample) -> Float[Array, ""]:
+    forecast = network.utilization(encoded, example.prices)
+    # Weighted by the forecast, not by the outcome: that would favour forecasts that are too low.
+    size = jax.lax.stop_gradient(forecast) + SMALL_USE * example.use.mean()
+    return (((forecast - example.use) / size) ** 2).mean()
 
 
-def _of_agents(network: MapNetwork, encoded: Encoded, agents: Array, lesson: PrimalExample) -> Float[Array, ""]:
+def _agent_loss(network: MapNetwork, encoded: Encoded, agents: Array, example: PrimalExample) -> Float[Array, ""]:
     head = network.agent_head()
-    assert head is not None and lesson.each is not None  # agents are read
-    signal, _ = network.price_signal(encoded, lesson.prices)
-    guess = head.of_each(head.of_agent(agents), network.query(encoded, signal))
-    there = (lesson.inputs.crowd.weight[lesson.watched] > 0)[None, None, :, None]
-    size = jax.lax.stop_gradient(guess) + SMALL_ORDER
-    errors = jnp.where(there, ((guess - lesson.each) / size) ** 2, 0.0)
-    return errors.sum() / (there.sum() * errors.shape[0] * errors.shape[1] * errors.shape[3])
-
-
-def apply_gradients(
-    carry: TrainState, slope: Any, averaged: float | Array, optimizer: optax.GradientTransformation
-) -> TrainState:
-    """Go one step down a slope, and let the average follow.
-
-    Args:
-        carry: as it was.
-        slope: of the loss in the weights.
-        averaged: share of the average that is kept.
-        optimizer: which makes a step of a slope.
-    """
-    updates, state = optimizer.update(slope, carry.optimizer)
-    network = eqx.apply_updates(carry.network, updates)
-    average = jax.tree.map(lambda kept, new: averaged * kept + (1 - averaged) * new, carry.average, network)
-    return TrainState(network, average, state)
+    assert head is not None and example.agent_use is not None  # agents are read
+    signal, _ = network.price_signal(encoded, example.prices)
+    forecast = head.of_each(head.of_agent(agents), network.query(encoded, signal))
+    filled = (example.inputs.crowd.weight[example.watched] > 0)[None, None, :, None]
+    size = jax.lax.stop_gradient(forecast) + SMALL_ORDER
+    errors = jnp.where(filled, ((forecast - example.agent_use) / size) ** 2, 0.0)
+    return errors.sum() / (filled.sum() * errors.shape[0] * errors.shape[1] * errors.shape[3])
 
 
 @eqx.filter_jit
-def _updated(
-    carry: TrainState,
-    lesson: PrimalExample,
+def _update(
+    state: TrainState,
+    example: PrimalExample,
     scaling: Scaling,
     spacing: int,
     averaged: Array,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, dict[str, Array]]:
-    loss, slope = eqx.filter_value_and_grad(example_loss)(carry.network, scaling, lesson, spacing)
-    metrics = {"loss": loss, "gradient_norm": optax.tree_utils.tree_norm(slope)}
-    return apply_gradients(carry, slope, averaged, optimizer), metrics
-
-
-def without_agents(lesson: PrimalExample) -> PrimalExample:
-    """Leave the agents' histories out: what is then learned is what the totals alone say."""
-    inputs = replace(lesson.inputs, agents=None, valid=None)
-    return replace(lesson, inputs=inputs, watched=None, each=None)
+    loss, gradient = eqx.filter_value_and_grad(example_loss)(state.network, scaling, example, spacing)
+    metrics = {"loss": loss, "gradient_norm": optax.tree_utils.tree_norm(gradient)}
+    return apply_gradients(state, gradient, averaged, optimizer), metrics
 
 
 @eqx.filter_jit
-def forecast_error(network: MapNetwork, scaling: Scaling, lesson: PrimalExample, spacing: int) -> Float[Array, ""]:
+def forecast_error(network: MapNetwork, scaling: Scaling, example: PrimalExample, spacing: int) -> Float[Array, ""]:
     """Return the mean of |forecast - use| / use over weeks whose use is at least a twentieth of its mean."""
-    guess = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
-    counts = lesson.use >= 0.05 * lesson.use.mean()
-    return (jnp.abs(guess - lesson.use) / jnp.where(counts, lesson.use, 1.0) * counts).sum() / counts.sum()
+    forecast = network.utilization(network.encode(scaling(example.inputs), spacing), example.prices)
+    counts = example.use >= 0.05 * example.use.mean()
+    return (jnp.abs(forecast - example.use) / jnp.where(counts, example.use, 1.0) * counts).sum() / counts.sum()
 
 
 @eqx.filter_jit
 def _relative_errors(
-    network: MapNetwork, scaling: Scaling, lesson: PrimalExample, spacing: int
+    network: MapNetwork, scaling: Scaling, example: PrimalExample, spacing: int
 ) -> Float[Array, "origin ahead resource"]:
-    guess = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
-    return (guess - lesson.use) / lesson.use.mean()
+    forecast = network.utilization(network.encode(scaling(example.inputs), spacing), example.prices)
+    return (forecast - example.use) / example.use.mean()
+
+
+class PriceProposal(abc.ABC):
+    """Source of prices beside random ones: what maps issue and planners query."""
+
+    @abc.abstractmethod
+    def propose(
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+    ) -> Float[np.ndarray, "week resource"]:
+        """Return prices for all weeks of the window [money per unit of resource].
+
+        Args:
+            episode: population and weeks.
+            policy: that agents follow.
+            network, scaling: the primal map as trained so far.
+        """
+
+    @abc.abstractmethod
+    def identity(self) -> Any:
+        """Return what proposals depend on, as JSON values."""
+
+
+def _free_and_capacity(
+    episode: SampledEpisode, policy: Policy
+) -> tuple[MapRollout, Float[np.ndarray, "week resource"]]:
+    """Return the rollout without prices, and a capacity path at its scale."""
+    no_prices = jnp.zeros((episode.window.n_weeks, len(episode.window.population.resources)))
+    free = roll_out(episode.window, policy, no_prices)
+    return free, drawn_capacity(episode.random, np.asarray(free.utilization, float), FIRST_PRICED)
+
+
+@dataclass(frozen=True, eq=False)
+class DualProposals(PriceProposal):
+    """Propose the prices that a trained dual map charges to keep a population to a drawn capacity.
+
+    Attributes:
+        dual: the map.
+    """
+
+    dual: LearnedMap
+
+    def propose(
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+    ) -> Float[np.ndarray, "week resource"]:
+        """Run the closed loop, and return the prices charged in it."""
+        _, capacity = _free_and_capacity(episode, policy)
+        plan = CapacityTarget(jnp.asarray(capacity, jnp.float32), FIRST_PRICED)
+        dual = DualMap(self.dual.network, self.dual.scaling)
+        charged = np.asarray(_charged(episode.window, episode.cohort, policy, plan, dual), float)
+        return np.concatenate([np.zeros((FIRST_PRICED, charged.shape[1])), charged])
+
+    def identity(self) -> Any:
+        """Return a digest of the map."""
+        return digest((self.dual.network, self.dual.scaling))
+
+
+@eqx.filter_jit
+def _charged(*given: Any) -> Float[Array, "week resource"]:
+    return run_closed_loop(*given).charged
+
+
+class PlannerQueries(PriceProposal):
+    """Propose prices as a planner would query: those at which the map itself predicts that use fits a capacity."""
+
+    def propose(
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+    ) -> Float[np.ndarray, "week resource"]:
+        """Search prices at origins half a year apart, some steps only, and string them together."""
+        window, (free, capacity) = episode.window, _free_and_capacity(episode, policy)
+        last = window.n_weeks - HORIZON
+        origins = (last - 1) // QUERY_SPACING + 1
+        reads = network.agents is not None
+        inputs = inputs_of(free, window, episode.cohort, last, origins, QUERY_SPACING, reads_agents=reads)
+        firsts = last - 1 - QUERY_SPACING * np.arange(origins)[::-1]
+        coming = np.stack([capacity[first + 1 : first + 1 + HORIZON] for first in firsts])
+        relative = jnp.asarray(coming, jnp.float32) / free.units.use[None, None, :]
+        steps = int(episode.random.integers(5, SEARCH_STEPS + 1))
+        searched = _searched(network, scaling, inputs, relative, np.int32(steps))
+        prices = np.zeros(capacity.shape)
+        for first, block in zip(firsts, np.asarray(searched * free.units.price[None, None, :], float), strict=True):
+            prices[first + 1 : first + 1 + HORIZON] = block
+        return prices
+
+    def identity(self) -> Any:
+        """Return the name; proposals depend on the map that is being trained."""
+        return "planner queries"
+
+
+class AnyOf(PriceProposal):
+    """Choose one of several sources, equally likely."""
+
+    def __init__(self, *sources: PriceProposal) -> None:
+        """Keep the sources."""
+        self.sources = sources
+
+    def propose(
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+    ) -> Float[np.ndarray, "week resource"]:
+        """Return the prices of one of them."""
+        source = self.sources[episode.random.integers(len(self.sources))]
+        return source.propose(episode, policy, network, scaling)
+
+    def identity(self) -> Any:
+        """Return the identities of all sources."""
+        return [source.identity() for source in self.sources]
+
+
+@eqx.filter_jit
+def _searched(
+    network: MapNetwork,
+    scaling: Scaling,
+    inputs: MapInputs,
+    capacity: Float[Array, "origin ahead resource"],
+    steps: Any,
+) -> Float[Array, "origin ahead resource"]:
+    """Return prices, in median margins, after some steps of `search_prices`."""
+    encoded = network.encode(scaling(inputs), QUERY_SPACING)
+    return search_prices(lambda prices: network.utilization(encoded, prices), capacity, steps)
+
+
+def search_prices(
+    utilization: Any, capacity: Float[Array, "*axes ahead resource"], steps: Array | int
+) -> Float[Array, "*axes ahead resource"]:
+    """Search prices `softplus(nu)` at which use fits capacity, by Adam on squared violation plus a small price term.
+
+    Args:
+        utilization: use at given prices, both relative; differentiable.
+        capacity: relative to S(P).
+        steps: number of steps.
+    """
+    rule = optax.adam(SEARCH_RATE)
+
+    def loss(nu: Array) -> Array:
+        prices = jax.nn.softplus(nu)
+        over = jnp.maximum(utilization(prices) - capacity, 0.0)
+        return (over**2).sum() + PRICE_WEIGHT * (prices * capacity).sum()
+
+    def go(_: Array, now: tuple) -> tuple:
+        nu, state = now
+        change, state = rule.update(jax.grad(loss)(nu), state)
+        return nu + change, state
+
+    start = jnp.full(capacity.shape, -3.0)
+    return jax.nn.softplus(jax.lax.fori_loop(0, steps, go, (start, rule.init(start)))[0])
 
 
 def check_primal(settings: MapTraining) -> None:
-    """Refuse lengths that leave no origin to learn from.
+    """Refuse lengths that leave no origin to learn from, and masks that do not fit.
 
     Raises:
         SettingsError: which, and what can be chosen.
@@ -229,105 +331,98 @@ def check_primal(settings: MapTraining) -> None:
             f"`weeks` is {settings.weeks} and `first_origin` {settings.first_origin}, which leaves no origin with "
             f"{HORIZON} weeks after it; raise `weeks` to {needed} or lower `first_origin`"
         )
-    if "prices" in settings.blind and (settings.asks or settings.prices == "mixed"):
+    if "prices" in settings.masked_features and (settings.n_probes or settings.prices == "mixed"):
         raise SettingsError(
-            "`blind` is prices but delegates and planners who propose prices know them; set `delegates` to 0 and "
-            "`prices` to drawn or haar"
+            "`masked_features` has prices but delegates and planners who propose prices know them; set `delegates` to "
+            "0 and `prices` to drawn or haar"
         )
 
 
-class PrimalTask(TrainingTask):
+class PrimalTask(MapTask):
     """Train a primal map on rollouts under prices of several sources."""
 
-    kind, watched = "primal map", "held_out_error"
+    kind, monitor = "primal map", "held_out_error"
 
     def __init__(
-        self,
-        settings: MapTraining,
-        episodes: MapEpisodes,
-        policy: Policy,
-        source: PriceProposal | None = None,
+        self, settings: MapTraining, episodes: MapEpisodes, policy: Policy, source: PriceProposal | None = None
     ) -> None:
         """Keep what is trained on, and measure features once.
 
         Args:
             settings: sizes, steps.
             episodes: populations and weeks.
-            policy: what agents follow.
+            policy: that agents follow.
             source: proposes prices beside those drawn at random.
 
         Raises:
             SettingsError: lengths that leave no origin.
         """
         check_primal(settings)
-        self.settings, self.episodes, self.policy, self.source = settings, episodes, policy, source
-        self.shape = network_config(settings)
-        rounds = 0 if self.shape.kind.by_agent else settings.rounds
-        self.optimizer = optimizer_of(settings, settings.rollouts * (1 + rounds))
+        super().__init__(settings, episodes, policy)
+        self.source = source
         self.weeks = settings.weeks - HORIZON
         self.origins = (self.weeks - 1 - settings.first_origin) // settings.spacing + 1
-        first = [self.lesson(episodes.draw(FIRST_EXAMPLE + number), None) for number in range(EXAMPLES)]
-        self.scaling = Scaling.fit([each.inputs for each in first], settings.blind)
-        self.judging = [self.lesson(drawn, None) for drawn in episodes.held_out(JUDGING)]
+        first = [self.example(episodes.draw(FIRST_EXAMPLE + number), None) for number in range(EXAMPLES)]
+        self.scaling = Scaling.fit([example.inputs for example in first], settings.masked_features)
+        self.validation = [self.example(episode, None) for episode in episodes.validation(VALIDATION)]
 
-    def lesson(self, drawn: SampledEpisode, network: MapNetwork | None) -> PrimalExample:
-        """Simulate a drawn population under drawn or proposed prices, and read the lesson off."""
-        prices = self.prices(drawn, network)
-        rolled = roll_out(drawn.stretch, self.policy, prices)
-        parts = (drawn.stretch, drawn.readers)
+    @property
+    def warm_rounds(self) -> int:
+        """Rounds over the rollouts of a step that train on totals alone."""
+        return 0 if self.shape.kind.by_agent else self.settings.warm_rounds
+
+    @property
+    def updates_per_step(self) -> int:
+        """Updates of the optimizer in one step."""
+        return self.settings.rollouts_per_step * (1 + self.warm_rounds)
+
+    def example(self, episode: SampledEpisode, network: MapNetwork | None) -> PrimalExample:
+        """Simulate a population under drawn or proposed prices, and read the example off."""
+        prices = self.prices(episode, network)
+        rolled = roll_out(episode.window, self.policy, prices)
+        parts = (episode.window, episode.cohort)
         return make_example(rolled, *parts, prices, self.shape, self.weeks, self.origins, self.settings.spacing)
 
-    def prices(self, drawn: SampledEpisode, network: MapNetwork | None) -> Float[Array, "week resource"]:
+    def prices(self, episode: SampledEpisode, network: MapNetwork | None) -> Float[Array, "week resource"]:
         """Return prices announced for all weeks, half of them proposed by the source where there is one."""
-        proposed = None
-        if self.source is not None and network is not None and drawn.random.random() < 0.5:
-            proposed = self.source.propose(drawn, self.policy, network, self.scaling)
-        weeks = self.settings.weeks
-        among = DRAWN[self.settings.prices]
-        found = drawn_prices(drawn.random, drawn.stretch, weeks, among) if proposed is None else proposed
-        return jnp.asarray(found, jnp.float32)
+        if self.source is not None and network is not None and episode.random.random() < 0.5:
+            prices = self.source.propose(episode, self.policy, network, self.scaling)
+        else:
+            kinds = DRAWN[self.settings.prices]
+            prices = drawn_prices(episode.random, episode.window.population, self.settings.weeks, kinds)
+        return jnp.asarray(prices, jnp.float32)
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what the episodes follow from, the policy and the source of prices."""
-        source = "none" if self.source is None else self.source.identity()
-        return {**self.episodes.identity(), "policy": repr(self.policy), "prices": source}
+        """Return what the episodes depend on, the policy and the source of prices."""
+        return {**super().identity(), "prices": "none" if self.source is None else self.source.identity()}
 
-    def begin(self, seed: int) -> TrainState:
-        """Draw a network."""
-        network = MapNetwork.draw(self.shape, seed)
-        return TrainState(network, network, self.optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+    def step(self, state: TrainState, number: int) -> tuple[TrainState, Mapping[str, Any]]:
+        """Draw some rollouts and make an update on each: first `warm_rounds` on totals, then one on all.
 
-    def step(self, carry: TrainState, number: int) -> tuple[TrainState, Mapping[str, Any]]:
-        """Draw some rollouts and go a step down each: some rounds for the totals' part, then for all.
-
-        How totals move is most of what there is to learn, and learning it costs a tenth of what reading agents does.
+        How totals move is most of what there is to learn, and learning it costs a tenth of reading agents.
         """
-        settings, metrics = self.settings, []
-        first = (number - 1) * settings.rollouts
-        drawn = [self.lesson(self.episodes.draw(first + index), carry.average) for index in range(settings.rollouts)]
+        settings = self.settings
+        numbers = range((number - 1) * settings.rollouts_per_step, number * settings.rollouts_per_step)
+        examples = [self.example(self.episodes.draw(index), state.average) for index in numbers]
         fixed = (self.scaling, int(settings.spacing), jnp.float32(settings.averaged), self.optimizer)
-        if not self.shape.kind.by_agent:
-            for _ in range(settings.rounds):
-                for lesson in drawn:
-                    carry, _ = _updated(carry, without_agents(lesson), *fixed)
-        for lesson in drawn:
-            carry, seen = _updated(carry, lesson, *fixed)
-            metrics.append(seen)
-        return carry, {name: sum(each[name] for each in metrics) / len(metrics) for name in metrics[0]}
+        for _ in range(self.warm_rounds):
+            for example in examples:
+                state, _ = _update(state, example.without_agents(), *fixed)
+        metrics = []
+        for example in examples:
+            state, of_update = _update(state, example, *fixed)
+            metrics.append(of_update)
+        return state, {name: sum(values[name] for values in metrics) / len(metrics) for name in metrics[0]}
 
-    def assess(self, carry: TrainState) -> Mapping[str, Any]:
-        """Return the mean forecast error over held-out rollouts."""
-        errors = [
-            float(forecast_error(carry.average, self.scaling, each, self.settings.spacing)) for each in self.judging
-        ]
+    def validate(self, state: TrainState) -> Mapping[str, Any]:
+        """Return the mean forecast error over the validation rollouts."""
+        network, spacing = state.average, self.settings.spacing
+        errors = [float(forecast_error(network, self.scaling, example, spacing)) for example in self.validation]
         return {"held_out_error": float(np.mean(errors))}
 
-    def parameters(self, carry: TrainState) -> MapNetwork:
-        """Return the averaged weights."""
-        return carry.average
-
-    def measured(self, network: MapNetwork) -> dict[str, Any]:
-        """Return what held-out rollouts say of a map: the root mean square of its relative error by coming week."""
-        squares = [_relative_errors(network, self.scaling, each, self.settings.spacing) ** 2 for each in self.judging]
+    def diagnostics(self, network: MapNetwork) -> dict[str, Any]:
+        """Return the root mean square of the relative error by coming week over the validation rollouts."""
+        spacing = self.settings.spacing
+        squares = [_relative_errors(network, self.scaling, example, spacing) ** 2 for example in self.validation]
         by_week = np.sqrt(np.mean(np.concatenate(squares), axis=0))
         return {"relative_error": by_week.astype(float).round(5).tolist()}

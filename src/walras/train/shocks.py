@@ -1,23 +1,42 @@
-"""Own what all agents' demand has in common: surprises drawn anew, and how late forecasts follow them.
+"""Random demand shocks common to all agents, shadow prices and capacities that training draws.
 
-OPEN: only one past has happened; what is drawn here keeps training from learning that one by heart.
+Only one past was observed; common shocks are redrawn so that training does not memorise it.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from walras.exogenous.capacity import AnnouncedPrices, HaarPrices, PulsePrices, haar_noise
+from walras.exogenous.capacity import AnnouncedPrices, HaarCapacity, HaarPrices, PulsePrices, haar_noise
+from walras.maps.features import units_of
 from walras.population.population import Population
 
 HALF_LIFE = 8.0
-"""Weeks after which a forecast has followed half of a change that all products have in common."""
+"""Weeks after which a forecast has followed half of a common change."""
 
 LONGEST_BLOCK = 8
-"""Most weeks on which a common surprise is constant."""
+"""Most weeks on which a common shock is constant."""
+
+KINDS = ("none", "haar", "pulse")
+"""Kinds of a resource's prices in a buyer's episode, equally likely."""
+
+ALWAYS = 1_000
+"""Notice of prices that are known from the start [weeks]."""
+
+LEAST_USE = 1e-9
+"""Least use per unit in a typical price."""
+
+MIXED = ("none", "haar", "haar", "pulses", "pulses")
+DRAWN = {"mixed": MIXED, "drawn": MIXED, "haar": ("haar",)}
+"""Kinds of prices drawn for each resource of a map's rollout, equally likely, by the setting `prices`."""
+
+ROOMY_SHARE, MOST_ROOM = 0.25, 2.5
+"""Share of capacity paths with room to spare, and their largest factor."""
 
 
 def draw_common(random: np.random.Generator, weeks: int, spread: float) -> Float[np.ndarray, " week"]:
-    """Draw a common surprise: factors that are constant on blocks of 1 to `LONGEST_BLOCK` weeks, of mean 1.
+    """Draw common demand factors of mean 1, constant on blocks of 1 to `LONGEST_BLOCK` weeks.
 
     Args:
         random: source of the block length and of the factors.
@@ -34,10 +53,10 @@ def common_factors(random: np.random.Generator, weeks: int, spread: float, block
 
 
 def lagged_forecast(factors: Float[np.ndarray, " week"], start: float = 1.0) -> Float[np.ndarray, " week"]:
-    """Return the level that a forecast has reached before each week: a moving average of the weeks before it.
+    """Return the level that a forecast has reached before each week: an exponential average of earlier weeks.
 
     Args:
-        factors: what all demand was multiplied with in each week.
+        factors: on all demand in each week.
         start: level before the first week.
     """
     keep, level, levels = 0.5 ** (1.0 / HALF_LIFE), start, []
@@ -45,16 +64,6 @@ def lagged_forecast(factors: Float[np.ndarray, " week"], start: float = 1.0) -> 
         levels.append(level)
         level = keep * level + (1.0 - keep) * value
     return np.asarray(levels)
-
-
-KINDS = ("none", "haar", "pulse")
-"""What a resource's prices are in an episode, each with the same chance."""
-
-ALWAYS = 1_000
-"""Notice of prices that are known from the start [weeks]."""
-
-LEAST_USE = 1e-9
-"""Use per unit is taken to be at least this."""
 
 
 def typical_prices(population: Population) -> Float[np.ndarray, " resource"]:
@@ -84,3 +93,42 @@ def mixed_prices(seed: int, weeks: int, scale: Float[np.ndarray, " resource"]) -
             pulses = PulsePrices().sample(drawn, weeks, [unit])
             prices[:, [resource]], notice[:, [resource]] = pulses.prices, pulses.notice
     return AnnouncedPrices(prices, notice)
+
+
+def drawn_prices(
+    random: np.random.Generator, population: Population, weeks: int, kinds: Sequence[str] = MIXED
+) -> Float[np.ndarray, "week resource"]:
+    """Draw for every resource of a map's rollout no prices, a Haar path or pulses [money per unit of resource].
+
+    Args:
+        random: source.
+        population: its margins and costs set the scale of prices.
+        weeks: length.
+        kinds: to choose from, as in `DRAWN`.
+    """
+    map_units = np.asarray(units_of(population).price, float)
+    scale = np.where(population.stock_resource, typical_prices(population), map_units)
+    prices = np.zeros((weeks, len(scale)))
+    for resource, unit in enumerate(scale):
+        kind, seed = kinds[int(random.integers(len(kinds)))], int(random.integers(2**31))
+        if kind == "haar":
+            prices[:, [resource]] = HaarPrices().sample(seed, weeks, [unit]).prices
+        if kind == "pulses":
+            prices[:, [resource]] = PulsePrices().sample(seed, weeks, [unit]).prices
+    return prices
+
+
+def drawn_capacity(
+    random: np.random.Generator, free: Float[np.ndarray, "week resource"], first: int
+) -> Float[np.ndarray, "week resource"]:
+    """Draw a Haar capacity path at the scale of use without prices (spec section 4) [units of resource].
+
+    Args:
+        random: source.
+        free: use without prices.
+        first: first week whose use counts for the scale.
+    """
+    mean = np.maximum(free[first:].mean(0), 1e-6)
+    # One path in four has room to spare: maps also have to learn where no price is needed.
+    roomy = random.uniform(1.0, MOST_ROOM) if random.random() < ROOMY_SHARE else 1.0
+    return roomy * HaarCapacity().sample(int(random.integers(2**31)), len(free), mean)

@@ -1,6 +1,6 @@
-"""Own the folder of checkpoints of one training: the newest few and the best, and the way back past a damaged one.
+"""Folder of checkpoints of one training: the newest few and the best one; damaged files are passed over.
 
-EDGE: disk. `step-000123.walras` is what the training carried after 123 steps; a lock keeps a second run out.
+`step-000123.walras` holds the training state after 123 steps; a lock keeps a second run out of the folder.
 """
 
 import os
@@ -15,11 +15,11 @@ from walras.errors import InputError, quote
 
 try:
     import fcntl
-except ImportError:  # a system without these locks: nothing then keeps a second run out
+except ImportError:  # Windows: nothing keeps a second run out
     fcntl = None  # type: ignore[assignment]
 
 NEWEST = 3
-"""Checkpoints kept beside the best: with one damaged, there are others to go back to."""
+"""Checkpoints kept beside the best."""
 
 NAME = re.compile(r"step-(\d{6,})\.walras")
 LOCK = ".lock"
@@ -28,12 +28,12 @@ STEP = "step"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Hold what a training carried after a step.
+    """State of a training after a step.
 
     Attributes:
         step: steps done.
-        stored: its arrays and header.
-        notes: a sentence for each newer checkpoint that was damaged.
+        stored: arrays and header.
+        notes: one sentence for each newer checkpoint that was damaged.
     """
 
     step: int
@@ -42,15 +42,15 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Keep checkpoints in a folder of their own, for one run at a time: use it in a `with` statement."""
+    """Folder of checkpoints, for one run at a time: use it in a `with` statement."""
 
     def __init__(self, folder: Path, kind: str, keep: int = NEWEST) -> None:
-        """Choose the folder; it is made and locked by `with`.
+        """Choose the folder; `with` makes and locks it.
 
         Args:
-            folder: where the checkpoints go; the folder above it must exist.
-            kind: a word for what is trained, such as "buyer".
-            keep: how many of the newest stay, at least 1.
+            folder: where the checkpoints go; its parent must exist.
+            kind: of what is trained, such as "buyer training".
+            keep: number of newest checkpoints that stay, at least 1.
         """
         self.folder, self.kind, self.keep = folder, kind, keep
         self._lock: int | None = None
@@ -59,14 +59,14 @@ class Checkpoints:
         """Make the folder and lock it.
 
         Raises:
-            InputError: another run has it, or it cannot be a folder.
+            InputError: another run uses it, or it cannot be a folder.
         """
         try:
             self.folder.mkdir(exist_ok=True)
             self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise InputError(
-                f"{_named(self.folder)} cannot hold checkpoints ({error.strerror}); name a folder to write to"
+                f"{_quoted(self.folder)} cannot hold checkpoints ({error.strerror}); name a folder to write to"
             ) from error
         try:
             self._take_lock(self._lock)
@@ -78,7 +78,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the folder back; the system does so too when a run is killed."""
+        """Release the lock; the system does so too when a run is killed."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -91,44 +91,42 @@ class Checkpoints:
         except BlockingIOError:
             process = os.pread(handle, 20, 0).decode(errors="replace").strip()
             raise InputError(
-                f"{_named(self.folder)} is in use by another run (process {quote(process or 'unknown')}); wait until "
+                f"{_quoted(self.folder)} is in use by another run (process {quote(process or 'unknown')}); wait until "
                 "it ends, stop it, or name another folder"
             ) from None
         except OSError:
-            return  # a file system without locks: as on a system without them
+            return  # a file system without locks
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
 
     def steps(self) -> list[int]:
-        """List the steps that there are checkpoints of, be they damaged, in order."""
+        """List the steps of all checkpoints in order, damaged ones included."""
         names = [NAME.fullmatch(path.name) for path in self.folder.iterdir()]
         return sorted(int(name[1]) for name in names if name)
 
-    def place(self, step: int) -> Path:
-        """Say where the checkpoint of a step is, or would be."""
+    def path(self, step: int) -> Path:
+        """Return the path of a step's checkpoint."""
         return self.folder / f"step-{step:06d}.walras"
 
-    def save(self, step: int, arrays: Mapping[str, Any], header: Mapping[str, Any], best: int | None = None) -> Path:
-        """Write a checkpoint; then remove those that are neither among the newest nor the best.
+    def save(self, step: int, arrays: Mapping[str, Any], header: Mapping[str, Any], best: int | None = None) -> None:
+        """Write a checkpoint, then remove those that are neither among the newest nor the best.
 
         Args:
             step: steps done.
-            arrays: all that the training carries (`named_arrays`).
-            header: what else it needs to go on; words and numbers.
-            best: step of the checkpoint that stays however old it is.
+            arrays: the training state, flattened.
+            header: JSON values needed to resume.
+            best: step of the checkpoint that stays whatever its age.
         """
-        place = self.place(step)
-        write_arrays(place, self.kind, arrays, {**header, STEP: step})
+        write_arrays(self.path(step), self.kind, arrays, {**header, STEP: step})
         for other in self.steps()[: -self.keep]:
             if other not in (best, step):
-                self.place(other).unlink(missing_ok=True)
-        return place
+                self.path(other).unlink(missing_ok=True)
 
     def latest(self) -> Checkpoint | None:
-        """Read the newest checkpoint that is whole; None where there is none.
+        """Read the newest undamaged checkpoint; None where there is none.
 
         Raises:
-            InputError: the newest one is of another kind, or was written by another version of the layout.
+            InputError: all are damaged, or the newest is of another kind or layout version.
         """
         notes: list[str] = []
         for step in reversed(self.steps()):
@@ -137,21 +135,21 @@ class Checkpoints:
             except DamagedFileError:
                 notes.append(f"the checkpoint of step {step} is damaged, so an earlier one was taken")
         if notes:
-            raise InputError(f"every checkpoint in {_named(self.folder)} is damaged; begin again in a fresh folder")
+            raise InputError(f"every checkpoint in {_quoted(self.folder)} is damaged; begin again in a fresh folder")
         return None
 
-    def forget(self, after: int = -1) -> None:
-        """Remove the checkpoints of all steps after this one; by default all."""
+    def remove(self, after: int = -1) -> None:
+        """Remove the checkpoints of all later steps; by default all."""
         for step in self.steps():
             if step > after:
-                self.place(step).unlink(missing_ok=True)
+                self.path(step).unlink(missing_ok=True)
 
     def _read(self, step: int) -> Stored:
-        stored = read_arrays(self.place(step), self.kind)
+        stored = read_arrays(self.path(step), self.kind)
         if stored.header.get(STEP) != step:
-            raise DamagedFileError(f"{stored.source} is the checkpoint of another step; give each its own name back")
+            raise DamagedFileError(f"{stored.source} is the checkpoint of another step; restore its own name")
         return stored
 
 
-def _named(path: Path) -> str:
+def _quoted(path: Path) -> str:
     return quote(path, 200)

@@ -1,7 +1,4 @@
-"""Own the search for the best parameters of many agents (or groups of them) at once: a grid that zooms in.
-
-FREE: knows nothing of stock; every group has a candidate of its own in each simulation.
-"""
+"""Grid search for the best parameters of many groups of agents at once: a grid that zooms in on each group's best."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ Score = Callable[[Parameters], Float[np.ndarray, " group"]]
 
 @dataclass(frozen=True)
 class GridSpec:
-    """Say how finely to search.
+    """How finely to search.
 
     Attributes:
         points: candidates per parameter in a round, for one parameter and for two or more.
@@ -31,7 +28,7 @@ class GridSpec:
 
 @dataclass(frozen=True, eq=False)
 class GridResult:
-    """Hold the best candidate of each group.
+    """Best candidate of each group.
 
     Attributes:
         parameters: name -> value per group.
@@ -45,7 +42,7 @@ class GridResult:
 
 
 class _Best:
-    """Keep the best candidate of each group; of equally good ones the first."""
+    """Best candidate of each group so far; of equally good ones the first."""
 
     def __init__(self, score: Score) -> None:
         self._score = score
@@ -54,7 +51,7 @@ class _Best:
         self.tried = 0
 
     def offer(self, candidate: Parameters) -> bool:
-        """Score a candidate and say whether any group took it."""
+        """Score a candidate and return whether it is better for any group."""
         value = np.asarray(self._score(candidate), float)
         self.tried += 1
         if self.value is None:
@@ -74,15 +71,15 @@ def grid_search(
     steps: Mapping[str, float] | None = None,
     grid: GridSpec | None = None,
 ) -> GridResult:
-    """Find, for every group by itself, the parameters with the highest score.
+    """Find the parameters with the highest score for every group by itself.
 
     The whole grid over the ranges is scored, then a smaller one around each group's best, and so on. Nothing is assumed
-    of the score's shape beyond what the first grid can see, and what is found is never worse than a given start.
+    of the score's shape beyond what the first grid resolves, and the result is never worse than a given start.
 
     Args:
         score: maps one candidate per group to one score per group, higher is better.
         ranges: name -> lowest and highest value per group.
-        starts: candidates to score besides; they may lie outside the ranges.
+        starts: further candidates; they may lie outside the ranges.
         steps: name -> whole multiples that the parameter must be; others are continuous.
         grid: how finely.
     """
@@ -99,7 +96,7 @@ def grid_search(
         bottom = {name: np.maximum(best.parameters[name] - spacing[name], low[name]) for name in ranges}
         top = {name: np.minimum(best.parameters[name] + spacing[name], high[name]) for name in ranges}
         share *= 2.0 / (points - 1)
-    # Only now: a good start beside a better region would keep the grid from zooming in on that.
+    # Only now: a good start beside a better region would keep the grid from zooming in on that region.
     for start in starts:
         best.offer(start)
     _local_search(best, steps, low, grid.most_polish)
@@ -108,19 +105,21 @@ def grid_search(
 
 
 def _candidates(low: Parameters, high: Parameters, points: int, steps: Mapping[str, float]) -> Iterator[Parameters]:
-    """Spread candidates evenly over the box of every group; those that rounding makes alike are given once."""
+    """Spread candidates evenly over each group's box, without those that rounding makes equal."""
     seen: set[bytes] = set()
-    for place in product(np.linspace(0.0, 1.0, points), repeat=len(low)):
-        spots = zip(low, place, strict=True)
-        candidate = {name: low[name] + share * (high[name] - low[name]) for name, share in spots}
-        candidate = {name: _whole(x, steps.get(name)) for name, x in candidate.items()}
+    for shares in product(np.linspace(0.0, 1.0, points), repeat=len(low)):
+        candidate = {
+            name: whole_multiples(low[name] + share * (high[name] - low[name]), steps.get(name))
+            for name, share in zip(low, shares, strict=True)
+        }
         key = b"".join(x.tobytes() for x in candidate.values())
         if key not in seen:
             seen.add(key)
             yield candidate
 
 
-def _whole(values: np.ndarray, step: float | None) -> np.ndarray:
+def whole_multiples(values: np.ndarray, step: float | None) -> np.ndarray:
+    """Round to whole multiples of a step; None leaves values as they are."""
     return values if step is None else np.rint(values / step) * step
 
 

@@ -1,11 +1,8 @@
-"""Own the contest of policies on a user's own history: tuned on earlier weeks, judged on later ones, the same for all.
-
-OPEN: add a competitor to `COMPETITORS` under its name: a function from a case and a question to a tuned policy.
-"""
+"""Comparison of policies on a user's own history: tuned on earlier weeks, evaluated on later ones, the same for all."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,13 +12,11 @@ from walras.config import PriceKind
 from walras.errors import SettingsError
 from walras.evaluation.ranking import PolicyOutcome, Ranking, rank
 from walras.exogenous.capacity import haar_noise
-from walras.policies.base import Policy
 from walras.policies.buyer import Buyer
-from walras.policies.order_constraints import CasePacks, Constrained
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.simulation.state import State
-from walras.train.buyer_file import load_buyer
+from walras.train.buyer_training import load_buyer
 from walras.train.history import HistorySplit
 from walras.train.shocks import typical_prices
 from walras.train.tuning.families import (
@@ -35,16 +30,15 @@ from walras.train.tuning.families import (
     Rescaled,
     SsPolicy,
     TunedNewsvendor,
-    TunedPolicy,
-    TuningProblem,
+    in_multiples,
 )
-from walras.train.tuning.policy_value import Objective, policy_value
+from walras.train.tuning.policy_value import Objective, TunedPolicy, TuningProblem, policy_value
 
-POOLS = (0, 10, 1)
-"""Parameters per agent, per demand bucket, and one for all: which of them is best, training weeks decide."""
+GROUPINGS = (0, 10, 1)
+"""Parameters per agent, per demand bucket, and one for all: training weeks decide which is best."""
 
 WARM_UP_SHARE = 5
-"""One part in so many of the training weeks is warm-up, in which what was on order at the start runs out."""
+"""The first fifth of the training weeks is warm-up, in which orders open at the start arrive."""
 
 PULSE_HEIGHT, HAAR_LEVEL, HAAR_BLOCK = 0.5, 0.25, 4
 """Height of a pulse, and mean of a Haar path, in median margins; weeks on which a Haar path is constant."""
@@ -56,57 +50,55 @@ Competitor = Callable[[HistorySplit, TuningProblem], TunedPolicy]
 
 
 def tuned_family(family: Callable[[HistorySplit], PolicyFamily]) -> Competitor:
-    """Make a competitor of a family: it is tuned on the question."""
-    return lambda case, question: family(case).tune(question)
+    """Return the competitor that tunes a family."""
+    return lambda split, problem: family(split).tune(problem)
 
 
-def with_history(case: HistorySplit, buyer: Buyer, round_to: float | None = None) -> TunedPolicy:
-    """Tell a buyer what is known of a case's products before the held-out weeks: nothing else is tuned.
+def with_history(split: HistorySplit, buyer: Buyer, round_to: float | None = None) -> TunedPolicy:
+    """Give a buyer what is known of the products before the held-out weeks; nothing else is tuned.
 
     Args:
-        case: whose products.
+        split: whose products.
         buyer: the shipped one, or another.
         round_to: orders are whole multiples of this [units]; None for any amount.
     """
-    known = np.asarray(case.panel.units)[: -len(case.holdout.weeks)]
-    policy: Policy = buyer.told(known, np.asarray(case.population.lead_time))
-    if round_to is not None:
-        policy = Constrained(policy, CasePacks(case_pack=round_to))
-    return TunedPolicy("buyer", policy, np.zeros(case.n_agents), {})
+    known = np.asarray(split.panel.units)[: -len(split.holdout.weeks)]
+    policy = in_multiples(buyer.told(known, np.asarray(split.population.lead_time)), round_to)
+    return TunedPolicy("buyer", policy, np.zeros(split.n_agents), {})
 
 
 COMPETITORS: dict[str, Competitor] = {
-    "buyer": lambda case, question: with_history(case, load_buyer().buyer, question.round_to),
-    "newsvendor": tuned_family(lambda case: Newsvendor(discount=case.discount)),
+    "buyer": lambda split, problem: with_history(split, load_buyer().buyer, problem.round_to),
+    "newsvendor": tuned_family(lambda split: Newsvendor(discount=split.discount)),
     "tuned-newsvendor": tuned_family(
-        lambda case: CrossValidated(
+        lambda split: CrossValidated(
             (
-                Newsvendor(discount=case.discount),
-                *(TunedNewsvendor(groups=n, discount=case.discount) for n in POOLS),
+                Newsvendor(discount=split.discount),
+                *(TunedNewsvendor(groups=n, discount=split.discount) for n in GROUPINGS),
             ),
             "tuned-newsvendor",
         )
     ),
-    "base-stock": tuned_family(lambda case: BestBaseStock()),
-    "scaled-base-stock": tuned_family(lambda case: Rescaled(BestBaseStock())),
+    "base-stock": tuned_family(lambda split: BestBaseStock()),
+    "scaled-base-stock": tuned_family(lambda split: Rescaled(BestBaseStock())),
     "forecast-base-stock": tuned_family(
-        lambda case: CrossValidated(tuple(ForecastBaseStockFamily(groups=n) for n in POOLS), "forecast-base-stock")
+        lambda split: CrossValidated(tuple(ForecastBaseStockFamily(groups=n) for n in GROUPINGS), "forecast-base-stock")
     ),
-    "capped-base-stock": tuned_family(lambda case: CappedBaseStockFamily()),
-    "reorder-point": tuned_family(lambda case: SsPolicy()),
-    "constant-order": tuned_family(lambda case: ConstantOrderFamily()),
+    "capped-base-stock": tuned_family(lambda split: CappedBaseStockFamily()),
+    "reorder-point": tuned_family(lambda split: SsPolicy()),
+    "constant-order": tuned_family(lambda split: ConstantOrderFamily()),
 }
-"""What takes part by name; whoever trains a policy adds it here, or passes it to `compare_policies`."""
+"""Competitors by name; add one here, or pass others to `compare_policies`."""
 
 
 @dataclass(frozen=True)
 class PolicyComparison:
-    """Hold the outcome of a contest.
+    """Outcome of a comparison.
 
     Attributes:
         ranking: on the held-out weeks.
-        tuned: name -> what took part, with the parameters that were chosen.
-        outcomes: name -> what each did for every agent on the held-out weeks.
+        tuned: name -> competitor with the parameters that were chosen.
+        outcomes: name -> what it earned for every agent in the held-out weeks.
     """
 
     ranking: Ranking
@@ -114,12 +106,12 @@ class PolicyComparison:
     outcomes: Mapping[str, PolicyOutcome]
 
     def __str__(self) -> str:
-        """Print the ranking as a table."""
+        """Show the ranking as a table."""
         return str(self.ranking)
 
 
 def compare_policies(
-    case: HistorySplit,
+    split: HistorySplit,
     names: Sequence[str] = (),
     *,
     shadow_price: PriceKind = "none",
@@ -130,39 +122,43 @@ def compare_policies(
     competitors: Mapping[str, Competitor] | None = None,
     progress: Progress | None = None,
 ) -> PolicyComparison:
-    """Tune policies on the training weeks of a case and rank them on its held-out weeks.
+    """Tune policies on the training weeks of a split and rank them on its held-out weeks.
 
     Args:
-        case: training and held-out weeks, from `split_history`.
-        names: of those who take part; all of them where none is named.
-        shadow_price: what is charged for the resources in both, drawn anew for the held-out weeks.
+        split: training and held-out weeks, from `train_test_split`.
+        names: of the competitors; all where none is named.
+        shadow_price: charged for the resources in both, drawn anew for the held-out weeks.
         round_to: orders are whole multiples of this [units].
-        against: whom the others are compared with; the best where not given.
+        against: competitor that the others are compared with; the best where not given.
         level: nominal coverage of the intervals.
         seed: of prices and intervals.
         competitors: name -> competitor; `COMPETITORS` where not given.
-        progress: told about stages.
+        progress: shown stages.
 
     Raises:
         SettingsError: a name that no competitor has, or one named twice.
     """
     progress = Progress() if progress is None else progress
     competitors = COMPETITORS if competitors is None else competitors
-    names = chosen(names, competitors)
-    question = tuning_problem(case, shadow_price=shadow_price, round_to=round_to, seed=seed)
-    prices = price_path(shadow_price, case.population, len(case.holdout.weeks), seed + HELD_OUT_PRICES)
+    names = select_names(names, competitors)
+    problem = tuning_problem(split, shadow_price=shadow_price, round_to=round_to, seed=seed)
+    prices = price_path(shadow_price, split.population, len(split.holdout.weeks), seed + HELD_OUT_PRICES)
     tuned, outcomes = {}, {}
     for name in names:
         progress.stage(f"Tuning {name}")
-        tuned[name] = competitors[name](case, question)
+        tuned[name] = competitors[name](split, problem)
         outcomes[name] = evaluate_policy(
-            case, tuned[name], name=name, shadow_prices=prices, training_prices=question.shadow_prices
+            split, tuned[name], name=name, shadow_prices=prices, training_prices=problem.shadow_prices
         )
     return PolicyComparison(rank(list(outcomes.values()), against=against, level=level, seed=seed), tuned, outcomes)
 
 
-def chosen(names: Sequence[str], competitors: Mapping[str, Competitor] | None = None) -> tuple[str, ...]:
-    """Return who takes part, or say in one sentence which name is wrong."""
+def select_names(names: Sequence[str], competitors: Mapping[str, Competitor] | None = None) -> tuple[str, ...]:
+    """Return the names of the competitors, all where none is named.
+
+    Raises:
+        SettingsError: an unknown name, or one named twice.
+    """
     known = COMPETITORS if competitors is None else competitors
     for name in names:
         if name not in known:
@@ -175,17 +171,17 @@ def chosen(names: Sequence[str], competitors: Mapping[str, Competitor] | None = 
 
 
 def tuning_problem(
-    case: HistorySplit, *, shadow_price: PriceKind = "none", round_to: float | None = None, seed: int = 0
+    split: HistorySplit, *, shadow_price: PriceKind = "none", round_to: float | None = None, seed: int = 0
 ) -> TuningProblem:
-    """Ask for the best policy on the training weeks of a case, the first of which are warm-up."""
-    weeks = case.training
-    prices = price_path(shadow_price, case.population, len(weeks.weeks), seed)
+    """Return the problem of tuning on the training weeks of a split, the first of which are warm-up."""
+    weeks = split.training
+    prices = price_path(shadow_price, split.population, len(weeks.weeks), seed)
     warm_up = min(weeks.initial.max_lead, len(weeks.weeks) // WARM_UP_SHARE)
-    return TuningProblem(case.population, weeks.exogenous, weeks.initial, prices, Objective(warm_up), round_to)
+    return TuningProblem(split.population, weeks.exogenous, weeks.initial, prices, Objective(warm_up), round_to)
 
 
 def evaluate_policy(
-    case: HistorySplit,
+    split: HistorySplit,
     tuned: TunedPolicy,
     *,
     name: str | None = None,
@@ -193,44 +189,43 @@ def evaluate_policy(
     shadow_prices: Float[Array, "week resource"] | None = None,
     training_prices: Float[Array, "trained resource"] | None = None,
 ) -> PolicyOutcome:
-    """Run a policy through the weeks of a case and count what it earns in the held-out ones.
+    """Simulate a policy through the training weeks of a split and count what it earns in the held-out ones.
 
-    A policy lives with what it did: it runs through the training weeks too, and begins the held-out ones with the stock
-    that it left itself. That stock is charged at unit cost, as what it leaves at the end is valued, so that the reward
-    is what the held-out weeks earned.
+    It begins the held-out weeks with the stock that it left itself, charged at unit cost, as what it leaves at the end
+    is valued, so that the reward is what the held-out weeks earned.
 
     Args:
-        case: whose agents act.
-        tuned: the policy; it is run as it is.
+        split: whose agents act.
+        tuned: the policy.
         name: in the ranking; the policy's own where not given.
         initial: stock and open orders to begin the held-out weeks with instead, the same for all policies.
         shadow_prices: of the held-out weeks, announced in full [money per unit of resource].
         training_prices: of the weeks before, where the policy runs through them.
     """
-    weeks, warm_up = (case.whole, len(case.training.weeks)) if initial is None else (case.holdout, 0)
+    weeks, warm_up = (split.whole, len(split.training.weeks)) if initial is None else (split.holdout, 0)
     start = weeks.initial if initial is None else initial
-    prices = _full(shadow_prices, len(case.holdout.weeks), case)
+    prices = _prices_or_zeros(shadow_prices, len(split.holdout.weeks), split)
     if initial is None:
-        prices = jnp.concatenate([_full(training_prices, warm_up, case), prices])
+        prices = jnp.concatenate([_prices_or_zeros(training_prices, warm_up, split), prices])
     objective = Objective(warm_up)
-    found = policy_value(
-        case.population, weeks.exogenous, tuned.policy, initial=start, shadow_prices=prices, objective=objective
+    result = policy_value(
+        split.population, weeks.exogenous, tuned.policy, initial=start, shadow_prices=prices, objective=objective
     )
     units = np.asarray(start.stock_end, float) + np.asarray(start.pipeline, float).sum(-2)
-    cost = np.asarray(case.holdout.exogenous.unit_cost, float)[0]
+    cost = np.asarray(split.holdout.exogenous.unit_cost, float)[0]
     return PolicyOutcome(
         name=tuned.name if name is None else name,
-        reward=found.value.astype(float) - cost * units,
-        demand=found.demand.astype(float),
-        sales=found.sales.astype(float),
-        stock=found.stock.astype(float),
-        weeks=len(case.holdout.weeks),
+        reward=result.value.astype(float) - cost * units,
+        demand=result.demand.astype(float),
+        sales=result.sales.astype(float),
+        stock=result.stock.astype(float),
+        weeks=len(split.holdout.weeks),
         seconds=tuned.seconds,
     )
 
 
-def _full(prices: Array | None, weeks: int, case: HistorySplit) -> Float[Array, "week resource"]:
-    return jnp.zeros((weeks, len(case.population.resources))) if prices is None else jnp.asarray(prices)
+def _prices_or_zeros(prices: Array | None, weeks: int, split: HistorySplit) -> Float[Array, "week resource"]:
+    return jnp.zeros((weeks, len(split.population.resources))) if prices is None else jnp.asarray(prices)
 
 
 def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -> Float[Array, "week resource"] | None:
@@ -239,7 +234,7 @@ def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -
     Args:
         kind: "pulse" is two weeks at half the median margin, somewhere in the middle; "haar" moves around a quarter
             of it in blocks of four weeks.
-        population: whose margins set the size; for storage, whose holding costs do.
+        population: whose margins set the scale; for storage, whose holding costs do.
         weeks: length.
         seed: the same seed gives the same path.
 
@@ -248,16 +243,11 @@ def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -
     """
     if kind == "none":
         return None
-    rng, resources = np.random.default_rng([seed, 0x9A7]), len(population.resources)
+    random, resources = np.random.default_rng([seed, 0x9A7]), len(population.resources)
     if kind == "haar":
-        shape = HAAR_LEVEL * np.maximum(1.0 + haar_noise(rng, weeks, resources, HAAR_BLOCK, 1.0), 0.0)
+        shape = HAAR_LEVEL * np.maximum(1.0 + haar_noise(random, weeks, resources, HAAR_BLOCK, 1.0), 0.0)
     else:
-        first = rng.integers(weeks // 4, max(weeks // 2, weeks // 4 + 1))
+        first = random.integers(weeks // 4, max(weeks // 2, weeks // 4 + 1))
         shape = np.zeros((weeks, resources))
         shape[first : first + 2] = PULSE_HEIGHT
     return jnp.asarray(shape * typical_prices(population), jnp.float32)
-
-
-def with_fixed(competitors: Mapping[str, Competitor], name: str, tuned: TunedPolicy) -> dict[str, Competitor]:
-    """Add a policy that needs no more tuning under a name of its own."""
-    return {**competitors, name: lambda case, question: replace(tuned, name=name)}

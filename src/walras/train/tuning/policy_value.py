@@ -1,9 +1,10 @@
-"""Own what a policy earns every single agent on given paths: the number that tuning and comparisons rest on.
+"""Value of a policy for every agent on given paths: what tuning and comparisons of policies are based on.
 
-CONTRACT: simulates in blocks of agents and keeps sums over weeks only, so that large populations fit in memory.
+Agents are simulated in blocks and only sums over weeks are kept, so that large populations fit in memory.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,12 +22,12 @@ from walras.simulation.state import State
 from walras.simulation.week import WeekRecord
 
 BLOCK = 4096
-"""Agents whose weeks are traced at a time: 156 weeks of them, summed as they come, are a few megabytes."""
+"""Agents simulated at a time: the traces of 156 weeks, summed as they come, are a few megabytes."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Say what counts.
+    """What counts in the value of a policy.
 
     Attributes:
         warm_up: first weeks that do not count; what a policy added to its stock in them is charged at unit cost.
@@ -43,7 +44,7 @@ class Objective:
 
 @dataclass(frozen=True, eq=False)
 class PolicyValue:
-    """Hold what a policy did for each agent in the weeks that count, mean over scenarios.
+    """Outcome of a policy for each agent in the weeks that count, mean over scenarios.
 
     Attributes:
         value: reward - payments - order costs + worth of what is left - worth of what the warm-up added [money].
@@ -62,6 +63,81 @@ class PolicyValue:
     order_weeks: Float[np.ndarray, " agent"]
 
 
+@dataclass(frozen=True, eq=False)
+class TuningProblem:
+    """Data that policies are tuned on.
+
+    Attributes:
+        population, exogenous, initial, shadow_prices: as in `simulate`.
+        objective: what counts.
+        round_to: orders, and parameters in units, are whole multiples of this [units]; None for any amount.
+    """
+
+    population: Population
+    exogenous: ExogenousPaths
+    initial: State
+    shadow_prices: Float[Array, "*scenario week resource"] | None = None
+    objective: Objective = field(default_factory=Objective)
+    round_to: float | None = None
+
+    @property
+    def n_agents(self) -> int:
+        """Number of agents."""
+        return self.population.n_agents
+
+    def evaluate(self, policy: Policy) -> PolicyValue:
+        """Return the value of a policy for every agent."""
+        return policy_value(
+            self.population,
+            self.exogenous,
+            policy,
+            initial=self.initial,
+            shadow_prices=self.shadow_prices,
+            objective=self.objective,
+        )
+
+    def max_demand(self, weeks: int) -> Float[np.ndarray, " agent"]:
+        """Return each agent's largest demand in this many consecutive weeks, over all scenarios [units]."""
+        demand = np.asarray(self.exogenous.demand, float)
+        demand = demand.reshape(-1, *demand.shape[-2:])
+        weeks = min(weeks, demand.shape[1])
+        total = np.cumsum(np.concatenate([np.zeros_like(demand[:, :1]), demand], axis=1), axis=1)
+        return (total[:, weeks:] - total[:, :-weeks]).max((0, 1))
+
+    @property
+    def max_useful_position(self) -> Float[np.ndarray, " agent"]:
+        """Position above which no unit would have been sold before the next order could arrive [units]."""
+        return self.max_demand(self.initial.max_lead + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class TunedPolicy:
+    """Policy whose parameters were chosen on the weeks of a `TuningProblem`.
+
+    Attributes:
+        name: for tables.
+        policy: with the best parameters.
+        value: of each agent on those weeks: in sample, so no estimate of what the policy is worth [money].
+        parameters: name -> value per agent.
+        seconds: that tuning took.
+        tried: candidates that were simulated.
+    """
+
+    name: str
+    policy: Policy
+    value: Float[np.ndarray, " agent"]
+    parameters: Mapping[str, Float[np.ndarray, " agent"]]
+    seconds: float = 0.0
+    tried: int = 0
+
+    def __str__(self) -> str:
+        """Show candidates, time, and the median of each parameter."""
+        medians = ", ".join(f"{name} {np.median(values):.4g}" for name, values in self.parameters.items())
+        return f"{self.name}: {self.tried} candidates in {self.seconds:.1f} s" + (
+            f" (median {medians})" * bool(medians)
+        )
+
+
 def policy_value(
     population: Population,
     exogenous: ExogenousPaths,
@@ -75,13 +151,13 @@ def policy_value(
     """Simulate all agents and sum over weeks, agent by agent.
 
     Args:
-        population: who the agents are.
-        exogenous: what happens; with a scenario axis the mean over scenarios is returned.
-        policy: what agents order.
+        population: the agents.
+        exogenous: their paths; with a scenario axis the mean over scenarios is returned.
+        policy: that agents follow.
         initial: stock and pipeline at the start.
         shadow_prices: announced in full at the start [money per unit of resource]; 0 where not given.
         objective: what counts; all weeks, lost sales and no order cost where not given.
-        block_agents: agents traced at a time.
+        block_agents: agents simulated at a time.
 
     Raises:
         SettingsError: a warm-up as long as the paths.
@@ -103,7 +179,7 @@ def policy_value(
     shared = (population, exogenous, policy, initial, prices)
     parts = []
     for first in range(0, agents, size):
-        # The last block reaches back into the one before it: blocks of one size are one compilation.
+        # The last block overlaps the one before it: blocks of one size are one compilation.
         start = min(first, agents - size)
         block = _block(*shared, jnp.asarray(start), span, order_cost, size, objective.backlog)
         parts.append([np.asarray(leaf)[first - start :] for leaf in block])
@@ -129,7 +205,7 @@ def _block(
         people, paths, own, initial=state, shadow_prices=prices, record=Record.traces(), backlog=backlog, throw=False
     )
     happened = rollout.agents
-    assert happened is not None  # traces were asked for
+    assert happened is not None  # traces are recorded
     weeks, (first, stop) = jnp.arange(paths.n_weeks)[:, None], span
     sums = _sums(happened, prices, (weeks >= first) & (weeks < stop))
     earned = sums["reward"] - sums["payments"] - order_cost * sums["order_weeks"]
@@ -146,28 +222,22 @@ def _sums(
     happened: WeekRecord, prices: Float[Array, "*priced week resource"], counts: Array
 ) -> dict[str, Float[Array, "*scenario agent"]]:
     """Sum over the weeks that count."""
-    paid = jnp.einsum("...war,...wr->...wa", happened.utilization, _like(prices, happened.reward.ndim))
+    shared = prices if prices.ndim == happened.reward.ndim else prices[None]
     weekly = {
         "reward": happened.reward,
-        "payments": paid,
+        "payments": jnp.einsum("...war,...wr->...wa", happened.utilization, shared),
         "demand": happened.demand,
         "sales": happened.sales,
         "orders": happened.orders,
         "stock": happened.stock_end,
         "order_weeks": (happened.orders > 0).astype(jnp.float32),
     }
-    kept = lambda leaf: jnp.where(jnp.broadcast_to(counts, leaf.shape), leaf, 0.0).sum(-2)  # noqa: E731
-    return {name: kept(leaf) for name, leaf in weekly.items()}
-
-
-def _like(prices: Array, rank: int) -> Array:
-    """Give prices that all scenarios share the scenario axis that what happened has."""
-    return prices if prices.ndim == rank else prices[None]
+    return {name: jnp.where(jnp.broadcast_to(counts, leaf.shape), leaf, 0.0).sum(-2) for name, leaf in weekly.items()}
 
 
 def _cost_of_week(
     paths: ExogenousPaths, week: Int[Array, ""], units: Float[Array, "*scenario agent"]
 ) -> Float[Array, "*scenario agent"]:
-    """Return what units cost in a week; one row of costs holds for all weeks."""
+    """Return the cost of units in a week; one row of costs holds for all weeks."""
     cost = jnp.take(paths.unit_cost, week, axis=0, mode="clip")
     return jnp.broadcast_to(cost, units.shape) * units
