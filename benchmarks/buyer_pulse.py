@@ -35,8 +35,7 @@ from walras.simulation.gradients import utilization_jvp
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate
 from walras.train.buyer_episodes import HistoryEpisodes
-from walras.train.buyer_file import TrainedBuyer, load_buyer
-from walras.train.buyer_training import RESOURCES, BuyerTask
+from walras.train.buyer_training import RESOURCES, BuyerTask, TrainedBuyer, load_buyer
 from walras.train.history import HistorySplit, train_test_split
 from walras.train.settings import BuyerTraining
 from walras.train.shocks import typical_prices

@@ -21,8 +21,7 @@ from walras.config import HistorySettings
 from walras.data.read import read_panel
 from walras.evaluation.ranking import reward_ratio
 from walras.progress import on_terminal
-from walras.train.buyer_file import load_buyer
-from walras.train.buyer_training import train_buyer
+from walras.train.buyer_training import load_buyer, train_buyer
 from walras.train.history import HistorySplit, train_test_split
 from walras.train.settings import BuyerTraining
 from walras.train.tuning.policy_comparison import (

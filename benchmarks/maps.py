@@ -74,7 +74,7 @@ def worlds(table: Path | None, agents: int, seed: int) -> AgentPool:
 def encoded(interface: Interface, world: AgentPool) -> tuple:
     """Encode all agents of a world in the middle of its weeks; return the view, seconds, and what comes after."""
     weeks, policy = min(ORIGIN, world.n_weeks // 2), PricedNewsvendor()
-    stretch = world.stretch(np.flatnonzero(world.active[weeks]), 0, weeks + HORIZON_WEEKS)
+    stretch = world.window(np.flatnonzero(world.active[weeks]), 0, weeks + HORIZON_WEEKS)
     people, start = stretch.population, jnp.asarray(0)
     known = week_of(stretch.exogenous, start, weeks + 1)
     record = Record(agents=True, flows=())

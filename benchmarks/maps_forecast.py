@@ -52,7 +52,7 @@ def epoch_figures(world: AgentPool, policy: Policy, budget: Budget) -> dict:
     settings = MapTraining(representation=EPOCH_REPRESENTATION, spacing=1, **sizes)
     episodes = MapEpisodes([world], settings)
     task = PrimalTask(settings, episodes, policy)
-    carry, lesson = task.begin(0), task.lesson(episodes.draw(0), None)
+    carry, lesson = task.begin(0), task.example(episodes.draw(0), None)
     lesson = replace(lesson, watched=None, each=None)  # windows know no loss of agents one by one
     parts = (carry, task.scaling, lesson, task.optimizer)
     calls = {"one_pass": lambda: one_pass_step(*parts), "windows": lambda: windows_step(*parts)}

@@ -42,7 +42,7 @@ def _map(context, name):
     settings = context.settings
     own, _, hidden = name.partition(WITHOUT)
     representation, _, seed = own.partition(SEED)
-    changed = {"representation": representation, "seed": int(seed or 0), "blind": [hidden] if hidden else []}
+    changed = {"representation": representation, "seed": int(seed or 0), "masked_features": [hidden] if hidden else []}
     return train_or_load({**settings["training"], **changed}, context.folder)
 
 

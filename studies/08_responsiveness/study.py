@@ -13,7 +13,7 @@ from lab.reference_maps import default_maps
 from lab.results import format_interval, path_interval, target_row
 from walras.maps.file import PRIMAL
 from walras.policies.base_stock import PricedNewsvendor
-from walras.train.buyer_file import load_buyer
+from walras.train.buyer_training import load_buyer
 
 OURS, LASTING = "bucketized+delegates", "0"
 ALLOWED = 0.3

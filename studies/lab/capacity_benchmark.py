@@ -225,7 +225,7 @@ class CapacityBenchmark:
         demand = np.asarray(world.population.demand_scale)
         lately = world.active[start + sizes.history].astype(float)
         chosen = self._shift.draw(demand, self.alpha, sizes.agents, random, within=lately, replace=False)
-        stretch = world.stretch(chosen, start, sizes.history + sizes.weeks)
+        stretch = world.window(chosen, start, sizes.history + sizes.weeks)
         cohort = StratifiedSample().draw(demand[chosen], sizes.cohort, random)
         drawn = (world, chosen, start)
         return _scene(path, stretch, cohort, self.policy, sizes.history, drawn)

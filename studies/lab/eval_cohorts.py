@@ -119,7 +119,7 @@ class Target:
             if mine.any():
                 lived = self.lives[number]
                 agents = self.pool[chosen[mine] % len(self.pool)]
-                yield lived.stretch(agents, self.start, self.sizes.weeks, weight=weight[mine])
+                yield lived.window(agents, self.start, self.sizes.weeks, weight=weight[mine])
 
     def truth(self) -> Forecasts:
         """Simulate everybody and return utilization after each origin [units of resource]."""

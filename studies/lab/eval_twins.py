@@ -104,7 +104,7 @@ def twin_cases(cases: ShiftCases, kind: str, number: int, count: int) -> tuple[S
     announced = jnp.asarray(prices, jnp.float32)
 
     def case(which: str, agents: np.ndarray) -> ShiftCase:
-        stretch = world.stretch(agents, start, sizes.weeks)
+        stretch = world.window(agents, start, sizes.weeks)
         rolled = roll_out(stretch, cases.policy, announced)
         return ShiftCase(kind, 0.0, which, number, 1.0, None, agents, start, stretch, announced, rolled)
 

@@ -135,7 +135,7 @@ class ShiftCases:
         agents = self._agents(by, alpha, start, random)
         kind = kinds()[number % len(kinds())]
         prices, near_limit = self._prices(kind, agents, start, chance)
-        stretch = self.world.stretch(agents, start, self.sizes.weeks)
+        stretch = self.world.window(agents, start, self.sizes.weeks)
         rolled = roll_out(stretch, self.policy, prices)
         ratio = self._ratio(by, alpha, start)
         return ShiftCase(by, alpha, kind, number, ratio, near_limit, agents, start, stretch, prices, rolled)
@@ -152,7 +152,7 @@ class ShiftCases:
     def _cover(self) -> Float[np.ndarray, " agent"]:
         """Simulate everybody without prices and return mean stock over mean demand [weeks]."""
         weeks = self.sizes.weeks
-        stretch = self.world.stretch(np.arange(self.world.n_agents), 0, weeks)
+        stretch = self.world.window(np.arange(self.world.n_agents), 0, weeks)
         ledger = roll_out(stretch, self.policy, jnp.zeros((weeks, stretch.population.use.shape[1]))).ledger
         stock = np.asarray(ledger.stock_start[self.sizes.priced :]).mean(0)
         return stock / np.maximum(np.asarray(stretch.exogenous.demand).mean(0), 1e-3)

@@ -114,7 +114,7 @@ class StationaryEpisodes(EpisodeSource):
         """Draw demand and a start."""
         return self._episode(np.random.default_rng([seed, number, 0x57A]))
 
-    def held_out(self) -> tuple[Episode, ...]:
+    def validation(self) -> tuple[Episode, ...]:
         """Return one episode of four times as many stores and weeks."""
         return (self._episode(np.random.default_rng(0x57A), 4),)
 

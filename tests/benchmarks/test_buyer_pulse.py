@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from walras.policies.buyer import Buyer, BuyerShape
-from walras.train.buyer_file import save_buyer
+from walras.train.buyer_training import save_buyer
 
 pytestmark = pytest.mark.slow
 

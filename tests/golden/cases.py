@@ -78,9 +78,9 @@ from walras.train.tuning.families import (
     Newsvendor,
     SsPolicy,
     TunedNewsvendor,
-    tune,
 )
 from walras.train.tuning.policy_comparison import price_path
+from walras.train.tuning.policy_value import Objective, TuningProblem
 
 Values = dict[str, Any]
 CASES: dict[str, Callable[[], Values]] = {}
@@ -448,7 +448,7 @@ def trained(task: Any, carry: Any, watched: Callable[[Any], Any]) -> Values:
     return {
         "steps": steps,
         "weights": norms(watched(carry)),
-        "judged": sorted(float(value) for value in task.assess(carry).values()),
+        "judged": sorted(float(value) for value in task.validate(carry).values()),
     }
 
 
@@ -465,7 +465,7 @@ def training_of_a_buyer() -> Values:
 @case("training, primal map")
 def training_of_a_primal_map() -> Values:
     """Hold three steps of a primal map that reads agents."""
-    settings = tiny(representation="deep-sets", rollouts=1, rounds=1, steps=8)
+    settings = tiny(representation="deep-sets", rollouts_per_step=1, warm_rounds=1, steps=8)
     task = PrimalTask(settings, FewEpisodes(), Shy())
     begun = task.begin(0)
     return {"begun": norms(begun.network), **trained(task, begun, lambda carry: carry.average)}
@@ -496,7 +496,8 @@ def tuning_of_families() -> Values:
     }
     found = {}
     for name, family in families.items():
-        tuned = tune(family, **given, warm_up=2, order_cost=4.0 if name == "reorder point" else 0.0)
+        objective = Objective(2, order_cost=4.0 if name == "reorder point" else 0.0)
+        tuned = family.tune(TuningProblem(**given, objective=objective))
         numbers = sorted(listed(np.unique(values)) for values in tuned.parameters.values())
         found[name] = {"parameters": numbers, "value": float(tuned.value.sum()), "tried": tuned.tried}
     return found
@@ -667,7 +668,7 @@ def stretch_sums(stretch: Any) -> list:
 def world_draws() -> Values:
     """Hold what training and judging draw from a world."""
     (other,) = pools_from_generator(1, 40, 60, 7, refit_weeks=13)
-    settings = MapTraining(target=48, agents=24, weeks=80, first_origin=30, buckets=3, delegates=0)
+    settings = MapTraining(population_size=48, agents=24, weeks=80, first_origin=30, buckets=3, delegates=0)
     episodes = MapEpisodes([world()], settings)
     cases = ShiftCases(
         world(), Shy(), ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
@@ -681,8 +682,8 @@ def world_draws() -> Values:
     return {
         "generated": [summary(other.exogenous.demand), summary(other.expected)],
         "repeated": [summary(repeated.exogenous.demand), sha(repeated.exogenous.arrivals.weeks)],
-        "training": stretch_sums(episodes.draw(3).stretch),
-        "held out": stretch_sums(episodes.held_out(1)[0].stretch),
+        "training": stretch_sums(episodes.draw(3).window),
+        "held out": stretch_sums(episodes.validation(1)[0].window),
         "judged": {
             name: [sha(one.agents), one.start, one.kind, summary(one.prices), *stretch_sums(one.stretch)]
             for name, one in judged.items()
@@ -700,9 +701,9 @@ def history_draws() -> Values:
     stationary = StationaryEpisodes(DemandLaw("poisson", 4.0), 9.0, 2, stores=6, weeks=7, warm_up=2, free_weeks=2)
     drawn = {
         "replayed": episodes.draw(0, 3),
-        "judging": episodes.held_out()[-1],
+        "judging": episodes.validation()[-1],
         "stationary": stationary.draw(0, 3),
-        "stationary, judging": stationary.held_out()[0],
+        "stationary, judging": stationary.validation()[0],
     }
     return {
         name: [summary(one.exogenous.demand), summary(one.shadow_prices), sha(one.notice), summary(one.week_weight)]

@@ -70,7 +70,7 @@ def cases(world) -> ShiftCases:
 
 def tiny_task(world: AgentPool, representation: str) -> PrimalTask:
     """Measure features over one rollout: what a task does with more is shown elsewhere."""
-    settings = MapTraining(representation=representation, target=48, agents=32, weeks=98, spacing=1, **TINY)
+    settings = MapTraining(representation=representation, population_size=48, agents=32, weeks=98, spacing=1, **TINY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(primal, "EXAMPLES", 1)
         patch.setattr(primal, "JUDGING", 1)
@@ -107,7 +107,7 @@ def test_every_attribute_can_be_shifted_by(cases, by):
 
 
 def test_prices_bring_use_nearer_to_capacity(world):
-    stretch = world.stretch(np.arange(40), 0, SIZES.weeks)
+    stretch = world.window(np.arange(40), 0, SIZES.weeks)
     free = use_under(stretch, POLICY, jnp.zeros((SIZES.weeks, 1)))
     capacity = jnp.full_like(free, 0.7 * float(free[10:].mean()))
     prices = fitted_prices(stretch, POLICY, capacity, 10, 15)
@@ -278,7 +278,7 @@ def test_cohorts_are_measured_for_every_size_that_is_smaller(target, learned):
 
 
 def test_a_window_is_all_that_an_embedding_knows(task):
-    lesson = task.lesson(task.episodes.draw(0), None)
+    lesson = task.example(task.episodes.draw(0), None)
     reader = task.begin(0).network.agents
     whole = reader(lesson.inputs.agents, lesson.inputs.valid)
     for origin in (0, task.origins - 1):
@@ -292,7 +292,7 @@ def test_a_window_is_all_that_an_embedding_knows(task):
 def test_windows_encoded_one_by_one_learn_the_same(world):
     """Shown for maps that read totals alone, which compile in seconds."""
     task = tiny_task(world, "global")
-    carry, lesson = task.begin(0), task.lesson(task.episodes.draw(0), None)
+    carry, lesson = task.begin(0), task.example(task.episodes.draw(0), None)
     one, loss = one_pass_step(carry, task.scaling, lesson, task.optimizer)
     two, same = windows_step(carry, task.scaling, lesson, task.optimizer)
     assert float(loss) == pytest.approx(float(example_loss(carry.network, task.scaling, lesson, 1)), rel=1e-5)

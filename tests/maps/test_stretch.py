@@ -32,7 +32,7 @@ def world() -> AgentPool:
 
 @pytest.fixture(scope="module")
 def cut(world) -> PopulationWindow:
-    return world.stretch(AGENTS, START, WEEKS, weight=WEIGHT)
+    return world.window(AGENTS, START, WEEKS, weight=WEIGHT)
 
 
 def expected_by_hand(world: AgentPool, week: int, ahead: int) -> np.ndarray:
@@ -61,16 +61,16 @@ def test_slots_hold_their_agents_and_weeks(world, cut):
 def test_empty_slots_weigh_nothing(world, cut):
     np.testing.assert_array_equal(cut.population.weight, [2.0, 0.0, 0.5, 1.0, 0.0])
     assert not np.asarray(cut.valid)[:, AGENTS < 0].any()
-    np.testing.assert_array_equal(world.stretch(AGENTS, START, WEEKS).population.weight, [1.0, 0.0, 1.0, 1.0, 0.0])
+    np.testing.assert_array_equal(world.window(AGENTS, START, WEEKS).population.weight, [1.0, 0.0, 1.0, 1.0, 0.0])
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(cut))
-    nobody = world.stretch(np.array([-1, -1]), START, WEEKS)
+    nobody = world.window(np.array([-1, -1]), START, WEEKS)
     assert not np.asarray(nobody.expected_use).any() and not np.asarray(nobody.population.weight).any()
 
 
 def test_an_agent_has_no_history_before_its_launch(world):
     late = int(np.argmax(~world.on_sale[START]))
     launch = int(np.argmax(world.on_sale[:, late]))
-    valid = np.asarray(world.stretch(np.array([late]), START, WEEKS).valid)[:, 0]
+    valid = np.asarray(world.window(np.array([late]), START, WEEKS).valid)[:, 0]
     np.testing.assert_array_equal(valid, np.arange(START, START + WEEKS) >= launch)
     assert launch > START
 
@@ -84,7 +84,7 @@ def test_expected_use_adds_up_the_latest_fit(world, cut, week, ahead):
 
 def test_a_common_surprise_is_in_the_demand_at_once_and_in_forecasts_late(world, cut):
     common = draw_common(np.random.default_rng(0), WEEKS, 0.4)
-    found = world.stretch(AGENTS, START, WEEKS, weight=WEIGHT, common=common)
+    found = world.window(AGENTS, START, WEEKS, weight=WEIGHT, common=common)
     level = lagged_forecast(common)
     np.testing.assert_allclose(found.exogenous.demand, cut.exogenous.demand * common[:, None], rtol=1e-5)
     for name in ("lead_demand_mean", "lead_demand_sd"):
@@ -98,7 +98,7 @@ def test_a_common_surprise_is_in_the_demand_at_once_and_in_forecasts_late(world,
 def test_forecasts_follow_earlier_weeks_only(world, cut, week):
     common = np.ones(WEEKS)
     common[week] = 4.0
-    found = world.stretch(AGENTS, START, WEEKS, weight=WEIGHT, common=common)
+    found = world.window(AGENTS, START, WEEKS, weight=WEIGHT, common=common)
     for part in (lambda s: s.expected_use, lambda s: s.exogenous.lead_demand_mean):
         np.testing.assert_array_equal(part(found)[: week + 1], part(cut)[: week + 1])
         assert (np.asarray(part(found))[week + 1 :] >= part(cut)[week + 1 :]).all()
@@ -108,7 +108,7 @@ def test_forecasts_follow_earlier_weeks_only(world, cut, week):
 def test_it_starts_with_the_demand_of_a_lead_time_and_room_for_the_longest(world, cut):
     np.testing.assert_array_equal(cut.initial.stock_end, cut.exogenous.lead_demand_mean[0])
     assert cut.initial.pipeline.shape == (world.max_lead, len(AGENTS)) and not np.asarray(cut.initial.pipeline).any()
-    roomy = replace(world, max_lead=world.max_lead + 2).stretch(AGENTS, START, WEEKS)
+    roomy = replace(world, max_lead=world.max_lead + 2).window(AGENTS, START, WEEKS)
     assert roomy.initial.max_lead == world.max_lead + 2
 
 
@@ -118,7 +118,7 @@ def run(stretch: PopulationWindow):
 
 def test_it_simulates_and_empty_slots_contribute_nothing(world, cut):
     filled = AGENTS >= 0
-    fewer = world.stretch(AGENTS[filled], START, WEEKS, weight=WEIGHT[filled])
+    fewer = world.window(AGENTS[filled], START, WEEKS, weight=WEIGHT[filled])
     for one, other in zip(jax.tree.leaves(run(cut)), jax.tree.leaves(run(fewer)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
     assert np.asarray(run(cut).utilization).sum() > 0
@@ -136,21 +136,21 @@ def test_equal_sizes_are_compiled_once(world):
     random = np.random.default_rng(0)
     for start in (0, 7, world.n_weeks - WEEKS):
         agents = random.integers(-1, world.n_agents, 5)
-        look(world.stretch(agents, start, WEEKS))
-        look(world.stretch(agents, start, WEEKS, weight=random.random(5), common=draw_common(random, WEEKS, 0.2)))
+        look(world.window(agents, start, WEEKS))
+        look(world.window(agents, start, WEEKS, weight=random.random(5), common=draw_common(random, WEEKS, 0.2)))
     assert len(traces) == 1
-    look(world.stretch(agents, 0, WEEKS + 1))
+    look(world.window(agents, 0, WEEKS + 1))
     assert len(traces) == 2
 
 
 @pytest.mark.parametrize("start, weeks", [(-1, 5), (0, 41), (36, 5), (0, 0)])
 def test_weeks_outside_the_world_are_one_sentence(world, start, weeks):
     with pytest.raises(InputError, match=f"{weeks} weeks from week {start} on are asked for but .* weeks 0 to 39;"):
-        world.stretch(AGENTS, start, weeks)
+        world.window(AGENTS, start, weeks)
 
 
 def test_other_mistakes_are_one_sentence(world):
     with pytest.raises(InputError, match="agents from 0 to 12 are asked for but the world has agents 0 to 11"):
-        world.stretch(np.array([0, 12]), 0, 5)
+        world.window(np.array([0, 12]), 0, 5)
     with pytest.raises(ShapeError, match=r"`common` has shape \(4,\) but needs \(5,\)"):
-        world.stretch(AGENTS, 0, 5, common=np.ones(4))
+        world.window(AGENTS, 0, 5, common=np.ones(4))

@@ -11,7 +11,7 @@ from walras.planning.problem import build_problem
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
 from walras.population.generate import generate_panel
-from walras.train.buyer_file import load_buyer
+from walras.train.buyer_training import load_buyer
 
 AGENTS, WEEKS = 40, 60
 

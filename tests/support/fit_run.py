@@ -61,7 +61,7 @@ class LineTask(TrainingTask):
         self.hook(number)
         return take_step(carry, np.int32(number), *self.train)
 
-    def assess(self, carry: Carry) -> dict[str, Any]:
+    def validate(self, carry: Carry) -> dict[str, Any]:
         self.looks += 1
         return {"held_out_loss": loss_of(carry.line, *self.held_out)}
 
@@ -86,7 +86,7 @@ def take_step(carry: Carry, number: jax.Array, at: jax.Array, there: jax.Array) 
 
 def leaves(fitted: TrainResult) -> list[bytes]:
     """Give the bits that a training ended with."""
-    arrays = jax.tree.leaves((fitted.parameters, fitted.carry.line, fitted.carry.optimizer))
+    arrays = jax.tree.leaves((fitted.parameters, fitted.state.line, fitted.state.optimizer))
     return [np.asarray(array).tobytes() for array in arrays if eqx.is_array(array)]
 
 

@@ -16,7 +16,7 @@ TINY = {
     "history_width": 4,
     "future_width": 3,
     "decoder_width": 4,
-    "attention": 4,
+    "attention_dim": 4,
     "buckets": BUCKETS,
     "weeks": WEEKS,
     "first_origin": FIRST,
@@ -47,7 +47,7 @@ class FewEpisodes(MapEpisodes):
         given = self.stretches[number % 2]
         return SampledEpisode(given, readers(given, self.delegates), np.random.default_rng([number, 1]))
 
-    def held_out(self, count: int) -> list[SampledEpisode]:
+    def validation(self, count: int) -> list[SampledEpisode]:
         """Draw those that judge."""
         return [self.draw(1000 + number) for number in range(count)]
 

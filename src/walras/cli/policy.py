@@ -47,7 +47,7 @@ def compare(
     from walras.train.history import train_test_split
     from walras.train.tuning import policy_comparison as contests
 
-    contests.chosen(chosen.policies)
+    contests.select_names(chosen.policies)
     with on_terminal() as progress:
         progress.stage("Reading the table")
         panel = options.load_panel(table, table_settings)

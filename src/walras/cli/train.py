@@ -15,7 +15,7 @@ from walras.cli.output import print_files, print_json, print_text
 from walras.config import TableFormat, TableSettings, checked
 from walras.errors import SettingsError
 from walras.progress import on_terminal
-from walras.train.settings import BuyerTraining, MapTraining, map_training, read_training
+from walras.train.settings import BuyerTraining, MapTraining, read_map_training, read_training
 
 if TYPE_CHECKING:
     from walras.train.loop.train import TrainResult
@@ -123,7 +123,7 @@ def _command(kind: str, words: str) -> Callable[..., None]:
         resume: Resume = True,
         as_json: options.Json = False,
     ) -> None:
-        chosen, in_file = map_training(kind, preset, settings, flags)
+        chosen, in_file = read_map_training(kind, preset, settings, flags)
         layout_of_table = table_settings(table, in_file, static, column, layout)
         options.require_writable(out)
         with on_terminal() as progress:

@@ -15,7 +15,7 @@ from walras.evaluation.ranking import reward_ratio
 from walras.planning.problem import PolicyChoice, active_panel, priced_newsvendor
 from walras.policies.buyer import Buyer
 from walras.progress import Progress
-from walras.train.buyer_file import load_buyer
+from walras.train.buyer_training import load_buyer
 from walras.train.history import train_test_split
 from walras.train.tuning.policy_comparison import COMPETITORS, evaluate_policy, tuning_problem, with_history
 

@@ -13,16 +13,15 @@ from walras.policies.simple import ConstantOrder
 from walras.population.generate import generate_panel
 from walras.simulation.run import simulate
 from walras.train.history import train_test_split
-from walras.train.tuning.families import TunedPolicy
 from walras.train.tuning.policy_comparison import (
     COMPETITORS,
-    chosen,
     compare_policies,
     evaluate_policy,
     price_path,
+    select_names,
     tuning_problem,
-    with_fixed,
 )
+from walras.train.tuning.policy_value import TunedPolicy
 
 NAMES = ("newsvendor", "base-stock", "constant-order")
 
@@ -64,15 +63,15 @@ def test_all_can_begin_with_the_same_stock_instead(case, result):
 
 
 def test_tuned_policies_are_best_where_they_were_tuned(case, result):
-    question = tuning_problem(case)
+    problem = tuning_problem(case)
     for tuned in result.tuned.values():
-        value = question.outcome(tuned.policy).value
+        value = problem.evaluate(tuned.policy).value
         np.testing.assert_allclose(value, tuned.value, rtol=1e-5, atol=1e-2)
 
 
 def test_a_newcomer_takes_part_under_its_own_name(case):
     ready = TunedPolicy("constant", ConstantOrder(jnp.zeros(case.n_agents)), np.zeros(case.n_agents), {}, 3.0)
-    entered = with_fixed(COMPETITORS, "idle", ready)
+    entered = {**COMPETITORS, "idle": lambda split, problem: ready}
     found = compare_policies(case, ("newsvendor", "idle"), competitors=entered, against="newsvendor")
     assert found.ranking.row("idle").seconds == 3.0 and found.ranking.row("idle").difference.estimate < 0
     assert evaluate_policy(case, ready).name == "constant"
@@ -103,9 +102,9 @@ def test_prices_are_charged_and_announced(case, kind):
 )
 def test_a_wrong_name_is_one_sentence(names, words):
     with pytest.raises(SettingsError) as error:
-        chosen(names)
+        select_names(names)
     assert words in str(error.value)
 
 
 def test_no_name_is_everybody():
-    assert chosen(()) == tuple(COMPETITORS)
+    assert select_names(()) == tuple(COMPETITORS)

@@ -13,7 +13,7 @@ import pytest
 from walras.config import HistorySettings
 from walras.errors import InputError
 from walras.population.generate import generate_panel
-from walras.train.buyer_episodes import FEWEST_AGENTS, JUDGINGS, HistoryEpisodes
+from walras.train.buyer_episodes import FEWEST_AGENTS, N_VALIDATION, HistoryEpisodes, _check_enough
 from walras.train.history import FIRST_FORECAST, HistorySplit, train_test_split
 from walras.train.settings import BuyerTraining
 
@@ -61,7 +61,7 @@ def test_a_draw_follows_from_its_seed_and_number_alone(case, episodes):
     first = episodes.draw(3, 4)
     assert_equal(HistoryEpisodes(case, SETTINGS).draw(3, 4), first)
     assert differ(episodes.draw(3, 5), first) and differ(episodes.draw(4, 4), first)
-    for one, other in zip(episodes.held_out(), HistoryEpisodes(case, SETTINGS).held_out(), strict=True):
+    for one, other in zip(episodes.validation(), HistoryEpisodes(case, SETTINGS).validation(), strict=True):
         assert_equal(one, other)
 
 
@@ -80,29 +80,29 @@ def test_whole_demand_stays_whole_and_weeks_that_count_come_later(episodes):
 
 
 def test_products_either_learn_or_judge(case, episodes):
-    both = np.concatenate([episodes.judges, episodes.learners])
+    both = np.concatenate([episodes.validation_agents, episodes.learners])
     np.testing.assert_array_equal(np.sort(both), np.arange(case.n_agents))
-    assert len(episodes.judges) >= FEWEST_AGENTS
+    assert len(episodes.validation_agents) >= FEWEST_AGENTS
 
 
 def test_judges_are_never_drawn(case):
     """Mark the judges by a margin of their own; no draw may hold it."""
-    judges = HistoryEpisodes(case, SETTINGS).judges
+    judges = HistoryEpisodes(case, SETTINGS).validation_agents
     margin = case.population.unit_margin.at[judges].set(12345.0)
     marked = HistoryEpisodes(replace(case, population=replace(case.population, unit_margin=margin)), SETTINGS)
     for number in range(20):
         assert not (np.asarray(marked.draw(0, number).population.unit_margin) == 12345.0).any()
-    assert all((np.asarray(each.population.unit_margin) == 12345.0).all() for each in marked.held_out())
+    assert all((np.asarray(each.population.unit_margin) == 12345.0).all() for each in marked.validation())
 
 
 def test_what_judges_do_moves_no_draw(case, episodes):
     """What the judging products sold is not in any draw, not even in what all products have in common."""
-    judges, paths = episodes.judges, case.training.exogenous
+    judges, paths = episodes.validation_agents, case.training.exogenous
     more = replace(paths, demand=paths.demand.at[..., judges].multiply(3.0))
     other = HistoryEpisodes(replace(case, training=replace(case.training, exogenous=more)), SETTINGS)
     for number in range(3):
         assert_equal(other.draw(0, number), episodes.draw(0, number))
-    assert differ(other.held_out(), episodes.held_out())
+    assert differ(other.validation(), episodes.validation())
 
 
 def test_held_out_weeks_move_no_draw(panel, episodes):
@@ -111,15 +111,15 @@ def test_held_out_weeks_move_no_draw(panel, episodes):
     other = HistoryEpisodes(train_test_split(replace(panel, units=units), HISTORY), SETTINGS)
     for number in range(3):
         assert_equal(other.draw(0, number), episodes.draw(0, number))
-    assert differ(other.held_out(), episodes.held_out())
+    assert differ(other.validation(), episodes.validation())
 
 
 def test_judges_live_through_all_weeks_with_prices_and_without(case, episodes):
-    judging = episodes.held_out()
-    free, priced = judging[0], judging[JUDGINGS]
-    assert len(judging) == 2 * JUDGINGS
+    judging = episodes.validation()
+    free, priced = judging[0], judging[N_VALIDATION]
+    assert len(judging) == 2 * N_VALIDATION
     weeks = len(case.training.weeks) + HOLDOUT
-    assert free.exogenous.demand.shape == (weeks, len(episodes.judges)) == priced.exogenous.demand.shape
+    assert free.exogenous.demand.shape == (weeks, len(episodes.validation_agents)) == priced.exogenous.demand.shape
     assert not np.asarray(free.shadow_prices).any() and np.asarray(priced.shadow_prices).any()
     assert_equal(free.exogenous, priced.exogenous)
     assert (np.asarray(free.week_weight)[-HOLDOUT:] > 0).all()
@@ -154,7 +154,7 @@ def test_products_that_sold_nothing_lately_do_not_count(case):
     silent.recorded = replace(silent.recorded, demand=demand)
     units = case.panel.units.copy()
     units[:FIRST_FORECAST, some] = 0.0
-    silent.case = replace(case, panel=replace(case.panel, units=units))
+    silent.split = replace(case, panel=replace(case.panel, units=units))
     episode = silent.draw(0, 0)
     none = ~np.asarray(episode.exogenous.demand).any(0)
     assert none.any() and not none.all()
@@ -180,3 +180,16 @@ def test_identity_follows_the_table(case, episodes):
     assert HistoryEpisodes(case, SETTINGS).identity() == episodes.identity()
     other = replace(case, population=replace(case.population, weight=2 * jnp.ones(case.n_agents)))
     assert HistoryEpisodes(other, SETTINGS).identity() != episodes.identity()
+
+
+@pytest.mark.parametrize(
+    "products, learners, sentence",
+    [
+        (5, 0, "the table has 5 products that sell but a buyer needs at least 16"),
+        (40, 0, "`held_out_agents` is 0.15 of"),
+    ],
+)
+def test_too_few_products_are_refused(products, learners, sentence):
+    with pytest.raises(InputError, match=sentence):
+        _check_enough(products, learners, BuyerTraining())
+    _check_enough(16, 8, BuyerTraining())

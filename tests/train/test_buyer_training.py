@@ -3,6 +3,8 @@
 FREE: episodes are tiny; what training is worth is judged by the benchmarks.
 """
 
+import csv
+import json
 from dataclasses import replace
 
 import equinox as eqx
@@ -10,16 +12,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from buyers import loud
+from buyers import FORGETFUL, FULL, loud
 
 import walras.train.buyer_training
 from lab.stationary_episodes import DemandLaw, StationaryEpisodes
+from walras.data.array_file import DamagedFileError, flatten, read_arrays, write_arrays
+from walras.errors import InputError
 from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.buyer import BuyerShape
+from walras.policies.buyer import Buyer, BuyerShape
 from walras.policies.simple import ConstantOrder
 from walras.population.agent_axis import Broadcast
+from walras.population.generate import generate_panel
 from walras.train.buyer_episodes import Episode
-from walras.train.buyer_training import PARTS, BuyerTask, episode_loss, gradient_by_week, parts_of, worth
+from walras.train.buyer_training import (
+    BUYER,
+    GRADIENTS,
+    KIND,
+    PARTS,
+    VERSION,
+    BuyerTask,
+    _history_settings,
+    episode_loss,
+    gradient_by_week,
+    load_buyer,
+    parts_of,
+    save_buyer,
+    train_buyer,
+    worth,
+)
 from walras.train.loop.train import train
 from walras.train.settings import BuyerTraining
 
@@ -216,7 +236,7 @@ def task(settings: BuyerTraining = SETTINGS, episodes: StationaryEpisodes = EPIS
 
 
 def bits(fitted) -> list[bytes]:
-    leaves = jax.tree.leaves((fitted.parameters, fitted.carry))
+    leaves = jax.tree.leaves((fitted.parameters, fitted.state))
     return [np.asarray(leaf).tobytes() for leaf in leaves if eqx.is_array(leaf)]
 
 
@@ -237,10 +257,10 @@ def test_training_earns_more_on_what_was_held_out(tmp_path):
     episodes = Pessimists(**{**vars(EPISODES), "weeks": 12})
     training = task(settings, episodes)
     fitted = train(training, settings, tmp_path)
-    before = training.assess(training.begin(settings.seed))["held_out_loss"]
+    before = training.validate(training.begin(settings.seed))["held_out_loss"]
     assert fitted.step == 60 and fitted.best_step == 60
     # The average still remembers where it began; the weights themselves are further.
-    newest = training.assess(replace(fitted.carry, average=fitted.carry.network))["held_out_loss"]
+    newest = training.validate(replace(fitted.state, average=fitted.state.network))["held_out_loss"]
     assert newest < 0.98 * before and fitted.best_value < before
 
 
@@ -271,10 +291,10 @@ def test_lanes_change_no_bit(whole, tmp_path, monkeypatch, lanes):
 def test_what_is_kept_is_the_running_average(whole):
     assert any(
         np.asarray(a != b).any()
-        for a, b in zip(jax.tree.leaves(whole.carry.average), jax.tree.leaves(whole.carry.network), strict=True)
+        for a, b in zip(jax.tree.leaves(whole.state.average), jax.tree.leaves(whole.state.network), strict=True)
     )
-    average = jax.tree.leaves(task().buyer(whole.carry).network.value)
-    assert all(np.array_equal(a, b) for a, b in zip(average, jax.tree.leaves(whole.carry.average), strict=True))
+    average = jax.tree.leaves(task().buyer(whole.state).network.value)
+    assert all(np.array_equal(a, b) for a, b in zip(average, jax.tree.leaves(whole.state.average), strict=True))
 
 
 def test_a_training_says_what_it_follows_from():
@@ -282,3 +302,154 @@ def test_a_training_says_what_it_follows_from():
     other = task(episodes=replace(EPISODES, penalty=8.0)).identity()
     assert mine != other and mine == task().identity()
     assert mine != BuyerTask(SETTINGS, EPISODES, replace(SHAPE, before=1), PricedNewsvendor()).identity()
+
+
+# --- the file of a buyer ------------------------------------------------------------------------------------------
+
+
+FACTS = {"steps": 3, "trained_on": "a table"}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Write a small buyer."""
+    path = tmp_path / "one.walras"
+    save_buyer(path, loud(FULL), FACTS)
+    return path
+
+
+@pytest.mark.parametrize("shape", [FULL, FORGETFUL], ids=["full", "forgetful"])
+def test_a_buyer_comes_back_bit_for_bit(tmp_path, shape):
+    buyer = loud(shape)
+    buyer = Buyer(buyer.network, shape, PricedNewsvendor(discount=0.98))
+    save_buyer(tmp_path / "one.walras", buyer, FACTS)
+    found = load_buyer(tmp_path / "one.walras")
+    assert found.buyer.shape == shape and found.buyer.base.discount == 0.98 and found.buyer.profile is None
+    assert found.facts == FACTS and found.source.endswith("one.walras")
+    ours, theirs = (jax.tree.leaves(each.network) for each in (buyer, found.buyer))
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    assert jax.tree.structure(found.buyer) == jax.tree.structure(buyer)
+
+
+def test_what_an_agent_is_like_is_not_in_the_file(place, tmp_path):
+    save_buyer(tmp_path / "two.walras", loud(FULL).knowing(jnp.ones((10, 3))), FACTS)
+    assert (tmp_path / "two.walras").read_bytes() == place.read_bytes()
+
+
+def refused(path, words: str, kind: type = InputError) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        load_buyer(path)
+    assert "\n" not in str(caught.value) and path.name in str(caught.value)
+
+
+def test_a_damaged_file_is_one_sentence(place):
+    content = place.read_bytes()
+    for broken in (content[:-1], content[:60], content[:200] + b"?" + content[201:], b""):
+        place.write_bytes(broken)
+        refused(place, "is damaged|is no file of arrays", DamagedFileError)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    refused(tmp_path / "none.walras", "cannot be read")
+
+
+def rewritten(place, kind: str = KIND, **changes) -> None:
+    stored = read_arrays(place, KIND)
+    header = {name: value for name, value in {**stored.header, **changes}.items() if value is not None}
+    write_arrays(place, kind, stored.arrays, header)
+
+
+def test_another_kind_of_file_is_one_sentence(place):
+    rewritten(place, kind="line")
+    refused(place, "holds a .?line.? but a .?buyer.? is needed")
+
+
+@pytest.mark.parametrize("version", [VERSION + 1, None, "new"])
+def test_another_version_is_one_sentence(place, version):
+    rewritten(place, version=version)
+    refused(place, f"holds a buyer of version .* but this walras reads version {VERSION}; train it again")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"shape": None}, {"discount": None}, {"shape": {"width": 3}}, {"shape": [1, 2]}, {"discount": "much"}],
+    ids=["no shape", "no discount", "another field", "a list", "a word"],
+)
+def test_a_file_without_its_shape_is_one_sentence(place, changes):
+    rewritten(place, **changes)
+    refused(place, "does not say what shape its buyer has")
+
+
+def test_weights_of_another_shape_are_one_sentence(place):
+    stored = read_arrays(place, KIND)
+    write_arrays(place, KIND, flatten(loud(replace(FULL, after=3)).network.value), stored.header)
+    refused(place, "is needed; build the same structure")
+
+
+# --- a training from a table ------------------------------------------------------------------------------------------
+
+
+TABLE_WEEKS = 32
+SHORT = BuyerTraining(steps=2, assess_every=1, agents=10, hidden=4, history_channels=2)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return generate_panel(agents=40, weeks=TABLE_WEEKS)
+
+
+@pytest.fixture(scope="module")
+def done(panel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, train_buyer(panel, SHORT, folder, command=("walras", "train", "buyer"))
+
+
+def test_the_folder_holds_a_buyer_and_how_it_was_made(done):
+    folder, fitted = done
+    assert fitted.path == folder / BUYER and fitted.step == 2
+    trained = load_buyer(fitted.path)
+    assert trained.buyer.shape.hidden == (4, 4) and trained.buyer.shape.history == 2
+    facts = trained.facts
+    assert facts["trained_on"] == "a table" and facts["steps"] == 2 and facts["settings"]["agents"] == 10
+    assert facts["held_out_loss"] == fitted.best_value and np.isfinite(facts["held_out_loss"])
+    ours, theirs = (jax.tree.leaves(each) for each in (fitted.parameters, trained.buyer.network.value))
+    assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_gradients_by_week_are_written(done):
+    with open(done[0] / GRADIENTS) as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["week"]) for row in rows] == list(range(len(rows)))
+    for name in ("before_training", "after_training"):
+        norms = np.array([float(row[name]) for row in rows])
+        assert np.isfinite(norms).all() and (norms >= 0).all() and (norms > 0).any() and norms[0] == 0
+
+
+def test_a_finished_training_gives_the_same_file(panel, done):
+    folder, _ = done
+    before = (folder / BUYER).read_bytes()
+    again = train_buyer(panel, SHORT, folder)
+    assert again.step == 2 and (folder / BUYER).read_bytes() == before
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+def test_too_few_products_are_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="but a buyer needs at least 16") as caught:
+        train_buyer(generate_panel(agents=10, weeks=TABLE_WEEKS), SHORT, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_weeks_are_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="the table has 12 weeks but more than 16 are needed"):
+        train_buyer(generate_panel(agents=40, weeks=12), SHORT, tmp_path)
+
+
+# --- short tables ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weeks, held_out", [(18, 2), (24, 6), (130, 8), (12, 1)])
+def test_a_short_table_is_held_out_from_as_far_as_it_goes(weeks, held_out):
+    assert _history_settings(generate_panel(agents=4, weeks=weeks), BuyerTraining()).holdout == held_out

@@ -9,7 +9,7 @@ from walras.errors import SettingsError
 from walras.maps.file import KINDS
 from walras.train.dual_task import check_dual
 from walras.train.primal_task import check_primal
-from walras.train.settings import PRESETS, MapTraining, map_training, preset_values
+from walras.train.settings import PRESETS, MapTraining, preset_values, read_map_training
 
 FIELDS = set(MapTraining.model_fields)
 
@@ -25,17 +25,20 @@ def test_every_field_is_said_once_or_for_both_maps(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_presets_are_valid_and_can_be_trained(preset, kind):
-    settings, _ = map_training(kind, preset)
+    settings, _ = read_map_training(kind, preset)
     assert settings.model_fields_set == FIELDS
     (check_dual if kind == "dual map" else check_primal)(settings)
-    assert settings.weeks <= settings.world_weeks - 8 and settings.agents <= settings.target <= settings.world_agents
+    assert (
+        settings.weeks <= settings.world_weeks - 8
+        and settings.agents <= settings.population_size <= settings.world_agents
+    )
 
 
 def test_the_paper_preset_has_the_published_values():
-    primal, dual = (map_training(kind, "paper")[0] for kind in ("primal map", "dual map"))
+    primal, dual = (read_map_training(kind, "paper")[0] for kind in ("primal map", "dual map"))
     for each in (primal, dual):
-        assert (each.steps, each.agents, each.target, each.buckets) == (2000, 3000, 3000, 10)
-        assert (each.history_width, each.future_width, each.decoder_width, each.attention) == (32, 16, 32, 20)
+        assert (each.steps, each.agents, each.population_size, each.buckets) == (2000, 3000, 3000, 10)
+        assert (each.history_width, each.future_width, each.decoder_width, each.attention_dim) == (32, 16, 32, 20)
         assert (each.first_origin, each.weeks - each.first_origin, each.burn_in) == (64, 156, 6)
         assert (each.clip_norm, each.last_rate, each.learning_rate) == (0.01, 1.0, 1e-3)
         assert each.representation == "bucketized"
@@ -47,13 +50,17 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text("steps = 7\nseed = 5\n")
     preset = preset_values("primal map", "small")
-    chosen, _ = map_training("primal map", "small", path, MapTraining(seed=9))
+    chosen, _ = read_map_training("primal map", "small", path, MapTraining(seed=9))
     assert (chosen.steps, chosen.seed, chosen.weeks) == (7, 9, preset["weeks"])
     # A flag that says what the default would be is a choice all the same.
     default = MapTraining().steps
     assert default != 7
-    assert map_training("primal map", "small", path, MapTraining(steps=default))[0].steps == default
-    assert map_training("dual map", "small")[0].steps == preset_values("dual map", "small")["steps"] != preset["steps"]
+    assert read_map_training("primal map", "small", path, MapTraining(steps=default))[0].steps == default
+    assert (
+        read_map_training("dual map", "small")[0].steps
+        == preset_values("dual map", "small")["steps"]
+        != preset["steps"]
+    )
 
 
 def test_mistakes_are_one_sentence(tmp_path):
@@ -62,11 +69,11 @@ def test_mistakes_are_one_sentence(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text("stepps = 7\n")
     with pytest.raises(SettingsError, match="stepps") as caught:
-        map_training("primal map", "small", path)
+        read_map_training("primal map", "small", path)
     assert "\n" not in str(caught.value)
     path.write_text("spacing = 3\n")
     with pytest.raises(SettingsError, match="spacing"):
-        map_training("primal map", "small", path)
+        read_map_training("primal map", "small", path)
 
 
 def test_lengths_that_leave_nothing_to_learn_are_refused():

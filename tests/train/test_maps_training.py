@@ -14,7 +14,7 @@ from walras.population.generate import generate_panel
 from walras.train import dual_task as dual
 from walras.train import primal_task as primal
 from walras.train.map_task import DRAWN
-from walras.train.maps_training import WORLDS, _source, train_map, train_primal
+from walras.train.maps_training import POOLS, _price_source, train_map, train_primal
 from walras.train.settings import MapTraining
 
 SETTINGS = MapTraining(
@@ -27,8 +27,8 @@ SETTINGS = MapTraining(
     agents=20,
     weeks=62,
     first_origin=30,
-    rollouts=1,
-    rounds=1,
+    rollouts_per_step=1,
+    warm_rounds=1,
     worlds=1,
     world_agents=48,
     world_weeks=120,
@@ -36,7 +36,7 @@ SETTINGS = MapTraining(
     history_width=3,
     future_width=3,
     decoder_width=3,
-    attention=3,
+    attention_dim=3,
     buckets=2,
     tile=8,
 )
@@ -52,8 +52,8 @@ def few():
     with pytest.MonkeyPatch.context() as patch:
         for module, examples in ((dual, 1), (primal, 1), (maps_training, 10)):
             patch.setattr(module, "EXAMPLES", examples)
-        patch.setattr(dual, "JUDGING", 1)
-        patch.setattr(primal, "JUDGING", 1)
+        patch.setattr(dual, "VALIDATION", 1)
+        patch.setattr(primal, "VALIDATION", 1)
         yield
 
 
@@ -81,7 +81,7 @@ def test_both_maps_are_in_one_folder_that_can_be_loaded(trained):
 def test_worlds_are_made_once(trained, monkeypatch):
     """Both maps read the same files, and a training that goes on gives the same file."""
     folder, fitted = trained
-    assert len(list((folder / WORLDS).iterdir())) == 2
+    assert len(list((folder / POOLS).iterdir())) == 2
     monkeypatch.setattr("walras.train.maps_training.pools_from_generator", None)
     before = (folder / FILES[PRIMAL]).read_bytes()
     again = train_map(PRIMAL, None, SETTINGS, folder, policy=POLICY)
@@ -114,8 +114,12 @@ def test_maps_of_one_folder_price_the_same(trained, lazy):
         (DUAL, {"representation": "bottom-up"}, "`representation` is bottom-up but"),
         (DUAL, {"first_origin": 40}, "leaves 22 weeks to coordinate"),
         (PRIMAL, {"first_origin": 40}, "leaves no origin with 26 weeks after it"),
-        (PRIMAL, {"blind": ("prices",)}, "`blind` is prices but delegates and planners who propose prices know them"),
-        (DUAL, {"blind": ("prices",)}, "`blind` is prices but a dual map is what issues them"),
+        (
+            PRIMAL,
+            {"masked_features": ("prices",)},
+            "`masked_features` has prices but delegates and planners who propose prices know them",
+        ),
+        (DUAL, {"masked_features": ("prices",)}, "`masked_features` has prices but a dual map is what issues them"),
         (PRIMAL, {"weeks": 113}, "`weeks` is 113 but made-up worlds of `world_weeks` 120 have 112"),
     ],
 )
@@ -134,9 +138,11 @@ def test_a_table_that_is_too_short_is_refused(tmp_path):
 
 def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypatch):
     """It shares worlds, what it is blind for is in its file, and a second call reads it."""
-    shared = trained[0] / WORLDS
+    shared = trained[0] / POOLS
     before = {path.name: path.stat().st_mtime_ns for path in shared.iterdir()}
-    settings = changed(representation="moments", delegates=0, steps=1, blind=("economics", "prices"), prices="haar")
+    settings = changed(
+        representation="moments", delegates=0, steps=1, masked_features=("economics", "prices"), prices="haar"
+    )
     alone = train_primal(settings, tmp_path, shared)
     assert not (tmp_path / COVERAGE).exists()
     assert {path.name: path.stat().st_mtime_ns for path in shared.iterdir()} == before
@@ -150,5 +156,5 @@ def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypat
 
 @pytest.mark.parametrize(("prices", "proposed"), [("mixed", True), ("drawn", False), ("haar", False)])
 def test_planners_propose_prices_only_where_asked(prices, proposed, tmp_path):
-    assert (_source(changed(prices=prices), tmp_path) is not None) == proposed
+    assert (_price_source(changed(prices=prices), tmp_path) is not None) == proposed
     assert set(DRAWN[prices]) == ({"haar"} if prices == "haar" else {"none", "haar", "pulses"})

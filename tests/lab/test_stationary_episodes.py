@@ -23,10 +23,10 @@ EPISODES = StationaryEpisodes(LAWS[0], 9.0, 2, holding=0.5, stores=5, weeks=6, w
 def test_the_same_seed_and_number_give_the_same_episode_and_others_another():
     first, again, next_one, other = (EPISODES.draw(*each) for each in ((1, 2), (1, 2), (1, 3), (2, 2)))
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    for episode in (next_one, other, *EPISODES.held_out()):
+    for episode in (next_one, other, *EPISODES.validation()):
         assert not np.array_equal(episode.exogenous.demand[:9, :5], first.exogenous.demand)
         assert jax.tree.structure(episode) == jax.tree.structure(first)
-    jax.tree.map(np.testing.assert_array_equal, EPISODES.held_out(), EPISODES.held_out())
+    jax.tree.map(np.testing.assert_array_equal, EPISODES.validation(), EPISODES.validation())
 
 
 def test_what_an_episode_holds():
@@ -38,7 +38,7 @@ def test_what_an_episode_holds():
     np.testing.assert_allclose(episode.exogenous.lead_demand_mean[0], 12.0)
     np.testing.assert_allclose(episode.exogenous.lead_demand_sd[0], np.sqrt(12.0), rtol=1e-6)
     assert float(episode.stake) == 5 * 4.0 * 9.0 and not np.asarray(episode.shadow_prices).any()
-    (judge,) = EPISODES.held_out()
+    (judge,) = EPISODES.validation()
     assert judge.exogenous.demand.shape == (3 + 24, 20) and float(judge.stake) == 20 * 4.0 * 9.0
 
 

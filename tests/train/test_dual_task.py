@@ -88,7 +88,7 @@ def test_a_plan_that_is_issued_again_as_it_was_is_kept():
 
 @pytest.fixture
 def few(monkeypatch):
-    for name, count in (("EXAMPLES", 2), ("JUDGING", 1), ("ORIGINS", 1)):
+    for name, count in (("EXAMPLES", 2), ("VALIDATION", 1), ("ORIGINS", 1)):
         monkeypatch.setattr(dual, name, count)
     monkeypatch.setattr(dual, "FIRST_EXAMPLE", primal.FIRST_EXAMPLE)
     return FewEpisodes()
@@ -97,24 +97,26 @@ def few(monkeypatch):
 def test_training_lowers_the_loss_and_goes_on_with_the_same_bits(few, tmp_path):
     settings = tiny(representation="global", steps=3, burn_in=2, learning_rate=0.05)
     task = DualTask(settings, few, POLICY)
-    assert not set(np.asarray(task.judging[0].origins)) - set(range(settings.weeks - settings.first_origin - HORIZON))
+    assert not set(np.asarray(task.validation[0].origins)) - set(
+        range(settings.weeks - settings.first_origin - HORIZON)
+    )
     carry, losses = task.begin(settings.seed), []
     for _ in range(8):
         carry, seen = task.step(carry, 1)  # the same episode again
         losses.append(float(seen["loss"]))
     assert losses[-1] < 0.9 * losses[0]
     whole = train(task, settings, tmp_path / "whole")
-    assert set(task.measured(whole.parameters)["terms"]) == {"violation", "price", "slackness", "consistency"}
+    assert set(task.diagnostics(whole.parameters)["terms"]) == {"violation", "price", "slackness", "consistency"}
     train(task, settings.model_copy(update={"steps": 1}), tmp_path / "parts")
     parts = train(task, settings, tmp_path / "parts")
-    leaves = [jax.tree.leaves(eqx.filter(each.carry, eqx.is_array)) for each in (whole, parts)]
+    leaves = [jax.tree.leaves(eqx.filter(each.state, eqx.is_array)) for each in (whole, parts)]
     assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
 
 
 def test_lessons_are_at_the_scale_of_use(few):
     task = DualTask(tiny(representation="global"), few, POLICY)
     for number in range(4):
-        mine = task.lesson(few.draw(number))
+        mine = task.example(few.draw(number))
         assert (np.asarray(mine.plan.capacity) > 0).all() and mine.plan.first == task.settings.first_origin
 
 

@@ -26,9 +26,8 @@ from walras.train.tuning.families import (
     Rescaled,
     SsPolicy,
     TunedNewsvendor,
-    tune,
 )
-from walras.train.tuning.policy_value import Objective, policy_value
+from walras.train.tuning.policy_value import Objective, TuningProblem, policy_value
 
 STORES, WEEKS, WARM_UP = 400, 260, 60
 COUNTED = WEEKS - WARM_UP
@@ -47,6 +46,11 @@ def lost_sales(demand: np.ndarray, lead: int, penalty: float) -> dict:
     return {"population": people, "exogenous": paths, "initial": empty_state(people.n_agents, 4, 5.0 * (lead + 1))}
 
 
+def tune(family, population, exogenous, *, initial, round_to=None, **objective):
+    """Tune a family; what is not named otherwise belongs to the objective."""
+    return family.tune(TuningProblem(population, exogenous, initial, None, Objective(**objective), round_to))
+
+
 def costs(tuned) -> np.ndarray:
     return -np.asarray(tuned.value, float) / COUNTED
 
@@ -55,24 +59,24 @@ def costs(tuned) -> np.ndarray:
 def test_one_base_stock_level_for_all_is_the_known_best(poisson, lead, penalty):
     """All stores are alike, so that tuning them together finds the exact level, and its exact cost."""
     levels, cost = ZIPKIN[lead, penalty]
-    asked = lost_sales(poisson, lead, float(penalty))
-    shared = tune(BestBaseStock(groups=1), **asked, warm_up=WARM_UP, round_to=1.0)
+    given = lost_sales(poisson, lead, float(penalty))
+    shared = tune(BestBaseStock(groups=1), **given, warm_up=WARM_UP, round_to=1.0)
     assert len(set(shared.parameters["level"])) == 1 and set(shared.parameters["level"]) <= levels
     assert abs(costs(shared).mean() - cost) < 3.5 * standard_error(costs(shared)) + 0.005
 
 
 def test_own_levels_fit_their_weeks_and_other_families_do_no_worse_than_base_stock(poisson):
-    asked = {**lost_sales(poisson, 2, 9.0), "warm_up": WARM_UP, "round_to": 1.0}
-    shared, own = (tune(BestBaseStock(groups=groups), **asked) for groups in (1, 0))
+    given = {**lost_sales(poisson, 2, 9.0), "warm_up": WARM_UP, "round_to": 1.0}
+    shared, own = (tune(BestBaseStock(groups=groups), **given) for groups in (1, 0))
     assert (costs(own) <= costs(shared) + 1e-5).all() and costs(own).mean() < costs(shared).mean()
-    capped = tune(CappedBaseStockFamily(groups=1), **asked)
+    capped = tune(CappedBaseStockFamily(groups=1), **given)
     assert costs(capped).mean() < costs(shared).mean() - 0.05
     assert 5 < capped.parameters["cap"][0] < 12
 
 
 def test_the_best_constant_order_is_four_a_week(poisson):
-    asked = {**lost_sales(poisson, 2, 4.0), "warm_up": WARM_UP, "round_to": 1.0}
-    found = tune(ConstantOrderFamily(groups=1), **asked)
+    given = {**lost_sales(poisson, 2, 4.0), "warm_up": WARM_UP, "round_to": 1.0}
+    found = tune(ConstantOrderFamily(groups=1), **given)
     assert set(found.parameters["quantity"]) == {4.0}
     assert abs(costs(found).mean() - 5.27) < 3.5 * standard_error(costs(found)) + 0.005
 
@@ -83,18 +87,18 @@ def test_reorder_points_cost_what_is_published(mean, cost):
     demand = np.random.default_rng(mean).poisson(mean, (WEEKS, STORES)).astype(np.float32)
     people = stores(STORES, penalty=9.0)
     paths = constant_paths(demand, lead_times(demand, 0))
-    asked = {"initial": empty_state(STORES, 1, float(mean)), "backlog": True, "warm_up": WARM_UP, "order_cost": 64.0}
-    found = tune(SsPolicy(groups=1), people, paths, **asked, round_to=1.0)
+    given = {"initial": empty_state(STORES, 1, float(mean)), "backlog": True, "warm_up": WARM_UP, "order_cost": 64.0}
+    found = tune(SsPolicy(groups=1), people, paths, **given, round_to=1.0)
     assert abs(costs(found).mean() - cost) < 3.5 * standard_error(costs(found)) + 0.003 * cost
     assert found.parameters["gap"][0] > mean
 
 
 def test_factors_are_no_worse_than_the_newsvendor_and_correct_a_wrong_forecast(poisson):
-    asked = {**lost_sales(poisson, 1, 4.0), "warm_up": WARM_UP}
-    wrong = constant_paths(poisson, asked["exogenous"].arrivals, lead_demand_mean=20.0, lead_demand_sd=5.0)
-    asked = {**asked, "exogenous": wrong}
+    given = {**lost_sales(poisson, 1, 4.0), "warm_up": WARM_UP}
+    wrong = constant_paths(poisson, given["exogenous"].arrivals, lead_demand_mean=20.0, lead_demand_sd=5.0)
+    given = {**given, "exogenous": wrong}
     plain, tuned, level = (
-        tune(family, **asked) for family in (Newsvendor(), TunedNewsvendor(groups=1), ForecastBaseStockFamily(groups=1))
+        tune(family, **given) for family in (Newsvendor(), TunedNewsvendor(groups=1), ForecastBaseStockFamily(groups=1))
     )
     assert tuned.value.sum() >= plain.value.sum() and costs(plain).mean() > 1.5 * costs(tuned).mean()
     best = 4.16
@@ -103,30 +107,30 @@ def test_factors_are_no_worse_than_the_newsvendor_and_correct_a_wrong_forecast(p
 
 
 def test_buckets_share_and_agents_do_not(poisson):
-    asked = {**lost_sales(poisson[:, :40], 1, 4.0), "warm_up": WARM_UP}
-    people = asked["population"]
+    given = {**lost_sales(poisson[:, :40], 1, 4.0), "warm_up": WARM_UP}
+    people = given["population"]
     scale = jnp.asarray(np.repeat([1.0, 9.0], 20), jnp.float32)
-    asked["population"] = type(people)(**{**people.__dict__, "demand_scale": scale})
-    buckets = tune(BestBaseStock(groups=2), **asked)
+    given["population"] = type(people)(**{**people.__dict__, "demand_scale": scale})
+    buckets = tune(BestBaseStock(groups=2), **given)
     level = buckets.parameters["level"]
     assert len(set(level[:20])) == len(set(level[20:])) == 1 and buckets.name == "base-stock, 2 demand buckets"
-    assert len(set(tune(BestBaseStock(), **asked).parameters["level"])) > 10
+    assert len(set(tune(BestBaseStock(), **given).parameters["level"])) > 10
 
 
 def test_weeks_that_follow_choose_between_families(poisson):
     """Own levels fit the noise of few weeks; with all agents alike, one level for all wins in the weeks after."""
-    asked = lost_sales(poisson[:27], 1, 4.0)
-    chosen = tune(CrossValidated((BestBaseStock(), BestBaseStock(groups=1)), "base-stock"), **asked)
+    given = lost_sales(poisson[:27], 1, 4.0)
+    chosen = tune(CrossValidated((BestBaseStock(), BestBaseStock(groups=1)), "base-stock"), **given)
     assert chosen.name == "base-stock: base-stock, one for all" and len(set(chosen.parameters["level"])) == 1
     with pytest.raises(SettingsError, match="cannot be cut into so many"):
-        tune(CrossValidated((Newsvendor(),), "x", folds=20), **asked)
+        tune(CrossValidated((Newsvendor(),), "x", folds=20), **given)
 
 
 def test_levels_that_are_best_in_hindsight_are_raised_for_weeks_to_come():
     """Skewed demand and dear lost sales: what few weeks have seen falls short of what will come."""
     skewed = np.random.default_rng(4).negative_binomial(1, 1 / 6, (150, STORES)).astype(np.float32)
-    asked = lost_sales(skewed[:27], 1, 99.0)
-    plain, raised = tune(BestBaseStock(), **asked), tune(Rescaled(BestBaseStock()), **asked)
+    given = lost_sales(skewed[:27], 1, 99.0)
+    plain, raised = tune(BestBaseStock(), **given), tune(Rescaled(BestBaseStock()), **given)
     factor = float(raised.name.split(" x ")[1])
     assert factor > 1.0
     np.testing.assert_allclose(raised.parameters["level"], factor * plain.parameters["level"])
@@ -136,7 +140,7 @@ def test_levels_that_are_best_in_hindsight_are_raised_for_weeks_to_come():
         for one in (plain, raised)
     ]
     assert costs[1].sum() < costs[0].sum()
-    whole = tune(Rescaled(BestBaseStock(), factors=(1.15,)), **asked, round_to=1.0).parameters["level"]
+    whole = tune(Rescaled(BestBaseStock(), factors=(1.15,)), **given, round_to=1.0).parameters["level"]
     np.testing.assert_array_equal(whole, np.rint(whole))
 
 

@@ -50,30 +50,30 @@ def test_the_newest_few_and_the_best_stay(folder):
 def test_a_damaged_one_is_passed_over_with_a_note(folder):
     with Checkpoints(folder, "thing") as checkpoints:
         save(checkpoints, 1, 2, 3)
-        checkpoints.place(3).write_bytes(checkpoints.place(3).read_bytes()[:-1])
-        checkpoints.place(1).replace(checkpoints.place(2))  # whole, but not what its name says
+        checkpoints.path(3).write_bytes(checkpoints.path(3).read_bytes()[:-1])
+        checkpoints.path(1).replace(checkpoints.path(2))  # whole, but not what its name says
         save(checkpoints, 1)
         found = checkpoints.latest()
         assert found.step == 1 and len(found.notes) == 2
         assert found.notes[0] == "the checkpoint of step 3 is damaged, so an earlier one was taken"
-        checkpoints.forget(after=1)
+        checkpoints.remove(after=1)
         assert checkpoints.steps() == [1]
 
 
 def test_nothing_but_damage_is_not_a_fresh_start(folder):
     with Checkpoints(folder, "thing") as checkpoints:
         save(checkpoints, 1)
-        checkpoints.place(1).write_bytes(b"")
+        checkpoints.path(1).write_bytes(b"")
         with pytest.raises(InputError, match="every checkpoint in .* is damaged; begin again in a fresh folder"):
             checkpoints.latest()
-        checkpoints.forget()
+        checkpoints.remove()
         assert checkpoints.latest() is None
 
 
 def test_another_kind_is_refused(folder):
     with Checkpoints(folder, "thing") as checkpoints:
         save(checkpoints, 1)
-        write_arrays(checkpoints.place(2), "buyer training", {}, {"step": 2})
+        write_arrays(checkpoints.path(2), "buyer training", {}, {"step": 2})
         with pytest.raises(InputError, match="holds a buyer training but a thing is needed"):
             checkpoints.latest()
 
@@ -81,7 +81,7 @@ def test_another_kind_is_refused(folder):
 def test_a_reader_needs_no_lock(folder):
     with Checkpoints(folder, "thing") as checkpoints:
         save(checkpoints, 1)
-        assert read_arrays(checkpoints.place(1), "thing").header["step"] == 1
+        assert read_arrays(checkpoints.path(1), "thing").header["step"] == 1
 
 
 def test_what_a_killed_writer_left_is_cleared(folder):

@@ -80,10 +80,10 @@ def test_the_record_says_what_was_run_and_how_it_ended(tmp_path):
     path = tmp_path / "run.json"
     command = ["/opt/tools/walras", "train", "buyer", "data/t.csv", "--out=/srv/me/out", "--rate", "C:\\me\\x"]
     record = RunRecord(path, {"rate": 0.1}, command)
-    record.began(0)
+    record.start(0)
     assert json.loads(path.read_text())["status"] == "running"
-    record.ended("interrupted", {"step": 4, "best_value": float("nan")})
-    RunRecord(path, {"rate": 0.1}).began(4)
+    record.end("interrupted", {"step": 4, "best_value": float("nan")})
+    RunRecord(path, {"rate": 0.1}).start(4)
     found = json.loads(path.read_text())
     assert found["config"] == {"rate": 0.1} and found["status"] == "running" and "ended" not in found
     first, second = found["starts"]
@@ -92,7 +92,7 @@ def test_the_record_says_what_was_run_and_how_it_ended(tmp_path):
 
 
 def test_an_ended_record_is_strict_json(tmp_path):
-    RunRecord(tmp_path / "run.json", {}).ended("finished", {"best_value": float("nan")})
+    RunRecord(tmp_path / "run.json", {}).end("finished", {"best_value": float("nan")})
     found = json.loads((tmp_path / "run.json").read_text(), parse_constant=pytest.fail)
     assert found["best_value"] is None and found["reasons"] == {"best_value": "not a number"}
 
@@ -100,7 +100,7 @@ def test_an_ended_record_is_strict_json(tmp_path):
 @pytest.mark.parametrize("content", ["", "[1]", '{"starts": 3}', "{"])
 def test_a_broken_record_is_begun_anew(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    RunRecord(tmp_path / "run.json", {}).began(0)
+    RunRecord(tmp_path / "run.json", {}).start(0)
     assert len(json.loads((tmp_path / "run.json").read_text())["starts"]) == 1
 
 

@@ -58,7 +58,7 @@ def test_both_forecasts_come_from_the_same_fits(panel, world):
     lead = np.asarray(world.population.lead_time)
     mean, sd = rolling_forecasts(panel, lead, refit_weeks=REFIT)
     np.testing.assert_array_equal(world.exogenous.lead_demand_mean, mean)
-    np.testing.assert_array_equal(world.exogenous.lead_demand_sd, sd)
+    np.testing.assert_allclose(world.exogenous.lead_demand_sd, sd, rtol=1e-6)
     np.testing.assert_array_equal(world.fit_week, np.arange(0, world.n_weeks, REFIT))
     for agent, weeks in enumerate(lead):  # in the week of a fit, lead-time demand adds up weekly demand
         np.testing.assert_allclose(world.expected[:, : weeks + 1, agent].sum(1), mean[::REFIT, agent], rtol=1e-5)
