@@ -52,7 +52,7 @@ def compare(
         progress.stage("Reading the table")
         panel = options.load_panel(table, table_settings)
         case = train_test_split(panel, chosen, progress=progress)
-        result = contests.compare_policies(
+        result = contests.compare_on_split(
             case,
             chosen.policies,
             shadow_price=chosen.shadow_price,

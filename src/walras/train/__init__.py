@@ -109,11 +109,11 @@ def compare_policies(
         names: of the competitors; all where none is named.
         holdout: last weeks, used for evaluation only.
         progress: shown stages and steps.
-        options: of `walras.train.tuning.policy_comparison.compare_policies`, such as `shadow_price` or `competitors`.
+        options: of `walras.train.tuning.policy_comparison.compare_on_split`, such as `shadow_price` or `competitors`.
     """
     from walras.config import HistorySettings
     from walras.train.history import train_test_split
     from walras.train.tuning import policy_comparison
 
     split = train_test_split(panel, HistorySettings(holdout=holdout), progress=progress)
-    return policy_comparison.compare_policies(split, names, progress=progress, **options)
+    return policy_comparison.compare_on_split(split, names, progress=progress, **options)

@@ -21,7 +21,7 @@ from walras.maps.features import HORIZON
 from walras.maps.rollout import PopulationWindow
 from walras.population.agent_axis import map_per_agent
 from walras.population.generate import generate_panel
-from walras.population.population import AgentNames, Population, population_from_panel
+from walras.population.population import AgentNames, Population
 from walras.progress import Progress
 from walras.simulation.state import empty_state
 from walras.train.history import FIRST_FORECAST, RollingHistory

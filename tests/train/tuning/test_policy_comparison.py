@@ -15,7 +15,7 @@ from walras.simulation.run import simulate
 from walras.train.history import train_test_split
 from walras.train.tuning.policy_comparison import (
     COMPETITORS,
-    compare_policies,
+    compare_on_split,
     evaluate_policy,
     price_path,
     select_names,
@@ -33,7 +33,7 @@ def case():
 
 @pytest.fixture(scope="module")
 def result(case):
-    return compare_policies(case, NAMES)
+    return compare_on_split(case, NAMES)
 
 
 def test_all_are_ranked_on_the_held_out_weeks(case, result):
@@ -72,7 +72,7 @@ def test_tuned_policies_are_best_where_they_were_tuned(case, result):
 def test_a_newcomer_takes_part_under_its_own_name(case):
     ready = TunedPolicy("constant", ConstantOrder(jnp.zeros(case.n_agents)), np.zeros(case.n_agents), {}, 3.0)
     entered = {**COMPETITORS, "idle": lambda split, problem: ready}
-    found = compare_policies(case, ("newsvendor", "idle"), competitors=entered, against="newsvendor")
+    found = compare_on_split(case, ("newsvendor", "idle"), competitors=entered, against="newsvendor")
     assert found.ranking.row("idle").seconds == 3.0 and found.ranking.row("idle").difference.estimate < 0
     assert evaluate_policy(case, ready).name == "constant"
 
@@ -85,7 +85,7 @@ def test_prices_are_charged_and_announced(case, kind):
     np.testing.assert_array_equal(prices, again)
     assert kind == "pulse" or not np.array_equal(prices, other)
     free, priced = (
-        evaluate_policy(case, compare_policies(case, ("newsvendor",)).tuned["newsvendor"], shadow_prices=p)
+        evaluate_policy(case, compare_on_split(case, ("newsvendor",)).tuned["newsvendor"], shadow_prices=p)
         for p in (None, prices)
     )
     assert priced.reward.sum() < free.reward.sum()

@@ -88,7 +88,7 @@ COMPETITORS: dict[str, Competitor] = {
     "reorder-point": tuned_family(lambda split: SsPolicy()),
     "constant-order": tuned_family(lambda split: ConstantOrderFamily()),
 }
-"""Competitors by name; add one here, or pass others to `compare_policies`."""
+"""Competitors by name; add one here, or pass others to `compare_on_split`."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class PolicyComparison:
         return str(self.ranking)
 
 
-def compare_policies(
+def compare_on_split(
     split: HistorySplit,
     names: Sequence[str] = (),
     *,
