@@ -8,14 +8,15 @@ import pytest
 from small_stretches import Shy
 
 from walras.errors import InputError, SettingsError
-from walras.maps.file import DUAL, PRIMAL
+from walras.maps.file import DUAL, PRIMAL, load_map
 from walras.maps.interface import COVERAGE, FILES, Interface
 from walras.population.generate import generate_panel
 from walras.train import dual_task as dual
+from walras.train import maps_training
 from walras.train import primal_task as primal
-from walras.train.map_task import DRAWN
-from walras.train.maps_training import POOLS, _price_source, train_map, train_primal
+from walras.train.maps_training import POOLS, _price_source, train_map
 from walras.train.settings import MapTraining
+from walras.train.shocks import DRAWN
 
 SETTINGS = MapTraining(
     representation="global",
@@ -23,7 +24,7 @@ SETTINGS = MapTraining(
     steps=2,
     assess_every=1,
     checkpoint_every=1,
-    target=32,
+    population_size=32,
     agents=20,
     weeks=62,
     first_origin=30,
@@ -120,7 +121,7 @@ def test_maps_of_one_folder_price_the_same(trained, lazy):
             "`masked_features` has prices but delegates and planners who propose prices know them",
         ),
         (DUAL, {"masked_features": ("prices",)}, "`masked_features` has prices but a dual map is what issues them"),
-        (PRIMAL, {"weeks": 113}, "`weeks` is 113 but made-up worlds of `world_weeks` 120 have 112"),
+        (PRIMAL, {"weeks": 113}, "`weeks` is 113 but generated pools of `world_weeks` 120 have 112"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_at_once(lazy, tmp_path, kind, settings, sentence):
@@ -136,19 +137,16 @@ def test_a_table_that_is_too_short_is_refused(tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-def test_a_map_to_compare_is_trained_by_itself_once(trained, tmp_path, monkeypatch):
-    """It shares worlds, what it is blind for is in its file, and a second call reads it."""
+def test_a_map_to_compare_shares_pools_and_is_trained_without_its_support(trained, tmp_path):
+    """What it does not see is in its file."""
     shared = trained[0] / POOLS
     before = {path.name: path.stat().st_mtime_ns for path in shared.iterdir()}
     settings = changed(
         representation="moments", delegates=0, steps=1, masked_features=("economics", "prices"), prices="haar"
     )
-    alone = train_primal(settings, tmp_path, shared)
+    again = load_map(train_map(PRIMAL, None, settings, tmp_path, pools=shared, support=False).path, PRIMAL)
     assert not (tmp_path / COVERAGE).exists()
     assert {path.name: path.stat().st_mtime_ns for path in shared.iterdir()} == before
-    monkeypatch.setattr("walras.train.maps_training.train", None)
-    again = train_primal(settings, tmp_path, shared)
-    np.testing.assert_array_equal(again.scaling.attributes, alone.scaling.attributes)
     hidden = np.flatnonzero(np.asarray(again.scaling.attributes)[1] > 1e20)
     assert hidden.tolist() == [1, 2, 3] and again.facts["settings"]["prices"] == "haar"
     assert not again.shape.sees_prices and not again.network.sees_prices

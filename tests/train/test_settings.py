@@ -83,5 +83,5 @@ def test_lengths_that_leave_nothing_to_learn_are_refused():
     check_dual(MapTraining(weeks=92, first_origin=64))
     with pytest.raises(SettingsError, match="leaves 27 weeks to coordinate, but 28 are needed"):
         check_dual(MapTraining(weeks=91, first_origin=64))
-    with pytest.raises(SettingsError, match="`representation` is bottom-up but its answers are sums over agents"):
+    with pytest.raises(SettingsError, match="`representation` is bottom-up but its outputs are sums over agents"):
         check_dual(MapTraining(representation="bottom-up"))
