@@ -7,8 +7,8 @@ from typing import Any
 from walras.config import checked
 from walras.data.resume_log import digest
 from walras.maps.file import DUAL, PRIMAL, LearnedMap, load_map
-from walras.maps.interface import Interface
-from walras.train.maps_training import WORLDS, train_primal
+from walras.maps.interface import FILES, Interface
+from walras.train.maps_training import POOLS, train_map
 from walras.train.settings import MapTraining, preset_values
 
 COMPETITORS = Path(__file__).parents[2] / "benchmarks" / "maps"
@@ -55,7 +55,10 @@ def train_or_load(given: Mapping[str, Any], folder: Path) -> LearnedMap:
     values = {**preset_values(PRIMAL, "small"), "delegates": 0, **given}
     settings = checked(MapTraining, values, "the settings of a study")
     place = folder / "trained" / f"{settings.representation}-{digest(settings.model_dump(mode='json'))[:12]}"
-    return train_primal(settings, place, folder / WORLDS)
+    path = place / FILES[PRIMAL]
+    if not path.exists():
+        train_map(PRIMAL, None, settings, place, pools=folder / POOLS, support=False)
+    return load_map(path, PRIMAL)
 
 
 def training_facts(learned: LearnedMap) -> dict[str, Any]:

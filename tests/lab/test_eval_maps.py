@@ -73,7 +73,7 @@ def tiny_task(world: AgentPool, representation: str) -> PrimalTask:
     settings = MapTraining(representation=representation, population_size=48, agents=32, weeks=98, spacing=1, **TINY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(primal, "EXAMPLES", 1)
-        patch.setattr(primal, "JUDGING", 1)
+        patch.setattr(primal, "VALIDATION", 1)
         return PrimalTask(settings, MapEpisodes([world], settings), POLICY)
 
 
