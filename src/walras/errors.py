@@ -78,7 +78,7 @@ class FailFast:
         raise InputError(one_line(sentence))
 
     @property
-    def found_problems(self) -> bool:
+    def has_problems(self) -> bool:
         """Tell whether reading cannot go on."""
         return False
 
@@ -98,7 +98,7 @@ class CollectAll(FailFast):
         self.problems.append(one_line(sentence))
 
     @property
-    def found_problems(self) -> bool:
+    def has_problems(self) -> bool:
         """Tell whether there is any problem so far."""
         return bool(self.problems)
 

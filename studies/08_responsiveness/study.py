@@ -48,7 +48,7 @@ def _followed(scene, name):
     if name == "newsvendor":
         return scene.policy
     history = np.asarray(scene.stretch.exogenous.demand[: scene.first])
-    return load_buyer().buyer.told(history, np.asarray(scene.stretch.population.lead_time))
+    return load_buyer().buyer.with_history(history, np.asarray(scene.stretch.population.lead_time))
 
 
 def _answers(context, data, name):

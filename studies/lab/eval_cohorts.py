@@ -216,8 +216,8 @@ def cohort_errors(
             predicted = design.predicted_error(size, size, n)
             for draw in range(draws):
                 cohort = design.draw(size, n, np.random.default_rng([target.seed, n, draw]))
-                said, _ = cohort_forecast(target, learned, cohort.chosen, cohort.weight)
-                scale = float(cohort.total(size[cohort.chosen]) / size.sum()) - 1.0
+                said, _ = cohort_forecast(target, learned, cohort.index, cohort.weight)
+                scale = float(cohort.total(size[cohort.index]) / size.sum()) - 1.0
                 apart, whole = (None, None) if full is None else (_apart(said, full), _mape(full, truth))
                 found.append(CohortError(name, n, predicted, scale, apart, _mape(said, truth), whole))
     return found

@@ -89,4 +89,4 @@ def sampled(
     """
     size = np.asarray(world.population.demand_scale)[agents]
     cohort = ProportionalSample().draw(size, count, random)
-    return world.window(agents[cohort.chosen], start, weeks, weight=cohort.weight)
+    return world.window(agents[cohort.index], start, weeks, weight=cohort.weight)

@@ -94,9 +94,9 @@ class _Outlook:
         everybody = scene.stretch.population
         agents = everybody.n_agents if keeper.agents is None else keeper.agents
         self.crowd = ProportionalSample().draw(demand_size(everybody), agents, random)
-        self.people = self.crowd.people(everybody)
-        self.policy = self.crowd.along(number_agents(scene.policy, everybody.n_agents))
-        size = np.asarray(everybody.demand_scale, float)[self.crowd.chosen] * self.crowd.weight
+        self.people = self.crowd.subset(everybody)
+        self.policy = self.crowd.select(number_agents(scene.policy, everybody.n_agents))
+        size = np.asarray(everybody.demand_scale, float)[self.crowd.index] * self.crowd.weight
         self.steering = ProportionalSample().draw(size, SLOPE_AGENTS, random)
 
     def compile(
@@ -146,15 +146,15 @@ class _Outlook:
     def _here(self, week: int, state: State) -> "_Known":
         scene, keeper = self.case.scene, self.keeper
         random = np.random.default_rng([keeper.seed, scene.path, week, 0xF07])
-        paths = keeper.futures.paths(scene.world, scene.agents[self.crowd.chosen], scene.now(week), random)
-        return self.people, paths, self.policy, self.crowd.along(state)
+        paths = keeper.futures.paths(scene.world, scene.agents[self.crowd.index], scene.now(week), random)
+        return self.people, paths, self.policy, self.crowd.select(state)
 
     def _few(self, here: "_Known") -> "_Known":
         """Cut out who steers, and the first scenario."""
         people, paths, policy, state = here
         first = jax.tree.map(lambda leaf: leaf[0], paths)
-        cut = self.steering.along
-        return self.steering.people(people), cut(first), cut(policy), cut(state)
+        cut = self.steering.select
+        return self.steering.subset(people), cut(first), cut(policy), cut(state)
 
 
 _Known = tuple[Population, ExogenousPaths, Policy, State]

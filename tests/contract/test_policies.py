@@ -50,10 +50,10 @@ POLICIES = [
     PricedBaseStock(law=GammaDemand(), discount=0.99),
     PerfectForesight(happenings(POPULATION).demand),
     Constrained(order_up_to(POPULATION), TERMS),
-    Constrained(PricedNewsvendor(), TERMS.relaxed()),
+    Constrained(PricedNewsvendor(), TERMS.continuous()),
     FunctionPolicy(cautious, {"level": jnp.arange(20.0, 20.0 + AGENTS), "share": jnp.full(AGENTS, 0.5)}),
     CallbackPolicy(looked_up, surrogate=PricedNewsvendor()),
-    loud(FULL).knowing(profile_of(POPULATION)),
+    loud(FULL).with_profile(profile_of(POPULATION)),
     loud(FORGETFUL),
 ]
 every_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
@@ -84,10 +84,10 @@ def remembering(policy: Policy, seen: Observation) -> Observation:
     memory = policy.begin(POPULATION)
     known = (seen.lead_demand_mean, seen.lead_demand_sd, seen.sale_price, seen.unit_cost, seen.next_unit_cost)
     outlooks = PublicObservation(seen.week[None], POPULATION, *(row[None] for row in known))
-    if policy.reads:
-        read, after = policy.read(memory.read, outlooks, jnp.ones((1, AGENTS)))
+    if policy.reads_history:
+        read, after = policy.read(memory.exogenous_state, outlooks, jnp.ones((1, AGENTS)))
         seen = replace(seen, read=jax.tree.map(lambda leaf: leaf[0], read))
-        memory = PolicyMemory(after, memory.own)
+        memory = PolicyMemory(after, memory.own_state)
     return replace(seen, memory=memory)
 
 

@@ -12,7 +12,7 @@ DAY = datetime.date(2024, 1, 1)
 def test_a_good_table_is_described():
     found = check_table(pa.table({"unique_id": ["a", "b"], "ds": [DAY, DAY], "units": [1, 2], "odd": [0, 0]}))
     assert (found.rows, found.agents, found.weeks, found.first_week) == (2, 2, 1, "2024-01-01")
-    assert found.fine and any("odd" in note for note in found.notes)
+    assert found.ok and any("odd" in note for note in found.notes)
     assert found.as_dict()["columns"] == {"unique_id": "unique_id", "ds": "ds", "units": "units"}
 
 
@@ -24,7 +24,7 @@ def test_every_problem_is_listed():
         "price": ["1.0", "x", "y"],
     }
     found = check_table(pa.table(rows))
-    assert not found.fine and found.rows == 3
+    assert not found.ok and found.rows == 3
     for words in (
         "`unique_id` of the table is empty in data row 2",
         "`ds` of the table is soon in data row 2",

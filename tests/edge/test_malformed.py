@@ -30,7 +30,7 @@ def test_there_are_enough_cases_and_the_unspoilt_table_is_fine(tmp_path, capsys)
     ):
         path = write(tmp_path)
         assert read_panel(path).units.shape == (malformed.WEEKS, len(malformed.PRODUCTS))
-        assert check_table(path).fine
+        assert check_table(path).ok
         assert main(["data", "check", str(path)]) == 0
     assert capsys.readouterr().err == ""
 

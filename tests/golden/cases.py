@@ -618,8 +618,8 @@ def cohort_draws() -> Values:
     asked = draw_probes(people, 8, 5, 11)
     shape = MapShape("bucketized", 1, 8, 4, 8, 6, 3, (1, 2), (1, 2), 0)
     return {
-        "cohorts": {name: [sha(one.chosen), summary(one.weight)] for name, one in drawn.items()},
-        "planned": [sha(chosen.chosen), summary(chosen.weight)],
+        "cohorts": {name: [sha(one.index), summary(one.weight)] for name, one in drawn.items()},
+        "planned": [sha(chosen.index), summary(chosen.weight)],
         "delegates": [sha(asked.index), summary(asked.weight), summary(asked.noise), sha(asked.lead_times)],
         "map": norms(MapNetwork.draw(shape, 5)),
         "buyer": norms(Buyer.draw(BuyerShape(history=4, dilations=(1, 2), hidden=(6,)), 5).network),

@@ -130,10 +130,10 @@ def test_delegates_of_a_cohort_are_drawn_out_of_it():
     population, learned = people(), interface(delegates=12).primal
     cohort = UniformSample().draw(np.asarray(population.demand_scale), 16, np.random.default_rng(0))
     drawn = probes_for(learned, population, cohort)
-    assert set(np.asarray(drawn.index)) <= set(cohort.chosen)
+    assert set(np.asarray(drawn.index)) <= set(cohort.index)
     size = np.asarray(population.demand_scale, float)
     found = np.asarray(drawn.weight, float) @ size[np.asarray(drawn.index)]
-    assert found == pytest.approx(cohort.total(size[cohort.chosen]), rel=0.02)
+    assert found == pytest.approx(cohort.total(size[cohort.index]), rel=0.02)
     assert probes_for(interface().primal, population, cohort) is None
 
 

@@ -38,7 +38,7 @@ PATHS = happenings(PEOPLE)
 STATE = start(PEOPLE)
 CHARGED = prices(PEOPLE)
 BUYERS = {
-    "full": loud(FULL).knowing(profile_of(PEOPLE)),
+    "full": loud(FULL).with_profile(profile_of(PEOPLE)),
     "stranger": loud(FULL),  # the same network, but nothing is known of the agents' history
     "forgetful": loud(FORGETFUL),
 }
@@ -202,7 +202,7 @@ def test_blocks_are_the_same_as_all_at_once():
     shape = dataclasses.replace(FULL, hidden=(600, 4))
     people = shop(600)
     paths, state, charged = happenings(people), start(people), prices(people)
-    buyer = loud(shape, gain=100.0).knowing(profile_of(people))
+    buyer = loud(shape, gain=100.0).with_profile(profile_of(people))
     whole, blocks = (orders_of(buyer, paths, charged, people, state, block_agents=size) for size in (768, 256))
     # Products of matrices are summed in another order in blocks of another size.
     assert_same(whole, blocks, exactly=False, rtol=1e-3, atol=1e-3)
@@ -211,7 +211,7 @@ def test_blocks_are_the_same_as_all_at_once():
 def test_weights_of_which_there_are_as_many_as_agents_are_not_cut():
     agents, count = 32, 8
     people = shop(agents)
-    buyer = loud(BuyerShape(history=agents, hidden=(agents, agents))).knowing(profile_of(people))
+    buyer = loud(BuyerShape(history=agents, hidden=(agents, agents))).with_profile(profile_of(people))
     _, _, cut, _ = cut_agents(people, happenings(people), buyer, start(people), 5, count)
     assert_same(cut.network, buyer.network)
     np.testing.assert_array_equal(cut.profile, buyer.profile[:, 5 : 5 + count])
@@ -277,7 +277,7 @@ def _seen_in_week(buyer: Buyer, week: int, arrivals=None, people=PEOPLE) -> Obse
     left = run(buyer, _weeks_before(paths, week), None, people).final
     today = {name: getattr(paths, name)[week] for name in ("lead_demand_mean", "lead_demand_sd", "sale_price")}
     read = None
-    if buyer.reads:
+    if buyer.reads_history:
         read = 0.1 * jax.random.normal(jax.random.key(week), (buyer.shape.history, AGENTS))
     return Observation(
         week=jnp.asarray(week),
@@ -366,7 +366,7 @@ def test_open_orders_by_age_are_the_pipeline_where_the_lead_time_is_fixed(lead):
 def test_what_is_too_old_to_be_told_apart_is_one_number():
     buyer = loud(dataclasses.replace(FULL, open_orders=1))
     seen = eqx.tree_at(
-        lambda o: (o.stock_start, o.position, o.memory.own),
+        lambda o: (o.stock_start, o.position, o.memory.own_state),
         _seen_in_week(buyer, 4),
         (jnp.full(AGENTS, 2.0), jnp.full(AGENTS, 10.0), jnp.full((1, AGENTS), 3.0)),
     )
@@ -377,7 +377,7 @@ def test_what_is_too_old_to_be_told_apart_is_one_number():
 
 def test_the_last_orders_are_remembered_the_youngest_first():
     done = run(BUYERS["full"])
-    np.testing.assert_array_equal(done.final.memory.own, done.agents.orders[::-1][: FULL.open_orders])
+    np.testing.assert_array_equal(done.final.memory.own_state, done.agents.orders[::-1][: FULL.open_orders])
 
 
 # --- the profile ------------------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_quantiles_are_read_off_a_profile_by_straight_lines():
 
 def test_a_profile_moves_only_its_own_agent():
     profile = profile_of(PEOPLE)
-    usual, moved = (orders_of(loud(FULL).knowing(each)) for each in (profile, profile.at[3:6, 2].multiply(2.0)))
+    usual, moved = (orders_of(loud(FULL).with_profile(each)) for each in (profile, profile.at[3:6, 2].multiply(2.0)))
     changed = np.abs(usual - moved).max(0) > 1e-3
     np.testing.assert_array_equal(np.flatnonzero(changed), [2])
 
@@ -417,7 +417,7 @@ def test_half_of_the_way_to_the_agents_own_quantile_is_the_start():
     window, profile = jnp.zeros((MAX_LEAD + 1 + buyer.ahead, 3)), profile_of(PEOPLE)
     own = _quantile_of(profile, buyer.base.critical_ratio(seen, window))
     expected = 0.5 * (own + buyer.base.target(seen, window))
-    np.testing.assert_allclose(buyer.knowing(profile).orders(empty, window), expected, rtol=1e-3)
+    np.testing.assert_allclose(buyer.with_profile(profile).orders(empty, window), expected, rtol=1e-3)
     np.testing.assert_allclose(buyer.orders(empty, window), buyer.base.target(seen, window), rtol=1e-3)
 
 

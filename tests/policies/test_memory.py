@@ -39,7 +39,7 @@ class Recaller(Policy):
         return outlook.read
 
     def decide(self, encoded, observation, shadow_prices):
-        return positive_part(encoded + self.share.value[0] * observation.memory.own)
+        return positive_part(encoded + self.share.value[0] * observation.memory.own_state)
 
     def orders(self, observation, shadow_prices):
         return self.decide(observation.read, observation, shadow_prices)
@@ -70,8 +70,8 @@ def paths(people):
 def test_orders_follow_what_is_read_and_remembered(people, paths):
     rollout = simulate(people, paths, POLICY, initial=start(people), record=Record.traces())
     np.testing.assert_allclose(rollout.agents.orders, by_hand(np.asarray(paths.demand)), rtol=1e-6)
-    np.testing.assert_array_equal(rollout.final.memory.read, paths.demand[-1])
-    np.testing.assert_array_equal(rollout.final.memory.own, rollout.agents.orders[-1])
+    np.testing.assert_array_equal(rollout.final.memory.exogenous_state, paths.demand[-1])
+    np.testing.assert_array_equal(rollout.final.memory.own_state, rollout.agents.orders[-1])
 
 
 def test_week_after_week_is_the_same_as_one_pass(people, paths):
@@ -106,8 +106,8 @@ def test_ranges_line_memories_up(people, paths):
     source = MemorySource(people, paths, start(people))
     zero = jnp.zeros((paths.n_weeks, len(people.resources)))
     ranged = simulate_out_of_core(source, POLICY, shadow_prices=zero, record=ChunkedRecord(final=True), range_agents=3)
-    np.testing.assert_array_equal(ranged.final.memory.own, whole.final.memory.own)
-    np.testing.assert_array_equal(ranged.final.memory.read, whole.final.memory.read)
+    np.testing.assert_array_equal(ranged.final.memory.own_state, whole.final.memory.own_state)
+    np.testing.assert_array_equal(ranged.final.memory.exogenous_state, whole.final.memory.exogenous_state)
 
 
 def test_terms_let_the_inner_policy_remember_what_was_placed(people, paths):
@@ -115,7 +115,7 @@ def test_terms_let_the_inner_policy_remember_what_was_placed(people, paths):
     rollout = simulate(people, paths, whole, initial=start(people), record=Record.traces())
     orders = np.asarray(rollout.agents.orders)
     np.testing.assert_array_equal(orders, np.rint(orders))
-    np.testing.assert_array_equal(rollout.final.memory.own, orders[-1])
+    np.testing.assert_array_equal(rollout.final.memory.own_state, orders[-1])
 
 
 def test_shared_numbers_have_one_derivative_for_all(people, paths):

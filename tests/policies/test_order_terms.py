@@ -63,10 +63,10 @@ def test_the_continuous_form_passes_through_all_allowed_orders(minimum, case, ro
     terms = CasePacks(minimum, case, maximum)
     order = placed(terms, [quarters / 4])
     np.testing.assert_array_equal(placed(terms, order), order)
-    np.testing.assert_array_equal(placed(terms.relaxed(), order), order)
+    np.testing.assert_array_equal(placed(terms.continuous(), order), order)
 
 
-@pytest.mark.parametrize("terms", [TERMS, TERMS.relaxed(), CasePacks(), CasePacks().relaxed()])
+@pytest.mark.parametrize("terms", [TERMS, TERMS.continuous(), CasePacks(), CasePacks().continuous()])
 def test_a_larger_wish_never_places_less(terms):
     orders = placed(terms, np.linspace(-1, 40, 616))
     assert (np.diff(orders) >= 0).all() and orders[0] == 0 and orders[-1] >= 24
@@ -74,7 +74,7 @@ def test_a_larger_wish_never_places_less(terms):
 
 def test_the_continuous_form_has_no_steps():
     wishes = np.linspace(0, 40, 2001)
-    orders = placed(TERMS.relaxed(), wishes)
+    orders = placed(TERMS.continuous(), wishes)
     np.testing.assert_allclose(orders, np.minimum(wishes, 24), rtol=1e-6)
 
 
@@ -82,23 +82,23 @@ def test_the_continuous_form_is_the_average_of_whole_cases():
     wishes = (np.arange(240) + 0.5) / 10
     for low, high in ((0, 12), (12, 16), (20, 24)):
         between = wishes[(wishes > low) & (wishes < high)]
-        np.testing.assert_allclose(placed(TERMS, between).mean(), placed(TERMS.relaxed(), between).mean(), rtol=1e-5)
+        np.testing.assert_allclose(placed(TERMS, between).mean(), placed(TERMS.continuous(), between).mean(), rtol=1e-5)
 
 
 def test_derivatives_are_those_of_a_wish_about_to_fall():
     wishes = jnp.asarray([-1.0, 0.0, 0.5, 7.0, 12.0, 23.0, 24.0, 25.0])
-    slopes = [jax.grad(lambda w, t=terms: t.place(w).sum())(wishes) for terms in (TERMS.relaxed(), TERMS)]
+    slopes = [jax.grad(lambda w, t=terms: t.place(w).sum())(wishes) for terms in (TERMS.continuous(), TERMS)]
     np.testing.assert_array_equal(slopes[0], [0, 0, 1, 1, 1, 1, 1, 0])
     np.testing.assert_array_equal(slopes[1], np.zeros(8))
 
 
-@pytest.mark.parametrize("terms", [CasePacks(), CasePacks().relaxed(), TERMS, TERMS.relaxed()])
+@pytest.mark.parametrize("terms", [CasePacks(), CasePacks().continuous(), TERMS, TERMS.continuous()])
 def test_terms_without_a_maximum_have_finite_derivatives_in_everything(terms):
     slopes = jax.grad(lambda terms: terms.place(jnp.asarray([0.0, 2.0, 30.0])).sum())(terms)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
-@pytest.mark.parametrize("terms", [TERMS, TERMS.relaxed()])
+@pytest.mark.parametrize("terms", [TERMS, TERMS.continuous()])
 def test_wishes_that_are_no_numbers_stay_visible_and_huge_ones_meet_the_maximum(terms):
     orders = placed(terms, [np.nan, np.inf, -np.inf])
     assert np.isnan(orders[0]) and orders[1] == 24 and orders[2] == 0
@@ -111,8 +111,8 @@ def test_cases_that_no_binary_fraction_holds_are_still_counted_right():
 
 def test_the_continuous_form_of_a_policy_keeps_the_policy():
     policy = Constrained(ConstantOrder(jnp.asarray([5.0, 13.0, 99.0])), TERMS)
-    assert policy.relaxed().policy is policy.policy
-    assert isinstance(policy.relaxed().terms, Continuous) and isinstance(policy.relaxed().relaxed().terms, Continuous)
+    assert policy.continuous().policy is policy.policy
+    assert isinstance(policy.continuous().terms, Continuous) and isinstance(policy.continuous().continuous().terms, Continuous)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_terms_for_different_numbers_of_agents_are_refused():
 @pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64])
 def test_terms_of_any_type_of_numbers_are_single_precision(kind):
     terms = CasePacks(np.full(3, 2, kind), np.ones(3, kind), np.full(3, 9, kind))
-    assert {x.dtype for x in jax.tree.leaves((terms, terms.relaxed()))} == {jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves((terms, terms.continuous()))} == {jnp.dtype("float32")}
 
 
 def test_terms_may_be_built_inside_a_transform():

@@ -309,7 +309,7 @@ NEEDS = {
 @pytest.mark.parametrize("need", NEEDS)
 def test_a_black_box_says_that_it_has_no_derivative(need):
     with pytest.raises(NoDerivativeError, match="`lean_on_numbers` is a black box whose orders have no derivative"):
-        NEEDS[need](Constrained(BOX, CasePacks().relaxed()))
+        NEEDS[need](Constrained(BOX, CasePacks().continuous()))
 
 
 def test_what_needs_no_derivative_of_the_orders_has_one():
@@ -362,7 +362,7 @@ class Remembering(Policy):
         return outlook.read - outlook.population.use @ shadow_prices.sum(0)
 
     def decide(self, encoded, observation, shadow_prices):
-        return positive_part(encoded + 0.25 * observation.memory.own)
+        return positive_part(encoded + 0.25 * observation.memory.own_state)
 
     def orders(self, observation, shadow_prices):
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)

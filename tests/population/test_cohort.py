@@ -34,7 +34,7 @@ def rng(seed=0):
 def many(request):
     """Draw many cohorts of 300 and estimate the total use of each."""
     cohorts = [request.param.draw(SIZE, 300, rng(seed)) for seed in range(DRAWS)]
-    used = [cohort.along(USE) for cohort in cohorts]
+    used = [cohort.select(USE) for cohort in cohorts]
     totals = np.array([c.total(u) for c, u in zip(cohorts, used, strict=True)])
     errors = np.array([c.standard_error(u) for c, u in zip(cohorts, used, strict=True)])
     return request.param, totals / USE.sum(), errors / USE.sum()
@@ -62,14 +62,14 @@ def test_uniform_errors_are_those_of_the_textbook():
     found = UniformSample().predicted_error(SIZE, USE, 300)
     assert found == pytest.approx(spread * np.sqrt((1 - 300 / 3000) / 300), rel=1e-9)
     cohort = UniformSample().draw(SIZE, 300, rng())
-    drawn = USE[cohort.chosen]
+    drawn = USE[cohort.index]
     textbook = 3000 * np.sqrt((1 - 300 / 3000) / 300) * drawn.std(ddof=1)
     assert cohort.standard_error(drawn) == pytest.approx(textbook, rel=1e-9)
 
 
 def test_stratified_errors_are_those_of_the_textbook():
     cohort = StratifiedSample().draw(SIZE, 300, rng())
-    drawn, variance = USE[cohort.chosen], 0.0
+    drawn, variance = USE[cohort.index], 0.0
     for stratum in range(10):
         mine = cohort.stratum == stratum
         n, members = mine.sum(), cohort.weight[mine].sum()
@@ -81,7 +81,7 @@ def test_stratified_errors_are_those_of_the_textbook():
 def test_the_number_asked_for_is_drawn_and_stands_for_all(design):
     for n in (25, 300, 2999):
         cohort = design.draw(SIZE, n, rng(n))
-        assert cohort.n_drawn == n and (np.diff(cohort.chosen) > 0).all() and cohort.design == str(design)
+        assert cohort.n_drawn == n and (np.diff(cohort.index) > 0).all() and cohort.design == str(design)
         assert (cohort.weight >= 1.0 - 1e-9).all()
     counts = [design.draw(SIZE, 300, rng(seed)).weight.sum() for seed in range(40)]
     assert np.mean(counts) == pytest.approx(3000, rel=0.02)
@@ -91,15 +91,15 @@ def test_the_number_asked_for_is_drawn_and_stands_for_all(design):
 def test_where_there_are_no_more_everybody_is_taken_once(design):
     for n in (60, 1000):
         cohort = design.draw(demand_size(PEOPLE), n, rng())
-        assert cohort.everybody and (cohort.weight == 1.0).all()
-        assert cohort.people(PEOPLE) is PEOPLE and cohort.along(PEOPLE.use) is PEOPLE.use
+        assert cohort.is_complete and (cohort.weight == 1.0).all()
+        assert cohort.subset(PEOPLE) is PEOPLE and cohort.select(PEOPLE.use) is PEOPLE.use
         assert cohort.standard_error(USE[:60]) == 0.0 and cohort.total(USE[:60]) == pytest.approx(USE[:60].sum())
     assert design.predicted_error(SIZE, USE, 3000) == 0.0
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=str)
 def test_the_seed_decides(design):
-    one, same, other = (design.draw(SIZE, 100, rng(seed)).chosen for seed in (1, 1, 2))
+    one, same, other = (design.draw(SIZE, 100, rng(seed)).index for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
@@ -140,7 +140,7 @@ def test_small_agents_that_have_grown_do_not_spoil_the_total(design):
 def test_equal_sizes_share_strata():
     size = np.repeat([1.0, 5.0], [900, 100])
     cohort = StratifiedSample().draw(size, 20, rng())
-    assert cohort.n_drawn == 20 and cohort.total(size[cohort.chosen]) == pytest.approx(size.sum())
+    assert cohort.n_drawn == 20 and cohort.total(size[cohort.index]) == pytest.approx(size.sum())
     assert np.bincount(cohort.stratum).tolist() == [18, 2]
 
 
@@ -152,7 +152,7 @@ def test_chances_are_in_proportion_and_add_up_with_the_largest_certain():
     free = chance < 1
     np.testing.assert_allclose(chance[free] / SIZE[free], (chance[free] / SIZE[free]).mean(), rtol=1e-6)
     cohort = ProportionalSample().draw(size, 20, rng())
-    assert set(range(90, 100)) <= set(cohort.chosen.tolist()) and (cohort.weight[-10:] == 1).all()
+    assert set(range(90, 100)) <= set(cohort.index.tolist()) and (cohort.weight[-10:] == 1).all()
 
 
 def test_agents_without_size_are_drawn_too():
@@ -173,7 +173,7 @@ def test_filled_parts_add_up_within_their_bounds(total):
 def test_values_may_have_weeks_before_agents():
     cohort = StratifiedSample().draw(SIZE, 100, rng())
     weekly = np.stack([USE, 2 * USE, SIZE])
-    drawn = cohort.along(weekly)
+    drawn = cohort.select(weekly)
     assert drawn.shape == (3, 100)
     np.testing.assert_allclose(cohort.total(drawn), [cohort.total(row) for row in drawn])
     np.testing.assert_allclose(cohort.standard_error(drawn), [cohort.standard_error(row) for row in drawn])
@@ -181,12 +181,12 @@ def test_values_may_have_weeks_before_agents():
 
 def test_all_parts_are_cut_in_step_and_names_follow():
     cohort = ProportionalSample().draw(demand_size(PEOPLE), 20, rng())
-    drawn, chosen = cohort.people(PEOPLE), cohort.chosen
+    drawn, chosen = cohort.subset(PEOPLE), cohort.index
     assert drawn.name_of(3) == PEOPLE.name_of(int(chosen[3]))
     paths, policy, state = happenings(PEOPLE), order_up_to(PEOPLE), start(PEOPLE)
-    np.testing.assert_array_equal(cohort.along(paths).arrivals.weeks, np.asarray(paths.arrivals.weeks)[:, chosen])
-    np.testing.assert_array_equal(cohort.along(policy).level, np.asarray(policy.level)[chosen])
-    np.testing.assert_array_equal(cohort.along(state).pipeline, np.asarray(state.pipeline)[:, chosen])
+    np.testing.assert_array_equal(cohort.select(paths).arrivals.weeks, np.asarray(paths.arrivals.weeks)[:, chosen])
+    np.testing.assert_array_equal(cohort.select(policy).level, np.asarray(policy.level)[chosen])
+    np.testing.assert_array_equal(cohort.select(state).pipeline, np.asarray(state.pipeline)[:, chosen])
     np.testing.assert_array_equal(drawn.use, np.asarray(PEOPLE.use)[chosen])
     assert drawn.weight.dtype == PEOPLE.weight.dtype
     np.testing.assert_allclose(drawn.weight, cohort.weight, rtol=1e-6)
@@ -195,15 +195,15 @@ def test_all_parts_are_cut_in_step_and_names_follow():
 def test_a_cohort_of_a_cohort_stands_for_all():
     heavy = eqx.tree_at(lambda p: p.weight, PEOPLE, jnp.full(60, 50.0))
     cohort = UniformSample().draw(demand_size(heavy), 20, rng())
-    assert float(cohort.people(heavy).weight.sum()) == pytest.approx(3000, rel=1e-5)
+    assert float(cohort.subset(heavy).weight.sum()) == pytest.approx(3000, rel=1e-5)
 
 
 def test_agents_that_stand_for_many_are_drawn_more_often():
     heavy = eqx.tree_at(lambda p: p.weight, PEOPLE, jnp.ones(60).at[7].set(1000.0))
     for seed in range(5):
         cohort = ProportionalSample().draw(demand_size(heavy), 20, rng(seed))
-        at = int(np.flatnonzero(cohort.chosen == 7)[0])
-        assert float(cohort.people(heavy).weight[at]) == 1000.0
+        at = int(np.flatnonzero(cohort.index == 7)[0])
+        assert float(cohort.subset(heavy).weight[at]) == 1000.0
 
 
 BAD = np.where(np.arange(3000) == 17, np.nan, SIZE)
@@ -222,9 +222,9 @@ MISTAKES = {
     "uncut": (
         lambda d: d.draw(SIZE, 99, rng()).total(USE),
         ShapeError,
-        r"`values` has .*99., the drawn .* with `along`",
+        r"`values` has .*99., the drawn .* with `select`",
     ),
-    "strangers": (lambda d: d.draw(SIZE, 99, rng()).people(PEOPLE), ShapeError, "`population` has shape .*drawn from"),
+    "strangers": (lambda d: d.draw(SIZE, 99, rng()).subset(PEOPLE), ShapeError, "`population` has shape .*drawn from"),
 }
 
 

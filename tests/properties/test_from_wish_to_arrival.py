@@ -80,7 +80,7 @@ def arriving(kind: str, seed: int):
 
 def terms_of(kind: str, seed: int):
     whole = whole_cases(seed)
-    return {"none": None, "whole": whole, "relaxed": whole.relaxed()}[kind]
+    return {"none": None, "whole": whole, "relaxed": whole.continuous()}[kind]
 
 
 def assert_allowed(terms: CasePacks, placed: np.ndarray) -> None:
@@ -169,7 +169,7 @@ def test_gradients_are_those_of_a_level_about_to_fall(combination):
 
 def test_whole_cases_order_what_their_continuous_form_orders_on_average():
     _, _, policy, ask = shop_under(2, ("constant", "all", "whole"))
-    whole, relaxed = (ask(p).agents.orders.sum(0) for p in (policy, policy.relaxed()))
+    whole, relaxed = (ask(p).agents.orders.sum(0) for p in (policy, policy.continuous()))
     gap = np.abs(np.asarray(whole - relaxed))
     # Order positions differ by at most half a step at the end, where no maximum binds.
     free = np.asarray(ask(policy).agents.orders.max(0)) < np.asarray(policy.terms.most)

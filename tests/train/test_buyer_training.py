@@ -218,7 +218,7 @@ def test_parts_add_up_to_the_whole():
     parts = parts_of(known)
     assert len(parts) == PARTS and sum(part.population.n_agents for part in parts) == agents
     assert [part.profile.shape[1] for part in parts] == [part.population.n_agents for part in parts]
-    whole, *some = (episode_loss(buyer.knowing(each.profile), each) for each in (known, *parts))
+    whole, *some = (episode_loss(buyer.with_profile(each.profile), each) for each in (known, *parts))
     np.testing.assert_allclose(sum(some), whole, rtol=1e-5)
 
 
@@ -335,7 +335,7 @@ def test_a_buyer_comes_back_bit_for_bit(tmp_path, shape):
 
 
 def test_what_an_agent_is_like_is_not_in_the_file(place, tmp_path):
-    save_buyer(tmp_path / "two.walras", loud(FULL).knowing(jnp.ones((10, 3))), FACTS)
+    save_buyer(tmp_path / "two.walras", loud(FULL).with_profile(jnp.ones((10, 3))), FACTS)
     assert (tmp_path / "two.walras").read_bytes() == place.read_bytes()
 
 

@@ -38,14 +38,14 @@ def check(
         print_json(found.as_dict())
     else:
         print_text(*check_words(found))
-    if not found.fine:
+    if not found.ok:
         more = len(found.problems) - 1
         raise InputError(found.problems[0].rstrip(".") + (f" (and {more} more)" if more else ""))
 
 
 def check_words(found: "TableCheck") -> list[str]:
     """Put what was found into sentences."""
-    if not found.fine:
+    if not found.ok:
         return [f"{found.rows:,} rows; this table cannot be planned with:", *(f"- {text}" for text in found.problems)]
     span = f"{found.weeks:,} weeks from {found.first_week} to {found.last_week}"
     fields = ", ".join(ours if ours == theirs else f"{ours} (from {theirs})" for ours, theirs in found.columns.items())

@@ -59,8 +59,8 @@ def probes_for(learned: LearnedMap, population: Population, cohort: Cohort, seed
     """
     if not learned.shape.delegates:
         return None
-    drawn = draw_probes(cohort.people(population), learned.shape.delegates, HORIZON + 1, seed)
-    chosen, weight = jnp.asarray(cohort.chosen, jnp.int32), jnp.asarray(cohort.weight, jnp.float32)
+    drawn = draw_probes(cohort.subset(population), learned.shape.delegates, HORIZON + 1, seed)
+    chosen, weight = jnp.asarray(cohort.index, jnp.int32), jnp.asarray(cohort.weight, jnp.float32)
     found = chosen[drawn.index], drawn.weight * weight[drawn.index]
     return eqx.tree_at(lambda d: (d.index, d.weight), drawn, found)
 

@@ -170,7 +170,7 @@ class Interface:
         """Read a population once, so that questions about it are answered in milliseconds.
 
         Args:
-            population: everybody; or the drawn agents of a cohort (`Cohort.people`), where no more is known.
+            population: everybody; or the drawn agents of a cohort (`Cohort.subset`), where no more is known.
             history: of the same agents.
             policy: what they follow, to be compared with that of training, and asked by maps that ask delegates; None
                 compares nothing, and is refused by these.
@@ -259,7 +259,7 @@ def _who_is_read(
             "cohort",
             f"{cohort.n_drawn} agents drawn of {cohort.n_agents}",
             f"{n_agents} agents as the population",
-            "give the population that it was drawn from, or `cohort.people` of it",
+            "give the population that it was drawn from, or `cohort.subset` of it",
         )
     each = (size / cohort.weight)[None, :] * np.asarray(population.use, float).T
     everyone = np.arange(n_agents)

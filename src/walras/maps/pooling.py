@@ -121,8 +121,8 @@ def cohort_index(
         tile: slots of a tile.
         delegates: whose policies are asked.
     """
-    slot, bucket = pack_by_bucket(bucket_of(size[cohort.chosen], edges), len(edges) + 1, tile)
+    slot, bucket = pack_by_bucket(bucket_of(size[cohort.index], edges), len(edges) + 1, tile)
     there = slot != EMPTY
-    index, weight = cohort.chosen[slot], np.where(there, cohort.weight[slot], 0.0)
+    index, weight = cohort.index[slot], np.where(there, cohort.weight[slot], 0.0)
     slots = jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket)
     return CohortIndex(*slots, len(edges) + 1, delegates)

@@ -60,7 +60,7 @@ def draw_probes(population: Population, count: int, weeks: int, seed: int) -> Pr
     there = np.flatnonzero(size > 0)
     cohort = ProportionalSample().draw(size[there], min(count, len(there)), random)
     copies = max(count // max(cohort.n_drawn, 1), 1)
-    index = np.tile(there[cohort.chosen], copies)
+    index = np.tile(there[cohort.index], copies)
     lead = np.asarray(population.lead_time)[index]
     return ProbeAgents(
         index=jnp.asarray(index, jnp.int32),

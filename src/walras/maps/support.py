@@ -28,7 +28,7 @@ def policy_hash(policy: Policy, n_agents: int | None = None) -> str:
     """Return the SHA-256 of all that makes a policy behave as it does.
 
     Counted are the class, its settings, the content of its arrays, and functions by their module and name (not what is
-    written in them). Arrays with a number for every agent (`population.along`) count by their place alone: they say
+    written in them). Arrays with a number for every agent (`population.agent_axis`) count by their place alone: they say
     who the agents are, not how they decide, and another population has others.
 
     Args:

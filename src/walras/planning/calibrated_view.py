@@ -53,10 +53,10 @@ class CalibratedView:
             seed: of the sample for the Jacobian.
         """
         cohort_view = SimulatedView(
-            cohort.people(population_view.population),
-            cohort.along(population_view.exogenous),
-            cohort.along(number_agents(population_view.policy, population_view.population.n_agents)),
-            cohort.along(population_view.initial),
+            cohort.subset(population_view.population),
+            cohort.select(population_view.exogenous),
+            cohort.select(number_agents(population_view.policy, population_view.population.n_agents)),
+            cohort.select(population_view.initial),
             reserve=population_view.reserve,
             seed=seed,
         )

@@ -152,7 +152,7 @@ def _at_origin(
     )
     policy = choice.policy
     if isinstance(policy, Buyer):
-        policy = policy.told(np.asarray(completed.units), np.asarray(population.lead_time))
+        policy = policy.with_history(np.asarray(completed.units), np.asarray(population.lead_time))
     replay: dict[str, Any] = {"log_sd": ORDER_LOG_SD, "seed": settings.seed}
     if settings.interface == "learned":  # maps read more weeks, with traces
         replay |= {"weeks": REPLAYED_WEEKS, "record": Record.traces()}

@@ -21,8 +21,8 @@ class PolicyMemory(eqx.Module):
         own: what it remembers of its own doing, such as its last orders.
     """
 
-    read: Any = None
-    own: Any = None
+    exogenous_state: Any = None
+    own_state: Any = None
 
 
 class PublicObservation(eqx.Module):
@@ -81,12 +81,12 @@ class Policy(eqx.Module):
         return 1
 
     @property
-    def reads(self) -> bool:
+    def reads_history(self) -> bool:
         """Tell whether the policy reads the past."""
         return type(self).read is not Policy.read
 
     @property
-    def one_by_one(self) -> bool:
+    def scan_scenarios(self) -> bool:
         """Tell whether scenarios are better simulated one after the other: what is read of all would fill the cache."""
         return False
 
@@ -118,20 +118,20 @@ class Policy(eqx.Module):
         """Read the weeks of a run in one pass.
 
         Args:
-            memory: `PolicyMemory.read` at the start of the run.
+            memory: `PolicyMemory.exogenous_state` at the start of the run.
             outlooks: what was known in each week, week axis first (the population has none).
             demand: what was asked for in each week [units]; it is known from the next week on.
 
         Returns:
             What is known in each week (week axis first, agent axis last), which becomes `PublicObservation.read`: of week t it
-            may depend on what was known in weeks up to t and on the demand of weeks before t. And `PolicyMemory.read` after
+            may depend on what was known in weeks up to t and on the demand of weeks before t. And `PolicyMemory.exogenous_state` after
             the last week, such that reading on from it is the same as reading all in one pass.
         """
         return None, memory
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
-        """Return `PolicyMemory.own` for the next week, given what was accepted of this week's orders [units]."""
-        return None if observation.memory is None else observation.memory.own
+        """Return `PolicyMemory.own_state` for the next week, given what was accepted of this week's orders [units]."""
+        return None if observation.memory is None else observation.memory.own_state
 
 
 class AbstractWrapper(Policy):
@@ -149,14 +149,14 @@ class AbstractWrapper(Policy):
         return self.policy.ahead
 
     @property
-    def reads(self) -> bool:
+    def reads_history(self) -> bool:
         """Tell whether the inner policy reads the past."""
-        return self.policy.reads
+        return self.policy.reads_history
 
     @property
-    def one_by_one(self) -> bool:
+    def scan_scenarios(self) -> bool:
         """Tell whether the inner policy wants one scenario at a time."""
-        return self.policy.one_by_one
+        return self.policy.scan_scenarios
 
     def begin(self, population: Population) -> PolicyMemory | None:
         """Return the inner policy's memory."""

@@ -192,18 +192,18 @@ class Buyer(Policy):
     base: PricedNewsvendor = PricedNewsvendor()
     profile: Float[Array, "feature agent"] | None = None
 
-    def knowing(self, profile: Float[Array, "feature agent"] | None) -> "Buyer":
+    def with_profile(self, profile: Float[Array, "feature agent"] | None) -> "Buyer":
         """Return the same buyer for agents with this profile of their history."""
         return Buyer(self.network, self.shape, self.base, profile)
 
-    def told(self, units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> "Buyer":
+    def with_history(self, units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> "Buyer":
         """Return the same buyer for agents with this history, summed up where the shape asks for it.
 
         Args:
             units: demand of past weeks, known when it orders [units/week].
             lead_time: planned lead time [weeks] [agent].
         """
-        return self.knowing(jnp.asarray(demand_profile(units, lead_time))) if self.shape.profile else self
+        return self.with_profile(jnp.asarray(demand_profile(units, lead_time))) if self.shape.profile else self
 
     @staticmethod
     def draw(shape: BuyerShape, seed: int = 0, base: PricedNewsvendor | None = None) -> "Buyer":
@@ -216,20 +216,20 @@ class Buyer(Policy):
         return max(self.shape.after, 1)
 
     @property
-    def reads(self) -> bool:
+    def reads_history(self) -> bool:
         """Tell whether it reads the past."""
         return self.shape.history > 0
 
     @property
-    def one_by_one(self) -> bool:
+    def scan_scenarios(self) -> bool:
         """Tell that scenarios are simulated one after the other where the past is read."""
-        return self.reads
+        return self.reads_history
 
     def begin(self, population: Population) -> PolicyMemory:
         """Start with nothing ordered and an empty past."""
         agents, width = population.n_agents, self.shape.history
         own = jnp.zeros((self.shape.open_orders, agents))
-        if not self.reads:
+        if not self.reads_history:
             return PolicyMemory(None, own)
         lines = tuple(jnp.zeros((width, dilation, agents)) for dilation in self.shape.dilations)
         return PolicyMemory((jnp.full((agents,), -1.0), lines), own)
@@ -292,7 +292,7 @@ class Buyer(Policy):
             0.2 * jnp.log(scale),
         ]
         parts = [jnp.stack(rows), clip(around, 0.0, 3.0)]
-        if self.reads:
+        if self.reads_history:
             parts.append(outlook.read)
         if self.shape.profile:
             parts.append(self._of_profile(scale, usual))
@@ -347,7 +347,7 @@ class Buyer(Policy):
         position, stock = observation.position / scale, observation.stock_start / scale
         left = position - stock
         rows = [_squash(stock)]
-        orders = () if observation.memory is None else observation.memory.own
+        orders = () if observation.memory is None else observation.memory.own_state
         for order in orders:
             still = jnp.where(order / scale < left, order / scale, positive_part(left))
             left = left - still
@@ -356,7 +356,7 @@ class Buyer(Policy):
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Float[Array, "age agent"]:
         """Keep the last orders, the youngest first."""
-        before = jnp.zeros((0, *orders.shape)) if observation.memory is None else observation.memory.own
+        before = jnp.zeros((0, *orders.shape)) if observation.memory is None else observation.memory.own_state
         return jnp.concatenate([orders[None], before[:-1]]) if len(before) else before
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:

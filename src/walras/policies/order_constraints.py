@@ -32,7 +32,7 @@ class AbstractOrderConstraints(eqx.Module):
         """Return what is placed [units] for what is wished [units]; it never falls when a wish rises."""
 
     @abc.abstractmethod
-    def relaxed(self) -> "AbstractOrderConstraints":
+    def continuous(self) -> "AbstractOrderConstraints":
         """Return the continuous form of these terms, for whatever needs derivatives."""
 
 
@@ -44,7 +44,7 @@ class CasePacks(AbstractOrderConstraints):
     the maximum, to the last whole case in it. Nearest rather than always up: what was rounded off is back in the next
     wish of a policy that looks at its order position, which so stays within half a step of the one it aims at.
 
-    Their derivative is 0 wherever there is one, and the terms themselves are facts without derivative; use `relaxed()`
+    Their derivative is 0 wherever there is one, and the terms themselves are facts without derivative; use `continuous()`
     where derivatives are needed.
 
     Attributes:
@@ -105,7 +105,7 @@ class CasePacks(AbstractOrderConstraints):
         allowed = minimum(self.most, at_least)
         return jnp.where(wished <= self.least / 2, 0.0, allowed)
 
-    def relaxed(self) -> "Continuous":
+    def continuous(self) -> "Continuous":
         """Return what these terms place on average, over wishes spread evenly between allowed orders."""
         return Continuous(self.most)
 
@@ -128,7 +128,7 @@ class Continuous(AbstractOrderConstraints):
         """Return the wish, not below 0 and not above the largest allowed order."""
         return minimum(jax.lax.stop_gradient(self.most), positive_part(wished))
 
-    def relaxed(self) -> "Continuous":
+    def continuous(self) -> "Continuous":
         """Return itself."""
         return self
 
@@ -150,9 +150,9 @@ class Constrained(AbstractWrapper):
         """Return what is placed for what the inner policy decides."""
         return self.terms.place(self.policy.decide(encoded, observation, shadow_prices))
 
-    def relaxed(self) -> "Constrained":
+    def continuous(self) -> "Constrained":
         """Return the same policy under the continuous form of the terms."""
-        return Constrained(self.policy, self.terms.relaxed())
+        return Constrained(self.policy, self.terms.continuous())
 
 
 def _refuse(name: str, values: Float[np.ndarray, " agent"], wrong: Bool[np.ndarray, " agent"], needed: str) -> None:

@@ -351,9 +351,9 @@ class CallbackPolicy(Policy):
         return 1 if self.surrogate is None else self.surrogate.ahead
 
     @property
-    def reads(self) -> bool:
+    def reads_history(self) -> bool:
         """Tell whether the function is shown the past, or the surrogate reads it."""
-        return self.past > 0 or (self.surrogate is not None and self.surrogate.reads)
+        return self.past > 0 or (self.surrogate is not None and self.surrogate.reads_history)
 
     def begin(self, population: Population) -> PolicyMemory | None:
         """Return mean demand for the weeks before the first, and the surrogate's own beginning."""
@@ -361,7 +361,7 @@ class CallbackPolicy(Policy):
         if not self.past and theirs is None:
             return None
         theirs = PolicyMemory() if theirs is None else theirs
-        return PolicyMemory((self._before(population) if self.past else None, theirs.read), theirs.own)
+        return PolicyMemory((self._before(population) if self.past else None, theirs.exogenous_state), theirs.own_state)
 
     def _before(self, population: Population) -> Float[Array, "past agent"]:
         """Return what stands for the demand of the weeks before the first."""
@@ -407,8 +407,8 @@ class CallbackPolicy(Policy):
         """Show the surrogate its own memory."""
         if observation.memory is None:
             return observation
-        _, theirs = observation.memory.read
-        memory = PolicyMemory(theirs, observation.memory.own)
+        _, theirs = observation.memory.exogenous_state
+        memory = PolicyMemory(theirs, observation.memory.own_state)
         return eqx.tree_at(lambda o: o.memory, observation, memory, is_leaf=_is_none)
 
     def _call(self, shown: Any) -> Float[Array, " agent"]:

@@ -37,14 +37,14 @@ class Cohort:
     """Hold which agents were drawn, how many each stands for and how they were drawn.
 
     Attributes:
-        chosen: their index, ascending.
+        index: their index, ascending.
         weight: 1 / chance of being drawn [agents].
         stratum: the stratum each was drawn in; all 0 for a design without strata.
         n_agents: agents of the target population.
         design: how they were drawn, in words.
     """
 
-    chosen: Int[np.ndarray, " drawn"]
+    index: Int[np.ndarray, " drawn"]
     weight: Float[np.ndarray, " drawn"]
     stratum: Int[np.ndarray, " drawn"]
     n_agents: int
@@ -53,31 +53,31 @@ class Cohort:
     @property
     def n_drawn(self) -> int:
         """Count the drawn agents."""
-        return len(self.chosen)
+        return len(self.index)
 
     @property
-    def everybody(self) -> bool:
+    def is_complete(self) -> bool:
         """Tell whether all agents were drawn."""
         return self.n_drawn == self.n_agents
 
-    def people(self, population: Population) -> Population:
+    def subset(self, population: Population) -> Population:
         """Cut the drawn agents, with their names, and let each weigh for those it stands for."""
         if population.n_agents != self.n_agents:
             raise shape_mismatch("population", (population.n_agents,), (self.n_agents,), "give the one drawn from")
-        if self.everybody:
+        if self.is_complete:
             return population
-        drawn = population.take(self.chosen)
+        drawn = population.take(self.index)
         return eqx.tree_at(lambda p: p.weight, drawn, drawn.weight * jnp.asarray(self.weight, jnp.float32))
 
-    def along(self, tree: Tree) -> Tree:
+    def select(self, tree: Tree) -> Tree:
         """Cut the drawn agents out of every array of paths, policy or state (agent axis last); other values pass."""
-        return tree if self.everybody else map_per_agent(lambda node: node[..., self.chosen], tree, self.n_agents)
+        return tree if self.is_complete else map_per_agent(lambda node: node[..., self.index], tree, self.n_agents)
 
     def total(self, values: Real[np.ndarray, "*axes drawn"]) -> np.ndarray | float:
         """Estimate the total over the target population: the Horvitz-Thompson sum of values / chance.
 
         Args:
-            values: of the drawn agents [any unit]; cut those of all agents with `along` first.
+            values: of the drawn agents [any unit]; cut those of all agents with `select` first.
 
         Returns:
             One total for each entry of the leading axes, in the same unit.
@@ -111,7 +111,7 @@ class Cohort:
     def _checked(self, values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         found = np.asarray(values, float)
         if found.shape[-1:] != (self.n_drawn,):
-            remedy = "cut the drawn agents out with `along`"
+            remedy = "cut the drawn agents out with `select`"
             raise shape_mismatch("values", found.shape, f"(..., {self.n_drawn}), the drawn agents last", remedy)
         return found
 

@@ -376,7 +376,7 @@ def _one_week(population: Population, policy: Policy, *, ahead: int) -> Any:
     zeros = jnp.zeros_like(population.demand_scale)
     prices, fields = jnp.zeros((ahead, len(population.resources))), dict.fromkeys(KNOWN, zeros)
     memory, read, week = policy.begin(population), None, jnp.asarray(0, jnp.int32)
-    if policy.reads:
+    if policy.reads_history:
         rows = dict.fromkeys(KNOWN, zeros[None])
         reads, memory = read_weeks(population, policy, rows, week[None], zeros[None], memory or PolicyMemory())
         read = jax.tree.map(lambda leaf: leaf[0], reads)

@@ -70,13 +70,13 @@ class Setup(eqx.Module):
         weeks = self.first_week + jnp.arange(exogenous.n_weeks)
         fields = shared_inputs(exogenous, self.following_cost)
         # A policy that does not read the past says the same in all scenarios, once.
-        encoded = None if policy.reads else encode_weeks(self.population, policy, fields, weeks, windows)
+        encoded = None if policy.reads_history else encode_weeks(self.population, policy, fields, weeks, windows)
         run_path = partial(self._run_path, weeks, fields)
         paths = (exogenous.demand, exogenous.arrivals)
         if exogenous.n_scenarios is None:
             return run_path(*paths, encoded, windows, self.initial)
         initial, own_prices = _per_scenario(self.initial, exogenous.n_scenarios), windows.ndim == 4
-        if policy.one_by_one:
+        if policy.scan_scenarios:
             # What is read has a row for every week: of all scenarios at once it would not stay in the cache.
             def next_path(path: Any) -> Any:
                 demand, arrivals, state, window = path
@@ -99,7 +99,7 @@ class Setup(eqx.Module):
         """Run one scenario, week after week."""
         population, policy, exogenous, record = self.population, self.policy, self.exogenous, self.record
         memory = policy.begin(population) if state.memory is None else state.memory
-        if policy.reads:
+        if policy.reads_history:
             read, memory = read_weeks(population, policy, fields, weeks, demand, memory or PolicyMemory())
             encoded = encode_weeks(population, policy, fields, weeks, windows, read)
         steady, changing = split_static(fields, len(weeks))

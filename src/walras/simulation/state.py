@@ -144,8 +144,8 @@ def read_weeks(
 ) -> tuple[Any, PolicyMemory]:
     """Let the policy read all weeks of a run in one pass, each from what was known in it."""
     outlooks = PublicObservation(weeks, population, *_known(fields, weeks))
-    read, after = policy.read(memory.read, outlooks, demand)
-    return read, PolicyMemory(after, memory.own)
+    read, after = policy.read(memory.exogenous_state, outlooks, demand)
+    return read, PolicyMemory(after, memory.own_state)
 
 
 def _known(fields: dict[str, Any], weeks: Int[Array, " week"]) -> list[Float[Array, "week agent"]]:

@@ -110,7 +110,7 @@ class Week(eqx.Module):
         """Let the policy keep what it wants to know in later weeks."""
         if observation.memory is None:
             return None
-        return PolicyMemory(observation.memory.read, self.policy.remember(observation, orders))
+        return PolicyMemory(observation.memory.exogenous_state, self.policy.remember(observation, orders))
 
     def _observe(self, stock_start: Float[Array, " agent"], running: WeekCarry, inputs: WeekInputs) -> Observation:
         return Observation(

@@ -245,7 +245,7 @@ def _update(
 
 @eqx.filter_jit
 def _loss(buyer: Buyer, episode: Episode, backlog: bool) -> Float[Array, ""]:
-    return episode_loss(buyer.knowing(episode.profile), episode, backlog=backlog)
+    return episode_loss(buyer.with_profile(episode.profile), episode, backlog=backlog)
 
 
 @eqx.filter_jit
@@ -264,7 +264,7 @@ def gradient_by_week(
         free_weeks: last weeks that are not learned from.
     """
     nudge = jnp.zeros((episode.exogenous.n_weeks, episode.population.n_agents))
-    buyer = buyer.knowing(episode.profile)
+    buyer = buyer.with_profile(episode.profile)
 
     def loss(nudge: Array) -> Array:
         return episode_loss(buyer, episode, backlog=backlog, free_weeks=free_weeks, nudge=nudge)

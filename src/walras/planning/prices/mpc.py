@@ -63,7 +63,7 @@ class MPCController(Controller):
         # Always the same sample, so that the same plan gets the same prices.
         random = np.random.default_rng(0)
         self._sample = ProportionalSample().draw(demand_size(self.population), WEEKLY_JACOBIAN_AGENTS, random)
-        self._sampled_population = self._sample.people(self.population)
+        self._sampled_population = self._sample.subset(self.population)
 
     def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
         """Charge the planned prices in the first week."""
@@ -87,7 +87,7 @@ class MPCController(Controller):
 
         def jacobian(ahead: np.ndarray) -> np.ndarray:
             first_path = jax.tree.map(lambda leaf: leaf[:1], state)
-            cut, prices = self._sample.along, window_prices(ahead.mean(0, keepdims=True))
+            cut, prices = self._sample.select, window_prices(ahead.mean(0, keepdims=True))
             slope = _slope(self._sampled_population, cut(future), cut(self.policy), cut(first_path), prices)
             return np.asarray(slope, float)
 

@@ -243,4 +243,4 @@ def _jacobian_sample(
     random = np.random.default_rng([seed, 0x5A])
     sample = ProportionalSample().draw(demand_size(population), JACOBIAN_AGENTS, random)
     policy = number_agents(policy, population.n_agents)
-    return sample.people(population), sample.along(exogenous), sample.along(policy), sample.along(initial)
+    return sample.subset(population), sample.select(exogenous), sample.select(policy), sample.select(initial)

@@ -63,7 +63,7 @@ def with_history(split: HistorySplit, buyer: Buyer, round_to: float | None = Non
         round_to: orders are whole multiples of this [units]; None for any amount.
     """
     known = np.asarray(split.panel.units)[: -len(split.holdout.weeks)]
-    policy = in_multiples(buyer.told(known, np.asarray(split.population.lead_time)), round_to)
+    policy = in_multiples(buyer.with_history(known, np.asarray(split.population.lead_time)), round_to)
     return TunedPolicy("buyer", policy, np.zeros(split.n_agents), {})
 
 
