@@ -102,7 +102,7 @@ def test_every_policy_of_the_package_is_asked():
         for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if issubclass(kind, Policy) and not inspect.isabstract(kind):
                 found.add(kind)
-    assert found == {type(policy) for policy in POLICIES}
+    assert found == {type(policy) for policy in POLICIES if type(policy).__module__.startswith("walras.")}
 
 
 @every_policy
