@@ -1,7 +1,4 @@
-"""Own the proof that the package keeps to its budget, and that the check can fail.
-
-EDGE: runs tools/house.py on the package and on planted modules.
-"""
+"""The package keeps to its budget, and the check can fail (tools/house.py on the package and on planted modules)."""
 
 import sys
 import tomllib
