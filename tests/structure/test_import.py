@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 HEAVY = ("jax", "numpy", "scipy", "equinox", "pyarrow", "matplotlib", "pandas", "polars")
 LONGEST_IMPORT = 0.3
 """Seconds of processor time; a person does not notice less."""
