@@ -11,13 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Most of the suite's time is compilation. These flags more than halve it; XLA stops at a flag that it does not know.
-QUICK_COMPILATION = (
+# Most of the suite's time is compilation, which these flags more than halve. XLA stops at a flag that it does not know.
+os.environ.setdefault(
+    "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    if metadata.version("jaxlib").startswith("0.10.")
+    else "",
 )
-if metadata.version("jaxlib").startswith("0.10."):
-    os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
 
 import jax
 import jaxtyping
