@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.stats import norm
 
+from lab.quadratic_cost import QuadraticCost
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.planning.costs import QuadraticCost
 from walras.planning.prices.dual_ascent import GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.revision_loop import StopRule, run_revision_loop

@@ -17,10 +17,9 @@ from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.calibrated_view import CalibratedView
-from walras.planning.costs import PiecewiseLinearCost
+from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
 from walras.planning.plan import acquisition_cost
 from walras.planning.policy_selection import select_policy
-from walras.planning.previous_plan import ChangePenalty, PreviousPlan
 from walras.planning.prices.oracle import path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem

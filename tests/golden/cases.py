@@ -45,8 +45,8 @@ from walras.maps.support import policy_hash
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import FixedWindows, RandomAssignment, SlidingWindow
 from walras.planning.calibrated_view import sample_cohort
+from walras.planning.costs import PreviousPlan
 from walras.planning.plan import acquisition_cost
-from walras.planning.previous_plan import PreviousPlan
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
 from walras.planning.result import PlanRecord, Search

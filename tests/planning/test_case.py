@@ -9,8 +9,8 @@ import pytest
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel, active_agents
 from walras.errors import InputError
+from walras.planning.costs import PreviousPlan
 from walras.planning.plan import acquisition_cost, plan_panel
-from walras.planning.previous_plan import PreviousPlan
 from walras.planning.problem import build_problem, build_simulation
 from walras.planning.refine import assess_feasibility
 from walras.planning.result import PlanResult

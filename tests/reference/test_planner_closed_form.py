@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, nnls
 
-from walras.planning.costs import PiecewiseLinearCost, QuadraticCost
+from lab.quadratic_cost import QuadraticCost
+from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.revision_loop import StopRule, run_revision_loop
 from walras.planning.revision_rules import AbstractRevisionRule, Consensus, MarginalCost, ProximalPoint
 

@@ -17,7 +17,7 @@ from walras.progress import Progress, on_terminal
 
 if TYPE_CHECKING:
     from walras.data.panel import Panel
-    from walras.planning.previous_plan import PreviousPlan
+    from walras.planning.costs import PreviousPlan
     from walras.planning.result import PlanResult
 
 OUT = Path("walras-out")

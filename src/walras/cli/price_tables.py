@@ -13,7 +13,7 @@ from walras.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from walras.planning.previous_plan import PreviousPlan
+    from walras.planning.costs import PreviousPlan
 
 KEYS = ("week", "resource")
 
@@ -60,7 +60,7 @@ def read_last_plan(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) ->
     Raises:
         InputError: one sentence naming the row and the column, or that no week is of both plans.
     """
-    from walras.planning.previous_plan import PreviousPlan
+    from walras.planning.costs import PreviousPlan
 
     path = path / "plan.csv" if path.is_dir() else path
     grids = _grids(path, _rows(path, resources, tuple(PLANNED)), weeks, resources, tuple(PLANNED))

@@ -1,18 +1,18 @@
-"""What capacity costs: tiers, ramps, bounds and frozen weeks, as one convex function of the plan.
+"""What capacity costs: tiers, ramps, bounds, frozen weeks, and changes against the plan that is revised.
 
 Money per unit of resource throughout. Add a cost by subclassing `AbstractAcquisitionCost`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from walras.errors import InputError, shape_mismatch
 from walras.planning.protocols import Grid
-from walras.planning.proximal import QuadraticTerms, Ramps, ramped_minimum, separable_minimum, stationary
+from walras.planning.proximal import QuadraticTerms, Ramps, ramped_minimum, separable_minimum
 
 EDGE_TOLERANCE = 1e-9
 """Relative distance within which a capacity counts as equal to an edge, which it reaches through float64 sums."""
@@ -49,50 +49,6 @@ class AbstractAcquisitionCost(ABC):
     @abstractmethod
     def minimise(self, terms: QuadraticTerms) -> Grid:
         """Return the minimiser of A(K) plus quadratic terms, the largest where several are."""
-
-
-@dataclass(frozen=True, eq=False)
-class QuadraticCost(AbstractAcquisitionCost):
-    """A marginal cost that rises linearly, `A'(K) = base + slope K`.
-
-    Attributes:
-        base: marginal cost of the first unit [money/unit].
-        slope: rise of the marginal cost, > 0 [money/unit^2].
-        lower, upper: bounds of capacity.
-    """
-
-    base: Grid
-    slope: Grid
-    lower: Grid
-    upper: Grid
-
-    def __post_init__(self) -> None:
-        """Check that the cost is strictly convex and the bounds are ordered."""
-        for name in ("slope", "lower", "upper"):
-            _same_shape(name, getattr(self, name), self.base.shape)
-        _finite("base", self.base)
-        _finite("slope", self.slope)
-        _refuse_where("slope", self.slope, self.slope <= 0, "the marginal cost must rise: give a slope above 0")
-        _ordered_bounds(self.lower, self.upper)
-
-    @classmethod
-    def make(
-        cls, base: Grid, slope: Grid, *, lower: Grid | float = 0.0, upper: Grid | float = np.inf
-    ) -> "QuadraticCost":
-        """Build the cost from arrays, with bounds spread over all weeks where they are single numbers."""
-        return cls(base, slope, _spread("lower", lower, base.shape), _spread("upper", upper, base.shape))
-
-    def total(self, capacity: Grid) -> float:
-        """Return `sum base K + slope/2 K^2` [money]."""
-        return float(np.sum(self.base * capacity + 0.5 * self.slope * capacity**2))
-
-    def top_rate(self) -> Grid:
-        """Return the marginal cost at the upper bound."""
-        return self.base + self.slope * self.upper
-
-    def minimise(self, terms: QuadraticTerms) -> Grid:
-        """Return the root of a piecewise-linear derivative, week by week."""
-        return np.clip(stationary(self.base, self.slope, terms), self.lower, self.upper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +190,116 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
             column = terms.column(int(resource))
             capacity[:, resource] = ramped_minimum(edges[:, resource], self.rates[:, resource], ramps, column)
         return capacity
+
+
+@dataclass(frozen=True, eq=False)
+class PreviousPlan:
+    """An earlier plan on the weeks that are planned now; NaN in those that it did not plan.
+
+    Attributes:
+        capacity: planned [units of resource].
+        regular_capacity: granted at the regular rate [units of resource].
+        shadow_prices: charged for it [money per unit of resource].
+    """
+
+    capacity: Grid
+    regular_capacity: Grid
+    shadow_prices: Grid
+
+    @property
+    def known(self) -> Bool[np.ndarray, "week resource"]:
+        """Mark the weeks that it planned."""
+        return np.isfinite(self.capacity)
+
+    def moved(self, capacity: Grid) -> float:
+        """Return by how much a plan differs from it, as a share of what it planned, in the weeks of both."""
+        known = self.known
+        return float(np.abs(capacity - self.capacity)[known].sum() / max(self.capacity[known].sum(), 1e-9))
+
+    def regular(self, otherwise: Grid) -> Grid:
+        """Return regular capacity: what is granted already is no forecast and stays, later weeks get as much.
+
+        Args:
+            otherwise: of resources that it did not plan.
+        """
+        return _held(self.regular_capacity, otherwise)
+
+    def prices(self, otherwise: Grid) -> Grid:
+        """Return prices to start from; those of the last week that it planned hold for later ones.
+
+        Args:
+            otherwise: of resources that it did not plan.
+        """
+        return _held(self.shadow_prices, otherwise)
+
+
+def _held(given: Grid, otherwise: Grid) -> Grid:
+    """Carry the value of the last known week on, and that of the first known one back."""
+    filled = otherwise.copy()
+    for resource in range(given.shape[1]):
+        known = np.flatnonzero(np.isfinite(given[:, resource]))
+        if len(known):
+            nearest = known[np.clip(np.searchsorted(known, np.arange(len(given)), side="right") - 1, 0, None)]
+            filled[:, resource] = given[nearest, resource]
+    return filled
+
+
+@dataclass(frozen=True, eq=False)
+class ChangePenalty(PiecewiseLinearCost):
+    """Charge capacity as before, and every unit by which a week differs from the last plan.
+
+    Attributes:
+        plain: the cost without that.
+        last: the last plan.
+        rate: money per unit of change [week, resource].
+    """
+
+    plain: PiecewiseLinearCost = field(kw_only=True)
+    last: PreviousPlan = field(kw_only=True)
+    rate: Grid = field(kw_only=True)
+
+    @classmethod
+    def around(cls, plain: PiecewiseLinearCost, last: PreviousPlan, rate: Grid) -> "ChangePenalty":
+        """Cut the tiers of each week where the last plan stands; below it a unit saves less, beyond it one costs more.
+
+        Args:
+            plain: cost of capacity.
+            last: the last plan; weeks that it did not plan are free.
+            rate: money per unit of change, 0 or more.
+        """
+        bounds = plain.edges[..., 0], plain.edges[..., -1]
+        kink = np.clip(np.where(last.known, last.capacity, bounds[0]), *bounds)[..., None]
+        edges = np.sort(np.concatenate([plain.edges, kink], -1), -1)
+        middle = (edges[..., 1:] + edges[..., :-1]) / 2
+        tier = (middle[..., None] > plain.edges[..., None, 1:-1]).sum(-1)
+        change = np.where(last.known, rate, 0.0)[..., None] * np.where(middle > kink, 1.0, -1.0)
+        rates = np.take_along_axis(plain.rates, tier, -1) + change
+        bounded = plain.lower, plain.upper, plain.ramp_up, plain.ramp_down, plain.previous
+        return cls(edges, rates, *bounded, plain=plain, last=last, rate=rate)
+
+    @property
+    def regular(self) -> Grid:
+        """Give the regular capacity of the tiers."""
+        return self.plain.regular
+
+    @property
+    def middle(self) -> Grid:
+        """Give the end of the middle tier."""
+        return self.plain.middle
+
+    @property
+    def first_prices(self) -> Grid | None:
+        """Give the last plan's prices to start from."""
+        return self.last.prices(np.zeros_like(self.lower))
+
+    def total(self, capacity: Grid) -> float:
+        """Return the bill, changes included."""
+        change = np.abs(capacity - np.where(self.last.known, self.last.capacity, capacity))
+        return self.plain.total(capacity) + float((self.rate * change).sum())
+
+    def bill(self, capacity: Grid) -> float:
+        """Return what capacity alone costs."""
+        return self.plain.bill(capacity)
 
 
 def _check_tiers(edges: np.ndarray, rates: np.ndarray) -> None:

@@ -8,9 +8,8 @@ from jaxtyping import Float
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel
 from walras.errors import InputError
-from walras.planning.costs import PiecewiseLinearCost
+from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
 from walras.planning.policy_selection import select_policy
-from walras.planning.previous_plan import ChangePenalty, PreviousPlan
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import build_problem
 from walras.planning.protocols import Grid

@@ -49,30 +49,43 @@ class AbstractRevisionRule(ABC):
 
 
 @dataclass(frozen=True)
-class Consensus(AbstractRevisionRule):
-    """ADMM: cost and population agree on the capacity through prices.
-
-    `K+ = argmin A(K) + rho/2 |[F(lambda) + lambda/rho - K]^+|^2`, `lambda+ = [lambda + rho (F(lambda) - K+)]^+`. Where
-    capacity has a nonnegative marginal cost this is the usual `A(K) - lambda.K + rho/2 |K - F(lambda)|^2`; where more
-    capacity than is used saves ramps, the two-sided form would pull K down to U at price 0, the one-sided does not. The
-    penalty rho is per week and resource: the inverse of the response model, times the step.
+class _SteppedRule(AbstractRevisionRule):
+    """A rule with one step for all entries, lengthened where a whole step is accepted and shortened where it is not.
 
     Attributes:
-        first_step: relaxation at the start, 1 = trust the row-sum bound of the response.
-        longest_step: over-relaxation allowed; 2 is where a linear response starts to oscillate.
+        first_step, longest_step: the step at the start, and where it stops growing.
         fallbacks: shorter steps tried together, in one batch, when the whole step is worse.
+        growth, cut: factors of the step.
     """
 
     first_step: float = 1.0
     longest_step: float = 1.9
     fallbacks: tuple[float, ...] = (0.5, 0.2)
+    growth: float = 1.15
+    cut: float = 0.5
+
+    def _resized(self, best: PlanState, step: float, accepted: bool) -> PlanState:
+        longer, shorter = min(step * self.growth, self.longest_step), max(step * self.cut, LEAST_STEP)
+        return replace(best, step=longer if accepted else shorter)
+
+
+@dataclass(frozen=True)
+class Consensus(_SteppedRule):
+    """ADMM: cost and population agree on the capacity through prices.
+
+    `K+ = argmin A(K) + rho/2 |[F(lambda) + lambda/rho - K]^+|^2`, `lambda+ = [lambda + rho (F(lambda) - K+)]^+`. Where
+    capacity has a nonnegative marginal cost this is the usual `A(K) - lambda.K + rho/2 |K - F(lambda)|^2`; where more
+    capacity than is used saves ramps, the two-sided form would pull K down to U at price 0, the one-sided does not. The
+    penalty rho is the inverse of the response model, times the step: 1 trusts its row-sum bound, and from 2 on a linear
+    response oscillates.
+    """
 
     def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Fit capacity to use, then move prices by the remaining shortage."""
         rho = state.step * state.scaling.weight() / state.response.row_sum_bound()
         prices = _consensus_prices(state.scaling, cost, state.shadow_prices, state.utilization, rho)
         best, accepted = _line_search(state, view, cost, prices, self.fallbacks)
-        return replace(best, step=_resized(state.step, accepted, 1.15, 0.5, self.longest_step))
+        return self._resized(best, state.step, accepted)
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,7 @@ class AdaptiveSubgradient(AbstractRevisionRule):
 
 
 @dataclass(frozen=True)
-class ProximalPoint(AbstractRevisionRule):
+class ProximalPoint(_SteppedRule):
     """Solve the whole plan on the linear response model, with a proximal term that keeps it near the last plan.
 
     `K+ = argmin A(K) - V(K) + 1/(2 eta) |K - K_k|^2` in its dual form: `dV/dK = lambda` is inverted by the model
@@ -115,24 +128,24 @@ class ProximalPoint(AbstractRevisionRule):
     iterations need no query. Prices are held near the last ones by the same eta (proximal method of multipliers),
     which damps them where the model is wrong. With a right model and a long step this is Newton's method.
 
+    The step is eta, in typical use per price scale.
+
     Attributes:
-        first_step: eta at the start, in typical use per price scale.
-        longest_step: where eta stops growing.
-        fallbacks: shorter steps tried together, in one batch, when the whole step is worse.
         inner_iterations: most accelerated gradient steps on the model.
         inner_tolerance: change of prices, in price scales, at which the model counts as solved.
     """
 
     first_step: float = 10.0
     longest_step: float = 1e4
-    fallbacks: tuple[float, ...] = (0.5, 0.2)
+    growth: float = 3.0
+    cut: float = 0.25
     inner_iterations: int = 300
     inner_tolerance: float = 1e-8
 
     def revise(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Solve the model, query the view there, and update the model."""
         best, accepted = _line_search(state, view, cost, self._model_prices(state, cost), self.fallbacks)
-        return replace(best, step=_resized(state.step, accepted, 3.0, 0.25, self.longest_step))
+        return self._resized(best, state.step, accepted)
 
     def _model_prices(self, state: PlanState, cost: AbstractAcquisitionCost) -> Grid:
         """Find the model's fixed point by Nesterov steps with adaptive restart (O'Donoghue & Candes 2015)."""
@@ -154,22 +167,16 @@ class ProximalPoint(AbstractRevisionRule):
 
 
 @dataclass(frozen=True)
-class MarginalCost(AbstractRevisionRule):
+class MarginalCost(_SteppedRule):
     """Move capacity by the difference of its price and its marginal cost, `K+ = K + eta (G(K) - A'(K+))`.
 
     The marginal cost is taken at the new plan, `K+ = argmin A(K) + |K - K_k - eta G(K_k)|^2 / (2 eta)`: the projected
     step of spec section 8, but exact at kinks, ramps and bounds, where A' is an interval and an explicit step would
-    jump across.
-
-    Attributes:
-        first_step: relaxation at the start, 1 = trust the row-sum bound of the inverse response.
-        longest_step: where the step stops growing.
-        fallbacks: shorter steps tried together, in one batch, when the whole step is worse.
+    jump across. A step of 1 trusts the row-sum bound of the inverse response.
     """
 
-    first_step: float = 1.0
     longest_step: float = 20.0
-    fallbacks: tuple[float, ...] = (0.5, 0.2)
+    growth: float = 1.3
 
     def begin(self, state: PlanState, view: PlannerView, cost: AbstractAcquisitionCost) -> PlanState:
         """Ask for the prices of the first plan."""
@@ -190,7 +197,7 @@ class MarginalCost(AbstractRevisionRule):
             shorter = [state.capacity + part * change for part in self.fallbacks]
             candidates += self._candidates(state, view, cost, shorter)
         best = _best(state, candidates)
-        return replace(best, step=_resized(state.step, accepted, 1.3, 0.5, self.longest_step))
+        return self._resized(best, state.step, accepted)
 
     def _proximal_weight(self, state: PlanState) -> Grid:
         """Return 1 / eta, 0 in committed weeks, where capacity has no marginal value."""
@@ -290,19 +297,11 @@ def _updated_response(
 
 
 def _best(state: PlanState, candidates: Sequence[PlanState]) -> PlanState:
-    """Return the best candidate, or the old state where none is acceptable.
-
-    The acceptance level lies a little above the last merit: on a lumpy response merit does not fall monotonically.
-    """
+    """Return the best candidate, or the old state where none is acceptable (merit may rise a little for once)."""
     best = min(candidates, key=lambda candidate: candidate.residuals.merit)
     merit = state.residuals.merit
     level = max(merit, min(state.acceptance_level, MAX_GROWTH * merit))
     return best if best.residuals.merit <= level else state
-
-
-def _resized(step: float, accepted: bool, longer: float, shorter: float, longest: float) -> float:
-    """Lengthen a step that was accepted, shorten one that was not."""
-    return min(step * longer, longest) if accepted else max(step * shorter, LEAST_STEP)
 
 
 def _inverse_row_sums(response: Response, scaling: Scaling) -> Grid:
