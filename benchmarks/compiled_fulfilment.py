@@ -1,6 +1,6 @@
 """One order after the other in compiled code on one core (numba): the strongest sequential baseline there is.
 
-`run(world, rule)` decides by the same whole numbers as the package's rules, so all actions must be equal.
+`run(instance, rule)` decides by the same whole numbers as the package's rules, so all actions must be equal.
 """
 
 import numpy as np
@@ -90,13 +90,13 @@ if njit is not None:
         return actions
 
 
-def run(world, rule):
+def run(instance, rule):
     """Return the actions; call once before timing, to compile."""
     assert UNIT == 65536
     strength, base = np.int64(0), rule
     if isinstance(rule, CapacityPriced):
         strength, base = np.int64(rule.strength), rule.base
-    stock_price, capacity_price = np.zeros((1, world.n_centres), np.int32), np.zeros(world.n_centres, np.int32)
+    stock_price, capacity_price = np.zeros((1, instance.n_centres), np.int32), np.zeros(instance.n_centres, np.int32)
     nobody, network, wide = np.int32(0), _no_network(), 1
     if isinstance(base, Greedy):
         nobody = np.int32(-(1 << 30))
@@ -105,10 +105,10 @@ def run(world, rule):
     elif isinstance(base, Neural):
         parts = zip(base.network.weights, base.network.biases, base.network.shrinks, strict=True)
         network = tuple(value for w, b, s in parts for value in (np.asarray(w), np.asarray(b), np.float32(s)))
-        wide = max(world.n_centres + 1, *(len(bias) for bias in base.network.biases))
+        wide = max(instance.n_centres + 1, *(len(bias) for bias in base.network.biases))
     return _loop(
-        world.product, world.destination, world.quantity, world.refills(), world.reward, world.granted(),
-        world.stock.copy(), stock_price, capacity_price, strength, nobody, network, isinstance(base, Neural),
+        instance.product, instance.destination, instance.quantity, instance.refill_count(), instance.reward, instance.cumulative_capacity(),
+        instance.stock.copy(), stock_price, capacity_price, strength, nobody, network, isinstance(base, Neural),
         np.zeros((4, wide), np.float32),
     )  # fmt: skip
 

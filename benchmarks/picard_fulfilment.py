@@ -29,7 +29,8 @@ from table import machine
 
 from lab.parallel_baselines import PublishedJacobi, SafeWindow, safe_orders
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import check_actions, exhausted, make_instance
+from walras.domains.fulfilment.audit import check_actions, exhausted
+from walras.domains.fulfilment.instance import make_instance
 from walras.domains.fulfilment.policies import Greedy, make_policy, priced
 from walras.domains.fulfilment.process import orders_of, process_of
 from walras.errors import WalrasError
@@ -121,7 +122,7 @@ def measured():
     return AutoWindow()
 
 
-def world_of(given):
+def instance_of(given):
     if given.two_centres:
         # One product, two equal centres, and a price of every unit sent: decisions alternate, each on the one before.
         n = given.orders
@@ -132,23 +133,23 @@ def world_of(given):
     )
 
 
-def rule_of(given, world):
+def rule_of(given, instance):
     if given.two_centres:
         return priced(Greedy(), given.gamma)
-    return make_policy(world, given.policy, given.width, given.gamma, given.seed)
+    return make_policy(instance, given.policy, given.width, given.gamma, given.seed)
 
 
-def start_of(given, world):
+def start_of(given, instance):
     if given.start == "nearest":
-        return WarmStart(world.reward.argmax(1)[world.destination])
+        return WarmStart(instance.reward.argmax(1)[instance.destination])
     if given.start == "random":
-        return WarmStart(np.random.default_rng(given.seed).integers(world.n_centres, size=world.n_orders))
+        return WarmStart(np.random.default_rng(given.seed).integers(instance.n_centres, size=instance.n_orders))
     return NoOp()
 
 
-def engine_of(given, world):
+def engine_of(given, instance):
     wide = given.tile or (256 if jax.default_backend() == "cpu" else 16_384)
-    start, size = start_of(given, world), min(given.chunk * given.processes, world.n_orders)
+    start, size = start_of(given, instance), min(given.chunk * given.processes, instance.n_orders)
     dealt = CustomAssignment(lambda keys, first: keys % given.processes)
     if given.baseline == "jacobi":
         return PublishedJacobi(dealt, size, start)
@@ -198,27 +199,27 @@ def floor(process, rows, shared, events, tile):
     return jax.lax.map(some, jax.tree.map(cut, (rows, events)))
 
 
-def safe_engine(world):
+def safe_engine(instance):
     return SafeWindow(
-        lambda process, state, first: safe_orders(process, state, int(world.quantity.max()), world.refill_before, first)
+        lambda process, state, first: safe_orders(process, state, int(instance.quantity.max()), instance.refill_before, first)
     )
 
 
-def contestants(given, world, rule):
+def contestants(given, instance, rule):
     """Return what is timed, by name, and how many orders each decides."""
-    process, state, events = process_of(world, rule), world.state(), orders_of(world)
+    process, state, events = process_of(instance, rule), instance.initial_state(), orders_of(instance)
     network = given.policy in ("mlp", "capacity") and not given.two_centres
-    few = given.sequential_orders if network and given.width > NARROW_NETWORK else world.n_orders
-    orders = {"sequential_device": min(given.sequential_orders, world.n_orders)}
-    orders["sequential_cpu"] = min(given.compiled_orders or few, world.n_orders)
+    few = given.sequential_orders if network and given.width > NARROW_NETWORK else instance.n_orders
+    orders = {"sequential_device": min(given.sequential_orders, instance.n_orders)}
+    orders["sequential_cpu"] = min(given.compiled_orders or few, instance.n_orders)
     first = jax.tree.map(lambda leaf: leaf[: orders["sequential_device"]], events)
-    part, rows = world.first_orders(orders["sequential_cpu"]), state.table[events.product]
-    engine = engine_of(given, world)
+    part, rows = instance.first_orders(orders["sequential_cpu"]), state.table[events.product]
+    engine = engine_of(given, instance)
     calls = {
         "ours": lambda: engine.run(process, state, events),
         "sequential_device": lambda: scan(process, state, first),
         "sequential_cpu": lambda: compiled_fulfilment.run(part, rule),
-        "time_warp": lambda: safe_engine(world).run(process, state, events),
+        "time_warp": lambda: safe_engine(instance).run(process, state, events),
         "floor": lambda: floor(process, rows, state.shared, events, 1024),
     }
     left_out = set(given.without.split(","))
@@ -228,42 +229,42 @@ def contestants(given, world, rule):
     return {name: call for name, call in calls.items() if name not in left_out}, orders
 
 
-def whole_horizon(given, world, rule, actions):
+def whole_horizon(given, instance, rule, actions):
     """Count the rounds of one window over everything, where theory bounds them; say whether that holds."""
-    if given.policy not in MASKS or given.two_centres or given.baseline or world.n_orders > ONE_WINDOW:
+    if given.policy not in MASKS or given.two_centres or given.baseline or instance.n_orders > ONE_WINDOW:
         return {}
-    info = Picard().run(process_of(world, rule), world.state(), orders_of(world))[1]
-    bound = len(exhausted(world, actions)) + 1
+    info = Picard().run(process_of(instance, rule), instance.initial_state(), orders_of(instance))[1]
+    bound = len(exhausted(instance, actions)) + 1
     return {"rounds_whole": int(info.rounds), "rounds_bound": bound, "rounds_hold": int(info.rounds) <= bound}
 
 
 def measure(given):
     """Run everything; return what is printed."""
-    world = world_of(given)
-    rule = rule_of(given, world)
-    calls, orders = contestants(given, world, rule)
+    instance = instance_of(given)
+    rule = rule_of(given, instance)
+    calls, orders = contestants(given, instance, rule)
     results, seconds = in_turn(calls, given.repeats)
     trajectory, info = results["ours"]
     actions = np.asarray(trajectory.records)
-    check_actions(world, actions)
+    check_actions(instance, actions)
     found = {
         **{name: getattr(given, name) for name in ("policy", "width", "gamma", "beta", "capacity", "start")},
-        **{"orders": world.n_orders, "products": len(world.stock), "centres": world.n_centres},
+        **{"orders": instance.n_orders, "products": len(instance.stock), "centres": instance.n_centres},
         **compared(results, orders, actions, bool(info.converged)),
         "converged": bool(info.converged),
-        "centres_exhausted": len(exhausted(world, actions)),
+        "centres_exhausted": len(exhausted(instance, actions)),
         "fulfilled": float((actions >= 0).mean()),
         "rounds": int(info.rounds),
-        **whole_horizon(given, world, rule, actions),
+        **whole_horizon(given, instance, rule, actions),
         "window": info.window,
-        "calls_per_order": int(info.evaluated_rows) / world.n_orders,
-        "needed_calls_per_order": int(info.policy_calls) / world.n_orders,
-        "encode_calls_per_order": int(info.encode_calls) / world.n_orders,
+        "calls_per_order": int(info.evaluated_rows) / instance.n_orders,
+        "needed_calls_per_order": int(info.policy_calls) / instance.n_orders,
+        "encode_calls_per_order": int(info.encode_calls) / instance.n_orders,
         "serial_steps": int(info.serial_steps),
         "seconds": seconds["ours"],
     }
     for name in ("sequential_device", "sequential_cpu", "time_warp", "floor"):
-        scale = world.n_orders / orders.get(name, world.n_orders)
+        scale = instance.n_orders / orders.get(name, instance.n_orders)
         found[f"{name}_s"] = seconds[name] * scale if name in seconds else None
         found[f"{name}_over_ours"] = seconds[name] * scale / seconds["ours"] if name in seconds else None
     if "time_warp" in results:

@@ -22,8 +22,8 @@ import numpy as np
 from table import machine
 
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.lp_bound import clairvoyant_bound
-from walras.domains.fulfilment.optimise import optimise
+from walras.domains.fulfilment.optimise import clairvoyant_bound
+from walras.domains.fulfilment.optimise import learn_prices
 from walras.domains.fulfilment.policies import Greedy, scarcity_prices
 from walras.domains.fulfilment.process import orders_of, process_of
 from walras.domains.fulfilment.run import fulfil
@@ -51,7 +51,7 @@ def options(words=None):
     return parser.parse_args(words)
 
 
-def world_of(given, orders, draw=0):
+def instance_of(given, orders, draw=0):
     products = max(int(orders / given.orders_per_product), 1)
     law = {"beta": given.beta, "capacity_share": given.capacity, "seed": given.seed, "draw": draw}
     return generate_instance(orders, products, given.centres, **law)
@@ -68,16 +68,16 @@ def timed(call):
     return statistics.median(seconds)
 
 
-def speed(given, world):
+def speed(given, instance):
     """Time a step in parallel and one by one; the first two steps compile."""
-    learned = optimise(world, steps=given.timed_steps)
+    learned = learn_prices(instance, steps=given.timed_steps)
     warm = statistics.median(learned.step_seconds[2:])
     trajectory = statistics.median(learned.seconds[2:])
-    some = min(given.sequential_orders, world.n_orders)
-    first = jax.tree.map(lambda leaf: leaf[:some], orders_of(world))
-    scan = timed(lambda: run_sequentially(process_of(world, learned.rule), world.state(), first).records)
-    sequential = scan * world.n_orders / some + warm - trajectory
-    cold = timed(lambda: fulfil(world, learned.rule).actions)
+    some = min(given.sequential_orders, instance.n_orders)
+    first = jax.tree.map(lambda leaf: leaf[:some], orders_of(instance))
+    scan = timed(lambda: run_sequentially(process_of(instance, learned.rule), instance.initial_state(), first).records)
+    sequential = scan * instance.n_orders / some + warm - trajectory
+    cold = timed(lambda: fulfil(instance, learned.rule).actions)
     return {
         "parallel_s": warm,
         "trajectory_s": trajectory,
@@ -89,30 +89,30 @@ def speed(given, world):
     }
 
 
-def worth(given, world):
+def worth(given, instance):
     """Judge learned prices on orders that they never saw."""
-    samples = [world.resampled(given.seed + number) for number in range(given.samples)]
-    unseen = [world_of(given, world.n_orders, draw) for draw in (1, 2, 3)]
-    learned = optimise(samples or [world], steps=given.steps)
-    by_heart = optimise(world, steps=given.steps)
-    rules = {"greedy": Greedy(), "rule_of_thumb": scarcity_prices(world)}
+    samples = [instance.resampled(given.seed + number) for number in range(given.samples)]
+    unseen = [instance_of(given, instance.n_orders, draw) for draw in (1, 2, 3)]
+    learned = learn_prices(samples or [instance], steps=given.steps)
+    by_heart = learn_prices(instance, steps=given.steps)
+    rules = {"greedy": Greedy(), "rule_of_thumb": scarcity_prices(instance)}
     rules |= {"learned": learned.rule, "learned_on_one_sequence": by_heart.rule}
     found = {}
     for name, rule in rules.items():
-        found[f"{name}_given"] = fulfil(world, rule).reward
+        found[f"{name}_given"] = fulfil(instance, rule).reward
         found[f"{name}_unseen"] = float(np.mean([fulfil(one, rule).reward for one in unseen]))
     found["gain_unseen"] = found["learned_unseen"] / found["greedy_unseen"] - 1
-    if world.n_orders <= given.bounded_orders:
-        found["bound_given"] = clairvoyant_bound(world)
+    if instance.n_orders <= given.bounded_orders:
+        found["bound_given"] = clairvoyant_bound(instance)
         found["bound_unseen"] = float(np.mean([clairvoyant_bound(one) for one in unseen]))
     return found
 
 
 def measure(given, orders):
-    world = world_of(given, orders)
-    found = {"orders": orders, "products": len(world.stock), "centres": given.centres, "beta": given.beta}
-    found |= {"capacity": given.capacity, **speed(given, world)}
-    return found | (worth(given, world) if given.steps and orders <= given.judged_orders else {})
+    instance = instance_of(given, orders)
+    found = {"orders": orders, "products": len(instance.stock), "centres": given.centres, "beta": given.beta}
+    found |= {"capacity": given.capacity, **speed(given, instance)}
+    return found | (worth(given, instance) if given.steps and orders <= given.judged_orders else {})
 
 
 def main():

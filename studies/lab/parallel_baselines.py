@@ -204,7 +204,7 @@ def safe_orders(
     """
     granted = np.asarray(process.granted)
     left = granted[np.searchsorted(refill_before, first, side="right")] - np.asarray(state.shared)
-    if process.rule.sees(jnp.asarray(left), jnp.asarray(left)).size:
+    if process.rule.price_inputs(jnp.asarray(left), jnp.asarray(left)).size:
         raise InputError("the policy prices every unit of capacity, so no window is safe; use the parallel engine")
     coming = refill_before[refill_before > first]
     until = int(coming[0]) - first if len(coming) else LARGEST

@@ -1,6 +1,6 @@
 """Own the proof that `walras fulfil` decides, writes and refuses: one sentence, exit code 2, nothing half-written.
 
-EDGE: tiny worlds, so that little is compiled.
+EDGE: tiny instances, so that little is compiled.
 """
 
 import csv
@@ -15,7 +15,8 @@ import pytest
 
 from walras.cli import app, fulfil
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE, check_actions
+from walras.domains.fulfilment.audit import check_actions
+from walras.domains.fulfilment.instance import NONE
 from walras.parallel.process import Trajectory
 
 WORLD = "--orders 60 --products 7 --centres 4 --capacity 0.5"
@@ -53,10 +54,10 @@ def test_a_policy_decides_and_what_is_written_can_be_sent(capsys, folder, policy
     assert found["verified"] is True and found["converged"] is True
     assert found["lowest_stock"] == 0 <= found["lowest_capacity"] and found["filled"] > 10
     assert found["filled"] + sum(found["not_filled"].values()) == found["orders"] == 60
-    world = generate_instance(60, 7, 4, -0.8, capacity_share=0.5, most_units=2, refills=1)
+    instance = generate_instance(60, 7, 4, -0.8, capacity_share=0.5, most_units=2, refills=1)
     rows = pq.read_table("o/actions.parquet").to_pylist()
-    actions = np.array([NONE if row["centre"] is None else world.names.index(row["centre"]) for row in rows])
-    check_actions(world, actions)
+    actions = np.array([NONE if row["centre"] is None else instance.names.index(row["centre"]) for row in rows])
+    check_actions(instance, actions)
     assert [row["order"] for row in rows] == list(range(1, 61))
     assert sum(row["reward"] for row in rows) == pytest.approx(found["reward"])
     assert found["reward"] == json.loads(Path("o/fulfilment.json").read_text())["reward"]
@@ -163,7 +164,7 @@ MISTAKES = [
     ("simulate gone.csv", "there is no file gone.csv"),
     ("simulate .", "is a folder"),
     ("simulate orders.csv", "`country` of orders.csv is Atlantis in data row 2"),
-    ("simulate orders.csv --places places.csv --orders 3", "`--orders` is of a made-up world"),
+    ("simulate orders.csv --places places.csv --orders 3", "`--orders` is of a made-up instance"),
     ("simulate orders.csv --places gone.csv", "there is no file gone.csv"),
     ("simulate --places places.csv", "`--places` belongs to a table of orders"),
     ("simulate --stock-file stock.csv", "`--stock-file` belongs to a table of orders"),

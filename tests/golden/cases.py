@@ -30,7 +30,7 @@ from walras.cli.app import build_app, main
 from walras.config import CostSettings, HistorySettings, PlanSettings
 from walras.data.imputation import complete_panel, gross_margins, keyed_normal, keyed_uniform, lead_times, vendor_labels
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.optimise import optimise
+from walras.domains.fulfilment.optimise import learn_prices
 from walras.domains.fulfilment.policies import make_policy
 from walras.domains.fulfilment.run import fulfil
 from walras.evaluation.inference import mean_interval
@@ -535,7 +535,7 @@ def fulfilment_actions() -> Values:
 @case("fulfilment, learned prices")
 def fulfilment_prices() -> Values:
     """Hold what three steps of the prices of stock and capacity earn."""
-    learned_prices = optimise(orders(), steps=3)
+    learned_prices = learn_prices(orders(), steps=3)
     return {"reward": float(learned_prices.reward), "actions": sha(fulfil(orders(), learned_prices.rule).actions)}
 
 

@@ -158,13 +158,13 @@ def test_two_interleaved_processes_may_take_as_many_rounds_as_events():
 
     n = 12
     two = np.array([[n, n]])
-    world = make_instance(np.zeros(n, int), np.zeros(n, int), np.ones((1, 2)), two, two[0])
-    process = process_of(world, priced(Greedy(), 1.0))
+    instance = make_instance(np.zeros(n, int), np.zeros(n, int), np.ones((1, 2)), two, two[0])
+    process = process_of(instance, priced(Greedy(), 1.0))
     run = {}
     for name, assignment in {"interleaved": RandomAssignment(2), "one": ByKey()}.items():
         if name == "interleaved":
             assignment = CustomAssignment(lambda keys, first: (np.arange(len(keys)) + first) % 2)
-        trajectory, run[name] = Picard(assignment=assignment).run(process, world.state(), orders_of(world))
+        trajectory, run[name] = Picard(assignment=assignment).run(process, instance.initial_state(), orders_of(instance))
         np.testing.assert_array_equal(trajectory.records, np.arange(n) % 2)
     assert int(run["one"].rounds) == 1 and n // 2 <= int(run["interleaved"].rounds) <= n
 

@@ -1,4 +1,4 @@
-"""Hold the parallel engine to one by one: any small world, policy, assignment, window and start."""
+"""Hold the parallel engine to one by one: any small instance, policy, assignment, window and start."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,10 @@ from deciders import fulfilment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walras.domains.fulfilment.instance import NONE, check_actions
+from walras.domains.fulfilment.audit import check_actions
+from walras.domains.fulfilment.instance import NONE
 from walras.domains.fulfilment.process import process_of
-from walras.domains.fulfilment.user_policies import ScoreRule
+from walras.domains.fulfilment.policies import ScoreRule
 from walras.parallel.picard import Picard
 from walras.parallel.process import Sequential
 from walras.parallel.strategies import (
@@ -61,14 +62,14 @@ def look_up(row, reward, table):
 
 
 def question(policy, law, table):
-    """Return process, state and events of a small world, and the world; `table` is the policy of that name."""
-    process, state, events, world = fulfilment(
+    """Return process, state and events of a small instance, and the instance; `table` is the policy of that name."""
+    process, state, events, instance = fulfilment(
         "greedy" if policy == "table" else policy, ORDERS, PRODUCTS, CENTRES, refills=2, **law
     )
     if policy == "table":
         scores = np.random.default_rng(table).integers(-9, 10, (16, CENTRES + 1))
-        process = process_of(world, ScoreRule(look_up, jnp.asarray(scores, jnp.int32)))
-    return process, state, events, world
+        process = process_of(instance, ScoreRule(look_up, jnp.asarray(scores, jnp.int32)))
+    return process, state, events, instance
 
 
 @pytest.mark.parametrize("policy", ["greedy", "mlp", "dual", "capacity", "table"])
@@ -82,12 +83,12 @@ def question(policy, law, table):
 )
 @settings(max_examples=10)
 def test_parallel_is_one_by_one_as_far_as_it_got(policy, law, table, assignment, window, guess, most):
-    process, state, events, world = question(policy, law, table)
+    process, state, events, instance = question(policy, law, table)
     engine = Picard(window, assignment, WarmStart(np.array(guess)), rows=TILE, max_rounds=most)
     trajectory, info = engine.run(process, state, events)
     actions, expected, final = np.asarray(trajectory.records), RUN(process, state, events), int(info.committed)
     np.testing.assert_array_equal(actions[:final], expected.records[:final])
-    check_actions(world, np.where(np.arange(ORDERS) < final, actions, NONE))
+    check_actions(instance, np.where(np.arange(ORDERS) < final, actions, NONE))
     assert bool(info.converged) == (final == ORDERS)
     assert min(int(info.rounds), ORDERS) <= final  # every round settles one event at least, so never more than events
     if most is None:

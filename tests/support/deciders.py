@@ -1,4 +1,4 @@
-"""Small worlds that take decisions: one whose states add up, and one whose states only replay."""
+"""Small instances that take decisions: one whose states add up, and one whose states only replay."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from walras.parallel.process import DecisionProcess
 
 
 def fulfilment(policy="greedy", orders=60, products=7, centres=4, seed=0, **law):
-    """Return process, initial state and events of a small world of orders, and the world."""
-    world = generate_instance(orders, products, centres, seed=seed, **law)
-    return process_of(world, make_policy(world, policy, width=8, seed=seed)), world.state(), orders_of(world), world
+    """Return process, initial state and events of a small instance of orders, and the instance."""
+    instance = generate_instance(orders, products, centres, seed=seed, **law)
+    return process_of(instance, make_policy(instance, policy, width=8, seed=seed)), instance.initial_state(), orders_of(instance), instance
 
 
 class Tank(DecisionProcess):

@@ -6,7 +6,7 @@ import pytest
 from walras.domains.fulfilment import lp_bound
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import make_instance
-from walras.domains.fulfilment.lp_bound import clairvoyant_bound
+from walras.domains.fulfilment.optimise import clairvoyant_bound
 from walras.domains.fulfilment.policies import Greedy, make_policy
 from walras.domains.fulfilment.run import fulfil
 from walras.errors import InputError
@@ -14,9 +14,9 @@ from walras.errors import InputError
 
 def test_a_case_that_is_solved_by_hand():
     # Greedy sends the first order near and leaves the second with 0.1; knowing both earns 0.9 + 1.0.
-    world = make_instance([0, 0], [0, 1], [[1.0, 0.9], [1.0, 0.1]], [[1, 1]], [1, 1])
-    assert fulfil(world, Greedy()).reward == pytest.approx(1.1, abs=1e-4)
-    assert clairvoyant_bound(world) == pytest.approx(1.9, abs=1e-4)
+    instance = make_instance([0, 0], [0, 1], [[1.0, 0.9], [1.0, 0.1]], [[1, 1]], [1, 1])
+    assert fulfil(instance, Greedy()).reward == pytest.approx(1.1, abs=1e-4)
+    assert clairvoyant_bound(instance) == pytest.approx(1.9, abs=1e-4)
 
 
 def test_nothing_earns_more_and_plenty_earns_all(monkeypatch):

@@ -7,22 +7,22 @@ import pytest
 from walras.domains.fulfilment import optimise as optimise_module
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import NONE
-from walras.domains.fulfilment.lp_bound import clairvoyant_bound
-from walras.domains.fulfilment.optimise import optimise
+from walras.domains.fulfilment.optimise import clairvoyant_bound
+from walras.domains.fulfilment.optimise import learn_prices
 from walras.domains.fulfilment.policies import Greedy, scarcity_prices
-from walras.domains.fulfilment.run import Fulfilled, fulfil
+from walras.domains.fulfilment.run import FulfilmentResult, fulfil
 from walras.errors import InputError, SettingsError
 from walras.parallel.picard import Picard
 from walras.parallel.process import EngineInfo, Sequential
 
 
 def test_prices_earn_more_in_a_tight_world_whatever_the_engine():
-    world = generate_instance(600, 40, 5, beta=-0.5, capacity_share=0.5)
-    learned = optimise(world, steps=8)
+    instance = generate_instance(600, 40, 5, beta=-0.5, capacity_share=0.5)
+    learned = learn_prices(instance, steps=8)
     assert learned.reward == learned.rewards.max() > 1.01 * learned.rewards[0]
-    assert learned.rewards[0] == fulfil(world, Greedy()).reward
-    assert fulfil(world, learned.rule).reward == learned.reward <= clairvoyant_bound(world)
-    one_by_one = optimise(world, Sequential(), steps=2)
+    assert learned.rewards[0] == fulfil(instance, Greedy()).reward
+    assert fulfil(instance, learned.rule).reward == learned.reward <= clairvoyant_bound(instance)
+    one_by_one = learn_prices(instance, Sequential(), steps=2)
     np.testing.assert_array_equal(one_by_one.rewards, learned.rewards[:2])
     assert "best reward" in str(learned) and one_by_one.rounds[0] == 600
     assert (learned.step_seconds >= learned.seconds).all()
@@ -30,13 +30,13 @@ def test_prices_earn_more_in_a_tight_world_whatever_the_engine():
 
 def test_prices_earn_more_on_orders_that_they_never_saw():
     law = {"orders": 600, "products": 40, "centres": 5, "beta": -0.5, "capacity_share": 0.5}
-    world = generate_instance(**law)
-    learned = optimise([world.resampled(1), world.resampled(2)], steps=12)
+    instance = generate_instance(**law)
+    learned = learn_prices([instance.resampled(1), instance.resampled(2)], steps=12)
     gains = []
     for draw in (1, 2, 3):
         unseen = generate_instance(**law, draw=draw)
-        np.testing.assert_array_equal(unseen.stock, world.stock)
-        assert np.mean(unseen.product != world.product) > 0.5
+        np.testing.assert_array_equal(unseen.stock, instance.stock)
+        assert np.mean(unseen.product != instance.product) > 0.5
         earned = fulfil(unseen, learned.rule).reward
         gains.append(earned / fulfil(unseen, Greedy()).reward)
         assert earned <= clairvoyant_bound(unseen)
@@ -44,25 +44,25 @@ def test_prices_earn_more_on_orders_that_they_never_saw():
 
 
 def test_what_cannot_be_learned_is_refused():
-    world, other = generate_instance(20, 4, 2), generate_instance(20, 5, 2)
+    instance, other = generate_instance(20, 4, 2), generate_instance(20, 5, 2)
     for nonsense in ({"steps": 0}, {"rate": 0.0}, {"rate": float("nan")}):
         with pytest.raises(SettingsError, match="must be positive"):
-            optimise(world, **nonsense)
-    with pytest.raises(InputError, match="worlds of 2 sizes"):
-        optimise([world, other])
-    with pytest.raises(InputError, match="worlds of 0 sizes"):
-        optimise([])
+            learn_prices(instance, **nonsense)
+    with pytest.raises(InputError, match="instances of 2 sizes"):
+        learn_prices([instance, other])
+    with pytest.raises(InputError, match="instances of 0 sizes"):
+        learn_prices([])
 
 
 def test_the_last_trajectory_is_the_start_where_that_is_less_work(monkeypatch):
-    world, starts = generate_instance(60, 7, 3, capacity_share=0.5), []
-    sample, rule = optimise_module._Sample(world), scarcity_prices(world)
+    instance, starts = generate_instance(60, 7, 3, capacity_share=0.5), []
+    sample, rule = optimise_module._Sample(instance), scarcity_prices(instance)
 
-    def told(world, rule, engine):
+    def told(instance, rule, engine):
         starts.append(type(engine.start).__name__)
         calls = {"NoOp": 70, "WarmStart": 60 if len(starts) >= 12 else 90}[starts[-1]]
         info = EngineInfo(jnp.asarray(3), jnp.asarray(calls))
-        return Fulfilled(world, np.full(60, NONE), 0.0, info, np.zeros(0, int))
+        return FulfilmentResult(instance, np.full(60, NONE), 0.0, info, np.zeros(0, int))
 
     monkeypatch.setattr(optimise_module, "fulfil", told)
     for _ in range(14):

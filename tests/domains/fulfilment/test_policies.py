@@ -14,32 +14,32 @@ from walras.domains.fulfilment.policies import (
     MOST_INPUT,
     Greedy,
     dual,
-    levels,
+    stock_levels,
     make_policy,
     neural,
     priced,
-    shares,
+    integer_share,
 )
 from walras.domains.fulfilment.run import fulfil
-from walras.domains.fulfilment.user_policies import from_choice, from_score
+from walras.domains.fulfilment.policies import from_choice, from_score
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import SlidingWindow
 
 
 @pytest.fixture(scope="module")
-def world():
+def instance():
     return generate_instance(400, 60, 6, beta=-0.5)
 
 
-def by_hand(world):
+def by_hand(instance):
     """Send every order to the nearest centre that has it, in plain Python."""
-    stock, used, granted, refills = world.stock.copy(), np.zeros(world.n_centres, int), world.granted(), world.refills()
+    stock, used, granted, refills = instance.stock.copy(), np.zeros(instance.n_centres, int), instance.cumulative_capacity(), instance.refill_count()
     actions = []
-    for t in range(world.n_orders):
-        units, row = world.quantity[t], stock[world.product[t]]
+    for t in range(instance.n_orders):
+        units, row = instance.quantity[t], stock[instance.product[t]]
         there = (row >= units) & (granted[refills[t]] - used >= units)
-        reward = np.where(there, world.reward[world.destination[t]], -1)
+        reward = np.where(there, instance.reward[instance.destination[t]], -1)
         action = int(reward.argmax()) if there.any() else NONE
         if action != NONE:
             row[action] -= units
@@ -49,9 +49,9 @@ def by_hand(world):
 
 
 def test_greedy_is_a_plain_loop():
-    world = generate_instance(300, 40, 5, beta=-0.8, capacity_share=0.5, most_units=3, refills=2)
-    found = fulfil(world, Greedy(), Picard(verify=True))
-    np.testing.assert_array_equal(found.actions, by_hand(world))
+    instance = generate_instance(300, 40, 5, beta=-0.8, capacity_share=0.5, most_units=3, refills=2)
+    found = fulfil(instance, Greedy(), Picard(verify=True))
+    np.testing.assert_array_equal(found.actions, by_hand(instance))
     assert found.converged and bool(found.info.verified) and len(found.exhausted) > 0
     assert 2 <= int(found.info.rounds) <= 60  # refills and several units take more than centres run out
     assert "fulfilled" in str(found)
@@ -59,39 +59,39 @@ def test_greedy_is_a_plain_loop():
 
 def test_greedy_takes_no_more_rounds_than_centres_run_out_plus_one():
     for seed in range(4):
-        world = generate_instance(400, 60, 6, beta=-0.8, capacity_share=0.5, seed=seed)
-        for rule in (Greedy(), make_policy(world, "dual")):
-            found = fulfil(world, rule)
+        instance = generate_instance(400, 60, 6, beta=-0.8, capacity_share=0.5, seed=seed)
+        for rule in (Greedy(), make_policy(instance, "dual")):
+            found = fulfil(instance, rule)
             assert 2 <= int(found.info.rounds) <= len(found.exhausted) + 1
 
 
-def test_the_network_really_decides(world):
-    greedy = fulfil(world, Greedy()).actions
+def test_the_network_really_decides(instance):
+    greedy = fulfil(instance, Greedy()).actions
     for seed in range(3):
-        rule = neural(world, 8, seed)
-        found = fulfil(world, rule).actions
+        rule = neural(instance, 8, seed)
+        found = fulfil(instance, rule).actions
         assert np.mean(found != greedy) >= 0.2
         # Every layer counts: other weights in it, the same elsewhere, send other orders elsewhere.
         for layer in range(3):
             changed = tuple(w[::-1] if number == layer else w for number, w in enumerate(rule.network.weights))
             other = eqx.tree_at(lambda rule: rule.network.weights, rule, changed)
-            assert np.mean(fulfil(world, other).actions != found) >= 0.05
+            assert np.mean(fulfil(instance, other).actions != found) >= 0.05
     silent = eqx.tree_at(
         lambda rule: (rule.network.weights[-1], rule.network.biases[-1]), rule, replace_fn=jnp.zeros_like
     )
-    np.testing.assert_array_equal(fulfil(world, silent).actions, greedy)
+    np.testing.assert_array_equal(fulfil(instance, silent).actions, greedy)
 
 
-def test_every_sum_of_the_network_is_exact(world):
+def test_every_sum_of_the_network_is_exact(instance):
     for width in (8, 64, 2048):
-        network = neural(world, width).network
+        network = neural(instance, width).network
         most = MOST_INPUT
         for weight, bias in zip(network.weights, network.biases, strict=True):
             assert most * np.abs(weight).sum(0).max() + np.abs(bias).max() < EXACT
             np.testing.assert_array_equal(weight, np.rint(weight))
             most = MOST_ACTIVE
     rows = jnp.asarray(np.random.default_rng(0).integers(0, 200, (37, 6)))
-    network = neural(world, 64).network
+    network = neural(instance, 64).network
     together = jax.jit(jax.vmap(lambda row: network(row)))(rows)
     alone = jax.jit(lambda row: network(row))
     one_by_one = [alone(row) for row in rows]
@@ -101,14 +101,14 @@ def test_every_sum_of_the_network_is_exact(world):
 
 def test_levels_are_single_units_then_eighths():
     stock = np.arange(2000)
-    found = np.asarray(levels(jnp.asarray(stock)))
+    found = np.asarray(stock_levels(jnp.asarray(stock)))
     np.testing.assert_array_equal(found[:16], stock[:16])
     assert set(np.diff(found)) == {0, 1} and found[16] == found[17] == 16 and found[1024] == (10 - 2) * 8
-    assert int(levels(jnp.asarray(-3))) == 0
+    assert int(stock_levels(jnp.asarray(-3))) == 0
 
 
 def test_prices_turn_orders_away():
-    world = make_instance(
+    instance = make_instance(
         np.zeros(2, int), np.zeros(2, int), np.array([[1.0, 0.9]]), np.array([[9, 9]]), np.array([9, 9])
     )
     for stock_price, capacity_price, action in (
@@ -116,64 +116,64 @@ def test_prices_turn_orders_away():
         ([[0.2, 0]], [0, 0], 1),
         ([[0.5, 1]], [0.6, 0], NONE),
     ):
-        rule = dual(world, np.asarray(stock_price, float), np.asarray(capacity_price, float))
-        assert fulfil(world, rule).actions[0] == action
+        rule = dual(instance, np.asarray(stock_price, float), np.asarray(capacity_price, float))
+        assert fulfil(instance, rule).actions[0] == action
     with pytest.raises(ShapeError, match="capacity_price"):
-        dual(world, np.zeros((1, 2)), np.zeros(3))
+        dual(instance, np.zeros((1, 2)), np.zeros(3))
     with pytest.raises(ShapeError, match="stock_price"):
-        dual(world, np.zeros((2, 2)), np.zeros(2))
+        dual(instance, np.zeros((2, 2)), np.zeros(2))
 
 
-def test_a_price_of_capacity_costs_one_encoding_per_order(world):
-    rule = priced(neural(world, 8), 1.0)
-    found = fulfil(world, rule, Picard(window=SlidingWindow(40)))
-    assert int(found.info.encode_calls) <= 1.05 * world.n_orders
-    free = fulfil(world, neural(world, 8)).actions
+def test_a_price_of_capacity_costs_one_encoding_per_order(instance):
+    rule = priced(neural(instance, 8), 1.0)
+    found = fulfil(instance, rule, Picard(window=SlidingWindow(40)))
+    assert int(found.info.encode_calls) <= 1.05 * instance.n_orders
+    free = fulfil(instance, neural(instance, 8)).actions
     assert np.mean(free != found.actions) > 0.05
 
 
-def test_functions_of_ones_own_decide_and_are_checked(world):
+def test_functions_of_ones_own_decide_and_are_checked(instance):
     scored = from_score(
-        world, lambda row, reward, bonus: jnp.append(reward + bonus * jnp.minimum(row, 3), 0), jnp.asarray(UNIT // 4)
+        instance, lambda row, reward, bonus: jnp.append(reward + bonus * jnp.minimum(row, 3), 0), jnp.asarray(UNIT // 4)
     )
-    assert np.mean(fulfil(world, scored).actions != fulfil(world, Greedy()).actions) > 0.05
-    polite = from_choice(world, lambda row, left, reward: jnp.where((row[0] > 0) & (left[0] > 0), 0, NONE))
-    assert set(fulfil(world, polite).actions) == {0, NONE}
+    assert np.mean(fulfil(instance, scored).actions != fulfil(instance, Greedy()).actions) > 0.05
+    polite = from_choice(instance, lambda row, left, reward: jnp.where((row[0] > 0) & (left[0] > 0), 0, NONE))
+    assert set(fulfil(instance, polite).actions) == {0, NONE}
     for rude in (lambda row, left, reward: jnp.asarray(1), lambda row, left, reward: jnp.asarray(17)):
         with pytest.raises(InputError, match="the policy sent order"):
-            fulfil(world, from_choice(world, rude))
+            fulfil(instance, from_choice(instance, rude))
 
 
-def test_functions_of_ones_own_return_what_is_needed(world):
+def test_functions_of_ones_own_return_what_is_needed(instance):
     for rude in (lambda row, left, reward: jnp.asarray(0.5), lambda row, left, reward: row, lambda *_: 1):
         with pytest.raises(InputError, match="but needs one whole number"):
-            from_choice(world, rude)
+            from_choice(instance, rude)
     for rude in (lambda row, reward, _: reward, lambda row, reward, _: jnp.append(reward / 2, 0)):
         with pytest.raises(InputError, match="but needs 7 whole numbers"):
-            from_score(world, rude)
+            from_score(instance, rude)
 
 
-def test_prices_are_numbers(world):
+def test_prices_are_numbers(instance):
     for wrong in (np.nan, np.inf, 1e9):
         with pytest.raises(InputError, match="`capacity_price` has a value"):
-            dual(world, np.zeros((1, 6)), np.full(6, wrong))
+            dual(instance, np.zeros((1, 6)), np.full(6, wrong))
     for wrong in (np.nan, -0.1, 17):
         with pytest.raises(SettingsError, match="strength"):
             priced(Greedy(), wrong)
 
 
-def test_names_and_widths_are_checked(world):
+def test_names_and_widths_are_checked(instance):
     with pytest.raises(SettingsError, match="greedy, mlp"):
-        make_policy(world, "gredy")
+        make_policy(instance, "gredy")
     with pytest.raises(SettingsError, match="width"):
-        neural(world, 0)
+        neural(instance, 0)
 
 
 def test_shares_are_whole_divisions():
     random = np.random.default_rng(0)
     whole = random.integers(1, 1 << 23, 500)
     part = (whole * random.uniform(0, 1, 500)).astype(int)
-    found = shares(jnp.asarray(part, jnp.int32), jnp.asarray(whole, jnp.int32))
+    found = integer_share(jnp.asarray(part, jnp.int32), jnp.asarray(whole, jnp.int32))
     np.testing.assert_array_equal(found, part * 65536 // whole)
-    large = shares(jnp.asarray([1 << 28, 0, 1 << 29]), jnp.asarray([1 << 29, 0, 1 << 29]))
+    large = integer_share(jnp.asarray([1 << 28, 0, 1 << 29]), jnp.asarray([1 << 29, 0, 1 << 29]))
     np.testing.assert_array_equal(large, [32768, 0, 65536])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE, exhausted, total_reward
+from walras.domains.fulfilment.audit import exhausted, total_reward
+from walras.domains.fulfilment.instance import NONE
 from walras.domains.fulfilment.policies import Greedy
 from walras.domains.fulfilment.run import fulfil
 from walras.parallel.picard import Picard
@@ -15,26 +16,26 @@ from walras.parallel.strategies import PerEvent, WarmStart
 
 
 @pytest.fixture(scope="module")
-def world():
+def instance():
     return generate_instance(60, 7, 4, -0.8, capacity_share=0.5)
 
 
-def test_of_an_unconverged_run_only_what_is_final_is_told(world):
-    expected = fulfil(world, Greedy()).actions
-    found = fulfil(world, Greedy(), Picard(max_rounds=1, assignment=PerEvent(), verify=True))
+def test_of_an_unconverged_run_only_what_is_final_is_told(instance):
+    expected = fulfil(instance, Greedy()).actions
+    found = fulfil(instance, Greedy(), Picard(max_rounds=1, assignment=PerEvent(), verify=True))
     final = int(found.info.committed)
     assert not found.converged and 0 < final < 60 and f"{final} of 60" in str(found)
     np.testing.assert_array_equal(found.actions, np.where(np.arange(60) < final, expected, NONE))
-    assert found.reward == total_reward(world, found.actions) and found.share < np.mean(expected != NONE)
+    assert found.reward == total_reward(instance, found.actions) and found.share < np.mean(expected != NONE)
     assert f"fulfilled               {found.share:.1%}" in str(found)
-    np.testing.assert_array_equal(found.exhausted, exhausted(world, found.actions))
+    np.testing.assert_array_equal(found.exhausted, exhausted(instance, found.actions))
 
 
-def test_a_start_that_no_world_has_is_never_told(world):
-    found = fulfil(world, Greedy(), Picard(start=WarmStart(np.full(60, 99)), max_rounds=0))
+def test_a_start_that_no_world_has_is_never_told(instance):
+    found = fulfil(instance, Greedy(), Picard(start=WarmStart(np.full(60, 99)), max_rounds=0))
     assert not found.converged and found.share == 0 and found.reward == 0 and not len(found.exhausted)
-    again = fulfil(world, Greedy(), Picard(start=WarmStart(np.full(60, 99))))
-    np.testing.assert_array_equal(again.actions, fulfil(world, Greedy()).actions)
+    again = fulfil(instance, Greedy(), Picard(start=WarmStart(np.full(60, 99))))
+    np.testing.assert_array_equal(again.actions, fulfil(instance, Greedy()).actions)
 
 
 WRONG = """
@@ -44,12 +45,12 @@ from walras.domains.fulfilment.run import fulfil
 from walras.parallel.picard import Picard
 from walras.errors import WalrasError
 
-world = generate_instance(6, 2, 2)
+instance = generate_instance(6, 2, 2)
 for call in (
     lambda: Picard(30), lambda: Picard(window=None), lambda: Picard(assignment=3), lambda: Picard(start="idle"),
     lambda: Picard(states=0), lambda: Picard(verify="yes"), lambda: Picard(rows=16), lambda: Picard(rows=(16.0, 4)),
     lambda: Picard(rows=(0, 0)), lambda: Picard(max_rounds="x"), lambda: Picard(max_rounds=-1),
-    lambda: fulfil(world, lambda *a: 0), lambda: fulfil(world, Greedy), lambda: fulfil(world, Greedy(), "seq"),
+    lambda: fulfil(instance, lambda *a: 0), lambda: fulfil(instance, Greedy), lambda: fulfil(instance, Greedy(), "seq"),
 ):
     try:
         call()

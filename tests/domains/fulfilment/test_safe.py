@@ -9,16 +9,16 @@ from walras.errors import InputError
 from walras.parallel.picard import Picard
 
 
-def engine(world):
+def engine(instance):
     return SafeWindow(
-        lambda process, state, first: safe_orders(process, state, int(world.quantity.max()), world.refill_before, first)
+        lambda process, state, first: safe_orders(process, state, int(instance.quantity.max()), instance.refill_before, first)
     )
 
 
 def test_safe_windows_give_the_same_at_one_call_per_order():
-    process, state, events, world = fulfilment("greedy", 600, products=40, capacity_share=0.6, refills=1, most_units=2)
+    process, state, events, instance = fulfilment("greedy", 600, products=40, capacity_share=0.6, refills=1, most_units=2)
     expected, ours = Picard().run(process, state, events)
-    trajectory, info = engine(world).run(process, state, events)
+    trajectory, info = engine(instance).run(process, state, events)
     np.testing.assert_array_equal(trajectory.records, expected.records)
     np.testing.assert_array_equal(trajectory.final.table, expected.final.table)
     # Some windows hold many orders, and close to a limit orders are taken one by one.
@@ -26,6 +26,6 @@ def test_safe_windows_give_the_same_at_one_call_per_order():
 
 
 def test_a_price_of_every_unit_leaves_nothing_safe():
-    process, state, events, world = fulfilment("capacity")
+    process, state, events, instance = fulfilment("capacity")
     with pytest.raises(InputError, match="no window is safe"):
-        engine(world).run(process, state, events)
+        engine(instance).run(process, state, events)

@@ -1,10 +1,11 @@
-"""Ask whether worlds follow the published law, refuse what cannot be, and find every broken invariant."""
+"""Ask whether instances follow the published law, refuse what cannot be, and find every broken invariant."""
 
 import numpy as np
 import pytest
 
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE, check_actions, exhausted, make_instance, total_reward
+from walras.domains.fulfilment.audit import check_actions, exhausted, total_reward
+from walras.domains.fulfilment.instance import NONE, make_instance
 from walras.errors import InputError, SettingsError, ShapeError
 
 
@@ -23,34 +24,34 @@ def small(**changed):
 
 
 def test_the_law_is_the_published_one():
-    world = generate_instance(40_000, 2_000, 30, beta=-0.8)
-    asked = np.bincount(world.product, minlength=2_000)
+    instance = generate_instance(40_000, 2_000, 30, beta=-0.8)
+    asked = np.bincount(instance.product, minlength=2_000)
     slope = np.polyfit(np.log(np.arange(1, 101)), np.log(asked[:100]), 1)[0]
     assert slope == pytest.approx(-0.8, abs=0.05)
-    assert world.stock.sum() == pytest.approx(0.8 * 40_000, rel=0.02)
-    assert world.capacity.sum() == pytest.approx(0.8 * 40_000, rel=0.001)
-    assert world.stock.sum(0)[0] / world.stock.sum() == pytest.approx(
-        world.capacity[0] / world.capacity.sum(), abs=0.01
+    assert instance.stock.sum() == pytest.approx(0.8 * 40_000, rel=0.02)
+    assert instance.capacity.sum() == pytest.approx(0.8 * 40_000, rel=0.001)
+    assert instance.stock.sum(0)[0] / instance.stock.sum() == pytest.approx(
+        instance.capacity[0] / instance.capacity.sum(), abs=0.01
     )
-    assert world.names[0] == "New York" and world.reward.min() >= 0
+    assert instance.names[0] == "New York" and instance.reward.min() >= 0
     flat = generate_instance(40_000, 2_000, 40, beta=0.0, most_units=3, refills=3)
     assert np.bincount(flat.product).max() < 50 and flat.names[-1] == "place 40"
-    assert set(flat.quantity) == {1, 2, 3} and flat.granted()[-1].sum() == pytest.approx(
+    assert set(flat.quantity) == {1, 2, 3} and flat.cumulative_capacity()[-1].sum() == pytest.approx(
         0.8 * flat.quantity.sum(), rel=1e-3
     )
 
 
 def test_invariants_are_checked():
-    world = small()
+    instance = small()
     good = np.array([0, 1, NONE, 0])
-    check_actions(world, good)
-    assert total_reward(world, good) == pytest.approx(1.0 + 0.75 + 1.0)
-    assert list(exhausted(world, good)) == [0, 1]
+    check_actions(instance, good)
+    assert total_reward(instance, good) == pytest.approx(1.0 + 0.75 + 1.0)
+    assert list(exhausted(instance, good)) == [0, 1]
     for wrong, order in (([0, 0, NONE, 0], 1), ([0, NONE, 0, 0], 2), ([2, NONE, NONE, NONE], 0), ([1, NONE, 1, 0], 2)):
         with pytest.raises(InputError, match=f"order {order} "):
-            check_actions(world, np.array(wrong))
+            check_actions(instance, np.array(wrong))
     with pytest.raises(ShapeError):
-        check_actions(world, good[:3])
+        check_actions(instance, good[:3])
 
 
 @pytest.mark.parametrize(
@@ -94,16 +95,16 @@ def test_numbers_that_no_world_has_are_refused():
 
 
 def test_worlds_are_cut_and_sampled():
-    world = generate_instance(101, 9, 3, most_units=2, refills=3)
-    early, late = world.halves()
+    instance = generate_instance(101, 9, 3, most_units=2, refills=3)
+    early, late = instance.halves()
     assert (early.n_orders, late.n_orders) == (50, 51)
-    np.testing.assert_array_equal(np.r_[early.product, late.product], world.product)
-    np.testing.assert_array_equal(np.r_[early.refill_before, late.refill_before + 50], world.refill_before)
-    np.testing.assert_array_equal(early.stock, world.stock // 2)
-    sample = world.resampled(1)
-    lines = {tuple(line) for line in np.stack([world.product, world.destination, world.quantity], 1)}
+    np.testing.assert_array_equal(np.r_[early.product, late.product], instance.product)
+    np.testing.assert_array_equal(np.r_[early.refill_before, late.refill_before + 50], instance.refill_before)
+    np.testing.assert_array_equal(early.stock, instance.stock // 2)
+    sample = instance.resampled(1)
+    lines = {tuple(line) for line in np.stack([instance.product, instance.destination, instance.quantity], 1)}
     assert {tuple(line) for line in np.stack([sample.product, sample.destination, sample.quantity], 1)} < lines
-    assert np.mean(sample.product != world.product) > 0.3
-    np.testing.assert_array_equal(world.resampled(1).product, sample.product)
+    assert np.mean(sample.product != instance.product) > 0.3
+    np.testing.assert_array_equal(instance.resampled(1).product, sample.product)
     with pytest.raises(InputError, match="1 order but two halves"):
-        world.first_orders(1).halves()
+        instance.first_orders(1).halves()

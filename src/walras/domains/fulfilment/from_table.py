@@ -1,6 +1,6 @@
-"""Own worlds made of real order lines, with the stock and the places of their own or by assumption.
+"""Instances read from tables of order lines, with stock and places from files or assumed.
 
-EDGE: reads Parquet or CSV files; every mistake names the file, the row and the field.
+Parquet or CSV; errors name the file, the row and the field.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from numpy import ndarray
 from walras.data.column_checks import Codes, Column, numbers, one_array, texts
 from walras.data.records import match_columns
 from walras.data.sources import open_source
-from walras.domains.fulfilment.generate import FARTHEST_KM, allocate, kilometres, split
+from walras.domains.fulfilment.generate import allocate, distance_reward, split
 from walras.domains.fulfilment.instance import LARGEST, Instance, make_instance
 from walras.errors import FailFast, InputError, quote
 
@@ -22,7 +22,7 @@ CENTRES = (
     ("Leeds", 53.8, -1.5, 1.9), ("Glasgow", 55.9, -4.3, 1.7), ("Bristol", 51.5, -2.6, 0.7), ("Dublin", 53.3, -6.3, 1.4),
     ("Rotterdam", 51.9, 4.5, 1.0), ("Frankfurt", 50.1, 8.7, 2.3), ("Lyon", 45.8, 4.8, 1.7),
 )  # fmt: skip
-"""Assumed centres: name, latitude, longitude, weight."""
+"""Assumed centres where no file gives them: name, latitude, longitude, weight."""
 
 COUNTRIES = {
     "United Kingdom": (52.5, -1.5), "EIRE": (53.3, -7.5), "Germany": (51.0, 10.0), "France": (46.6, 2.4),
@@ -37,12 +37,12 @@ COUNTRIES = {
     "Korea": (36.5, 127.8), "Bermuda": (32.3, -64.8), "Nigeria": (9.6, 8.1), "European Community": (50.1, 9.8),
     "Czech Republic": (49.7, 15.3), "Saudi Arabia": (24.1, 44.5), "Unspecified": (-80.0, 0.0),
 }  # fmt: skip
-"""Latitude and longitude of countries as the gift wholesaler's table calls them; unspecified ones earn nothing."""
+"""Latitude and longitude of countries as the Online Retail II data set spells them; orders from `Unspecified` earn nothing."""
 
 
 @dataclass(frozen=True)
 class OrderLines:
-    """Hold order lines as they were read."""
+    """Order lines as read; `table` is the file's name."""
 
     product: Codes
     country: Codes
@@ -53,12 +53,12 @@ class OrderLines:
 
 @dataclass(frozen=True)
 class Places:
-    """Hold places with coordinates, and which of them are centres.
+    """Coordinates of places, and which of them are centres.
 
     Attributes:
         spots: place -> latitude and longitude.
         names: of the centres.
-        weight: share that each centre has of stock and capacity.
+        weight: share of stock and capacity that each centre has.
         capacity: of the centres, where a file gives it [units].
     """
 
@@ -78,7 +78,7 @@ def read_orders(
     places: str | Path | None = None,
     refills: int = 0,
 ) -> Instance:
-    """Read order lines; each line is an order for so many units of a product to a country or place.
+    """Read order lines; each line is one order for units of a product to a country or place.
 
     Args:
         path: file with `unique_id`, `country`, `qty` and, if known, `ts`, in the order of time.
@@ -86,47 +86,42 @@ def read_orders(
         capacity_share: units that all centres can send over all units ordered, where no file gives capacity.
         seed: of the rounding of stock and capacity.
         stock: file with `unique_id`, `centre`, `stock`.
-        places: file with `place`, `latitude`, `longitude` and `capacity`, which is empty where no centre is.
+        places: file with `place`, `latitude`, `longitude` and `capacity`, which is empty for places without a centre.
         refills: times at which as much capacity as at the start is added; where no file gives it the total stays.
 
     Raises:
-        InputError: a file cannot be read, lacks a column, or has a row that cannot be: which one, and what is needed.
+        InputError: a file cannot be read, lacks a column, or has an invalid row: which one, and what is needed.
     """
     lines = _read_lines(Path(path))
-    sites = assumed_places() if places is None else _read_places(Path(places))
+    sites = _assumed_places() if places is None else _read_places(Path(places))
     random = np.random.default_rng(seed)
-    labels, held = lines.product.labels, None
-    if stock is not None:
-        labels, held = _read_stock(Path(stock), lines, sites)
-    number = np.searchsorted(labels, lines.product.labels)[lines.product.codes]
+    labels, held = (lines.product.labels, None) if stock is None else _read_stock(Path(stock), lines, sites)
+    product = np.searchsorted(labels, lines.product.labels)[lines.product.codes]
     if held is None:
-        held = split(np.bincount(number, lines.quantity, len(labels)) * stock_share, sites.weight, random)
-    granted = allocate(float(capacity_share * lines.quantity.sum()), sites.weight, refills, len(number), random)
+        held = split(np.bincount(product, lines.quantity, len(labels)) * stock_share, sites.weight, random)
+    granted = allocate(float(capacity_share * lines.quantity.sum()), sites.weight, refills, len(product), random)
     if sites.capacity is not None:
-        refill = np.repeat(sites.capacity[None], refills, axis=0)
-        granted |= {"capacity": sites.capacity, "refill": refill}
-    spots = np.array([sites.spots[name] for name in sites.names])
-    targets = _targets(lines, sites)
-    world = make_instance(
-        product=number,
+        granted |= {"capacity": sites.capacity, "refill": np.repeat(sites.capacity[None], refills, axis=0)}
+    instance = make_instance(
+        product=product,
         destination=lines.country.codes,
-        reward=np.maximum(1 - kilometres(targets, spots) / FARTHEST_KM, 0),
+        reward=distance_reward(_targets(lines, sites), np.array([sites.spots[name] for name in sites.names])),
         stock=held,
         quantity=lines.quantity,
         names=sites.names,
         **granted,
     )
-    return replace(world, products=labels, destinations=lines.country.labels, times=lines.times)
+    return replace(instance, products=labels, destinations=lines.country.labels, times=lines.times)
 
 
-def assumed_places() -> Places:
+def _assumed_places() -> Places:
     """Return ten centres in the north-west of Europe and the countries."""
     weight = np.array([centre[3] for centre in CENTRES])
     spots = COUNTRIES | {name: (latitude, longitude) for name, latitude, longitude, _ in CENTRES}
     return Places(spots, tuple(centre[0] for centre in CENTRES), weight / weight.sum())
 
 
-def _columns(path: Path, needed: tuple[str, ...], text: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict:
+def _read_columns(path: Path, needed: tuple[str, ...], text: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict:
     """Read columns of a file by name."""
     findings, opened = FailFast(), open_source(path)
     match_columns(opened.names, {}, (*needed, *optional), needed, opened.name, findings)
@@ -137,20 +132,31 @@ def _columns(path: Path, needed: tuple[str, ...], text: tuple[str, ...], optiona
     return {name: Column(opened.name, name, one_array(table[name]), findings) for name in wanted}
 
 
-def _whole(column: Column, low: int, empty: bool = False) -> Float[ndarray, " row"]:
-    """Read whole numbers; NaN where they may be empty."""
-    found = numbers(column, low=low, high=LARGEST - 1)
-    if not empty:
-        column.problem(np.isnan(found), "every row needs one", lambda row: None)
-    column.problem(np.isfinite(found) & (found % 1 != 0), "it needs a whole number")
-    return found
+def _integers(column: Column, low: int, may_be_empty: bool = False) -> Float[ndarray, " row"]:
+    """Read whole numbers; NaN where empty."""
+    values = numbers(column, low=low, high=LARGEST - 1)
+    if not may_be_empty:
+        _require_values(column, np.isnan(values))
+    column.problem(np.isfinite(values) & (values % 1 != 0), "it needs a whole number")
+    return values
+
+
+def _require_values(column: Column, empty: ndarray) -> None:
+    column.problem(empty, "every row needs one", lambda row: None)
+
+
+def _repeated(values: ndarray) -> ndarray:
+    """Mark all but the first of equal values."""
+    repeated = np.ones(len(values), bool)
+    repeated[np.unique(values, return_index=True)[1]] = False
+    return repeated
 
 
 def _read_lines(path: Path) -> OrderLines:
     """Read the orders."""
-    read = _columns(path, ("unique_id", "country", "qty"), ("unique_id", "country"), ("ts",))
+    read = _read_columns(path, ("unique_id", "country", "qty"), ("unique_id", "country"), ("ts",))
     product, country = (texts(read[name], needed=True) for name in ("unique_id", "country"))
-    quantity = _whole(read["qty"], 1).astype(np.int64)
+    quantity = _integers(read["qty"], 1).astype(np.int64)
     return OrderLines(product, country, quantity, _times(read["ts"]) if "ts" in read else None, path.name)
 
 
@@ -165,28 +171,26 @@ def _times(column: Column) -> ndarray:
     kind = column.values.type
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         raise InputError(f"{column.title} holds {kind} values; it needs times such as 2024-01-31 12:00:00")
-    found = column.values.to_numpy(zero_copy_only=False).astype("datetime64[s]")
-    column.problem(np.isnat(found), "every row needs one", lambda row: None)
-    column.problem(np.r_[False, np.diff(found) < np.timedelta64(0)], "it is before that of the row above; sort by time")
-    return found
+    times = column.values.to_numpy(zero_copy_only=False).astype("datetime64[s]")
+    _require_values(column, np.isnat(times))
+    column.problem(np.r_[False, np.diff(times) < np.timedelta64(0)], "it is before that of the row above; sort by time")
+    return times
 
 
 def _read_places(path: Path) -> Places:
     """Read places; those with a capacity are centres."""
-    read = _columns(path, ("place", "latitude", "longitude"), ("place",), ("capacity",))
+    read = _read_columns(path, ("place", "latitude", "longitude"), ("place",), ("capacity",))
     place = texts(read["place"], needed=True)
-    again = np.ones(len(place.codes), bool)
-    again[np.unique(place.codes, return_index=True)[1]] = False
     names = place.labels[place.codes]
-    read["place"].problem(again, "a place needs one row; drop the repeated one", lambda row: names[row])
+    read["place"].problem(_repeated(place.codes), "a place needs one row; drop the repeated one", lambda row: names[row])
     spots = [numbers(read[name], low=-most, high=most) for name, most in (("latitude", 90), ("longitude", 180))]
     for name, values in zip(("latitude", "longitude"), spots, strict=True):
-        read[name].problem(np.isnan(values), "every row needs one", lambda row: None)
+        _require_values(read[name], np.isnan(values))
     known = {str(name): (float(a), float(b)) for name, a, b in zip(names, *spots, strict=True)}
-    capacity = _whole(read["capacity"], 0, empty=True) if "capacity" in read else np.full(len(names), np.nan)
+    capacity = _integers(read["capacity"], 0, True) if "capacity" in read else np.full(len(names), np.nan)
     centre = np.isfinite(capacity)
-    assumed = assumed_places()
     if not centre.any():
+        assumed = _assumed_places()
         return replace(assumed, spots=assumed.spots | known)
     units = capacity[centre].astype(np.int64)
     weight = np.maximum(units, 1e-9) / np.maximum(units, 1e-9).sum()
@@ -194,10 +198,10 @@ def _read_places(path: Path) -> Places:
 
 
 def _targets(lines: OrderLines, sites: Places) -> Float[ndarray, "destination two"]:
-    """Return the coordinates of where orders go.
+    """Return the coordinates of the destinations.
 
     Raises:
-        InputError: nobody says where a destination is.
+        InputError: a destination without coordinates.
     """
     for code, name in enumerate(lines.country.labels):
         if str(name) not in sites.spots:
@@ -213,30 +217,25 @@ def _read_stock(path: Path, lines: OrderLines, sites: Places) -> tuple[ndarray, 
     """Read stock by product and centre; return the names of the products and their stock.
 
     Raises:
-        InputError: a row is wrong, or an order asks for a product that has no row.
+        InputError: a row is invalid, or an order is for a product without a row.
     """
-    read = _columns(path, ("unique_id", "centre", "stock"), ("unique_id", "centre"))
+    read = _read_columns(path, ("unique_id", "centre", "stock"), ("unique_id", "centre"))
     product, centre = (texts(read[name], needed=True) for name in ("unique_id", "centre"))
-    units = _whole(read["stock"], 0).astype(np.int64)
+    units = _integers(read["stock"], 0).astype(np.int64)
     place = np.array([sites.names.index(str(name)) if str(name) in sites.names else -1 for name in centre.labels])
     column = place[centre.codes]
-    read["centre"].problem(
-        column < 0,
-        f"the centres are {', '.join(sites.names[:12])}",
-        lambda row: centre.labels[centre.codes[row]],
-    )
-    cell = product.codes * len(sites.names) + column
-    again = np.ones(len(cell), bool)
-    again[np.unique(cell, return_index=True)[1]] = False
+    centres = f"the centres are {', '.join(sites.names[:12])}"
+    read["centre"].problem(column < 0, centres, lambda row: centre.labels[centre.codes[row]])
+    repeated = _repeated(product.codes * len(sites.names) + column)
     read["unique_id"].problem(
-        again, "its stock in this centre has a row already; keep one", lambda row: product.labels[product.codes[row]]
+        repeated, "its stock in this centre has a row already; keep one", lambda row: product.labels[product.codes[row]]
     )
     unknown = np.flatnonzero(~np.isin(lines.product.labels, product.labels)[lines.product.codes])
     if len(unknown):
         name = lines.product.labels[lines.product.codes[unknown[0]]]
         raise InputError(
             f"`unique_id` of {lines.table} is {quote(name)} in data row {unknown[0] + 1}, a product that {path.name} "
-            "does not know; give it a row there, with stock 0 if there is none"
+            "does not have; give it a row there, with stock 0 if there is none"
         )
     held = np.zeros((len(product.labels), len(sites.names)), np.int64)
     held[product.codes, column] = units

@@ -1,4 +1,4 @@
-"""Own made-up worlds of order fulfilment, drawn by the published law.
+"""Generated instances of order fulfilment, and the settings of the commands.
 
 LAW: popularity of products is a power of their rank, stock and capacity follow the population of the places, rewards
 fall with distance.
@@ -32,7 +32,10 @@ PLACES = (
 DESTINATIONS = 300
 EARTH_KM = 6371.0
 FARTHEST_KM = 5000.0
-"""Distance at which a reward has fallen to about nothing."""
+"""Distance from which on the reward is zero."""
+
+MOST_CELLS = 1 << 31
+"""Limit of orders or products times centres, which fit an ordinary memory."""
 
 
 def generate_instance(
@@ -47,22 +50,22 @@ def generate_instance(
     seed: int = 0,
     draw: int = 0,
 ) -> Instance:
-    """Draw a world.
+    """Draw an instance.
 
     Args:
-        orders: orders in all.
-        products: products that can be ordered.
-        centres: the 30 largest cities, or made-up smaller places beyond them.
+        orders: number of orders.
+        products: number of products.
+        centres: the 30 largest cities, and smaller random places beyond them.
         beta: weight of a product is its rank to this power; 0 is flat, real catalogues have -0.6 to -0.8.
         stock_share: units in stock of a product over the units ordered of it.
         capacity_share: units that all centres can send over all units ordered; below `stock_share` it is tight.
         most_units: units of an order are drawn from 1 to this.
         refills: times at which as much capacity as at the start is added; the total stays the same.
-        seed: of everything drawn.
-        draw: 0 has the orders that stock was bought for; 1, 2, ... have other orders of the same law in the same world.
+        seed: of all random numbers.
+        draw: 0 has the orders that stock was bought for; 1, 2, ... draw other orders for the same stock and capacity.
 
     Raises:
-        SettingsError: a number that no world can have.
+        SettingsError: a number out of range.
     """
     _check(
         counts={"orders": orders, "products": products, "centres": centres, "most_units": most_units},
@@ -76,8 +79,7 @@ def generate_instance(
     weights /= weights.sum()
     product = random.choice(products, size=orders, p=weights)
     quantity = random.integers(1, most_units + 1, size=orders)
-    asked = np.bincount(product, quantity, products)
-    stock = split(asked * stock_share, people, random)
+    stock = split(np.bincount(product, quantity, products) * stock_share, people, random)
     granted = allocate(float(capacity_share * quantity.sum()), people, refills, orders, random)
     homes = random.choice(centres, size=DESTINATIONS, p=people)
     targets = spots[homes] + random.normal(0, 1.5, size=(DESTINATIONS, 2))
@@ -90,7 +92,7 @@ def generate_instance(
     return make_instance(
         product=product,
         destination=destination,
-        reward=np.maximum(1 - kilometres(targets, spots) / FARTHEST_KM, 0),
+        reward=distance_reward(targets, spots),
         stock=stock,
         quantity=quantity,
         **granted,
@@ -98,12 +100,8 @@ def generate_instance(
     )
 
 
-MOST_CELLS = 1 << 31
-"""Orders or products times centres that still fit an ordinary memory."""
-
-
 def _check(counts: dict[str, int], shares: dict[str, float], others: dict[str, int], beta: float) -> None:
-    """Refuse numbers that no world can have."""
+    """Check ranges and size."""
     for name, value in counts.items():
         if value < 1:
             raise SettingsError(f"`{name}` is {value} but at least 1 is needed; give e.g. 1000")
@@ -123,58 +121,61 @@ def _check(counts: dict[str, int], shares: dict[str, float], others: dict[str, i
 def allocate(
     total: float, shares: Float[ndarray, " centre"], refills: int, orders: int, random: np.random.Generator
 ) -> dict[str, Int[ndarray, "..."]]:
-    """Grant capacity: the same at the start and at every one of the refills, which are evenly spaced over the orders.
+    """Split capacity over centres and evenly over the start and the refills, which are evenly spaced over the orders.
 
     Args:
         total: of all centres and times [units].
         shares: of the centres.
+        refills: number of refills.
+        orders: number of orders.
+        random: of the rounding.
 
     Returns:
-        `capacity`, `refill_before` and `refill` of a world.
+        `capacity`, `refill_before` and `refill` of an instance.
     """
-    each = split(np.array([total / (refills + 1)]), shares, random)[0]
+    capacity = split(np.array([total / (refills + 1)]), shares, random)[0]
     before = (np.arange(1, refills + 1) * orders) // (refills + 1)
-    return {"capacity": each, "refill_before": before, "refill": np.repeat(each[None], refills, axis=0)}
+    return {"capacity": capacity, "refill_before": before, "refill": np.repeat(capacity[None], refills, axis=0)}
 
 
 def _places(centres: int) -> tuple[Float[ndarray, "centre two"], Float[ndarray, " centre"]]:
-    """Return latitude and longitude of the centres, and their share of the people."""
+    """Return latitude and longitude of the centres, and their share of the population."""
     spots = np.array([place[1:3] for place in PLACES])
     people = np.array([place[3] for place in PLACES])
     beyond = max(centres - len(PLACES), 0)
-    random = np.random.default_rng(30)  # the same places whatever the world's seed
-    made_up = np.stack([random.uniform(28, 48, beyond), random.uniform(-122, -72, beyond)], axis=1)
+    random = np.random.default_rng(30)  # the same places whatever the instance's seed
+    others = np.stack([random.uniform(28, 48, beyond), random.uniform(-122, -72, beyond)], axis=1)
     smaller = people[-1] * len(PLACES) / np.arange(len(PLACES) + 1, len(PLACES) + 1 + beyond)
-    spots, people = np.concatenate([spots, made_up])[:centres], np.concatenate([people, smaller])[:centres]
+    spots, people = np.concatenate([spots, others])[:centres], np.concatenate([people, smaller])[:centres]
     return spots, people / people.sum()
 
 
 def split(
     totals: Float[ndarray, " row"], shares: Float[ndarray, " centre"], random: np.random.Generator
 ) -> Int[ndarray, "row centre"]:
-    """Split every total by the shares and round each part up or down at random, right on average."""
+    """Split totals by shares, with stochastic rounding."""
     parts = totals[:, None] * shares[None]
     whole = np.floor(parts)
     return (whole + (random.random(parts.shape) < parts - whole)).astype(np.int64)
 
 
-def kilometres(
+def distance_reward(
     targets: Float[ndarray, "destination two"], spots: Float[ndarray, "centre two"]
 ) -> Float[ndarray, "destination centre"]:
-    """Return great-circle distances."""
+    """Return the reward of a unit: 1 next door, falling linearly to 0 with the great-circle distance (haversine)."""
     lat1, lon1 = np.radians(targets).T[:, :, None]
     lat2, lon2 = np.radians(spots).T[:, None, :]
     half = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
-    return 2 * EARTH_KM * np.arcsin(np.sqrt(half))
+    return np.maximum(1 - 2 * EARTH_KM * np.arcsin(np.sqrt(half)) / FARTHEST_KM, 0)
 
 
 PolicyName = Literal["greedy", "mlp", "dual", "capacity"]
 
 
-class WorldSettings(Settings):
-    """Say what world orders are decided in: a made-up one, or shares of stock and capacity beside a table of orders."""
+class InstanceSettings(Settings):
+    """A generated instance, or shares of stock and capacity beside a table of orders."""
 
-    orders: int = Field(20_000, ge=1, le=100_000_000, description="orders of the made-up world")
+    orders: int = Field(20_000, ge=1, le=100_000_000, description="orders of the generated instance")
     products: int = Field(6_600, ge=1, le=100_000_000, description="its products")
     centres: int = Field(30, ge=1, le=10_000, description="its centres")
     beta: float = Field(
@@ -185,29 +186,29 @@ class WorldSettings(Settings):
     capacity: float = Field(
         0.8, ge=0, le=1000, description="units that all centres can send, over units ordered; 0.6 is tight"
     )
-    refills: int = Field(0, ge=0, le=10_000, description="times at which capacity is granted anew, evenly spaced")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
+    refills: int = Field(0, ge=0, le=10_000, description="times at which capacity is granted again, evenly spaced")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of all random numbers")
 
 
-MADE_UP = ("orders", "products", "centres", "beta", "most_units")
-"""Fields that say nothing of orders that come from a table."""
+GENERATED_FIELDS = ("orders", "products", "centres", "beta", "most_units")
+"""Fields without meaning for orders that come from a table."""
 
 
-class DecisionSettings(WorldSettings):
-    """Say which policy decides, besides the world."""
+class DecisionSettings(InstanceSettings):
+    """An instance and the policy that decides it."""
 
-    policy: PolicyName = Field("greedy", description="what decides")
+    policy: PolicyName = Field("greedy", description="policy that decides")
     width: int = Field(64, ge=1, le=16_384, description="units of a hidden layer of `mlp` and `capacity`")
     gamma: float = Field(
         0.5, ge=0, le=16, description="price of a centre without capacity left, for `capacity` [reward]"
     )
     window: int | None = Field(
-        None, ge=1, description="orders worked on together; without it all of few, and of many as many as is quickest"
+        None, ge=1, description="orders iterated on together; by default all if there are few, else as many as is fastest"
     )
 
 
-class LearningSettings(WorldSettings):
-    """Say how prices are learned, besides the world."""
+class LearningSettings(InstanceSettings):
+    """An instance and how prices are learned on it."""
 
     capacity: float = Field(0.6, ge=0, le=1000, description="units that all centres can send, over units ordered")
     steps: int = Field(40, ge=1, le=100_000, description="steps of the prices, with a trajectory of every sample each")

@@ -1,36 +1,87 @@
-"""Own the policies of order fulfilment that come with the package.
-
-OPEN: a policy is a rule that scores options; put one beside the others.
-"""
+"""Policies of order fulfilment: rules that come with the package, and rules made of a user's function."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import clz
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from walras.domains.fulfilment.instance import LARGEST, UNIT, Instance
-from walras.domains.fulfilment.process import AbstractFulfilmentRule, Order
+from walras.domains.fulfilment.process import AbstractFulfilmentRule, FulfilmentProcess, Order
 from walras.errors import InputError, SettingsError, shape_mismatch
+from walras.parallel.process import trees_equal
 
 EXACT = 1 << 24
-"""Whole numbers up to here are 32-bit floats without rounding."""
+"""Integers up to here are 32-bit floats without rounding."""
 
-MOST_ACTIVE = 63
-"""Activations of hidden layers are 0 ... 63."""
+MOST_INPUT, MOST_ACTIVE = 255, 63
+"""Largest input and largest activation of a hidden layer; the least is 0."""
 
-MOST_INPUT = 255
-"""Inputs are 0 ... 255."""
+
+class Greedy(AbstractFulfilmentRule):
+    """Send every order from the available centre with the highest reward: the nearest."""
+
+    def scores(self, inputs: tuple, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
+        """Score by the reward; reject only where no centre is available."""
+        return jnp.append(reward, -LARGEST)
+
+
+class Dual(AbstractFulfilmentRule):
+    """Score by the reward minus the shadow prices of stock and capacity; reject where that is negative.
+
+    Attributes:
+        stock_price: by product and centre, or one row for all products [1/65,536 of money].
+        capacity_price: by centre [1/65,536 of money].
+    """
+
+    stock_price: Int[Array, "product centre"]
+    capacity_price: Int[Array, " centre"]
+
+    def scores(self, inputs: tuple, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
+        """Subtract the prices from the reward."""
+        row = jnp.minimum(order.product, self.stock_price.shape[0] - 1)
+        return jnp.append(reward - self.stock_price[row] - self.capacity_price, 0)
+
+
+class CapacityPriced(AbstractFulfilmentRule):
+    """Another rule with a price of capacity that rises linearly with the share of granted capacity that is used.
+
+    Built by `priced`.
+
+    Attributes:
+        base: the other rule.
+        strength: price of a centre whose capacity is used up [1/1,024 of money].
+    """
+
+    base: AbstractFulfilmentRule
+    strength: Int[Array, ""]
+
+    def inputs(self, row: Int[Array, " centre"], order: Order) -> object:
+        """Return the inputs of the other rule."""
+        return self.base.inputs(row, order)
+
+    def scores(self, inputs: object, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
+        """Score as the other rule does."""
+        return self.base.scores(inputs, reward, order)
+
+    def price_inputs(self, left: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
+        """Return the prices, in integers: a division of floats may differ between two compiled programs."""
+        return (self.strength * integer_share(granted - left, granted)) >> 10
+
+    def prices(self, inputs: Int[Array, " some"]) -> Int[Array, " centre"]:
+        """Return the prices."""
+        return inputs
 
 
 class PolicyNetwork(eqx.Module):
-    """Run layers of whole numbers: `h <- clip(floor((h W + b) shrink), 0, 63)`, the last one without clip.
+    """Layers of integers: `h <- clip(floor((h W + b) shrink), 0, 63)`, the last one without clip.
 
-    `shrink` of a hidden layer is a power of two. What comes out is in the unit of scores, 1/65,536.
+    `shrink` of a hidden layer is a power of two. Outputs are in the unit of scores, 1/65,536.
     """
 
     weights: tuple[Float[Array, "_ _"], ...]
@@ -38,7 +89,7 @@ class PolicyNetwork(eqx.Module):
     shrinks: tuple[Float[Array, ""], ...]
 
     def __call__(self, levels: Int[Array, " centre"]) -> Int[Array, " option"]:
-        """Score the options of one stock row."""
+        """Score the options for one stock row."""
         active = jnp.minimum(levels, MOST_INPUT).astype(jnp.float32)
         *hidden, last = zip(self.weights, self.biases, self.shrinks, strict=True)
         for weight, bias, shrink in hidden:
@@ -46,15 +97,52 @@ class PolicyNetwork(eqx.Module):
         return jnp.floor((active @ last[0] + last[1]) * last[2]).astype(jnp.int32)
 
 
+class Neural(AbstractFulfilmentRule):
+    """Add to the reward the output of a network of the product's stock row."""
+
+    network: PolicyNetwork
+
+    def inputs(self, row: Int[Array, " centre"], order: Order) -> Int[Array, " centre"]:
+        """Return the levels of the stock row."""
+        return stock_levels(row)
+
+    def scores(
+        self, inputs: Int[Array, " centre"], reward: Int[Array, " centre"], order: Order
+    ) -> Int[Array, " option"]:
+        """Run the network."""
+        return jnp.append(reward, 0) + self.network(inputs)
+
+
+def stock_levels(row: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """Return the level of every stock: single units up to seven, then steps of an eighth of a power of two."""
+    stock = jnp.maximum(row, 0).astype(jnp.int32)
+    power = 31 - jnp.clip(clz(stock), 0, 31)
+    high = (power - 2) * 8 + ((stock >> jnp.maximum(power - 3, 0)) & 7)
+    return jnp.where(stock < 8, stock, high).astype(jnp.int32)
+
+
+def integer_share(part: Int[Array, " centre"], whole: Int[Array, " centre"]) -> Int[Array, " centre"]:
+    """Return the share that a part is of a whole, rounded down [1/65,536]; beyond 2^23 both are rounded first.
+
+    Long division with two digits of eight bits, which 32-bit integers hold.
+    """
+    spare = jnp.maximum(32 - clz(jnp.maximum(whole, 1)) - 23, 0)
+    over = jnp.maximum(whole >> spare, 1)
+    left = jnp.clip(part >> spare, 0, over) * 256
+    high = left // over
+    return high * 256 + ((left - high * over) * 256) // over
+
+
 def random_network(
     samples: Int[ndarray, "row centre"], options: int, width: int, seed: int, strength: float
 ) -> PolicyNetwork:
-    """Draw a network with two hidden layers whose scores spread by `strength` over the samples.
+    """Draw a network with two hidden layers whose scores have a standard deviation of `strength` over the samples.
 
     Args:
         samples: levels of stock rows, on which the powers of two are chosen.
-        options: what comes out.
+        options: number of outputs.
         width: units of a hidden layer.
+        seed: of the weights.
         strength: standard deviation of the scores [rewards of 1].
     """
     random = np.random.default_rng((seed, width))
@@ -72,110 +160,25 @@ def random_network(
         last = number == len(weights) - 1
         shrinks.append(2.0 ** np.floor(np.log2(strength * UNIT / spread if last else 24 / spread)))
         active = np.clip(np.floor((raw + biases[-1]) * shrinks[-1]), 0, MOST_ACTIVE)
-    parts = [tuple(jnp.asarray(part, jnp.float32) for part in each) for each in (weights, biases, shrinks)]
+    parts = [tuple(jnp.asarray(part, jnp.float32) for part in layers) for layers in (weights, biases, shrinks)]
     return PolicyNetwork(*parts)
 
 
-NEVER = -(LARGEST)
-"""Score of fulfilling nothing where anything else is better."""
+def neural(instance: Instance, width: int, seed: int = 0, strength: float = 0.5) -> Neural:
+    """Draw a random network whose scores differ by about `strength` rewards between centres.
 
-
-class Greedy(AbstractFulfilmentRule):
-    """Send every order to the centre with the highest reward that has it: the nearest."""
-
-    def scores(self, inputs: tuple, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
-        """Score by the reward."""
-        return jnp.append(reward, NEVER)
-
-
-class Dual(AbstractFulfilmentRule):
-    """Score by the reward minus what a unit of stock and of capacity is worth later; nobody where that is negative.
-
-    Attributes:
-        stock_price: by product and centre, or one row for all products [1/65,536 of money].
-        capacity_price: by centre [1/65,536 of money].
+    Raises:
+        SettingsError: the width is no positive number.
     """
-
-    stock_price: Int[Array, "product centre"]
-    capacity_price: Int[Array, " centre"]
-
-    def scores(self, inputs: tuple, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
-        """Take the prices off the reward."""
-        row = jnp.minimum(order.product, self.stock_price.shape[0] - 1)
-        return jnp.append(reward - self.stock_price[row] - self.capacity_price, 0)
-
-
-class CapacityPriced(AbstractFulfilmentRule):
-    """Charge on top of another rule a price of capacity that rises continuously as capacity is used up.
-
-    A centre's price is `strength` times the share of all capacity granted to it that is used; build it by `priced`.
-
-    Attributes:
-        strength: price of a centre whose capacity is used up [1/1,024 of money].
-    """
-
-    base: AbstractFulfilmentRule
-    strength: Int[Array, ""]
-
-    def inputs(self, row: Int[Array, " centre"], order: Order) -> object:
-        """Return what the other rule depends on."""
-        return self.base.inputs(row, order)
-
-    def scores(self, inputs: object, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
-        """Score as the other rule does."""
-        return self.base.scores(inputs, reward, order)
-
-    def sees(self, capacity: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
-        """Return the prices themselves, in whole arithmetic: a division of floats may differ between two programs."""
-        return (self.strength * shares(granted - capacity, granted)) >> 10
-
-    def prices(self, seen: Int[Array, " some"]) -> Int[Array, " centre"]:
-        """Return the prices."""
-        return seen
-
-
-class Neural(AbstractFulfilmentRule):
-    """Add to the reward what a network says about the product's stock row."""
-
-    network: PolicyNetwork
-
-    def inputs(self, row: Int[Array, " centre"], order: Order) -> Int[Array, " centre"]:
-        """Return the stock in levels: single units up to seven, then steps of an eighth of a power of two."""
-        return levels(row)
-
-    def scores(
-        self, inputs: Int[Array, " centre"], reward: Int[Array, " centre"], order: Order
-    ) -> Int[Array, " option"]:
-        """Run the network."""
-        return jnp.append(reward, 0) + self.network(inputs)
-
-
-def levels(row: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Return the level of every stock: whole arithmetic, about its logarithm beyond seven units."""
-    stock = jnp.maximum(row, 0).astype(jnp.int32)
-    power = 31 - jnp.clip(clz(stock), 0, 31)
-    high = (power - 2) * 8 + ((stock >> jnp.maximum(power - 3, 0)) & 7)
-    return jnp.where(stock < 8, stock, high).astype(jnp.int32)
-
-
-def shares(part: Int[Array, " centre"], whole: Int[Array, " centre"]) -> Int[Array, " centre"]:
-    """Return the share that a part is of a whole, rounded down [1/65,536]; beyond 2^23 both are rounded first.
-
-    Long division with two digits of eight bits, which 32-bit numbers hold.
-    """
-    spare = jnp.maximum(32 - clz(jnp.maximum(whole, 1)) - 23, 0)
-    over = jnp.maximum(whole >> spare, 1)
-    left = jnp.clip(part >> spare, 0, over) * 256
-    high = left // over
-    return high * 256 + ((left - high * over) * 256) // over
+    if width < 1:
+        raise SettingsError(f"`width` is {width} but a layer needs at least one unit; give e.g. 64")
+    rows = instance.stock[np.random.default_rng(seed).integers(len(instance.stock), size=256)]
+    samples = np.asarray(stock_levels(jnp.asarray(rows)))
+    return Neural(random_network(samples, instance.n_centres + 1, width, seed, strength))
 
 
 def priced(base: AbstractFulfilmentRule, strength: float) -> CapacityPriced:
-    """Charge a price of capacity on top of a rule.
-
-    Args:
-        base: the rule.
-        strength: price of a centre whose capacity is used up [money].
+    """Add a price of capacity to a rule: `strength` for a centre whose capacity is used up [money].
 
     Raises:
         SettingsError: the strength is not within 0 and 16.
@@ -185,62 +188,132 @@ def priced(base: AbstractFulfilmentRule, strength: float) -> CapacityPriced:
     return CapacityPriced(base, jnp.asarray(round(strength * 1024), jnp.int32))
 
 
-def dual(world: Instance, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
+def dual(instance: Instance, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
     """Build the dual policy from prices in money, [product, centre] and [centre].
 
     Raises:
-        ShapeError: prices that do not meet the world; `stock_price` may have one row for all products.
+        ShapeError: prices of another shape; `stock_price` may have one row for all products.
         InputError: a price that is no number, or beyond 1,024.
     """
     stock_price, capacity_price = np.asarray(stock_price), np.asarray(capacity_price)
-    rows = (1, len(world.stock))
-    if stock_price.ndim != 2 or stock_price.shape[0] not in rows or stock_price.shape[1] != world.n_centres:
-        needed = f"{world.stock.shape} or (1, {world.n_centres}) [product, centre]"
+    centres = instance.n_centres
+    if stock_price.shape not in (instance.stock.shape, (1, centres)):
+        needed = f"{instance.stock.shape} or (1, {centres}) [product, centre]"
         raise shape_mismatch("stock_price", stock_price.shape, needed, "give a price for each")
-    if capacity_price.shape != (world.n_centres,):
-        raise shape_mismatch("capacity_price", capacity_price.shape, f"({world.n_centres},) [centre]", "give one each")
+    if capacity_price.shape != (centres,):
+        raise shape_mismatch("capacity_price", capacity_price.shape, f"({centres},) [centre]", "give one each")
     for name, prices in (("stock_price", stock_price), ("capacity_price", capacity_price)):
         if not np.all(np.abs(prices) <= 1024):
             raise InputError(f"`{name}` has a value that is no number within -1,024 and 1,024; rescale it")
     return Dual(*(jnp.asarray(np.rint(part * UNIT), jnp.int32) for part in (stock_price, capacity_price)))
 
 
-def scarcity_prices(world: Instance, level: float = 0.3) -> Dual:
-    """Price capacity by how scarce it is: what of an even demand the nearest centre cannot serve.
-
-    A rule of thumb to begin with; `optimise` learns better prices.
-    """
-    nearest = np.bincount(world.reward[world.destination].argmax(1), world.quantity, world.n_centres)
-    scarce = np.maximum(nearest - world.granted()[-1], 0) / np.maximum(nearest, 1)
-    return dual(world, np.zeros((1, world.n_centres)), level * scarce)
-
-
-def neural(world: Instance, width: int, seed: int = 0, strength: float = 0.5) -> Neural:
-    """Draw a network that really decides: centres' scores differ by about `strength` rewards.
-
-    Raises:
-        SettingsError: the width is no positive number.
-    """
-    if width < 1:
-        raise SettingsError(f"`width` is {width} but a layer needs at least one unit; give e.g. 64")
-    rows = world.stock[np.random.default_rng(seed).integers(len(world.stock), size=256)]
-    return Neural(random_network(np.asarray(levels(jnp.asarray(rows))), world.n_centres + 1, width, seed, strength))
+def scarcity_prices(instance: Instance, level: float = 0.3) -> Dual:
+    """Price capacity by `level` times the share of nearby demand that the centre cannot serve: a rule of thumb."""
+    nearest = np.bincount(
+        instance.reward[instance.destination].argmax(1), instance.quantity, instance.n_centres
+    )
+    scarce = np.maximum(nearest - instance.cumulative_capacity()[-1], 0) / np.maximum(nearest, 1)
+    return dual(instance, np.zeros((1, instance.n_centres)), level * scarce)
 
 
 def make_policy(
-    world: Instance, name: str, width: int = 64, gamma: float = 0.5, seed: int = 0
+    instance: Instance, name: str, width: int = 64, gamma: float = 0.5, seed: int = 0
 ) -> AbstractFulfilmentRule:
-    """Build one of the policies that commands and benchmarks know by name.
+    """Build a policy by the name that the commands use.
 
     Raises:
         SettingsError: there is no such policy.
     """
     makers: dict[str, Callable[[], AbstractFulfilmentRule]] = {
         "greedy": Greedy,
-        "mlp": lambda: neural(world, width, seed),
-        "dual": lambda: scarcity_prices(world),
-        "capacity": lambda: priced(neural(world, width, seed), gamma),
+        "mlp": lambda: neural(instance, width, seed),
+        "dual": lambda: scarcity_prices(instance),
+        "capacity": lambda: priced(neural(instance, width, seed), gamma),
     }
     if name not in makers:
         raise SettingsError(f"there is no policy `{name}`; there are {', '.join(makers)}")
     return makers[name]()
+
+
+class ScoreRule(AbstractFulfilmentRule):
+    """Scores of a user's function; see `from_score`."""
+
+    function: Callable[[Array, Array, PyTree], Int[Array, " option"]] = eqx.field(static=True)
+    parameters: PyTree = None
+
+    def inputs(self, row: Int[Array, " centre"], order: Order) -> Int[Array, " centre"]:
+        """Return the stock row."""
+        return row
+
+    def scores(
+        self, inputs: Int[Array, " centre"], reward: Int[Array, " centre"], order: Order
+    ) -> Int[Array, " option"]:
+        """Call the function."""
+        return self.function(inputs, reward, self.parameters)
+
+
+class ChoiceRule(FulfilmentProcess):
+    """Choices of a user's function, which are not masked but checked by `fulfil`; see `from_choice`."""
+
+    function: Callable[[Array, Array, Array], Int[Array, ""]] = eqx.field(static=True, kw_only=True)
+
+    def encoder_inputs(self, own: Int[Array, " centre"], event: Order) -> tuple:
+        """Return nothing: all is decided at once."""
+        return ()
+
+    def encode(self, inputs: tuple, event: Order) -> Int[Array, " centre"]:
+        """Return the rewards."""
+        return self.reward[event.destination]
+
+    def decision_inputs(self, own: Array, shared: Array, event: Order) -> tuple[Array, Array]:
+        """Return the stock row and the capacity left."""
+        return own, self.granted[event.refills] - shared
+
+    def decide(self, code: Array, inputs: tuple[Array, Array], event: Order) -> Int[Array, ""]:
+        """Call the function."""
+        return self.function(*inputs, code).astype(jnp.int32)
+
+    def still_valid(self, action: Int[Array, ""], before: PyTree, now: PyTree) -> Bool[Array, ""]:
+        """Certify only where nothing changed: the function may depend on anything."""
+        return trees_equal(before, now)
+
+    def allowed(self, state: PyTree, event: Order, action: Int[Array, ""]) -> Bool[Array, ""]:
+        """Allow anything; `fulfil` checks the result."""
+        return jnp.asarray(True)
+
+
+def from_score(
+    instance: Instance, function: Callable[[Array, Array, PyTree], Int[Array, " option"]], parameters: PyTree = None
+) -> ScoreRule:
+    """Make a rule of a function `(stock row, reward, parameters) -> score of every centre and, last, of none`.
+
+    Scores are whole numbers in 1/65,536 of money; centres without the stock or the capacity are masked.
+
+    Raises:
+        InputError: it does not return whole numbers, one for every centre and one more.
+    """
+    row = jnp.zeros(instance.n_centres, jnp.int32)
+    options = f"{instance.n_centres + 1} whole numbers, one for every centre and last one for none"
+    _check_output(function, (row, row, parameters), (instance.n_centres + 1,), options)
+    return ScoreRule(function, parameters)
+
+
+def from_choice(instance: Instance, function: Callable[[Array, Array, Array], Int[Array, ""]]) -> ChoiceRule:
+    """Make a process of a function `(stock row, capacity left, reward) -> centre or -1`.
+
+    Raises:
+        InputError: it does not return one whole number.
+    """
+    row = jnp.zeros(instance.n_centres, jnp.int32)
+    _check_output(function, (row, row, row), (), "one whole number, the centre or -1")
+    granted = jnp.asarray(instance.cumulative_capacity())
+    return ChoiceRule(Greedy(), jnp.asarray(instance.reward), granted, function=function)
+
+
+def _check_output(function: Callable[..., Any], arguments: tuple, shape: tuple[int, ...], needed: str) -> None:
+    """Refuse a function that returns another shape or type."""
+    output = eqx.filter_eval_shape(function, *arguments)
+    if getattr(output, "shape", None) != shape or not jnp.issubdtype(output.dtype, jnp.integer):
+        given = f"{output.dtype}{list(output.shape)}" if hasattr(output, "dtype") else type(output).__name__
+        raise InputError(f"the policy returns {given} but needs {needed}; round with `.astype(int)` or change its shape")

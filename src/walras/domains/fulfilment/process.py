@@ -1,4 +1,4 @@
-"""Own how a policy decides orders, as a process that any engine runs.
+"""Order fulfilment as a decision process: a rule scores the options, the best available one is taken.
 
 CONTRACT: policies are `AbstractFulfilmentRule`s; stock and capacity mask the options, ties go to the lowest centre.
 """
@@ -13,11 +13,11 @@ from walras.domains.fulfilment.instance import NONE, Instance
 from walras.parallel.process import AdditiveProcess
 
 LEAST = -(1 << 31)
-"""Score of an option that is not there."""
+"""Score of an option that is not available."""
 
 
 class Order(eqx.Module):
-    """Hold orders, one or many."""
+    """Orders, one or many, as events; `refills` counts the refills of capacity before each."""
 
     product: Int[Array, "*order"]
     destination: Int[Array, "*order"]
@@ -26,9 +26,9 @@ class Order(eqx.Module):
 
 
 class AbstractFulfilmentRule(eqx.Module):
-    """Score the options of an order: every centre, and last that nobody fulfils it. The best that there is, is taken.
+    """Scores the options of an order: every centre and, last, rejecting it.
 
-    Scores are whole numbers in the unit of the rewards (1/65,536), so that every batch shape gives the same decision.
+    Scores are integers in the unit of the rewards (1/65,536), so that every batch shape gives the same decision.
     """
 
     def inputs(self, row: Int[Array, " centre"], order: Order) -> PyTree:
@@ -37,30 +37,30 @@ class AbstractFulfilmentRule(eqx.Module):
 
     @abc.abstractmethod
     def scores(self, inputs: PyTree, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
-        """Score every centre and, last, no centre, without knowing what capacity is left: the expensive part."""
+        """Score every centre and, last, no centre, without the capacity left: the expensive part."""
 
-    def sees(self, capacity: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
-        """Return what of the capacity left the prices depend on; nothing by default."""
-        return capacity[:0]
+    def price_inputs(self, left: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
+        """Return what of the capacity left and granted the prices depend on; nothing by default."""
+        return left[:0]
 
-    def prices(self, seen: Int[Array, " some"]) -> Int[Array, " centre"] | int:
-        """Return what a unit of capacity costs now, taken off the scores of the centres; nothing by default."""
+    def prices(self, inputs: Int[Array, " some"]) -> Int[Array, " centre"] | int:
+        """Return the current price of a unit of capacity, taken off the scores of the centres; 0 by default."""
         return 0
 
 
 class FulfilmentProcess(AdditiveProcess):
-    """Send every order to the centre that the rule likes best of those that have its units and the capacity."""
+    """Send every order from the centre with the best score of those that have its units and the capacity."""
 
     rule: AbstractFulfilmentRule
     reward: Int[Array, "destination centre"]
     granted: Int[Array, "refills centre"]
 
     def key(self, event: Order) -> Int[Array, ""]:
-        """Return the product."""
+        """Return the product, whose stock is a row of the table."""
         return event.product
 
     def encoder_inputs(self, own: Int[Array, " centre"], event: Order) -> PyTree:
-        """Return what the rule's scores depend on."""
+        """Return what the scores depend on."""
         return self.rule.inputs(own, event)
 
     def encode(self, inputs: PyTree, event: Order) -> Int[Array, " option"]:
@@ -73,16 +73,16 @@ class FulfilmentProcess(AdditiveProcess):
         """Return which centres have the units and the capacity, and what the prices depend on."""
         granted = self.granted[event.refills]
         left = granted - shared
-        return (own >= event.quantity) & (left >= event.quantity), self.rule.sees(left, granted)
+        return (own >= event.quantity) & (left >= event.quantity), self.rule.price_inputs(left, granted)
 
     def decide(
-        self, code: Int[Array, " option"], reads: tuple[Bool[Array, " centre"], Int[Array, " some"]], event: Order
+        self, code: Int[Array, " option"], inputs: tuple[Bool[Array, " centre"], Int[Array, " some"]], event: Order
     ) -> Int[Array, ""]:
-        """Take the best option that there is; none wins only where it is better than all centres."""
-        there, seen = reads
-        scores = jnp.where(there, code[:-1] - self.rule.prices(seen), LEAST)
+        """Take the best available option; an order is rejected only where that is better than all centres."""
+        available, price_inputs = inputs
+        scores = jnp.where(available, code[:-1] - self.rule.prices(price_inputs), LEAST)
         best = jnp.argmax(scores).astype(jnp.int32)
-        return jnp.where(there.any() & (scores.max() >= code[-1]), best, NONE)
+        return jnp.where(available.any() & (scores.max() >= code[-1]), best, NONE)
 
     def still_valid(
         self,
@@ -90,9 +90,9 @@ class FulfilmentProcess(AdditiveProcess):
         before: tuple[Bool[Array, " centre"], Int[Array, " some"]],
         now: tuple[Bool[Array, " centre"], Int[Array, " some"]],
     ) -> Bool[Array, ""]:
-        """Certify: prices are the same, nothing came back, and what was chosen is still there.
+        """Certify where prices are the same, no option came back and the chosen one is still available.
 
-        A best option stays the best when others disappear.
+        The best option remains the best when others disappear.
         """
         chosen = (action == NONE) | now[0][jnp.maximum(action, 0)]
         return chosen & ~jnp.any(now[0] & ~before[0]) & jnp.all(now[1] == before[1])
@@ -103,7 +103,7 @@ class FulfilmentProcess(AdditiveProcess):
         return -sent, sent
 
     def noop(self, event: Order) -> Int[Array, ""]:
-        """Do not fulfil."""
+        """Reject the order."""
         return jnp.asarray(NONE, jnp.int32)
 
     def allowed(self, state: PyTree, event: Order, action: Int[Array, ""]) -> Bool[Array, ""]:
@@ -112,12 +112,12 @@ class FulfilmentProcess(AdditiveProcess):
         return (action == NONE) | self.decision_inputs(own, shared, event)[0][jnp.maximum(action, 0)]
 
 
-def orders_of(world: Instance) -> Order:
-    """Return the orders of a world as events, in time."""
-    parts = (world.product, world.destination, world.quantity, world.refills())
+def orders_of(instance: Instance) -> Order:
+    """Return the orders of an instance as events."""
+    parts = (instance.product, instance.destination, instance.quantity, instance.refill_count())
     return Order(*(jnp.asarray(part, jnp.int32) for part in parts))
 
 
-def process_of(world: Instance, rule: AbstractFulfilmentRule) -> FulfilmentProcess:
-    """Put a rule into a world."""
-    return FulfilmentProcess(rule, jnp.asarray(world.reward), jnp.asarray(world.granted()))
+def process_of(instance: Instance, rule: AbstractFulfilmentRule) -> FulfilmentProcess:
+    """Return the process of an instance under a rule."""
+    return FulfilmentProcess(rule, jnp.asarray(instance.reward), jnp.asarray(instance.cumulative_capacity()))
