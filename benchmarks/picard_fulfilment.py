@@ -28,8 +28,8 @@ from picard_table import fill
 from table import machine
 
 from lab.parallel_baselines import PublishedJacobi, SafeWindow, safe_orders
-from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.audit import check_actions, exhausted
+from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import make_instance
 from walras.domains.fulfilment.policies import Greedy, make_policy, priced
 from walras.domains.fulfilment.process import orders_of, process_of
@@ -201,7 +201,9 @@ def floor(process, rows, shared, events, tile):
 
 def safe_engine(instance):
     return SafeWindow(
-        lambda process, state, first: safe_orders(process, state, int(instance.quantity.max()), instance.refill_before, first)
+        lambda process, state, first: safe_orders(
+            process, state, int(instance.quantity.max()), instance.refill_before, first
+        )
     )
 
 

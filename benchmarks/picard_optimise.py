@@ -22,8 +22,7 @@ import numpy as np
 from table import machine
 
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.optimise import clairvoyant_bound
-from walras.domains.fulfilment.optimise import learn_prices
+from walras.domains.fulfilment.optimise import clairvoyant_bound, learn_prices
 from walras.domains.fulfilment.policies import Greedy, scarcity_prices
 from walras.domains.fulfilment.process import orders_of, process_of
 from walras.domains.fulfilment.run import fulfil

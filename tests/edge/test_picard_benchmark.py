@@ -1,7 +1,4 @@
-"""Own the proof that the benchmark of the parallel engine prints what it promises and refuses nonsense.
-
-EDGE: tiny sizes; speeds are looked at nowhere, since a test that is timed fails on a busy machine.
-"""
+"""Ask whether the benchmark of the parallel engine prints what it promises and refuses nonsense; no speeds."""
 
 import importlib.util
 import json

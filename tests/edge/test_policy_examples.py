@@ -51,7 +51,7 @@ def test_the_example_of_an_own_process_runs(capsys):
 
 def test_the_document_of_parallel_decisions_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "parallel_in_time.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "parallel-in-time.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     names: dict = {}
     with jax.numpy_rank_promotion("allow"):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from deciders import Flip, fulfilment, tank
 
-from lab.parallel_baselines import PublishedJacobi
 from walras import parallel
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.parallel.picard import Picard, equals_sequential
@@ -55,19 +54,10 @@ def test_actions_and_final_state_are_those_of_a_plain_loop(question, name):
     assert 1 <= int(info.rounds) <= 60 and int(info.policy_calls) >= 60
 
 
-def test_the_published_iteration_gives_the_same_with_a_call_per_event_and_iteration():
-    process, state, events, _ = fulfilment("greedy", capacity_share=0.4)
-    expected, ours = Picard().run(process, state, events)
-    trajectory, info = PublishedJacobi(ByKey()).run(process, state, events)
-    np.testing.assert_array_equal(trajectory.records, expected.records)
-    np.testing.assert_array_equal(trajectory.final.table, expected.final.table)
-    assert int(info.policy_calls) > int(ours.policy_calls)
-
-
 def test_states_that_do_not_add_up_are_replayed():
     process, state, events = tank()
     expected, _ = Sequential().run(process, state, events)
-    for engine in (Picard(), Picard(window=SlidingWindow(7)), PublishedJacobi(RandomAssignment(3), window=11)):
+    for engine in (Picard(), Picard(window=SlidingWindow(7))):
         trajectory, info = engine.run(process, state, events)
         np.testing.assert_array_equal(trajectory.records, expected.records)
         np.testing.assert_array_equal(trajectory.final, expected.final)
@@ -164,7 +154,9 @@ def test_two_interleaved_processes_may_take_as_many_rounds_as_events():
     for name, assignment in {"interleaved": RandomAssignment(2), "one": ByKey()}.items():
         if name == "interleaved":
             assignment = CustomAssignment(lambda keys, first: (np.arange(len(keys)) + first) % 2)
-        trajectory, run[name] = Picard(assignment=assignment).run(process, instance.initial_state(), orders_of(instance))
+        trajectory, run[name] = Picard(assignment=assignment).run(
+            process, instance.initial_state(), orders_of(instance)
+        )
         np.testing.assert_array_equal(trajectory.records, np.arange(n) % 2)
     assert int(run["one"].rounds) == 1 and n // 2 <= int(run["interleaved"].rounds) <= n
 

@@ -54,9 +54,9 @@ def build_app() -> App:
     policy.command("walras.cli.policy:compare", name="compare", help="Rank policies on weeks that none was tuned on.")
     app.command(policy)
     fulfil = App(name="fulfil", help="Decide orders in parallel, exactly as one after the other.")
-    fulfil.command("walras.cli.fulfil:simulate", name="simulate", help="Decide all orders of a world.")
-    fulfil.command("walras.cli.fulfil:optimise", name="optimise", help="Learn prices of stock and capacity.")
-    fulfil.command("walras.cli.fulfil:benchmark", name="benchmark", help="Time it against one after the other.")
+    fulfil.command("walras.cli.fulfil:simulate_fulfilment", name="simulate", help="Decide all orders.")
+    fulfil.command("walras.cli.fulfil:optimise_fulfilment", name="optimise", help="Learn prices of stock and capacity.")
+    fulfil.command("walras.cli.fulfil:benchmark_fulfilment", name="benchmark", help="Time it against one after the other.")
     app.command(fulfil)
     return app
 

@@ -1,6 +1,6 @@
-"""Own `walras fulfil`: order fulfilment, decided in parallel with the result of one order after the other.
+"""`walras fulfil`: order fulfilment, decided in parallel with the result of one order after the other.
 
-EDGE: everything heavy is imported inside the commands, so that help stays quick.
+Heavy imports are inside the commands, so that help stays fast.
 """
 
 import time
@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from walras.cli import options
 from walras.cli.app import EXIT_DEFECT, EXIT_FINE, print_error
 from walras.cli.output import print_files, print_json, print_text
-from walras.domains.fulfilment.generate import MADE_UP, DecisionSettings, LearningSettings, WorldSettings
+from walras.domains.fulfilment.generate import GENERATED_FIELDS, DecisionSettings, InstanceSettings, LearningSettings
 from walras.errors import SettingsError
 from walras.progress import on_terminal
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from walras.domains.fulfilment.audit import Audit
     from walras.domains.fulfilment.instance import Instance
     from walras.domains.fulfilment.policies import Dual
-    from walras.domains.fulfilment.run import Fulfilled
+    from walras.domains.fulfilment.run import FulfilmentResult
 
 OUT = Path("walras-out/fulfilment")
 Table = Annotated[
-    Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty; a made-up world without")
+    Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty; a generated instance without")
 ]
-Stock = Annotated[Path | None, Parameter(name="--stock-file", help="its stock: unique_id, centre, stock")]
+Stock = Annotated[Path | None, Parameter(name="--stock-file", help="stock: unique_id, centre, stock")]
 Places = Annotated[
     Path | None,
-    Parameter(name="--places", help="its places: place, latitude, longitude, and capacity where a centre is"),
+    Parameter(name="--places", help="places: place, latitude, longitude, and capacity where a centre is"),
 ]
 Decision = Annotated[DecisionSettings | None, Parameter(name="*")]
 Learning = Annotated[LearningSettings | None, Parameter(name="*")]
 Verify = Annotated[bool, Parameter(negative="", help="also decide one by one, and compare")]
 
 
-def simulate(
+def simulate_fulfilment(
     table: Table = None,
     /,
     *,
@@ -47,32 +47,31 @@ def simulate(
     out: options.Out = OUT,
     as_json: options.Json = False,
 ) -> int:
-    """Decide all orders of a world; write which centre sends what, and when centres ran out."""
-    chosen = flags or DecisionSettings()
+    """Decide all orders; write which centre sends what, and when centres ran out."""
+    settings = flags or DecisionSettings()
     options.require_writable(out)
     with on_terminal() as progress:
         progress.stage("Reading the orders")
-        world = open_world(table, chosen, stock_file, places)
+        instance = open_instance(table, settings, stock_file, places)
         progress.stage("Deciding")
-        found, seconds = simulate_orders(world, chosen, verify)
+        result, seconds = simulate_orders(instance, settings, verify)
         progress.stage("Writing the report")
-        from walras.domains.fulfilment.audit import audit
-        from walras.report.fulfilment import sentences, write
+        from walras.domains.fulfilment.audit import audit_actions
+        from walras.report.fulfilment import outcome_sentences, work_sentences, write_fulfilment
 
-        books = audit(world, found.actions)
-        books.check()
-        settings = effective_settings(chosen, {"table": table, "stock_file": stock_file, "places": places})
-        facts = {**summary(found), **audit_fields(found, books), "seconds": seconds, "settings": settings}
-        files = write(found, books, facts, out)
+        audit = audit_actions(instance, result.actions)
+        used = effective_settings(settings, {"table": table, "stock_file": stock_file, "places": places})
+        facts = {**result_fields(result), **audit_fields(result, audit), "seconds": seconds, "settings": used}
+        files = write_fulfilment(result, audit, facts, out)
     if as_json:
         print_json({**facts, "files": files})
     else:
-        print_text(*sentences(found, books, seconds))
+        print_text(*outcome_sentences(result, audit), *work_sentences(result, seconds))
         print_files(files)
     return exit_code(facts.get("verified"))
 
 
-def optimise(
+def optimise_fulfilment(
     table: Table = None,
     /,
     *,
@@ -81,48 +80,50 @@ def optimise(
     places: Places = None,
     as_json: options.Json = False,
 ) -> None:
-    """Learn prices of stock and capacity, and judge them on orders that they were not learned on."""
-    chosen = flags or LearningSettings()
+    """Learn prices of stock and capacity, and evaluate them on other orders."""
+    settings = flags or LearningSettings()
     with on_terminal() as progress:
         progress.stage("Reading the orders")
-        world, unseen = learn_and_judge(table, chosen, stock_file, places)
+        instance, unseen = split_orders(open_instance(table, settings, stock_file, places), settings, table)
         progress.stage("Learning prices")
-        from walras.domains.fulfilment.optimise import optimise as learn
+        from walras.domains.fulfilment.optimise import learn_prices
 
-        samples = [world.resampled(chosen.seed + number) for number in range(chosen.samples)] or [world]
-        learned = learn(
+        samples = [instance.resampled(settings.seed + number) for number in range(settings.samples)] or [instance]
+        learned = learn_prices(
             samples,
-            steps=chosen.steps,
-            rate=chosen.rate,
-            progress=lambda step, reward: progress.step(step + 1, chosen.steps),
+            steps=settings.steps,
+            rate=settings.rate,
+            progress=lambda step, reward: progress.step(step + 1, settings.steps),
         )
-        progress.stage("Judging them")
-        facts = evaluate_prices(world, unseen, learned.rule)
+        progress.stage("Evaluating them")
+        facts = evaluate_prices(instance, unseen, learned.rule)
     if as_json:
-        told = {name: getattr(learned, name) for name in ("rewards", "seconds", "step_seconds", "rounds")}
-        print_json({"reward": learned.reward, **told, **facts})
+        history = {name: getattr(learned, name) for name in ("rewards", "seconds", "step_seconds", "rounds")}
+        print_json({"reward": learned.reward, **history, **facts})
         return
-    print_text(f"Means over {len(samples)} of what prices were learned from:", str(learned), *format_gains(facts))
+    print_text(
+        f"Means over the {len(samples)} samples that prices were learned on:", str(learned), *format_gains(facts)
+    )
 
 
-def benchmark(*, flags: Decision = None, as_json: options.Json = False) -> int:
-    """Time the parallel engine and one order after the other on this device; compilation does not count."""
+def benchmark_fulfilment(*, flags: Decision = None, as_json: options.Json = False) -> int:
+    """Time the parallel engine and one order after the other on this device, without compilation."""
     import numpy as np
 
     from walras.domains.fulfilment.policies import make_policy
     from walras.domains.fulfilment.process import orders_of, process_of
     from walras.parallel.process import run_sequentially
 
-    chosen = flags or DecisionSettings(policy="mlp")
-    world = open_world(None, chosen)
-    rule = make_policy(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
-    parts = (process_of(world, rule), world.state(), orders_of(world))
+    settings = flags or DecisionSettings(policy="mlp")
+    instance = open_instance(None, settings)
+    rule = make_policy(instance, settings.policy, settings.width, settings.gamma, settings.seed)
+    problem = (process_of(instance, rule), instance.initial_state(), orders_of(instance))
     for _ in range(2):
-        found, seconds = simulate_orders(world, chosen, False)
+        result, seconds = simulate_orders(instance, settings, False)
         started = time.perf_counter()
-        expected = np.asarray(run_sequentially(*parts).records)
+        expected = np.asarray(run_sequentially(*problem).records)
         sequential = time.perf_counter() - started
-    facts = summary(found) | {"exact": bool(np.array_equal(expected, found.actions)), "seconds": seconds}
+    facts = result_fields(result) | {"exact": bool(np.array_equal(expected, result.actions)), "seconds": seconds}
     facts |= {"sequential_device_s": sequential, "sequential_device_over_ours": sequential / seconds}
     if as_json:
         print_json(facts)
@@ -137,18 +138,18 @@ def exit_code(same: bool | None) -> int:
         return EXIT_FINE
     return print_error(
         "deciding in parallel gave other actions than one order after the other, which is a defect in walras; report "
-        "the command and decide by `Sequential()` until it is mended",
+        "the command and decide by `Sequential()` until it is fixed",
         EXIT_DEFECT,
     )
 
 
-def open_world(
-    table: Path | None, chosen: WorldSettings, stock_file: Path | None = None, places: Path | None = None
+def open_instance(
+    table: Path | None, settings: InstanceSettings, stock_file: Path | None = None, places: Path | None = None
 ) -> "Instance":
-    """Read orders, or make a world up.
+    """Read orders, or generate an instance.
 
     Raises:
-        SettingsError: what is said of a made-up world is said beside a table, or the other way round.
+        SettingsError: settings of a generated instance beside a table, or the other way round.
     """
     if table is None:
         for name, given in (("--stock-file", stock_file), ("--places", places)):
@@ -156,124 +157,127 @@ def open_world(
                 raise SettingsError(f"`{name}` belongs to a table of orders, but none was named; name one")
         from walras.domains.fulfilment.generate import generate_instance
 
-        world = generate_instance(**generator_settings(chosen))
+        instance = generate_instance(**generator_settings(settings))
     else:
-        extra = [name for name in MADE_UP if name in chosen.model_fields_set]
+        extra = [name for name in GENERATED_FIELDS if name in settings.model_fields_set]
         if extra:
             raise SettingsError(
-                f"`--{extra[0].replace('_', '-')}` is of a made-up world, but orders come from {table}; leave it out"
+                f"`--{extra[0].replace('_', '-')}` is of a generated instance, but orders come from {table}; "
+                "leave it out"
             )
         from walras.domains.fulfilment.from_table import read_orders
 
-        world = read_orders(
-            table, chosen.stock, chosen.capacity, chosen.seed, stock=stock_file, places=places, refills=chosen.refills
-        )
-    window = getattr(chosen, "window", None)
-    if window is not None and window > world.n_orders:
+        shares = (settings.stock, settings.capacity, settings.seed)
+        instance = read_orders(table, *shares, stock=stock_file, places=places, refills=settings.refills)
+    window = getattr(settings, "window", None)
+    if window is not None and window > instance.n_orders:
         raise SettingsError(
-            f"`--window` is {window:,} but there are only {world.n_orders:,} orders; leave it out to take all at once"
+            f"`--window` is {window:,} but there are only {instance.n_orders:,} orders; leave it out to take them all"
         )
-    return world
+    return instance
 
 
-def effective_settings(chosen: DecisionSettings, files: dict[str, Path | None]) -> dict[str, Any]:
-    """Say what was run: the files that were named, and the settings that say something beside them."""
-    fields = {name: str(path) for name, path in files.items() if path is not None} | chosen.model_dump()
-    idle = {"width": chosen.policy not in ("mlp", "capacity"), "gamma": chosen.policy != "capacity"}
-    idle |= {"stock": files["stock_file"] is not None, **dict.fromkeys(MADE_UP, files["table"] is not None)}
-    return {name: value for name, value in fields.items() if not idle.get(name)}
+def effective_settings(settings: DecisionSettings, files: dict[str, Path | None]) -> dict[str, Any]:
+    """Return the files and the settings that had an effect."""
+    fields = {name: str(path) for name, path in files.items() if path is not None} | settings.model_dump()
+    unused = set(GENERATED_FIELDS) if files["table"] is not None else set()
+    unused |= {"stock"} if files["stock_file"] is not None else set()
+    unused |= {"width"} if settings.policy not in ("mlp", "capacity") else set()
+    unused |= {"gamma"} if settings.policy != "capacity" else set()
+    return {name: value for name, value in fields.items() if name not in unused}
 
 
-def generator_settings(chosen: WorldSettings) -> dict[str, Any]:
-    """Return what makes a world up."""
-    fields = {name: getattr(chosen, name) for name in (*MADE_UP, "refills", "seed")}
-    return fields | {"stock_share": chosen.stock, "capacity_share": chosen.capacity}
+def generator_settings(settings: InstanceSettings) -> dict[str, Any]:
+    """Return the arguments of `generate_instance`."""
+    fields = {name: getattr(settings, name) for name in (*GENERATED_FIELDS, "refills", "seed")}
+    return fields | {"stock_share": settings.stock, "capacity_share": settings.capacity}
 
 
-def learn_and_judge(
-    table: Path | None, chosen: LearningSettings, stock_file: Path | None, places: Path | None
-) -> tuple["Instance", "Instance"]:
-    """Return orders to learn from, and others of the same world to judge by: later ones, or another draw."""
-    world = open_world(table, chosen, stock_file, places)
+def split_orders(instance: "Instance", settings: LearningSettings, table: Path | None) -> tuple["Instance", "Instance"]:
+    """Return orders to learn from, and others to evaluate on: the later half of a table, or another draw."""
     if table is not None:
-        return world.halves()
+        return instance.halves()
     from walras.domains.fulfilment.generate import generate_instance
 
-    return world, generate_instance(**generator_settings(chosen), draw=1)
+    return instance, generate_instance(**generator_settings(settings), draw=1)
 
 
-def evaluate_prices(world: "Instance", unseen: "Instance", rule: "Dual") -> dict[str, Any]:
-    """Compare learned prices with none and with what nobody can beat, on the orders given and on others."""
-    from walras.domains.fulfilment.lp_bound import MOST_VARIABLES, clairvoyant_bound
+def evaluate_prices(given: "Instance", unseen: "Instance", rule: "Dual") -> dict[str, Any]:
+    """Compare learned prices with greedy and with the clairvoyant bound."""
+    from walras.domains.fulfilment.optimise import MOST_VARIABLES, clairvoyant_bound
     from walras.domains.fulfilment.policies import Greedy
     from walras.domains.fulfilment.run import fulfil
 
     facts: dict[str, Any] = {}
-    for name, one in (("given", world), ("unseen", unseen)):
-        small = one.n_orders * one.n_centres <= MOST_VARIABLES // 4
+    for name, instance in (("given", given), ("unseen", unseen)):
+        small = instance.n_orders * instance.n_centres <= MOST_VARIABLES // 4
         facts[name] = {
-            "orders": one.n_orders,
-            "greedy": fulfil(one, Greedy()).reward,
-            "learned": fulfil(one, rule).reward,
-            "bound": clairvoyant_bound(one) if small else None,
+            "orders": instance.n_orders,
+            "greedy": fulfil(instance, Greedy()).reward,
+            "learned": fulfil(instance, rule).reward,
+            "bound": clairvoyant_bound(instance) if small else None,
         }
     return facts
 
 
 def format_gains(facts: dict[str, Any]) -> list[str]:
-    """Say what learned prices are worth."""
+    """Say how much learned prices gain over greedy."""
     lines = []
-    for name, words in (("given", "the orders it was given"), ("unseen", "orders it never saw")):
-        one = facts[name]
-        gain = one["learned"] / one["greedy"] - 1 if one["greedy"] else 0.0
-        bound = "" if one["bound"] is None else f"; nobody can earn more than {one['bound']:,.1f}"
-        lines.append(f"On {words}: {one['learned']:,.1f}, {gain:+.1%} on greedy's {one['greedy']:,.1f}{bound}.")
+    for name, orders in (("given", "the orders they were learned on"), ("unseen", "unseen orders")):
+        case = facts[name]
+        gain = case["learned"] / case["greedy"] - 1 if case["greedy"] else 0.0
+        bound = "" if case["bound"] is None else f"; the clairvoyant bound is {case['bound']:,.1f}"
+        lines.append(f"On {orders}: {case['learned']:,.1f}, {gain:+.1%} on greedy's {case['greedy']:,.1f}{bound}.")
     return lines
 
 
-def summary(found: "Fulfilled") -> dict[str, Any]:
-    """Return a trajectory's facts under the names that benchmarks use."""
+def result_fields(result: "FulfilmentResult") -> dict[str, Any]:
+    """Return a trajectory's facts under the names of the JSON output."""
     from walras.parallel.picard import PicardInfo
 
-    info, orders = found.info, found.world.n_orders
+    info, orders = result.info, result.instance.n_orders
     facts: dict[str, Any] = {
         "orders": orders,
-        "fulfilled": found.share,
-        "reward": found.reward,
-        "converged": found.converged,
+        "fulfilled": result.fill_rate,
+        "reward": result.reward,
+        "converged": result.converged,
+        "centres_exhausted": len(result.exhausted),
+        "rounds": int(info.rounds),
+        "needed_calls_per_order": int(info.policy_calls) / orders,
     }
-    facts |= {"centres_exhausted": len(found.exhausted), "rounds": int(info.rounds)}
-    facts["needed_calls_per_order"] = int(info.policy_calls) / orders
     if isinstance(info, PicardInfo):
         facts |= {"encode_calls_per_order": int(info.encode_calls) / orders, "serial_steps": int(info.serial_steps)}
         facts["verified"] = None if info.verified is None else bool(info.verified)
     return facts
 
 
-def audit_fields(found: "Fulfilled", books: "Audit") -> dict[str, Any]:
-    """Return what the books say, for programs."""
-    out = {name: int(order) + 1 for name, order in zip(found.world.names, books.out_after, strict=True) if order >= 0}
+def audit_fields(result: "FulfilmentResult", audit: "Audit") -> dict[str, Any]:
+    """Return the audit under the names of the JSON output."""
+    names = result.instance.names
     return {
-        "products": len(found.world.stock),
-        "centres": found.world.n_centres,
-        "filled": books.filled,
-        "units": books.asked_units,
-        "filled_units": books.filled_units,
-        "not_filled": books.missed,
-        "lowest_stock": books.lowest_stock,
-        "lowest_capacity": int(books.lowest_capacity.min()),
-        "out_after_order": out,
+        "products": len(result.instance.stock),
+        "centres": result.instance.n_centres,
+        "filled": audit.filled,
+        "units": audit.ordered_units,
+        "filled_units": audit.filled_units,
+        "not_filled": audit.unfilled,
+        "lowest_stock": audit.lowest_stock,
+        "lowest_capacity": int(audit.lowest_capacity.min()),
+        "out_after_order": {
+            name: int(order) + 1 for name, order in zip(names, audit.out_after, strict=True) if order >= 0
+        },
     }
 
 
-def simulate_orders(world: "Instance", chosen: DecisionSettings, verify: bool) -> tuple["Fulfilled", float]:
-    """Decide all orders in parallel, and say how long it took."""
+def simulate_orders(instance: "Instance", settings: DecisionSettings, verify: bool) -> tuple["FulfilmentResult", float]:
+    """Decide all orders in parallel; return the result and the seconds it took."""
     from walras.domains.fulfilment.policies import make_policy
-    from walras.domains.fulfilment.run import default_engine, fulfil
+    from walras.domains.fulfilment.run import fulfil
+    from walras.parallel.autotune import default_engine
     from walras.parallel.strategies import SlidingWindow
 
     started = time.perf_counter()
-    rule = make_policy(world, chosen.policy, chosen.width, chosen.gamma, chosen.seed)
-    window = None if chosen.window is None else SlidingWindow(chosen.window)
-    found = fulfil(world, rule, default_engine(world, window, verify=verify))
-    return found, time.perf_counter() - started
+    rule = make_policy(instance, settings.policy, settings.width, settings.gamma, settings.seed)
+    window = None if settings.window is None else SlidingWindow(settings.window)
+    result = fulfil(instance, rule, default_engine(instance.n_orders, window, verify=verify))
+    return result, time.perf_counter() - started

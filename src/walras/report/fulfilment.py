@@ -1,6 +1,6 @@
-"""Own the sentences, tables and the page of `walras fulfil simulate`.
+"""The sentences, tables and page of `walras fulfil simulate`.
 
-EDGE: people read it, programs read the column names; files appear all together or not at all.
+Programs read the column names; files appear all together or not at all.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from walras.domains.fulfilment.generate import DecisionSettings
 from walras.domains.fulfilment.instance import NONE, UNIT
 from walras.errors import plural
-from walras.report import formatting
+from walras.report.formatting import day, listing, number, percent, short_number
 from walras.report.publish import json_writer, render_page, table_writers, text_writer, write_all_or_nothing
 from walras.report.style import picture
 
@@ -20,209 +20,193 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from walras.domains.fulfilment.audit import Audit
-    from walras.domains.fulfilment.run import Fulfilled
+    from walras.domains.fulfilment.run import FulfilmentResult
     from walras.report.style import FigureSize
 
 STEPS = 60
-"""Pieces of the horizon in the picture."""
+"""Intervals of the horizon in the picture."""
 
 MOST_NAMED = 6
 """Centres that a sentence names."""
 
-
-def sentences(found: "Fulfilled", books: "Audit", seconds: float) -> list[str]:
-    """Say what was filled, what was not and why, who ran out, and how much work it was."""
-    return [*outcome(found, books), *work(found, seconds)]
-
-
-def outcome(found: "Fulfilled", books: "Audit") -> list[str]:
-    """Say what was filled, what was not and why, and who ran out when."""
-    world = found.world
-    lines = [
-        f"{books.filled:,} of {plural(world.n_orders, 'order')} filled "
-        f"({formatting.percent(found.share)}), {books.filled_units:,} of {plural(books.asked_units, 'unit')}.",
-        f"The reward is {formatting.number(found.reward)}; it would be {formatting.number(most(found))} if the nearest "
-        "centre could send every order.",
-    ]
-    missed = [f"{count:,} {MISSED[reason]}" for reason, count in books.missed.items() if count]
-    if missed:
-        lines.append(f"Not filled: {formatting.listing(missed)}.")
-    out = np.flatnonzero(books.out_after >= 0)
-    out = out[np.argsort(books.out_after[out], kind="stable")]
-    named = formatting.listing([f"{world.names[i]} ({when(found, int(books.out_after[i]))})" for i in out], MOST_NAMED)
-    total = plural(world.n_centres, "centre")
-    lines.append(
-        f"{len(out)} of {total} ran out of capacity: {named}." if len(out) else f"None of {total} ran out of capacity."
-    )
-    return lines
-
-
-MISSED = {
+REASON_TEXTS = {
     "no stock": "where no centre had the units in stock",
     "no capacity": "where none of those in stock had capacity left",
-    "turned away": "that the policy preferred to turn away",
+    "turned away": "that the policy rejected",
 }
 
 
-def work(found: "Fulfilled", seconds: float) -> list[str]:
-    """Say how much work it was, and what was compared."""
-    info = found.info
-    calls, rounds = int(info.policy_calls) / found.world.n_orders, plural(int(info.rounds), "round")
-    verified = getattr(info, "verified", None)
+def outcome_sentences(result: "FulfilmentResult", audit: "Audit") -> list[str]:
+    """Say what was filled, what was not and why, and which centres ran out when."""
+    instance = result.instance
+    best = np.maximum(instance.reward.max(1), 0)[instance.destination].astype(np.int64)
+    most = float((best * instance.quantity).sum()) / UNIT
     lines = [
-        f"Decided in {rounds} with {calls:.2f} decisions per order in {seconds:.2f} s, "
-        "compilation included; no stock and no capacity was ever below zero."
+        f"{audit.filled:,} of {plural(instance.n_orders, 'order')} filled ({percent(result.fill_rate)}), "
+        f"{audit.filled_units:,} of {plural(audit.ordered_units, 'unit')}.",
+        f"The reward is {number(result.reward)}; it would be {number(most)} if the nearest centre "
+        "could send every order.",
+    ]
+    unfilled = [f"{count:,} {REASON_TEXTS[reason]}" for reason, count in audit.unfilled.items() if count]
+    if unfilled:
+        lines.append(f"Not filled: {listing(unfilled)}.")
+    out = np.flatnonzero(audit.out_after >= 0)
+    out = out[np.argsort(audit.out_after[out], kind="stable")]
+    total = plural(instance.n_centres, "centre")
+    if not len(out):
+        return [*lines, f"None of {total} ran out of capacity."]
+    names = listing([f"{instance.names[i]} ({_when(result, int(audit.out_after[i]))})" for i in out], MOST_NAMED)
+    return [*lines, f"{len(out)} of {total} ran out of capacity: {names}."]
+
+
+def work_sentences(result: "FulfilmentResult", seconds: float) -> list[str]:
+    """Say how much work it was, and how it compares with deciding one by one."""
+    calls = int(result.info.policy_calls) / result.instance.n_orders
+    verified = getattr(result.info, "verified", None)
+    lines = [
+        f"Decided in {plural(int(result.info.rounds), 'round')} with {calls:.2f} decisions per order "
+        f"in {seconds:.2f} s, compilation included; no stock and no capacity was ever below zero."
     ]
     if verified is not None:
         lines.append(f"Deciding one by one gives {'the same' if verified else 'SOMETHING ELSE'}.")
     return lines
 
 
-def most(found: "Fulfilled") -> float:
-    """Return the reward if every order went from the nearest centre [money]."""
-    world = found.world
-    best = np.maximum(world.reward.max(1), 0)[world.destination].astype(np.int64)
-    return float((best * world.quantity).sum()) / UNIT
-
-
-def when(found: "Fulfilled", order: int) -> str:
-    """Say when an order came: its day where known, its number otherwise."""
-    if found.world.times is None:
+def _when(result: "FulfilmentResult", order: int) -> str:
+    """Write the day of an order where it is known, its number otherwise."""
+    if result.instance.times is None:
         return f"after order {int(order) + 1:,}"
-    return f"on {formatting.day(found.world.times[order].astype('datetime64[D]'))}"
+    return f"on {day(result.instance.times[order].astype('datetime64[D]'))}"
 
 
-def write(found: "Fulfilled", books: "Audit", facts: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write the page and its tables; an interrupted call leaves the earlier ones as they were."""
+def write_fulfilment(result: "FulfilmentResult", audit: "Audit", facts: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write the page and its tables; an interrupted call leaves earlier files as they were."""
     import pyarrow
 
-    centres = table_writers("centres", pyarrow.table(centre_columns(found, books)))
+    centres = table_writers("centres", pyarrow.table(_centre_columns(result, audit)))
     writers = {
-        "fulfilment.html": text_writer(page(found, books, facts)),
-        **table_writers("actions", action_table(found)),
+        "fulfilment.html": text_writer(_page(result, audit, facts)),
+        **table_writers("actions", _action_table(result)),
         "centres.csv": centres["centres.csv"],
         "fulfilment.json": json_writer(facts),
     }
     return write_all_or_nothing(folder, writers)
 
 
-def action_table(found: "Fulfilled") -> Any:
+def _action_table(result: "FulfilmentResult") -> Any:
     """List every order in time with the centre that sends it, empty where none does."""
     import pyarrow as pa
 
-    world, actions = found.world, found.actions
-    sent = actions != NONE
-    place = np.where(sent, actions, 0)
-    money = world.reward[world.destination, place].astype(np.int64) * world.quantity / UNIT
-    columns: dict[str, Any] = {"order": np.arange(1, world.n_orders + 1)}
-    if world.times is not None:
-        columns["time"] = world.times
+    instance, sent = result.instance, result.actions != NONE
+    centre = np.where(sent, result.actions, 0)
+    reward = instance.reward[instance.destination, centre].astype(np.int64) * instance.quantity / UNIT
+    columns: dict[str, Any] = {"order": np.arange(1, instance.n_orders + 1)}
+    if instance.times is not None:
+        columns["time"] = instance.times
     columns |= {
-        "product": world.product if world.products is None else _coded(world.products, world.product),
-        "destination": world.destination
-        if world.destinations is None
-        else _coded(world.destinations, world.destination),
-        "quantity": world.quantity,
-        "centre": _coded(np.asarray(world.names), place, ~sent),
-        "reward": np.where(sent, money, 0.0),
+        "product": _names_of(instance.products, instance.product),
+        "destination": _names_of(instance.destinations, instance.destination),
+        "quantity": instance.quantity,
+        "centre": _names_of(np.asarray(instance.names), centre, ~sent),
+        "reward": np.where(sent, reward, 0.0),
     }
     return pa.table(columns)
 
 
-def _coded(names: np.ndarray, codes: np.ndarray, empty: np.ndarray | None = None) -> Any:
-    """Return names by their codes, without a copy of every name."""
+def _names_of(names: np.ndarray | None, codes: np.ndarray, empty: np.ndarray | None = None) -> Any:
+    """Return names by code, without a copy of every name; the codes where there are no names."""
     import pyarrow as pa
 
-    return pa.DictionaryArray.from_arrays(
-        pa.array(np.asarray(codes, np.int32), mask=empty), pa.array([str(name) for name in names])
-    ).cast(pa.string())
+    if names is None:
+        return codes
+    dictionary = pa.array([str(name) for name in names])
+    indices = pa.array(np.asarray(codes, np.int32), mask=empty)
+    return pa.DictionaryArray.from_arrays(indices, dictionary).cast(pa.string())
 
 
-def centre_columns(found: "Fulfilled", books: "Audit") -> dict[str, Any]:
+def _centre_columns(result: "FulfilmentResult", audit: "Audit") -> dict[str, Any]:
     """List the centres with what they sent and have left; `out_after_order` is empty where one never ran out."""
     import pyarrow as pa
 
-    out = books.out_after
     return {
-        "centre": [str(name) for name in found.world.names],
-        "orders_sent": books.orders,
-        "units_sent": books.units,
-        "capacity": books.granted,
-        "capacity_left": books.capacity_left,
-        "stock_start": books.stock_start,
-        "stock_left": books.stock_left,
-        "out_after_order": pa.array(out + 1, mask=out < 0),
+        "centre": [str(name) for name in result.instance.names],
+        "orders_sent": audit.orders,
+        "units_sent": audit.units,
+        "capacity": audit.granted,
+        "capacity_left": audit.capacity_left,
+        "stock_start": audit.stock_start,
+        "stock_left": audit.stock_left,
+        "out_after_order": pa.array(audit.out_after + 1, mask=audit.out_after < 0),
     }
 
 
-def page(found: "Fulfilled", books: "Audit", facts: Mapping[str, Any]) -> str:
-    """Return the self-contained HTML page of decided orders."""
+def _page(result: "FulfilmentResult", audit: "Audit", facts: Mapping[str, Any]) -> str:
+    """Return the self-contained HTML page."""
     fields = DecisionSettings.model_fields
     settings = [
         (
             name.replace("_", " "),
-            "chosen by itself" if value is None else str(value),
-            (fields[name].description or "") if name in fields else "file that was read",
+            "automatic" if value is None else str(value),
+            (fields[name].description or "") if name in fields else "input file",
         )
         for name, value in facts["settings"].items()
     ]
     content = {
-        "title": f"Order fulfilment: {plural(found.world.n_orders, 'order')}",
-        "grade": "good" if found.share > 0.95 else "fair",
-        "outcome": outcome(found, books),
-        "course": picture("course", "Share of orders filled", course_picture, found),
-        "centres": centre_rows(found, books),
-        "exhausted": np.flatnonzero(books.out_after >= 0).tolist(),
-        "work": work(found, float(facts["seconds"])),
+        "title": f"Order fulfilment: {plural(result.instance.n_orders, 'order')}",
+        "grade": "good" if result.fill_rate > 0.95 else "fair",
+        "outcome": outcome_sentences(result, audit),
+        "course": picture("course", "Share of orders filled", _draw_course, result),
+        "centres": _centre_rows(result, audit),
+        "exhausted": np.flatnonzero(audit.out_after >= 0).tolist(),
+        "work": work_sentences(result, float(facts["seconds"])),
         "settings": settings,
     }
     return render_page("fulfilment.html", content)
 
 
-def centre_rows(found: "Fulfilled", books: "Audit") -> list[list[str]]:
+def _centre_rows(result: "FulfilmentResult", audit: "Audit") -> list[list[str]]:
     """Write one row per centre."""
     rows = []
-    for i, name in enumerate(found.world.names):
-        used = formatting.percent(books.units[i] / books.granted[i]) if books.granted[i] else "no capacity"
-        numbers = (books.orders[i], books.units[i], books.granted[i])
-        stock = (books.stock_start[i], books.stock_left[i])
-        out = when(found, int(books.out_after[i])) if books.out_after[i] >= 0 else ""
-        rows.append([str(name), *map(formatting.number, numbers), used, *map(formatting.number, stock), out])
+    for i, name in enumerate(result.instance.names):
+        used = percent(audit.units[i] / audit.granted[i]) if audit.granted[i] else "no capacity"
+        sent = (audit.orders[i], audit.units[i], audit.granted[i])
+        stock = (audit.stock_start[i], audit.stock_left[i])
+        out = _when(result, int(audit.out_after[i])) if audit.out_after[i] >= 0 else ""
+        rows.append([str(name), *map(number, sent), used, *map(number, stock), out])
     return rows
 
 
-def course(found: "Fulfilled") -> tuple[np.ndarray, np.ndarray]:
-    """Return edges of pieces of the horizon, and their shares of orders filled by the nearest, and at all."""
-    world, actions = found.world, found.actions
-    pieces = min(STEPS, world.n_orders)
-    edges = np.arange(pieces + 1) * world.n_orders // pieces
+def fill_course(result: "FulfilmentResult") -> tuple[np.ndarray, np.ndarray]:
+    """Return edges of intervals of the horizon, and the shares of orders filled by the nearest centre and by any."""
+    instance, actions = result.instance, result.actions
+    edges = np.arange(min(STEPS, instance.n_orders) + 1) * instance.n_orders // min(STEPS, instance.n_orders)
     sent = actions != NONE
-    got = world.reward[world.destination, np.where(sent, actions, 0)]
-    nearest = sent & (got == world.reward.max(1)[world.destination])
+    reward = instance.reward[instance.destination, np.where(sent, actions, 0)]
+    nearest = sent & (reward == instance.reward.max(1)[instance.destination])
     counts = np.stack([np.add.reduceat(part.astype(float), edges[:-1]) for part in (nearest, sent)])
     return edges, counts / np.diff(edges)
 
 
-def course_picture(found: "Fulfilled", size: "FigureSize") -> "Figure":
-    """Draw who sent orders as they came in."""
+def _draw_course(result: "FulfilmentResult", size: "FigureSize") -> "Figure":
+    """Draw the shares of orders filled over the horizon."""
     from matplotlib.ticker import MaxNLocator
 
     from walras.report import style
 
-    edges, (nearest, filled) = course(found)
+    edges, (nearest, filled) = fill_course(result)
     figure, axes = style.new_figure(size)
     layers = (
         (np.zeros_like(nearest), nearest, style.PLAN, "By the\nnearest centre"),
         (nearest, filled, style.BOUGHT, "By a centre\nfarther away"),
         (filled, np.ones_like(filled), style.COMMITTED, "Not filled"),
     )
-    named = []
+    labels = []
     for low, high, colour, text in layers:
         area = axes.stairs(100 * high, edges, baseline=100 * low, fill=True, color=colour, alpha=0.75)
-        named.append(style.Label(area, text, float(50 * (low[-1] + high[-1])), colour))
-    axes.set_xlim(0, found.world.n_orders)
+        labels.append(style.Label(area, text, float(50 * (low[-1] + high[-1])), colour))
+    axes.set_xlim(0, result.instance.n_orders)
     axes.set_ylim(0, 100)
     axes.set_xlabel("orders so far")
     axes.xaxis.set_major_locator(MaxNLocator(size.ticks, prune="upper"))
-    axes.xaxis.set_major_formatter(lambda value, _: formatting.short_number(value))
-    return style.finish_axes(figure, axes, size, named, "% of orders")
+    axes.xaxis.set_major_formatter(lambda value, _: short_number(value))
+    return style.finish_axes(figure, axes, size, labels, "% of orders")

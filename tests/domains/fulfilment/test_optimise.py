@@ -4,12 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment import optimise as optimise_module
+from walras.domains.fulfilment import optimise
 from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE
-from walras.domains.fulfilment.optimise import clairvoyant_bound
-from walras.domains.fulfilment.optimise import learn_prices
-from walras.domains.fulfilment.policies import Greedy, scarcity_prices
+from walras.domains.fulfilment.instance import NONE, make_instance
+from walras.domains.fulfilment.optimise import clairvoyant_bound, learn_prices
+from walras.domains.fulfilment.policies import Greedy, make_policy, scarcity_prices
 from walras.domains.fulfilment.run import FulfilmentResult, fulfil
 from walras.errors import InputError, SettingsError
 from walras.parallel.picard import Picard
@@ -56,15 +55,37 @@ def test_what_cannot_be_learned_is_refused():
 
 def test_the_last_trajectory_is_the_start_where_that_is_less_work(monkeypatch):
     instance, starts = generate_instance(60, 7, 3, capacity_share=0.5), []
-    sample, rule = optimise_module._Sample(instance), scarcity_prices(instance)
+    sample, rule = optimise._Sample(instance), scarcity_prices(instance)
 
-    def told(instance, rule, engine):
+    def counted(instance, rule, engine):
         starts.append(type(engine.start).__name__)
         calls = {"NoOp": 70, "WarmStart": 60 if len(starts) >= 12 else 90}[starts[-1]]
         info = EngineInfo(jnp.asarray(3), jnp.asarray(calls))
         return FulfilmentResult(instance, np.full(60, NONE), 0.0, info, np.zeros(0, int))
 
-    monkeypatch.setattr(optimise_module, "fulfil", told)
+    monkeypatch.setattr(optimise, "fulfil", counted)
     for _ in range(14):
-        sample.roll_out(rule, Picard())
+        sample.simulate(rule, Picard())
     assert starts == ["NoOp", "WarmStart", *["NoOp"] * 9, *["WarmStart"] * 3]
+
+
+def test_a_case_that_is_solved_by_hand():
+    # Greedy sends the first order near and leaves the second with 0.1; knowing both earns 0.9 + 1.0.
+    instance = make_instance([0, 0], [0, 1], [[1.0, 0.9], [1.0, 0.1]], [[1, 1]], [1, 1])
+    assert fulfil(instance, Greedy()).reward == pytest.approx(1.1, abs=1e-4)
+    assert clairvoyant_bound(instance) == pytest.approx(1.9, abs=1e-4)
+
+
+def test_nothing_earns_more_and_plenty_earns_all(monkeypatch):
+    law = {"orders": 200, "products": 20, "centres": 4, "most_units": 2, "refills": 1}
+    tight = generate_instance(**law, capacity_share=0.5)
+    limit = clairvoyant_bound(tight)
+    for name in ("greedy", "dual"):
+        assert fulfil(tight, make_policy(tight, name)).reward <= limit + 1e-6
+    plenty = generate_instance(**law, stock_share=50, capacity_share=50)
+    best = (plenty.reward.max(1)[plenty.destination] * plenty.quantity).sum() / 65536
+    assert clairvoyant_bound(plenty) == pytest.approx(best) and limit < 0.8 * best
+    monkeypatch.setattr(optimise, "MOST_VARIABLES", 10)
+    with pytest.raises(InputError, match="variables but at most 10"):
+        clairvoyant_bound(tight)
+    assert np.isfinite(limit)

@@ -14,14 +14,15 @@ from walras.domains.fulfilment.policies import (
     MOST_INPUT,
     Greedy,
     dual,
-    stock_levels,
+    from_choice,
+    from_score,
+    integer_share,
     make_policy,
     neural,
     priced,
-    integer_share,
+    stock_levels,
 )
 from walras.domains.fulfilment.run import fulfil
-from walras.domains.fulfilment.policies import from_choice, from_score
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import SlidingWindow
@@ -34,7 +35,12 @@ def instance():
 
 def by_hand(instance):
     """Send every order to the nearest centre that has it, in plain Python."""
-    stock, used, granted, refills = instance.stock.copy(), np.zeros(instance.n_centres, int), instance.cumulative_capacity(), instance.refill_count()
+    stock, used, granted, refills = (
+        instance.stock.copy(),
+        np.zeros(instance.n_centres, int),
+        instance.cumulative_capacity(),
+        instance.refill_count(),
+    )
     actions = []
     for t in range(instance.n_orders):
         units, row = instance.quantity[t], stock[instance.product[t]]

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.audit import exhausted, total_reward
+from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import NONE
 from walras.domains.fulfilment.policies import Greedy
 from walras.domains.fulfilment.run import fulfil
@@ -26,14 +26,14 @@ def test_of_an_unconverged_run_only_what_is_final_is_told(instance):
     final = int(found.info.committed)
     assert not found.converged and 0 < final < 60 and f"{final} of 60" in str(found)
     np.testing.assert_array_equal(found.actions, np.where(np.arange(60) < final, expected, NONE))
-    assert found.reward == total_reward(instance, found.actions) and found.share < np.mean(expected != NONE)
-    assert f"fulfilled               {found.share:.1%}" in str(found)
+    assert found.reward == total_reward(instance, found.actions) and found.fill_rate < np.mean(expected != NONE)
+    assert f"fulfilled               {found.fill_rate:.1%}" in str(found)
     np.testing.assert_array_equal(found.exhausted, exhausted(instance, found.actions))
 
 
 def test_a_start_that_no_world_has_is_never_told(instance):
     found = fulfil(instance, Greedy(), Picard(start=WarmStart(np.full(60, 99)), max_rounds=0))
-    assert not found.converged and found.share == 0 and found.reward == 0 and not len(found.exhausted)
+    assert not found.converged and found.fill_rate == 0 and found.reward == 0 and not len(found.exhausted)
     again = fulfil(instance, Greedy(), Picard(start=WarmStart(np.full(60, 99))))
     np.testing.assert_array_equal(again.actions, fulfil(instance, Greedy()).actions)
 

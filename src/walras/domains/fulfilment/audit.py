@@ -89,7 +89,9 @@ def check_actions(instance: Instance, actions: Int[ndarray, " order"]) -> None:
     """
     actions = np.asarray(actions)
     if actions.shape != instance.product.shape:
-        raise shape_mismatch("actions", actions.shape, f"{instance.product.shape} [order]", "give each order one action")
+        raise shape_mismatch(
+            "actions", actions.shape, f"{instance.product.shape} [order]", "give each order one action"
+        )
     known = (actions >= NONE) & (actions < instance.n_centres)
     wrong = [np.flatnonzero(~known), _without_stock(instance, actions, np.flatnonzero(known & (actions >= 0)))]
     wrong += [orders[left < 0] for _, orders, left in _capacity_course(instance, actions)]

@@ -37,7 +37,7 @@ COUNTRIES = {
     "Korea": (36.5, 127.8), "Bermuda": (32.3, -64.8), "Nigeria": (9.6, 8.1), "European Community": (50.1, 9.8),
     "Czech Republic": (49.7, 15.3), "Saudi Arabia": (24.1, 44.5), "Unspecified": (-80.0, 0.0),
 }  # fmt: skip
-"""Latitude and longitude of countries as the Online Retail II data set spells them; orders from `Unspecified` earn nothing."""
+"""Latitude and longitude of countries as the Online Retail II data set spells them; `Unspecified` earns nothing."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,9 @@ def _read_places(path: Path) -> Places:
     read = _read_columns(path, ("place", "latitude", "longitude"), ("place",), ("capacity",))
     place = texts(read["place"], needed=True)
     names = place.labels[place.codes]
-    read["place"].problem(_repeated(place.codes), "a place needs one row; drop the repeated one", lambda row: names[row])
+    read["place"].problem(
+        _repeated(place.codes), "a place needs one row; drop the repeated one", lambda row: names[row]
+    )
     spots = [numbers(read[name], low=-most, high=most) for name, most in (("latitude", 90), ("longitude", 180))]
     for name, values in zip(("latitude", "longitude"), spots, strict=True):
         _require_values(read[name], np.isnan(values))

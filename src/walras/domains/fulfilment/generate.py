@@ -203,7 +203,9 @@ class DecisionSettings(InstanceSettings):
         0.5, ge=0, le=16, description="price of a centre without capacity left, for `capacity` [reward]"
     )
     window: int | None = Field(
-        None, ge=1, description="orders iterated on together; by default all if there are few, else as many as is fastest"
+        None,
+        ge=1,
+        description="orders iterated on together; by default all if there are few, else as many as is fastest",
     )
 
 

@@ -210,9 +210,7 @@ def dual(instance: Instance, stock_price: ArrayLike, capacity_price: ArrayLike) 
 
 def scarcity_prices(instance: Instance, level: float = 0.3) -> Dual:
     """Price capacity by `level` times the share of nearby demand that the centre cannot serve: a rule of thumb."""
-    nearest = np.bincount(
-        instance.reward[instance.destination].argmax(1), instance.quantity, instance.n_centres
-    )
+    nearest = np.bincount(instance.reward[instance.destination].argmax(1), instance.quantity, instance.n_centres)
     scarce = np.maximum(nearest - instance.cumulative_capacity()[-1], 0) / np.maximum(nearest, 1)
     return dual(instance, np.zeros((1, instance.n_centres)), level * scarce)
 
@@ -316,4 +314,6 @@ def _check_output(function: Callable[..., Any], arguments: tuple, shape: tuple[i
     output = eqx.filter_eval_shape(function, *arguments)
     if getattr(output, "shape", None) != shape or not jnp.issubdtype(output.dtype, jnp.integer):
         given = f"{output.dtype}{list(output.shape)}" if hasattr(output, "dtype") else type(output).__name__
-        raise InputError(f"the policy returns {given} but needs {needed}; round with `.astype(int)` or change its shape")
+        raise InputError(
+            f"the policy returns {given} but needs {needed}; round with `.astype(int)` or change its shape"
+        )

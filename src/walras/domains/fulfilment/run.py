@@ -86,6 +86,4 @@ def fulfil(
     # Guesses that are not final may be infeasible and are not reported.
     actions = np.where(np.arange(instance.n_orders) < final, np.asarray(trajectory.records), NONE)
     check_actions(instance, actions)
-    return FulfilmentResult(
-        instance, actions, total_reward(instance, actions), info, exhausted(instance, actions)
-    )
+    return FulfilmentResult(instance, actions, total_reward(instance, actions), info, exhausted(instance, actions))

