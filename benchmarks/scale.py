@@ -1,6 +1,6 @@
 """Simulate populations of any size by ranges and say how long it took and how much memory: python benchmarks/scale.py.
 
-    python benchmarks/scale.py [--agents 500000] [--weeks 156] [--range-agents 65536] [--json]
+    python benchmarks/scale.py [--agents 500000] [--weeks 156] [--chunk-agents 65536] [--json]
         [--journal FOLDER]  note finished ranges there, so that the same command goes on after a kill
         [--stored FOLDER]   write the paths there first (about 21 bytes an agent and week), then simulate from disk
 
@@ -29,7 +29,7 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.population.population import Population
 from walras.progress import on_terminal
 from walras.simulation.out_of_core import (
-    RANGE_AGENTS,
+    CHUNK_AGENTS,
     AbstractSource,
     ChunkedTotals,
     Inputs,
@@ -120,12 +120,12 @@ def prices(weeks: int) -> jax.Array:
     return jnp.asarray(np.stack([2 * season, np.full(weeks, 0.01)], axis=-1), jnp.float32)
 
 
-def store(source: AbstractSource, folder: Path, range_agents: int) -> AbstractSource:
+def store(source: AbstractSource, folder: Path, chunk_agents: int) -> AbstractSource:
     """Write the source to disk, unless that was done before, and read from there."""
     if not folder.exists():
         with PathsWriter(folder, source.n_agents) as writer:
-            for start in range(0, source.n_agents, range_agents):
-                population, exogenous, _ = source.read(start, min(start + range_agents, source.n_agents))
+            for start in range(0, source.n_agents, chunk_agents):
+                population, exogenous, _ = source.read(start, min(start + chunk_agents, source.n_agents))
                 writer.write(population, exogenous)
     return StoredSource(StoredPaths.open(folder))
 
@@ -144,12 +144,12 @@ def measure(source: AbstractSource, given: argparse.Namespace) -> tuple[ChunkedT
             timed,
             PricedNewsvendor(),
             shadow_prices=prices(given.weeks),
-            range_agents=given.range_agents,
+            chunk_agents=given.chunk_agents,
             journal=given.journal,
             progress=progress,
         )
     seconds = time.perf_counter() - since
-    computed = given.agents * (found.n_ranges - found.resumed) / found.n_ranges
+    computed = given.agents * (found.n_chunks - found.resumed) / found.n_chunks
     return found, {
         "seconds": seconds,
         "read_seconds": timed.seconds,
@@ -163,13 +163,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=500_000)
     parser.add_argument("--weeks", type=int, default=156)
-    parser.add_argument("--range-agents", type=int, default=RANGE_AGENTS)
+    parser.add_argument("--chunk-agents", "--range-agents", dest="chunk_agents", type=int, default=CHUNK_AGENTS)
     parser.add_argument("--journal")
     parser.add_argument("--stored", type=Path)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     since, source = time.perf_counter(), Drawn(given.agents, given.weeks)
-    origin = source if given.stored is None else store(source, given.stored, given.range_agents)
+    origin = source if given.stored is None else store(source, given.stored, given.chunk_agents)
     stored_seconds = None if given.stored is None else time.perf_counter() - since
     found, times = measure(origin, given)
     answer = {
@@ -179,8 +179,8 @@ def main() -> None:
         "device": jax.default_backend(),
         "agents": given.agents,
         "weeks": given.weeks,
-        "range_agents": given.range_agents,
-        "ranges": found.n_ranges,
+        "chunk_agents": given.chunk_agents,
+        "ranges": found.n_chunks,
         "resumed_ranges": found.resumed,
         "stored_seconds": stored_seconds,
         **times,

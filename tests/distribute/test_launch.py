@@ -56,7 +56,7 @@ def test_a_killed_process_ends_the_run_with_one_sentence_and_a_restart_continues
     before = noted.read_bytes()
     again = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout == "3 of 4 ranges simulated\n" and noted.read_bytes() == before
+    assert again.stdout == "3 of 4 chunks simulated\n" and noted.read_bytes() == before
     for ours, other, expected in zip(found(tmp_path, 0), found(tmp_path, 1), alone, strict=True):
         np.testing.assert_array_equal(ours, other)  # taken from the journal in one, sent to the other
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * float(np.abs(expected).max()))
@@ -75,7 +75,7 @@ def test_a_mistake_in_one_process_is_what_is_said():
             2, python("print('walras: no such table', file=sys.stderr); me or time.sleep(60); sys.exit(2)")
         )
     assert str(raised.value).startswith(
-        'process 1 of 2 ended with exit code 2, saying "no such table"; mend that, and '
+        'process 1 of 2 ended with exit code 2, saying "no such table"; correct that, and '
     )
     assert time.monotonic() - started < 30
 

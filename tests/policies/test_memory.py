@@ -105,7 +105,7 @@ def test_ranges_line_memories_up(people, paths):
     whole = simulate(people, paths, POLICY, initial=start(people))
     source = MemorySource(people, paths, start(people))
     zero = jnp.zeros((paths.n_weeks, len(people.resources)))
-    ranged = simulate_out_of_core(source, POLICY, shadow_prices=zero, record=ChunkedRecord(final=True), range_agents=3)
+    ranged = simulate_out_of_core(source, POLICY, shadow_prices=zero, record=ChunkedRecord(final=True), chunk_agents=3)
     np.testing.assert_array_equal(ranged.final.memory.own_state, whole.final.memory.own_state)
     np.testing.assert_array_equal(ranged.final.memory.exogenous_state, whole.final.memory.exogenous_state)
 

@@ -131,7 +131,7 @@ def test_week_by_week_and_range_after_range():
         MemorySource(PEOPLE, PATHS, STATE),
         BOX,
         shadow_prices=CHARGED,
-        range_agents=3,
+        chunk_agents=3,
         record=ChunkedRecord(agents=range(AGENTS)),
     )
     assert_same(ranged.agents.orders, run(BOX).agents.orders)
@@ -153,7 +153,7 @@ def test_a_table_is_looked_up_by_agent_in_blocks_and_ranges():
             MemorySource(people, paths, state),
             given,
             shadow_prices=prices(people),
-            range_agents=256,
+            chunk_agents=256,
             record=ChunkedRecord(agents=[3, 300, 599]),
         )
         np.testing.assert_array_equal(ranged.agents.orders, rows[:, [3, 300, 599]])
@@ -276,7 +276,7 @@ def test_agents_have_their_names_in_sentences():
         run(wrong("negative"), people=named)
     with pytest.raises(InputError, match='ordered -2 in week 3 for agent "P5"'):
         simulate_out_of_core(
-            MemorySource(named, PATHS, STATE), wrong("negative"), shadow_prices=CHARGED, range_agents=3
+            MemorySource(named, PATHS, STATE), wrong("negative"), shadow_prices=CHARGED, chunk_agents=3
         )
 
 

@@ -1,4 +1,4 @@
-"""Ask whether ranges add up to the whole, go on after a kill with the same bits, and keep memory to the range."""
+"""Chunks add up to the whole, resume after a kill with the same bits, and need the memory of two chunks."""
 
 import json
 import os
@@ -42,10 +42,10 @@ def question():
     return population, happenings(population), leaning(AGENTS), start(population), prices(population)
 
 
-def in_ranges(question, **options):
+def in_chunks(question, **options):
     population, exogenous, policy, initial, shadow_prices = question
     source = MemorySource(population, exogenous, initial)
-    return simulate_out_of_core(source, policy, shadow_prices=shadow_prices, **{"range_agents": RANGE, **options})
+    return simulate_out_of_core(source, policy, shadow_prices=shadow_prices, **{"chunk_agents": RANGE, **options})
 
 
 def whole(question, **options):
@@ -61,35 +61,35 @@ def assert_adds_up(found, expected):
 
 @pytest.mark.parametrize("size", [RANGE, AGENTS])
 def test_ranges_add_up_to_the_whole(question, size):
-    found, expected = in_ranges(question, range_agents=size), whole(question)
+    found, expected = in_chunks(question, chunk_agents=size), whole(question)
     assert_adds_up(found, expected)
     np.testing.assert_allclose(found.reward, expected.reward, rtol=1e-6)
-    assert found.totals.reward.dtype == np.float64 and (found.n_ranges, found.resumed) == (-(-AGENTS // size), 0)
+    assert found.totals.reward.dtype == np.float64 and (found.n_chunks, found.resumed) == (-(-AGENTS // size), 0)
     assert (found.agents, found.final) == (None, None)
 
 
 def test_scenarios_and_backlog_pass_through(question):
     population = question[0]
     many = (population, happenings(population, scenarios=2), *question[2:])
-    found, expected = in_ranges(many, backlog=True), whole(many, backlog=True)
+    found, expected = in_chunks(many, backlog=True), whole(many, backlog=True)
     assert_adds_up(found, expected)
     assert found.reward.shape == (2,)
 
 
 def test_the_same_bits_run_after_run(question):
-    assert_same(in_ranges(question).totals, in_ranges(question).totals)
+    assert_same(in_chunks(question).totals, in_chunks(question).totals)
 
 
 def test_a_wrong_sum_would_be_found(question):
     """Plant an agent counted twice."""
     population = eqx.tree_at(lambda p: p.weight, question[0], question[0].weight.at[RANGE].set(2.0))
-    found, expected = in_ranges((population, *question[1:])), whole(question)
+    found, expected = in_chunks((population, *question[1:])), whole(question)
     assert not np.allclose(found.totals.demand, np.asarray(expected.totals.demand), rtol=1e-6)
 
 
 def test_traces_of_the_agents_asked_for(question):
     asked = (20, 3, 11, 5, 4)
-    found, expected = in_ranges(question, record=ChunkedRecord(agents=asked)), whole(question, record=Record.traces())
+    found, expected = in_chunks(question, record=ChunkedRecord(agents=asked)), whole(question, record=Record.traces())
     for name in ("orders", "stock_end", "reward"):
         np.testing.assert_allclose(
             getattr(found.agents, name), getattr(expected.agents, name)[:, np.array(asked)], rtol=1e-6
@@ -100,7 +100,7 @@ def test_traces_of_the_agents_asked_for(question):
 
 
 def test_the_final_state_where_asked_for(question):
-    found = in_ranges(question, record=ChunkedRecord(final=True))
+    found = in_chunks(question, record=ChunkedRecord(final=True))
     assert_same(found.final, whole(question).final, exactly=False, rtol=1e-6)
 
 
@@ -122,9 +122,9 @@ class Other(Part):
 
 def test_parts_of_processes_add_up_to_the_whole(question):
     record = ChunkedRecord(agents=(20, 3, 1), final=True)
-    whole = in_ranges(question, record=record, range_agents=RANGE + 1)  # 10, 10 and 3 agents
+    whole = in_chunks(question, record=record, chunk_agents=RANGE + 1)  # 10, 10 and 3 agents
     parts = [
-        in_ranges(question, record=record, range_agents=RANGE + 1, mesh=kind(AgentMesh.local().mesh))
+        in_chunks(question, record=record, chunk_agents=RANGE + 1, mesh=kind(AgentMesh.local().mesh))
         for kind in (Part, Other)
     ]
     for kept in ("totals", "end_value", "agents", "final"):
@@ -137,8 +137,8 @@ def test_parts_of_processes_add_up_to_the_whole(question):
 
 def test_a_policy_by_range(question):
     level = question[2].level
-    found = in_ranges((*question[:2], lambda a, b: Leaning(level[a:b]), *question[3:]))
-    assert_same(found.totals, in_ranges(question).totals)
+    found = in_chunks((*question[:2], lambda a, b: Leaning(level[a:b]), *question[3:]))
+    assert_same(found.totals, in_chunks(question).totals)
 
 
 def test_every_range_gets_the_longest_pipeline(question):
@@ -147,7 +147,7 @@ def test_every_range_gets_the_longest_pipeline(question):
     late = jnp.zeros_like(exogenous.arrivals.weeks).at[:, 0].set(3)
     exogenous = eqx.tree_at(lambda e: e.arrivals.weeks, exogenous, late)
     source = MemorySource(population, exogenous)
-    found = simulate_out_of_core(source, PricedNewsvendor(), shadow_prices=question[4], range_agents=RANGE)
+    found = simulate_out_of_core(source, PricedNewsvendor(), shadow_prices=question[4], chunk_agents=RANGE)
     expected = simulate(population, exogenous, PricedNewsvendor(), shadow_prices=question[4])
     assert_adds_up(found, expected)
 
@@ -157,9 +157,9 @@ def test_from_disk_as_from_memory(question, tmp_path):
     with PathsWriter(tmp_path / "paths", AGENTS) as writer:
         writer.write(population, exogenous)
     source = StoredSource(StoredPaths.open(tmp_path / "paths"))
-    found = simulate_out_of_core(source, policy, shadow_prices=shadow_prices, range_agents=RANGE)
+    found = simulate_out_of_core(source, policy, shadow_prices=shadow_prices, chunk_agents=RANGE)
     memory = simulate_out_of_core(
-        MemorySource(population, exogenous), policy, shadow_prices=shadow_prices, range_agents=RANGE
+        MemorySource(population, exogenous), policy, shadow_prices=shadow_prices, chunk_agents=RANGE
     )
     assert_same(found.totals, memory.totals)
     assert np.asarray(found.totals.receipts).sum() > 0
@@ -167,9 +167,9 @@ def test_from_disk_as_from_memory(question, tmp_path):
 
 def test_finished_ranges_are_not_computed_again(question, tmp_path):
     record = ChunkedRecord(agents=(2, 19), final=True)
-    first = in_ranges(question, journal=tmp_path / "journal", record=record)
-    again = in_ranges(question, journal=tmp_path / "journal", record=record)
-    assert (first.resumed, again.resumed) == (0, first.n_ranges)
+    first = in_chunks(question, journal=tmp_path / "journal", record=record)
+    again = in_chunks(question, journal=tmp_path / "journal", record=record)
+    assert (first.resumed, again.resumed) == (0, first.n_chunks)
     for part in ("totals", "agents", "final", "end_value"):
         assert_same(getattr(again, part), getattr(first, part))
 
@@ -201,12 +201,12 @@ HARM = {
 
 @pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
 def test_a_damaged_note_is_computed_again(question, tmp_path, harm):
-    first = in_ranges(question, journal=tmp_path / "journal")
+    first = in_chunks(question, journal=tmp_path / "journal")
     harm(sorted((tmp_path / "journal").glob("agents-*"))[1])
-    again = in_ranges(question, journal=tmp_path / "journal")
-    assert again.resumed == first.n_ranges - 1
+    again = in_chunks(question, journal=tmp_path / "journal")
+    assert again.resumed == first.n_chunks - 1
     assert_same(again.totals, first.totals)
-    assert in_ranges(question, journal=tmp_path / "journal").resumed == first.n_ranges
+    assert in_chunks(question, journal=tmp_path / "journal").resumed == first.n_chunks
 
 
 OTHER = {
@@ -214,7 +214,7 @@ OTHER = {
     "policy": (lambda q: (*q[:2], leaning(AGENTS + 1), *q[3:]), {}, "policy"),
     "policy class": (lambda q: (*q[:2], order_up_to(q[0]), *q[3:]), {}, "policy"),
     "paths": (lambda q: (q[0], happenings(q[0], seed=1), *q[2:]), {}, "source"),
-    "range size": (lambda q: q, {"range_agents": 7}, "range_agents"),
+    "chunk size": (lambda q: q, {"chunk_agents": 7}, "chunk_agents"),
     "backlog": (lambda q: q, {"backlog": True}, "backlog"),
     "record": (lambda q: q, {"record": ChunkedRecord(final=True)}, "record"),
 }
@@ -222,25 +222,25 @@ OTHER = {
 
 @pytest.mark.parametrize("change, options, word", OTHER.values(), ids=OTHER)
 def test_the_journal_of_another_question_is_refused(question, tmp_path, change, options, word):
-    in_ranges(question, journal=tmp_path / "journal")
+    in_chunks(question, journal=tmp_path / "journal")
     with pytest.raises(InputError, match=f"journal of another question .*{word}"):
-        in_ranges(change(question), journal=tmp_path / "journal", **options)
+        in_chunks(change(question), journal=tmp_path / "journal", **options)
 
 
 def test_a_folder_that_is_no_journal_is_refused(question, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
-        in_ranges(question, journal=tmp_path)
+        in_chunks(question, journal=tmp_path)
     with pytest.raises(InputError, match="cannot be a journal"):
-        in_ranges(question, journal=tmp_path / "mine.txt")
-    in_ranges(question, journal=tmp_path / "journal")
+        in_chunks(question, journal=tmp_path / "mine.txt")
+    in_chunks(question, journal=tmp_path / "journal")
     (tmp_path / "journal" / "question.json").write_text("{")
     with pytest.raises(InputError, match="is damaged"):
-        in_ranges(question, journal=tmp_path / "journal")
+        in_chunks(question, journal=tmp_path / "journal")
 
 
 WRONG = {
-    "range": (dict(range_agents=0), InputError, "at least 1 agent"),
+    "chunk size": (dict(chunk_agents=0), InputError, "at least 1 agent"),
     "prices": (dict(shadow_prices=jnp.zeros((3, 3))), ShapeError, "8 weeks"),
     "outside": (dict(record=ChunkedRecord(agents=(3, AGENTS))), InputError, "has agent 23 but"),
     "twice": (dict(record=ChunkedRecord(agents=(3, 3))), InputError, "names an agent twice"),
@@ -258,7 +258,7 @@ def test_a_wrong_argument_is_one_sentence(question, options, error, sentence):
 def test_a_nan_is_found_in_its_range(question):
     exogenous = eqx.tree_at(lambda e: e.demand, question[1], question[1].demand.at[4, RANGE + 2].set(jnp.nan))
     with pytest.raises(NotFiniteError, match='week 4 for agent "11"'):
-        in_ranges((question[0], exogenous, *question[2:]))
+        in_chunks((question[0], exogenous, *question[2:]))
 
 
 def test_a_source_that_fails_ends_the_run(question):
@@ -270,7 +270,7 @@ def test_a_source_that_fails_ends_the_run(question):
 
     source = Failing(*question[:2])
     with pytest.raises(OSError, match="gone"):
-        simulate_out_of_core(source, question[2], shadow_prices=question[4], range_agents=RANGE)
+        simulate_out_of_core(source, question[2], shadow_prices=question[4], chunk_agents=RANGE)
 
 
 def test_progress_counts_ranges(question, tmp_path):
@@ -280,7 +280,7 @@ def test_progress_counts_ranges(question, tmp_path):
         def step(self, done, total):
             self.seen.append((done, total))
 
-    in_ranges(question, progress=Steps(), journal=tmp_path / "journal")
+    in_chunks(question, progress=Steps(), journal=tmp_path / "journal")
     assert Steps.seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
@@ -305,7 +305,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     source = MadeUp(1024, 8)
     assert Killed(1024, 8, at=768).identity() == source.identity()
     resumed = simulate_made_up(source, 256, tmp_path / "journal")
-    assert 0 < resumed.resumed < resumed.n_ranges
+    assert 0 < resumed.resumed < resumed.n_chunks
     straight = simulate_made_up(source, 256)
     for part in ("totals", "agents", "end_value"):
         assert_same(getattr(resumed, part), getattr(straight, part))

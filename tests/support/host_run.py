@@ -49,7 +49,7 @@ def run_ranges(folder: Path, mesh: AgentMesh | None, losing=None) -> ChunkedTota
         policy,
         shadow_prices=prices(people),
         record=ChunkedRecord(agents=ASKED, final=True),
-        range_agents=RANGE,
+        chunk_agents=RANGE,
         journal=folder,
         mesh=mesh,
     )
@@ -65,7 +65,7 @@ def main() -> None:
         found = run_ranges(given.folder / "journal", AgentMesh.of(), given.lose)
         leaves = jax.tree.leaves((found.totals, found.end_value, found.agents, found.final))
         np.savez(given.folder / f"found-{jax.process_index()}.npz", *leaves)
-        print(f"{found.n_ranges - found.resumed} of {found.n_ranges} ranges simulated", flush=True)
+        print(f"{found.n_chunks - found.resumed} of {found.n_chunks} chunks simulated", flush=True)
 
 
 if __name__ == "__main__":

@@ -70,13 +70,13 @@ def policy_of(*_: int) -> Leaning:
     return Leaning(jnp.asarray(31.7, jnp.float32))
 
 
-def simulate_made_up(source: MadeUp, range_agents: int, journal: str | None = None) -> ChunkedTotals:
+def simulate_made_up(source: MadeUp, chunk_agents: int, journal: str | None = None) -> ChunkedTotals:
     """Simulate with prices and two agents traced."""
     return simulate_out_of_core(
         source,
         policy_of,
         shadow_prices=jnp.full((source.n_weeks, 1), 0.3),
         record=ChunkedRecord(agents=(1, 700)),
-        range_agents=range_agents,
+        chunk_agents=chunk_agents,
         journal=journal,
     )

@@ -1,6 +1,6 @@
-"""Own how agents are spread over devices and processes: every one runs its own part, and only totals cross.
+"""Devices: a mesh of them, of one process or many, each running its own part of the agents; only totals cross.
 
-CONTRACT: knows nothing of inventory; the totals are those of one device up to rounding, and the same run after run.
+CONTRACT: totals are those of one device up to rounding, and have the same bits run after run.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ AXIS = "agents"
 """Name of the one axis of the mesh."""
 
 FIRST, LAST, SHARED = 0, -1, None
-"""Where the agent axis of an argument lies: first, last, or nowhere (every device sees all of it)."""
+"""Position of the agent axis of an argument: first, last, or none (every device holds all of it)."""
 
 
 @dataclass(frozen=True)
 class AgentMesh:
-    """Line devices up along the agents: each holds an equal, contiguous part of them, in order.
+    """Devices in a row along the agents: each holds an equal, contiguous part of them, in order.
 
     Attributes:
         mesh: one axis, `AXIS`; may hold the devices of many processes.
@@ -37,48 +37,47 @@ class AgentMesh:
 
     @staticmethod
     def of(devices: Sequence[jax.Device] | None = None) -> "AgentMesh":
-        """Line up these devices; by default all devices of all processes of the run."""
+        """Return a mesh of these devices; by default of all devices of all processes."""
         return AgentMesh(Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,)))
 
     @staticmethod
     def local() -> "AgentMesh":
-        """Line up the devices of this process only, which then runs its part without waiting for any other."""
+        """Return a mesh of the devices of this process."""
         return AgentMesh.of(jax.local_devices())
 
     @property
     def n_devices(self) -> int:
-        """Count the devices."""
+        """Return the number of devices."""
         return self.mesh.size
 
     @property
     def processes(self) -> tuple[int, ...]:
-        """Name the processes that hold the devices, in the order of their parts of the agents."""
+        """Return the processes that hold the devices, in the order of their parts of the agents."""
         return tuple(dict.fromkeys(device.process_index for device in self.mesh.devices.flat))
 
     @property
     def here(self) -> "AgentMesh":
-        """Line up those of the devices that this process holds."""
+        """Return the mesh of those devices that this process holds."""
         return AgentMesh.of(self.mesh.local_devices)
 
     def padded(self, agents: int) -> int:
-        """Round a number of agents up to a multiple of the devices; the caller gives those added weight zero."""
+        """Round a number of agents up to a multiple of the devices; added agents need weight zero."""
         return -(-agents // self.n_devices) * self.n_devices
 
     def local_slice(self, start: int, stop: int) -> slice:
-        """Cut from the agents `start` .. `stop` the part that this process runs.
+        """Return the part of the agents `start` .. `stop` that this process runs, in the order of the processes.
 
-        The parts follow each other in the order of the processes, and are equal in number after padding; a process may
-        find its part short or empty where there are few agents.
+        Parts are equal after padding; where there are few agents the last parts may be short or empty.
         """
         size = self.padded(stop - start) // self.n_devices * len(self.mesh.local_devices)
         before = start + size * self.processes.index(jax.process_index())
         return slice(min(before, stop), min(before + size, stop))
 
     def place(self, tree: Tree, axis: int | None) -> Tree:
-        """Put arrays onto the devices; with several processes each gives its own part of the agents only.
+        """Put arrays onto the devices; with several processes each passes its own part of the agents.
 
         Args:
-            tree: arrays; numbers, functions and other leaves pass.
+            tree: arrays; other leaves pass.
             axis: `FIRST`, `LAST` or `SHARED`.
 
         Raises:
@@ -91,37 +90,35 @@ class AgentMesh:
                 return leaf
             spec = _spec(leaf, axis)
             _refuse_uneven(leaf.shape, spec, parts)
-            if len(self.processes) == 1:  # from device to device, and not at all where it lies there already
+            if len(self.processes) == 1:  # no copy where the array is there already
                 return jax.device_put(leaf, NamedSharding(self.mesh, spec))
             return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), np.asarray(leaf))
 
         return jax.tree.map(put, tree)
 
     def totals(self, local: Tree) -> Tree:
-        """Add up the totals of all processes: one exchange of a few kilobytes, the same result in every process.
+        """Add up the totals of all processes in one exchange; the result is the same in every process.
 
-        Added in the order of the processes and in double precision, rounded once.
+        They are added in the order of the processes in double precision, and rounded once.
 
         Args:
-            local: what this process found for its own agents; shapes are the same in all processes.
+            local: totals of this process's agents; shapes are the same in all processes.
         """
-        leaves, structure = jax.tree.flatten(local)
-        arrays = [np.asarray(leaf) for leaf in leaves]
-        if len(self.processes) == 1:
-            return jax.tree.unflatten(structure, arrays)
-        rows = [_unpack(row, arrays) for row in _exchange(_pack(arrays))]
-        return jax.tree.unflatten(structure, [_add(parts) for parts in zip(*rows, strict=True)])
+        arrays, structure = jax.tree.flatten(jax.tree.map(np.asarray, local))
+        if len(self.processes) > 1:
+            rows = [_unpack(row, arrays) for row in _exchange(_pack(arrays))]
+            arrays = [_add(parts) for parts in zip(*rows, strict=True)]
+        return jax.tree.unflatten(structure, arrays)
 
     def first(self, value: Tree) -> Tree:
-        """Give every process what process 0 holds, so that all take the same decision; shapes are the same in all."""
-        leaves, structure = jax.tree.flatten(value)
-        arrays = [np.asarray(leaf) for leaf in leaves]
+        """Broadcast the value of process 0, for decisions that all must take alike; shapes are the same in all."""
+        arrays, structure = jax.tree.flatten(jax.tree.map(np.asarray, value))
         if len(self.processes) > 1:
             arrays = _unpack(_exchange(_pack(arrays))[0], arrays)
         return jax.tree.unflatten(structure, arrays)
 
     def first_bytes(self, raw: bytes) -> bytes:
-        """Give every process the bytes that process 0 holds; the others need not know how many, and give none."""
+        """Broadcast the bytes of process 0, whose number the others need not know."""
         if len(self.processes) == 1:
             return raw
         count = int(self.first(np.array(len(raw), np.int64)))
@@ -136,19 +133,18 @@ def sharded(
 ) -> Callable[..., Any]:
     """Run a function of agents on every device's own part of them, and add up the totals it returns.
 
-    The function is partitioned by hand, not by the compiler: nothing crosses before its end, and in the gradient
-    nothing before the end of the backward pass. May be called under `jax.jit`, and differentiated in both modes.
+    Nothing crosses between devices before its end, and in the gradient nothing before the end of the backward pass.
+    May be called under `jax.jit`, and differentiated in both modes.
 
     Args:
         function: totals of a part of the agents; a pure function of its positional arguments.
-        mesh: the devices; every part is the same number of agents (see `AgentMesh.padded`).
-        axes: where the agent axis of each argument lies. Leaves that are no arrays pass, scalars are shared.
-        kept: where given, `function` returns (totals, what is kept of its agents) and this says where the agent axis of
-            the latter lies, counted from either end, leaf by leaf or for a whole branch; `SHARED` for what is the same
-            on all devices.
+        mesh: the devices; every part has the same number of agents (see `AgentMesh.padded`).
+        axes: position of the agent axis of each argument; leaves that are no arrays pass, scalars are shared.
+        kept: where given, `function` returns (totals, values by agent) and this is the position of the agent axis of
+            the latter, by leaf or by branch; `SHARED` for what is the same on all devices.
 
     Returns:
-        The function of all agents: the totals, the same on every device; with `kept` also the agents, lined up again.
+        The function of all agents: the totals, the same on every device; with `kept` also the values by agent.
     """
 
     def whole(*arguments: Any) -> Any:
@@ -156,12 +152,12 @@ def sharded(
         specs = tuple(_specs(part, axis, mesh) for part, axis in zip(arrays, axes, strict=True))
 
         def part(*own: Any) -> Any:
-            found = function(*eqx.combine(own, rest))
-            totals, agents = (found, None) if kept is None else found
+            result = function(*eqx.combine(own, rest))
+            totals, agents = (result, None) if kept is None else result
             return jax.lax.psum(totals, AXIS), agents
 
-        # Unchecked on purpose: the check marks a shared price as varying where it is first used, inside the scan over
-        # weeks, and the gradient then adds over devices once a week instead of once.
+        # check_vma would mark a shared price as varying where it is first used, inside the scan over weeks, and the
+        # gradient would then add over devices once a week instead of once.
         out = (PartitionSpec(), PartitionSpec() if kept is None else _kept_specs(function, arguments, kept))
         run = jax.shard_map(part, mesh=mesh.mesh, in_specs=specs, out_specs=out, check_vma=False)
         totals, agents = run(*arrays)
@@ -171,13 +167,7 @@ def sharded(
 
 
 def pad(tree: Tree, axis: int, agents: int) -> Tree:
-    """Repeat the last agent until there are `agents` of them; the caller gives those added weight zero.
-
-    Args:
-        tree: arrays with the agent axis at `axis`; scalars and other leaves pass.
-        axis: `FIRST` or `LAST`.
-        agents: number wanted.
-    """
+    """Repeat the last agent along `axis` (`FIRST` or `LAST`) until there are `agents`; added agents need weight zero."""
 
     def grow(leaf: Any) -> Any:
         if not isinstance(leaf, np.ndarray | jax.Array) or leaf.ndim == 0 or leaf.shape[axis] >= agents:
@@ -198,22 +188,19 @@ def _spec(leaf: Array | np.ndarray, axis: int | None) -> PartitionSpec:
 
 def _specs(tree: Any, axis: int | None, mesh: AgentMesh) -> Any:
     def spec(leaf: Array) -> PartitionSpec:
-        found = _spec(leaf, axis)
-        _refuse_uneven(leaf.shape, found, mesh.n_devices)
-        return found
+        own = _spec(leaf, axis)
+        _refuse_uneven(leaf.shape, own, mesh.n_devices)
+        return own
 
     return jax.tree.map(spec, tree)
 
 
 def _kept_specs(function: Callable[..., Any], arguments: tuple[Any, ...], kept: PyTree[int | None]) -> Any:
-    """Say how what is kept lies on the devices; its shapes, up to the number of agents, are those of one device."""
+    """Return the layout of values by agent; apart from the number of agents their shapes are those of one device."""
     shapes = eqx.filter_eval_shape(function, *arguments)[1]
-    whole = jax.tree.map(lambda axis, branch: jax.tree.map(lambda _: axis, branch), kept, shapes, is_leaf=_is_none)
-    return jax.tree.map(lambda axis, shape: _spec(shape, axis), whole, shapes, is_leaf=_is_none)
-
-
-def _is_none(value: object) -> bool:
-    return value is None
+    is_none = lambda value: value is None  # noqa: E731
+    whole = jax.tree.map(lambda axis, branch: jax.tree.map(lambda _: axis, branch), kept, shapes, is_leaf=is_none)
+    return jax.tree.map(lambda axis, shape: _spec(shape, axis), whole, shapes, is_leaf=is_none)
 
 
 def _refuse_uneven(shape: tuple[int, ...], spec: PartitionSpec, parts: int) -> None:
@@ -225,7 +212,7 @@ def _refuse_uneven(shape: tuple[int, ...], spec: PartitionSpec, parts: int) -> N
 
 
 def _pack(arrays: list[np.ndarray]) -> np.ndarray:
-    """Line the bytes up: one exchange for all arrays, and none is rounded to what devices compute in."""
+    """Concatenate the bytes: one exchange for all arrays, in their own precision."""
     return np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
 
 
@@ -236,7 +223,7 @@ def _unpack(row: np.ndarray, like: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _exchange(row: np.ndarray) -> np.ndarray:
-    """Give every process the rows of all, in the order of the processes."""
+    """Return the rows of all processes, in their order."""
     return np.asarray(multihost_utils.process_allgather(row))
 
 

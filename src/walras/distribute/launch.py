@@ -1,12 +1,11 @@
-"""Own the processes of one run: start them, let them join, and end with one sentence where one is lost.
+"""Clusters: start the processes of one run, join them, and end with one sentence where one is lost.
 
-EDGE: knows nothing of simulation; the side that starts and watches never imports jax.
+The side that starts and watches processes never imports jax.
 """
 
 import argparse
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,25 +23,25 @@ from typing import Any
 from walras.errors import LostWorkerError, SettingsError, WalrasError, one_line
 
 COORDINATOR, PROCESSES, PROCESS = "WALRAS_COORDINATOR", "WALRAS_PROCESSES", "WALRAS_PROCESS"
-"""Environment by which a worker that was started here learns who it is."""
+"""Environment variables of a process that was started here: address of process 0, number of processes, own number."""
 
 EXIT_LOST = 75
-"""Exit code where a process was lost: nothing is wrong with the input, the same command may succeed (EX_TEMPFAIL)."""
+"""Exit code where a process was lost: the input is fine, and the same command may succeed (EX_TEMPFAIL)."""
 
 EXIT_DEFECT, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 
 PATIENCE = 30
-"""Seconds without a sign of life after which the others give a process up; a killed one is noticed at once."""
+"""Seconds without a heartbeat after which a process is given up; a killed one is noticed at once."""
 
 GRACE = 2.0
-"""Seconds to wait for the cause where the first process seen to end was itself only told of a loss."""
+"""Seconds to wait for the cause where the first process that ended did so because of a loss elsewhere."""
 
 POLL = 0.05
-"""Seconds between two looks at the workers."""
+"""Seconds between two polls of the processes."""
 
-AGAIN = "start the same command again: it continues after the last finished range of agents"
+AGAIN = "start the same command again: it continues after the last finished chunk of agents"
 
-# What the libraries that carry totals between processes say when the other end is gone.
+# Messages of the libraries that exchange totals between processes, when the other end is gone.
 LOST = re.compile(
     r"^(unknown|internal|unavailable|aborted|cancelled|deadline_exceeded):"
     r".*(gloo|nccl|connection|socket|coordination|heartbeat|barrier|deadline)",
@@ -50,7 +49,7 @@ LOST = re.compile(
 )
 
 CHATTER = b"[Gloo]"
-"""Beginning of lines that a library prints to stdout whenever processes meet."""
+"""Start of the lines that a library prints to stdout when processes connect."""
 
 
 @contextmanager
@@ -61,16 +60,16 @@ def join_cluster(
     *,
     patience: int = PATIENCE,
 ) -> Iterator[None]:
-    """Be one process of a run while the `with` block lasts; afterwards the devices of all processes are at hand.
+    """Join the processes of a run for the `with` block; inside it jax sees the devices of all of them.
 
-    Where nothing is given, workers of `run_processes` know who they are, and under SLURM, Open MPI or Kubernetes jax
-    finds out by itself. An error inside the block ends this process at once, so that the others need not wait for it.
+    Without arguments, processes of `run_processes` read their environment, and jax detects SLURM, Open MPI and
+    Kubernetes. An error inside the block ends this process at once, so that the others do not wait for it.
 
     Args:
         coordinator: address:port of process 0.
-        n_processes: how many processes there are.
-        process_id: which of them this is, from 0.
-        patience: seconds without a sign of life after which a process is given up.
+        n_processes: number of processes.
+        process_id: number of this process, from 0.
+        patience: seconds without a heartbeat after which a process is given up.
 
     Raises:
         SettingsError: no cluster was found, or it is described in part.
@@ -81,35 +80,33 @@ def join_cluster(
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:
             raise
-        _end(_say(error))
+        _end(_report(error))
 
 
 def run_processes(
     n_processes: int, command: Sequence[str], *, cores: Sequence[int] | None = None, logs: Path | None = None
 ) -> None:
-    """Run a command as several processes on this machine that work on one run; return when all have finished.
-
-    They speak to each other over the loopback interface. What process 0 prints is passed on.
+    """Run a command as several processes of one run on this machine, connected over the loopback interface.
 
     Args:
-        n_processes: how many.
+        n_processes: number of processes; what process 0 prints is passed on.
         command: program and arguments, the same for all; it calls `join_cluster()` before anything else.
         cores: processor core for each process; by default they share all cores.
-        logs: folder that keeps what each process wrote; by default it is dropped.
+        logs: folder for the output of each process; by default it is dropped.
 
     Raises:
         LostWorkerError: a process was lost; the others have been ended.
-        SettingsError: cores or a number of processes that cannot be had.
+        SettingsError: cores or a number of processes that this machine does not have.
     """
     _check(n_processes, cores)
     coordinator = f"127.0.0.1:{_free_port()}"
-    told = [{COORDINATOR: coordinator, PROCESSES: str(n_processes), PROCESS: str(i)} for i in range(n_processes)]
     with _folder(logs) as folder:
         workers: list[_Worker] = []
         try:
-            for number, mine in enumerate(told):
+            for number in range(n_processes):
+                own = {COORDINATOR: coordinator, PROCESSES: str(n_processes), PROCESS: str(number)}
                 core = None if cores is None else cores[number]
-                workers.append(_start(number, command, {**os.environ, **mine}, folder, core, talks=number == 0))
+                workers.append(_start(number, command, {**os.environ, **own}, folder, core, echo=number == 0))
             _watch(workers)
         except _LostError as lost:
             raise _sentence(lost.worker, n_processes, logs) from None
@@ -118,17 +115,17 @@ def run_processes(
 
 
 def watch(command: Sequence[str], *, logs: Path | None = None) -> None:
-    """Run this task's one process of a cluster run, and say in one sentence how it was lost.
+    """Run the one process of a cluster run that this task holds, and report its loss in one sentence.
 
     Args:
         command: program and arguments; it calls `join_cluster()` before anything else.
-        logs: folder that keeps what the process wrote.
+        logs: folder for the output of the process.
 
     Raises:
         LostWorkerError: this process, or another one of the run, was lost.
     """
     with _folder(logs) as folder:
-        worker = _start(0, command, dict(os.environ), folder, None, talks=True)
+        worker = _start(0, command, dict(os.environ), folder, None, echo=True)
         try:
             _watch([worker])
         except _LostError:
@@ -140,17 +137,13 @@ def watch(command: Sequence[str], *, logs: Path | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command as one or several processes; print one sentence where one is lost.
-
-    Args:
-        argv: words after `python -m walras.distribute.launch`; those of this process where not given.
-    """
+    """Run a command as one or several processes (`python -m walras.distribute.launch`) and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m walras.distribute.launch", description="Run one command as several processes."
     )
     parser.add_argument("--processes", type=int, help="on this machine; without it, one process of a cluster's run")
     parser.add_argument("--cores", help="core for each process, e.g. 0,1")
-    parser.add_argument("--logs", type=Path, help="folder for what each process writes")
+    parser.add_argument("--logs", type=Path, help="folder for the output of each process")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- program and arguments")
     given = parser.parse_args(argv)
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
@@ -170,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class _Worker:
-    """Hold one started process and where its words go."""
+    """A started process and the file of its output."""
 
     number: int
     process: "subprocess.Popen[bytes]"
@@ -179,7 +172,7 @@ class _Worker:
 
     @property
     def rank(self) -> int:
-        """Order ends from cause to consequence: killed, failed, aborted by a library, told of a loss."""
+        """Order ends from cause to consequence: killed, failed, aborted by a library, ended because of a loss."""
         code = self.process.returncode
         return {-signal.SIGABRT: 2, EXIT_LOST: 3}.get(code, 0 if code < 0 else 1)
 
@@ -190,23 +183,23 @@ class _LostError(Exception):
 
 
 def _start(
-    number: int, command: Sequence[str], environment: dict[str, str], folder: Path, core: int | None, *, talks: bool
+    number: int, command: Sequence[str], environment: dict[str, str], folder: Path, core: int | None, *, echo: bool
 ) -> _Worker:
-    """Start one worker; its stdin stays open as long as this process lives, which is how it learns of our end."""
+    """Start one process; its stdin closes when this process ends, which ends it too (`_follow`)."""
     log = folder / f"worker-{number}.log"
-    with open(log, "wb") as words, _pinned(core):
+    with open(log, "wb") as output, _pinned(core):
         try:
             process = subprocess.Popen(
                 list(command),
                 env=environment,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if talks else words,
-                stderr=words,
+                stdout=subprocess.PIPE if echo else output,
+                stderr=output,
             )
         except (OSError, IndexError) as error:
             raise SettingsError(f"the command `{' '.join(command)}` cannot be started: {error}; check it") from None
     reader = None
-    if talks:
+    if echo:
         reader = threading.Thread(target=_pass_on, args=(process.stdout,), daemon=True)
         reader.start()
     return _Worker(number, process, log, reader)
@@ -214,7 +207,7 @@ def _start(
 
 @contextmanager
 def _pinned(core: int | None) -> Iterator[None]:
-    """Start processes on one core: they inherit it from this thread, before they have started any of their own."""
+    """Pin processes started here to one core, which they inherit from this thread."""
     if core is None:
         yield
         return
@@ -234,24 +227,24 @@ def _pass_on(stream: Any) -> None:
 
 
 def _watch(workers: list[_Worker]) -> None:
-    """Wait until all have finished; raise with the one to blame as soon as one is lost."""
-    blamed_after = None
+    """Wait until all have finished; raise with the process to blame as soon as one is lost."""
+    deadline = None
     while True:
         codes = [worker.process.poll() for worker in workers]
         lost = [worker for worker, code in zip(workers, codes, strict=True) if code]
         if lost:
             now = time.monotonic()
-            blamed_after = now + GRACE if blamed_after is None else blamed_after
-            worst = min(lost, key=lambda worker: worker.rank)
-            if worst.rank == 0 or now > blamed_after or None not in codes:
-                raise _LostError(worst)
+            deadline = now + GRACE if deadline is None else deadline
+            cause = min(lost, key=lambda worker: worker.rank)
+            if cause.rank == 0 or now > deadline or None not in codes:
+                raise _LostError(cause)
         elif None not in codes:
             return
         time.sleep(POLL)
 
 
 def _stop(workers: list[_Worker]) -> None:
-    """End what still runs; by force, since a process that waits for a lost one hears nothing else."""
+    """Kill what still runs: a process that waits for a lost one reacts to nothing else."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.kill()
@@ -264,26 +257,16 @@ def _stop(workers: list[_Worker]) -> None:
 
 
 def _sentence(worker: _Worker, of: int | None, logs: Path | None) -> LostWorkerError:
-    who = "the process" if of is None else f"process {worker.number} of {of}"
+    name = "the process" if of is None else f"process {worker.number} of {of}"
     code = worker.process.returncode
-    kept = "" if logs is None else f" (its log is {worker.log})"
+    log = "" if logs is None else f" (its log is {worker.log})"
     if code < 0:
-        return LostWorkerError(f"{who} was ended by signal {-code} ({_signal_name(-code)}){kept}; {AGAIN}")
-    said = _last_line(worker.log)
-    words = f', saying "{said}"' if said else ""
-    return LostWorkerError(f"{who} ended with exit code {code}{words}{kept}; mend that, and {AGAIN}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unnamed"
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return one_line(lines[-1]).removeprefix("walras: ") if lines else ""
+        signals = {number.value: number.name for number in signal.Signals}
+        end = f"was ended by signal {-code} ({signals.get(-code, 'unnamed')})"
+        return LostWorkerError(f"{name} {end}{log}; {AGAIN}")
+    lines = [line for line in worker.log.read_text(errors="replace").splitlines() if line.strip()]
+    last = f', saying "{one_line(lines[-1]).removeprefix("walras: ")}"' if lines else ""
+    return LostWorkerError(f"{name} ended with exit code {code}{last}{log}; correct that, and {AGAIN}")
 
 
 @contextmanager
@@ -292,11 +275,8 @@ def _folder(logs: Path | None) -> Iterator[Path]:
         logs.mkdir(parents=True, exist_ok=True)
         yield logs
         return
-    folder = Path(tempfile.mkdtemp(prefix="walras-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="walras-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _free_port() -> int:
@@ -318,12 +298,12 @@ def _check(n_processes: int, cores: Sequence[int] | None) -> None:
         )
 
 
-def _parse_cores(words: str | None) -> list[int] | None:
-    if words is None:
+def _parse_cores(text: str | None) -> list[int] | None:
+    if text is None:
         return None
-    if not re.fullmatch(r"\d+(,\d+)*", words):
-        raise SettingsError(f"`--cores {words}` is not a list of core numbers; give e.g. 0,1")
-    return [int(word) for word in words.split(",")]
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise SettingsError(f"`--cores {text}` is not a list of core numbers; give e.g. 0,1")
+    return [int(core) for core in text.split(",")]
 
 
 def _join(coordinator: str | None, n_processes: int | None, process_id: int | None, patience: int) -> None:
@@ -358,15 +338,15 @@ def _join(coordinator: str | None, n_processes: int | None, process_id: int | No
 
 
 def _follow() -> None:
-    """End with the process that started this one: its end of our stdin closes."""
+    """End with the process that started this one, whose end of our stdin closes."""
     while os.read(0, 1024):
         pass
     os._exit(EXIT_LOST)
 
 
-def _say(error: BaseException) -> int:
-    """Print what ended this process, and give its exit code."""
-    # Not by class: jax raises what its libraries report as its own error or as a ValueError, depending on the path.
+def _report(error: BaseException) -> int:
+    """Print what ended this process, and return its exit code."""
+    # Not by class: jax reports errors of its libraries as its own error or as a ValueError.
     if isinstance(error, Exception) and LOST.match(str(error)):
         print(f"walras: another process of the run was lost, so this one stopped; {AGAIN}", file=sys.stderr)
         return EXIT_LOST
@@ -382,7 +362,7 @@ def _say(error: BaseException) -> int:
 
 
 def _end(code: int) -> None:
-    """Leave without a farewell: jax would wait at the exit for the others, and they for our totals."""
+    """Exit at once: jax would wait for the others at the exit, and they for this process's totals."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,6 +1,6 @@
-"""Own the use of all cores by one process: the same compiled program on different agents, side by side.
+"""Threads: one compiled program on different agents, side by side on all cores of a processor.
 
-FREE: results come back in the order of the tasks; how many run at once changes the time only.
+Results come back in the order of the tasks; the number of threads changes the time only.
 """
 
 import os
@@ -13,21 +13,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from walras.distribute.blocks import ranges
-
 Result = TypeVar("Result")
 
+BLOCKS_AT_ONCE = 64
+"""Blocks that one call of a compiled program runs: long enough to hide the call, short enough to balance threads."""
+
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""How a processor's programs are compiled: wide vectors (where there are none, narrower ones are used), and kernels one
-after the other, since the small ones of a week are done sooner than another thread is woken; lanes fill the cores."""
+"""Compiler options for a processor: wide vectors (narrower ones where there are none), and kernels one after the other,
+since the small kernels of a week take less time than waking another thread; our own threads fill the cores."""
 
 
 @cache
 def single_core_options() -> dict[str, Any]:
-    """Return how to compile a program that has one of a processor's lanes to itself (arguments of a JAX jit).
-
-    Compilers of other versions may not know the options, which a program of one addition finds out.
-    """
+    """Return the arguments of a JAX jit that compiles for one thread; none where this version does not know them."""
     try:
         jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:
@@ -36,21 +34,18 @@ def single_core_options() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Count the cores this process may use for lanes; an accelerator needs only one lane."""
+    """Return the number of cores this process may use; an accelerator needs one thread only."""
     if jax.default_backend() != "cpu":
         return 1
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not every system tells
+    except AttributeError:  # not on every system
         return os.cpu_count() or 1
 
 
-def run_parallel(tasks: Sequence[Callable[[], Result]], lanes: int) -> list[Result]:
-    """Run all tasks, as many at a time as there are lanes; the first error ends them.
-
-    A compiled program occupies one core, and lets go of the interpreter while it runs, so threads suffice.
-    """
-    if lanes == 1 or len(tasks) == 1:
+def run_parallel(tasks: Sequence[Callable[[], Result]], n_threads: int) -> list[Result]:
+    """Run all tasks on a pool of threads, which suffice as a compiled program releases the GIL; raise the first error."""
+    if n_threads == 1 or len(tasks) == 1:
         return [task() for task in tasks]
     double = jax.dtypes.canonicalize_dtype(float) == jnp.float64  # a setting of the calling thread
 
@@ -58,37 +53,45 @@ def run_parallel(tasks: Sequence[Callable[[], Result]], lanes: int) -> list[Resu
         with jax.enable_x64(double):
             return jax.block_until_ready(task())
 
-    return list(_pool(lanes).map(run, tasks))
+    return list(_pool(n_threads).map(run, tasks))
 
 
 def map_ranges(run: Callable[..., Result], arguments: tuple, n_agents: int, block: int) -> list[Result]:
-    """Run `run(*arguments, first, count)`, compiled, over ranges of whole blocks, on all cores where nothing is traced.
+    """Run `run(*arguments, first, count)`, compiled, over ranges of whole blocks; on all cores unless traced.
 
     Args:
-        run: a function at the top of a module, since what was compiled for it is kept as long as the process lives.
-        arguments: arrays, and what can be compared: any other value is compiled in.
+        run: a module-level function, since what is compiled for it is kept as long as the process lives.
+        arguments: arrays, and values that can be compared, which are compiled in.
         n_agents: agents in all.
         block: agents per block.
 
     Returns:
-        One answer for every range, in the order of the agents.
+        One result for every range, in the order of the agents.
     """
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
-    lanes = 1 if traced else cores()
+    n_threads = 1 if traced else cores()
     compiled = _compiled(run, alone=not traced and jax.default_backend() == "cpu")
-    tasks = [
-        partial(compiled, *arguments, jnp.asarray(first), count) for first, count in ranges(n_agents, block, lanes)
-    ]
-    return run_parallel(tasks, lanes)
+    parts = thread_ranges(n_agents, block, n_threads)
+    return run_parallel([partial(compiled, *arguments, jnp.asarray(first), n) for first, n in parts], n_threads)
+
+
+def thread_ranges(n_agents: int, block: int, n_threads: int) -> list[tuple[int, int]]:
+    """Cut agents into ranges (first, number) of whole blocks, equally many for every thread, the last one shorter."""
+    if n_threads == 1:
+        return [(0, n_agents)]
+    blocks = -(-n_agents // block)
+    rounds = -(-blocks // (n_threads * BLOCKS_AT_ONCE))
+    size = -(-blocks // (n_threads * rounds)) * block
+    return [(first, min(size, n_agents - first)) for first in range(0, n_agents, size)]
 
 
 @cache
 def _compiled(run: Callable[..., Result], alone: bool) -> Callable[..., Result]:
-    """Compile what runs inside a larger program or on an accelerator, or what has a lane to itself."""
+    """Compile for one core, unless the function runs inside a larger program or on an accelerator."""
     return eqx.filter_jit(run, **(single_core_options() if alone else {}))
 
 
 @cache
-def _pool(lanes: int) -> ThreadPoolExecutor:
-    """Keep the threads: starting them anew costs as much as simulating thousands of agents."""
-    return ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Keep the threads: starting them anew takes as long as simulating thousands of agents."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="walras")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from walras.distribute.blocks import join, map_blocks, pairwise_sum
+from walras.distribute.blocks import concatenate_pieces, map_blocks, pairwise_sum
 from walras.distribute.threads import map_ranges
 from walras.errors import shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
@@ -96,7 +96,7 @@ def policy_gradient(
     shared = jax.tree.map(
         lambda slope, leaf: slope.reshape(leaf.shape), flat, _split_shared(policy, population.n_agents)
     )
-    return _value(totals, end, weights), eqx.combine(join(lambda leaf: leaf, theirs, -1), shared)
+    return _value(totals, end, weights), eqx.combine(concatenate_pieces(theirs, -1), shared)
 
 
 def utilization_jvp(
@@ -329,7 +329,7 @@ def _split_shared(policy: Policy, n_agents: int) -> Policy:
 @eqx.filter_jit
 def _sum_ranges(pieces: Any) -> Any:
     """Add up the parts of all ranges in the order of the agents, by one tree; rows are named."""
-    sums = jax.tree.map(pairwise_sum, join(lambda leaf: leaf, pieces, 0))
+    sums = jax.tree.map(pairwise_sum, concatenate_pieces(pieces, 0))
     if isinstance(sums, tuple):
         rows, end, slope = sums
         return as_totals(rows, ()), end, slope

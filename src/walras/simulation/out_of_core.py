@@ -1,6 +1,6 @@
-"""Own the simulation of populations that do not fit in memory: range after range of agents, totals added.
+"""Simulation of populations that do not fit in memory: chunk after chunk of agents, totals added.
 
-CONTRACT: sources are implemented by others; the same range size gives the same bits, restarted or not.
+CONTRACT: others implement sources; the same chunk size gives the same bits, resumed or not.
 """
 
 import abc
@@ -37,22 +37,25 @@ from walras.simulation.run import Rollout, default_state, simulate
 from walras.simulation.state import State, empty_state
 from walras.simulation.week import WeekRecord
 
-RANGE_AGENTS = 65536
-"""Agents per range: 156 weeks of them are about 220 MB of paths, and two ranges are in memory at once."""
+CHUNK_AGENTS = 65536
+"""Agents per chunk: 156 weeks of them are about 220 MB of paths, and two chunks are in memory at once."""
 
 Inputs = tuple[Population, ExogenousPaths, State | None]
-"""A range of agents: who they are, what happens to them, and how they start (None: empty)."""
+"""A chunk of agents: who they are, what happens to them, and how they start (None: empty)."""
 
-RangedPolicy = Policy | Callable[[int, int], Policy]
-"""One policy for all agents, or a function from a range (start, stop) to the policy of these agents."""
+ChunkedPolicy = Policy | Callable[[int, int], Policy]
+"""One policy for all agents, or a function from a chunk (start, stop) to the policy of these agents."""
+
+Piece = dict[str, np.ndarray]
+"""What is kept of a chunk, by name: `end_value`, `totals.*` [*scenario, week, ...], `final.*` and `agents.*`."""
 
 
 class AbstractSource(abc.ABC):
-    """Supply any range of agents of a population that need not be in memory as a whole.
+    """Supplies any chunk of agents of a population that need not be in memory as a whole.
 
     Attributes:
         n_agents, n_weeks: size of the whole.
-        max_lead: longest lead time of all agents [weeks], so that every range gets the same pipeline.
+        max_lead: longest lead time of all agents [weeks], so that every chunk gets the same pipeline.
     """
 
     n_agents: int
@@ -61,15 +64,15 @@ class AbstractSource(abc.ABC):
 
     @abc.abstractmethod
     def read(self, start: int, stop: int) -> Inputs:
-        """Return agents start .. stop - 1: the same every time. Called from another thread."""
+        """Return agents start .. stop - 1, the same every time; called from another thread."""
 
     @abc.abstractmethod
     def identity(self) -> str:
-        """Return words that change whenever what is supplied changes: a journal of another identity is refused."""
+        """Return text that changes whenever the data change: a journal of another identity is refused."""
 
 
 class StoredSource(AbstractSource):
-    """Read ranges from a folder of stored paths; every agent starts empty."""
+    """Reads chunks from a folder of stored paths; every agent starts empty."""
 
     def __init__(self, stored: StoredPaths) -> None:
         """Keep the open folder."""
@@ -77,7 +80,7 @@ class StoredSource(AbstractSource):
         self.n_agents, self.n_weeks, self.max_lead = stored.n_agents, stored.n_weeks, stored.max_lead
 
     def read(self, start: int, stop: int) -> Inputs:
-        """Read the range from disk."""
+        """Read the chunk from disk."""
         return self.stored.population(start, stop), self.stored.read(start, stop), None
 
     def identity(self) -> str:
@@ -86,7 +89,7 @@ class StoredSource(AbstractSource):
 
 
 class MemorySource(AbstractSource):
-    """Cut ranges out of a population and paths that are in memory."""
+    """Cuts chunks out of a population and paths that are in memory."""
 
     def __init__(self, population: Population, exogenous: ExogenousPaths, initial: State | None = None) -> None:
         """Keep the arguments of `simulate`."""
@@ -94,7 +97,7 @@ class MemorySource(AbstractSource):
         self.n_agents, self.n_weeks, self.max_lead = population.n_agents, exogenous.n_weeks, self._whole[2].max_lead
 
     def read(self, start: int, stop: int) -> Inputs:
-        """Cut the range."""
+        """Cut the chunk."""
         return _take(self._whole, slice(start, stop))
 
     def identity(self) -> str:
@@ -104,7 +107,7 @@ class MemorySource(AbstractSource):
 
 @dataclass(frozen=True)
 class ChunkedRecord:
-    """Say what to keep beyond totals.
+    """What to keep beyond totals.
 
     Attributes:
         agents: indices of the agents whose `WeekRecord` is kept, in this order.
@@ -117,17 +120,17 @@ class ChunkedRecord:
 
 @dataclass(frozen=True, eq=False)
 class ChunkedTotals:
-    """Hold what a simulation by ranges found; words and units as in `Rollout`.
+    """The result of a simulation by chunks; names and units as in `Rollout`.
 
     Attributes:
         totals: sums over all agents per week, as float64 NumPy arrays.
-        agents: traces of the agents asked for [*scenario, week, agent], in the order asked for.
-        final: state of all agents after the last week, where asked for.
-        end_value: worth of stock and open orders at the end, as float64 [money].
+        agents: traces of the agents in the record [*scenario, week, agent], in its order.
+        final: state of all agents after the last week, where the record asks for it.
+        end_value: value of stock and open orders at the end, as float64 [money].
         shadow_prices: price charged in each week.
         n_agents: agents simulated.
-        n_ranges: ranges they came in.
-        resumed: how many of the ranges were taken from the journal.
+        n_chunks: number of chunks.
+        resumed: number of chunks that were taken from the journal.
     """
 
     totals: Totals
@@ -136,7 +139,7 @@ class ChunkedTotals:
     end_value: np.ndarray
     shadow_prices: Float[Array, "*priced week resource"]
     n_agents: int
-    n_ranges: int
+    n_chunks: int
     resumed: int
 
     @property
@@ -145,90 +148,101 @@ class ChunkedTotals:
         return np.asarray(np.asarray(self.totals.reward).sum(-1) + self.end_value)
 
     def __str__(self) -> str:
-        """Say how large the run was and what came out."""
+        """Return the size of the run and its reward in one line."""
         return (
-            f"{self.n_agents:,} agents x {np.asarray(self.totals.reward).shape[-1]} weeks in {self.n_ranges} ranges "
+            f"{self.n_agents:,} agents x {np.asarray(self.totals.reward).shape[-1]} weeks in {self.n_chunks} chunks "
             f"({self.resumed} from the journal), reward {float(self.reward.mean()):,.2f}"
         )
 
 
 def simulate_out_of_core(
     source: AbstractSource,
-    policy: RangedPolicy,
+    policy: ChunkedPolicy,
     *,
     shadow_prices: Float[Array, "*scenario week resource"],
     engine: AbstractEngine | None = None,
     record: ChunkedRecord | None = None,
     backlog: bool = False,
     block_agents: int | None = None,
-    range_agents: int = RANGE_AGENTS,
+    chunk_agents: int = CHUNK_AGENTS,
     journal: str | Path | None = None,
     mesh: AgentMesh | None = None,
     progress: Progress | None = None,
 ) -> ChunkedTotals:
-    """Simulate range after range of agents, the next range being read while one is computed, and add the totals.
+    """Simulate chunk after chunk of agents, the next one being read while one is computed, and add the totals.
 
-    Every range is a call of `simulate`, whose float32 totals are added as float64, in the order of the agents. So the
-    result has the same bits run after run with the same `range_agents`, and agrees with `simulate` to its rounding.
-
-    With a mesh of several processes, all of them make this call with the same arguments. Each reads and simulates its
-    own part of every range on its own devices, and only totals (and the traces and states asked for) cross; the result
-    is the same in all of them. Whether a range is finished is asked of process 0, which alone keeps the journal.
+    Every chunk is a call of `simulate`, whose float32 totals are added as float64 in the order of the agents: the same
+    `chunk_agents` gives the same bits, and agrees with `simulate` to its rounding. With a mesh of several processes all
+    of them make the same call; each reads and simulates its own part of every chunk, only totals (and the traces and
+    states in the record) cross, and the result is the same in all. Process 0 alone keeps the journal.
 
     Args:
-        source: supplies population, paths and initial state of any range.
-        policy: what agents order; its arrays have all agents on their last axis and are cut. A function
-            (start, stop) -> policy builds the policy of a range, or of a process's part of one, instead.
+        source: supplies population, paths and initial state of any chunk.
+        policy: what agents order; arrays with all agents on their last axis are cut. Or a function
+            (start, stop) -> policy of a chunk, or of a process's part of one.
         shadow_prices: announced in full at the start [money per unit of resource].
-        engine: how the weeks are strung together; default sequential.
+        engine, backlog, block_agents: as in `simulate`.
         record: what to keep beyond totals.
-        backlog: unmet demand waits instead of being lost.
-        block_agents: as in `simulate`; changes the time only.
-        range_agents: agents in memory at once, twice (one range is computed, one is read).
-        journal: a folder in which every finished range is noted, so that the same call goes on where it ended. A
-            damaged note is computed again.
-        mesh: devices to spread every range over; `AgentMesh.of()` for all devices of all processes that have joined
-            (`walras.distribute.launch`). By default this process by itself. The same mesh gives the same bits.
-        progress: hears of every finished range.
+        chunk_agents: agents in memory at once, twice (one chunk is computed, one is read).
+        journal: a folder in which every finished chunk is stored, so that the same call resumes. A damaged chunk is
+            computed again.
+        mesh: devices for every chunk; `AgentMesh.of()` for all devices of all processes that have joined
+            (`walras.distribute.launch`). By default this process alone.
+        progress: called after every chunk.
 
     Raises:
-        InputError: a journal of another question, agents outside the population, an empty range size.
-        ShapeError: arrays whose axes do not meet.
-        NotFiniteError: a NaN, with the week and the agent where it appeared first in its range.
+        InputError: a journal of another run, agents outside the population, an empty chunk size.
+        ShapeError: arrays whose axes do not agree.
+        NotFiniteError: a NaN, with the week and the agent where it appeared first in its chunk.
     """
     record, progress = record or ChunkedRecord(), progress or Progress()
     mesh = AgentMesh.of(jax.local_devices()[:1]) if mesh is None else mesh
-    _check(source, shadow_prices, record, range_agents)
+    _check(source, shadow_prices, record, chunk_agents)
     prices = jnp.asarray(shadow_prices, jnp.float32)
-    work = _Work(source, policy, prices, engine, record, backlog, block_agents, mesh)
-    spans = [(at, min(at + range_agents, source.n_agents)) for at in range(0, source.n_agents, range_agents)]
-    keeps = jax.process_index() == min(mesh.processes)
-    notes = ResumeLog(Path(journal), work.question(range_agents)) if journal is not None and keeps else None
-    pieces = _noted_by_first(notes, work, spans)
+    run = _ChunkedRun(source, policy, prices, engine, record, backlog, block_agents, mesh)
+    chunks = [(at, min(at + chunk_agents, source.n_agents)) for at in range(0, source.n_agents, chunk_agents)]
+    has_log = journal is not None and jax.process_index() == min(mesh.processes)
+    log = ResumeLog(Path(journal), run.job(chunk_agents)) if has_log else None  # type: ignore[arg-type]
+    pieces = run.finished(log, chunks)
     resumed = len(pieces)
     progress.stage("Simulating")
-    progress.step(resumed, len(spans))
-    missing = [span for span in spans if span not in pieces]
-    # Closed here and not when collected, so that a failing range does not leave a thread reading.
-    with contextlib.closing(_read_ahead(source, [work.part(span) for span in missing])) as ahead:
-        for span, (_, inputs) in zip(missing, ahead, strict=True):
+    progress.step(resumed, len(chunks))
+    missing = [chunk for chunk in chunks if chunk not in pieces]
+    # Closed here and not when collected, so that a failing chunk does not leave a thread reading.
+    with contextlib.closing(_read_ahead(source, [run.own_part(chunk) for chunk in missing])) as ahead:
+        for chunk, inputs in zip(missing, ahead, strict=True):
             try:
-                pieces[span] = work.run(span, *inputs)
+                pieces[chunk] = run.simulate(chunk, *inputs)
             except NotFiniteError as error:
-                raise NotFiniteError(f"in the range that begins with agent {span[0]}, {error}") from error
-            del inputs  # or the range would be in memory while the one after the next is read
-            if notes is not None:
-                notes.record(span, digest(work.policy_of(span)), pieces[span])
-            progress.step(len(pieces), len(spans))
-    return _add([pieces[span] for span in spans], work, resumed)
+                raise NotFiniteError(f"in the chunk that begins with agent {chunk[0]}, {error}") from error
+            del inputs  # or the chunk would be in memory while the one after the next is read
+            if log is not None:
+                log.record(chunk, digest(run.policy_of(chunk)), pieces[chunk])
+            progress.step(len(pieces), len(chunks))
+    return run.result([pieces[chunk] for chunk in chunks], resumed)
+
+
+def _check(source: AbstractSource, shadow_prices: Array, record: ChunkedRecord, chunk_agents: int) -> None:
+    """Refuse a chunk size, prices and agents that do not fit the source."""
+    if chunk_agents < 1:
+        raise InputError(f"`chunk_agents` is {chunk_agents} but a chunk has at least 1 agent; give e.g. {CHUNK_AGENTS}")
+    if shadow_prices.ndim < 2 or shadow_prices.shape[-2] != source.n_weeks:
+        needed = f"[{source.n_weeks} weeks, resources]"
+        raise shape_mismatch("shadow_prices", shadow_prices.shape, needed, "give one price each")
+    outside = [agent for agent in record.agents if not 0 <= agent < source.n_agents]
+    if outside or len(set(record.agents)) != len(record.agents):
+        wrong = f"has agent {outside[0]}" if outside else "names an agent twice"
+        raise InputError(
+            f"`record.agents` {wrong} but needs different agents of 0 to {source.n_agents - 1}; correct the list"
+        )
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Hold what all ranges have in common, and compute one range."""
+class _ChunkedRun:
+    """What all chunks have in common, and the simulation of one."""
 
     source: AbstractSource
-    policy: RangedPolicy
+    policy: ChunkedPolicy
     prices: Float[Array, "*scenario week resource"]
     engine: AbstractEngine | None
     record: ChunkedRecord
@@ -236,17 +250,12 @@ class _Work:
     block_agents: int | None
     mesh: AgentMesh
 
-    def part(self, span: Span) -> Span:
-        """Give this process's agents of a range; where there is none for it the last one, which then counts nothing."""
-        own = self.mesh.local_slice(*span)
-        return (own.start, own.stop) if own.start < own.stop else (span[1] - 1, span[1])
-
-    def question(self, range_agents: int) -> dict[str, object]:
-        """Name everything that the bits of a range follow from, but for the policy, which may differ by range."""
+    def job(self, chunk_agents: int) -> dict[str, object]:
+        """Name everything that the bits of a chunk follow from, except the policy, which may differ by chunk."""
         return {
             "agents": self.source.n_agents,
             "weeks": self.source.n_weeks,
-            "range_agents": range_agents,
+            "chunk_agents": chunk_agents,
             "source": self.source.identity(),
             "shadow_prices": digest(self.prices),
             "engine": digest(self.engine),
@@ -256,64 +265,76 @@ class _Work:
             "versions": [__version__, jax.__version__, jax.default_backend(), platform.machine()],
         }
 
-    def policy_of(self, span: Span) -> Policy:
-        """Give the policy of a range."""
-        if not isinstance(self.policy, Policy):
-            return number_agents(self.policy(*span), span[1] - span[0], span[0])
-        whole = number_agents(self.policy, self.source.n_agents)
-        return _take_last(whole, slice(*span), self.source.n_agents)
+    def own_part(self, chunk: Span) -> Span:
+        """Return this process's agents of a chunk; where it has none, the last agent, which then has weight zero."""
+        own = self.mesh.local_slice(*chunk)
+        return (own.start, own.stop) if own.start < own.stop else (chunk[1] - 1, chunk[1])
 
-    def run(
-        self, span: Span, population: Population, exogenous: ExogenousPaths, initial: State | None
-    ) -> dict[str, np.ndarray]:
-        """Simulate this process's part of a range, and name the arrays that are kept of the whole range."""
-        part, own = self.part(span), self.mesh.local_slice(*span)
+    def policy_of(self, chunk: Span) -> Policy:
+        """Return the policy of a chunk."""
+        if not isinstance(self.policy, Policy):
+            return number_agents(self.policy(*chunk), chunk[1] - chunk[0], chunk[0])
+        whole = number_agents(self.policy, self.source.n_agents)
+        return _take_last(whole, slice(*chunk), self.source.n_agents)
+
+    def finished(self, log: ResumeLog | None, chunks: list[Span]) -> dict[Span, Piece]:
+        """Return the finished chunks of the journal that process 0 keeps, in every process."""
+        pieces: dict[Span, Piece] = {}
+        for chunk in chunks:
+            if log is None or not log.has(chunk):
+                continue
+            piece = log.completed(chunk, digest(self.policy_of(chunk)))
+            if piece is not None:
+                pieces[chunk] = piece
+        if len(self.mesh.processes) == 1:
+            return pieces
+        done = self.mesh.first(np.array([chunk in pieces for chunk in chunks]))
+        return {
+            chunk: _broadcast(pieces.get(chunk), self.mesh)
+            for chunk, is_done in zip(chunks, done, strict=True)
+            if is_done
+        }
+
+    def simulate(self, chunk: Span, population: Population, exogenous: ExogenousPaths, initial: State | None) -> Piece:
+        """Simulate this process's part of a chunk, and return what is kept of the whole chunk."""
+        part, own = self.own_part(chunk), self.mesh.local_slice(*chunk)
         if initial is None:
             initial = empty_state(population.n_agents, max(self.source.max_lead, 1))
-        policy = self.policy_of(part)
-        if population.names.labels is None:  # so that a sentence names the agent of the whole and not of the range
+        if population.names.labels is None:  # so that errors name the agent of the whole and not of the chunk
             population = population.named(AgentNames(np.arange(*part)))
         if own.start == own.stop:
             population = eqx.tree_at(lambda p: p.weight, population, jnp.zeros_like(population.weight))
-        rollout = self._simulate(population, exogenous, policy, initial, Record.totals())
-        kept: dict[str, Any] = {"end_value": rollout.end_value, **_named("totals", rollout.totals)}
+        inputs, policy = (population, exogenous, initial), self.policy_of(part)
+        rollout = self._simulate(inputs, policy, Record.totals())
+        piece: dict[str, Any] = {"end_value": rollout.end_value, **_named("totals", rollout.totals)}
         if self.record.final:
-            final = _named_state(rollout.final)
-            kept |= _placed(final, np.arange(own.start, own.stop) - span[0], span[1] - span[0])
-        asked = np.array([at for at in sorted(self.record.agents) if span[0] <= at < span[1]], int)
-        if len(asked):
-            mine = (own.start <= asked) & (asked < own.stop)
-            # Who has none of them simulates some agent all the same, so as to send arrays of the same shapes.
-            traced = asked[mine] - part[0] if mine.any() else np.zeros(1, int)
-            traces = self._traces((population, exogenous, initial), policy, traced)
-            kept |= _placed(traces, np.flatnonzero(mine), len(asked))
-        return dict(self.mesh.totals({name: np.asarray(values) for name, values in kept.items()}))
+            places = np.arange(own.start, own.stop) - chunk[0]
+            piece |= _placed(_named("final", rollout.final), places, chunk[1] - chunk[0])
+        traced = np.array([at for at in sorted(self.record.agents) if chunk[0] <= at < chunk[1]], int)
+        if len(traced):
+            mine = (own.start <= traced) & (traced < own.stop)
+            # A process without any of them traces one agent all the same, to send arrays of the same shapes.
+            agents = traced[mine] - part[0] if mine.any() else np.zeros(1, int)
+            piece |= _placed(self._traces(inputs, policy, agents), np.flatnonzero(mine), len(traced))
+        return dict(self.mesh.totals({name: np.asarray(values) for name, values in piece.items()}))
 
-    def _traces(self, inputs: Inputs, policy: Policy, asked: np.ndarray) -> dict[str, Array]:
-        """Simulate the agents asked for once more on their own: tracing the whole range would take its memory again."""
-        # A power of two, or every number of agents would be a compilation of its own.
-        padded = np.pad(asked, (0, (1 << (len(asked) - 1).bit_length()) - len(asked)), mode="edge")
-        count, policy = len(asked), _take_last(policy, padded, inputs[0].n_agents)
-        people, paths, state = _take(inputs, padded)
-        traces = self._simulate(people, paths, policy, state, Record.traces()).agents
-        return {
-            name: values[..., :count, :] if name.endswith(".utilization") else values[..., :count]
-            for name, values in _named("agents", traces).items()
-        }
+    def _traces(self, inputs: Inputs, policy: Policy, agents: np.ndarray) -> dict[str, Array]:
+        """Simulate some agents once more on their own: traces of the whole chunk would double its memory."""
+        # Padded to a power of two, as every number of agents is a compilation of its own.
+        count, size = len(agents), 1 << (len(agents) - 1).bit_length()
+        padded = np.pad(agents, (0, size - count), mode="edge")
+        policy = _take_last(policy, padded, inputs[0].n_agents)
+        named = _named("agents", self._simulate(_take(inputs, padded), policy, Record.traces()).agents)
+        cut = jax.lax.slice_in_dim
+        return {name: cut(values, 0, count, axis=_agent_axis(name)) for name, values in named.items()}
 
-    def _simulate(
-        self,
-        population: Population,
-        exogenous: ExogenousPaths,
-        policy: Policy,
-        state: State | None,
-        record: Record,
-    ) -> Rollout:
+    def _simulate(self, inputs: Inputs, policy: Policy, record: Record) -> Rollout:
+        population, exogenous, initial = inputs
         return simulate(
             population,
             exogenous,
             policy,
-            initial=state,
+            initial=initial,
             shadow_prices=self.prices,
             engine=self.engine,
             record=record,
@@ -322,36 +343,44 @@ class _Work:
             mesh=self.mesh.here,
         )
 
+    def result(self, pieces: list[Piece], resumed: int) -> ChunkedTotals:
+        """Add the totals of all chunks in the order of the agents as float64, and line up agents."""
+        names = [f"totals.{field.name}" for field in fields(Totals)]
+        sums = {name: pieces[0][name].astype(np.float64) for name in [*names, "end_value"]}
+        for piece in pieces[1:]:
+            for name, values in sums.items():
+                np.add(values, piece[name], out=values)
+        # Built from the first chunk and refilled: the fields are arrays of jax, which hold no float64.
+        first = Totals(*(jnp.asarray(pieces[0][name]) for name in names))
+        return ChunkedTotals(
+            totals=jax.tree.unflatten(jax.tree.structure(first), [sums[name] for name in names]),
+            agents=self._all_traces(pieces) if self.record.agents else None,
+            final=self._final_state(pieces) if self.record.final else None,
+            end_value=sums["end_value"],
+            shadow_prices=self.prices,
+            n_agents=self.source.n_agents,
+            n_chunks=len(pieces),
+            resumed=resumed,
+        )
 
-def _check(source: AbstractSource, shadow_prices: Array, record: ChunkedRecord, range_agents: int) -> None:
-    if range_agents < 1:
-        raise InputError(f"`range_agents` is {range_agents} but a range has at least 1 agent; give e.g. {RANGE_AGENTS}")
-    if shadow_prices.ndim < 2 or shadow_prices.shape[-2] != source.n_weeks:
-        needed = f"[{source.n_weeks} weeks, resources]"
-        raise shape_mismatch("shadow_prices", shadow_prices.shape, needed, "give one price each")
-    outside = [agent for agent in record.agents if not 0 <= agent < source.n_agents]
-    if outside or len(set(record.agents)) != len(record.agents):
-        wrong = f"has agent {outside[0]}" if outside else "names an agent twice"
-        raise InputError(f"`record.agents` {wrong} but needs different agents of 0 to {source.n_agents - 1}; mend it")
+    def _all_traces(self, pieces: list[Piece]) -> WeekRecord:
+        place = np.argsort(np.argsort(np.asarray(self.record.agents)))  # from the agents' order to that of the record
+
+        def whole(name: str) -> Array:
+            axis = _agent_axis(name)
+            return jnp.asarray(np.take(np.concatenate([p[name] for p in pieces if name in p], axis), place, axis))
+
+        return WeekRecord(**{field.name: whole(f"agents.{field.name}") for field in fields(WeekRecord)})
+
+    def _final_state(self, pieces: list[Piece]) -> State:
+        one = empty_state(1, 1)
+        like = State(one.stock_end, one.pipeline, self.policy_of((0, 1)).begin(self.source.read(0, 1)[0]))
+        leaves = [jnp.asarray(np.concatenate([piece[name] for piece in pieces], -1)) for name in _named("final", like)]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def _noted_by_first(notes: ResumeLog | None, work: _Work, spans: list[Span]) -> dict[Span, dict[str, np.ndarray]]:
-    """Collect the finished ranges of the journal that process 0 keeps, in every process."""
-    here = {} if notes is None else _noted(notes, work, spans)
-    if len(work.mesh.processes) == 1:
-        return here
-    done = work.mesh.first(np.array([span in here for span in spans]))
-    return {span: _sent(here.get(span), work.mesh) for span, known in zip(spans, done, strict=True) if known}
-
-
-def _noted(notes: ResumeLog, work: _Work, spans: list[Span]) -> dict[Span, dict[str, np.ndarray]]:
-    """Collect the finished ranges of a journal."""
-    found = {span: notes.completed(span, digest(work.policy_of(span))) for span in spans if notes.has(span)}
-    return {span: piece for span, piece in found.items() if piece is not None}
-
-
-def _sent(piece: dict[str, np.ndarray] | None, mesh: AgentMesh) -> dict[str, np.ndarray]:
-    """Give every process the arrays that process 0 holds, whose shapes the others do not know."""
+def _broadcast(piece: Piece | None, mesh: AgentMesh) -> Piece:
+    """Return the arrays of process 0, whose shapes the others do not know, in every process."""
     packed = io.BytesIO()
     if piece is not None:
         np.savez(packed, allow_pickle=False, **piece)
@@ -359,8 +388,13 @@ def _sent(piece: dict[str, np.ndarray] | None, mesh: AgentMesh) -> dict[str, np.
         return {name: file[name] for name in file.files}
 
 
-def _placed(named: Mapping[str, Array], places: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Put agents in their places among `count` of a range, zeros elsewhere, so that processes' parts may be added."""
+def _agent_axis(name: str) -> int:
+    """Return the agent axis of an array of a piece."""
+    return -2 if name.endswith(".utilization") else -1
+
+
+def _placed(named: Mapping[str, Array], places: np.ndarray, count: int) -> Piece:
+    """Put agents in their places among `count` of a chunk, zeros elsewhere, so that processes' parts can be added."""
 
     def put(values: np.ndarray, axis: int) -> np.ndarray:
         if len(places) == count == values.shape[axis]:
@@ -370,73 +404,23 @@ def _placed(named: Mapping[str, Array], places: np.ndarray, count: int) -> dict[
         whole[places] = agents_first[: len(places)]
         return np.moveaxis(whole, 0, axis)
 
-    return {
-        name: put(np.asarray(values), -2 if name.endswith(".utilization") else -1) for name, values in named.items()
-    }
+    return {name: put(np.asarray(values), _agent_axis(name)) for name, values in named.items()}
 
 
-def _read_ahead(source: AbstractSource, spans: list[Span]) -> Generator[tuple[Span, Inputs], None, None]:
-    """Yield range after range while a thread reads the next one."""
+def _named(part: str, tree: Any) -> dict[str, Array]:
+    """Name the arrays of a module, as in `totals.reward`."""
+    return {f"{part}{keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _read_ahead(source: AbstractSource, parts: list[Span]) -> Generator[Inputs, None, None]:
+    """Yield chunk after chunk while a thread reads the next one."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
-        coming = [thread.submit(source.read, *span) for span in spans[:1]]
-        for number, span in enumerate(spans):
-            # In a list that is emptied, so that what was yielded is held by the consumer alone.
+        coming = [thread.submit(source.read, *part) for part in parts[:1]]
+        for number in range(len(parts)):
+            # In a list that is emptied, so that only the consumer holds what was yielded.
             ready = [coming.pop().result()]
-            coming = [thread.submit(source.read, *following) for following in spans[number + 1 : number + 2]]
-            yield span, ready.pop()
-
-
-def _add(pieces: list[dict[str, np.ndarray]], work: _Work, resumed: int) -> ChunkedTotals:
-    """Add the ranges in the order of the agents, as float64."""
-    names = [name for name in pieces[0] if name == "end_value" or name.startswith("totals.")]
-    added = {name: pieces[0][name].astype(np.float64) for name in names}
-    for piece in pieces[1:]:
-        for name in names:
-            added[name] += piece[name]
-    # Built from the first range and refilled: the fields' own type, an array of jax, holds no float64.
-    first = Totals(**{each.name: jnp.asarray(pieces[0][f"totals.{each.name}"]) for each in fields(Totals)})
-    wide = [added[f"totals.{each.name}"] for each in fields(Totals)]
-    return ChunkedTotals(
-        totals=jax.tree.unflatten(jax.tree.structure(first), wide),
-        agents=_lined_up_traces(pieces, work.record) if work.record.agents else None,
-        final=_lined_up_state(pieces, work) if work.record.final else None,
-        end_value=added["end_value"],
-        shadow_prices=work.prices,
-        n_agents=work.source.n_agents,
-        n_ranges=len(pieces),
-        resumed=resumed,
-    )
-
-
-def _lined_up_traces(pieces: list[dict[str, np.ndarray]], record: ChunkedRecord) -> WeekRecord:
-    place = np.argsort(np.argsort(np.asarray(record.agents)))  # from the agents' order to the order asked for
-
-    def whole(name: str) -> Array:
-        axis = -2 if name == "utilization" else -1
-        found = [piece[f"agents.{name}"] for piece in pieces if f"agents.{name}" in piece]
-        return jnp.asarray(np.take(np.concatenate(found, axis), place, axis))
-
-    return WeekRecord(**{each.name: whole(each.name) for each in fields(WeekRecord)})
-
-
-def _named_state(state: State) -> dict[str, Array]:
-    """Name the arrays of a state, those that a policy remembers among them."""
-    return {f"final{keystr(path)}": leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def _lined_up_state(pieces: list[dict[str, np.ndarray]], work: _Work) -> State:
-    people = work.source.read(0, 1)[0]
-    one = empty_state(1, 1)
-    like = State(one.stock_end, one.pipeline, work.policy_of((0, 1)).begin(people))
-    named = {name: [piece[name] for piece in pieces] for name in _named_state(like)}
-    return jax.tree.unflatten(
-        jax.tree.structure(like), [jnp.asarray(np.concatenate(found, -1)) for found in named.values()]
-    )
-
-
-def _named(part: str, module: Any) -> dict[str, Array]:
-    """Name the arrays of a flat module."""
-    return {f"{part}.{each.name}": getattr(module, each.name) for each in fields(module)}
+            coming = [thread.submit(source.read, *following) for following in parts[number + 1 : number + 2]]
+            yield ready.pop()
 
 
 def _take(inputs: Inputs, agents: np.ndarray | slice) -> Inputs:

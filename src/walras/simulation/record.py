@@ -1,6 +1,6 @@
-"""Own what a simulation keeps: totals by default, totals by group and per-agent traces when asked.
+"""What a simulation keeps: totals by default, on request totals by group and per-agent traces.
 
-CONTRACT: memory follows from the record; totals add over agents, tile by tile (`engine.tiles`).
+The record decides the memory of a run; totals are summed by tile of agents (`walras.distribute.blocks`).
 """
 
 import equinox as eqx
@@ -14,7 +14,7 @@ from walras.simulation.week import WeekRecord
 
 
 class Totals(eqx.Module):
-    """Sum over agents, per week (and scenario). Units and money as in `WeekRecord`, weights applied.
+    """Weighted sums over agents, per week (and scenario); units and money as in `WeekRecord`.
 
     Attributes:
         utilization: use of each resource [*scenario, week, resource]; all others are [*scenario, week].
@@ -33,17 +33,17 @@ class Totals(eqx.Module):
 
 
 FLOWS = ("demand", "sales", "lost_sales", "receipts", "orders", "refused", "stock_end")
-"""Fields of `WeekRecord` that can be summed beside utilization and reward, in the order of the rows."""
+"""Fields of `WeekRecord` that can be summed besides utilization and reward, in the order of the rows."""
 
 
 class Record(eqx.Module):
-    """Say what to keep beyond totals.
+    """What to keep beyond totals.
 
     Attributes:
-        group: group of each agent, to also keep utilization by group; None for no groups.
+        group: number of each agent's group, to keep utilization by group; None for no groups.
         n_groups: number of groups.
         agents: also keep every agent's `WeekRecord` (memory: week x agent per quantity).
-        flows: which totals to keep beside utilization and reward; each costs time, most of all on few resources.
+        flows: which totals to keep besides utilization and reward; each costs time.
     """
 
     group: Int[Array, " agent"] | None = None
@@ -52,7 +52,7 @@ class Record(eqx.Module):
     flows: tuple[str, ...] = eqx.field(static=True, default=FLOWS)
 
     def __check_init__(self) -> None:
-        """Refuse totals that there are not."""
+        """Refuse unknown totals."""
         unknown = [name for name in self.flows if name not in FLOWS]
         if unknown:
             raise SettingsError(f"total `{unknown[0]}` is not known; choose from {', '.join(FLOWS)}")
@@ -64,7 +64,7 @@ class Record(eqx.Module):
 
     @staticmethod
     def use_and_reward() -> "Record":
-        """Keep totals of utilization and reward only: all that a search for prices asks."""
+        """Keep totals of utilization and reward only, all that a search for prices needs."""
         return Record(flows=())
 
     @staticmethod
@@ -80,7 +80,7 @@ class Record(eqx.Module):
     def sums(
         self, week: WeekRecord, weight: Float[Array, " agent"]
     ) -> tuple[Float[Array, "tile row"], Float[Array, "tile cell"] | None]:
-        """Sum one week by tile: all totals in rows, and utilization in cells of group and resource."""
+        """Return the sums of one week by tile: totals in rows, utilization in cells of group and resource."""
         used = [week.utilization[:, index] for index in range(week.utilization.shape[1])]
         rows = blocked_sums([*used, week.reward, *(getattr(week, name) for name in self.flows)], weight)
         return rows, None if self.group is None else _by_group(
@@ -91,7 +91,7 @@ class Record(eqx.Module):
 def _by_group(
     use: Float[Array, "agent resource"], group: Int[Array, " agent"], n_groups: int
 ) -> Float[Array, "tile cell"]:
-    """Sum within each tile of agents by group, so that the order of the sum is that of the totals."""
+    """Sum by group within each tile of agents, in the order of the totals."""
     missing = -use.shape[0] % TILE
     tiles = jnp.pad(use, ((0, missing), (0, 0))).reshape(-1, TILE, use.shape[1])
     groups = jnp.pad(group, (0, missing)).reshape(-1, TILE)
@@ -100,7 +100,7 @@ def _by_group(
 
 
 def as_totals(rows: Float[Array, "*steps row"], flows: tuple[str, ...]) -> Totals:
-    """Name the rows that `Record.sums` summed."""
+    """Name the rows of `Record.sums`."""
     resources = rows.shape[-1] - len(flows) - 1
     named = {name: rows[..., resources + index] for index, name in enumerate(("reward", *flows))}
     return Totals(utilization=rows[..., :resources], **named)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.distribute.blocks import block_size, join, pairwise_sum
+from walras.distribute.blocks import block_size, concatenate_pieces, pairwise_sum
 from walras.distribute.device_mesh import AgentMesh
 from walras.distribute.threads import map_ranges
 from walras.errors import InputError, SettingsError, shape_mismatch
@@ -318,8 +318,8 @@ def _run(setup: Setup, charged: Float[Array, "*priced week resource"], mesh: Age
 def _gather(pieces: list[Any], charged: Float[Array, "*priced week resource"], record: Record, block: int) -> Rollout:
     """Add up the tiles of all ranges in order, and put their agents one after the other."""
     parts, kept, infos = zip(*pieces, strict=True)
-    sums = jax.tree.map(pairwise_sum, join(lambda leaf: leaf, parts, 0))
-    return _rollout(sums, join(lambda leaf: leaf, kept, -1), infos[0], charged, record, block)
+    sums = jax.tree.map(pairwise_sum, concatenate_pieces(parts, 0))
+    return _rollout(sums, concatenate_pieces(kept, -1), infos[0], charged, record, block)
 
 
 def _rollout(

@@ -1,6 +1,6 @@
-"""Own the endogenous state of the agents between two weeks.
+"""State of the agents between two weeks, and the inputs of each week.
 
-LAW: the pipeline conserves units: what is placed and not refused is in it until it arrives.
+LAW: the pipeline conserves units: what is ordered and accepted is in it until it arrives.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ from walras.population.population import Population
 
 
 class State(eqx.Module):
-    """Hold stock and open orders at the end of a week.
+    """Stock and open orders at the end of a week.
 
     Attributes:
         stock_end: stock on hand; negative is backlog where backlogging is on [units].
         pipeline: units that arrive 1, 2, ..., max_lead weeks from now [units].
-        memory: what a policy remembers of the past, where it remembers anything.
+        memory: what the policy remembers of the past; None where it has no memory.
     """
 
     stock_end: Float[Array, "*scenario agent"]
@@ -31,27 +31,21 @@ class State(eqx.Module):
 
     @property
     def max_lead(self) -> int:
-        """Give the longest lead time the pipeline can hold [weeks]."""
+        """Return the longest lead time the pipeline can hold [weeks]."""
         return self.pipeline.shape[-2]
 
 
 def empty_state(n_agents: int, max_lead: int, stock: float | Float[Array, " agent"] = 0.0) -> State:
-    """Start with the given stock on hand and nothing on order.
-
-    Args:
-        n_agents: number of agents.
-        max_lead: longest lead time that will occur [weeks].
-        stock: stock on hand, one number or one per agent [units].
-    """
+    """Return a state with stock on hand, one number or one per agent [units], and nothing on order."""
     on_hand = jnp.broadcast_to(jnp.asarray(stock, jnp.float32), (n_agents,))
     return State(stock_end=on_hand, pipeline=jnp.zeros((max_lead, n_agents), jnp.float32))
 
 
 class WeekInputs(eqx.Module):
-    """Hold the happenings of one week and the shadow prices announced in it; engines get all weeks stacked.
+    """What happens in one week and the shadow prices announced in it; engines get all weeks stacked.
 
     Attributes: as in `ExogenousPaths`; `week` counts from the start of the run, `shadow_prices` starts with this week's
-    price, and `encoded` is what the policy said of this week beforehand.
+    price, and `encoded` is what the policy computed for this week before the run.
     """
 
     week: Int[Array, "*steps"]
@@ -68,14 +62,13 @@ class WeekInputs(eqx.Module):
 
 
 KNOWN = ("lead_demand_mean", "lead_demand_sd", "sale_price", "unit_cost", "next_unit_cost")
-"""Fields that a policy knows whatever its stock, in the order of `PublicObservation`."""
+"""Fields that a policy knows independently of its stock, in the order of `PublicObservation`."""
 
 
 def shared_inputs(exogenous: ExogenousPaths, following_cost: Float[Array, " agent"] | None) -> dict[str, Any]:
-    """Name the fields that all scenarios have in common.
+    """Return the fields that all scenarios share, each with one row per week or one row for all weeks.
 
-    `following_cost` is the unit cost of the week after the last, by default that of the last. Each field has as many
-    rows as there are weeks, or one row for all of them.
+    `following_cost` is the unit cost of the week after the last one; None for that of the last week.
     """
     following = exogenous.unit_cost[-1] if following_cost is None else following_cost
     return {
@@ -89,9 +82,9 @@ def shared_inputs(exogenous: ExogenousPaths, following_cost: Float[Array, " agen
 
 
 def _next_week(values: Float[Array, "#week agent"], following: Float[Array, " agent"]) -> Float[Array, "#week agent"]:
-    """Give every week the next one's values, and the last week `following`.
+    """Return for every week the values of the next one, and `following` for the last week.
 
-    Copied row by row: a concatenation would be compiled into whatever reads it, which then runs several times slower.
+    Copied row by row: a concatenation would be fused into its consumers, which then run several times slower.
     """
     last = values.shape[0] - 1
     if last == 0:
@@ -104,11 +97,14 @@ def _next_week(values: Float[Array, "#week agent"], following: Float[Array, " ag
 
 
 def split_static(fields: dict[str, Any], weeks: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part the fields that have one row for all weeks (returned as that row) from those that change."""
-    is_steady = {name: {leaf.shape[0] for leaf in jax.tree.leaves(field)} <= {1} for name, field in fields.items()}
-    steady = {name: jax.tree.map(lambda leaf: leaf[0], field) for name, field in fields.items() if is_steady[name]}
-    full = lambda leaf: jnp.broadcast_to(leaf, (weeks, *leaf.shape[1:]))  # noqa: E731
-    return steady, {name: jax.tree.map(full, field) for name, field in fields.items() if not is_steady[name]}
+    """Split fields into those with one row for all weeks (returned as that row) and those that change."""
+    static, changing = {}, {}
+    for name, field in fields.items():
+        if {leaf.shape[0] for leaf in jax.tree.leaves(field)} <= {1}:
+            static[name] = jax.tree.map(lambda leaf: leaf[0], field)
+        else:
+            changing[name] = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (weeks, *leaf.shape[1:])), field)
+    return static, changing
 
 
 def encode_weeks(
@@ -119,9 +115,9 @@ def encode_weeks(
     windows: Float[Array, "*scenario week lead resource"],
     read: Any = None,
 ) -> Any:
-    """Let the policy say all it can before any stock is known, for all weeks at once.
+    """Let the policy compute what does not depend on stock, for all weeks at once.
 
-    `read` is what it has read of the past, by week; where it has, windows are those of one scenario.
+    `read` is what it has read of the past, by week; where it reads, windows are those of one scenario.
     """
 
     def one(week: Array, window: Array, read: Any, *known: Array) -> Any:
@@ -142,12 +138,12 @@ def read_weeks(
     demand: Float[Array, "week agent"],
     memory: PolicyMemory,
 ) -> tuple[Any, PolicyMemory]:
-    """Let the policy read all weeks of a run in one pass, each from what was known in it."""
+    """Let the policy read all weeks of a run in one pass, each with what was known in it."""
     outlooks = PublicObservation(weeks, population, *_known(fields, weeks))
     read, after = policy.read(memory.exogenous_state, outlooks, demand)
     return read, PolicyMemory(after, memory.own_state)
 
 
 def _known(fields: dict[str, Any], weeks: Int[Array, " week"]) -> list[Float[Array, "week agent"]]:
-    """Give every week its row of what a policy knows whatever its stock."""
+    """Return the fields that a policy knows independently of its stock, a row per week."""
     return [jnp.broadcast_to(fields[name], (len(weeks), fields[name].shape[1])) for name in KNOWN]

@@ -1,4 +1,4 @@
-"""Own the laws of one week, in the order in which things happen (docs/concepts/week.md).
+"""The law of one week, in the order of docs/concepts/week.md.
 
 LAW: receipts, stock, orders, arrivals of lead time 0, demand, money, resource use; nothing here is random.
 """
@@ -16,7 +16,7 @@ from walras.simulation.state import State, WeekInputs
 
 
 class WeekCarry(eqx.Module):
-    """Carry the state from week to week, with the position kept up instead of summed over the pipeline every week.
+    """The state from week to week, with the position updated instead of summed over the pipeline every week.
 
     Attributes:
         stock_end, pipeline, memory: as in `State`.
@@ -35,12 +35,12 @@ class WeekCarry(eqx.Module):
 
 
 class WeekRecord(eqx.Module):
-    """Hold what happened to every agent in one week [units, money].
+    """What happened to every agent in one week [units, money].
 
     Attributes:
         receipts: units received, those of lead time 0 included.
-        orders: units placed and accepted by the vendor; `refused` what it could not supply.
-        demand, sales, lost_sales: units asked for, served, lost (0 under backlog).
+        orders: units ordered and accepted by the vendor; `refused` are those it could not supply.
+        demand, sales, lost_sales: units demanded, sold, lost (0 under backlog).
         stock_end: stock after demand.
         reward: sales revenue - purchases - holding - penalties, without payments for resources [money].
         utilization: units of each resource used.
@@ -71,16 +71,18 @@ class Week(eqx.Module):
     backlog: bool = eqx.field(static=True, default=False)
 
     def begin(self, state: State) -> WeekCarry:
-        """Sum up the position that the run starts with."""
+        """Return the carry of a run that starts from a state."""
         return WeekCarry(state.stock_end, state.pipeline, state.stock_end + state.pipeline.sum(0), state.memory)
 
-    def __call__(self, running: WeekCarry, inputs: WeekInputs) -> tuple[WeekCarry, WeekRecord]:
-        """Apply the laws of the week in order; spec section 2."""
-        # 1-2. receipts, then the stock that the week starts with; an arrival leaves the position as it was
-        receipts, pipeline = running.pipeline[0], _move_up(running.pipeline)
-        stock_start = running.stock_end + receipts
-        # 3-4. with prices announced, every agent orders; the vendor supplies what it can
-        observation = self._observe(stock_start, running, inputs)
+    def __call__(self, carry: WeekCarry, inputs: WeekInputs) -> tuple[WeekCarry, WeekRecord]:
+        """Advance by one week (spec section 2)."""
+        # 1. receipts; they leave the position unchanged
+        receipts, pipeline = carry.pipeline[0], _advance(carry.pipeline)
+        # 2. stock at the start
+        stock_start = carry.stock_end + receipts
+        # 3. shadow prices are announced: inputs.shadow_prices
+        observation = self._observe(stock_start, carry, inputs)
+        # 4. every agent orders, the vendor accepts what it can supply, and orders of lead time 0 arrive
         placed = self.policy.decide(inputs.encoded, observation, inputs.shadow_prices)
         if jnp.shape(placed) != stock_start.shape:
             raise shape_mismatch(
@@ -90,7 +92,7 @@ class Week(eqx.Module):
         arriving = inputs.arrivals.spread(orders, pipeline.shape[0])
         pipeline = pipeline + arriving[1:]
         receipts, available = receipts + arriving[0], stock_start + arriving[0]
-        # 5. demand is served from stock; the rest is lost or waits
+        # 5. demand is served from stock; the rest is lost or backlogged
         stock_end, sales, lost = self._serve(available, inputs.demand)
         record = WeekRecord(
             receipts=receipts,
@@ -103,27 +105,27 @@ class Week(eqx.Module):
             reward=self._money(inputs, orders, sales, lost, stock_end),
             utilization=self._use(receipts, stock_end),
         )
-        position = running.position + orders - sales
+        position = carry.position + orders - sales
         return WeekCarry(stock_end, pipeline, position, self._remember(observation, orders)), record
 
     def _remember(self, observation: Observation, orders: Float[Array, " agent"]) -> PolicyMemory | None:
-        """Let the policy keep what it wants to know in later weeks."""
+        """Update the policy's memory."""
         if observation.memory is None:
             return None
         return PolicyMemory(observation.memory.exogenous_state, self.policy.remember(observation, orders))
 
-    def _observe(self, stock_start: Float[Array, " agent"], running: WeekCarry, inputs: WeekInputs) -> Observation:
+    def _observe(self, stock_start: Float[Array, " agent"], carry: WeekCarry, inputs: WeekInputs) -> Observation:
         return Observation(
             week=inputs.week,
             population=self.population,
             stock_start=stock_start,
-            position=running.position,
+            position=carry.position,
             lead_demand_mean=inputs.lead_demand_mean,
             lead_demand_sd=inputs.lead_demand_sd,
             sale_price=inputs.sale_price,
             unit_cost=inputs.unit_cost,
             next_unit_cost=inputs.next_unit_cost,
-            memory=running.memory,
+            memory=carry.memory,
         )
 
     def _serve(
@@ -143,9 +145,9 @@ class Week(eqx.Module):
         lost: Float[Array, " agent"],
         stock_end: Float[Array, " agent"],
     ) -> Float[Array, " agent"]:
-        """Return sale price x sales - unit cost x accepted orders - holding - penalty for lost or waiting demand."""
+        """Return sale price x sales - unit cost x accepted orders - holding cost - penalty for lost or waiting demand."""
         on_hand = positive_part(stock_end)
-        # (-stock)^+ written so that at zero both parts have the derivative of stock about to fall.
+        # (-stock)^+, written so that at zero both parts have the derivative of falling stock
         short = on_hand - stock_end if self.backlog else lost
         holding = self.population.holding_cost * on_hand
         return (
@@ -161,6 +163,6 @@ class Week(eqx.Module):
         return self.population.use * jnp.stack(used_by, axis=-1)
 
 
-def _move_up(pipeline: Float[Array, "lead agent"]) -> Float[Array, "lead agent"]:
-    """Bring every open order one week nearer; the last row is free again."""
+def _advance(pipeline: Float[Array, "lead agent"]) -> Float[Array, "lead agent"]:
+    """Move every open order one week closer; the last row becomes zero."""
     return jax.lax.pad(pipeline, jnp.zeros((), pipeline.dtype), [(-1, 1, 0), (0, 0, 0)])
