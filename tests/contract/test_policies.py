@@ -1,9 +1,9 @@
-"""Ask every policy of the package for what a policy promises."""
+"""The contract of a policy, for every policy of the package: shapes, jit, vmap, finite gradients, independent agents."""
 
 import importlib
 import inspect
 import pkgutil
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from lab.perfect_foresight import PerfectForesight
 from walras.clipping import positive_part
 from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.policies.base_stock import GammaDemand, NormalDemand, PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
+from walras.policies.buyer import Buyer
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock
 from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
@@ -128,35 +129,80 @@ def test_many_price_paths_at_once_are_each_by_itself(policy):
     assert_same(together, alone, exactly=False)
 
 
+NO_MONEY = ("sale_price", "unit_cost", "next_unit_cost", "lost_sale_penalty", "holding_cost")
+AWKWARD = {
+    "as drawn": {},
+    "no demand": {"lead_demand_mean": 0.0, "lead_demand_sd": 0.0},
+    "demand that never varies": {"lead_demand_sd": 0.0},
+    "no margin": {"sale_price": 4.0, "unit_cost": 4.0, "next_unit_cost": 4.0, "lost_sale_penalty": 0.0},
+    "a loss on every unit": {"sale_price": 1.0, "unit_cost": 4.0, "lost_sale_penalty": 0.0},
+    "no cost at all": dict.fromkeys(NO_MONEY, 0.0),
+    "nothing at all": dict.fromkeys((*NO_MONEY, "lead_demand_mean", "lead_demand_sd"), 0.0),
+    "waiting costs more than ordering": {"next_unit_cost": 50.0},
+    "lead times beyond what is announced": {"lead_time": 40},
+}
+
+
+def with_values(seen: Observation, **values: float) -> Observation:
+    """Set fields of an observation or of its population to one number for all agents."""
+    people = {name: jnp.full_like(getattr(POPULATION, name), v) for name, v in values.items() if name in PEOPLE}
+    own = {name: jnp.full_like(getattr(seen, name), v) for name, v in values.items() if name not in PEOPLE}
+    return replace(seen, population=replace(seen.population, **people), **own)
+
+
+PEOPLE = {field.name for field in fields(type(POPULATION))}
+
+
 @eqx.filter_jit
-@eqx.filter_grad
-def slopes_of_orders(parts):
-    policy, seen, path = parts
-    return policy.orders(seen, path).sum()
+def orders_and_slopes(policy, seen, path):
+    def total(parts):
+        orders = parts[0].orders(*parts[1:])
+        return orders.sum(), orders
+
+    return eqx.filter_value_and_grad(total, has_aux=True)((policy, seen, path))
 
 
 @every_policy
 def test_gradients_are_finite_in_everything(policy):
-    # Also where nothing is expected, nothing is held and everything costs nothing.
-    bare = eqx.tree_at(
-        lambda o: (o.lead_demand_mean, o.lead_demand_sd, o.sale_price, o.unit_cost, o.next_unit_cost),
-        observed(policy),
-        tuple(jnp.zeros(AGENTS) for _ in range(5)),
-    )
-    for seen in (observed(policy), bare):
-        for path in (announced(), jnp.zeros_like(announced()), 1e3 + announced()):
-            slopes = slopes_of_orders((policy, seen, path))
+    for values in AWKWARD.values():
+        seen = with_values(observed(policy), **values)
+        for path in (announced(), jnp.zeros_like(announced()), 1e4 + announced()):
+            (_, orders), slopes = orders_and_slopes(policy, seen, path)
+            assert np.isfinite(orders).all() and (np.asarray(orders) >= 0).all()
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
 @every_policy
-def test_relabelled_agents_order_the_same(policy):
-    order = np.random.default_rng(3).permutation(AGENTS)
+@pytest.mark.parametrize("agents", [np.random.default_rng(3).permutation(AGENTS), np.arange(0, AGENTS, 3)], ids=len)
+def test_an_agent_orders_the_same_in_any_place_and_company(policy, agents):
     seen = observed(policy)
-    turned = lambda tree: map_per_agent(lambda leaf: leaf[..., order], tree, AGENTS)  # noqa: E731
-    moved = replace(turned(seen), population=jax.tree.map(lambda leaf: leaf[order], POPULATION))
-    orders = turned(policy).orders(moved, announced())
-    assert_same(policy.orders(seen, announced())[order], orders, exactly=False)
+    taken = lambda tree: map_per_agent(lambda leaf: leaf[..., agents], tree, AGENTS)  # noqa: E731
+    moved = replace(taken(seen), population=jax.tree.map(lambda leaf: leaf[agents], POPULATION))
+    orders = taken(policy).orders(moved, announced())
+    assert_same(policy.orders(seen, announced())[agents], orders, exactly=False)
+
+
+def test_an_agent_with_enough_orders_nothing():
+    for policy in POLICIES:
+        if not isinstance(policy, ConstantOrder | Buyer):
+            orders = policy.orders(with_values(observed(policy), position=1e6), announced())
+            assert not np.asarray(orders).any(), policy
+
+
+PRICED = [law for kind in (PricedNewsvendor, PricedBaseStock) for law in (kind(NormalDemand()), kind(GammaDemand()))]
+
+
+@pytest.mark.parametrize("policy", PRICED, ids=lambda policy: f"{type(policy).__name__}-{type(policy.law).__name__}")
+def test_priced_orders_fall_with_the_price_of_their_arrival_week(policy):
+    """They rise or stay with the price of the week after, and no other week's price changes them."""
+    given = {"lead_time": 2, "lost_sale_penalty": 4.0, "lead_demand_sd": 8.0, "position": 0.0, "unit_cost": 4.0}
+    seen = with_values(observed(policy), **given)
+    slopes = np.asarray(jax.jacfwd(lambda path: policy.orders(seen, path))(jnp.full((MAX_LEAD + 3, 3), 0.1)))
+    flow = slopes[:, :, :2]
+    assert (flow[:, 2] <= 0).all() and (flow[:, 2] < 0).any()
+    assert (slopes[:, 2, 2] <= 0).all() and (slopes[:, 2, 2] < 0).any()
+    assert (flow[:, 3] >= 0).all() and (flow[:, 3] > 0).any()
+    assert not slopes[:, [0, 1, 4, 5]].any() and not slopes[:, 3, 2].any()
 
 
 @pytest.mark.parametrize("policy", [PricedNewsvendor(), PricedBaseStock()], ids=lambda policy: type(policy).__name__)

@@ -23,7 +23,7 @@ def test_the_document_runs_from_top_to_bottom(capsys):
         for block in blocks:
             exec(compile(block, "docs/how-to/write-a-policy.md", "exec"), names)
     said = capsys.readouterr().out
-    assert "is a black box whose orders have no derivative" in said and "kept all 7 promises" in said
+    assert "is a black box whose orders have no derivative" in said and "passed all 7 checks" in said
 
 
 def test_the_example_of_own_policies_runs(capsys):

@@ -1,4 +1,4 @@
-"""The questions a policy of one's own is asked: honest ones keep all promises, planted cheaters are caught."""
+"""`check_policy`: sound policies pass all checks, planted faults are caught."""
 
 import re
 
@@ -58,8 +58,8 @@ def lookup(seen):
 
 RANDOM = np.random.default_rng(0)
 CHEATERS = {
-    "demand of the same week": (SameWeek(), "_blind_to_the_future", "when demands of weeks from 0 on"),
-    "prices to come": (Prophet(), "_blind_to_the_future", "when sale prices of weeks after"),
+    "demand of the same week": (SameWeek(), "_independent_of_the_future", "when demands of weeks from 0 on"),
+    "prices to come": (Prophet(), "_independent_of_the_future", "when sale prices of weeks after"),
     "a memory that stays": (Forgetful(), "_the_same_week_by_week", "run week by week"),
     "the place in the block": (
         FunctionPolicy(lambda o, s: jnp.arange(len(o.position)) * 1.0),
@@ -71,7 +71,7 @@ CHEATERS = {
         "_the_same_without_the_others",
         "when every second agent is left out",
     ),
-    "chance": (CallbackPolicy(lambda s: RANDOM.uniform(size=len(s.agent))), "_the_same_when_asked_again", "asked the"),
+    "chance": (CallbackPolicy(lambda s: RANDOM.uniform(size=len(s.agent))), "_the_same_when_repeated", "when repeated"),
     "less than nothing": (
         FunctionPolicy(lambda o, s: o.position - 50.0),
         "_finite_and_not_negative",
@@ -96,7 +96,7 @@ def test_planted_cheaters_are_caught(name):
 def test_honest_policies_keep_all_promises(policy):
     found = check_policy(PEOPLE, PATHS, policy)
     assert found.ok and found.findings == () and len(found.asked) == len(QUESTIONS)
-    assert "kept all 7 promises" in str(found) and "blind to the future" in str(found)
+    assert "passed all 7 checks" in str(found) and "independent of the future" in str(found)
 
 
 def test_what_cannot_be_simulated_is_asked_nothing_more():

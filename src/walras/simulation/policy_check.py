@@ -1,6 +1,6 @@
-"""Own the questions that a policy of one's own is asked before it is trusted; it is simulated, nothing is proved.
+"""`check_policy`: simulate a policy in several ways that must not matter, and report where they do.
 
-OPEN: a question is a function from what is asked about to a sentence or None, listed in `QUESTIONS`.
+A check is a function from a `_Case` to a sentence or None, listed in `QUESTIONS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,22 +25,22 @@ from walras.simulation.run import default_state, simulate, window_length
 from walras.simulation.state import State
 
 TOLERANCE = 1e-4
-"""Orders are the same within this share of the largest order: sums of a network may be taken in another order."""
+"""Orders count as equal within this share of the largest order: a network may sum in another order."""
 
 CHANGED_WEEKS = 3
-"""Weeks at which the future is exchanged, spread over the run."""
+"""Number of weeks, spread over the run, from which on the future is exchanged."""
 
 Orders = Float[np.ndarray, "week agent"]
 
 
 @dataclass(frozen=True)
 class PolicyFindings:
-    """Hold what was found wrong with a policy.
+    """The result of checking a policy.
 
     Attributes:
         policy: its name.
-        asked: the questions, in words.
-        findings: one sentence for each question that it failed.
+        asked: the checks, in words.
+        findings: one sentence for each check that failed.
     """
 
     policy: str
@@ -49,13 +49,13 @@ class PolicyFindings:
 
     @property
     def ok(self) -> bool:
-        """Tell whether nothing was found."""
+        """Tell whether all checks passed."""
         return not self.findings
 
     def __str__(self) -> str:
         """List the findings, or say that there are none."""
         if self.ok:
-            return f"`{self.policy}` kept all {len(self.asked)} promises: {', '.join(self.asked)}"
+            return f"`{self.policy}` passed all {len(self.asked)} checks: {', '.join(self.asked)}"
         return "\n".join(f"- {finding}" for finding in self.findings)
 
 
@@ -68,17 +68,16 @@ def check_policy(
     shadow_prices: Float[Array, "week resource"] | None = None,
     questions: Sequence["Question"] | None = None,
 ) -> PolicyFindings:
-    """Simulate a policy in several ways that must not matter, and say in sentences where they do.
+    """Check that a policy is sound, by simulation on a few dozen agents and weeks.
 
-    Asked is whether orders are finite and not negative; the same when asked again, when agents change places, when
-    others are left out, in scenarios side by side and week by week; and whether any order moves when what was not known
-    yet is exchanged. A few dozen agents and weeks suffice. What a policy holds in its own arrays is taken for known.
+    Orders must be finite and not negative; the same when repeated, when agents change places, without the other agents,
+    beside another scenario and week by week; and must not depend on what is not known yet. The policy's own arrays
+    count as known.
 
     Args:
-        population, exogenous, policy, initial: as in `simulate`, a single path.
-            By default agents start with some stock.
-        shadow_prices: announced; by default drawn around the margins, so that a policy has something to answer.
-        questions: what to ask; default `QUESTIONS`.
+        population, exogenous, policy, initial: as in `simulate`, a single path; by default agents start with stock.
+        shadow_prices: announced in full; by default drawn around the margins.
+        questions: the checks; default `QUESTIONS`.
 
     Raises:
         InputError: paths with scenarios, or fewer than two weeks or agents.
@@ -89,11 +88,14 @@ def check_policy(
     initial = _some_stock(population, exogenous) if initial is None else initial
     prices = _some_prices(population, exogenous.n_weeks) if shadow_prices is None else jnp.asarray(shadow_prices)
     policy = number_agents(policy, population.n_agents)
-    case = _Case(population, _in_full(exogenous), policy, initial, prices)
+    case = _Case(population, _with_all_rows(exogenous), policy, initial, prices)
     asked, findings = [], []
     for question in QUESTIONS if questions is None else questions:
-        asked.append(_words(question))
-        finding = _answer(question, case)
+        asked.append(question.__name__.strip("_").replace("_", " "))
+        try:
+            finding = question(case)
+        except WalrasError as error:  # what the simulator refuses is a finding too
+            finding = str(error)
         findings += [] if finding is None else [finding]
         if question is _finite_and_not_negative and findings:
             break  # what cannot be simulated cannot be compared
@@ -102,7 +104,7 @@ def check_policy(
 
 @dataclass(frozen=True)
 class _Case:
-    """Hold a question to the simulator, of which parts are exchanged."""
+    """A run whose parts are exchanged."""
 
     population: Population
     exogenous: ExogenousPaths
@@ -110,32 +112,38 @@ class _Case:
     initial: State
     shadow_prices: Float[Array, "week resource"]
 
-    def orders(self, **more: object) -> Float[np.ndarray, "*scenario week agent"]:
-        """Simulate, and return what was placed with the vendor."""
-        if "controller" not in more:
-            more["shadow_prices"] = self.shadow_prices
-        parts = (self.population, self.exogenous, self.policy)
-        record = Record.traces()
-        traces = simulate(*parts, initial=self.initial, record=record, throw=False, **more).agents  # type: ignore[arg-type]
-        assert traces is not None  # they were asked for
+    def orders(self, controller: Controller | None = None) -> Float[np.ndarray, "*scenario week agent"]:
+        """Simulate, and return what was ordered, refused orders included."""
+        traces = simulate(
+            self.population,
+            self.exogenous,
+            self.policy,
+            initial=self.initial,
+            shadow_prices=self.shadow_prices if controller is None else None,
+            controller=controller,
+            record=Record.traces(),
+            throw=False,
+        ).agents
+        assert traces is not None  # the record asks for them
         return np.asarray(traces.orders + traces.refused)
 
     def of(self, agents: np.ndarray) -> "_Case":
-        """Keep some agents, in this order."""
-        take = lambda tree: map_per_agent(lambda leaf: leaf[..., agents], tree, self.population.n_agents)  # noqa: E731
-        cut = (take(self.exogenous), take(self.policy), take(self.initial))
+        """Return the case of some agents, in this order."""
+        rest = (self.exogenous, self.policy, self.initial)
+        cut = map_per_agent(lambda leaf: leaf[..., agents], rest, self.population.n_agents)
         return _Case(self.population.take(agents), *cut, self.shadow_prices)
 
-    def apart(self, name: str, other: Orders, weeks: int | None = None, agents: np.ndarray | None = None) -> str | None:
-        """Say where orders that should be the same first are not; `weeks` says how many weeks count."""
+    def difference(
+        self, name: str, other: Orders, weeks: int | None = None, agents: np.ndarray | None = None
+    ) -> str | None:
+        """Name the first of these weeks and agents in which other orders differ from this case's."""
         mine = self.orders()[:weeks]
         mine = mine if agents is None else mine[:, agents]
         wrong = ~(np.abs(mine - other[:weeks]) <= TOLERANCE * max(float(np.abs(mine).max()), 1.0))
         if not wrong.any():
             return None
-        week, column = (int(each) for each in np.argwhere(wrong)[0])
-        agent = column if agents is None else int(agents[column])
-        where = locate(self.population, week=week, agent=agent)
+        week, column = np.argwhere(wrong)[0].tolist()
+        where = locate(self.population, week=week, agent=column if agents is None else int(agents[column]))
         return (
             f"{name}: `{name_of(self.policy)}` orders {mine[week, column]:g} {where}, and then {other[week, column]:g}"
         )
@@ -144,73 +152,61 @@ class _Case:
 Question = Callable[[_Case], str | None]
 
 
-def _words(question: Question) -> str:
-    return question.__name__.strip("_").replace("_", " ")
-
-
-def _answer(question: Question, case: _Case) -> str | None:
-    """Ask; what the simulator itself refuses is a finding too."""
-    try:
-        return question(case)
-    except WalrasError as error:
-        return str(error)
-
-
 def _finite_and_not_negative(case: _Case) -> str | None:
-    """Ask for orders at all."""
     orders = case.orders()
     wrong = ~(np.isfinite(orders) & (orders >= 0))
     if not wrong.any():
         return None
-    week, agent = (int(each) for each in np.argwhere(wrong)[0])
+    week, agent = np.argwhere(wrong)[0].tolist()
     where = locate(case.population, week=week, agent=agent)
     return f"`{name_of(case.policy)}` orders {orders[week, agent]:g} {where}; orders must be finite and 0 or more"
 
 
-def _the_same_when_asked_again(case: _Case) -> str | None:
-    return case.apart("asked the same twice", case.orders())
+def _the_same_when_repeated(case: _Case) -> str | None:
+    return case.difference("when repeated", case.orders())
 
 
 def _the_same_when_agents_change_places(case: _Case) -> str | None:
     order = np.roll(np.arange(case.population.n_agents)[::-1], 1)
-    return case.apart("when agents change places", case.of(order).orders(), agents=order)
+    return case.difference("when agents change places", case.of(order).orders(), agents=order)
 
 
 def _the_same_without_the_others(case: _Case) -> str | None:
     some = np.arange(0, case.population.n_agents, 2)
-    return case.apart("when every second agent is left out", case.of(some).orders(), agents=some)
+    return case.difference("when every second agent is left out", case.of(some).orders(), agents=some)
 
 
 def _the_same_week_by_week(case: _Case) -> str | None:
     announced = _Announced(case.shadow_prices, window_length(case.policy, case.initial.max_lead))
-    return case.apart("run week by week instead of in one pass", case.orders(controller=announced))
+    return case.difference("run week by week instead of in one pass", case.orders(announced))
 
 
 def _the_same_in_scenarios(case: _Case) -> str | None:
-    """Run beside another path, which must not rub off."""
+    """Run beside the reversed path."""
     own = lambda e: (e.demand, e.arrivals)  # noqa: E731
-    beside = lambda leaf: jnp.stack([leaf, jnp.flip(leaf, 0)])  # noqa: E731
-    doubled = eqx.tree_at(own, case.exogenous, jax.tree.map(beside, own(case.exogenous)))
-    return case.apart("run beside another scenario", replace(case, exogenous=doubled).orders()[0])
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.flip(leaf, 0)]), own(case.exogenous))
+    doubled = replace(case, exogenous=eqx.tree_at(own, case.exogenous, both))
+    return case.difference("run beside another scenario", doubled.orders()[0])
 
 
-def _blind_to_the_future(case: _Case) -> str | None:
-    """Exchange all that is not known yet in some weeks."""
-    weeks = case.exogenous.n_weeks
-    for week in sorted({int(each) for each in np.linspace(0, weeks - 2, CHANGED_WEEKS)}):
+def _independent_of_the_future(case: _Case) -> str | None:
+    """Exchange, one at a time, what is not known yet in some weeks."""
+    for week in sorted(set(np.linspace(0, case.exogenous.n_weeks - 2, CHANGED_WEEKS).astype(int).tolist())):
         for name, changed in _other_futures(case, week):
-            finding = case.apart(f"when {name} are exchanged, which nobody knew yet", changed.orders(), week + 1)
+            finding = case.difference(f"when {name} are exchanged, which are not known yet", changed.orders(), week + 1)
             if finding is not None:
                 return finding
     return None
 
 
 def _other_futures(case: _Case, week: int) -> list[tuple[str, _Case]]:
-    """Exchange, one at a time, what is not known when orders of a week are placed."""
     paths, prices = case.exogenous, case.shadow_prices
 
+    def other(values: Float[Array, "week column"], first: int) -> Float[Array, "week column"]:
+        return values.at[first:].multiply(2.0).at[first:].add(1.0 + jnp.mean(values))
+
     def changed(field: str, first: int) -> _Case:
-        values = _other(getattr(paths, field), first)
+        values = other(getattr(paths, field), first)
         return replace(case, exogenous=eqx.tree_at(lambda e: getattr(e, field), paths, values))
 
     ahead = week + window_length(case.policy, case.initial.max_lead)
@@ -220,29 +216,24 @@ def _other_futures(case: _Case, week: int) -> list[tuple[str, _Case]]:
         (f"unit costs of weeks after {week + 1}", changed("unit_cost", week + 2)),
         (f"forecasts made after week {week}", changed("lead_demand_mean", week + 1)),
         (f"forecast spreads made after week {week}", changed("lead_demand_sd", week + 1)),
-        (f"shadow prices from week {ahead} on", replace(case, shadow_prices=_other(prices, ahead))),
+        (f"shadow prices from week {ahead} on", replace(case, shadow_prices=other(prices, ahead))),
     ]
-
-
-def _other(values: Float[Array, "week column"], first: int) -> Float[Array, "week column"]:
-    """Exchange the rows from `first` on for quite different ones."""
-    return values.at[first:].multiply(2.0).at[first:].add(1.0 + jnp.mean(values))
 
 
 QUESTIONS: tuple[Question, ...] = (
     _finite_and_not_negative,
-    _the_same_when_asked_again,
+    _the_same_when_repeated,
     _the_same_when_agents_change_places,
     _the_same_without_the_others,
     _the_same_week_by_week,
     _the_same_in_scenarios,
-    _blind_to_the_future,
+    _independent_of_the_future,
 )
-"""What is asked, in this order; their names are what people read."""
+"""The checks in order; users read their names."""
 
 
 class _Announced(Controller):
-    """Issue a path that was announced in full, week by week; after the last week the last price holds."""
+    """Issues a path of prices week by week; after the last week the last price holds."""
 
     def __init__(self, path: Float[Array, "week resource"], ahead: int) -> None:
         self.path, self.ahead = path, ahead
@@ -270,8 +261,8 @@ def _some_stock(population: Population, exogenous: ExogenousPaths) -> State:
     return State(units[0], units[1:])
 
 
-def _in_full(exogenous: ExogenousPaths) -> ExogenousPaths:
-    """Give fields that have one row for all weeks a row for every week, so that a future can be exchanged."""
+def _with_all_rows(exogenous: ExogenousPaths) -> ExogenousPaths:
+    """Repeat fields that have one row for all weeks, so that a future can be exchanged."""
     rows = lambda leaf: jnp.broadcast_to(leaf, (exogenous.n_weeks, leaf.shape[-1]))  # noqa: E731
     fields = lambda e: (e.sale_price, e.unit_cost, e.lead_demand_mean, e.lead_demand_sd)  # noqa: E731
     return eqx.tree_at(fields, exogenous, jax.tree.map(rows, fields(exogenous)))
