@@ -63,7 +63,7 @@ over, idle = (np.maximum(part, 0)[counts].sum() for part in (happened - capacity
 room = capacity[counts].sum()
 print(f"at the prices for {capacity[0, 0]:,.0f} a week simulated use is {over / room:.1%} above capacity;")
 print(f"prices that are too high leave {idle / room:.1%} of it unused that would be wanted")
-for reason in view.outside_training:
+for reason in view.out_of_distribution:
     print("outside of training:", reason)
 
 

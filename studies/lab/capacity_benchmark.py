@@ -16,7 +16,7 @@ from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity, cali
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.closed_loop import CapacityTarget
 from walras.maps.file import LearnedMap, probes_for
-from walras.maps.pooling import CohortIndex, cohort_index
+from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.mpc import broadcast_scenarios
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
@@ -159,7 +159,7 @@ class BenchmarkPopulation:
         population = self.stretch.population
         size = np.asarray(population.demand_scale)
         delegates = probes_for(learned, population, self.cohort)
-        return cohort_index(size, self.cohort, learned.edges, TILE, delegates)
+        return CohortIndex.of(size, self.cohort, learned.edges, TILE, delegates)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from lab.results import path_interval
 from lab.runner import Part, parts_under
 from walras.exogenous.capacity import unseen_families
 from walras.maps.file import LearnedMap
-from walras.maps.representations.registry import REPRESENTATIONS
+from walras.maps.representations import REPRESENTATIONS
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor

@@ -14,10 +14,9 @@ from jaxtyping import Array, Float
 
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkPopulation, ComputeCost, ControlOutcome
 from lab.timing import TimedJit
-from walras.maps.closed_loop import DualMap, run_closed_loop, step_week
+from walras.maps.closed_loop import AbstractPriceController, DualMap, PrimalSearch, run_closed_loop, step_week
 from walras.maps.features import units_of
 from walras.maps.file import LearnedMap
-from walras.maps.price_controller import AbstractPriceController, PrimalSearch
 from walras.maps.rollout import PopulationWindow
 from walras.policies.base import AbstractWrapper, Observation, Policy
 from walras.population.population import Population
@@ -70,7 +69,7 @@ class DualMapController(AbstractController):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Say how a primal map is searched; see `maps.issuer.PrimalSearch`.
+    """Say how a primal map is searched; see `walras.maps.closed_loop.PrimalSearch`.
 
     Attributes:
         rate: first step in nu.
@@ -113,7 +112,7 @@ def _in_closed_loop(case: BenchmarkCase, learned: LearnedMap, issuer: AbstractPr
     done, seconds = _closed_loop(*given, issuer)
     reward = np.asarray(done.reward, float).sum() + float(done.end_value)
     alone = _seconds_of_past(scene) + seconds_of_weeks(scene)
-    work = ComputeCost(queries=int(done.asked.sum()), seconds=max(seconds - alone, 0.0))
+    work = ComputeCost(queries=int(done.queries.sum()), seconds=max(seconds - alone, 0.0))
     return ControlOutcome(np.asarray(done.utilization, float), float(reward), np.asarray(done.charged, float), work)
 
 

@@ -26,9 +26,9 @@ def encode_case(scene: BenchmarkPopulation, learned: LearnedMap) -> LearnedView:
     stretch, first = scene.stretch, scene.first
     quiet = jnp.zeros((stretch.n_weeks, len(stretch.population.resources)))
     rolled = roll_out(stretch, scene.policy, quiet)
-    ledger = jax.tree.map(lambda leaf: leaf[: first + 1], rolled.ledger)
+    ledger = jax.tree.map(lambda leaf: leaf[: first + 1], rolled.agent_history)
     known: KnownFuture = jax.tree.map(lambda leaf: leaf[first], rolled.known)
-    orders = jnp.concatenate([rolled.ledger.orders_before[1:], rolled.ledger.orders_before[-1:]])
+    orders = jnp.concatenate([rolled.agent_history.orders_before[1:], rolled.agent_history.orders_before[-1:]])
     on_order = pipeline_at(stretch.exogenous.arrivals, orders, stretch.initial, first)
     of_maps = Interface(learned, None) if learned.kind == PRIMAL else Interface(None, learned)
     weeks = min(HORIZON + 1, stretch.n_weeks - first)

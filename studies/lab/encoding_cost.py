@@ -33,7 +33,7 @@ def window(lesson: PrimalExample, origin: Array, weeks: int) -> PrimalExample:
 
     known = lambda i: (i.agents, i.totals, i.valid)  # noqa: E731
     cut = eqx.tree_at(known, inputs, tuple(history(part) for part in known(inputs)), is_leaf=lambda x: x is None)
-    ahead = jax.tree.map(of_origin, (inputs.future, inputs.base))
+    ahead = jax.tree.map(of_origin, (inputs.future, inputs.baseline))
     cut = eqx.tree_at(lambda i: (i.future, i.base), cut, ahead)
     return PrimalExample(cut, of_origin(lesson.prices), of_origin(lesson.use), None, None)
 

@@ -18,7 +18,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.maps.features import Scaling, units_of
 from walras.maps.file import LearnedMap, probes_for
 from walras.maps.network import MapNetwork, MapShape
-from walras.maps.pooling import CohortIndex, cohort_index
+from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices
 from walras.policies.base import Policy
 from walras.population.cohort import AbstractDesign, Cohort, StratifiedSample
@@ -55,7 +55,7 @@ def cohort_readers(
     """
     size = np.asarray(population.demand_scale)
     cohort = (StratifiedSample() if design is None else design).draw(size, count, random)
-    return cohort_index(size, cohort, learned.edges, TILE, probes_for(learned, population, cohort))
+    return CohortIndex.of(size, cohort, learned.edges, TILE, probes_for(learned, population, cohort))
 
 
 def all_readers(population: Population, learned: LearnedMap) -> CohortIndex:
@@ -63,7 +63,7 @@ def all_readers(population: Population, learned: LearnedMap) -> CohortIndex:
     size = np.asarray(population.demand_scale)
     everyone = np.arange(len(size))
     cohort = Cohort(everyone, np.ones(len(size)), 0 * everyone, len(size), "all")
-    return cohort_index(size, cohort, learned.edges, TILE, probes_for(learned, population, cohort))
+    return CohortIndex.of(size, cohort, learned.edges, TILE, probes_for(learned, population, cohort))
 
 
 def map_forecast(
@@ -119,8 +119,8 @@ def _forecast(
     if network is not None:
         said = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
     else:
-        assert lesson.inputs.asked is not None  # only maps with delegates get here
-        said = lesson.inputs.asked.use(lesson.prices)
+        assert lesson.inputs.probes is not None  # only maps with delegates get here
+        said = lesson.inputs.probes.use(lesson.prices)
     return said * rolled.units.use[None, None, :]
 
 
@@ -243,7 +243,7 @@ def evaluate_map(
     for name, learned in maps.items():
         readers = cohort_readers(case.stretch.population, learned, cohort, np.random.default_rng([seed, case.number]))
         forecasts[name] = map_forecast(learned, case.rolled, case.stretch, readers, case.prices, sizes)
-        if learned.shape.delegates and DELEGATES not in forecasts:
+        if learned.shape.n_probes and DELEGATES not in forecasts:
             parts = (learned, case.rolled, case.stretch, readers, case.prices, sizes)
             forecasts[DELEGATES] = delegates_forecast(*parts)
     forecasts[EXPECTED] = expected_use(case.stretch, sizes)

@@ -360,7 +360,7 @@ def forecast_parts(
         tell: told what is measured now.
     """
     cases = ShiftCases(world, policy, budget.sizes, seed)
-    main = next((each for each in maps.values() if each.shape.delegates), next(iter(maps.values())))
+    main = next((each for each in maps.values() if each.shape.n_probes), next(iter(maps.values())))
     shifts = {f"shift:{by}": partial(shift_figures, by, cases, maps, budget, tell) for by in budget.alphas}
     return {
         **shifts,

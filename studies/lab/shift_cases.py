@@ -153,7 +153,7 @@ class ShiftCases:
         """Simulate everybody without prices and return mean stock over mean demand [weeks]."""
         weeks = self.sizes.weeks
         stretch = self.world.window(np.arange(self.world.n_agents), 0, weeks)
-        ledger = roll_out(stretch, self.policy, jnp.zeros((weeks, stretch.population.use.shape[1]))).ledger
+        ledger = roll_out(stretch, self.policy, jnp.zeros((weeks, stretch.population.use.shape[1]))).agent_history
         stock = np.asarray(ledger.stock_start[self.sizes.priced :]).mean(0)
         return stock / np.maximum(np.asarray(stretch.exogenous.demand).mean(0), 1e-3)
 

@@ -402,8 +402,8 @@ def answers(name: str) -> Values:
         "use": listed(np.asarray(view.utilization(prices))[..., 0]),
         "prices": listed(np.asarray(view.shadow_prices(np.stack([0.7 * free, 0.95 * free])))[..., 0]),
         "jacobian": summary(view.jacobian(prices[0])),
-        "outside": list(view.outside_training),
-        "outside of high prices": list(view.outside(shadow_prices=9.0 * unit + np.zeros((27, 1)))),
+        "outside": list(view.out_of_distribution),
+        "outside of high prices": list(view.check_query(shadow_prices=9.0 * unit + np.zeros((27, 1)))),
     }
 
 
@@ -432,7 +432,7 @@ def policies_of_training() -> Values:
             "other class": PricedBaseStock(),
         }.items():
             view = interface.encode(known.population, known.history, policy)
-            said[f"{name}, {label}"] = [each for each in view.outside_training if "trained" in each]
+            said[f"{name}, {label}"] = [each for each in view.out_of_distribution if "trained" in each]
     return {**said, "fingerprint": policy_hash(PricedNewsvendor(), known.population.n_agents)}
 
 

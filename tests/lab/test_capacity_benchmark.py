@@ -91,7 +91,7 @@ def test_a_short_world_is_refused(world):
 
 
 def test_a_dual_map_that_charges_nothing_lets_everybody_do_as_they_like(cases, monkeypatch):
-    monkeypatch.setattr("walras.maps.output_heads.LOW_PRICE", -60.0)
+    monkeypatch.setattr("walras.maps.layers.LOW_PRICE", -60.0)
     # Of a width of its own, since what is compiled is kept for other tests.
     quiet = random_map("dual map", shape=replace(SHAPE, decoder_width=3))
     kept = DualMapController("quiet", quiet).keep(cases[0])

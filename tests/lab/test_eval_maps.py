@@ -286,7 +286,7 @@ def test_a_window_is_all_that_an_embedding_knows(task):
         assert cut.inputs.agents.shape[0] == LOOK_BACK and cut.use.shape[0] == 1
         alone = reader(cut.inputs.agents, cut.inputs.valid)[-1]
         np.testing.assert_allclose(alone, whole[task.weeks - task.origins + origin], rtol=1e-4, atol=1e-5)
-        np.testing.assert_array_equal(cut.inputs.base.due[0], lesson.inputs.base.due[origin])
+        np.testing.assert_array_equal(cut.inputs.baseline.due[0], lesson.inputs.baseline.due[origin])
 
 
 def test_windows_encoded_one_by_one_learn_the_same(world):

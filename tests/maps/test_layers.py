@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron, normalised
+from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron, normalise
 
 ALL = (1, 2, 4, 8, 16, 32)
 WEEKS, AGENTS, GIVEN, WIDTH = 80, 3, 2, 4
@@ -32,7 +32,7 @@ def read_on(kept, column, valid):
 
 
 def kept_after(first: int):
-    return CNN.kept(jnp.asarray(SERIES[:first]), jnp.asarray(VALID[:first]))
+    return CNN.cache(jnp.asarray(SERIES[:first]), jnp.asarray(VALID[:first]))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_of_the_last_week_alone_it_is_the_last(whole):
 
 @pytest.mark.parametrize("first", [0, 70])
 def test_reading_on_week_by_week_equals_one_pass(whole, first):
-    kept = CNN.start((AGENTS,)) if first == 0 else kept_after(first)
+    kept = CNN.empty_cache((AGENTS,)) if first == 0 else kept_after(first)
     assert [ring.shape[0] for ring in kept] == list(ALL)
     for week in range(first, first + 10):
         kept, found = read_on(kept, SERIES[week], VALID[week])
@@ -120,7 +120,7 @@ def test_small_networks_and_normalisation_are_what_they_say():
     hidden = np.asarray(x) @ np.asarray(net.layers[0].weight) + np.asarray(net.layers[0].bias)
     hidden = np.where(hidden > 0, hidden, np.expm1(hidden))
     np.testing.assert_allclose(net(x), hidden @ np.asarray(net.layers[1].weight), **CLOSE)
-    made = np.asarray(normalised(jnp.asarray([[1.0, 2.0, 3.0, 6.0]])))
+    made = np.asarray(normalise(jnp.asarray([[1.0, 2.0, 3.0, 6.0]])))
     assert made.mean() == pytest.approx(0.0, abs=1e-6) and made.var() == pytest.approx(1.0, abs=1e-4)
     wide = Linear.draw(np.random.default_rng(0), 400, 50, gain=2.0)
     assert np.asarray(wide.weight).var() == pytest.approx(4 / 400, rel=0.05) and not np.asarray(wide.bias).any()

@@ -101,9 +101,9 @@ def test_no_round_at_all_is_refused():
 def test_another_policy_than_that_of_training_is_kept_and_named(tmp_path):
     coverage = TrainingSupport.fit([None], [[0.0, 100.0]], PricedNewsvendor(), weeks=3)
     known = replace(case(), policy=PricedNewsvendor(discount=0.95))
-    view = encode_population(known, replace(interface(), coverage=coverage), SETTINGS)
-    assert "not the one with which the maps were trained" in " ".join(view.outside_training)
-    assert not encode_population(case(), replace(interface(), coverage=coverage), SETTINGS).outside_training
+    view = encode_population(known, replace(interface(), support=coverage), SETTINGS)
+    assert "not the one with which the maps were trained" in " ".join(view.out_of_distribution)
+    assert not encode_population(case(), replace(interface(), support=coverage), SETTINGS).out_of_distribution
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_unknown_and_damaged_folders_end_in_one_sentence(tmp_path, capsys):
 
 def test_the_command_prints_and_writes_what_was_asked(tmp_path, capsys):
     coverage = TrainingSupport.fit([None], [[0.0, 1e-6]], PricedNewsvendor(), weeks=200)
-    place = folder(tmp_path, replace(interface(), coverage=coverage))
+    place = folder(tmp_path, replace(interface(), support=coverage))
     words = "demo --agents 60 --history 110 --weeks 8 --scenarios 2 --paths 2 --max-iterations 5 --no-reissue --json"
     words += " --cohort 30"
     out = tmp_path / "out"

@@ -13,7 +13,7 @@ from walras.config import PlanSettings
 from walras.errors import InputError
 from walras.exogenous.arrivals import ORDER_LOG_SD
 from walras.exogenous.calendar import holiday_distance
-from walras.maps.features import HORIZON, agent_history
+from walras.maps.features import HORIZON, AgentHistory
 from walras.maps.rollout import PopulationWindow, known_future
 from walras.planning.problem import PlanningProblem, build_problem
 from walras.planning.search import encode_population
@@ -33,7 +33,7 @@ def case() -> PlanningProblem:
 
 def test_the_last_column_is_the_first_planned_week_before_its_orders():
     known = case()
-    ledger, state = known.history.ledger, known.initial
+    ledger, state = known.history.agent_history, known.initial
     assert known.history.n_weeks == 64 + 30 + 1
     rollout = simulate(known.population, known.expected, known.policy, initial=state, record=Record.traces()).agents
     np.testing.assert_allclose(ledger.receipts[-1], rollout.receipts[0])
@@ -82,11 +82,11 @@ def test_maps_read_at_the_origin_what_they_read_in_training():
         expected_use=jnp.zeros(rows),
         holidays=jnp.zeros((weeks + 1 + HORIZON, 2)),
     )
-    ledger = agent_history(both, rollout.agents, replayed.initial, stretch.valid.astype(jnp.float32))
+    ledger = AgentHistory.from_traces(both, rollout.agents, replayed.initial, stretch.valid.astype(jnp.float32))
     trained = known_future(stretch, ledger, rollout.agents.orders)
     np.testing.assert_allclose(known.history.known.committed, trained.committed[-1], rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(known.history.known.stock, trained.stock[-1], rtol=1e-4)
-    for ours, theirs in zip(jax.tree.leaves(known.history.ledger), jax.tree.leaves(ledger), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(known.history.agent_history), jax.tree.leaves(ledger), strict=True):
         np.testing.assert_allclose(ours[-1], theirs[-1], rtol=1e-4, atol=1e-2)
 
 
@@ -95,9 +95,9 @@ def test_recorded_stock_replaces_the_replayed_one_in_the_last_column():
     stock = np.full(panel.units.shape, np.nan, np.float32)
     stock[-1] = 1000.0
     known = build_problem(replace(panel, on_hand=stock), SETTINGS)
-    ledger = known.history.ledger
+    ledger = known.history.agent_history
     np.testing.assert_allclose(ledger.stock_start[-1], 1000.0 + ledger.receipts[-1])
-    np.testing.assert_allclose(ledger.stock_start[:-1], case().history.ledger.stock_start[:-1])
+    np.testing.assert_allclose(ledger.stock_start[:-1], case().history.agent_history.stock_start[:-1])
 
 
 def test_a_replay_without_traces_is_refused():

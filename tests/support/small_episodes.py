@@ -5,7 +5,7 @@ FREE: two stretches, drawn in turn; another number draws other prices and capaci
 
 import numpy as np
 from small_maps import BUCKETS
-from small_stretches import readers, stretch
+from small_stretches import cohort_index, window
 
 from walras.population.population import bucket_edges
 from walras.train.map_task import MapEpisodes, SampledEpisode
@@ -35,7 +35,7 @@ class FewEpisodes(MapEpisodes):
     def __init__(self, delegates: int = 0) -> None:
         """Make them up; so many of their agents are asked."""
         self.delegates = delegates
-        self.stretches = [stretch(weeks=WEEKS, seed=seed) for seed in (0, 1)]
+        self.stretches = [window(weeks=WEEKS, seed=seed) for seed in (0, 1)]
         self.edges = bucket_edges(np.asarray(self.stretches[0].population.demand_scale), BUCKETS)
 
     def identity(self):
@@ -45,7 +45,7 @@ class FewEpisodes(MapEpisodes):
     def draw(self, number: int) -> SampledEpisode:
         """Draw for a step."""
         given = self.stretches[number % 2]
-        return SampledEpisode(given, readers(given, self.delegates), np.random.default_rng([number, 1]))
+        return SampledEpisode(given, cohort_index(given, self.delegates), np.random.default_rng([number, 1]))
 
     def validation(self, count: int) -> list[SampledEpisode]:
         """Draw those that judge."""

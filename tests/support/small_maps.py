@@ -110,11 +110,11 @@ def untrained(
     resources: tuple[str, ...] = ONE,
     seed: int = 0,
     dilations: tuple[int, ...] = FEW,
-    delegates: int = 0,
+    probes: int = 0,
     **facts,
 ) -> LearnedMap:
     """Draw a map whose answers vary."""
-    shape = MapShape(representation, len(resources), 8, 4, 8, 6, BUCKETS, dilations, FEW, delegates)
+    shape = MapShape(representation, len(resources), 8, 4, 8, 6, BUCKETS, dilations, FEW, probes)
     network = MapNetwork.draw(shape, seed)
     # The last layer is drawn small, so that nothing would depend on much.
     network = jax.tree.map(lambda leaf: leaf * 1.5, network)
@@ -126,14 +126,12 @@ def interface(
     representation: str = "bucketized",
     resources: tuple[str, ...] = ONE,
     dilations: tuple[int, ...] = FEW,
-    delegates: int = 0,
+    probes: int = 0,
     **facts,
 ) -> Interface:
     """Draw both maps, or the primal one alone where there is no dual one."""
-    dual = (
-        None if representation == "bottom-up" else untrained(DUAL, representation, resources, 1, dilations, delegates)
-    )
-    return Interface(untrained(PRIMAL, representation, resources, 0, dilations, delegates, **facts), dual)
+    dual = None if representation == "bottom-up" else untrained(DUAL, representation, resources, 1, dilations, probes)
+    return Interface(untrained(PRIMAL, representation, resources, 0, dilations, probes, **facts), dual)
 
 
 def some_prices(population: Population, weeks: int = HORIZON, plans: tuple[int, ...] = (), seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.maps.closed_loop import CapacityTarget, DualMap
 from walras.maps.features import HORIZON
 from walras.maps.file import DUAL
-from walras.maps.pooling import CohortIndex, cohort_index
+from walras.maps.pooling import CohortIndex
 from walras.maps.probes import draw_probes
 from walras.maps.rollout import PopulationWindow
 from walras.policies.base import Policy
@@ -39,7 +39,7 @@ class Shy(Policy):
         return positive_part(wanted + 0.05 * (7.0 * people.demand_scale - observation.position))
 
 
-def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0) -> PopulationWindow:
+def window(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0) -> PopulationWindow:
     """Make up agents and weeks; orders arrive after 1 to 4 weeks."""
     population = people(resources=resources)
     random = np.random.default_rng([seed, 6])
@@ -69,24 +69,24 @@ def stretch(resources: tuple[str, ...] = ONE, weeks: int = WEEKS, seed: int = 0)
     )
 
 
-def readers(given: PopulationWindow, delegates: int = 0) -> CohortIndex:
+def cohort_index(given: PopulationWindow, probes: int = 0) -> CohortIndex:
     """Draw a cohort, and who is asked."""
     size = np.asarray(given.population.demand_scale)
     cohort = UniformSample().draw(size, READ, np.random.default_rng(7))
-    who = draw_probes(given.population, delegates, HORIZON + 1, 11) if delegates else None
-    return cohort_index(size, cohort, bucket_edges(size, BUCKETS), 4, who)
+    who = draw_probes(given.population, probes, HORIZON + 1, 11) if probes else None
+    return CohortIndex.of(size, cohort, bucket_edges(size, BUCKETS), 4, who)
 
 
-def plan(given: PopulationWindow, share: float = 0.9, first: int = FIRST) -> CapacityTarget:
+def target_of(given: PopulationWindow, share: float = 0.9, first: int = FIRST) -> CapacityTarget:
     """Plan a share of mean use, with weeks of more and of less."""
     mean = np.asarray(given.expected_use).mean((0, 1))
     waves = 1 + 0.2 * np.sign(np.sin(np.arange(given.n_weeks) / 3.0))
     return CapacityTarget(jnp.asarray(share * waves[:, None] * mean, jnp.float32), first)
 
 
-def dual_map(representation: str = "bucketized", resources: tuple[str, ...] = ONE, delegates: int = 0) -> DualMap:
+def dual_map(representation: str = "bucketized", resources: tuple[str, ...] = ONE, probes: int = 0) -> DualMap:
     """Draw a map whose prices are of the size of margins, and move."""
-    learned = untrained(DUAL, representation, resources, delegates=delegates)
+    learned = untrained(DUAL, representation, resources, probes=probes)
     last = lambda network: network.basis.layers[-1]  # noqa: E731
     raised = eqx.tree_at(
         lambda network: (last(network).weight, last(network).bias),

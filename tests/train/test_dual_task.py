@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_episodes import FewEpisodes, tiny
-from small_stretches import FIRST, WEEKS, Shy, dual_map, plan, readers, stretch
+from small_stretches import FIRST, WEEKS, Shy, cohort_index, dual_map, target_of, window
 
 from walras.errors import NoDerivativeError, SettingsError
 from walras.maps.closed_loop import ClosedLoopResult
@@ -23,12 +23,12 @@ from walras.train.dual_task import DualExample, DualTask, Weights, episode_loss,
 from walras.train.loop.train import train
 
 POLICY = Shy()
-STRETCH = stretch()
+STRETCH = window()
 COORDINATED = WEEKS - FIRST
 
 
 def lesson(*origins: int) -> DualExample:
-    return DualExample(STRETCH, readers(STRETCH), plan(STRETCH), jnp.asarray(origins, jnp.int32))
+    return DualExample(STRETCH, cohort_index(STRETCH), target_of(STRETCH), jnp.asarray(origins, jnp.int32))
 
 
 def by_hand(use, charged) -> ClosedLoopResult:

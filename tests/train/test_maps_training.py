@@ -9,7 +9,7 @@ from small_stretches import Shy
 
 from walras.errors import InputError, SettingsError
 from walras.maps.file import DUAL, PRIMAL, load_map
-from walras.maps.interface import COVERAGE, FILES, Interface
+from walras.maps.interface import FILES, SUPPORT_FILE, Interface
 from walras.population.generate import generate_panel
 from walras.train import dual_task as dual
 from walras.train import maps_training
@@ -67,9 +67,9 @@ def trained(tmp_path_factory):
 def test_both_maps_are_in_one_folder_that_can_be_loaded(trained):
     folder, fitted = trained
     assert [each.path for each in fitted] == [folder / FILES[kind] for kind in (DUAL, PRIMAL)]
-    assert (folder / COVERAGE).is_file()
+    assert (folder / SUPPORT_FILE).is_file()
     found = Interface.load(folder)
-    assert found.resources == ("inbound_units",) and found.coverage is not None
+    assert found.resources == ("inbound_units",) and found.support is not None
     assert found.primal.shape == found.dual.shape and found.primal.shape.history_width == 3
     np.testing.assert_array_equal(found.primal.edges, found.dual.edges)
     facts = found.facts[PRIMAL]
@@ -145,7 +145,7 @@ def test_a_map_to_compare_shares_pools_and_is_trained_without_its_support(traine
         representation="moments", delegates=0, steps=1, masked_features=("economics", "prices"), prices="haar"
     )
     again = load_map(train_map(PRIMAL, None, settings, tmp_path, pools=shared, support=False).path, PRIMAL)
-    assert not (tmp_path / COVERAGE).exists()
+    assert not (tmp_path / SUPPORT_FILE).exists()
     assert {path.name: path.stat().st_mtime_ns for path in shared.iterdir()} == before
     hidden = np.flatnonzero(np.asarray(again.scaling.attributes)[1] > 1e20)
     assert hidden.tolist() == [1, 2, 3] and again.facts["settings"]["prices"] == "haar"

@@ -21,7 +21,7 @@ from walras.train.primal_task import (
     apply_gradients,
     example_loss,
     forecast_error,
-    search_prices,
+    search_proposals,
 )
 
 POLICY = Shy()
@@ -59,7 +59,7 @@ def test_a_lesson_is_what_came(few, pooled):
     agent = int(drawn.cohort.index[slot])
     mine = rolled.received[last + 1 : last + 1 + HORIZON, agent] / drawn.window.population.demand_scale[agent]
     np.testing.assert_allclose(
-        lesson.agent_use[-1, :, 0, 0], mine / lesson.inputs.base.level[-1, 0], rtol=1e-4, atol=1e-5
+        lesson.agent_use[-1, :, 0, 0], mine / lesson.inputs.baseline.level[-1, 0], rtol=1e-4, atol=1e-5
     )
 
 
@@ -71,7 +71,7 @@ def test_without_agents_it_is_what_the_totals_say(few, pooled):
     np.testing.assert_array_equal(plain.use, lesson.use)
     network = pooled.begin(0).network
     slope = eqx.filter_jit(eqx.filter_grad(example_loss))(network, pooled.scaling, plain, 8)
-    for part in (slope.agents, slope.representation, slope.each):
+    for part in (slope.agents, slope.representation, slope.agent_head):
         assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(part))
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves((slope.basis, slope.totals, slope.future)))
 
@@ -110,7 +110,7 @@ def test_bottom_up_learns_agent_by_agent(few):
     first = float(loss(carry.network, lesson))
     other = eqx.tree_at(lambda given: given.use, lesson, 3 * lesson.use)
     assert float(loss(carry.network, other)) == first
-    nobody = np.asarray(lesson.inputs.crowd.weight)[np.asarray(lesson.watched)] == 0
+    nobody = np.asarray(lesson.inputs.pooled.weight)[np.asarray(lesson.watched)] == 0
     assert nobody.any() and not nobody.all()
     wild = eqx.tree_at(
         lambda given: given.agent_use, lesson, jnp.where(nobody[None, None, :, None], 1e3, lesson.agent_use)
@@ -137,7 +137,7 @@ def test_a_map_that_asks_delegates_learns_what_they_are_off_by():
     few = FewEpisodes(delegates=8)
     task = task_of(few, "global", delegates=8)
     carry, lesson = task.begin(0), task.example(few.draw(0), None)
-    assert lesson.inputs.asked is not None and task.shape.signals == 3
+    assert lesson.inputs.probes is not None and task.shape.signals == 3
     losses = []
     for _ in range(20):
         carry, seen = primal._update(carry, lesson, task.scaling, 8, jnp.float32(0.5), task.optimizer)
@@ -148,5 +148,5 @@ def test_a_map_that_asks_delegates_learns_what_they_are_off_by():
 def test_searched_prices_fit_a_line():
     """Use 2 - lambda fits a capacity of 1 at a price of 1, and one of 3 at hardly any."""
     capacity = jnp.array([[1.0], [3.0]])
-    found = np.asarray(search_prices(lambda prices: 2.0 - prices, capacity, 200))
+    found = np.asarray(search_proposals(lambda prices: 2.0 - prices, capacity, 200))
     assert found[0, 0] == pytest.approx(1.0, abs=0.05) and found[1, 0] < 0.05

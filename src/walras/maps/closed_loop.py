@@ -1,15 +1,18 @@
-"""Own the closed coordination loop: each week a map issues prices, agents order, and next week it sees the result.
+"""Closed loop: every week a map issues prices, agents order, and the map sees the result in the next week.
 
 LAW: in week t receipts are in when prices for weeks t + 1 .. t + HORIZON are issued; the first of them is charged in
-week t + 1 (spec section 2). Week by week, or as a fixed point over the whole episode: both give the same numbers.
+week t + 1 (spec section 2). This is the loop of `simulation.controller` as one compiled scan, for controllers on maps.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int
 
 from walras.maps.features import (
@@ -19,54 +22,203 @@ from walras.maps.features import (
     Scaling,
     Units,
     agent_features,
-    agent_history,
     cohort_of,
     map_inputs,
     prepare_probes_now,
     total_features,
     units_of,
 )
-from walras.maps.network import Encoded, MapNetwork
+from walras.maps.network import MapNetwork
 from walras.maps.pooling import CohortIndex
-from walras.maps.price_controller import AbstractPriceController
 from walras.maps.probes import PreparedProbes
-from walras.maps.rollout import MapRollout, PopulationWindow, inputs_of, roll_out_issued
+from walras.maps.rollout import PopulationWindow
 from walras.parallel.process import Sequential
 from walras.policies.base import Policy
-from walras.population.population import Population
+from walras.simulation.controller import Controller, ControlObservation, Issued
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
 from walras.simulation.setup import Setup
 from walras.simulation.state import State
 
+SMALLEST_CAPACITY = 1e-6
+"""Capacities, relative to S(P), below this count as this when ratios are formed."""
 
-class ClosedLoopResult(eqx.Module):
-    """Hold what came of the coordinated weeks, `first` and those after it.
+BETAS = (0.5, 0.8)
+"""Decay of Adam's moments in the search on a primal map, short: a week whose violation is gone gives up its price."""
+
+
+def adam_on_softplus_prices(
+    loss: Callable[[Array], tuple[Array, Array]],
+    start: Float[Array, "*axes ahead resource"],
+    *,
+    learning_rate: Callable[[Array], Array | float],
+    max_steps: Array | int,
+    betas: tuple[float, float] = (0.9, 0.999),
+    tolerance: float = -math.inf,
+    ceiling: float = math.inf,
+) -> tuple[Float[Array, "*axes ahead resource"], Int[Array, ""]]:
+    """Minimise a loss of prices `min(softplus(nu), ceiling)` by Adam on nu.
+
+    Args:
+        loss: from prices to loss and residual.
+        start: first nu.
+        learning_rate: step size in nu, of the number of the step.
+        max_steps: most steps; may be traced.
+        betas: decay of Adam's first and second moment.
+        tolerance: residual at which the search ends.
+        ceiling: highest price; nu is kept below it, since beyond it the loss has no slope.
+
+    Returns:
+        The last nu, and the number of evaluations of the loss.
+    """
+    adam, highest = optax.scale_by_adam(*betas), math.log(math.expm1(ceiling)) if ceiling < math.inf else math.inf
+
+    def evaluate(nu: Array) -> tuple[Array, Array]:
+        def of_nu(nu: Array) -> tuple[Array, Array]:
+            return loss(softplus_prices(nu, ceiling))
+
+        (_, residual), slope = jax.value_and_grad(of_nu, has_aux=True)(nu)
+        return slope, residual
+
+    def unfinished(state: tuple) -> Array:
+        return ~state[3]
+
+    def update(state: tuple) -> tuple:
+        nu, moments, count, _ = state
+        slope, residual = evaluate(nu)
+        finished = (residual <= tolerance) | (count >= max_steps)
+        move, moments = adam.update(slope, moments)
+        moved = jnp.minimum(nu - learning_rate(count) * move, highest)
+        return jnp.where(finished, nu, moved), moments, count + 1, finished
+
+    nu = jnp.minimum(start, highest)
+    state = (nu, adam.init(nu), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    nu, _, evaluations, _ = jax.lax.while_loop(unfinished, update, state)
+    return nu, evaluations
+
+
+def softplus_prices(nu: Float[Array, "*axes"], ceiling: float = math.inf) -> Float[Array, "*axes"]:
+    """Return softplus(nu), at most `ceiling`."""
+    return jnp.minimum(jax.nn.softplus(nu), ceiling)
+
+
+class AbstractPriceController(eqx.Module, Controller):
+    """A controller on a map. In `ControlObservation` and `Issued`, prices and capacity are relative (`Units`).
 
     Attributes:
-        issued: prices for the weeks after each week, as issued in it [money per unit of resource].
-        charged: price of each week.
-        utilization: use of each resource.
-        reward: money of each week, price payments not deducted.
-        end_value: value of what is left at the end [money].
-        states: before each week, its receipts not yet in; leading week axis.
-        asked: how often the map was asked in each week; None where nobody counted.
+        network: reads histories and coming weeks.
+        scaling: of its features.
     """
 
-    issued: Float[Array, "week ahead resource"]
-    charged: Float[Array, "week resource"]
-    utilization: Float[Array, "week resource"]
-    reward: Float[Array, " week"]
-    end_value: Float[Array, ""]
-    states: State
-    asked: Int[Array, " week"] | None = None
+    network: eqx.AbstractVar[MapNetwork]
+    scaling: eqx.AbstractVar[Scaling]
+
+
+class DualMap(AbstractPriceController):
+    """Issue what a dual map answers."""
+
+    network: MapNetwork
+    scaling: Scaling
+
+    def issue(self, observation: ControlObservation) -> Float[Array, "ahead resource"]:
+        """Evaluate the map once."""
+        return self.network.shadow_prices(observation.encoded, observation.capacity)  # type: ignore[arg-type]
+
+    def step(self, observation: ControlObservation) -> Issued:
+        """Return prices and one query."""
+        return Issued(self.issue(observation), observation.memory, jnp.ones((), jnp.int32))
+
+
+class PrimalSearch(AbstractPriceController):
+    """Search prices `softplus(nu)` at which a frozen primal map predicts use within capacity (spec section 8), by Adam.
+
+    The loss is the mean squared relative violation plus a small price term, without which weeks with slack would keep a
+    price. The first search starts from nu = 0, later ones from last week's result shifted by a week. A search ends when
+    the mean of |min(lambda, (K - U) / K)| is below `tolerance`, or after `most` steps; weeks that exceed capacity at
+    the highest price do not count, since open orders no longer respond to prices.
+
+    Attributes:
+        network, scaling: of the primal map.
+        rate: step of Adam in nu; it falls as 1 / sqrt(1 + step / 10), or the last steps would oscillate.
+        most: steps at most.
+        tolerance: residual at which the search ends.
+        price_weight: of the mean price beside violation.
+        ceiling: highest price [median unit margins].
+    """
+
+    network: MapNetwork
+    scaling: Scaling
+    rate: float = 0.4
+    most: int = 60
+    tolerance: float = 5e-3
+    price_weight: float = 1e-2
+    ceiling: float = 4.0
+
+    def begin(self, n_resources: int) -> Float[Array, "ahead resource"]:
+        """Return nu = 0."""
+        return jnp.zeros((HORIZON, n_resources))
+
+    def issue(self, observation: ControlObservation) -> Float[Array, "ahead resource"]:
+        """Return the prices of `step`."""
+        return jnp.asarray(self.step(observation).prices)
+
+    def step(self, observation: ControlObservation) -> Issued:
+        """Search on from last week's nu; a query is one evaluation of the map with its slope in the prices."""
+
+        def utilization(prices: Array) -> Array:
+            return self.network.utilization(observation.encoded, prices)
+
+        assert observation.capacity is not None  # the loop over a map always has a target
+        nu, queries = self.search(utilization, observation.capacity, observation.memory)
+        return Issued(softplus_prices(nu, self.ceiling), jnp.concatenate([nu[1:], nu[-1:]]), queries)
+
+    def search(
+        self,
+        utilization: Callable[[Array], Array],
+        capacity: Float[Array, "ahead resource"],
+        start: Float[Array, "ahead resource"],
+    ) -> tuple[Float[Array, "ahead resource"], Int[Array, ""]]:
+        """Return the last nu, and how often `utilization` was evaluated.
+
+        Args:
+            utilization: use at prices, both relative; differentiable.
+            capacity: K, in the same units as use.
+            start: first nu.
+        """
+        limit = jnp.maximum(capacity, SMALLEST_CAPACITY)
+
+        def loss(prices: Array) -> tuple[Array, Array]:
+            over = (utilization(prices) - limit) / limit
+            return (jnp.maximum(over, 0.0) ** 2).mean() + self.price_weight * prices.mean(), self.residual(prices, over)
+
+        return adam_on_softplus_prices(
+            loss,
+            start,
+            learning_rate=lambda step: self.rate / jnp.sqrt(1 + step / 10),
+            max_steps=self.most,
+            betas=BETAS,
+            tolerance=self.tolerance,
+            ceiling=self.ceiling,
+        )
+
+    def residual(
+        self, prices: Float[Array, "ahead resource"], over: Float[Array, "ahead resource"]
+    ) -> Float[Array, ""]:
+        """Return the mean of |min(lambda, (K - U) / K)|; 0 in weeks over capacity at the highest price.
+
+        Args:
+            prices: lambda [median unit margins].
+            over: (U - K) / K.
+        """
+        saturated = (prices >= 0.999 * self.ceiling) & (over > 0)
+        return jnp.where(saturated, 0.0, jnp.abs(jnp.minimum(prices, -over))).mean()
 
 
 class CapacityTarget(eqx.Module):
-    """Hold what is to be kept to.
+    """Capacity that a closed loop is to keep to.
 
     Attributes:
-        capacity: K of every week of the stretch [units of resource]; after the last week that holds.
+        capacity: K of every week of the window [units of resource]; the last one holds for later weeks.
         first: first week in which prices are issued.
     """
 
@@ -79,157 +231,147 @@ class CapacityTarget(eqx.Module):
         return self.capacity[jnp.minimum(week + 1 + jnp.arange(HORIZON), last)]
 
 
-class DualMap(AbstractPriceController):
-    """Issue what a dual map answers; hold its weights and the scaling of its features."""
+class ClosedLoopResult(eqx.Module):
+    """Outcome of the coordinated weeks, `first` and those after it.
 
-    network: MapNetwork
-    scaling: Scaling
+    Attributes:
+        issued: prices for the weeks after each week, as issued in it [money per unit of resource].
+        charged: price of each week.
+        utilization: use of each resource.
+        reward: money of each week, price payments not deducted.
+        end_value: value of what is left at the end [money].
+        states: before each week and its receipts; leading week axis.
+        queries: evaluations of the map in each week; None where they are not counted.
+    """
 
-    def issue(
-        self, encoded: Encoded, capacity: Float[Array, "ahead resource"], before: Any
-    ) -> tuple[Float[Array, "ahead resource"], Any, Int[Array, ""]]:
-        """Ask the map once."""
-        return self.network.shadow_prices(encoded, capacity), before, jnp.ones((), jnp.int32)
+    issued: Float[Array, "week ahead resource"]
+    charged: Float[Array, "week resource"]
+    utilization: Float[Array, "week resource"]
+    reward: Float[Array, " week"]
+    end_value: Float[Array, ""]
+    states: State
+    queries: Int[Array, " week"] | None = None
 
 
-class _Running(eqx.Module):
+def run_closed_loop(
+    window: PopulationWindow,
+    cohort_index: CohortIndex,
+    policy: Policy,
+    target: CapacityTarget,
+    controller: AbstractPriceController,
+) -> ClosedLoopResult:
+    """Issue prices, simulate a week, and go on, with histories read one week at a time.
+
+    Args:
+        window, cohort_index: agents and weeks, and whose histories are read.
+        policy: of the agents.
+        target: capacity to keep to; weeks before `target.first` have no prices.
+        controller: issues the prices, e.g. a dual map.
+    """
+    loop = _Loop(window, cohort_index, policy, target, controller, units_of(window.population))
+    weeks = jnp.arange(target.first, window.n_weeks)
+    _, (issued, charged, use, reward, ends, states, queries) = jax.lax.scan(
+        lambda carry, week: loop.step(carry, week), loop.begin(), weeks
+    )
+    return ClosedLoopResult(issued, charged, use, reward, ends[-1], states, queries)
+
+
+class _Carry(eqx.Module):
+    """What goes from week to week; `agents` and `totals` are caches of the convolutions."""
+
     state: State
     demand_before: Float[Array, " agent"]
     orders_before: Float[Array, " agent"]
     agents: Any
     totals: Any
     charged: Float[Array, " resource"]
-    searched: Any
-
-
-def run_closed_loop(
-    stretch: PopulationWindow,
-    readers: CohortIndex,
-    policy: Policy,
-    plan: CapacityTarget,
-    issuer: AbstractPriceController,
-) -> ClosedLoopResult:
-    """Issue prices, order, and go on to the next week, with the histories read one column a week.
-
-    Args:
-        stretch, readers: who is coordinated, and whose histories are read.
-        policy: what agents follow.
-        plan: what is to be kept to.
-        issuer: issues the prices, e.g. a dual map; the weeks before `plan.first` go by without prices.
-    """
-    loop = _Loop(stretch, readers, policy, plan, issuer, units_of(stretch.population))
-    weeks = jnp.arange(plan.first, stretch.n_weeks)
-    _, (issued, charged, use, reward, ends, states, asked) = jax.lax.scan(
-        lambda running, week: loop.step(running, week), loop.begin(), weeks
-    )
-    return ClosedLoopResult(issued, charged, use, reward, ends[-1], states, asked)
+    memory: Any
 
 
 class _Loop(eqx.Module):
-    """Hold what does not change from week to week."""
+    """What does not change from week to week."""
 
-    stretch: PopulationWindow
-    readers: CohortIndex
+    window: PopulationWindow
+    cohort_index: CohortIndex
     policy: Policy
-    plan: CapacityTarget
-    issuer: AbstractPriceController
+    target: CapacityTarget
+    controller: AbstractPriceController
     units: Units
 
-    def begin(self) -> _Running:
-        """Live through the weeks before the first without prices, and read them in one pass."""
-        stretch, first, scaling = self.stretch, self.plan.first, self.issuer.scaling
-        past = week_of(stretch.exogenous, jnp.asarray(0), first)
+    def begin(self) -> _Carry:
+        """Simulate the weeks before the first without prices, and read them in one pass."""
+        window, first, scaling = self.window, self.target.first, self.controller.scaling
+        past = week_of(window.exogenous, jnp.asarray(0), first)
         record = Record(agents=True, flows=())
-        lived = simulate(stretch.population, past, self.policy, initial=stretch.initial, record=record, throw=False)
-        happened = lived.agents
-        assert happened is not None  # traces were asked for
-        ledger = agent_history(past, happened, stretch.initial, stretch.valid[:first].astype(jnp.float32))
-        network, agents = self.issuer.network, None
+        rollout = simulate(window.population, past, self.policy, initial=window.initial, record=record, throw=False)
+        traces = rollout.agents
+        assert traces is not None  # they are in the record
+        valid = window.valid[:first].astype(jnp.float32)
+        history = AgentHistory.from_traces(past, traces, window.initial, valid)
+        network, agents = self.controller.network, None
         if network.agents is not None:
-            read = self._read(ledger)
-            features = scaling.of_agents(agent_features(self._cohort(), read, self.units))
-            agents = network.agents.kept(features, read.valid)
-        totals = scaling.of_totals(total_features(stretch.population, ledger, self.units))
-        return _Running(
-            state=lived.final,
-            demand_before=happened.demand[-1],
-            orders_before=happened.orders[-1],
+            own, index = history.of_agents(self.cohort_index.index), self.cohort_index
+            cohort = cohort_of(window.population, index.index, index.weight)
+            agents = network.agents.cache(scaling.of_agents(agent_features(cohort, own, self.units)), own.valid)
+        totals = scaling.of_totals(total_features(window.population, history, self.units))
+        n_resources = len(window.population.resources)
+        return _Carry(
+            state=rollout.final,
+            demand_before=traces.demand[-1],
+            orders_before=traces.orders[-1],
             agents=agents,
-            totals=network.totals.kept(totals),
-            charged=jnp.zeros(len(stretch.population.resources)),
-            searched=self.issuer.begin(len(stretch.population.resources)),
+            totals=network.totals.cache(totals),
+            charged=jnp.zeros(n_resources),
+            memory=self.controller.begin(n_resources),
         )
 
-    def step(self, running: _Running, week: Array) -> tuple[_Running, Any]:
+    def step(self, carry: _Carry, week: Array) -> tuple[_Carry, Any]:
         """Go through one week."""
-        network, agents, read = self.issuer.network, running.agents, None
-        people, (ledger, known) = self.stretch.population, self._seen(running, week)
-        reads = network.agents is not None
-        ask = self._asked(running, ledger, known)
-        inputs = map_inputs(people, self.readers, ledger, known, self.units, reads_agents=reads, asked=ask)
-        inputs = self.issuer.scaling(inputs)
+        network, agents, embeddings = self.controller.network, carry.agents, None
+        population, (history, known) = self.window.population, self._observe(carry, week)
+        reads, probes = network.agents is not None, self._probes(carry, history, known)
+        parts = (population, self.cohort_index, history, known, self.units)
+        inputs = self.controller.scaling(map_inputs(*parts, reads_agents=reads, probes=probes))
         if network.agents is not None and inputs.agents is not None and inputs.valid is not None:
-            agents, read = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
-        totals, read_totals = network.totals.read(running.totals, inputs.totals[0])
-        encoded = network.encoded(read, read_totals, inputs)
-        target = self.plan.coming(week) / self.units.use[None, :]
-        scaled, searched, asked = self.issuer.issue(encoded, target, running.searched)
-        issued = scaled * self.units.price[None, :]
-        happened, after, end = self._live(running, week, issued)
-        out = (issued, running.charged, happened.utilization, happened.reward, end, running.state, asked)
-        traces = happened.traces
-        return _Running(after, traces.demand[0], traces.orders[0], agents, totals, issued[0], searched), out
+            agents, embeddings = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
+        totals, read_totals = network.totals.read(carry.totals, inputs.totals[0])
+        encoded = network.assemble(embeddings, read_totals, inputs)
+        capacity = self.target.coming(week) / self.units.use[None, :]
+        observation = ControlObservation(week, carry.state, carry.charged, None, carry.memory, capacity, encoded)
+        answer = self.controller.step(observation)
+        issued = jnp.asarray(answer.prices) * self.units.price[None, :]
+        announced = price_window(self.policy, carry.state, carry.charged, issued)
+        total, traces, after, end = step_week(self.window, self.policy, carry.state, week, announced)
+        out = (issued, carry.charged, total[:-1], total[-1], end, carry.state, answer.queries)
+        return _Carry(after, traces.demand[0], traces.orders[0], agents, totals, issued[0], answer.memory), out
 
-    def _cohort(self) -> Population:
-        return cohort_of(self.stretch.population, self.readers.index, self.readers.weight)
-
-    def _read(self, ledger: AgentHistory) -> AgentHistory:
-        return jax.tree.map(lambda leaf: leaf[:, self.readers.index], ledger)
-
-    def _seen(self, running: _Running, week: Array) -> tuple[AgentHistory, KnownFuture]:
-        """Read this week's column of the ledger, and what is known of the weeks after it, off the state."""
-        state, stretch = running.state, self.stretch
-        exogenous, receipts = stretch.exogenous, state.pipeline[0]
-        stock = state.stock_end + receipts
-        column = AgentHistory(
-            receipts=receipts[None],
-            stock_start=stock[None],
-            position=(state.stock_end + state.pipeline.sum(0))[None],
-            demand_before=running.demand_before[None],
-            orders_before=running.orders_before[None],
-            sale_price=exogenous.sale_price[week][None],
-            unit_cost=exogenous.unit_cost[week][None],
-            lead_demand_mean=exogenous.lead_demand_mean[week][None],
-            lead_demand_sd=exogenous.lead_demand_sd[week][None],
-            valid=stretch.valid[week].astype(jnp.float32)[None],
-        )
-        weight = stretch.population.weight[:, None] * stretch.population.use
-        due = state.pipeline[: HORIZON + 1] @ weight
+    def _observe(self, carry: _Carry, week: Array) -> tuple[AgentHistory, KnownFuture]:
+        """Return this week's history, and what is known of the weeks after it."""
+        state, window = carry.state, self.window
+        valid = window.valid[week].astype(jnp.float32)
+        before = (carry.demand_before, carry.orders_before)
+        history = AgentHistory.of_week(state, window.exogenous, week, *before, valid)
+        per_unit = window.population.weight[:, None] * window.population.use
+        due = state.pipeline[: HORIZON + 1] @ per_unit
         known = KnownFuture(
-            expected=stretch.expected_use[week],
+            expected=window.expected_use[week],
             committed=jnp.pad(due, ((0, HORIZON + 1 - due.shape[0]), (0, 0))),
-            stock=stock @ weight,
-            holidays=jax.lax.dynamic_slice_in_dim(stretch.holidays, week + 1, HORIZON),
+            stock=history.stock_start[0] @ per_unit,
+            holidays=jax.lax.dynamic_slice_in_dim(window.holidays, week + 1, HORIZON),
         )
-        return column, known
+        return history, known
 
-    def _asked(self, running: _Running, ledger: AgentHistory, known: KnownFuture) -> PreparedProbes | None:
-        """Make delegates ready to answer, where the map asks any."""
-        delegates, on_order = self.readers.delegates, running.state.pipeline
-        if delegates is None:
+    def _probes(self, carry: _Carry, history: AgentHistory, known: KnownFuture) -> PreparedProbes | None:
+        probes, population = self.cohort_index.probes, self.window.population
+        if probes is None:
             return None
-        return prepare_probes_now(self.stretch.population, delegates, ledger, known, on_order, self.policy, self.units)
-
-    def _live(self, running: _Running, week: Array, issued: Array) -> tuple["_Week", State, Array]:
-        window = price_window(self.policy, running.state, running.charged, issued)
-        total, traces, after, end = step_week(self.stretch, self.policy, running.state, week, window)
-        return _Week(total[:-1], total[-1], traces), after, end
+        return prepare_probes_now(population, probes, history, known, carry.state.pipeline, self.policy, self.units)
 
 
 def price_window(
     policy: Policy, state: State, charged: Float[Array, " resource"], issued: Float[Array, "ahead resource"]
 ) -> Float[Array, "1 lead resource"]:
-    """Return the window of prices that agents see in a week.
+    """Return the prices that agents see in a week.
 
     Args:
         policy, state: say how far agents look ahead.
@@ -241,155 +383,32 @@ def price_window(
 
 
 def step_week(
-    stretch: PopulationWindow,
-    policy: Policy,
-    state: State,
-    week: Array,
-    window: Float[Array, "1 lead resource"],
+    window: PopulationWindow, policy: Policy, state: State, week: Array, announced: Float[Array, "1 lead resource"]
 ) -> tuple[Float[Array, " total"], Any, State, Float[Array, ""]]:
-    """Go through one week of a stretch.
+    """Simulate one week of a population window.
 
     Args:
-        stretch, policy, state: who orders how, from where.
-        week: of the stretch.
-        window: prices announced for it and the weeks after it [money per unit of resource].
+        window, policy, state: agents and weeks, what they follow, and the state before the week.
+        week: of the window.
+        announced: prices of the week and the weeks after it [money per unit of resource].
 
     Returns:
-        Use of each resource and then reward, traces, the state after it, and the value of what is left.
+        Use of each resource and then reward, traces, the state after the week, and the value of what is left.
     """
-    exogenous = stretch.exogenous
+    exogenous = window.exogenous
     following = exogenous.unit_cost[jnp.minimum(week + 1, exogenous.n_weeks - 1)]
     setup = Setup(
-        stretch.population,
+        window.population,
         week_of(exogenous, week),
         policy,
         state,
-        window,
+        announced,
         Sequential(),
         Record(agents=True, flows=()),
         backlog=False,
-        block=stretch.population.n_agents,
+        block=window.population.n_agents,
         following_cost=following,
         first_week=week,
     )
     (rows, _, end), (after, traces), _ = setup.run()
     return rows.sum(-2)[0], traces, after, end.sum()
-
-
-class _Week(eqx.Module):
-    utilization: Float[Array, " resource"]
-    reward: Float[Array, ""]
-    traces: Any
-
-
-def reissue(
-    stretch: PopulationWindow,
-    readers: CohortIndex,
-    policy: Policy,
-    plan: CapacityTarget,
-    dual: DualMap,
-    issued: Float[Array, "week ahead resource"],
-) -> tuple[Float[Array, "week ahead resource"], MapRollout]:
-    """Simulate the whole episode under issued prices, read it in one pass, and issue anew: one sweep.
-
-    Args:
-        stretch, readers, policy, plan, dual: as in `run_closed_loop`.
-        issued: prices of the coordinated weeks, as issued in each.
-    """
-    quiet = jnp.zeros((plan.first, *issued.shape[1:]))
-    rolled = roll_out_issued(stretch, policy, jnp.concatenate([quiet, issued]))
-    network, units = dual.network, rolled.units
-    weeks = stretch.n_weeks
-    inputs = inputs_of(rolled, stretch, readers, weeks, weeks - plan.first, reads_agents=network.agents is not None)
-    encoded = network.encode(dual.scaling(inputs))
-    target = jax.vmap(plan.coming)(jnp.arange(plan.first, weeks)) / units.use[None, None, :]
-    return network.shadow_prices(encoded, target) * units.price[None, None, :], rolled
-
-
-SWEEPS = 40
-"""Most sweeps: an episode is right week by week from its start, so that one of T weeks needs T at worst."""
-
-SETTLED = 1e-5
-"""Largest change of a price, relative to the price scale, at which sweeps have settled."""
-
-
-class FixedPoint(eqx.Module):
-    """Hold the prices that an episode settled on.
-
-    Attributes:
-        issued: as in `ClosedLoopResult`.
-        sweeps: simulations of the whole episode that were needed.
-        change: largest change of a price in the last of them, relative to the price scale.
-    """
-
-    issued: Float[Array, "week ahead resource"]
-    sweeps: Array
-    change: Array
-
-
-def fixed_point(
-    stretch: PopulationWindow,
-    readers: CohortIndex,
-    policy: Policy,
-    plan: CapacityTarget,
-    dual: DualMap,
-    start: Float[Array, "week ahead resource"] | None = None,
-    *,
-    most: int = SWEEPS,
-) -> FixedPoint:
-    """Find the closed loop's prices as a fixed point over the whole episode, differentiable in the map's weights.
-
-    The loop is causal, so that sweeps end exactly at what week by week gives; in practice a few are enough. The
-    derivative solves the transposed problem in the same way, each sweep one pass back.
-
-    Args:
-        stretch, readers, policy, plan, dual: as in `run_closed_loop`.
-        start: prices to start from; default 0.
-        most: most sweeps.
-    """
-    weeks, m = stretch.n_weeks - plan.first, len(stretch.population.resources)
-    first = jnp.zeros((weeks, HORIZON, m)) if start is None else start
-    fixed = (stretch, readers, policy, plan, dual.scaling)
-    issued, sweeps, change = _fixed_point(dual.network, fixed, first, most)
-    return FixedPoint(issued, sweeps, change)
-
-
-def _sweep(network: MapNetwork, fixed: Any, issued: Array) -> Array:
-    stretch, readers, policy, plan, scaling = fixed
-    return reissue(stretch, readers, policy, plan, DualMap(network, scaling), issued)[0]
-
-
-@eqx.filter_custom_vjp
-def _fixed_point(network: MapNetwork, fixed: Any, first: Array, most: int) -> tuple[Array, Array, Array]:
-    scale = units_of(fixed[0].population).price[None, None, :]
-    return _iterate(lambda issued: _sweep(network, fixed, issued), first, scale, most)
-
-
-def _iterate(function: Any, first: Array, scale: Array, most: int) -> tuple[Array, Array, Array]:
-    def unsettled(now: tuple) -> Array:
-        return (now[1] < most) & (now[2] > SETTLED)
-
-    def go(now: tuple) -> tuple:
-        after = function(now[0])
-        return after, now[1] + 1, jnp.max(jnp.abs(after - now[0]) / scale)
-
-    return jax.lax.while_loop(unsettled, go, (first, jnp.zeros((), jnp.int32), jnp.full((), jnp.inf)))
-
-
-@_fixed_point.def_fwd
-def _fixed_point_forward(perturbed: Any, network: MapNetwork, fixed: Any, first: Array, most: int) -> tuple:
-    found = _fixed_point(network, fixed, first, most)
-    return found, found[0]
-
-
-@_fixed_point.def_bwd
-def _fixed_point_back(
-    issued: Array, slope: Any, perturbed: Any, network: MapNetwork, fixed: Any, first: Array, most: int
-) -> MapNetwork:
-    """Solve a = g + (d sweep / d issued)^T a by sweeps, then return (d sweep / d weights)^T a."""
-    given = slope[0]
-    weights, rest = eqx.partition(network, eqx.is_inexact_array)
-    _, back = jax.vjp(lambda w, prices: _sweep(eqx.combine(w, rest), fixed, prices), weights, issued)
-    scale = jnp.maximum(jnp.max(jnp.abs(given)), jnp.finfo(jnp.float32).tiny)
-    found, _, _ = _iterate(lambda a: given + back(a)[1], given, scale, most)
-    return back(found)[0]

@@ -1,7 +1,4 @@
-"""Own how one map reads one population at one origin: encoded once, and read on week by week.
-
-FREE: internals of views; compiled once for every number of agents and weeks.
-"""
+"""Encoder: one map reads one population at one origin, and then week by week."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,9 +28,9 @@ from walras.maps.features import (
 )
 from walras.maps.file import LearnedMap, probes_for
 from walras.maps.history import History
-from walras.maps.network import Encoded, MapNetwork
-from walras.maps.pooling import CohortIndex, cohort_index
-from walras.maps.probes import PreparedProbes, ProbeAgents
+from walras.maps.network import EncodedPopulation, MapNetwork
+from walras.maps.pooling import CohortIndex
+from walras.maps.probes import PreparedProbes
 from walras.policies.base import Policy
 from walras.population.cohort import Cohort
 from walras.population.population import Population
@@ -45,22 +42,12 @@ Layers = tuple[tuple[Array, ...], ...]
 TILE, SMALL_TILE, MANY = 128, 16, 4096
 """Slots pooled at a time: for `MANY` agents or more (a tile's scores stay in the cache), and for fewer."""
 
-
-class EncodedPopulation(eqx.Module):
-    """Hold what a map made of a population.
-
-    Attributes:
-        encoded: all that no query changes, packed for queries.
-        summary: the population as a vector, to compare with those of training; None where the map gives none.
-    """
-
-    encoded: Encoded
-    summary: Float[Array, " summary"] | None
+_prepare_probes_now = eqx.filter_jit(prepare_probes_now)
 
 
 @dataclass(frozen=True, eq=False)
 class ConvCache:
-    """Hold what reading on needs: for every layer of the history's networks its last inputs, a week at a time.
+    """The last inputs of every layer of the convolutions over history, one array per week.
 
     Weeks are arrays of their own, so that a view and the one a week later share all but the newest.
 
@@ -73,43 +60,131 @@ class ConvCache:
     totals: Layers
 
     def oldest(self) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
-        """Return each layer's input of so many weeks ago as it looks back."""
+        """Return each layer's input `dilation` weeks ago."""
         agents = None if self.agents is None else tuple(weeks[0] for weeks in self.agents)
         return agents, tuple(weeks[0] for weeks in self.totals)
 
-    def followed(self, agents: tuple[Array, ...] | None, totals: tuple[Array, ...]) -> "ConvCache":
-        """Take the newest week in."""
-        return ConvCache(
-            None if self.agents is None or agents is None else _moved(self.agents, agents), _moved(self.totals, totals)
-        )
+    def append(self, agents: tuple[Array, ...] | None, totals: tuple[Array, ...]) -> "ConvCache":
+        """Return the cache with the newest week in place of the oldest."""
+        moved = None if self.agents is None or agents is None else _appended(self.agents, agents)
+        return ConvCache(moved, _appended(self.totals, totals))
+
+
+def _appended(layers: Layers, newest: tuple[Array, ...]) -> Layers:
+    return tuple((*weeks[1:], new) for weeks, new in zip(layers, newest, strict=True))
 
 
 def _by_week(rings: tuple[Array, ...]) -> Layers:
-    """Part weeks by way of numpy: nothing is compiled for it."""
+    """Split weeks in numpy, so that nothing is compiled for it."""
     return tuple(tuple(jnp.asarray(week) for week in np.asarray(ring)) for ring in rings)
 
 
-def _moved(layers: Layers, newest: tuple[Array, ...]) -> Layers:
-    return tuple((*weeks[1:], each) for weeks, each in zip(layers, newest, strict=True))
+class PopulationReader(eqx.Module):
+    """A map's network with the population that it reads: all that stays the same from week to week.
+
+    Attributes:
+        network, scaling: of the map.
+        population: the whole population, without names.
+        units: in which the map sees it.
+        cohort_index: agents whose histories are read.
+    """
+
+    network: MapNetwork
+    scaling: Scaling
+    population: Population
+    units: Units
+    cohort_index: CohortIndex
+
+    @eqx.filter_jit
+    def read(
+        self, history: AgentHistory, known: KnownFuture, probes: PreparedProbes | None
+    ) -> tuple[EncodedPopulation, Float[Array, " summary"] | None]:
+        """Encode the population at the history's last week; return also the vector that describes it."""
+
+        def embed(features: Array, valid: Array) -> Array:
+            # Counted back from the last week with this spacing, every layer computes only what the last week needs.
+            return self.network.agents(features, valid, LOOK_BACK)[-1]  # type: ignore[misc]
+
+        embeddings = None if self.network.agents is None else self._by_tile(embed, history)
+        totals = self.network.totals(self._totals(history))[-1]
+        return self._finish(embeddings, totals, known, probes)
+
+    @eqx.filter_jit
+    def caches(self, history: AgentHistory) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
+        """Return the last inputs of every layer: of all slots, and of the totals."""
+        totals = self.network.totals.cache(self._totals(history))
+        if self.network.agents is None:
+            return None, totals
+        tiles = self._by_tile(self.network.agents.cache, history)
+        return tuple(jnp.moveaxis(ring, 0, 1).reshape(ring.shape[1], -1, ring.shape[-1]) for ring in tiles), totals
+
+    @eqx.filter_jit
+    def step(
+        self, oldest: tuple, column: AgentHistory, known: KnownFuture, probes: PreparedProbes | None
+    ) -> tuple[tuple, tuple[EncodedPopulation, Float[Array, " summary"] | None]]:
+        """Read the next week; return this week's inputs of every layer, and what `read` returns."""
+        embeddings, agents = None, None
+        if self.network.agents is not None:
+            week = column.of_agents(self.cohort_index.index)
+            features = agent_features(self.population.take(self.cohort_index.index), week, self.units)
+            features = self.scaling.of_agents(features)
+            agents, embeddings = self.network.agents.step(oldest[0], features[0], week.valid[0])
+        totals, total_embedding = self.network.totals.step(oldest[1], self._totals(column)[0])
+        return (agents, totals), self._finish(embeddings, total_embedding, known, probes)
+
+    def _totals(self, history: AgentHistory) -> Float[Array, "week feature"]:
+        return self.scaling.of_totals(total_features(self.population, history, self.units))
+
+    def _by_tile(self, function: Callable, history: AgentHistory) -> Any:
+        """Apply `function(features, valid)` to one tile of agents after the other; a tile stays in the cache."""
+
+        def one(index: Int[Array, " slot"]) -> Any:
+            own = history.of_agents(index)
+            features = agent_features(self.population.take(index), own, self.units)
+            return function(self.scaling.of_agents(features), own.valid)
+
+        tiles = self.cohort_index.bucket.shape[0]
+        return jax.lax.map(one, self.cohort_index.index.reshape(tiles, -1))
+
+    def _finish(
+        self,
+        embeddings: Float[Array, "*slots channel"] | None,
+        totals: Float[Array, " channel"],
+        known: KnownFuture,
+        probes: PreparedProbes | None,
+    ) -> tuple[EncodedPopulation, Float[Array, " summary"] | None]:
+        """Prepare the representation on embeddings of agents and totals."""
+        network, index = self.network, self.cohort_index
+        cohort = cohort_of(self.population, index.index, index.weight)
+        pooled = pool_agents(cohort, index.bucket, index.n_buckets, self.units)
+        future, baseline = future_features(known, self.units), baseline_of(cohort, known, self.units)
+        no_totals = jnp.zeros_like(self.scaling.totals)
+        inputs = self.scaling(MapInputs(None, no_totals, future, baseline, pooled, None, probes))
+        flat: Any = None if embeddings is None else embeddings.reshape(-1, embeddings.shape[-1])
+        encoded = network.assemble(flat, totals, inputs)
+        cache = network.representation.cache(encoded.prepared, inputs.pooled)
+        return replace(encoded, prepared=cache), network.representation.summary(flat, inputs.pooled)
 
 
 @dataclass(frozen=True, eq=False)
 class EncoderState:
-    """Hold one map's reading of one population.
+    """One map with one encoded population.
 
     Attributes:
         learned: the map.
-        readers: whose histories it reads.
-        read: what it made of them.
-        policy: what agents follow, whom the map may ask; None where nobody says.
-        kept: what reading on needs; None until it is asked for.
+        reader: reads the population.
+        encoded: the population at the origin.
+        summary: the population as a vector, to compare with those of training; None where the map gives none.
+        policy: of the agents, for the map's probes; None where it is not given.
+        cache: of the convolutions; None before the first `step`.
     """
 
     learned: LearnedMap
-    readers: CohortIndex
-    read: EncodedPopulation
+    reader: PopulationReader
+    encoded: EncodedPopulation
+    summary: Float[Array, " summary"] | None
     policy: Policy | None = None
-    kept: ConvCache | None = None
+    cache: ConvCache | None = None
 
     @staticmethod
     def of(
@@ -122,187 +197,70 @@ class EncoderState:
         *,
         seed: int = 0,
     ) -> "EncoderState":
-        """Read a population.
+        """Encode a population.
 
         Args:
             learned: the map.
-            population: everybody that the history tells of, without names.
-            units: in which the map sees them.
+            population: the whole population, without names.
+            units: in which the map sees it.
             cohort: whose histories are read.
             history: at the origin.
-            policy: what agents follow; needed by maps that ask delegates.
-            seed: of the delegates.
+            policy: of the agents; needed by maps with probes.
+            seed: of the probes.
 
         Raises:
-            InputError: delegates are to be asked, and it is not said what they follow or have on order.
+            InputError: a map with probes lacks the agents' policy or open orders.
         """
         tile = TILE if cohort.n_drawn >= MANY else SMALL_TILE
-        delegates = probes_for(learned, population, cohort, seed)
-        readers = cohort_index(np.asarray(population.demand_scale), cohort, learned.edges, tile, delegates)
-        parts = (learned.network, learned.scaling, population, units, readers, latest(history.ledger))
-        ask = _ready(population, units, delegates, history, policy)
-        read = _read(*parts, history.known, ask, n_buckets=learned.shape.buckets)
-        return EncoderState(learned, readers, read, policy)
+        probes = probes_for(learned, population, cohort, seed)
+        index = CohortIndex.of(np.asarray(population.demand_scale), cohort, learned.edges, tile, probes)
+        reader = PopulationReader(learned.network, learned.scaling, population, units, index)
+        prepared = _prepared_probes(reader, history, policy)
+        encoded, summary = reader.read(latest(history.agent_history), history.known, prepared)
+        return EncoderState(learned, reader, encoded, summary, policy)
 
-    def advanced(self, population: Population, units: Units, before: AgentHistory, history: History) -> "EncoderState":
+    def step(self, before: AgentHistory, history: History) -> "EncoderState":
         """Read the next week.
 
         Args:
-            population, units: as before.
-            before: the ledger up to the week before; needed the first time alone.
-            history: the next week's column, and what is then known of the coming ones.
+            before: the history up to the week before; used in the first step alone.
+            history: the next week, and what is then known of the coming ones.
         """
-        parts = (self.learned.network, self.learned.scaling, population, units, self.readers)
-        kept = self._kept(parts, latest(before)) if self.kept is None else self.kept
-        n_buckets = self.learned.shape.buckets
-        ask = _ready(population, units, self.readers.delegates, history, self.policy)
-        newest, read = _read_on(*parts, kept.oldest(), history.ledger, history.known, ask, n_buckets=n_buckets)
-        return replace(self, read=read, kept=kept.followed(*newest))
-
-    @staticmethod
-    def _kept(parts: tuple, ledger: AgentHistory) -> ConvCache:
-        """Read the past once more, this time every week of every layer."""
-        agents, totals = _rings(*parts, ledger)
-        return ConvCache(None if agents is None else _by_week(agents), _by_week(totals))
+        cache = self.cache
+        if cache is None:
+            agents, totals = self.reader.caches(latest(before))
+            cache = ConvCache(None if agents is None else _by_week(agents), _by_week(totals))
+        probes = _prepared_probes(self.reader, history, self.policy)
+        newest, (encoded, summary) = self.reader.step(cache.oldest(), history.agent_history, history.known, probes)
+        return replace(self, encoded=encoded, summary=summary, cache=cache.append(*newest))
 
 
-def _ready(
-    population: Population,
-    units: Units,
-    delegates: ProbeAgents | None,
-    history: History,
-    policy: Policy | None,
-) -> PreparedProbes | None:
-    """Make delegates ready to answer at the origin, where a map asks any."""
-    if delegates is None:
+def _prepared_probes(reader: PopulationReader, history: History, policy: Policy | None) -> PreparedProbes | None:
+    """Prepare the probes of a map that has any at the origin."""
+    population, probes, on_order = reader.population, reader.cohort_index.probes, history.on_order
+    if probes is None:
         return None
-    on_order = history.on_order
     if policy is None or on_order is None:
         missing = "`policy`, which they follow" if policy is None else "`on_order` in the history"
         raise InputError(
-            f"these maps ask some agents in every query but lack {missing}; give it "
-            "(`encode(population, history, policy)`, `History.from_simulation`), or load maps without delegates"
+            f"these maps simulate some agents in every query but lack {missing}; give it "
+            "(`encode(population, history, policy)`, `History.from_simulation`), or load maps without probes"
         )
     longest = int(np.max(np.asarray(population.lead_time)))
     if on_order.shape[0] < longest:
         needed = f"[at least {longest} weeks, the longest lead time, agents]"
         raise shape_mismatch("history.on_order", tuple(on_order.shape), needed, "give a row for every week")
     check_policy_call(population, policy, window_length(policy, on_order.shape[0]), population.n_agents)
-    ready = _asked_now(population, delegates, history.ledger, history.known, on_order, policy, units)
-    if not np.isfinite(np.asarray(ready.free)).all():
+    past = (history.agent_history, history.known, on_order)
+    prepared = _prepare_probes_now(population, probes, *past, policy, reader.units)
+    if not np.isfinite(np.asarray(prepared.free)).all():
         raise NotFiniteError(
-            f"agents that follow `{type(policy).__name__}` would use what is no finite number without any prices; "
+            f"agents that follow `{type(policy).__name__}` would use an amount that is not finite even without prices; "
             "check the policy, and the table for extreme values"
         )
-    return ready
+    return prepared
 
 
-_asked_now = eqx.filter_jit(prepare_probes_now)
-
-
-def latest(ledger: AgentHistory) -> AgentHistory:
-    """Return the last 64 weeks, or as many as there are: what was before a short history counts for nothing."""
-    return jax.tree.map(lambda leaf: leaf[-LOOK_BACK:], ledger)
-
-
-@eqx.filter_jit
-def _read(
-    network: MapNetwork,
-    scaling: Scaling,
-    population: Population,
-    units: Units,
-    readers: CohortIndex,
-    ledger: AgentHistory,
-    known: KnownFuture,
-    ask: PreparedProbes | None,
-    *,
-    n_buckets: int,
-) -> EncodedPopulation:
-    def embed(features: Array, valid: Array) -> Array:
-        # Counted back from the last week with this spacing, every layer computes only what the last week needs.
-        return network.agents(features, valid, LOOK_BACK)[-1]  # type: ignore[misc]
-
-    embeddings = None if network.agents is None else _by_tile(embed, scaling, population, units, readers, ledger)
-    totals = scaling.of_totals(total_features(population, ledger, units))
-    return _finished(
-        network, scaling, population, units, readers, known, ask, embeddings, network.totals(totals)[-1], n_buckets
-    )
-
-
-@jax.jit
-def _rings(
-    network: MapNetwork,
-    scaling: Scaling,
-    population: Population,
-    units: Units,
-    readers: CohortIndex,
-    ledger: AgentHistory,
-) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
-    """Return the last inputs of every layer, week by week: of all slots, and of the totals."""
-    totals = network.totals.kept(scaling.of_totals(total_features(population, ledger, units)))
-    if network.agents is None:
-        return None, totals
-    by_tile = _by_tile(network.agents.kept, scaling, population, units, readers, ledger)
-    return tuple(jnp.moveaxis(ring, 0, 1).reshape(ring.shape[1], -1, ring.shape[-1]) for ring in by_tile), totals
-
-
-@eqx.filter_jit
-def _read_on(
-    network: MapNetwork,
-    scaling: Scaling,
-    population: Population,
-    units: Units,
-    readers: CohortIndex,
-    oldest: tuple,
-    column: AgentHistory,
-    known: KnownFuture,
-    ask: PreparedProbes | None,
-    *,
-    n_buckets: int,
-) -> tuple[tuple, EncodedPopulation]:
-    embeddings, agents = None, None
-    if network.agents is not None:
-        week = jax.tree.map(lambda leaf: leaf[:, readers.index], column)
-        features = scaling.of_agents(agent_features(population.take(readers.index), week, units))
-        agents, embeddings = network.agents.step(oldest[0], features[0], week.valid[0])
-    row = scaling.of_totals(total_features(population, column, units))[0]
-    totals, made = network.totals.step(oldest[1], row)
-    parts = (network, scaling, population, units, readers, known, ask)
-    return (agents, totals), _finished(*parts, embeddings, made, n_buckets)
-
-
-def _by_tile(
-    use: Callable, scaling: Scaling, population: Population, units: Units, readers: CohortIndex, ledger: AgentHistory
-) -> Any:
-    """Apply `use(features, valid)` to one tile of agents after the other, so that a tile stays in the cache."""
-
-    def one(index: Int[Array, " slot"]) -> Any:
-        history = jax.tree.map(lambda leaf: leaf[:, index], ledger)
-        features = scaling.of_agents(agent_features(population.take(index), history, units))
-        return use(features, history.valid)
-
-    return jax.lax.map(one, readers.index.reshape(readers.bucket.shape[0], -1))
-
-
-def _finished(
-    network: MapNetwork,
-    scaling: Scaling,
-    population: Population,
-    units: Units,
-    readers: CohortIndex,
-    known: KnownFuture,
-    ask: PreparedProbes | None,
-    embeddings: Float[Array, "*slots channel"] | None,
-    totals: Float[Array, " channel"],
-    n_buckets: int,
-) -> EncodedPopulation:
-    """Prepare the representation on what was read."""
-    cohort = cohort_of(population, readers.index, readers.weight)
-    crowd = pool_agents(cohort, readers.bucket, n_buckets, units)
-    future, base = future_features(known, units), baseline_of(cohort, known, units)
-    inputs = scaling(MapInputs(None, jnp.zeros_like(scaling.totals), future, base, crowd, None, ask))
-    flat: Any = None if embeddings is None else embeddings.reshape(-1, embeddings.shape[-1])
-    encoded = network.encoded(flat, totals, inputs)
-    packed = network.representation.packed(encoded.prepared, inputs.crowd)
-    summary = network.representation.summary(flat, inputs.crowd)
-    return EncodedPopulation(replace(encoded, prepared=packed), summary)
+def latest(history: AgentHistory) -> AgentHistory:
+    """Return the last 64 weeks, or as many as there are; missing weeks before a short history count for nothing."""
+    return jax.tree.map(lambda leaf: leaf[-LOOK_BACK:], history)

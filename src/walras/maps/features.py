@@ -1,4 +1,4 @@
-"""Own what maps read: the ledger of what agents did and knew, what is known of the coming weeks, and their features.
+"""What maps read of a population: agents' histories, what is known of the coming weeks, and the features made of them.
 
 LAW: features and their order are stored with trained maps; a change of either is a new `FEATURES`.
 """
@@ -26,7 +26,7 @@ HORIZON = 26
 """Coming weeks that maps answer for."""
 
 LOOK_BACK = 64
-"""Weeks of history that an embedding knows."""
+"""Weeks of history that an embedding sees."""
 
 LEAST_DEMAND = 0.02
 """Demand scales below count as this [units/week]."""
@@ -37,15 +37,17 @@ LEAST_BASE = 0.05
 AGENT_FEATURES, ATTRIBUTES, TOTALS, AHEAD = 13, 7, 4, 3
 """Numbers per agent and week, static ones per agent, numbers per total and resource, per coming week and resource."""
 
+PRICES_AND_FORECASTS = ("sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
+
 
 class AgentHistory(eqx.Module):
-    """Hold what agents did and knew, in the moment in which prices are issued: receipts are in, orders not yet placed.
+    """What agents did and knew at the moment when prices are issued: receipts are in, orders not yet placed.
 
     Attributes:
         receipts: of this week [units].
         stock_start: stock after receipts [units].
         position: stock plus all open orders [units].
-        demand_before, orders_before: of the week before [units].
+        demand_before, orders_before: of the previous week [units].
         sale_price, unit_cost: of this week [money/unit].
         lead_demand_mean, lead_demand_sd: the agent's own forecast of the demand of its lead time [units].
         valid: 1 where the agent has a history, else 0.
@@ -62,13 +64,79 @@ class AgentHistory(eqx.Module):
     lead_demand_sd: Float[Array, "week agent"]
     valid: Float[Array, "week agent"]
 
+    @staticmethod
+    def from_traces(
+        exogenous: ExogenousPaths, traces: WeekRecord, initial: State, valid: Float[Array, "week agent"]
+    ) -> "AgentHistory":
+        """Read the history off a simulation that kept its traces.
+
+        Orders that arrive in the week in which they are placed are receipts in the traces, but not here.
+
+        Args:
+            exogenous: one path, all fields with all weeks.
+            traces: of the same weeks.
+            initial: state before the first of them.
+            valid: 1 where an agent has a history.
+        """
+        position = initial.stock_end + initial.pipeline.sum(0)
+        at_once = jax.vmap(lambda arrivals, placed: arrivals.spread(placed, initial.max_lead)[0])
+        receipts = traces.receipts - at_once(exogenous.arrivals, traces.orders)
+        change = jnp.cumsum(traces.orders - traces.sales, axis=0)
+        stock_before = jnp.concatenate([initial.stock_end[None], traces.stock_end[:-1]])
+        return AgentHistory(
+            receipts=receipts,
+            stock_start=stock_before + receipts,
+            position=position[None] + jnp.concatenate([jnp.zeros_like(change[:1]), change[:-1]]),
+            demand_before=_previous_week(traces.demand),
+            orders_before=_previous_week(traces.orders),
+            **{name: getattr(exogenous, name) for name in PRICES_AND_FORECASTS},
+            valid=valid,
+        )
+
+    @staticmethod
+    def of_week(
+        state: State,
+        exogenous: ExogenousPaths,
+        week: Array | int,
+        demand_before: Float[Array, " agent"],
+        orders_before: Float[Array, " agent"],
+        valid: Float[Array, " agent"],
+    ) -> "AgentHistory":
+        """Return the history of one week alone.
+
+        Args:
+            state: before the week, so that its receipts are the first row of the pipeline.
+            exogenous: prices and forecasts with all weeks.
+            week: index into them.
+            demand_before, orders_before: of the previous week [units].
+            valid: 1 where an agent has a history.
+        """
+        receipts = state.pipeline[0]
+        return AgentHistory(
+            receipts=receipts[None],
+            stock_start=(state.stock_end + receipts)[None],
+            position=(state.stock_end + state.pipeline.sum(0))[None],
+            demand_before=demand_before[None],
+            orders_before=orders_before[None],
+            **{name: getattr(exogenous, name)[week][None] for name in PRICES_AND_FORECASTS},
+            valid=valid[None],
+        )
+
+    def of_agents(self, index: Int[Array, " slot"]) -> "AgentHistory":
+        """Return the history of some agents."""
+        return jax.tree.map(lambda leaf: leaf[:, index], self)
+
+
+def _previous_week(series: Float[Array, "week agent"]) -> Float[Array, "week agent"]:
+    return jnp.concatenate([series[:1], series[:-1]])
+
 
 class KnownFuture(eqx.Module):
-    """Hold what is known of the coming weeks of one or several origins, summed over agents with their weights.
+    """What is known of the coming weeks at one or several origins, summed over agents with their weights.
 
     Attributes:
-        expected: forecast use if everybody received what is asked for, of this week and the coming ones.
-        committed: use by what is on order already, likewise; for storage what of it is left.
+        expected: forecast use if all agents received what they ask for, of this week and the coming ones.
+        committed: use by open orders, of the same weeks; for storage what of it is left.
         stock: use by stock on hand, in units of a flow resource, after this week's receipts.
         holidays: nearness of public holidays in the coming weeks.
     """
@@ -80,7 +148,7 @@ class KnownFuture(eqx.Module):
 
 
 class Units(eqx.Module):
-    """Hold the units in which a map sees a population.
+    """The units in which a map sees a population.
 
     Attributes:
         use: S(P), the sum over agents of weight x demand scale x use per unit [units of resource/week].
@@ -94,11 +162,11 @@ class Units(eqx.Module):
 
 
 class Baseline(eqx.Module):
-    """Hold what answers start from, relative to S(P).
+    """What answers start from, relative to S(P).
 
     Attributes:
         level: mean expected use over the coming weeks.
-        due: use by what is on order already, which no price changes; 0 for storage.
+        due: use by open orders, which no price changes; 0 for storage.
     """
 
     level: Float[Array, "*origin resource"]
@@ -106,61 +174,25 @@ class Baseline(eqx.Module):
 
 
 class MapInputs(eqx.Module):
-    """Hold all that a map reads of a population: features before they are scaled.
+    """All that a map reads of a population.
 
     Attributes:
-        agents: of every agent in every week; None for maps that read none.
-        totals: of the population in every week.
-        future: of the coming weeks of every origin.
-        base: what answers start from.
-        crowd: who the agents are.
+        agents: features of every agent in every week; None for maps that read none.
+        totals: features of the population in every week.
+        future: features of the coming weeks of every origin.
+        baseline: what answers start from.
+        pooled: who the agents are.
         valid: 1 where there is history; None for maps that read no agents.
-        asked: delegates, ready to answer; None for maps that ask nobody.
+        probes: agents to simulate in every query; None for maps without.
     """
 
     agents: Float[Array, "week slot trait"] | None
     totals: Float[Array, "week total"]
     future: Float[Array, "*origin ahead outlook"]
-    base: Baseline
-    crowd: PooledAgents
+    baseline: Baseline
+    pooled: PooledAgents
     valid: Float[Array, "week slot"] | None
-    asked: PreparedProbes | None = None
-
-
-def agent_history(
-    exogenous: ExogenousPaths, happened: WeekRecord, initial: State, valid: Float[Array, "week agent"]
-) -> AgentHistory:
-    """Read the ledger off a simulation that kept its traces.
-
-    Orders that arrive in the week in which they are placed are receipts of it in the traces, but not in the ledger.
-
-    Args:
-        exogenous: one path, all fields with all weeks.
-        happened: traces of the same weeks.
-        initial: state before the first of them.
-        valid: 1 where an agent has a history.
-    """
-    before = initial.stock_end + initial.pipeline.sum(0)
-    at_once = jax.vmap(lambda arrivals, placed: arrivals.spread(placed, initial.max_lead)[0])
-    receipts = happened.receipts - at_once(exogenous.arrivals, happened.orders)
-    change = jnp.cumsum(happened.orders - happened.sales, axis=0)
-    stock_before = jnp.concatenate([initial.stock_end[None], happened.stock_end[:-1]])
-    return AgentHistory(
-        receipts=receipts,
-        stock_start=stock_before + receipts,
-        position=before[None] + jnp.concatenate([jnp.zeros_like(change[:1]), change[:-1]]),
-        demand_before=_week_before(happened.demand),
-        orders_before=_week_before(happened.orders),
-        sale_price=exogenous.sale_price,
-        unit_cost=exogenous.unit_cost,
-        lead_demand_mean=exogenous.lead_demand_mean,
-        lead_demand_sd=exogenous.lead_demand_sd,
-        valid=valid,
-    )
-
-
-def _week_before(series: Float[Array, "week agent"]) -> Float[Array, "week agent"]:
-    return jnp.concatenate([series[:1], series[:-1]])
+    probes: PreparedProbes | None = None
 
 
 def open_orders(
@@ -185,25 +217,25 @@ def open_orders(
     weeks = orders.shape[0]
     by_week = jnp.zeros((weeks + lead + HORIZON + 1, weight.shape[1])).at[:lead].add(initial.pipeline @ weight)
 
-    def step(due_by: Array, each: tuple) -> tuple[Array, Array]:
-        week, row = each
-        seen = jax.lax.dynamic_slice_in_dim(due_by, week, HORIZON + 1)
-        there = jax.lax.dynamic_slice_in_dim(due_by, week, lead + 1)
-        return jax.lax.dynamic_update_slice_in_dim(due_by, there + row, week, 0), seen
+    def step(due_by: Array, week_and_row: tuple) -> tuple[Array, Array]:
+        week, row = week_and_row
+        known = jax.lax.dynamic_slice_in_dim(due_by, week, HORIZON + 1)
+        before = jax.lax.dynamic_slice_in_dim(due_by, week, lead + 1)
+        return jax.lax.dynamic_update_slice_in_dim(due_by, before + row, week, 0), known
 
     return jax.lax.scan(step, by_week, (jnp.arange(weeks), new))[1]
 
 
-def stock_use(population: Population, ledger: AgentHistory) -> Float[Array, "week resource"]:
+def stock_use(population: Population, history: AgentHistory) -> Float[Array, "week resource"]:
     """Return use per unit x stock after receipts, summed over agents."""
-    return ledger.stock_start @ (population.weight[:, None] * population.use)
+    return history.stock_start @ (population.weight[:, None] * population.use)
 
 
 def units_of(population: Population) -> Units:
     """Return the units in which a map sees a population.
 
-    The median margin counts agents by their demand, not all alike as spec section 5 has it: what a price does to a
-    total depends on those who make it up (docs/decisions/0009).
+    The median margin weights agents by their demand, not equally as spec section 5 has it: what a price does to a total
+    depends on the agents that make it up (docs/decisions/0009).
     """
     size = population.weight * _demand(population)
     margin = jnp.maximum(population.unit_margin, 0.0)[:, None] / _use(population)
@@ -227,15 +259,19 @@ def _use(population: Population) -> Float[Array, "agent resource"]:
     return jnp.maximum(population.use, jnp.finfo(jnp.float32).tiny)
 
 
+def _log(share: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.log(jnp.maximum(share, 0.0) + 1e-3)
+
+
 def attributes(population: Population, units: Units) -> Float[Array, "slot attribute"]:
     """Return the static numbers of each agent: demand, margin, holding cost, penalty, lead time, use."""
     per_use = units.price[0] * _use(population)[:, 0]
     money = (population.unit_margin, population.holding_cost, population.lost_sale_penalty)
-    mean_use = units.use / units.demand  # of everybody: a cohort's own would be different numbers for the same agent
+    mean_use = units.use / units.demand  # of the whole population: a cohort's own mean would change an agent's numbers
     return jnp.stack(
         [
             jnp.log(_demand(population)),
-            *(_log(each / per_use) for each in money),
+            *(_log(amount / per_use) for amount in money),
             population.lead_time.astype(jnp.float32),
             _log(_use(population)[:, 0] / mean_use[0]),
             _log(_use(population)[:, -1] / mean_use[-1]),
@@ -244,33 +280,29 @@ def attributes(population: Population, units: Units) -> Float[Array, "slot attri
     )
 
 
-def _log(share: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jnp.log(jnp.maximum(share, 0.0) + 1e-3)
-
-
-def agent_features(population: Population, ledger: AgentHistory, units: Units) -> Float[Array, "week slot feature"]:
+def agent_features(population: Population, history: AgentHistory, units: Units) -> Float[Array, "week slot feature"]:
     """Return what is known of each agent in each week, in units of its own demand and of the population's margin."""
     demand = _demand(population)[None, :]
-    counts = (ledger.orders_before, ledger.demand_before, ledger.receipts, ledger.stock_start, ledger.position)
+    counts = (history.orders_before, history.demand_before, history.receipts, history.stock_start, history.position)
     per_use = (units.price[0] * _use(population)[:, 0])[None, :]
-    margin = (ledger.sale_price - ledger.unit_cost) / per_use
+    margin = (history.sale_price - history.unit_cost) / per_use
     span = demand * (population.lead_time[None, :] + 1.0)
     fixed = attributes(population, units)
     changing = [
-        *(jnp.log1p(jnp.maximum(each, 0.0) / demand) for each in counts),
+        *(jnp.log1p(jnp.maximum(count, 0.0) / demand) for count in counts),
         _log(margin),
-        jnp.log(ledger.lead_demand_mean / span + 0.05),
-        jnp.log(ledger.lead_demand_sd / jnp.maximum(ledger.lead_demand_mean, 0.05 * span) + 0.05),
+        jnp.log(history.lead_demand_mean / span + 0.05),
+        jnp.log(history.lead_demand_sd / jnp.maximum(history.lead_demand_mean, 0.05 * span) + 0.05),
     ]
     static = [jnp.broadcast_to(fixed[None, :, index], margin.shape) for index in (0, 2, 4, 5)]
-    return jnp.stack([*changing, *static, ledger.valid], -1)
+    return jnp.stack([*changing, *static, history.valid], -1)
 
 
-def total_features(population: Population, ledger: AgentHistory, units: Units) -> Float[Array, "week feature"]:
+def total_features(population: Population, history: AgentHistory, units: Units) -> Float[Array, "week feature"]:
     """Return orders, stock, demand and receipts of all agents together, relative to S(P)."""
     weight = population.weight[:, None] * population.use / units.use[None, :]
-    flows = (ledger.orders_before, ledger.stock_start, ledger.demand_before, ledger.receipts)
-    return jnp.concatenate([jnp.log1p(jnp.maximum(each @ weight, 0.0)) for each in flows], -1)
+    flows = (history.orders_before, history.stock_start, history.demand_before, history.receipts)
+    return jnp.concatenate([jnp.log1p(jnp.maximum(flow @ weight, 0.0)) for flow in flows], -1)
 
 
 def future_features(known: KnownFuture, units: Units) -> Float[Array, "*origin ahead feature"]:
@@ -285,7 +317,7 @@ def future_features(known: KnownFuture, units: Units) -> Float[Array, "*origin a
 
 
 def baseline_of(population: Population, known: KnownFuture, units: Units) -> Baseline:
-    """Return what answers are relative to (`Baseline`), relative to S(P)."""
+    """Return what answers are relative to."""
     scale = units.use.reshape((1,) * (known.stock.ndim - 1) + units.use.shape)
     level = jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
     flow = 1.0 - jnp.asarray(population.stock_resource, jnp.float32)
@@ -294,85 +326,47 @@ def baseline_of(population: Population, known: KnownFuture, units: Units) -> Bas
 
 
 def cohort_of(population: Population, index: Int[Array, " slot"], weight: Float[Array, " slot"]) -> Population:
-    """Take the agents in each slot, each weighing for those it stands for."""
+    """Return the agents in each slot, weighted by how many the slot represents."""
     cohort = population.take(index)
     return eqx.tree_at(lambda p: p.weight, cohort, cohort.weight * weight)
 
 
 def map_inputs(
     population: Population,
-    readers: CohortIndex,
-    ledger: AgentHistory,
+    cohort_index: CohortIndex,
+    history: AgentHistory,
     known: KnownFuture,
     units: Units,
     *,
     reads_agents: bool,
-    asked: PreparedProbes | None = None,
+    probes: PreparedProbes | None = None,
 ) -> MapInputs:
-    """Put together what a map reads, not yet scaled.
+    """Compute what a map reads, not yet scaled.
 
     Args:
-        population: everybody.
-        readers: whose histories are read.
-        ledger: of everybody, up to the last origin.
+        population: the whole population.
+        cohort_index: agents whose histories are read.
+        history: of the whole population, up to the last origin.
         known: of the coming weeks of every origin.
         units: from `units_of`.
-        reads_agents: whether agents' own histories are wanted.
-        asked: delegates of the same origins.
+        reads_agents: whether agents' own histories are needed.
+        probes: of the same origins.
     """
-    cohort = cohort_of(population, readers.index, readers.weight)
-    read = jax.tree.map(lambda leaf: leaf[:, readers.index], ledger) if reads_agents else None
+    cohort = cohort_of(population, cohort_index.index, cohort_index.weight)
+    own = history.of_agents(cohort_index.index) if reads_agents else None
     return MapInputs(
-        agents=None if read is None else agent_features(cohort, read, units),
-        totals=total_features(population, ledger, units),
+        agents=None if own is None else agent_features(cohort, own, units),
+        totals=total_features(population, history, units),
         future=future_features(known, units),
-        base=baseline_of(population, known, units),
-        crowd=pool_agents(cohort, readers.bucket, readers.n_buckets, units),
-        valid=None if read is None else read.valid,
-        asked=asked,
+        baseline=baseline_of(population, known, units),
+        pooled=pool_agents(cohort, cohort_index.bucket, cohort_index.n_buckets, units),
+        valid=None if own is None else own.valid,
+        probes=probes,
     )
-
-
-def agent_state_of(ledger: AgentHistory, on_order: Float[Array, "lead agent"]) -> AgentState:
-    """Return where agents stand in the ledger's last week, before its receipts."""
-    now = jax.tree.map(lambda leaf: leaf[-1], ledger)
-    return AgentState(
-        stock_end=now.stock_start - now.receipts,
-        pipeline=on_order,
-        sale_price=now.sale_price,
-        unit_cost=now.unit_cost,
-        lead_demand_mean=now.lead_demand_mean,
-        lead_demand_sd=now.lead_demand_sd,
-    )
-
-
-def prepare_probes_now(
-    population: Population,
-    delegates: ProbeAgents,
-    ledger: AgentHistory,
-    known: KnownFuture,
-    on_order: Float[Array, "lead agent"],
-    policy: Policy,
-    units: Units,
-) -> PreparedProbes:
-    """Make delegates ready to answer at the ledger's last week.
-
-    Args:
-        population: everybody.
-        delegates: who is asked.
-        ledger: of everybody.
-        known: of the coming weeks at this one origin.
-        on_order: open orders of everybody by the week in which they arrive, the ledger's last first.
-        policy: what everybody follows.
-        units: from `units_of`.
-    """
-    theirs = jax.tree.map(lambda leaf: leaf[:, delegates.index], ledger)
-    standing = agent_state_of(theirs, on_order[:, delegates.index])
-    return prepare_probes(population, delegates, standing, known.expected, policy, units.price, units.use)
 
 
 def pool_agents(population: Population, bucket: Array, n_buckets: int, units: Units) -> PooledAgents:
-    """Describe agents that were laid out in tiles (`maps.crowd.lay_out`).
+    """Describe agents that were laid out in tiles (`pooling.pack_by_bucket`).
 
     Args:
         population: slot by slot; empty ones have weight 0.
@@ -384,21 +378,54 @@ def pool_agents(population: Population, bucket: Array, n_buckets: int, units: Un
     return PooledAgents(population.weight, size, jnp.asarray(bucket), attributes(population, units), n_buckets)
 
 
-HIDDEN: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {"economics": ((5, 9), (1, 2, 3)), "prices": ((), ())}
-"""What a map may be kept from seeing: places among agents' features (margin, holding cost) and among attributes (both
-and the penalty). The unit of shadow prices stays the population's median margin. Prices are no feature: the network
-leaves them out (`MapShape.sees_prices`)."""
+def agent_state_of(history: AgentHistory, on_order: Float[Array, "lead agent"]) -> AgentState:
+    """Return the state of agents in the history's last week, before its receipts."""
+    now = jax.tree.map(lambda leaf: leaf[-1], history)
+    known = {name: getattr(now, name) for name in PRICES_AND_FORECASTS}
+    return AgentState(stock_end=now.stock_start - now.receipts, pipeline=on_order, **known)
 
-UNSEEN = 1e30
-"""Spread of features that are not seen: whatever their values are, they are scaled to 0."""
+
+def prepare_probes_now(
+    population: Population,
+    probes: ProbeAgents,
+    history: AgentHistory,
+    known: KnownFuture,
+    on_order: Float[Array, "lead agent"],
+    policy: Policy,
+    units: Units,
+) -> PreparedProbes:
+    """Prepare probes at the history's last week.
+
+    Args:
+        population: the whole population.
+        probes: agents to simulate.
+        history: of the whole population.
+        known: of the coming weeks at this one origin.
+        on_order: open orders of all agents by the week in which they arrive, the history's last first.
+        policy: what all agents follow.
+        units: from `units_of`.
+    """
+    state = agent_state_of(history.of_agents(probes.index), on_order[:, probes.index])
+    return prepare_probes(population, probes, state, known.expected, policy, units.price, units.use)
+
+
+MASKED_COLUMNS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "economics": ((5, 9), (1, 2, 3)),
+    "prices": ((), ()),
+}
+"""What a map may be kept from seeing: columns of agents' features (margin, holding cost) and of attributes (both and the
+penalty). The unit of shadow prices stays the population's median margin. Prices are no feature: the network leaves them
+out (`MapShape.sees_prices`)."""
+
+MASKED_SPREAD = 1e30
+"""Spread of masked features: whatever their values are, they are scaled to 0."""
+
+FAR = 6.0
+"""Spreads from the mean at which scaled features are clipped."""
 
 
 class Scaling(eqx.Module):
-    """Hold mean and spread of features over training, by which they are scaled; frozen with the map.
-
-    Attributes:
-        agents, attributes, totals, future: mean and standard deviation of each [2, feature].
-    """
+    """Mean and standard deviation of each feature over training; frozen with the map."""
 
     agents: Float[Array, "moment trait"]
     attributes: Float[Array, "moment attribute"]
@@ -406,50 +433,50 @@ class Scaling(eqx.Module):
     future: Float[Array, "moment outlook"]
 
     @staticmethod
-    def fit(examples: list[MapInputs], blind: Sequence[str] = ()) -> "Scaling":
-        """Measure features over examples; those that do not vary are left as they are but for their mean.
+    def fit(examples: list[MapInputs], masked: Sequence[str] = ()) -> "Scaling":
+        """Measure features over examples; those that do not vary are only centred.
 
         Args:
             examples: not scaled.
-            blind: what the map is not to see, keys of `HIDDEN`; whoever asks it has its features hidden likewise.
+            masked: what the map is not to see, keys of `MASKED_COLUMNS`; hidden in every later use of the map too.
         """
-        hidden = [list(sum(places, ())) for places in zip(*(HIDDEN[each] for each in blind), strict=True)] or [[], []]
-
-        def moments(rows: list[np.ndarray], unseen: Sequence[int] = ()) -> Array:
-            if not rows:  # a map that reads no agents
-                return jnp.zeros((2, 0), jnp.float32)
-            values = np.concatenate([np.asarray(row).reshape(-1, row.shape[-1]) for row in rows])
-            spread = values.std(0)
-            spread = np.where(spread > 1e-3, spread, 1.0)
-            spread[list(unseen)] = UNSEEN
-            return jnp.asarray(np.stack([values.mean(0), spread]), jnp.float32)
-
-        pairs = [(each, np.asarray(each.crowd.weight) > 0) for each in examples]
+        columns = [list(sum(places, ())) for places in zip(*(MASKED_COLUMNS[name] for name in masked), strict=True)]
+        of_agents, of_attributes = columns or [[], []]
+        filled = [np.asarray(inputs.pooled.weight) > 0 for inputs in examples]
+        pairs = list(zip(examples, filled, strict=True))
+        agents = [np.asarray(inputs.agents)[:, there] for inputs, there in pairs if inputs.agents is not None]
         return Scaling(
-            moments([np.asarray(e.agents)[:, ok] for e, ok in pairs if e.agents is not None], hidden[0]),
-            moments([np.asarray(e.crowd.attributes)[ok] for e, ok in pairs], hidden[1]),
-            moments([np.asarray(each.totals) for each in examples]),
-            moments([np.asarray(each.future) for each in examples]),
+            _moments(agents, of_agents),
+            _moments([np.asarray(inputs.pooled.attributes)[there] for inputs, there in pairs], of_attributes),
+            _moments([np.asarray(inputs.totals) for inputs in examples]),
+            _moments([np.asarray(inputs.future) for inputs in examples]),
         )
 
     def __call__(self, inputs: MapInputs) -> MapInputs:
-        """Scale all features; what is further than `FAR` spreads away counts as that far."""
+        """Scale all features and clip them at `FAR`."""
         agents = None if inputs.agents is None else self.of_agents(inputs.agents)
-        crowd = eqx.tree_at(lambda c: c.attributes, inputs.crowd, _scaled(inputs.crowd.attributes, self.attributes))
+        scaled = _scaled(inputs.pooled.attributes, self.attributes)
+        pooled = eqx.tree_at(lambda p: p.attributes, inputs.pooled, scaled)
         rows = self.of_totals(inputs.totals), _scaled(inputs.future, self.future)
-        return MapInputs(agents, *rows, inputs.base, crowd, inputs.valid, inputs.asked)
+        return MapInputs(agents, *rows, inputs.baseline, pooled, inputs.valid, inputs.probes)
 
     def of_agents(self, features: Float[Array, "*axes feature"]) -> Float[Array, "*axes feature"]:
-        """Scale what is known of agents alone."""
+        """Scale features of agents."""
         return _scaled(features, self.agents)
 
     def of_totals(self, features: Float[Array, "*axes feature"]) -> Float[Array, "*axes feature"]:
-        """Scale what is known of totals alone."""
+        """Scale features of totals."""
         return _scaled(features, self.totals)
 
 
-FAR = 6.0
-"""Spreads from the mean beyond which a feature says no more."""
+def _moments(rows: list[np.ndarray], masked: Sequence[int] = ()) -> Array:
+    if not rows:  # a map that reads no agents
+        return jnp.zeros((2, 0), jnp.float32)
+    values = np.concatenate([np.asarray(row).reshape(-1, row.shape[-1]) for row in rows])
+    spread = values.std(0)
+    spread = np.where(spread > 1e-3, spread, 1.0)
+    spread[list(masked)] = MASKED_SPREAD
+    return jnp.asarray(np.stack([values.mean(0), spread]), jnp.float32)
 
 
 def _scaled(values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]) -> Array:

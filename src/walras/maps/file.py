@@ -1,10 +1,10 @@
-"""Own the file of a trained map: its weights, sizes, scaling, buckets and resources, and how it was made.
+"""File of a trained map: weights, sizes, scaling, buckets, resources, and how it was made.
 
-CONTRACT: files are shipped and kept by users; `VERSION` and `inputs.FEATURES` say whether a file can be read.
+CONTRACT: files are shipped and kept by users; `VERSION` and `features.FEATURES` say whether a file can be read.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,24 @@ from walras.errors import InputError, join, quote
 from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, FEATURES, HORIZON, TOTALS, Scaling
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.probes import ProbeAgents, draw_probes
-from walras.maps.representations.registry import REPRESENTATIONS
+from walras.maps.representations import REPRESENTATIONS
 from walras.population.cohort import Cohort
 from walras.population.population import Population
+
+VERSION = 1
+"""Of what a file holds and how its weights are wired."""
+
+PRIMAL, DUAL = "primal map", "dual map"
+KINDS = (PRIMAL, DUAL)
+"""Kinds of maps: prices to utilization, and capacity to prices."""
+
+STORED_NAMES = {"n_probes": "delegates", "network.agent_head": "network.each"}
+"""Names of sizes and weights that files call by an earlier name."""
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedMap:
-    """Hold a trained primal or dual map.
+    """A trained primal or dual map.
 
     Attributes:
         kind: "primal map" (prices to utilization) or "dual map" (capacity to prices).
@@ -36,7 +46,7 @@ class LearnedMap:
         shape: sizes of the network, and its representation.
         edges: inner edges of the demand buckets, frozen from the baseline population [units/week].
         resources: names along the resource axis.
-        facts: how it was made: settings, steps, data, error on what was held out, the local policy it was trained with.
+        facts: how it was made: settings, steps, data, held-out error, the local policy it was trained with.
     """
 
     kind: str
@@ -47,30 +57,29 @@ class LearnedMap:
     resources: tuple[str, ...] = ("inbound_units",)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """Return kind, representation and resources in a line."""
+        weights = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(self.network, eqx.is_array)))
+        return f"{self.kind}: {self.shape.name}, {weights:,} weights, resources {join(self.resources)}"
+
+    __repr__ = __str__
+
 
 def probes_for(learned: LearnedMap, population: Population, cohort: Cohort, seed: int = 0) -> ProbeAgents | None:
-    """Draw the delegates that a map asks, out of the cohort that it reads; None where it asks nobody.
+    """Draw a map's probes out of the cohort that it reads; None for a map without.
 
     Args:
         learned: the map.
-        population: everybody, with weights.
-        cohort: whose histories are read; nobody else is known well enough to be asked.
+        population: the whole population, with weights.
+        cohort: whose histories are read; other agents' states are not known.
         seed: of the draw.
     """
-    if not learned.shape.delegates:
+    if not learned.shape.n_probes:
         return None
-    drawn = draw_probes(cohort.subset(population), learned.shape.delegates, HORIZON + 1, seed)
+    drawn = draw_probes(cohort.subset(population), learned.shape.n_probes, HORIZON + 1, seed)
     chosen, weight = jnp.asarray(cohort.index, jnp.int32), jnp.asarray(cohort.weight, jnp.float32)
-    found = chosen[drawn.index], drawn.weight * weight[drawn.index]
-    return eqx.tree_at(lambda d: (d.index, d.weight), drawn, found)
-
-
-VERSION = 1
-"""Of what a file holds and how its weights are wired."""
-
-PRIMAL, DUAL = "primal map", "dual map"
-KINDS = (PRIMAL, DUAL)
-"""What a map may be: prices to utilization, or capacity to prices."""
+    in_population = chosen[drawn.index], drawn.weight * weight[drawn.index]
+    return eqx.tree_at(lambda d: (d.index, d.weight), drawn, in_population)
 
 
 def save_map(path: str | Path, learned: LearnedMap) -> None:
@@ -88,14 +97,15 @@ def save_map(path: str | Path, learned: LearnedMap) -> None:
         **{f"scaling{name}": values for name, values in flatten(learned.scaling).items()},
         "edges": np.asarray(learned.edges, float),
     }
+    sizes = asdict(learned.shape).items()
     header = {
         "version": VERSION,
         "features": FEATURES,
-        "shape": {name: list(value) if isinstance(value, tuple) else value for name, value in _sizes(learned.shape)},
+        "shape": {STORED_NAMES.get(name, name): list(v) if isinstance(v, tuple) else v for name, v in sizes},
         "resources": list(learned.resources),
         "facts": dict(learned.facts),
     }
-    write_arrays(path, learned.kind, arrays, header)
+    write_arrays(path, learned.kind, _renamed(arrays, STORED_NAMES), header)
 
 
 def load_map(path: str | Path | Traversable, kind: str) -> LearnedMap:
@@ -109,8 +119,9 @@ def load_map(path: str | Path | Traversable, kind: str) -> LearnedMap:
         DamagedFileError, InputError: a damaged file, one of another kind or version, or one that contradicts itself.
     """
     stored = read_arrays(path, kind)
-    _refuse_version(stored)
+    _check_version(stored)
     shape = _shape_of(stored)
+    stored = replace(stored, arrays=_renamed(stored.arrays, {old: new for new, old in STORED_NAMES.items()}))
     network = restore(jax.eval_shape(lambda: MapNetwork.draw(shape, 0)), stored, "network")
     scaling = restore(_blank_scaling(shape), stored, "scaling")
     resources, edges = tuple(stored.header["resources"]), stored.arrays.get("edges")
@@ -119,27 +130,32 @@ def load_map(path: str | Path | Traversable, kind: str) -> LearnedMap:
     return LearnedMap(kind, network, scaling, shape, edges, resources, stored.header["facts"])
 
 
-def _sizes(shape: MapShape) -> list[tuple[str, Any]]:
-    return list(asdict(shape).items())
+def _renamed(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Rename arrays whose name begins with one of these."""
+
+    def rename(name: str) -> str:
+        return next((new + name[len(old) :] for old, new in names.items() if name.startswith(f"{old}.")), name)
+
+    return {rename(name): values for name, values in arrays.items()}
 
 
-def _refuse_version(stored: Stored) -> None:
-    found = stored.header.get("version"), stored.header.get("features")
-    if found != (VERSION, FEATURES):
+def _check_version(stored: Stored) -> None:
+    version = stored.header.get("version"), stored.header.get("features")
+    if version != (VERSION, FEATURES):
         raise InputError(
-            f"{stored.source} holds a {stored.kind} of version {quote(found[0])} with features {quote(found[1])} but "
-            f"this walras reads version {VERSION} with features {FEATURES}; train it again"
+            f"{stored.source} holds a {stored.kind} of version {quote(version[0])} with features {quote(version[1])} "
+            f"but this walras reads version {VERSION} with features {FEATURES}; train it again"
         )
 
 
 def _shape_of(stored: Stored) -> MapShape:
-    """Read the sizes off the header, or say that they are none."""
+    """Read the sizes off the header."""
+    names: dict[str, str] = {old: new for new, old in STORED_NAMES.items()}
     try:
-        named: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in dict(stored.header["shape"]).items()
-        }
-        shape = MapShape(**named)
-        sized = shape.delegates >= 0 and all(isinstance(v, int) and v > 0 for v in _numbers(shape))
+        sizes: Any = dict(stored.header["shape"]).items()
+        given: dict[str, Any] = {names.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in sizes}
+        shape = MapShape(**given)
+        sized = shape.n_probes >= 0 and all(isinstance(size, int) and size > 0 for size in _positive_sizes(shape))
         usable = sized and isinstance(shape.sees_prices, bool) and stored.header["facts"] is not None
     except (KeyError, TypeError, ValueError):
         raise _contradiction(stored) from None
@@ -147,21 +163,21 @@ def _shape_of(stored: Stored) -> MapShape:
         raise _contradiction(stored)
     if shape.representation not in REPRESENTATIONS:
         raise InputError(
-            f"{stored.source} knows its population by {quote(shape.representation)} but this walras knows "
+            f"{stored.source} has the representation {quote(shape.representation)} but this walras knows "
             f"{join(sorted(REPRESENTATIONS), 20)}; read it with the walras that wrote it, or train it again"
         )
     return shape
 
 
-def _numbers(shape: MapShape) -> list[Any]:
-    every = [value for name, value in _sizes(shape) if name not in ("representation", "delegates", "sees_prices")]
-    return [one for value in every for one in (value if isinstance(value, tuple) else (value,))]
+def _positive_sizes(shape: MapShape) -> list[Any]:
+    values = [v for name, v in asdict(shape).items() if name not in ("representation", "n_probes", "sees_prices")]
+    return [size for value in values for size in (value if isinstance(value, tuple) else (value,))]
 
 
 def _blank_scaling(shape: MapShape) -> Scaling:
-    """Give the form of a scaling; a map that reads no agents has none of their moments."""
-    reads, m = shape.kind.reads_agents, shape.resources
-    widths = (AGENT_FEATURES if reads else 0, ATTRIBUTES, TOTALS * m, AHEAD * m + 2)
+    """Return the shapes of a scaling; a map that reads no agents has none of their moments."""
+    m = shape.resources
+    widths = (AGENT_FEATURES if shape.kind.reads_agents else 0, ATTRIBUTES, TOTALS * m, AHEAD * m + 2)
     return jax.eval_shape(lambda: Scaling(*(jnp.zeros((2, width)) for width in widths)))
 
 

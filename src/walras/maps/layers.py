@@ -1,8 +1,10 @@
-"""Own the layers that maps are built of: linear maps, normalisation, small networks, dilated causal convolutions.
+"""Layers of the map networks: linear maps, perceptrons, dilated causal convolutions, and the heads of both maps.
 
-FREE: internals; weights are drawn with numpy, so that a seed gives the same ones everywhere.
+Weights are drawn with numpy, so that a seed gives the same ones everywhere. Why these are not those of `equinox.nn`:
+docs/decisions/0016-libraries.md.
 """
 
+import math
 from itertools import pairwise
 from math import gcd
 
@@ -15,35 +17,36 @@ from jaxtyping import Array, Float
 EPSILON = 1e-5
 """Added to variances before their root is taken."""
 
+ZERO_OUTPUT_USE = math.log(math.e - 1.0)
+"""softplus of this is 1: an output of 0 means that use equals expected demand."""
+
+LOW_PRICE = -3.0
+"""An output of 0 means a price of a twentieth of the median margin."""
+
+LEAST_USE = 1e-4
+"""Relative use below this has no logarithm that matters."""
+
 
 class Linear(eqx.Module):
-    """Multiply the last axis by a matrix and add a vector.
-
-    Attributes:
-        weight: matrix.
-        bias: what is added.
-    """
+    """Affine map of the last axis: x W + b."""
 
     weight: Float[Array, "given made"]
     bias: Float[Array, " made"]
 
     @staticmethod
     def draw(random: np.random.Generator, given: int, made: int, gain: float = 1.0) -> "Linear":
-        """Draw weights of variance `gain^2 / given`, and no bias."""
+        """Draw weights of variance `gain^2 / given`; the bias is 0."""
         weight = random.standard_normal((given, made)) * gain / given**0.5
         return Linear(jnp.asarray(weight, jnp.float32), jnp.zeros(made, jnp.float32))
 
     def __call__(self, x: Float[Array, "*axes given"]) -> Float[Array, "*axes made"]:
         """Return x W + b."""
-        return with_bias(x @ self.weight, self.bias)
+        product = x @ self.weight
+        return product + self.bias.reshape((1,) * (product.ndim - 1) + self.bias.shape)
 
 
 class Perceptron(eqx.Module):
-    """Apply linear layers with ELU between them.
-
-    Attributes:
-        layers: one after the other.
-    """
+    """Linear layers with ELU between them."""
 
     layers: tuple[Linear, ...]
 
@@ -51,9 +54,8 @@ class Perceptron(eqx.Module):
     def draw(random: np.random.Generator, widths: tuple[int, ...], last_gain: float = 1.0) -> "Perceptron":
         """Draw one layer between every two widths."""
         gains = [1.0] * (len(widths) - 2) + [last_gain]
-        return Perceptron(
-            tuple(Linear.draw(random, *pair, gain) for pair, gain in zip(pairwise(widths), gains, strict=True))
-        )
+        pairs = zip(pairwise(widths), gains, strict=True)
+        return Perceptron(tuple(Linear.draw(random, *pair, gain) for pair, gain in pairs))
 
     def __call__(self, x: Float[Array, "*axes given"]) -> Float[Array, "*axes made"]:
         """Return the last layer's output."""
@@ -62,26 +64,20 @@ class Perceptron(eqx.Module):
         return self.layers[-1](x)
 
 
-def with_bias(x: Float[Array, "*axes made"], bias: Float[Array, " made"]) -> Float[Array, "*axes made"]:
-    """Add a vector along the last axis."""
-    return x + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
-
-
-def normalised(x: Float[Array, "*axes channel"]) -> Float[Array, "*axes channel"]:
+def normalise(x: Float[Array, "*axes channel"]) -> Float[Array, "*axes channel"]:
     """Return x with mean 0 and variance 1 along the last axis (layer normalisation without gain or shift).
 
-    Without a gain, the product of two such vectors is at most their length, so that attention needs no maximum.
+    Without a gain the product of two such vectors is at most their length, so that a softmax needs no maximum.
     """
     centred = x - x.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
 
 
 class DilatedCNN(eqx.Module):
-    """Read a series with causal convolutions of kernel 2 and growing dilation: what comes out of a week knows no later.
+    """Causal convolutions of kernel 2 with growing dilation over a series.
 
-    Layer l adds `ELU(x_t W1 + x_{t-d} W0 + b)` to what went in (the first layer only changes the width). With
-    dilations 1, 2, 4, ..., 32 it knows exactly 64 weeks. Weeks that are not valid count for nothing: they are zero
-    in every layer.
+    Layer l adds `ELU(x_t W1 + x_{t-d} W0 + b)` to its input (the first layer only changes the width). Dilations
+    1, 2, 4, ..., 32 see exactly 64 weeks. Weeks that are not valid are zero in every layer.
 
     Attributes:
         now: W1 and b of each layer.
@@ -97,13 +93,13 @@ class DilatedCNN(eqx.Module):
     def draw(random: np.random.Generator, given: int, width: int, dilations: tuple[int, ...]) -> "DilatedCNN":
         """Draw all layers."""
         widths = (given, *[width] * (len(dilations) - 1))
-        now = tuple(Linear.draw(random, each, width, 0.7) for each in widths)
-        before = tuple(Linear.draw(random, each, width, 0.7).weight for each in widths)
+        now = tuple(Linear.draw(random, inputs, width, 0.7) for inputs in widths)
+        before = tuple(Linear.draw(random, inputs, width, 0.7).weight for inputs in widths)
         return DilatedCNN(now, before, dilations)
 
     @property
     def width(self) -> int:
-        """Give the channels that come out."""
+        """Channels of the output."""
         return self.now[0].bias.shape[0]
 
     def __call__(
@@ -117,14 +113,14 @@ class DilatedCNN(eqx.Module):
         Args:
             series: week axis first.
             valid: 1 where there is history, else 0; None where all of it is.
-            spacing: weeks between those that are wanted, counted back from the last; a layer is then computed only
-                where a later one asks for it, five times less work where every eighth week is wanted.
+            spacing: weeks between outputs, counted back from the last. A layer is computed only where a later one
+                needs it: five times less work with every eighth week.
         """
         mask = None if valid is None else valid[..., None]
         x, step = series if mask is None else series * mask, 1
         for index, dilation in enumerate(self.dilations):
             wider = gcd(spacing, *self.dilations[index + 1 :]) // step
-            earlier = _earlier(x, dilation // step)
+            earlier = _shifted(x, dilation // step)
             step *= wider
             x, earlier = _every(x, wider), _every(earlier, wider)
             x = self._layer(index, x, earlier, None if mask is None else _every(mask, step))
@@ -135,37 +131,32 @@ class DilatedCNN(eqx.Module):
         made = made if index == 0 else made + x
         return made if mask is None else made * mask
 
-    def start(self, axes: tuple[int, ...]) -> tuple[Array, ...]:
-        """Return what reading one week after the other starts with: for each layer, its last `dilation` inputs."""
+    def empty_cache(self, axes: tuple[int, ...]) -> tuple[Array, ...]:
+        """Return the cache before the first week: the last `dilation` inputs of each layer, all 0."""
         return tuple(
             jnp.zeros((dilation, *axes, before.shape[0]), jnp.float32)
             for dilation, before in zip(self.dilations, self.before, strict=True)
         )
 
-    def kept(
+    def cache(
         self, series: Float[Array, "week *axes given"], valid: Float[Array, "week *axes"] | None = None
     ) -> tuple[Array, ...]:
-        """Return what reading on starts with after a whole series: for each layer, its last `dilation` inputs."""
+        """Return the cache after a whole series: the last `dilation` inputs of each layer."""
         mask = None if valid is None else valid[..., None]
-        x, rings = series if mask is None else series * mask, []
+        x, cache = series if mask is None else series * mask, []
         for index, dilation in enumerate(self.dilations):
             missing = max(dilation - x.shape[0], 0)
-            rings.append(jnp.concatenate([jnp.zeros((missing, *x.shape[1:]), x.dtype), x[-dilation:]]))
-            x = self._layer(index, x, _earlier(x, dilation), mask)
-        return tuple(rings)
+            cache.append(jnp.concatenate([jnp.zeros((missing, *x.shape[1:]), x.dtype), x[-dilation:]]))
+            x = self._layer(index, x, _shifted(x, dilation), mask)
+        return tuple(cache)
 
     def read(
-        self, kept: tuple[Array, ...], column: Float[Array, "*axes given"], valid: Float[Array, "*axes"] | None = None
+        self, cache: tuple[Array, ...], column: Float[Array, "*axes given"], valid: Float[Array, "*axes"] | None = None
     ) -> tuple[tuple[Array, ...], Float[Array, "*axes made"]]:
-        """Read the next week: what comes out equals that week's row of one pass over all.
-
-        Args:
-            kept: from `start`, or of the week before.
-            column: the week.
-            valid: as in `__call__`.
-        """
-        given, x = self.step(tuple(ring[0] for ring in kept), column, valid)
-        return tuple(jnp.concatenate([ring[1:], each[None]]) for ring, each in zip(kept, given, strict=True)), x
+        """Read the next week; return the cache after it and the same output as one pass over all weeks."""
+        inputs, x = self.step(tuple(ring[0] for ring in cache), column, valid)
+        moved = tuple(jnp.concatenate([ring[1:], new[None]]) for ring, new in zip(cache, inputs, strict=True))
+        return moved, x
 
     def step(
         self,
@@ -173,35 +164,30 @@ class DilatedCNN(eqx.Module):
         column: Float[Array, "*axes given"],
         valid: Float[Array, "*axes"] | None = None,
     ) -> tuple[tuple[Array, ...], Float[Array, "*axes made"]]:
-        """Read the next week, given each layer's input of `dilation` weeks ago; return this week's inputs as well."""
+        """Read the next week, given each layer's input `dilation` weeks ago; return the new inputs and the output."""
         mask = None if valid is None else valid[..., None]
-        x, given = column if mask is None else column * mask, []
+        x, inputs = column if mask is None else column * mask, []
         for index, before in enumerate(earlier):
-            given.append(x)
+            inputs.append(x)
             x = self._layer(index, x, before, mask)
-        return tuple(given), x
+        return tuple(inputs), x
 
 
 def _every(x: Array, step: int) -> Array:
-    """Keep every so many rows, counted back from the last."""
+    """Keep every `step`-th row, counted back from the last."""
     return x[(x.shape[0] - 1) % step :: step]
 
 
-def _earlier(x: Float[Array, "week *axes channel"], weeks: int) -> Float[Array, "week *axes channel"]:
-    """Shift a series, with zeros for what was before it."""
+def _shifted(x: Float[Array, "week *axes channel"], weeks: int) -> Float[Array, "week *axes channel"]:
+    """Shift a series by some weeks; zeros come first."""
     missing = min(weeks, x.shape[0])
     return jnp.concatenate([jnp.zeros((missing, *x.shape[1:]), x.dtype), x[: x.shape[0] - missing]])
 
 
 class FutureCNN(eqx.Module):
-    """Read coming weeks from both ends: what is known of a week depends on all weeks after and before it.
+    """Two convolutions over the coming weeks: one from the last week back, as published, and one from the first on.
 
-    The reversed pass is that of the published maps (spec section 6); the other is ours: a price pulse moves orders to
-    the weeks after it as well.
-
-    Attributes:
-        reversed: from the last week back.
-        onward: from the first week on.
+    The second is ours: a price pulse moves orders to the weeks after it as well.
     """
 
     reversed: DilatedCNN
@@ -214,11 +200,26 @@ class FutureCNN(eqx.Module):
 
     @property
     def width(self) -> int:
-        """Give the channels that come out."""
+        """Channels of the output."""
         return 2 * self.reversed.width
 
     def __call__(self, future: Float[Array, "*axes ahead given"]) -> Float[Array, "*axes ahead made"]:
-        """Return both readings side by side."""
+        """Return both outputs side by side."""
         weeks_first = jnp.moveaxis(future, -2, 0)
         back = self.reversed(weeks_first[::-1])[::-1]
         return jnp.moveaxis(jnp.concatenate([back, self.onward(weeks_first)], -1), 0, -2)
+
+
+def relative_use(output: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Head of the primal map: use over expected demand."""
+    return jax.nn.softplus(output + ZERO_OUTPUT_USE)
+
+
+def inverse_head(use: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Return the output whose `relative_use` this is."""
+    return jnp.log(jnp.expm1(jnp.maximum(use, LEAST_USE))) - ZERO_OUTPUT_USE
+
+
+def scaled_price(output: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Head of the dual map: shadow price in median unit margins."""
+    return jax.nn.softplus(output + LOW_PRICE)

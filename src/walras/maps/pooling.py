@@ -1,6 +1,6 @@
-"""Own how agents are laid out for pooling: sorted into tiles of one bucket each, with weights, shares and attributes.
+"""How agents are laid out for pooling: slots in tiles of one demand bucket each, with weights, shares and attributes.
 
-CONTRACT: empty slots have weight 0 and change nothing; a weight stands for so many agents that are exactly alike.
+An agent of weight w represents w identical agents; empty slots have weight 0 and change nothing.
 """
 
 import equinox as eqx
@@ -13,17 +13,17 @@ from walras.population.cohort import Cohort
 from walras.population.population import bucket_of
 
 EMPTY = -1
-"""Index of a slot that holds nobody."""
+"""Index of an empty slot."""
 
 
 class PooledAgents(eqx.Module):
-    """Hold what pooling knows of agents beside their embeddings.
+    """What pooling needs of agents beside their embeddings.
 
     Attributes:
-        weight: agents that each stands for; 0 for an empty slot.
+        weight: agents that each represents; 0 for an empty slot.
         size: weight x demand scale [units/week].
-        bucket: of each tile.
-        attributes: static attributes, scaled [slot, attribute].
+        bucket: demand bucket of each tile.
+        attributes: static attributes, scaled.
         n_buckets: number of buckets.
     """
 
@@ -35,14 +35,14 @@ class PooledAgents(eqx.Module):
 
     @property
     def tile(self) -> int:
-        """Count the slots of a tile."""
+        """Slots of a tile."""
         return self.weight.shape[0] // self.bucket.shape[0]
 
     def relative_size(self) -> Float[Array, " slot"]:
         """Return each agent's demand over the mean of all; 0 for an empty slot."""
         mean = self.size.sum() / self.weight.sum()
-        there = self.weight > 0
-        return jnp.where(there, self.size / jnp.where(there, self.weight, 1.0) / mean, 0.0)
+        filled = self.weight > 0
+        return jnp.where(filled, self.size / jnp.where(filled, self.weight, 1.0) / mean, 0.0)
 
     def of_bucket(self) -> Float[Array, "tile bucket"]:
         """Mark each tile's bucket with 1."""
@@ -50,7 +50,7 @@ class PooledAgents(eqx.Module):
 
     def shares(self) -> Float[Array, "bucket share"]:
         """Return each bucket's share of agents and of demand (spec eq. 9)."""
-        tiles = jnp.stack([each.reshape(-1, self.tile).sum(1) for each in (self.weight, self.size)], -1)
+        tiles = jnp.stack([values.reshape(-1, self.tile).sum(1) for values in (self.weight, self.size)], -1)
         totals = self.of_bucket().T @ tiles
         return totals / totals.sum(0, keepdims=True)
 
@@ -71,8 +71,8 @@ def pack_by_bucket(
         tile: slots of a tile.
 
     Returns:
-        Which agent is in each slot (`EMPTY` for none), and the bucket of each tile. Their number depends only on that
-        of the agents, so that compiled programs fit all populations of a size.
+        The agent in each slot (`EMPTY` for none), and the bucket of each tile. Their lengths depend only on the number
+        of agents, so that compiled programs fit all populations of a size.
     """
     tiles = slots_for(len(bucket), n_buckets, tile) // tile
     slot = np.full((tiles, tile), EMPTY, np.int64)
@@ -88,41 +88,40 @@ def pack_by_bucket(
 
 
 class CohortIndex(eqx.Module):
-    """Hold the cohort whose histories a map reads, slot by slot in tiles of one bucket.
+    """The cohort whose histories a map reads, slot by slot.
 
     Attributes:
-        index: which agent of the stretch is in each slot; an empty slot repeats some agent with weight 0.
-        weight: agents of the stretch that it stands for.
-        bucket: of each tile.
+        index: agent of the population in each slot; an empty slot repeats some agent with weight 0.
+        weight: agents of the population that the slot represents.
+        bucket: demand bucket of each tile.
         n_buckets: number of buckets.
-        delegates: whose policies are asked in every query; None where nobody's are.
+        probes: agents whose policies are simulated in every query; None for maps without.
     """
 
     index: Int[Array, " slot"]
     weight: Float[Array, " slot"]
     bucket: Int[Array, " tile"]
     n_buckets: int = eqx.field(static=True)
-    delegates: ProbeAgents | None = None
+    probes: ProbeAgents | None = None
 
+    @staticmethod
+    def of(
+        size: Float[np.ndarray, " agent"],
+        cohort: Cohort,
+        edges: Float[np.ndarray, " edge"],
+        tile: int,
+        probes: ProbeAgents | None = None,
+    ) -> "CohortIndex":
+        """Lay a cohort out in tiles of one demand bucket each.
 
-def cohort_index(
-    size: Float[np.ndarray, " agent"],
-    cohort: Cohort,
-    edges: Float[np.ndarray, " edge"],
-    tile: int,
-    delegates: ProbeAgents | None = None,
-) -> CohortIndex:
-    """Lay a cohort out in tiles of one demand bucket each.
-
-    Args:
-        size: demand scale of everybody [units/week].
-        cohort: who is read.
-        edges: inner edges of the buckets.
-        tile: slots of a tile.
-        delegates: whose policies are asked.
-    """
-    slot, bucket = pack_by_bucket(bucket_of(size[cohort.index], edges), len(edges) + 1, tile)
-    there = slot != EMPTY
-    index, weight = cohort.index[slot], np.where(there, cohort.weight[slot], 0.0)
-    slots = jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket)
-    return CohortIndex(*slots, len(edges) + 1, delegates)
+        Args:
+            size: demand scale of the whole population [units/week].
+            cohort: whose histories are read.
+            edges: inner edges of the buckets.
+            tile: slots of a tile.
+            probes: agents to simulate in every query.
+        """
+        slot, bucket = pack_by_bucket(bucket_of(size[cohort.index], edges), len(edges) + 1, tile)
+        index, weight = cohort.index[slot], np.where(slot != EMPTY, cohort.weight[slot], 0.0)
+        slots = jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket)
+        return CohortIndex(*slots, len(edges) + 1, probes)

@@ -1,10 +1,8 @@
-"""Own the delegates: a few hundred agents, drawn by demand, whose own policies are asked in every query.
+"""Probes: a few hundred agents, drawn by demand, whose own policies are simulated in every query of a map.
 
-LAW: delegates know what agents know at the origin and no more: demand and lead times of the coming weeks are drawn once
-around forecasts, the same for all queries, so that equal questions have equal answers.
+LAW: probes know what agents know at the origin and no more: demand and lead times of the coming weeks are drawn once
+around forecasts, the same for all queries, so that equal queries have equal answers.
 """
-
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,40 +25,40 @@ LEAST = 1e-6
 """Forecasts below count as this, so that shares of them are defined."""
 
 LEAST_SHAPE, MOST_SHAPE = 0.05, 1e4
-"""Smallest and largest shape of a gamma law that weekly demand is drawn from."""
+"""Smallest and largest shape of the gamma distribution of weekly demand."""
 
 
 class ProbeAgents(eqx.Module):
-    """Hold who is asked, and the luck they are given.
+    """The drawn agents, and their random numbers.
 
     Attributes:
-        index: agents; somebody may be there several times, each time with other luck.
-        weight: agents that each stands for.
-        noise: standard normal, of the demand of the origin's week and those after it.
+        index: agents; one may be there several times with other random numbers.
+        weight: agents that each represents.
+        noise: standard normal, for the demand of the origin's week and those after it.
         lead_times: of orders placed in these weeks [weeks].
     """
 
-    index: Int[Array, " delegate"]
-    weight: Float[Array, " delegate"]
-    noise: Float[Array, "from_now delegate"]
-    lead_times: Int8[Array, "from_now delegate"]
+    index: Int[Array, " probe"]
+    weight: Float[Array, " probe"]
+    noise: Float[Array, "from_now probe"]
+    lead_times: Int8[Array, "from_now probe"]
 
 
 def draw_probes(population: Population, count: int, weeks: int, seed: int) -> ProbeAgents:
-    """Draw delegates with a chance proportional to demand, and their luck.
+    """Draw probes with probability proportional to demand, and their random numbers.
 
     Args:
-        population: everybody; agents of weight 0 are not drawn.
-        count: delegates; fewer agents than that are asked several times each.
-        weeks: that they are asked about, the origin's own included.
+        population: agents to draw from; those of weight 0 are not drawn.
+        count: of probes; fewer agents than that are drawn several times.
+        weeks: of a query, the origin's own included.
         seed: same seed, same draw.
     """
     random = np.random.default_rng([seed, 0xDE1E])
     size = np.asarray(population.weight, float) * np.maximum(np.asarray(population.demand_scale, float), LEAST)
-    there = np.flatnonzero(size > 0)
-    cohort = ProportionalSample().draw(size[there], min(count, len(there)), random)
+    eligible = np.flatnonzero(size > 0)
+    cohort = ProportionalSample().draw(size[eligible], min(count, len(eligible)), random)
     copies = max(count // max(cohort.n_drawn, 1), 1)
-    index = np.tile(there[cohort.index], copies)
+    index = np.tile(eligible[cohort.index], copies)
     lead = np.asarray(population.lead_time)[index]
     return ProbeAgents(
         index=jnp.asarray(index, jnp.int32),
@@ -71,7 +69,7 @@ def draw_probes(population: Population, count: int, weeks: int, seed: int) -> Pr
 
 
 class AgentState(eqx.Module):
-    """Hold where agents stand at an origin, its receipts not yet in.
+    """State of agents at an origin, before its receipts.
 
     Attributes:
         stock_end: of the week before [units].
@@ -89,16 +87,16 @@ class AgentState(eqx.Module):
 
 
 class PreparedProbes(eqx.Module):
-    """Hold delegates at one or several origins, ready to answer.
+    """Probes at one or several origins, ready for queries.
 
     Attributes:
-        population: them, with weights.
+        population: the probes, with weights.
         exogenous: the coming weeks as drawn for them, the origin's own first.
         state: at each origin.
-        policy: what they follow.
+        policy: of the probes.
         unit: median margin per unit of each resource [money per unit of resource].
         scale: S(P) [units of resource/week].
-        due: use by what they have on order, relative to S(P); 0 for storage.
+        due: use by their open orders, relative to S(P); 0 for storage.
         free: use without prices, relative to S(P).
     """
 
@@ -112,114 +110,115 @@ class PreparedProbes(eqx.Module):
     free: Float[Array, "*origin ahead resource"]
 
     def use(self, shadow_prices: Float[Array, "*axes ahead resource"]) -> Float[Array, "*axes ahead resource"]:
-        """Simulate the delegates; return use relative to S(P).
+        """Simulate the probes; return use relative to S(P).
 
         Args:
             shadow_prices: of the weeks after the origin, in median unit margins; axes in front of origins' are free.
         """
-        return _answers(self, shadow_prices)
+        parts = (self.population, self.policy, self.unit, self.scale)
+        return _simulated_use(*parts, self.exogenous, self.state, shadow_prices)
 
 
 def prepare_probes(
     population: Population,
-    delegates: ProbeAgents,
-    standing: AgentState,
+    probes: ProbeAgents,
+    states: AgentState,
     expected: Float[Array, "*origin from_now resource"],
     policy: Policy,
     unit: Float[Array, " resource"],
     scale: Float[Array, " resource"],
 ) -> PreparedProbes:
-    """Make delegates ready to answer at one or several origins.
+    """Prepare probes at one or several origins.
 
     Args:
-        population: everybody, with weights.
-        delegates: who is asked.
-        standing: of the delegates alone, slot by slot.
+        population: the whole population, with weights.
+        probes: agents to simulate.
+        states: of the probes alone.
         expected: forecast use of the origin's week and the coming ones; only its shape over time counts.
-        policy: what everybody follows.
+        policy: of the whole population.
         unit: median margin per unit of each resource.
         scale: S(P).
     """
-    them = population.take(delegates.index)
-    them = eqx.tree_at(lambda p: p.weight, them, them.weight * delegates.weight)
-    known = number_agents(policy, population.n_agents)  # a black box is told who they are among everybody
-    mine = map_per_agent(lambda leaf: leaf[..., delegates.index], known, population.n_agents)
-    standing, expected = jax.lax.stop_gradient((standing, expected))
+    drawn = population.take(probes.index)
+    drawn = eqx.tree_at(lambda p: p.weight, drawn, drawn.weight * probes.weight)
+    numbered = number_agents(policy, population.n_agents)  # a callback sees agents' numbers in the whole population
+    own_policy = map_per_agent(lambda leaf: leaf[..., probes.index], numbered, population.n_agents)
+    states, expected = jax.lax.stop_gradient((states, expected))
 
-    def paths(where: AgentState, shape: Array) -> ExogenousPaths:
-        return gamma_paths(them, delegates, where, shape)
+    def paths(state: AgentState, shape: Array) -> ExogenousPaths:
+        return gamma_paths(drawn, probes, state, shape)
 
-    many = expected.ndim == 3
-    exogenous = (jax.vmap(paths) if many else paths)(standing, expected)
-    state = State(standing.stock_end, standing.pipeline)
-    per_unit = them.weight[:, None] * them.use / scale[None, :]
-    flow = 1.0 - jnp.asarray(them.stock_resource, jnp.float32)
-    ahead = expected.shape[-2] - 1
-    due = _rows(standing.pipeline @ per_unit, 1, ahead) * flow.reshape((1,) * (expected.ndim - 1) + flow.shape)
-    ready = PreparedProbes(them, exogenous, state, mine, unit, scale, due, due)
-    return eqx.tree_at(lambda a: a.free, ready, ready.use(jnp.zeros(due.shape)))
+    exogenous = (jax.vmap(paths) if expected.ndim == 3 else paths)(states, expected)
+    state = State(states.stock_end, states.pipeline)
+    per_unit = drawn.weight[:, None] * drawn.use / scale[None, :]
+    flow = 1.0 - jnp.asarray(drawn.stock_resource, jnp.float32)
+    flow = flow.reshape((1,) * (expected.ndim - 1) + flow.shape)
+    due = _coming_rows(states.pipeline @ per_unit, expected.shape[-2] - 1) * flow
+    free = _simulated_use(drawn, own_policy, unit, scale, exogenous, state, jnp.zeros(due.shape))
+    return PreparedProbes(drawn, exogenous, state, own_policy, unit, scale, due, free)
 
 
-def _rows(values: Float[Array, "*axes lead resource"], first: int, count: int) -> Float[Array, "*axes ahead resource"]:
-    """Return some rows; beyond the last there is nothing."""
-    cut = values[..., first : first + count, :]
+def _coming_rows(values: Float[Array, "*axes lead resource"], count: int) -> Float[Array, "*axes ahead resource"]:
+    """Return the rows after the first, zeros beyond the last."""
+    cut = values[..., 1 : 1 + count, :]
     return jnp.pad(cut, [(0, 0)] * (cut.ndim - 2) + [(0, count - cut.shape[-2]), (0, 0)])
 
 
-def _answers(
-    ready: PreparedProbes, prices: Float[Array, "*axes ahead resource"]
+def _simulated_use(
+    population: Population,
+    policy: Policy,
+    unit: Float[Array, " resource"],
+    scale: Float[Array, " resource"],
+    exogenous: ExogenousPaths,
+    state: State,
+    prices: Float[Array, "*axes ahead resource"],
 ) -> Float[Array, "*axes ahead resource"]:
     def one(exogenous: ExogenousPaths, state: State, row: Array) -> Array:
-        charged = jnp.pad(row * ready.unit[None, :], ((1, 0), (0, 0)))
-        done = simulate(
-            ready.population,
-            exogenous,
-            ready.policy,
-            initial=state,
-            shadow_prices=charged,
-            record=Record.use_and_reward(),
-            throw=False,
+        charged = jnp.pad(row * unit[None, :], ((1, 0), (0, 0)))
+        record = Record.use_and_reward()
+        rollout = simulate(
+            population, exogenous, policy, initial=state, shadow_prices=charged, record=record, throw=False
         )
-        return done.totals.utilization[1:] / ready.scale[None, :]
+        return rollout.totals.utilization[1:] / scale[None, :]
 
-    origins = ready.state.stock_end.ndim - 1
-    ask: Any = jax.vmap(one) if origins else one
-    there = ready.exogenous, ready.state
-    plans = prices.reshape(-1, *prices.shape[prices.ndim - 2 - origins :])
-    found = jax.vmap(lambda plan: ask(*there, plan))(plans) if len(plans) > 1 else ask(*there, plans[0])[None]
-    return found.reshape(prices.shape)
+    n_origin_axes = state.stock_end.ndim - 1
+    per_plan = jax.vmap(one) if n_origin_axes else one
+    plans = prices.reshape(-1, *prices.shape[prices.ndim - 2 - n_origin_axes :])
+    if len(plans) == 1:
+        return per_plan(exogenous, state, plans[0])[None].reshape(prices.shape)
+    return jax.vmap(lambda plan: per_plan(exogenous, state, plan))(plans).reshape(prices.shape)
 
 
 def gamma_paths(
     population: Population,
-    delegates: ProbeAgents,
-    standing: AgentState,
+    probes: ProbeAgents,
+    state: AgentState,
     expected: Float[Array, "from_now resource"],
 ) -> ExogenousPaths:
-    """Draw the coming weeks around what agents expect: each one's own level, and everybody's common shape over time."""
+    """Draw the coming weeks around agents' forecasts: each agent's own level, and the common shape over time."""
     shape = jnp.maximum(expected.sum(-1), LEAST)
-    weeks, longest = shape.shape[0], standing.pipeline.shape[0]
+    weeks, longest = shape.shape[0], state.pipeline.shape[0]
     reach = jnp.cumsum(jnp.concatenate([jnp.zeros(1), shape, jnp.full(longest + 1, shape[-1])]))
     lead = jnp.minimum(population.lead_time.astype(jnp.int32), longest)
     week = jnp.arange(weeks)[:, None]
     covered = reach[week + lead[None, :] + 1] - reach[week]
     growth = covered / covered[:1]
-    mean = standing.lead_demand_mean[None] * shape[:, None] / covered[:1]
-    each = standing.lead_demand_sd[None] * (shape / shape[0])[:, None] / jnp.sqrt(lead + 1.0)[None]
+    mean = state.lead_demand_mean[None] * shape[:, None] / covered[:1]
+    sd = state.lead_demand_sd[None] * (shape / shape[0])[:, None] / jnp.sqrt(lead + 1.0)[None]
     return ExogenousPaths(
-        demand=gamma_demand(mean, each, delegates.noise),
-        sale_price=standing.sale_price[None],
-        unit_cost=standing.unit_cost[None],
-        arrivals=IntegerLeadTimes(jnp.minimum(delegates.lead_times, longest).astype(jnp.int8)),
-        lead_demand_mean=standing.lead_demand_mean[None] * growth,
-        lead_demand_sd=standing.lead_demand_sd[None] * growth,
+        demand=gamma_demand(mean, sd, probes.noise),
+        sale_price=state.sale_price[None],
+        unit_cost=state.unit_cost[None],
+        arrivals=IntegerLeadTimes(jnp.minimum(probes.lead_times, longest).astype(jnp.int8)),
+        lead_demand_mean=state.lead_demand_mean[None] * growth,
+        lead_demand_sd=state.lead_demand_sd[None] * growth,
     )
 
 
 def gamma_demand(
     mean: Float[Array, "week agent"], sd: Float[Array, "week agent"], noise: Float[Array, "week agent"]
 ) -> Float[Array, "week agent"]:
-    """Turn normal noise into demand of about a gamma law (the cube of a normal, Wilson and Hilferty 1931) [units]."""
+    """Turn normal noise into approximately gamma-distributed demand (Wilson and Hilferty 1931) [units]."""
     mean = jnp.maximum(mean, LEAST)
     shape = jnp.clip((mean / jnp.maximum(sd, LEAST)) ** 2, LEAST_SHAPE, MOST_SHAPE)
     root = 1.0 - 1.0 / (9.0 * shape) + noise / (3.0 * jnp.sqrt(shape))
@@ -244,8 +243,8 @@ def pipeline_at(
         placed = week - ago
         index = jnp.clip(placed, 0, last)
         rows = jax.tree.map(lambda leaf: leaf[index], arrivals).spread(orders[index], lead)
-        seen = jax.lax.dynamic_slice_in_dim(jnp.concatenate([rows, none]), ago, lead)
-        return due + jnp.where(placed >= 0, seen, 0.0)
+        open_rows = jax.lax.dynamic_slice_in_dim(jnp.concatenate([rows, none]), ago, lead)
+        return due + jnp.where(placed >= 0, open_rows, 0.0)
 
     before = jnp.concatenate([initial.pipeline, none])
     start = jax.lax.dynamic_slice_in_dim(before, jnp.minimum(week, lead), lead)

@@ -1,7 +1,4 @@
-"""Own rollouts as maps read them: a stretch simulated under prices, read into what a map sees and should say.
-
-FREE: compiled once per shape; how a map is trained on them is in `train.primal` and `train.dual`.
-"""
+"""Rollouts for training maps: a population window simulated under prices, and what maps read in each of its weeks."""
 
 import equinox as eqx
 import jax
@@ -15,7 +12,6 @@ from walras.maps.features import (
     KnownFuture,
     MapInputs,
     Units,
-    agent_history,
     agent_state_of,
     map_inputs,
     open_orders,
@@ -27,20 +23,20 @@ from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, pipeline
 from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
-from walras.simulation.run import Rollout, simulate, simulate_issued
+from walras.simulation.run import Rollout, simulate
 from walras.simulation.state import State
 
 
 class PopulationWindow(eqx.Module):
-    """Hold some agents over some weeks, cut out of a `World`.
+    """Some agents over some weeks, cut out of a pool of agents.
 
     Attributes:
-        population: who is in each slot; weight 0 marks an empty slot, whose numbers are those of some agent.
-        exogenous: one path, every field with a row for every week [week, slot].
+        population: the agent in each slot; weight 0 marks an empty slot, whose numbers are those of some agent.
+        exogenous: one path, every field with a row for every week.
         initial: stock of the expected demand of a lead time, nothing on order.
         valid: the slot's agent was on sale in that week: it has a history.
         expected_use: sum over agents of weight x use x expected demand of weeks t, t + 1, ..., t + HORIZON, as known in
-            week t before its demand [resource].
+            week t before its demand [units of resource].
         holidays: weeks since the last holiday and to the next, 0..1, of weeks t .. t + HORIZON for every week t.
     """
 
@@ -53,30 +49,25 @@ class PopulationWindow(eqx.Module):
 
     @property
     def n_weeks(self) -> int:
-        """Count the weeks."""
+        """Number of weeks."""
         return self.valid.shape[0]
-
-    @property
-    def n_slots(self) -> int:
-        """Count the slots, empty ones included."""
-        return self.valid.shape[1]
 
 
 class MapRollout(eqx.Module):
-    """Hold what a rollout says: what maps read in every week, and what happened.
+    """A simulated window: what maps read in every week, and what happened.
 
     Attributes:
-        ledger: what agents did and knew.
+        agent_history: what agents did and knew.
         known: what was known of the coming weeks, every week being an origin.
         received: by each agent, of orders placed in the same week as well [units].
-        utilization: use of each resource [week, resource].
-        reward: money of each week, price payments not deducted [week].
+        utilization: use of each resource [units of resource].
+        reward: money of each week, price payments not deducted.
         end_value: value of what is left at the end [money].
         units: in which maps see the population.
-        policy: what agents followed.
+        policy: of the agents.
     """
 
-    ledger: AgentHistory
+    agent_history: AgentHistory
     known: KnownFuture
     received: Float[Array, "week slot"]
     utilization: Float[Array, "week resource"]
@@ -87,68 +78,53 @@ class MapRollout(eqx.Module):
 
 
 @eqx.filter_jit
-def roll_out(stretch: PopulationWindow, policy: Policy, shadow_prices: Float[Array, "week resource"]) -> MapRollout:
-    """Simulate a stretch under prices that are announced in full."""
+def roll_out(window: PopulationWindow, policy: Policy, shadow_prices: Float[Array, "week resource"]) -> MapRollout:
+    """Simulate a window under prices that are announced in full."""
     rollout = simulate(
-        stretch.population,
-        stretch.exogenous,
+        window.population,
+        window.exogenous,
         policy,
-        initial=stretch.initial,
+        initial=window.initial,
         shadow_prices=shadow_prices,
         record=Record(agents=True, flows=()),
         throw=False,
     )
-    return _rolled(stretch, rollout, policy)
+    return _map_rollout(window, rollout, policy)
 
 
-def roll_out_issued(
-    stretch: PopulationWindow, policy: Policy, issued: Float[Array, "week ahead resource"]
-) -> MapRollout:
-    """Simulate a stretch under prices that are issued anew every week (`simulate.simulate_issued`)."""
-    rollout = simulate_issued(
-        stretch.population,
-        stretch.exogenous,
-        policy,
-        initial=stretch.initial,
-        issued=issued,
-        record=Record(agents=True, flows=()),
-    )
-    return _rolled(stretch, rollout, policy)
-
-
-def _rolled(stretch: PopulationWindow, rollout: Rollout, policy: Policy) -> MapRollout:
-    happened = rollout.agents
-    assert happened is not None  # traces were asked for
-    population = stretch.population
-    ledger = agent_history(stretch.exogenous, happened, stretch.initial, stretch.valid.astype(jnp.float32))
+def _map_rollout(window: PopulationWindow, rollout: Rollout, policy: Policy) -> MapRollout:
+    traces = rollout.agents
+    assert traces is not None  # they are in the record
+    valid = window.valid.astype(jnp.float32)
+    history = AgentHistory.from_traces(window.exogenous, traces, window.initial, valid)
     return MapRollout(
-        ledger=ledger,
-        known=known_future(stretch, ledger, happened.orders),
-        received=happened.receipts,
+        agent_history=history,
+        known=known_future(window, history, traces.orders),
+        received=traces.receipts,
         utilization=rollout.totals.utilization,
         reward=rollout.totals.reward,
         end_value=rollout.end_value,
-        units=units_of(population),
+        units=units_of(window.population),
         policy=policy,
     )
 
 
-def known_future(stretch: PopulationWindow, ledger: AgentHistory, orders: Float[Array, "week slot"]) -> KnownFuture:
+def known_future(window: PopulationWindow, history: AgentHistory, orders: Float[Array, "week slot"]) -> KnownFuture:
     """Return what was known of the coming weeks in each week."""
-    weeks = ledger.receipts.shape[0]
+    weeks = history.receipts.shape[0]
     ahead = jnp.arange(weeks)[:, None] + jnp.arange(1, HORIZON + 1)[None, :]
     return KnownFuture(
-        expected=stretch.expected_use,
-        committed=open_orders(stretch.population, stretch.exogenous, orders, stretch.initial),
-        stock=stock_use(stretch.population, ledger),
-        holidays=stretch.holidays[ahead],
+        expected=window.expected_use,
+        committed=open_orders(window.population, window.exogenous, orders, window.initial),
+        stock=stock_use(window.population, history),
+        holidays=window.holidays[ahead],
     )
 
 
 def inputs_of(
-    rolled: MapRollout,
-    stretch: PopulationWindow,
-    readers: CohortIndex,
+    rollout: MapRollout,
+    window: PopulationWindow,
+    cohort_index: CohortIndex,
     weeks: int,
     origins: int,
     spacing: int = 1,
@@ -158,38 +134,40 @@ def inputs_of(
     """Return what a map reads at the last origins of the first `weeks` weeks, not yet scaled.
 
     Args:
-        rolled: the rollout.
-        stretch: what was simulated.
-        readers: whose histories are read.
+        rollout: of the window.
+        window: what was simulated.
+        cohort_index: agents whose histories are read.
         weeks: weeks up to and with the last origin.
         origins: their number.
         spacing: weeks between two.
-        reads_agents: whether agents' own histories are wanted.
+        reads_agents: whether agents' own histories are needed.
     """
     first = weeks - 1 - spacing * (origins - 1)
-    ledger = jax.tree.map(lambda leaf: leaf[:weeks], rolled.ledger)
-    known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rolled.known)
-    ask = None if readers.delegates is None else asked_at(rolled, stretch, readers.delegates, weeks, origins, spacing)
-    return map_inputs(stretch.population, readers, ledger, known, rolled.units, reads_agents=reads_agents, asked=ask)
+    history = jax.tree.map(lambda leaf: leaf[:weeks], rollout.agent_history)
+    known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rollout.known)
+    probes = cohort_index.probes
+    prepared = None if probes is None else probes_at(rollout, window, probes, weeks, origins, spacing)
+    parts = (window.population, cohort_index, history, known, rollout.units)
+    return map_inputs(*parts, reads_agents=reads_agents, probes=prepared)
 
 
-def asked_at(
-    rolled: MapRollout, stretch: PopulationWindow, delegates: ProbeAgents, weeks: int, origins: int, spacing: int
+def probes_at(
+    rollout: MapRollout, window: PopulationWindow, probes: ProbeAgents, weeks: int, origins: int, spacing: int
 ) -> PreparedProbes:
-    """Make delegates ready to answer at the last origins of the first `weeks` weeks, as `inputs_of` counts them."""
-    them, ledger = delegates.index, jax.tree.map(lambda leaf: leaf[:, delegates.index], rolled.ledger)
-    initial = jax.tree.map(lambda leaf: leaf[..., them], stretch.initial)
-    arrivals = jax.tree.map(lambda leaf: leaf[..., them], stretch.exogenous.arrivals)
-    orders = jnp.concatenate([ledger.orders_before[1:], ledger.orders_before[-1:]])
+    """Prepare probes at the last origins of the first `weeks` weeks, as `inputs_of` counts them."""
+    index, history = probes.index, rollout.agent_history.of_agents(probes.index)
+    initial = jax.tree.map(lambda leaf: leaf[..., index], window.initial)
+    arrivals = jax.tree.map(lambda leaf: leaf[..., index], window.exogenous.arrivals)
+    orders = jnp.concatenate([history.orders_before[1:], history.orders_before[-1:]])
 
-    def standing(week: Array) -> AgentState:
-        now = jax.tree.map(lambda leaf: leaf[week][None], ledger)
+    def state_at(week: Array) -> AgentState:
+        now = jax.tree.map(lambda leaf: leaf[week][None], history)
         return agent_state_of(now, pipeline_at(arrivals, orders, initial, week))
 
     at = weeks - 1 - spacing * jnp.arange(origins)[::-1]
-    units = (rolled.units.price, rolled.units.use)
-    there = jax.vmap(standing)(at)
-    return prepare_probes(stretch.population, delegates, there, stretch.expected_use[at], rolled.policy, *units)
+    states, units = jax.vmap(state_at)(at), rollout.units
+    parts = (window.population, probes, states, window.expected_use[at], rollout.policy)
+    return prepare_probes(*parts, units.price, units.use)
 
 
 def horizon_slices(

@@ -1,6 +1,6 @@
-"""Own the Coverage: what training has seen of populations, prices, capacities and policies, and what is outside of it.
+"""Training support: what training covered of populations, prices, capacities and policies, and what is outside of it.
 
-CONTRACT: stored with trained maps; its sentences are repeated in reports.
+CONTRACT: stored with trained maps as "coverage"; its sentences are repeated in reports.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from walras.population.agent_axis import is_broadcast
 def policy_hash(policy: Policy, n_agents: int | None = None) -> str:
     """Return the SHA-256 of all that makes a policy behave as it does.
 
-    Counted are the class, its settings, the content of its arrays, and functions by their module and name (not what is
-    written in them). Arrays with a number for every agent (`population.agent_axis`) count by their place alone: they say
-    who the agents are, not how they decide, and another population has others.
+    It covers the class, its settings, the content of its arrays, and functions by module and name (not their code).
+    Arrays with a number for every agent (`population.agent_axis`) count by their place alone: they describe the agents,
+    not how they decide, and another population has others.
 
     Args:
-        policy: what agents follow.
+        policy: of the agents.
         n_agents: agents of the population it was made for; None counts every array whole.
     """
     digest = hashlib.sha256()
@@ -42,21 +42,21 @@ def policy_hash(policy: Policy, n_agents: int | None = None) -> str:
 
 
 def _parts(node: Any, n_agents: int | None) -> list[bytes]:
-    """List what counts, in the order of fields."""
+    """List what is hashed, in the order of fields."""
     if is_broadcast(node):
         return [b"shared", *_parts(node.value, None)]
     if eqx.is_array(node) or isinstance(node, np.ndarray | np.generic):
         return _array(node, n_agents)
     if is_dataclass(node) and not isinstance(node, type):
-        inner = [[each.name.encode(), *_parts(getattr(node, each.name, None), n_agents)] for each in fields(node)]
+        inner = [[part.name.encode(), *_parts(getattr(node, part.name, None), n_agents)] for part in fields(node)]
         return [_name(type(node)), *sum(inner, [])]
     if isinstance(node, dict):
         pairs = sorted((repr(key), value) for key, value in node.items())
         return [b"dict", *sum(([key.encode(), *_parts(value, n_agents)] for key, value in pairs), [])]
     if isinstance(node, tuple | list):
-        return [b"list", str(len(node)).encode(), *sum((_parts(each, n_agents) for each in node), [])]
+        return [b"list", str(len(node)).encode(), *sum((_parts(item, n_agents) for item in node), [])]
     if isinstance(node, frozenset | set):
-        return [b"set", *sorted(b"".join(_parts(each, n_agents)) for each in node)]
+        return [b"set", *sorted(b"".join(_parts(item, n_agents)) for item in node)]
     if isinstance(node, bool | int | float | complex | str | bytes | None):
         return [type(node).__name__.encode(), repr(node).encode()]
     return [_name(node if hasattr(node, "__qualname__") else type(node))]  # a function, a class, or anything else
@@ -81,7 +81,7 @@ FORMER_NAMES = {
     "walras.policies.user_policies.FunctionPolicy": "walras.policies.own.FunctionPolicy",
     "walras.policies.user_policies.CallbackPolicy": "walras.policies.own.CallbackPolicy",
 }
-"""Names that hash as they did in version 1 of the hash, so that maps trained before a move still know their policy."""
+"""Classes that hash by an earlier name, so that maps trained before a move still recognise their policy."""
 
 
 def _name(kind: Any) -> bytes:
@@ -94,29 +94,29 @@ KIND, VERSION = "coverage", 1
 ARRAYS = ("mean", "whitening", "distance", "price", "capacity")
 
 MARGIN = 1.1
-"""What is at most so many times what training saw, passes."""
+"""Factor by which training may be exceeded without a warning."""
 
 SHRINK = 0.1
 """Share of a covariance that is made diagonal: there are few populations for many numbers."""
 
 LEAST_SPREAD = 1e-3
-"""A number of a summary that varies less than this counts as varying so much."""
+"""Least standard deviation of each number of a summary."""
 
-PARTS = 5
-"""A population's distance is measured from those in other parts, or it would have drawn their mean to itself."""
+FOLDS = 5
+"""Distances are cross-validated: a population's own summary would draw the mean towards it."""
 
-FEWEST = 2 * PARTS
-"""Populations from which on distances can be measured."""
+FEWEST = 2 * FOLDS
+"""Least number of populations for which distances are measured."""
 
 
 @dataclass
 class QueryRange:
-    """Hold extremes of questions, in the units of maps.
+    """Extremes of queries, in the units of maps.
 
     Attributes:
-        queries: plans whose utilization was asked.
+        queries: plans whose utilization was computed.
         price: highest price [median margins].
-        lowest, highest: capacity relative to S(P); infinite and 0 where none was asked.
+        lowest, highest: capacity relative to S(P); infinite and 0 before the first.
     """
 
     queries: int = 0
@@ -125,7 +125,7 @@ class QueryRange:
     highest: float = 0.0
 
     def note(self, prices: np.ndarray | None = None, capacity: np.ndarray | None = None, queries: int = 0) -> None:
-        """Take a question in; the first week, the origin's own, does not count.
+        """Include a query; the first week, the origin's own, does not count.
 
         Args:
             prices: [*plans, week, resource] [median margins].
@@ -142,17 +142,17 @@ class QueryRange:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSupport:
-    """Hold what training covered.
+    """What training covered.
 
     Attributes:
         kind: the map whose summaries of populations these are.
         mean: of the summaries.
         whitening: a matrix W; |(summary - mean) W| is a distance in standard deviations (Mahalanobis).
-        distance: those of training: median, 99.5 % quantile and largest; all 0 where there are no summaries.
+        distance: in training: median, 99.5 % quantile and largest; all 0 where there are no summaries.
         price: 99 % quantile and largest of weekly prices [median margins].
-        capacity: lowest, and highest, relative to S(P); infinite and 0 where no map saw capacity.
+        capacity: lowest and highest, relative to S(P); infinite and 0 where no map saw capacity.
         weeks: fewest weeks of history.
-        policy: its fingerprint.
+        policy: its hash.
         policy_name: its class.
     """
 
@@ -179,31 +179,31 @@ class TrainingSupport:
         kind: str = PRIMAL,
         facts: Mapping[str, Any] | None = None,
     ) -> "TrainingSupport":
-        """Measure what training met, on examples of it.
+        """Measure what training covered, on examples of it.
 
         Args:
-            summaries: of each example population a vector (`summary_of`); None, or none at all, for maps without.
+            summaries: a vector per example population (`summary_of`); None, or none at all, for maps without.
             prices: of each example, any axes [median margins].
-            policy: what the agents follow.
+            policy: of the agents.
             n_agents: agents of a population, to tell each agent's own numbers from the policy's.
             capacities: of each example, any axes, relative to S(P).
             weeks: fewest weeks of history at any origin.
             kind: the map whose summaries these are.
             facts: further words and numbers.
         """
-        known = np.array([np.asarray(each, float) for each in summaries if each is not None])
+        known = np.array([np.asarray(summary, float) for summary in summaries if summary is not None])
         mean, whitening, distance = np.zeros(0), np.zeros((0, 0)), (0.0, 0.0, 0.0)
         if len(known) >= FEWEST:
             mean, whitening = _whitened(known)
-            away = _crosswise(known)
+            away = _cross_validated_distances(known)
             distance = (float(np.median(away)), float(np.quantile(away, 0.995)), float(away.max()))
-        paid, room = _flat(prices), _flat(capacities)
+        charged, room = _flat(prices), _flat(capacities)
         return TrainingSupport(
             kind=kind,
             mean=mean,
             whitening=whitening,
             distance=distance,
-            price=(float(np.quantile(paid, 0.99)), float(paid.max())) if len(paid) else (0.0, 0.0),
+            price=(float(np.quantile(charged, 0.99)), float(charged.max())) if len(charged) else (0.0, 0.0),
             capacity=(float(room.min()), float(room.max())) if len(room) else (float("inf"), 0.0),
             weeks=weeks,
             policy=policy_hash(policy, n_agents),
@@ -212,65 +212,60 @@ class TrainingSupport:
         )
 
     def far(self, summary: Float[np.ndarray, " summary"]) -> float:
-        """Return how far a population is from those of training, the furthest of them being at 1."""
+        """Return a population's distance from those of training, relative to the largest among them."""
         return float(np.linalg.norm((summary - self.mean) @ self.whitening)) / self.distance[2]
 
-    def judge(
+    def check(
         self,
         *,
         summary: Float[np.ndarray, " summary"] | None = None,
         weeks: int | None = None,
-        followed: tuple[str, str] | None = None,
-        asked: QueryRange | None = None,
+        policy_id: tuple[str, str] | None = None,
+        query_range: QueryRange | None = None,
     ) -> tuple[str, ...]:
-        """Say what is outside of what training covered, one sentence for each reason.
+        """Say what is outside of what training covered, one sentence per reason.
 
         Args:
             summary: of the population.
             weeks: of its history.
-            followed: fingerprint and class name of what the agents follow.
-            asked: extremes of what was asked.
+            policy_id: hash and class name of the agents' policy.
+            query_range: extremes of the queries.
         """
-        found = []
-        if followed is not None and followed[0] != self.policy:
-            found.append(_other_policy(followed[1], self.policy_name))
+        reasons = []
+        if policy_id is not None and policy_id[0] != self.policy:
+            reasons.append(_other_policy(policy_id[1], self.policy_name))
         if weeks is not None and weeks < self.weeks:
-            found.append(f"the history has {weeks} weeks but training saw no fewer than {self.weeks}")
+            reasons.append(f"the history has {weeks} weeks but training saw no fewer than {self.weeks}")
         if summary is not None and self.distance[2] > 0.0 and (far := self.far(summary)) > MARGIN:
-            found.append(f"the population is {far:.1f} times as far from those of training as the furthest of them")
-        return (*found, *(() if asked is None else self._of_questions(asked)))
+            reasons.append(f"the population is {far:.1f} times as far from those of training as the furthest of them")
+        return (*reasons, *(() if query_range is None else self._query_reasons(query_range)))
 
-    def _of_questions(self, asked: QueryRange) -> list[str]:
-        found, (low, high) = [], self.capacity
-        if asked.price > MARGIN * self.price[1]:
-            found.append(
-                f"prices up to {asked.price:.2g} median margins were asked but training saw up to {self.price[1]:.2g}"
+    def _query_reasons(self, query: QueryRange) -> list[str]:
+        reasons, (low, high) = [], self.capacity
+        if query.price > MARGIN * self.price[1]:
+            reasons.append(
+                f"prices up to {query.price:.2g} median margins were asked but training saw up to {self.price[1]:.2g}"
             )
-        if asked.lowest < low / MARGIN and np.isfinite(low):
-            found.append(
-                f"capacity down to {asked.lowest:.2g} of typical use was asked but training saw no less than {low:.2g}"
+        if query.lowest < low / MARGIN and np.isfinite(low):
+            reasons.append(
+                f"capacity down to {query.lowest:.2g} of typical use was asked but training saw no less than {low:.2g}"
             )
-        if asked.highest > MARGIN * high and high > 0.0:
-            found.append(
-                f"capacity up to {asked.highest:.2g} times typical use was asked but training saw up to {high:.2g}"
+        if query.highest > MARGIN * high and high > 0.0:
+            reasons.append(
+                f"capacity up to {query.highest:.2g} times typical use was asked but training saw up to {high:.2g}"
             )
-        return found
+        return reasons
 
 
-def save_support(path: str | Path, coverage: TrainingSupport) -> None:
-    """Write a coverage to one file, aside and then renamed.
-
-    Args:
-        path: where; the folder must exist.
-        coverage: what training covered.
-    """
-    arrays = {name: np.asarray(getattr(coverage, name), float) for name in ARRAYS}
-    header = {name: getattr(coverage, name) for name in ("kind", "weeks", "policy", "policy_name")}
-    write_arrays(path, KIND, arrays, {**header, "version": VERSION, "facts": dict(coverage.facts)})
+def save_support(path: str | Path, support: TrainingSupport) -> None:
+    """Write a training support to one file, aside and then renamed; the folder must exist."""
+    arrays = {name: np.asarray(getattr(support, name), float) for name in ARRAYS}
+    header = {name: getattr(support, name) for name in ("kind", "weeks", "policy", "policy_name")}
+    write_arrays(path, KIND, arrays, {**header, "version": VERSION, "facts": dict(support.facts)})
 
 
 def load_support(path: str | Path | Traversable) -> TrainingSupport:
-    """Read a coverage; no code is run, and every byte is checked.
+    """Read a training support; no code is run, and every byte is checked.
 
     Raises:
         DamagedFileError, InputError: a damaged file, another kind of file, or one of another version.
@@ -283,12 +278,12 @@ def load_support(path: str | Path | Traversable) -> TrainingSupport:
             f"{VERSION}; train the maps again"
         )
     try:
-        middle, most, furthest = arrays["distance"].tolist()
-        found = TrainingSupport(
+        median, quantile, largest = arrays["distance"].tolist()
+        support = TrainingSupport(
             kind=header["kind"],
             mean=arrays["mean"],
             whitening=arrays["whitening"],
-            distance=(middle, most, furthest),
+            distance=(median, quantile, largest),
             price=_pair(arrays["price"]),
             capacity=_pair(arrays["capacity"]),
             weeks=int(header["weeks"]),
@@ -296,25 +291,20 @@ def load_support(path: str | Path | Traversable) -> TrainingSupport:
             policy_name=str(header["policy_name"]),
             facts=dict(header["facts"]),
         )
-        if found.kind not in KINDS or found.whitening.shape != (len(found.mean),) * 2:
-            raise ValueError("not what was written")
+        if support.kind not in KINDS or support.whitening.shape != (len(support.mean),) * 2:
+            raise ValueError("arrays or kind do not fit")
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{stored.source} does not say what training covered; train the maps again") from None
-    return found
+    return support
 
 
 def summary_of(network: MapNetwork, inputs: MapInputs) -> Float[Array, " summary"] | None:
-    """Return a population as a vector, as a map sees it in the last week of a history.
-
-    Args:
-        network: of the map.
-        inputs: scaled.
-    """
+    """Return the vector by which a map describes a population in the last week of a history; inputs are scaled."""
     embeddings: Any = None
     if network.agents is not None and inputs.agents is not None:
         valid = None if inputs.valid is None else inputs.valid[-LOOK_BACK:]
         embeddings = network.agents(inputs.agents[-LOOK_BACK:], valid, LOOK_BACK)[-1]
-    return network.representation.summary(embeddings, inputs.crowd)
+    return network.representation.summary(embeddings, inputs.pooled)
 
 
 def _pair(values: np.ndarray) -> tuple[float, float]:
@@ -323,7 +313,7 @@ def _pair(values: np.ndarray) -> tuple[float, float]:
 
 
 def _flat(examples: Iterable[Any]) -> np.ndarray:
-    return np.concatenate([np.zeros(0), *(np.asarray(each, float).reshape(-1) for each in examples)])
+    return np.concatenate([np.zeros(0), *(np.asarray(values, float).reshape(-1) for values in examples)])
 
 
 def _whitened(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -335,13 +325,13 @@ def _whitened(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.linalg.inv(np.linalg.cholesky(shrunk)).T
 
 
-def _crosswise(rows: np.ndarray) -> np.ndarray:
-    """Return each example's distance, measured by the mean and spread of those in other parts."""
-    part = np.arange(len(rows)) % PARTS
+def _cross_validated_distances(rows: np.ndarray) -> np.ndarray:
+    """Return each example's distance by the mean and spread of the other folds."""
+    fold = np.arange(len(rows)) % FOLDS
     away = np.zeros(len(rows))
-    for number in range(PARTS):
-        mean, whitening = _whitened(rows[part != number])
-        away[part == number] = np.linalg.norm((rows[part == number] - mean) @ whitening, axis=1)
+    for number in range(FOLDS):
+        mean, whitening = _whitened(rows[fold != number])
+        away[fold == number] = np.linalg.norm((rows[fold == number] - mean) @ whitening, axis=1)
     return away
 
 

@@ -1,6 +1,6 @@
-"""Own the planner's view by learned maps: a population encoded once, asked in milliseconds.
+"""View of a population by learned maps: encoded once, queried in milliseconds.
 
-CONTRACT: fills `maps.interface.PlannerView` and `DifferentiableView`; numpy in and out, or jax in and out.
+CONTRACT: implements `planning.protocols.PlannerView` and `DifferentiableView`; numpy in and out, or jax in and out.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from walras.maps.encoder import EncoderState
 from walras.maps.features import HORIZON, AgentHistory, KnownFuture, Units
 from walras.maps.file import PRIMAL
 from walras.maps.history import History
-from walras.maps.network import Encoded, MapNetwork
+from walras.maps.network import EncodedPopulation, MapNetwork
 from walras.maps.support import QueryRange, TrainingSupport
 from walras.population.population import Population, price_scale
 
 PLANS = 64
-"""Plans answered at once; more are answered one group after the other, so that memory does not grow with them."""
+"""Plans answered at once; more are answered in groups, so that memory does not grow with them."""
 
 FIRST_ORDERS = 0.01
 """Share of demand whose orders must be able to arrive in a week for the week to count as controllable."""
@@ -37,43 +37,43 @@ NO_DUAL = (
 
 
 class UnitConversion(eqx.Module):
-    """Hold what turns a planner's numbers into a map's, and back.
+    """Factors between a planner's numbers and a map's.
 
     Attributes:
         use: S(P) [units of resource/week].
         price: median margin [money per unit of resource].
         now: use of the origin's own week, which is decided already [units of resource].
-        room: 1 + reserve x relative error of each week of the view.
+        reserve_factor: 1 + reserve x relative error of each week of the view.
     """
 
     use: Float[Array, " resource"]
     price: Float[Array, " resource"]
     now: Float[Array, " resource"]
-    room: Float[Array, "week resource"]
+    reserve_factor: Float[Array, "week resource"]
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedView:
-    """Answer a planner's questions by maps that were given one population at one origin.
+    """Answers of maps about one population at one origin.
 
     Week 0 is the origin's own: its receipts are in, so that its utilization is known and its price changes nothing.
-    A plan that is shorter than the maps' horizon is continued by its last week.
+    A plan shorter than the maps' horizon is continued by its last week.
 
     Attributes:
-        population: everybody that the history tells of; a cohort carries its weights.
-        units: in which the maps see them.
-        primal, dual: their readings; None where the interface has no such map.
+        population: the whole population; a cohort carries its weights.
+        units: in which the maps see it.
+        primal, dual: the encoded population; None where the interface has no such map.
         n_weeks, resources: see `PlannerView`.
-        history: at the origin; of a view that was advanced its last week alone.
-        weeks_read: weeks of the past, in all.
-        max_price: the price beyond which nobody would order [money per unit of the first resource].
+        history: at the origin; after `advance` its last week alone.
+        weeks_read: weeks of the past in all.
+        max_price: choke price, beyond which nothing is ordered [money per unit of the first resource].
         controllable: weeks into which orders still to be placed can arrive.
-        scale_error: predicted relative standard error of `scale`, 0 where everybody is known.
-        coverage: of training; None where the interface says nothing of it.
-        found: what is outside of training whatever is asked.
-        followed: fingerprint and name of the agents' policy; None where nobody says.
+        scale_error: predicted relative standard error of `scale`, 0 where the whole population is known.
+        support: what training covered; None where it is not known.
+        ood_reasons: what is outside of training whatever the query.
+        policy_id: hash and name of the agents' policy; None where it is not given.
         reserve: standard deviations of the maps' error that a plan leaves room for.
-        asked: extremes of the questions so far.
+        query_range: extremes of the queries so far.
     """
 
     population: Population
@@ -86,47 +86,58 @@ class LearnedView:
     max_price: float
     controllable: Bool[np.ndarray, "week resource"]
     scale_error: Float[np.ndarray, " resource"]
-    coverage: TrainingSupport | None
-    found: tuple[str, ...]
-    followed: tuple[str, str] | None = None
+    support: TrainingSupport | None
+    ood_reasons: tuple[str, ...]
+    policy_id: tuple[str, str] | None = None
     reserve: float = 0.0
-    asked: QueryRange = field(default_factory=QueryRange)
-    terms: UnitConversion = field(init=False)
+    query_range: QueryRange = field(default_factory=QueryRange)
+    conversion: UnitConversion = field(init=False)
 
     def __post_init__(self) -> None:
-        """Say what turns a planner's numbers into the maps'."""
-        room = 1.0 + self.reserve * self.relative_error
-        now = use_now(self.population, self.history.ledger.receipts[-1], self.history.known)
-        object.__setattr__(
-            self, "terms", UnitConversion(self.units.use, self.units.price, now, jnp.asarray(room, jnp.float32))
-        )
+        """Compute the factors between a planner's numbers and the maps'."""
+        factor = jnp.asarray(1.0 + self.reserve * self.relative_error, jnp.float32)
+        now = use_now(self.population, self.history.agent_history.receipts[-1], self.history.known)
+        object.__setattr__(self, "conversion", UnitConversion(self.units.use, self.units.price, now, factor))
+
+    def __str__(self) -> str:
+        """Return a small table: size, units, and what is outside of training."""
+        scale = ", ".join(f"{name} {use:.4g}/week" for name, use in zip(self.resources, self.scale, strict=True))
+        lines = [
+            f"View by learned maps: {self.population.n_agents} agents, {self.n_weeks} weeks",
+            f"  typical use     {scale}",
+            f"  median margin   {self.price_scale:.4g} per unit of {self.resources[0]}",
+            *(f"  not in training {reason}" for reason in self.out_of_distribution),
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """Name the resources in the order of their axis."""
+        """Names of the resources in the order of their axis."""
         return self.population.resources
 
     @cached_property
     def price_scale(self) -> float:
-        """Give the median margin per unit of the first resource [money per unit of resource].
+        """Median margin per unit of the first resource [money per unit of resource].
 
-        Not the unit in which maps receive prices (`units.price`), which counts agents by their demand.
+        Maps receive prices in another unit, `units.price`, which weights agents by their demand.
         """
         return float(price_scale(self.population)[0])
 
     @property
     def scale(self) -> Float[np.ndarray, " resource"]:
-        """Give S(P): the use of typical demand, of all that the population stands for [units of resource/week]."""
+        """S(P): the use of typical demand of the whole population [units of resource/week]."""
         return np.asarray(self.units.use, float)
 
     @property
     def queries(self) -> int:
-        """Count the plans whose utilization was asked."""
-        return self.asked.queries
+        """Number of plans whose utilization was computed."""
+        return self.query_range.queries
 
     @property
     def relative_error(self) -> Float[np.ndarray, "week resource"]:
-        """Give the standard deviation of the primal map's held-out error, relative; 0 where the map tells none."""
+        """Standard deviation of the primal map's held-out error, relative; 0 where the map does not tell."""
         facts: Mapping[str, Any] = {} if self.primal is None else self.primal.learned.facts
         return relative_error(facts, self.n_weeks, len(self.resources))
 
@@ -140,22 +151,23 @@ class LearnedView:
         Raises:
             ShapeError, InputError: other weeks or resources, no number, or an interface without a primal map.
         """
-        return self._use(shadow_prices, self.terms)
+        return self._use(shadow_prices, self.conversion)
 
     def expected(self, shadow_prices: Any) -> Any:
         """Return expected utilization without any reserve, likewise."""
-        return self._use(shadow_prices, self._without_reserve)
+        ones = jnp.ones_like(self.conversion.reserve_factor)
+        return self._use(shadow_prices, replace(self.conversion, reserve_factor=ones))
 
     def shadow_prices(self, capacity: Any) -> Any:
         """Return the prices at which the population fits a capacity, 0 in week 0, likewise.
 
         Args:
-            capacity: [*plans, week, resource] [units of resource]; what the reserve needs of it is left free.
+            capacity: [*plans, week, resource] [units of resource]; the reserve's share of it is left free.
         """
         if self.dual is None:
             raise InputError(NO_DUAL)
         capacity = self._checked(capacity, "capacity")
-        self.asked.note(capacity=_known(capacity, self.units.use))
+        self.query_range.note(capacity=_in_units(capacity, self.units.use))
         return self._in_groups(partial(_prices, *self._parts(self.dual)), capacity)
 
     def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
@@ -169,26 +181,29 @@ class LearnedView:
         return _finite(np.asarray(_slope(*self._parts(self.primal), prices), float).reshape(prices.size, prices.size))
 
     def spread(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week resource"]:
-        """Return the standard deviation of the map's error over its answer: `relative_error`, whatever the prices."""
+        """Return the relative standard deviation of the map's error, which does not depend on the prices."""
         self._checked(shadow_prices, "shadow_prices")
         return self.relative_error
 
-    def outside(self, shadow_prices: Any = None, capacity: Any = None) -> tuple[str, ...]:
-        """Say what of a question training has not seen, one sentence each, beside what the population is.
+    def check_query(self, shadow_prices: Any = None, capacity: Any = None) -> tuple[str, ...]:
+        """Say what of a query and of the population is outside of training, one sentence each.
 
         Args:
             shadow_prices: [*plans, week, resource] [money per unit of resource].
             capacity: [*plans, week, resource] [units of resource].
         """
-        asked = QueryRange()
-        asked.note(prices=None if shadow_prices is None else _known(shadow_prices, self.units.price))
-        asked.note(capacity=None if capacity is None else _known(capacity, self.units.use))
-        return self.found + (() if self.coverage is None else self.coverage.judge(asked=asked))
+        query = QueryRange()
+        query.note(prices=None if shadow_prices is None else _in_units(shadow_prices, self.units.price))
+        query.note(capacity=None if capacity is None else _in_units(capacity, self.units.use))
+        return self._ood(query)
 
     @property
-    def outside_training(self) -> tuple[str, ...]:
-        """Say what training has not seen of the population, its policy, and all questions so far."""
-        return self.found + (() if self.coverage is None else self.coverage.judge(asked=self.asked))
+    def out_of_distribution(self) -> tuple[str, ...]:
+        """What of the population, its policy, and all queries so far is outside of training, one sentence each."""
+        return self._ood(self.query_range)
+
+    def _ood(self, query_range: QueryRange) -> tuple[str, ...]:
+        return self.ood_reasons + (() if self.support is None else self.support.check(query_range=query_range))
 
     def advance(
         self, column: AgentHistory, known: KnownFuture, on_order: Float[Array, "lead agent"] | None = None
@@ -196,73 +211,69 @@ class LearnedView:
         """Return the view one week later, without reading the past again.
 
         Args:
-            column: the next week of the ledger, of the same agents [1 week, agent].
+            column: the next week of the same agents' history [1 week, agent].
             known: of the weeks after it.
-            on_order: open orders at it, as in `History`; needed by maps that ask delegates.
+            on_order: open orders at it, as in `History`; needed by maps with probes.
 
         Raises:
             ShapeError, InputError: more weeks than one, other agents, or no numbers.
         """
         if tuple(np.shape(column.receipts)) != (1, self.population.n_agents):
-            given, needed = tuple(column.receipts.shape), f"(1, {self.population.n_agents}), the next week of everybody"
-            raise shape_mismatch("column", given, needed, "give one week at a time")
-        following = History(column, known, on_order)
-        parts = (self.population, self.units, self.history.ledger, following)
-        primal = None if self.primal is None else self.primal.advanced(*parts)
-        dual = None if self.dual is None else self.dual.advanced(*parts)
+            needed = f"(1, {self.population.n_agents}), the next week of all agents"
+            raise shape_mismatch("column", tuple(column.receipts.shape), needed, "give one week at a time")
+        history, before = History(column, known, on_order), self.history.agent_history
+        primal = None if self.primal is None else self.primal.step(before, history)
+        dual = None if self.dual is None else self.dual.step(before, history)
         weeks = self.weeks_read + 1
         return replace(
             self,
             primal=primal,
             dual=dual,
-            history=following,
+            history=history,
             weeks_read=weeks,
-            found=check_view(self.coverage, primal, dual, weeks, self.followed),
-            asked=replace(self.asked),
+            ood_reasons=population_ood_reasons(self.support, primal, dual, weeks, self.policy_id),
+            query_range=replace(self.query_range),
         )
 
-    @property
-    def _without_reserve(self) -> UnitConversion:
-        return eqx.tree_at(lambda terms: terms.room, self.terms, jnp.ones_like(self.terms.room))
-
-    def _use(self, shadow_prices: Any, terms: UnitConversion) -> Any:
+    def _use(self, shadow_prices: Any, conversion: UnitConversion) -> Any:
         if self.primal is None:
             raise InputError(NO_PRIMAL)
         prices = self._checked(shadow_prices, "shadow_prices")
-        self.asked.note(prices=_known(prices, self.units.price), queries=int(np.prod(prices.shape[:-2])))
-        return self._in_groups(partial(_utilization, *self._parts(self.primal, terms)), prices)
+        self.query_range.note(_in_units(prices, self.units.price), queries=int(np.prod(prices.shape[:-2])))
+        return self._in_groups(partial(_utilization, *self._parts(self.primal, conversion)), prices)
 
     def _parts(
-        self, reading: EncoderState, terms: UnitConversion | None = None
-    ) -> tuple[MapNetwork, Encoded, UnitConversion]:
-        return reading.learned.network, reading.read.encoded, self.terms if terms is None else terms
+        self, state: EncoderState, conversion: UnitConversion | None = None
+    ) -> tuple[MapNetwork, EncodedPopulation, UnitConversion]:
+        return state.learned.network, state.encoded, self.conversion if conversion is None else conversion
 
     def _in_groups(self, answer: Any, plans: Any) -> Any:
-        """Ask for a group of plans at a time; numpy arrays are filled up to few sizes, so that little is compiled."""
+        """Answer a group of plans at a time; numpy arrays are padded to a few sizes, so that little is compiled."""
         flat = plans.reshape(-1, *plans.shape[-2:])
         if isinstance(plans, jax.Array):
             groups = [answer(flat[first : first + PLANS]) for first in range(0, len(flat), PLANS)]
             return _finite((groups[0] if len(groups) == 1 else jnp.concatenate(groups)).reshape(plans.shape))
-        found = np.empty(flat.shape)
+        answers = np.empty(flat.shape)
         for first in range(0, len(flat), PLANS):
             group = flat[first : first + PLANS].astype(np.float32)
-            filled = np.concatenate([group, np.repeat(group[-1:], _size(len(group)) - len(group), axis=0)])
-            found[first : first + PLANS] = np.asarray(answer(filled))[: len(group)]
-        return _finite(found.reshape(plans.shape))
+            power_of_two = 1 << (len(group) - 1).bit_length()
+            padded = np.concatenate([group, np.repeat(group[-1:], power_of_two - len(group), axis=0)])
+            answers[first : first + PLANS] = np.asarray(answer(padded))[: len(group)]
+        return _finite(answers.reshape(plans.shape))
 
     def _checked(self, array: Any, name: str) -> Any:
-        """Return a question as jax or numpy array, or refuse it."""
+        """Return a query as jax or numpy array."""
         needed = (self.n_weeks, len(self.resources))
         if tuple(np.shape(array)[-2:]) != needed:
             shape = f"[..., {needed[0]} weeks, {needed[1]} resources]"
             raise shape_mismatch(name, tuple(np.shape(array)), shape, "give one each")
         if not isinstance(array, jax.core.Tracer):
-            _refuse_numbers(name, array)
+            _check_numbers(name, array)
         return array if isinstance(array, jax.Array) else np.asarray(array, float)
 
 
 def _finite(answer: Any) -> Any:
-    """Return an answer, or refuse one that is no number; inside a transform nobody can look."""
+    """Return an answer if it is finite; inside a transform that cannot be checked."""
     if not isinstance(answer, jax.core.Tracer) and not np.isfinite(np.asarray(answer)).all():
         raise NotFiniteError(
             "the map's answer is not a finite number; ask for less extreme prices or capacities, or check the agents' "
@@ -271,8 +282,7 @@ def _finite(answer: Any) -> Any:
     return answer
 
 
-def _refuse_numbers(name: str, array: Any) -> None:
-    """Refuse what is no number, not finite, or below 0."""
+def _check_numbers(name: str, array: Any) -> None:
     try:
         values = np.asarray(array, float)
     except (TypeError, ValueError):
@@ -283,26 +293,26 @@ def _refuse_numbers(name: str, array: Any) -> None:
         raise InputError(f"`{name}` goes down to {values.min():g} but is 0 or more by definition; cut it off at 0")
 
 
-def check_view(
-    coverage: TrainingSupport | None,
+def population_ood_reasons(
+    support: TrainingSupport | None,
     primal: EncoderState | None,
     dual: EncoderState | None,
     weeks: int,
-    followed: tuple[str, str] | None,
+    policy_id: tuple[str, str] | None,
 ) -> tuple[str, ...]:
-    """Say what training has not seen of a population that was read.
+    """Say what of an encoded population is outside of training.
 
     Args:
-        coverage: of training.
-        primal, dual: readings.
+        support: of training.
+        primal, dual: the encoded population.
         weeks: of history.
-        followed: fingerprint and name of the agents' policy; None where nobody says.
+        policy_id: hash and name of the agents' policy; None where it is not given.
     """
-    if coverage is None:
+    if support is None:
         return ("what these maps were trained on is not known, since their interface was saved without it",)
-    reading = primal if coverage.kind == PRIMAL else dual
-    summary = None if reading is None or reading.read.summary is None else np.asarray(reading.read.summary, float)
-    return coverage.judge(summary=summary, weeks=weeks, followed=followed)
+    state = primal if support.kind == PRIMAL else dual
+    summary = None if state is None or state.summary is None else np.asarray(state.summary, float)
+    return support.check(summary=summary, weeks=weeks, policy_id=policy_id)
 
 
 @jax.jit
@@ -332,28 +342,23 @@ def relative_error(facts: Mapping[str, Any], weeks: int, resources: int) -> Floa
     Raises:
         InputError: another number of them.
     """
-    found = np.zeros((HORIZON + 1, resources))
+    errors = np.zeros((HORIZON + 1, resources))
     if "relative_error" in facts:
-        told = np.asarray(facts["relative_error"], float)
-        if told.shape not in ((HORIZON,), (HORIZON, resources)):
+        given = np.asarray(facts["relative_error"], float)
+        if given.shape not in ((HORIZON,), (HORIZON, resources)):
             needed = f"({HORIZON},) or ({HORIZON}, {resources})"
-            raise shape_mismatch("relative_error", told.shape, needed, "give one for each coming week")
-        found[1:] = told.reshape(HORIZON, -1)
-    return found[:weeks]
+            raise shape_mismatch("relative_error", given.shape, needed, "give one for each coming week")
+        errors[1:] = given.reshape(HORIZON, -1)
+    return errors[:weeks]
 
 
-def _known(array: Any, unit: Array) -> np.ndarray | None:
-    """Return what was asked in the map's units, unless a transform runs."""
+def _in_units(array: Any, unit: Array) -> np.ndarray | None:
+    """Return a query in the map's units; None inside a transform."""
     return None if isinstance(array, jax.core.Tracer) else np.asarray(array, float) / np.asarray(unit, float)
 
 
-def _size(count: int) -> int:
-    """Return the next power of two."""
-    return 1 << (count - 1).bit_length()
-
-
-def _held(weeks: Float[Array, "plan week resource"]) -> Float[Array, "plan ahead resource"]:
-    """Return the 26 weeks after the first one, the last of them going on."""
+def _coming_weeks(weeks: Float[Array, "plan week resource"]) -> Float[Array, "plan ahead resource"]:
+    """Return the 26 weeks after the first one; the last of them goes on."""
     last = jnp.repeat(weeks[:, -1:], HORIZON + 1 - weeks.shape[1], axis=1)
     return jnp.concatenate([weeks[:, 1:], last], axis=1)
 
@@ -364,25 +369,34 @@ def _like(values: Float[Array, " resource"], array: Array) -> Array:
 
 @eqx.filter_jit
 def _utilization(
-    network: MapNetwork, encoded: Encoded, terms: UnitConversion, plans: Float[Array, "plan week resource"]
+    network: MapNetwork,
+    encoded: EncodedPopulation,
+    conversion: UnitConversion,
+    plans: Float[Array, "plan week resource"],
 ) -> Float[Array, "plan week resource"]:
-    signal = _held(plans / _like(terms.price, plans))
-    use = network.utilization(encoded, signal) * _like(terms.use, signal)
-    now = jnp.broadcast_to(_like(terms.now, plans), plans[:, :1].shape)
-    return jnp.concatenate([now, use[:, : plans.shape[1] - 1]], axis=1) * terms.room[None]
+    signal = _coming_weeks(plans / _like(conversion.price, plans))
+    use = network.utilization(encoded, signal) * _like(conversion.use, signal)
+    now = jnp.broadcast_to(_like(conversion.now, plans), plans[:, :1].shape)
+    return jnp.concatenate([now, use[:, : plans.shape[1] - 1]], axis=1) * conversion.reserve_factor[None]
 
 
 @eqx.filter_jit
 def _prices(
-    network: MapNetwork, encoded: Encoded, terms: UnitConversion, plans: Float[Array, "plan week resource"]
+    network: MapNetwork,
+    encoded: EncodedPopulation,
+    conversion: UnitConversion,
+    plans: Float[Array, "plan week resource"],
 ) -> Float[Array, "plan week resource"]:
-    signal = _held(plans / terms.room[None] / _like(terms.use, plans))
-    prices = network.shadow_prices(encoded, signal) * _like(terms.price, signal)
+    signal = _coming_weeks(plans / conversion.reserve_factor[None] / _like(conversion.use, plans))
+    prices = network.shadow_prices(encoded, signal) * _like(conversion.price, signal)
     return jnp.concatenate([jnp.zeros_like(plans[:, :1]), prices[:, : plans.shape[1] - 1]], axis=1)
 
 
 @eqx.filter_jit
 def _slope(
-    network: MapNetwork, encoded: Encoded, terms: UnitConversion, prices: Float[Array, "week resource"]
+    network: MapNetwork,
+    encoded: EncodedPopulation,
+    conversion: UnitConversion,
+    prices: Float[Array, "week resource"],
 ) -> Float[Array, "week resource week resource"]:
-    return jax.jacfwd(lambda plan: _utilization(network, encoded, terms, plan[None])[0])(prices)
+    return jax.jacfwd(lambda plan: _utilization(network, encoded, conversion, plan[None])[0])(prices)

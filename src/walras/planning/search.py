@@ -209,7 +209,7 @@ def plan_by_maps(
         simulations=stats.simulations - simulations,
         everybody=stats.everybody - queries,
         errors=errors,
-        outside_training=view.outside_training,
+        outside_training=view.out_of_distribution,
     )
 
 

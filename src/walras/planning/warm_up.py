@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.exogenous.calendar import holiday_distance
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import Demand, past_paths, pipeline_length
-from walras.maps.features import HORIZON, LOOK_BACK, AgentHistory, KnownFuture, agent_history, stock_use
+from walras.maps.features import HORIZON, LOOK_BACK, AgentHistory, KnownFuture, stock_use
 from walras.maps.history import History
 from walras.planning.protocols import Grid
 from walras.policies.base import Policy
@@ -131,8 +131,9 @@ def map_history(
     weeks = past.exogenous.n_weeks
     # A product was for sale in the planned weeks, or it would not be planned.
     valid = jnp.asarray(panel.on_sale[-weeks:], jnp.float32)
-    before = agent_history(past.exogenous, traces, past.initial, valid)
-    now = _first_week(initial, coming, traces.demand[-1], traces.orders[-1])
+    before = AgentHistory.from_traces(past.exogenous, traces, past.initial, valid)
+    on_sale = jnp.ones_like(initial.pipeline[0])
+    now = AgentHistory.of_week(initial, coming, 0, traces.demand[-1], traces.orders[-1], on_sale)
     ledger: AgentHistory = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), before, now)
     per_unit = np.asarray(population.weight)[:, None] * np.asarray(population.use)
     holidays = holiday_distance(panel.next_weeks(1)[0], HORIZON + 1)[1:]
@@ -143,25 +144,6 @@ def map_history(
         holidays=jnp.asarray(holidays),
     )
     return History(ledger, known, initial.pipeline)
-
-
-def _first_week(
-    initial: State, coming: ExogenousPaths, demand: Float[Array, " agent"], orders: Float[Array, " agent"]
-) -> AgentHistory:
-    """Return the history of the first planned week alone."""
-    receipts = initial.pipeline[:1]
-    return AgentHistory(
-        receipts=receipts,
-        stock_start=initial.stock_end[None] + receipts,
-        position=(initial.stock_end + initial.pipeline.sum(0))[None],
-        demand_before=demand[None],
-        orders_before=orders[None],
-        sale_price=coming.sale_price[:1],
-        unit_cost=coming.unit_cost[:1],
-        lead_demand_mean=coming.lead_demand_mean[:1],
-        lead_demand_sd=coming.lead_demand_sd[:1],
-        valid=jnp.ones_like(receipts),
-    )
 
 
 def _due(by_week: Float[np.ndarray, "lead resource"]) -> Grid:

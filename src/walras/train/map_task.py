@@ -12,7 +12,7 @@ from jaxtyping import Float
 from walras.data.resume_log import digest
 from walras.maps.features import HORIZON, Scaling
 from walras.maps.network import MapNetwork, MapShape
-from walras.maps.pooling import CohortIndex, cohort_index
+from walras.maps.pooling import CohortIndex
 from walras.maps.probes import draw_probes
 from walras.maps.rollout import PopulationWindow
 from walras.policies.base import Policy
@@ -111,7 +111,7 @@ class MapEpisodes:
         if settings.n_probes:
             seed = int(random.integers(2**31))
             probes = draw_probes(window.population, settings.n_probes, HORIZON + 1, seed)
-        return SampledEpisode(window, cohort_index(size, cohort, self.edges, settings.tile, probes), random)
+        return SampledEpisode(window, CohortIndex.of(size, cohort, self.edges, settings.tile, probes), random)
 
     def _margin_tilt(self, pool: AgentPool, start: int, random: np.random.Generator) -> Float[np.ndarray, " agent"]:
         """Return relative frequencies of agents within a bucket: those that sold lately, tilted by their margin.
@@ -140,7 +140,7 @@ def network_config(settings: MapTraining) -> MapShape:
         decoder_width=settings.decoder_width,
         attention=settings.attention_dim,
         buckets=settings.buckets,
-        delegates=settings.n_probes,
+        n_probes=settings.n_probes,
         sees_prices="prices" not in settings.masked_features,
     )
 

@@ -14,7 +14,7 @@ from walras.data.resume_log import digest
 from walras.errors import InputError, SettingsError
 from walras.maps.features import HORIZON
 from walras.maps.file import DUAL, LearnedMap, load_map, save_map
-from walras.maps.interface import COVERAGE, FILES
+from walras.maps.interface import FILES, SUPPORT_FILE
 from walras.maps.rollout import horizon_slices, inputs_of, roll_out
 from walras.maps.support import TrainingSupport, save_support, summary_of
 from walras.policies.base import Policy
@@ -111,7 +111,7 @@ def train_map(
     save_map(folder / FILES[kind], learned)
     if isinstance(task, PrimalTask) and support:
         progress.stage("Measuring the training support")
-        save_support(folder / COVERAGE, measure_support(learned, task))
+        save_support(folder / SUPPORT_FILE, measure_support(learned, task))
     return replace(result, path=folder / FILES[kind])
 
 

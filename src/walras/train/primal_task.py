@@ -14,10 +14,16 @@ from jaxtyping import Array, Float, Int
 
 from walras.data.resume_log import digest
 from walras.errors import SettingsError
-from walras.maps.closed_loop import CapacityTarget, DualMap, run_closed_loop
+from walras.maps.closed_loop import (
+    CapacityTarget,
+    DualMap,
+    adam_on_softplus_prices,
+    run_closed_loop,
+    softplus_prices,
+)
 from walras.maps.features import HORIZON, LEAST_DEMAND, MapInputs, Scaling
 from walras.maps.file import LearnedMap
-from walras.maps.network import Encoded, MapNetwork, MapShape
+from walras.maps.network import EncodedPopulation, MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import Policy
@@ -102,7 +108,7 @@ def make_example(
         watched = jnp.arange(0, cohort.index.shape[0], max(cohort.index.shape[0] // WATCHED, 1))[:WATCHED]
         received = rolled.received / jnp.maximum(window.population.demand_scale, LEAST_DEMAND)[None, :]
         seen = received[:, cohort.index[watched]]
-        agent_use = horizon_slices(seen, weeks, origins, spacing)[..., None] / inputs.base.level[:, None, None, :]
+        agent_use = horizon_slices(seen, weeks, origins, spacing)[..., None] / inputs.baseline.level[:, None, None, :]
     return PrimalExample(
         inputs=inputs,
         prices=horizon_slices(prices / rolled.units.price[None, :], weeks, origins, spacing),
@@ -119,27 +125,27 @@ def example_loss(network: MapNetwork, scaling: Scaling, example: PrimalExample, 
     map that sums agents' own responses learns from them alone.
     """
     inputs = scaling(example.inputs)
-    agents = network.embeddings(inputs, spacing)
-    encoded = network.encoded_on(agents, inputs, spacing)
+    agents = network.embed_agents(inputs, spacing)
+    encoded = network.encode_on(agents, inputs, spacing)
     if agents is None or example.watched is None:
         return _population_loss(network, encoded, example)
     loss = _agent_loss(network, encoded, agents[:, example.watched], example)
-    return loss if network.each is None else _population_loss(network, encoded, example) + AGENT_WEIGHT * loss
+    return loss if network.agent_head is None else _population_loss(network, encoded, example) + AGENT_WEIGHT * loss
 
 
-def _population_loss(network: MapNetwork, encoded: Encoded, example: PrimalExample) -> Float[Array, ""]:
+def _population_loss(network: MapNetwork, encoded: EncodedPopulation, example: PrimalExample) -> Float[Array, ""]:
     forecast = network.utilization(encoded, example.prices)
     # Weighted by the forecast, not by the outcome: that would favour forecasts that are too low.
     size = jax.lax.stop_gradient(forecast) + SMALL_USE * example.use.mean()
     return (((forecast - example.use) / size) ** 2).mean()
 
 
-def _agent_loss(network: MapNetwork, encoded: Encoded, agents: Array, example: PrimalExample) -> Float[Array, ""]:
-    head = network.agent_head()
+def _agent_loss(network: MapNetwork, encoded: EncodedPopulation, agents: Array, example: PrimalExample) -> Float[Array, ""]:
+    head = network.head_of_agents()
     assert head is not None and example.agent_use is not None  # agents are read
-    signal, _ = network.price_signal(encoded, example.prices)
-    forecast = head.of_each(head.of_agent(agents), network.query(encoded, signal))
-    filled = (example.inputs.crowd.weight[example.watched] > 0)[None, None, :, None]
+    signal, _ = network.probe_features(encoded, example.prices)
+    forecast = head.agent_use(head.of_agent(agents), network.embed_query(encoded, signal))
+    filled = (example.inputs.pooled.weight[example.watched] > 0)[None, None, :, None]
     size = jax.lax.stop_gradient(forecast) + SMALL_ORDER
     errors = jnp.where(filled, ((forecast - example.agent_use) / size) ** 2, 0.0)
     return errors.sum() / (filled.sum() * errors.shape[0] * errors.shape[1] * errors.shape[3])
@@ -288,12 +294,12 @@ def _searched(
     capacity: Float[Array, "origin ahead resource"],
     steps: Any,
 ) -> Float[Array, "origin ahead resource"]:
-    """Return prices, in median margins, after some steps of `search_prices`."""
+    """Return prices, in median margins, after some steps of `search_proposals`."""
     encoded = network.encode(scaling(inputs), QUERY_SPACING)
-    return search_prices(lambda prices: network.utilization(encoded, prices), capacity, steps)
+    return search_proposals(lambda prices: network.utilization(encoded, prices), capacity, steps)
 
 
-def search_prices(
+def search_proposals(
     utilization: Any, capacity: Float[Array, "*axes ahead resource"], steps: Array | int
 ) -> Float[Array, "*axes ahead resource"]:
     """Search prices `softplus(nu)` at which use fits capacity, by Adam on squared violation plus a small price term.
@@ -303,20 +309,14 @@ def search_prices(
         capacity: relative to S(P).
         steps: number of steps.
     """
-    rule = optax.adam(SEARCH_RATE)
 
-    def loss(nu: Array) -> Array:
-        prices = jax.nn.softplus(nu)
+    def loss(prices: Array) -> tuple[Array, Array]:
         over = jnp.maximum(utilization(prices) - capacity, 0.0)
-        return (over**2).sum() + PRICE_WEIGHT * (prices * capacity).sum()
-
-    def go(_: Array, now: tuple) -> tuple:
-        nu, state = now
-        change, state = rule.update(jax.grad(loss)(nu), state)
-        return nu + change, state
+        return (over**2).sum() + PRICE_WEIGHT * (prices * capacity).sum(), jnp.zeros(())
 
     start = jnp.full(capacity.shape, -3.0)
-    return jax.nn.softplus(jax.lax.fori_loop(0, steps, go, (start, rule.init(start)))[0])
+    nu, _ = adam_on_softplus_prices(loss, start, learning_rate=lambda _: SEARCH_RATE, max_steps=steps)
+    return softplus_prices(nu)
 
 
 def check_primal(settings: MapTraining) -> None:

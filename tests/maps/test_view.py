@@ -36,7 +36,7 @@ from walras.maps.features import (
     total_features,
 )
 from walras.maps.history import History
-from walras.maps.representations.registry import REPRESENTATIONS
+from walras.maps.representations import REPRESENTATIONS
 from walras.planning.protocols import DifferentiableView, PlannerView
 from walras.population.cohort import Cohort, UniformSample
 
@@ -83,7 +83,7 @@ def test_every_representation_answers(representation):
 
 def test_the_order_of_agents_does_not_matter(view):
     order = np.random.default_rng(1).permutation(PEOPLE.n_agents)
-    other = LEARNED.encode(PEOPLE.take(order), History(cut(STORY.ledger, (slice(None), order)), STORY.known))
+    other = LEARNED.encode(PEOPLE.take(order), History(cut(STORY.agent_history, (slice(None), order)), STORY.known))
     np.testing.assert_allclose(answers(other), answers(view), **CLOSE)
 
 
@@ -91,8 +91,8 @@ def test_an_agent_that_stands_for_several_counts_as_so_many():
     """Half of the agents stand for all, the others for nobody: the same number of slots, so nothing is compiled."""
     times = np.array([1, 3] * 10 + [0] * 20)
     each = np.repeat(np.arange(40), times)
-    ledger = cut(STORY.ledger, (slice(None), each))
-    all_of_them = LEARNED.encode(PEOPLE.take(each), History(ledger, STORY.known))
+    past_weeks = cut(STORY.agent_history, (slice(None), each))
+    all_of_them = LEARNED.encode(PEOPLE.take(each), History(past_weeks, STORY.known))
     heavy = LEARNED.encode(weighted(PEOPLE, times), STORY)
     np.testing.assert_allclose(answers(heavy), answers(all_of_them), **CLOSE)
     once = LEARNED.encode(weighted(PEOPLE, times > 0), STORY)
@@ -102,12 +102,14 @@ def test_an_agent_that_stands_for_several_counts_as_so_many():
 def test_a_cohort_of_exact_duplicates_embeds_like_the_population_it_stands_for(view):
     each = np.repeat(np.arange(40), 2)
     target = PEOPLE.take(each)
-    history = History(cut(STORY.ledger, (slice(None), each)), STORY.known)
+    history = History(cut(STORY.agent_history, (slice(None), each)), STORY.known)
     cohort = Cohort(2 * np.arange(40), np.full(40, 2.0), np.zeros(40, int), 80, "every other")
     everybody = answers(LEARNED.encode(weighted(PEOPLE, np.full(40, 2.0)), STORY))
     read = LEARNED.encode(target, history, cohort=cohort)
     np.testing.assert_allclose(answers(read), everybody, **CLOSE)
-    alone = LEARNED.encode(cohort.subset(target), History(cohort.select(history.ledger), STORY.known), cohort=cohort)
+    alone = LEARNED.encode(
+        cohort.subset(target), History(cohort.along(history.agent_history), STORY.known), cohort=cohort
+    )
     np.testing.assert_allclose(answers(alone), everybody, **CLOSE)
     np.testing.assert_allclose(alone.scale, 2 * view.scale, rtol=1e-5)
     assert not read.scale_error.any() and alone.scale_error.all()
@@ -118,7 +120,7 @@ def test_the_scales_error_is_that_of_the_cohort():
     cohort = UniformSample().draw(np.ones(100), 40, np.random.default_rng(3))
     drawn = cohort.subset(target)
     view = LEARNED.encode(drawn, History(past(drawn), STORY.known), cohort=cohort)
-    size = cohort.select(np.asarray(target.demand_scale * target.use[:, 0], float))
+    size = cohort.along(np.asarray(target.demand_scale * target.use[:, 0], float))
     np.testing.assert_allclose(view.scale_error, cohort.standard_error(size) / cohort.total(size), rtol=1e-5)
     np.testing.assert_allclose(view.scale, cohort.total(size), rtol=1e-5)
 
@@ -129,10 +131,10 @@ def test_agents_without_weight_change_nothing():
     for seed in (8, 9):
         nobody = people(seed=seed)
         both = jax.tree.map(lambda a, b: jnp.concatenate([a[:30], b[30:]]), PEOPLE, nobody)
-        ledger = jax.tree.map(
-            lambda a, b: jnp.concatenate([a[:, :30], b[:, 30:]], 1), STORY.ledger, past(nobody, seed=seed)
+        past_weeks = jax.tree.map(
+            lambda a, b: jnp.concatenate([a[:, :30], b[:, 30:]], 1), STORY.agent_history, past(nobody, seed=seed)
         )
-        found.append(answers(LEARNED.encode(weighted(both, there), History(ledger, STORY.known))))
+        found.append(answers(LEARNED.encode(weighted(both, there), History(past_weeks, STORY.known))))
     np.testing.assert_allclose(*found, **CLOSE)
 
 
@@ -150,45 +152,45 @@ def test_many_plans_are_answered_as_each_alone(view, monkeypatch):
 
 
 def test_a_reading_answers_as_one_in_training(view):
-    learned, fast = view.primal.learned, view.primal.read.encoded
-    assert fast.prepared.keys.shape[:2] == (len(fast.crowd.bucket), fast.crowd.tile)  # laid out tile by tile
+    learned, fast = view.primal.learned, view.primal.encoded
+    assert fast.prepared.keys.shape[:2] == (len(fast.pooled.bucket), fast.pooled.tile)  # laid out tile by tile
     signal = jnp.asarray(some_prices(PEOPLE, plans=(3,)), jnp.float32)
-    parts = (learned.network, learned.scaling, view.population, view.units, view.primal.readers)
+    parts = (learned.network, learned.scaling, view.population, view.units, view.primal.reader.cohort_index)
     found, wanted = answered_as_in_training(*parts, fast, signal)
     np.testing.assert_allclose(found, wanted, rtol=2e-5)
 
 
 @eqx.filter_jit
-def answered_as_in_training(network, scaling, population, units, readers, fast, signal):
+def answered_as_in_training(network, scaling, population, units, index_, fast, signal):
     """Answer on a packed reading, and on one as training has it: all weeks in one pass, nothing packed."""
-    cohort = cohort_of(population, readers.index, readers.weight)
-    ledger = cut(STORY.ledger, (slice(None), readers.index))
+    cohort = cohort_of(population, index_.index, index_.weight)
+    past_weeks = cut(STORY.agent_history, (slice(None), index_.index))
     known = jax.tree.map(lambda leaf: leaf[None], STORY.known)
     inputs = MapInputs(
-        agent_features(cohort, ledger, units),
-        total_features(population, STORY.ledger, units),
+        agent_features(cohort, past_weeks, units),
+        total_features(population, STORY.agent_history, units),
         future_features(known, units),
         baseline_of(population, known, units),
-        pool_agents(cohort, readers.bucket, fast.crowd.n_buckets, units),
-        ledger.valid,
+        pool_agents(cohort, index_.bucket, fast.pooled.n_buckets, units),
+        past_weeks.valid,
     )
     plain = network.encode(scaling(inputs))
-    single = jax.tree.map(lambda leaf: leaf[0], (plain.prepared, plain.totals, plain.future, plain.base))
-    alone = type(plain)(*single, plain.crowd)
+    single = jax.tree.map(lambda leaf: leaf[0], (plain.prepared, plain.totals, plain.future, plain.baseline))
+    alone = type(plain)(*single, plain.pooled)
     return network.utilization(fast, signal), network.utilization(alone, signal)
 
 
 @pytest.mark.parametrize("representation, first", [("bucketized", 64), ("global", 2)])
 def test_reading_on_equals_reading_from_scratch(first, representation):
     maps = interface(representation, dilations=ALL if first == 64 else FEW)
-    ledger = past(PEOPLE, first + 2)
-    known = [coming(PEOPLE, ledger, seed) for seed in range(3)]
-    view = maps.encode(PEOPLE, History(cut(ledger, slice(0, first)), known[0]))
+    past_weeks = past(PEOPLE, first + 2)
+    known = [coming(PEOPLE, past_weeks, seed) for seed in range(3)]
+    view = maps.encode(PEOPLE, History(cut(past_weeks, slice(0, first)), known[0]))
     before = answers(view)
     following = view
     for week in (1, 2):
-        following = following.advance(cut(ledger, slice(first + week - 1, first + week)), known[week])
-    scratch = maps.encode(PEOPLE, History(ledger, known[-1]))
+        following = following.advance(cut(past_weeks, slice(first + week - 1, first + week)), known[week])
+    scratch = maps.encode(PEOPLE, History(past_weeks, known[-1]))
     np.testing.assert_allclose(answers(following), answers(scratch), **CLOSE)
     np.testing.assert_array_equal(answers(view), before)
     assert following.weeks_read == first + 2 and np.abs(before - answers(scratch)).max() > 0.01
@@ -196,18 +198,20 @@ def test_reading_on_equals_reading_from_scratch(first, representation):
 
 def test_only_the_last_64_weeks_are_read(view):
     longer = past(PEOPLE, 6, seed=7)
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), longer, STORY.ledger)
+    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), longer, STORY.agent_history)
     np.testing.assert_array_equal(answers(LEARNED.encode(PEOPLE, History(joined, STORY.known))), answers(view))
     assert latest(joined).receipts.shape[0] == 64
 
 
 def test_a_short_history_is_not_one_without_demand():
-    short = cut(STORY.ledger, slice(-10, None))
+    short = cut(STORY.agent_history, slice(-10, None))
     flows = ("receipts", "stock_start", "position", "demand_before", "orders_before")
     padded = {name: np.zeros((64, PEOPLE.n_agents)) for name in flows}
     silent = type(short)(
         **{
-            name: jnp.concatenate([jnp.asarray(padded.get(name, np.asarray(getattr(STORY.ledger, name))))[:54], values])
+            name: jnp.concatenate(
+                [jnp.asarray(padded.get(name, np.asarray(getattr(STORY.agent_history, name))))[:54], values]
+            )
             for name, values in vars(short).items()
         }
     )
@@ -216,7 +220,7 @@ def test_a_short_history_is_not_one_without_demand():
     assert np.abs(found - other).max() > 0.01
     # Weeks that are marked as no history say nothing about an agent, whatever is written there.
     masked = type(silent)(**{**vars(silent), "valid": silent.valid.at[:54].set(0.0)})
-    read = [maps.encode(PEOPLE, History(each, STORY.known)).primal.read for each in (short, masked)]
+    read = [maps.encode(PEOPLE, History(each, STORY.known)).primal for each in (short, masked)]
     np.testing.assert_allclose(read[0].summary, read[1].summary, **CLOSE)
 
 
@@ -239,7 +243,7 @@ def test_the_origins_week_is_what_is_known():
     history = story(population)
     view = interface(resources=TWO).encode(population, history)
     now = view.utilization(some_prices(population))[0]
-    received = np.asarray(history.ledger.receipts[-1] @ population.use[:, 0])
+    received = np.asarray(history.agent_history.receipts[-1] @ population.use[:, 0])
     left = max(float(history.known.stock[1] - history.known.expected[0, 1]), 0.0)
     np.testing.assert_allclose(now, [received, left], rtol=1e-5)
 
@@ -285,6 +289,6 @@ def test_questions_that_do_not_fit_are_refused(view):
         view.shadow_prices(np.full((26, 1), np.inf))
     with pytest.raises(NotFiniteError, match="not a finite number"):
         view.utilization(np.full((26, 1), 3e38))
-    two = jax.tree.map(lambda leaf: leaf[-2:], STORY.ledger)
+    two = jax.tree.map(lambda leaf: leaf[-2:], STORY.agent_history)
     with pytest.raises(ShapeError, match="give one week at a time"):
         view.advance(two, STORY.known)

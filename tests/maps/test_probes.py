@@ -1,4 +1,4 @@
-"""Own the proof that delegates answer as a simulation of them does, and stand for everybody.
+"""Own the proof that probes answer as a simulation of them does, and stand for everybody.
 
 FREE: tiny stretches; what maps make of the answers is tested with the maps.
 """
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_maps import ONE, TWO, interface, people, some_prices, story, weighted
-from small_stretches import WEEKS, Shy, readers, stretch
+from small_stretches import WEEKS, Shy, cohort_index, window
 
 from walras.errors import InputError, NotFiniteError, ShapeError, WalrasError
 from walras.maps.features import HORIZON, units_of
 from walras.maps.file import PRIMAL, load_map, probes_for, save_map
 from walras.maps.probes import AgentState, draw_probes, gamma_demand, pipeline_at, prepare_probes
-from walras.maps.rollout import asked_at, roll_out
+from walras.maps.rollout import probes_at, roll_out
 from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
 from walras.population.cohort import UniformSample
 from walras.simulation.record import Record
@@ -28,7 +28,7 @@ POLICY, WEEK = Shy(), 18
 
 @pytest.fixture(scope="module")
 def given():
-    return stretch()
+    return window()
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def standing_of(given, week, index):
 
 @pytest.mark.parametrize("week", [0, 2, WEEK])
 def test_open_orders_are_read_off_what_was_ordered(given, rolled, week):
-    orders = jnp.concatenate([rolled.ledger.orders_before[1:], rolled.ledger.orders_before[-1:]])
+    orders = jnp.concatenate([rolled.agent_history.orders_before[1:], rolled.agent_history.orders_before[-1:]])
     found = pipeline_at(given.exogenous.arrivals, orders, given.initial, week)
     expected = state_at(given, week).pipeline if week else given.initial.pipeline
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_delegates_stand_for_the_demand_of_everybody():
+def test_probes_stand_for_the_demand_of_everybody():
     population = weighted(people(), np.arange(40) % 3)
     size = np.asarray(population.weight * population.demand_scale, float)
     for count in (12, 40, 130):
@@ -69,7 +69,7 @@ def test_delegates_stand_for_the_demand_of_everybody():
     assert set(copies) == {0, 130 // 26}
 
 
-def test_the_same_seed_draws_the_same_delegates_and_another_one_others():
+def test_the_same_seed_draws_the_same_probes_and_another_one_others():
     first, again, other = (draw_probes(people(), 12, 5, seed) for seed in (1, 1, 2))
     assert eqx.tree_equal(first, again)
     assert not np.array_equal(first.noise, other.noise)
@@ -84,13 +84,13 @@ def test_drawn_demand_has_the_mean_and_spread_that_is_expected():
     assert drawn.min() >= 0
 
 
-def test_an_answer_is_a_simulation_of_the_delegates(given):
+def test_an_answer_is_a_simulation_of_the_probes(given):
     """Use under prices is what `simulate` says of them, and all that is on order counts as due."""
     population, units = given.population, units_of(given.population)
-    delegates = draw_probes(population, 12, HORIZON + 1, 5)
-    standing = standing_of(given, WEEK, delegates.index)
+    probes = draw_probes(population, 12, HORIZON + 1, 5)
+    standing = standing_of(given, WEEK, probes.index)
     expected = given.expected_use[WEEK]
-    ready = prepare_probes(population, delegates, standing, expected, POLICY, units.price, units.use)
+    ready = prepare_probes(population, probes, standing, expected, POLICY, units.price, units.use)
     prices = jnp.asarray(some_prices(population) / 4, jnp.float32)
     charged = jnp.pad(prices * units.price[None], ((1, 0), (0, 0)))
     done = simulate(ready.population, ready.exogenous, POLICY, initial=ready.state, shadow_prices=charged)
@@ -104,11 +104,11 @@ def test_an_answer_is_a_simulation_of_the_delegates(given):
 
 
 def test_several_origins_and_plans_are_answered_as_one_by_one(given, rolled):
-    delegates = draw_probes(given.population, 12, HORIZON + 1, 5)
-    ready = asked_at(rolled, given, delegates, WEEK + 1, 2, 8)
+    probes = draw_probes(given.population, 12, HORIZON + 1, 5)
+    ready = probes_at(rolled, given, probes, WEEK + 1, 2, 8)
     units = rolled.units
     alone = [
-        prepare_probes(given.population, delegates, standing_of(given, week, delegates.index), given.expected_use[week],
+        prepare_probes(given.population, probes, standing_of(given, week, probes.index), given.expected_use[week],
               POLICY, units.price, units.use)
         for week in (WEEK - 8, WEEK)
     ]  # fmt: skip
@@ -120,14 +120,14 @@ def test_several_origins_and_plans_are_answered_as_one_by_one(given, rolled):
 
 
 def test_storage_is_never_due(given):
-    stored = stretch(TWO)
-    delegates = draw_probes(stored.population, 12, HORIZON + 1, 5)
-    ready = asked_at(roll_out(stored, POLICY, jnp.zeros((WEEKS, 2))), stored, delegates, WEEK + 1, 2, 8)
+    stored = window(TWO)
+    probes = draw_probes(stored.population, 12, HORIZON + 1, 5)
+    ready = probes_at(roll_out(stored, POLICY, jnp.zeros((WEEKS, 2))), stored, probes, WEEK + 1, 2, 8)
     assert np.asarray(ready.due[..., 0]).any() and not np.asarray(ready.due[..., 1]).any()
 
 
-def test_delegates_of_a_cohort_are_drawn_out_of_it():
-    population, learned = people(), interface(delegates=12).primal
+def test_probes_of_a_cohort_are_drawn_out_of_it():
+    population, learned = people(), interface(probes=12).primal
     cohort = UniformSample().draw(np.asarray(population.demand_scale), 16, np.random.default_rng(0))
     drawn = probes_for(learned, population, cohort)
     assert set(np.asarray(drawn.index)) <= set(cohort.index)
@@ -139,7 +139,7 @@ def test_delegates_of_a_cohort_are_drawn_out_of_it():
 
 @pytest.fixture(scope="module")
 def view():
-    return interface(delegates=12).encode(people(), told(), POLICY)
+    return interface(probes=12).encode(people(), told(), POLICY)
 
 
 def told():
@@ -148,15 +148,15 @@ def told():
     return replace(history, on_order=jnp.asarray(pipeline, jnp.float32))
 
 
-def test_a_view_asks_its_delegates(view):
-    """Where the network adds nothing, use is what delegates order, and what everybody has on order."""
+def test_a_view_asks_its_probes(view):
+    """Where the network adds nothing, use is what probes order, and what everybody has on order."""
     low, high = (view.utilization(np.full((view.n_weeks, 1), price)) for price in (0.0, 2.0))
     assert (high[8:] < low[8:]).all()
     still = eqx.tree_at(lambda n: (n.basis, n.representation.decoder), view.primal.learned.network, replace_fn=zeros)
-    encoded = view.primal.read.encoded
+    encoded = view.primal.encoded
     prices = jnp.asarray(some_prices(people()) / 4, jnp.float32)
-    ordered = encoded.asked.use(prices) - encoded.asked.due
-    expected = np.maximum(ordered, 1e-4 * encoded.base.level) + encoded.base.due
+    ordered = encoded.probes.use(prices) - encoded.probes.due
+    expected = np.maximum(ordered, 1e-4 * encoded.baseline.level) + encoded.baseline.due
     np.testing.assert_allclose(still.utilization(encoded, prices), expected, rtol=1e-3)
 
 
@@ -173,18 +173,18 @@ def test_equal_questions_have_equal_answers_one_by_one_or_together(view):
     assert np.isfinite(view.shadow_prices(view.scale * np.ones((view.n_weeks, 1)))).all()
 
 
-def test_a_view_reads_on_and_asks_where_its_delegates_then_stand(view):
+def test_a_view_reads_on_and_asks_where_its_probes_then_stand(view):
     history = told()
-    column = jax.tree.map(lambda leaf: leaf[-1:], history.ledger)
+    column = jax.tree.map(lambda leaf: leaf[-1:], history.agent_history)
     ahead = view.advance(column, history.known, history.on_order)
-    ledger = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), history.ledger, column)
-    fresh = interface(delegates=12).encode(people(), replace(history, ledger=ledger), POLICY)
+    longer = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), history.agent_history, column)
+    fresh = interface(probes=12).encode(people(), replace(history, agent_history=longer), POLICY)
     prices = some_prices(people(), view.n_weeks)
     np.testing.assert_allclose(ahead.utilization(prices), fresh.utilization(prices), rtol=1e-3)
 
 
 def test_who_cannot_be_asked_is_said():
-    maps, history = interface(delegates=12), told()
+    maps, history = interface(probes=12), told()
     with pytest.raises(InputError, match="lack `policy`, which they follow; give it"):
         maps.encode(people(), history)
     with pytest.raises(InputError, match="lack `on_order` in the history; give it"):
@@ -196,27 +196,27 @@ def test_who_cannot_be_asked_is_said():
 
 
 def test_a_stored_map_asks_as_many(tmp_path):
-    learned = interface(resources=ONE, delegates=12).primal
+    learned = interface(resources=ONE, probes=12).primal
     save_map(tmp_path / "map", learned)
     assert load_map(tmp_path / "map", PRIMAL).shape == learned.shape
     assert (learned.shape.name, interface().primal.shape.name) == ("bucketized+delegates", "bucketized")
 
 
-def test_readers_without_delegates_ask_nobody(given):
-    assert readers(given).delegates is None
-    assert len(readers(given, 12).delegates.index) == 12
+def test_cohort_indices_without_probes_ask_nobody(given):
+    assert cohort_index(given).probes is None
+    assert len(cohort_index(given, 12).probes.index) == 12
 
 
 def test_open_orders_that_cannot_be_are_refused():
-    maps, history = interface(delegates=12), told()
+    maps, history = interface(probes=12), told()
     with pytest.raises(ShapeError, match="at least 5 weeks, the longest lead time"):
         maps.encode(people(), replace(history, on_order=history.on_order[:1]), POLICY)
     with pytest.raises(InputError, match="goes down to -1 but open orders are 0 or more"):
         replace(history, on_order=-jnp.ones((5, 40)))
 
 
-def test_a_black_box_is_told_who_the_delegates_are():
-    """It looks agents up by their number among everybody, however many delegates there are."""
+def test_a_black_box_is_told_who_the_probes_are():
+    """It looks agents up by their number among everybody, however many probes there are."""
     population, wrong = people(), []
     table = np.asarray(population.demand_scale)
 
@@ -224,15 +224,15 @@ def test_a_black_box_is_told_who_the_delegates_are():
         wrong.append(not np.allclose(table[seen.agent], seen.demand_scale))
         return seen.demand_scale
 
-    view = interface(delegates=12).encode(population, told(), CallbackPolicy(box))
+    view = interface(probes=12).encode(population, told(), CallbackPolicy(box))
     assert np.isfinite(view.utilization(np.zeros((view.n_weeks, 1)))).all()
     assert wrong and not any(wrong)
 
 
 def test_an_answer_that_is_no_number_is_refused():
     nowhere = FunctionPolicy(lambda observation, prices: observation.lead_demand_mean * jnp.nan)
-    with pytest.raises(NotFiniteError, match="FunctionPolicy` would use what is no finite number"):
-        interface(delegates=12).encode(people(), told(), nowhere)
+    with pytest.raises(NotFiniteError, match="FunctionPolicy` would use .* not finite"):
+        interface(probes=12).encode(people(), told(), nowhere)
 
 
 @pytest.mark.parametrize(
@@ -245,4 +245,4 @@ def test_an_answer_that_is_no_number_is_refused():
 def test_what_is_no_question_is_refused(changes, words):
     given = {"population": people(), "history": told(), "policy": POLICY, **changes}
     with pytest.raises(WalrasError, match=words):
-        interface(delegates=12).encode(**given)
+        interface(probes=12).encode(**given)

@@ -55,7 +55,7 @@ def test_slots_hold_their_agents_and_weeks(world, cut):
     np.testing.assert_array_equal(np.asarray(cut.population.use)[filled], world.population.use[AGENTS[filled]])
     np.testing.assert_array_equal(cut.population.names.labels[filled], world.population.names.labels[AGENTS[filled]])
     np.testing.assert_array_equal(cut.holidays, world.holidays[START : START + WEEKS + HORIZON])
-    assert (cut.n_weeks, cut.n_slots) == (WEEKS, len(AGENTS))
+    assert (cut.n_weeks, len(cut.population.weight)) == (WEEKS, len(AGENTS))
 
 
 def test_empty_slots_weigh_nothing(world, cut):

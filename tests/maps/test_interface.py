@@ -15,7 +15,7 @@ from walras.data.array_file import DamagedFileError
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.maps.file import DUAL, PRIMAL
 from walras.maps.history import History
-from walras.maps.interface import COVERAGE, FILES, Interface
+from walras.maps.interface import FILES, SUPPORT_FILE, Interface
 from walras.maps.support import TrainingSupport
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder
@@ -30,8 +30,8 @@ def covered(maps: Interface) -> Interface:
     rows = []
     for seed in range(12):
         population = people(seed=seed)
-        rows.append(np.asarray(maps.encode(population, story(population, seed=seed)).primal.read.summary))
-    return replace(maps, coverage=TrainingSupport.fit(rows, [np.linspace(0, 1, 9)], PricedNewsvendor(), weeks=64))
+        rows.append(np.asarray(maps.encode(population, story(population, seed=seed)).primal.summary))
+    return replace(maps, support=TrainingSupport.fit(rows, [np.linspace(0, 1, 9)], PricedNewsvendor(), weeks=64))
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def maps() -> Interface:
 def test_what_is_saved_answers_bit_for_bit(maps, tmp_path):
     place = tmp_path / "maps"
     maps.save(place)
-    assert sorted(each.name for each in place.iterdir()) == sorted([*FILES.values(), COVERAGE])
+    assert sorted(each.name for each in place.iterdir()) == sorted([*FILES.values(), SUPPORT_FILE])
     found = Interface.load(place)
     prices = some_prices(PEOPLE)
     old, new = (each.encode(PEOPLE, STORY) for each in (maps, found))
     np.testing.assert_array_equal(old.utilization(prices), new.utilization(prices))
     np.testing.assert_array_equal(old.shadow_prices(prices * 100), new.shadow_prices(prices * 100))
-    assert found.facts == maps.facts and old.outside_training == new.outside_training
+    assert found.facts == maps.facts and old.out_of_distribution == new.out_of_distribution
 
 
 def test_saving_replaces_what_was_there_and_leaves_nothing_beside_it(maps, tmp_path):
@@ -58,7 +58,7 @@ def test_saving_replaces_what_was_there_and_leaves_nothing_beside_it(maps, tmp_p
     assert [each.name for each in place.iterdir()] == [FILES[PRIMAL]]
     assert [each.name for each in tmp_path.iterdir()] == ["maps"]
     found = Interface.load(place)
-    assert found.dual is None and found.coverage is None
+    assert found.dual is None and found.support is None
 
 
 def test_a_folder_of_other_things_is_not_replaced(maps, tmp_path):
@@ -118,7 +118,7 @@ def test_populations_that_do_not_fit_are_refused(maps):
 def test_a_cohort_is_read_of_many(maps, monkeypatch):
     monkeypatch.setattr(module, "COHORT", 25)
     views = [maps.encode(PEOPLE, STORY, seed=seed) for seed in (0, 0, 1)]
-    drawn = [np.unique(np.asarray(view.primal.readers.index)) for view in views]
+    drawn = [np.unique(np.asarray(view.primal.reader.cohort_index.index)) for view in views]
     assert len(drawn[0]) == 25 and (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
     whole = interface().encode(PEOPLE, STORY)
     assert views[0].scale == whole.scale and not views[0].scale_error.any()
@@ -126,29 +126,29 @@ def test_a_cohort_is_read_of_many(maps, monkeypatch):
 
 def test_what_training_has_not_seen_is_said(maps):
     view = maps.encode(PEOPLE, STORY, PricedNewsvendor())
-    assert view.outside_training == ()
+    assert view.out_of_distribution == ()
     view.utilization(np.full((3, 26, 1), 0.9 * view.price_scale))
-    assert view.outside_training == () and view.queries == 3
+    assert view.out_of_distribution == () and view.queries == 3
     high = np.full((26, 1), 2.5 * view.price_scale)
     sentence = "prices up to 2.5 median margins were asked but training saw up to 1"
-    assert view.outside(shadow_prices=high) == (sentence,) and view.outside_training == ()
+    assert view.check_query(shadow_prices=high) == (sentence,) and view.out_of_distribution == ()
     view.utilization(jnp.asarray(high, jnp.float32))
-    assert view.outside_training == (sentence,)
+    assert view.out_of_distribution == (sentence,)
     first_week_only = np.zeros((26, 1))
     first_week_only[0] = 99.0
-    assert view.outside(shadow_prices=first_week_only) == ()
+    assert view.check_query(shadow_prices=first_week_only) == ()
 
 
 def test_another_population_policy_or_history_is_said(maps):
     far = people(seed=1)
     far = replace(far, demand_scale=far.demand_scale * 50, unit_margin=far.unit_margin * jnp.arange(1.0, 41.0) ** 2)
-    short = History(cut(STORY.ledger, slice(-5, None)), STORY.known)
+    short = History(cut(STORY.agent_history, slice(-5, None)), STORY.known)
     policy = ConstantOrder(jnp.zeros(()))
-    said = maps.encode(PEOPLE, short, policy).outside_training
+    said = maps.encode(PEOPLE, short, policy).out_of_distribution
     assert "agents follow `ConstantOrder` but the maps were trained with `PricedNewsvendor`" in said
     assert "the history has 5 weeks but training saw no fewer than 64" in said
-    assert "times as far" in " ".join(maps.encode(far, story(far)).outside_training)
-    assert "is not known" in interface().encode(PEOPLE, STORY).outside_training[0]
+    assert "times as far" in " ".join(maps.encode(far, story(far)).out_of_distribution)
+    assert "is not known" in interface().encode(PEOPLE, STORY).out_of_distribution[0]
 
 
 def test_the_names_of_resources_are_the_maps(maps):

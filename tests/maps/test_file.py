@@ -12,7 +12,7 @@ from walras.data.array_file import DamagedFileError, read_arrays, write_arrays
 from walras.errors import InputError
 from walras.maps import file
 from walras.maps.file import DUAL, PRIMAL, load_map, save_map
-from walras.maps.representations.registry import REPRESENTATIONS
+from walras.maps.representations import REPRESENTATIONS
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
@@ -69,7 +69,7 @@ def test_an_unknown_representation_is_named(place):
     stored = read_arrays(place, PRIMAL)
     shape = {**stored.header["shape"], "representation": "crystal"}
     write_arrays(place, PRIMAL, stored.arrays, {**stored.header, "shape": shape})
-    with pytest.raises(InputError, match="by crystal but this walras knows"):
+    with pytest.raises(InputError, match="crystal but this walras knows"):
         load_map(place, PRIMAL)
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from walras.maps.pooling import EMPTY, PooledAgents, pack_by_bucket
-from walras.maps.representations.base import Widths
-from walras.maps.representations.registry import REPRESENTATIONS
+from walras.maps.representations import REPRESENTATIONS, Widths
 
 AGENTS, TILE, BUCKETS, CHANNELS, TRAITS = 10, 4, 3, 6, 7
 SLOTS_OF = 2 * AGENTS
@@ -39,10 +38,10 @@ def laid_out(chosen, weight, rest: float = 0.0) -> tuple[jax.Array, PooledAgents
         return jnp.asarray(filled, jnp.float32)
 
     size = mine * DEMAND[agent]
-    crowd = PooledAgents(
+    pooled = PooledAgents(
         *(jnp.asarray(x, jnp.float32) for x in (mine, size)), jnp.asarray(of_tile), each(ATTRIBUTES), BUCKETS
     )
-    return each(EMBEDDINGS), crowd
+    return each(EMBEDDINGS), pooled
 
 
 @pytest.fixture(scope="module", params=REPRESENTATIONS)
@@ -54,9 +53,9 @@ def answer(request):
         last = lambda r: r.decoder.layers[-1].weight  # noqa: E731
         representation = eqx.tree_at(last, representation, 10 * last(representation))
 
-    def asked(embeddings, crowd):
-        prepared = representation.prepare(embeddings if representation.reads_agents else None, crowd)
-        found = representation.respond(prepared, crowd, QUERY)
+    def asked(embeddings, pooled):
+        prepared = representation.prepare(embeddings if representation.reads_agents else None, pooled)
+        found = representation.forward(prepared, pooled, QUERY)
         return found.sum(), found
 
     ask = jax.jit(jax.value_and_grad(asked, has_aux=True))
@@ -113,3 +112,28 @@ def test_an_empty_bucket_is_nothing_and_no_nan(answer, plain):
     there = np.flatnonzero(BUCKET != 1)
     found = answer(*laid_out(there, WEIGHT[there]))
     assert np.isfinite(found).all() and found.shape == plain.shape
+
+
+@pytest.mark.parametrize("name", REPRESENTATIONS)
+def test_a_cache_answers_as_what_training_computes(name):
+    """One tile is partly empty."""
+    random = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> jax.Array:
+        return jnp.asarray(random.standard_normal(shape), jnp.float32)
+
+    weight = jnp.asarray(np.where(np.arange(20) % 7 < 5, random.uniform(1, 3, 20), 0.0), jnp.float32)
+    pooled = PooledAgents(weight, weight * jnp.exp(drawn(20)), jnp.array([0, 0, 2, 2, 2]), drawn(20, 7), 4)
+    representation = REPRESENTATIONS[name].draw(random, Widths(6, 5, 4, 8, 2, 7, 4))
+    embeddings, query = drawn(20, 6), drawn(3, 26, 5)
+
+    @jax.jit
+    def both():
+        prepared = representation.prepare(embeddings, pooled)
+        cache = representation.cache(prepared, pooled)
+        return [representation.forward(form, pooled, query) for form in (cache, prepared)]
+
+    cached, plain = both()
+    assert cached.shape == (3, 26, 2)
+    np.testing.assert_allclose(cached, plain, rtol=1e-4, atol=1e-5)
+    assert name in ("global", "moments", "deep-sets") or np.ptp(plain[0], 0).all()

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.maps.pooling import EMPTY, PooledAgents, cohort_index, pack_by_bucket, slots_for
+from walras.maps.pooling import EMPTY, CohortIndex, PooledAgents, pack_by_bucket, slots_for
 from walras.population.cohort import Cohort
 
 BUCKETS, TILE = 4, 3
@@ -29,30 +29,30 @@ def test_so_many_slots_are_enough_and_some_need_them():
     assert TILE * used <= slots_for(7, BUCKETS, TILE)
 
 
-def crowd(weight, size) -> PooledAgents:
+def pooled(weight, size) -> PooledAgents:
     given = (jnp.asarray(each, jnp.float32) for each in (weight, size))
     return PooledAgents(*given, jnp.asarray([0, 2, 2]), jnp.zeros((6, 1)), 3)
 
 
 def test_shares_are_of_agents_and_of_demand():
-    found = np.asarray(crowd([1, 3, 2, 0, 0, 2], [2, 6, 4, 0, 0, 28]).shares())
+    found = np.asarray(pooled([1, 3, 2, 0, 0, 2], [2, 6, 4, 0, 0, 28]).shares())
     np.testing.assert_allclose(found, [[0.5, 0.2], [0, 0], [0.5, 0.8]], rtol=1e-6)
 
 
 def test_sizes_are_relative_to_the_mean_agent():
-    mine = crowd([1, 3, 2, 0, 0, 2], [2, 6, 4, 0, 0, 28])
+    mine = pooled([1, 3, 2, 0, 0, 2], [2, 6, 4, 0, 0, 28])
     np.testing.assert_allclose(mine.relative_size(), [0.4, 0.4, 0.4, 0, 0, 2.8], rtol=1e-6)
     assert float((mine.weight * mine.relative_size()).sum()) == pytest.approx(float(mine.weight.sum()))
     np.testing.assert_array_equal(mine.of_bucket(), [[1, 0, 0], [0, 0, 1], [0, 0, 1]])
     assert mine.tile == 2
 
 
-def test_readers_stand_for_the_weights_of_their_cohort():
+def test_cohort_indices_stand_for_the_weights_of_their_cohort():
     size = np.array([1.0, 50.0, 3.0, 40.0, 2.0, 5.0])
     cohort = Cohort(np.array([0, 2, 3, 5]), np.array([2.0, 1.0, 4.0, 1.5]), np.zeros(4, int), 6, "some")
-    readers = cohort_index(size, cohort, np.array([2.5, 10.0]), 2)
-    index, weight = np.asarray(readers.index), np.asarray(readers.weight)
-    assert readers.n_buckets == 3 and len(index) == slots_for(4, 3, 2) == 2 * len(readers.bucket)
+    index_ = CohortIndex.of(size, cohort, np.array([2.5, 10.0]), 2)
+    index, weight = np.asarray(index_.index), np.asarray(index_.weight)
+    assert index_.n_buckets == 3 and len(index) == slots_for(4, 3, 2) == 2 * len(index_.bucket)
     assert {int(i): float(w) for i, w in zip(index, weight, strict=True) if w} == {0: 2.0, 2: 1.0, 3: 4.0, 5: 1.5}
-    of_slot = np.repeat(np.asarray(readers.bucket), 2)
+    of_slot = np.repeat(np.asarray(index_.bucket), 2)
     np.testing.assert_array_equal(of_slot[weight > 0], np.digitize(size[index[weight > 0]], [2.5, 10.0]))

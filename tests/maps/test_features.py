@@ -17,17 +17,17 @@ from walras.maps.features import (
     AHEAD,
     ATTRIBUTES,
     FAR,
-    HIDDEN,
     HORIZON,
     LEAST_BASE,
+    MASKED_COLUMNS,
     TOTALS,
+    AgentHistory,
     Baseline,
     KnownFuture,
     MapInputs,
     Scaling,
     _scaled,
     agent_features,
-    agent_history,
     attributes,
     baseline_of,
     future_features,
@@ -72,21 +72,21 @@ def test_open_orders_are_the_pipeline_of_every_week(lived):
     assert due[-1].any()
 
 
-def test_the_ledger_is_that_of_the_moment_in_which_prices_are_issued(lived):
+def test_the_history_is_that_of_the_moment_in_which_prices_are_issued(lived):
     """Receipts are in, the week's own orders are not placed: some of them arrive in the week itself."""
     exogenous, happened, states = lived
-    ledger = agent_history(exogenous, happened, START, VALID)
+    past_weeks = AgentHistory.from_traces(exogenous, happened, START, VALID)
     for week, state in enumerate(states):
         in_stock = state.stock_end + state.pipeline[0]
-        np.testing.assert_allclose(ledger.receipts[week], state.pipeline[0], atol=1e-4)
-        np.testing.assert_allclose(ledger.stock_start[week], in_stock, atol=1e-4)
-        np.testing.assert_allclose(ledger.position[week], state.stock_end + state.pipeline.sum(0), atol=1e-3)
+        np.testing.assert_allclose(past_weeks.receipts[week], state.pipeline[0], atol=1e-4)
+        np.testing.assert_allclose(past_weeks.stock_start[week], in_stock, atol=1e-4)
+        np.testing.assert_allclose(past_weeks.position[week], state.stock_end + state.pipeline.sum(0), atol=1e-3)
         if week:
-            np.testing.assert_array_equal(ledger.orders_before[week], happened.orders[week - 1])
-            np.testing.assert_array_equal(ledger.demand_before[week], happened.demand[week - 1])
+            np.testing.assert_array_equal(past_weeks.orders_before[week], happened.orders[week - 1])
+            np.testing.assert_array_equal(past_weeks.demand_before[week], happened.demand[week - 1])
 
 
-def test_a_ledger_knows_nothing_of_its_own_weeks_demand_and_orders():
+def test_a_history_knows_nothing_of_its_own_weeks_demand_and_orders():
     exogenous, week = happenings(SHOP), 4
     other = eqx.tree_at(lambda e: e.demand, exogenous, exogenous.demand.at[week].add(7.0))
     higher = OrderUpTo(POLICY.level + 30.0)
@@ -96,10 +96,15 @@ def test_a_ledger_knows_nothing_of_its_own_weeks_demand_and_orders():
     found = []
     for paths, policy in ((now[0], POLICY), (now[1], POLICY), (now[0], higher)):
         happened = simulate(SHOP, paths, policy, initial=before, record=Record.traces()).agents
-        ledger = agent_history(paths, happened, before, VALID[:1])
-        # The first row has no week before it, so that its own stands in for what a longer ledger knows.
+        past_weeks = AgentHistory.from_traces(paths, happened, before, VALID[:1])
+        # The first row has no week before it, so that its own stands in for what a longer past_weeks knows.
         found.append(
-            [ledger.receipts, ledger.stock_start, ledger.position, open_orders(SHOP, paths, happened.orders, before)]
+            [
+                past_weeks.receipts,
+                past_weeks.stock_start,
+                past_weeks.position,
+                open_orders(SHOP, paths, happened.orders, before),
+            ]
         )
     for one in found[1:]:
         for mine, first in zip(one, found[0], strict=True):
@@ -164,7 +169,7 @@ def test_what_is_known_of_coming_weeks_is_projected():
 def test_features_know_no_units_of_agents():
     """Everything in other pieces, and money in another currency: the same numbers but for the size itself."""
     population = people()
-    ledger = past(population)
+    past_weeks = past(population)
     times, money = 4.0, 3.0
     flows = (
         "receipts",
@@ -175,12 +180,12 @@ def test_features_know_no_units_of_agents():
         "lead_demand_mean",
         "lead_demand_sd",
     )
-    more = {name: getattr(ledger, name) * times for name in flows}
-    worth = {name: getattr(ledger, name) * money for name in ("sale_price", "unit_cost")}
+    more = {name: getattr(past_weeks, name) * times for name in flows}
+    worth = {name: getattr(past_weeks, name) * money for name in ("sale_price", "unit_cost")}
     costs = {name: getattr(population, name) * money for name in ("unit_margin", "holding_cost", "lost_sale_penalty")}
     other = replace(population, demand_scale=population.demand_scale * times, **costs)
-    before = np.asarray(agent_features(population, ledger, units_of(population)))
-    after = np.asarray(agent_features(other, replace(ledger, **more, **worth), units_of(other)))
+    before = np.asarray(agent_features(population, past_weeks, units_of(population)))
+    after = np.asarray(agent_features(other, replace(past_weeks, **more, **worth), units_of(other)))
     assert before.shape == (64, 40, AGENT_FEATURES) and attributes(population, units_of(population)).shape == (
         40,
         ATTRIBUTES,
@@ -190,30 +195,30 @@ def test_features_know_no_units_of_agents():
     ]
     assert len(moved) == 1
     np.testing.assert_allclose(after[..., moved[0]] - before[..., moved[0]], np.log(times), rtol=1e-4)
-    totals = np.asarray(total_features(population, ledger, units_of(population)))
+    totals = np.asarray(total_features(population, past_weeks, units_of(population)))
     assert totals.shape == (64, TOTALS)
     np.testing.assert_allclose(
-        totals, total_features(other, replace(ledger, **more, **worth), units_of(other)), rtol=1e-4, atol=1e-5
+        totals, total_features(other, replace(past_weeks, **more, **worth), units_of(other)), rtol=1e-4, atol=1e-5
     )
-    by_hand = np.asarray(ledger.stock_start) @ np.asarray(population.use)
-    np.testing.assert_allclose(stock_use(population, ledger), by_hand, rtol=1e-5)
+    by_hand = np.asarray(past_weeks.stock_start) @ np.asarray(population.use)
+    np.testing.assert_allclose(stock_use(population, past_weeks), by_hand, rtol=1e-5)
 
 
 def test_features_are_scaled_by_those_of_agents_who_are_there():
     random = np.random.default_rng(0)
-    crowd = PooledAgents(jnp.asarray([1.0, 2, 0]), jnp.ones(3), jnp.asarray([0]), jnp.asarray([[1.0], [3], [1e6]]), 1)
+    pooled = PooledAgents(jnp.asarray([1.0, 2, 0]), jnp.ones(3), jnp.asarray([0]), jnp.asarray([[1.0], [3], [1e6]]), 1)
     agents = np.stack([np.full((9, 2), 7.0), random.normal(3, 2, (9, 2)), np.full((9, 2), 1e6)], 1)
     rows = [
         jnp.asarray(each, jnp.float32) for each in (agents, random.normal(size=(9, 4)), random.normal(size=(2, 26, 5)))
     ]
-    inputs = MapInputs(*rows, Baseline(jnp.ones((2, 1)), jnp.zeros((2, 26, 1))), crowd, jnp.ones((9, 3)))
+    inputs = MapInputs(*rows, Baseline(jnp.ones((2, 1)), jnp.zeros((2, 26, 1))), pooled, jnp.ones((9, 3)))
     fitted = Scaling.fit([inputs, inputs])
     np.testing.assert_allclose(fitted.attributes, [[2.0], [1.0]], rtol=1e-6)
     np.testing.assert_allclose(fitted.agents[0], agents[:, :2].reshape(-1, 2).mean(0), rtol=1e-5)
     done = fitted(inputs)
     np.testing.assert_allclose(np.asarray(done.totals).std(0), 1.0, rtol=1e-4)
-    assert np.asarray(done.agents).max() == FAR and np.asarray(done.crowd.attributes).max() == FAR
-    np.testing.assert_array_equal(done.base.level, inputs.base.level)
+    assert np.asarray(done.agents).max() == FAR and np.asarray(done.pooled.attributes).max() == FAR
+    np.testing.assert_array_equal(done.baseline.level, inputs.baseline.level)
     blind = Scaling.fit([replace(inputs, agents=None, valid=None)])
     assert blind.agents.shape == (2, 0) and blind(replace(inputs, agents=None, valid=None)).agents is None
     assert unscaled(MapShape("global", history_width=4)).agents.shape == (2, 0)
@@ -221,13 +226,13 @@ def test_features_are_scaled_by_those_of_agents_who_are_there():
 
 def test_what_a_map_is_blind_for_is_scaled_to_nothing():
     """Agents who earn and pay twice as much look the same to it; their demand still shows."""
-    population, ledger = people(), past(people())
+    population, past_weeks = people(), past(people())
     units = units_of(population)
 
     def seen(margin: float, demand: float, scaling: Scaling) -> list[np.ndarray]:
         names = ("unit_margin", "holding_cost", "lost_sale_penalty")
         other = replace(population, **{name: margin * getattr(population, name) for name in names})
-        lived = replace(ledger, sale_price=margin * ledger.sale_price, unit_cost=margin * ledger.unit_cost)
+        lived = replace(past_weeks, sale_price=margin * past_weeks.sale_price, unit_cost=margin * past_weeks.unit_cost)
         lived = replace(lived, demand_before=demand * lived.demand_before)
         rows = agent_features(other, lived, units), attributes(other, units)
         return [
@@ -237,13 +242,13 @@ def test_what_a_map_is_blind_for_is_scaled_to_nothing():
 
     random = np.random.default_rng(0)
     ones = jnp.ones(population.n_agents)
-    crowd = PooledAgents(ones, ones, jnp.asarray([0]), attributes(population, units), 1)
+    pooled = PooledAgents(ones, ones, jnp.asarray([0]), attributes(population, units), 1)
     rows = [jnp.asarray(random.normal(size=size), jnp.float32) for size in ((64, TOTALS), (1, 26, 5))]
-    features = agent_features(population, ledger, units)
-    inputs = MapInputs(features, *rows, Baseline(jnp.ones((1, 1)), jnp.zeros((1, 26, 1))), crowd, ledger.valid)
+    features = agent_features(population, past_weeks, units)
+    inputs = MapInputs(features, *rows, Baseline(jnp.ones((1, 1)), jnp.zeros((1, 26, 1))), pooled, past_weeks.valid)
     plain, blind = Scaling.fit([inputs]), Scaling.fit([inputs], ("economics",))
     for before, after in zip(seen(1.0, 1.0, blind), seen(2.0, 1.0, blind), strict=True):
         np.testing.assert_allclose(before, after, atol=1e-6)
     assert all((a != b).any() for a, b in zip(seen(1.0, 1.0, plain), seen(2.0, 1.0, plain), strict=True))
     assert (seen(1.0, 1.0, blind)[0] != seen(1.0, 3.0, blind)[0]).any()
-    assert sorted(HIDDEN) == ["economics", "prices"] and np.isfinite(np.asarray(blind.agents)).all()
+    assert sorted(MASKED_COLUMNS) == ["economics", "prices"] and np.isfinite(np.asarray(blind.agents)).all()

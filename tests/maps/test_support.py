@@ -14,7 +14,7 @@ from walras.errors import InputError
 from walras.maps.encoder import EncoderState
 from walras.maps.features import Baseline, MapInputs, agent_features, pool_agents, units_of
 from walras.maps.file import DUAL
-from walras.maps.pooling import cohort_index
+from walras.maps.pooling import CohortIndex
 from walras.maps.support import QueryRange, TrainingSupport, load_support, policy_hash, save_support, summary_of
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder
@@ -36,7 +36,7 @@ def test_inside_nothing_is_said(coverage):
     asked = QueryRange()
     asked.note(prices=np.full((26, 1), 1.9), capacity=np.full((26, 1), 0.48))
     followed = (policy_hash(POLICY), "PricedNewsvendor")
-    assert coverage.judge(summary=POPULATIONS[7], weeks=64, followed=followed, asked=asked) == ()
+    assert coverage.check(summary=POPULATIONS[7], weeks=64, policy_id=followed, query_range=asked) == ()
 
 
 def test_every_reason_is_one_sentence(coverage):
@@ -44,7 +44,7 @@ def test_every_reason_is_one_sentence(coverage):
     asked.note(prices=np.array([[9.9], [3.2], [0.1]]), capacity=np.array([[99.0], [0.2], [4.0]]))
     far = POPULATIONS.mean(0) + np.array([0.0, 10.0, 0.0])
     followed = (policy_hash(ConstantOrder(jnp.zeros(()))), "ConstantOrder")
-    said = coverage.judge(summary=far, weeks=12, followed=followed, asked=asked)
+    said = coverage.check(summary=far, weeks=12, policy_id=followed, query_range=asked)
     assert said[0] == "agents follow `ConstantOrder` but the maps were trained with `PricedNewsvendor`"
     assert said[1] == "the history has 12 weeks but training saw no fewer than 64"
     assert said[2].endswith("times as far from those of training as the furthest of them")
@@ -56,7 +56,7 @@ def test_every_reason_is_one_sentence(coverage):
 
 def test_the_same_class_with_other_numbers_is_another_policy(coverage):
     followed = (policy_hash(PricedNewsvendor(discount=0.9)), "PricedNewsvendor")
-    assert "is not the one with which" in coverage.judge(followed=followed)[0]
+    assert "is not the one with which" in coverage.check(policy_id=followed)[0]
 
 
 def test_distance_counts_along_what_varies_little(coverage):
@@ -68,8 +68,8 @@ def test_distance_counts_along_what_varies_little(coverage):
 
 def test_few_examples_judge_no_population():
     few = TrainingSupport.fit(POPULATIONS[:4], [], POLICY)
-    assert few.judge(summary=np.full(3, 1e6)) == ()
-    assert TrainingSupport.fit([None] * 20, [], POLICY).judge(summary=None) == ()
+    assert few.check(summary=np.full(3, 1e6)) == ()
+    assert TrainingSupport.fit([None] * 20, [], POLICY).check(summary=None) == ()
 
 
 def test_it_comes_back_from_its_file(coverage, tmp_path):
@@ -101,18 +101,18 @@ def test_other_files_are_refused(coverage, tmp_path):
 def test_training_and_views_see_a_population_alike():
     """`summary_of` on a training rollout's inputs is what `Interface.encode` compares later."""
     population, learned = people(), interface().primal
-    ledger, units = past(population), units_of(population)
+    past_weeks, units = past(population), units_of(population)
     everyone = UniformSample().draw(np.ones(population.n_agents), population.n_agents, RANDOM)
-    readers = cohort_index(np.asarray(population.demand_scale), everyone, learned.edges, 16)
-    read = cut(ledger, (slice(None), readers.index))
-    cohort = people().take(readers.index)
-    cohort = type(cohort)(**{**vars(cohort), "weight": readers.weight})
+    index_ = CohortIndex.of(np.asarray(population.demand_scale), everyone, learned.edges, 16)
+    read = cut(past_weeks, (slice(None), index_.index))
+    cohort = people().take(index_.index)
+    cohort = type(cohort)(**{**vars(cohort), "weight": index_.weight})
 
     @jax.jit
     def in_training():
-        features, crowd = agent_features(cohort, read, units), pool_agents(cohort, readers.bucket, 3, units)
+        features, pooled = agent_features(cohort, read, units), pool_agents(cohort, index_.bucket, 3, units)
         rest = jnp.zeros((64, 4)), jnp.zeros((1, 26, 5)), Baseline(jnp.ones((1, 1)), jnp.ones((1, 26, 1)))
-        return summary_of(learned.network, learned.scaling(MapInputs(features, *rest, crowd, read.valid)))
+        return summary_of(learned.network, learned.scaling(MapInputs(features, *rest, pooled, read.valid)))
 
     reading = EncoderState.of(learned, population, units, everyone, story(population))
-    np.testing.assert_allclose(in_training(), reading.read.summary, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(in_training(), reading.summary, rtol=2e-4, atol=2e-5)

@@ -1,0 +1,362 @@
+"""Population representations: how a map turns the embeddings of many agents into one answer per query.
+
+A new one subclasses `AbstractRepresentation`, or `AbstractPooling` if it gives a vector for every coming week, and is
+listed in `REPRESENTATIONS`, whose names are stored with trained maps.
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from walras.maps.attention import (
+    Attention,
+    AttentionCache,
+    attended_features,
+    attended_mean,
+    attention_cache,
+    sums_by_bucket,
+)
+from walras.maps.layers import Linear, Perceptron, inverse_head, relative_use
+from walras.maps.pooling import PooledAgents
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Sizes with which a representation is drawn.
+
+    Attributes:
+        embedding: channels of an agent's embedding.
+        query: channels of a query.
+        attention: dimension of keys, values and pooled vectors.
+        decoder: width of the decoder's two layers.
+        resources: numbers in an answer.
+        attributes: static attributes of an agent.
+        buckets: number of demand buckets.
+    """
+
+    embedding: int
+    query: int
+    attention: int
+    decoder: int
+    resources: int
+    attributes: int
+    buckets: int
+
+    def draw_decoder(self, random: np.random.Generator, pooled: int) -> Perceptron:
+        """Draw a decoder whose first answers are near 0."""
+        return Perceptron.draw(random, (pooled + self.query, self.decoder, self.decoder, self.resources), 0.1)
+
+
+class AbstractRepresentation(eqx.Module):
+    """A population's answer to a query, given its agents' embeddings.
+
+    Axes before `slot` and `ahead` are free (origins, plans); a query may have more of them in front.
+    """
+
+    reads_agents: ClassVar[bool] = True
+    """Whether agents' histories are read."""
+
+    by_agent: ClassVar[bool] = False
+    """Whether the answer is a sum over agents, which can be learned agent by agent."""
+
+    @abc.abstractmethod
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> Any:
+        """Return what does not depend on the query."""
+
+    @abc.abstractmethod
+    def forward(
+        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        """Return the answer to a query, before the map's head."""
+
+    def cache(self, prepared: Any, pooled: PooledAgents) -> Any:
+        """Lay out what was prepared at one origin so that queries are fast; answers stay the same."""
+        return prepared
+
+    def summary(self, embeddings: Any, pooled: PooledAgents) -> Float[Array, " summary"] | None:
+        """Describe the population by a vector, to compare it with those of training; None for no description."""
+        return None
+
+
+class AbstractPooling(AbstractRepresentation):
+    """A representation that pools the population into a vector per coming week and decodes it with the query."""
+
+    decoder: eqx.AbstractVar[Perceptron]
+
+    @abc.abstractmethod
+    def pool(
+        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead channel"]:
+        """Return the population as seen from each coming week."""
+
+    def forward(
+        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        """Decode the pooled vector beside the query."""
+        return self.decoder(jnp.concatenate([self.pool(prepared, pooled, query), query], -1))
+
+
+class BucketizedEmbedding(AbstractPooling):
+    """Attention within each demand bucket, joined with its shares of agents and demand, then over buckets (spec eq. 9).
+
+    Bucket edges are frozen from a baseline population.
+    """
+
+    within: Attention
+    over: Attention
+    decoder: Perceptron
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "BucketizedEmbedding":
+        """Draw both attentions and the decoder."""
+        within = Attention.draw(random, widths.query, widths.embedding, widths.attention)
+        over = Attention.draw(random, widths.query, 2 * widths.attention + 4, widths.attention)
+        channels = 3 * widths.attention + 2 + 2 * widths.buckets
+        return BucketizedEmbedding(within=within, over=over, decoder=widths.draw_decoder(random, channels))
+
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> tuple[Array, Array]:
+        """Return the agents' keys and values."""
+        return self.within.items(embeddings, pooled)
+
+    def cache(self, prepared: Any, pooled: PooledAgents) -> AttentionCache:
+        """Lay keys and values out tile by tile."""
+        return attention_cache(prepared, pooled)
+
+    def pool(
+        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead channel"]:
+        """Return the attended and the demand-weighted mean over buckets, beside all shares."""
+        sums = sums_by_bucket(self.within, prepared, pooled, query)
+        share = pooled.shares()
+        # Relative sizes are relative to the mean agent, so that demand adds up to the number of agents.
+        agents = pooled.weight.sum()
+        buckets, nonempty = attended_features(sums, share[:, 0] * agents, share[:, 1] * agents)
+        shares = jnp.broadcast_to(share, (*buckets.shape[:-1], 2))
+        keys, values = self.over.items(jnp.concatenate([buckets, pooled.n_buckets * shares], -1))
+        scores = self.over.scores(keys, query[..., None, :])[..., 0, :] * nonempty
+        attended = attended_mean(jnp.einsum("...b,...bd->...d", scores, values))[0]
+        summed = (shares[..., 1:] * buckets).sum(-2)
+        flat = pooled.n_buckets * shares.reshape(*shares.shape[:-2], -1)
+        return jnp.concatenate([attended, summed, flat], -1)
+
+    def summary(self, embeddings: Float[Array, "slot channel"], pooled: PooledAgents) -> Float[Array, " summary"]:
+        """Return the mean value over agents and the shares of the buckets."""
+        mean = weighted_mean(self.within.items(embeddings)[1][..., :-1], pooled.weight)
+        return jnp.concatenate([mean, pooled.n_buckets * pooled.shares().reshape(-1)])
+
+
+class PerAgentEmbedding(AbstractPooling):
+    """Attention from every coming week to all agents (spec eq. 8)."""
+
+    attention: Attention
+    decoder: Perceptron
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "PerAgentEmbedding":
+        """Draw attention and decoder."""
+        attention = Attention.draw(random, widths.query, widths.embedding, widths.attention)
+        return PerAgentEmbedding(attention=attention, decoder=widths.draw_decoder(random, 2 * widths.attention + 2))
+
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> tuple[Array, Array]:
+        """Return the agents' keys and values."""
+        return self.attention.items(embeddings, pooled)
+
+    def cache(self, prepared: Any, pooled: PooledAgents) -> AttentionCache:
+        """Lay keys and values out tile by tile."""
+        return attention_cache(prepared, pooled)
+
+    def pool(
+        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead channel"]:
+        """Return the attended mean over all agents."""
+        sums = sums_by_bucket(self.attention, prepared, pooled, query).sum(-2)
+        return attended_features(sums, pooled.weight.sum(), pooled.weight.sum())[0]
+
+    def summary(self, embeddings: Float[Array, "slot channel"], pooled: PooledAgents) -> Float[Array, " summary"]:
+        """Return the mean value over agents."""
+        return weighted_mean(self.attention.items(embeddings)[1][..., :-1], pooled.weight)
+
+
+class DeepSets(AbstractPooling):
+    """Mean of a network's output over agents, per agent and per unit of demand (Zaheer et al., "Deep Sets", 2017)."""
+
+    inner: Perceptron
+    decoder: Perceptron
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "DeepSets":
+        """Draw both networks."""
+        inner = Perceptron.draw(random, (widths.embedding, widths.decoder, widths.attention))
+        return DeepSets(inner, widths.draw_decoder(random, 2 * widths.attention))
+
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> Float[Array, "..."]:
+        """Return the pooled vector."""
+        made = self.inner(embeddings)
+        return jnp.concatenate([weighted_mean(made, pooled.weight), weighted_mean(made, pooled.size)], -1)
+
+    def pool(
+        self, prepared: Float[Array, "..."], pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead channel"]:
+        """Repeat the vector for every coming week."""
+        return jnp.broadcast_to(prepared[..., None, :], (*query.shape[:-1], prepared.shape[-1]))
+
+    def summary(self, embeddings: Float[Array, "slot channel"], pooled: PooledAgents) -> Float[Array, " summary"]:
+        """Return the pooled vector."""
+        return self.prepare(embeddings, pooled)
+
+
+class GlobalAggregate(AbstractRepresentation):
+    """Baseline that adds nothing to what the history of the totals says (spec section 6)."""
+
+    reads_agents: ClassVar[bool] = False
+    resources: int = eqx.field(static=True)
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "GlobalAggregate":
+        """Return it; it has no weights."""
+        return GlobalAggregate(widths.resources)
+
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, pooled: PooledAgents) -> None:
+        """Prepare nothing."""
+
+    def forward(
+        self, prepared: None, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        """Return zeros."""
+        return jnp.zeros((*query.shape[:-1], self.resources))
+
+
+DECILES = tuple(part / 10 for part in range(1, 10))
+
+
+class MomentVector(AbstractPooling):
+    """A network on the mean, variance, demand-weighted mean and deciles of every attribute."""
+
+    reads_agents: ClassVar[bool] = False
+    inner: Perceptron
+    decoder: Perceptron
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "MomentVector":
+        """Draw both networks."""
+        given = widths.attributes * (3 + len(DECILES))
+        inner = Perceptron.draw(random, (given, widths.decoder, widths.attention))
+        return MomentVector(inner, widths.draw_decoder(random, widths.attention))
+
+    def prepare(self, embeddings: Float[Array, "..."] | None, pooled: PooledAgents) -> Float[Array, " channel"]:
+        """Return the network's output for the moments."""
+        return self.inner(moments(pooled))
+
+    def pool(
+        self, prepared: Float[Array, " channel"], pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead channel"]:
+        """Repeat the vector for every coming week."""
+        wide = prepared.reshape((1,) * (query.ndim - 1) + prepared.shape)
+        return jnp.broadcast_to(wide, (*query.shape[:-1], prepared.shape[-1]))
+
+    def summary(self, embeddings: Float[Array, "..."] | None, pooled: PooledAgents) -> Float[Array, " summary"]:
+        """Return the moments."""
+        return moments(pooled)
+
+
+def moments(pooled: PooledAgents) -> Float[Array, " moment"]:
+    """Return mean, variance, demand-weighted mean and deciles of every attribute."""
+    share = (pooled.weight / pooled.weight.sum())[:, None]
+    mean = (share * pooled.attributes).sum(0)
+    variance = (share * (pooled.attributes - mean[None, :]) ** 2).sum(0)
+    by_demand = ((pooled.size / pooled.size.sum())[:, None] * pooled.attributes).sum(0)
+    order = jnp.argsort(pooled.attributes, axis=0)
+    values = jnp.take_along_axis(pooled.attributes, order, 0)
+    below = jnp.cumsum(jnp.broadcast_to(share, values.shape)[order, jnp.arange(values.shape[1])[None, :]], 0)
+    deciles = [jnp.take_along_axis(values, jnp.argmax(below >= part - 1e-6, 0)[None, :], 0)[0] for part in DECILES]
+    return jnp.concatenate([mean, variance, by_demand, *deciles])
+
+
+class AgentTiles(eqx.Module):
+    """The agents' side of `BottomUp` tile by tile, so that many plans need no number of every agent at once.
+
+    Attributes:
+        first: the agents' side of the first layer.
+        share: of each agent in demand.
+    """
+
+    first: Float[Array, "tile slot channel"]
+    share: Float[Array, "tile slot"]
+
+
+class BottomUp(AbstractRepresentation):
+    """Baseline that predicts each agent's use in units of its own demand scale and sums (spec section 6).
+
+    Attributes:
+        of_agent, of_query: first layer, the sum of both sides.
+        decoder: the layers after it.
+    """
+
+    by_agent: ClassVar[bool] = True
+    of_agent: Linear
+    of_query: Linear
+    decoder: Perceptron
+
+    @staticmethod
+    def draw(random: np.random.Generator, widths: Widths) -> "BottomUp":
+        """Draw all layers."""
+        agent, query = (Linear.draw(random, given, widths.decoder) for given in (widths.embedding, widths.query))
+        return BottomUp(agent, query, Perceptron.draw(random, (widths.decoder, widths.decoder, widths.resources), 0.1))
+
+    def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> Float[Array, "..."]:
+        """Return the agents' side of the first layer."""
+        return self.of_agent(embeddings)
+
+    def agent_use(
+        self, prepared: Any, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead slot resource"]:
+        """Return each agent's use in units of its demand scale, relative to what is expected of all."""
+        from_query = self.of_query(query)[..., :, None, :]
+        first = prepared[..., None, :, :]
+        both = first.reshape((1,) * (from_query.ndim - first.ndim) + first.shape) + from_query
+        return relative_use(self.decoder(jax.nn.elu(both)))
+
+    def forward(
+        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        """Return the output whose use is the demand-weighted mean of the agents' use."""
+        if isinstance(prepared, AgentTiles):
+            return inverse_head(self._tile_by_tile(prepared, query))
+        share = pooled.size / pooled.size.sum()
+        return inverse_head(jnp.einsum("...hsr,s->...hr", self.agent_use(prepared, query), share))
+
+    def cache(self, prepared: Any, pooled: PooledAgents) -> AgentTiles:
+        """Lay the agents' side out tile by tile."""
+        share = (pooled.size / pooled.size.sum()).reshape(-1, pooled.tile)
+        return AgentTiles(prepared.reshape(*share.shape, -1), share)
+
+    def _tile_by_tile(
+        self, prepared: AgentTiles, query: Float[Array, "*axes ahead query"]
+    ) -> Float[Array, "*axes ahead resource"]:
+        def add(total: Array, tile: AgentTiles) -> tuple[Array, None]:
+            return total + jnp.einsum("...sr,s->...r", self.agent_use(tile.first, query), tile.share), None
+
+        empty = jnp.zeros((*query.shape[:-1], self.decoder.layers[-1].bias.shape[0]), query.dtype)
+        return jax.lax.scan(add, empty, prepared)[0]
+
+
+def weighted_mean(values: Float[Array, "*axes slot channel"], weight: Float[Array, " slot"]) -> Float[Array, "..."]:
+    """Return the mean over slots; empty slots count for nothing."""
+    return jnp.einsum("...sc,s->...c", values, weight / weight.sum())
+
+
+REPRESENTATIONS: dict[str, type[AbstractRepresentation]] = {
+    "bucketized": BucketizedEmbedding,
+    "per-agent": PerAgentEmbedding,
+    "global": GlobalAggregate,
+    "bottom-up": BottomUp,
+    "deep-sets": DeepSets,
+    "moments": MomentVector,
+}
+"""Representations by the names that settings and stored maps use."""
