@@ -127,9 +127,9 @@ def test_a_cohort_is_read_of_many(maps, monkeypatch):
 def test_what_training_has_not_seen_is_said(maps):
     view = maps.encode(PEOPLE, STORY, PricedNewsvendor())
     assert view.out_of_distribution == ()
-    view.utilization(np.full((3, 26, 1), 0.9 * view.price_scale))
+    view.utilization(np.full((3, 26, 1), 0.9 * float(view.units.price[0])))
     assert view.out_of_distribution == () and view.queries == 3
-    high = np.full((26, 1), 2.5 * view.price_scale)
+    high = np.full((26, 1), 2.5 * float(view.units.price[0]))
     sentence = "prices up to 2.5 median margins were asked but training saw up to 1"
     assert view.check_query(shadow_prices=high) == (sentence,) and view.out_of_distribution == ()
     view.utilization(jnp.asarray(high, jnp.float32))
