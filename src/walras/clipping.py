@@ -1,7 +1,7 @@
-"""Own the one clip of the package and its tie rule, so that every engine has the same gradient.
+"""Clipping with one rule for gradients at ties, so that every engine has the same gradient.
 
-LAW: with integer demand stock hits zero exactly all the time; JAX's `maximum` splits the gradient there, these do not.
-A number that is none passes through (of `minimum`, the bound), so that a mistake shows instead of becoming a zero.
+LAW: with integer demand stock often is exactly zero; JAX's `maximum` splits the gradient there, these functions do not.
+NaN passes through (in `minimum`, that of the bound), so that an error shows instead of becoming a zero.
 """
 
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 SIDE = "side of a tie"
-"""Name of what a gradient has to remember of a clip: one byte, instead of the numbers it was decided from."""
+"""Checkpoint name of the residual of a clip: one byte instead of the numbers it was decided from."""
 
 
 def _side(decision: Bool[Array, "..."]) -> Bool[Array, "..."]:
-    """Mark which side was taken, so that a checkpointed scan keeps this and recomputes the rest."""
+    """Name the decision, so that a checkpointed scan saves it and recomputes the rest."""
     return checkpoint_name(decision, SIDE)
 
 

@@ -1,7 +1,4 @@
-"""Own the settings that people write: TOML files and flags, checked once, with one sentence for every mistake.
-
-CONTRACT: commands fill these models, the planner reads them; a new field needs a default and a description.
-"""
+"""Settings from TOML files and flags, validated once, with one sentence for every error."""
 
 import difflib
 import re
@@ -24,10 +21,10 @@ PriceKind = Literal["none", "pulse", "haar"]
 InterfaceKind = Literal["simulated", "learned"]
 
 LEAST_COHORT = 20
-"""Agents of the smallest cohort that stands for a population: two in each of ten strata."""
+"""Agents of the smallest cohort that represents a population: two in each of ten strata."""
 
 LONGEST_VALUE = 60
-"""Characters of a refused value that a sentence quotes."""
+"""Characters of a refused value that an error quotes."""
 
 PLAIN_WORDS = {
     "^Input should": "it must",
@@ -37,11 +34,11 @@ PLAIN_WORDS = {
     "valid tuple": "list",
     "valid dictionary.*": "table of names and values",
 }
-"""What pydantic says, and what to say instead."""
+"""Pydantic's wording -> ours."""
 
 
 class Settings(BaseModel):
-    """Refuse unknown keys, infinities, and true or false where a number is meant; never change after reading."""
+    """Immutable settings that refuse unknown keys, infinities, and true or false in place of a number."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -57,60 +54,59 @@ class Settings(BaseModel):
 
 
 class EconomicsSettings(Settings):
-    """Say what money a product costs beside its purchase, where the table does not say it."""
+    """Costs of a product beside its purchase, where the table does not give them."""
 
     holding_rate: float = Field(0.25, ge=0, le=10, description="cost of holding stock for a year, share of unit cost")
     lost_sale_penalty: float = Field(
         0.0, ge=0, le=10, description="cost of a lost sale beyond its margin, share of price"
     )
-    discount: float = Field(1.0, gt=0.9, le=1, description="worth next week of one unit of money now")
+    discount: float = Field(1.0, gt=0.9, le=1, description="discount factor per week")
 
 
 class PlanFields(Settings):
-    """List the fields of `PlanSettings`, each checked by itself: flags give a few of them, a file the others."""
+    """The fields of `PlanSettings`, each validated alone: flags give some of them, a file the others."""
 
     weeks: int = Field(26, ge=1, le=260, description="weeks to plan, after the last week of the table")
     resources: tuple[ResourceName, ...] = Field(
         ("inbound_units",), min_length=1, description="shared resources to plan; repeat the flag for several"
     )
-    scenarios: int = Field(16, ge=1, le=10_000, description="possible futures that the plan is made on")
-    paths: int = Field(16, ge=1, le=10_000, description="other futures that the finished plan is verified on")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
-    active_weeks: int = Field(
-        26, ge=1, le=10_000, description="products that sold in the last so many weeks are planned"
-    )
+    scenarios: int = Field(16, ge=1, le=10_000, description="demand scenarios that the plan is made on")
+    paths: int = Field(16, ge=1, le=10_000, description="other scenarios that the finished plan is verified on")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="random seed")
+    active_weeks: int = Field(26, ge=1, le=10_000, description="plan the products that sold in this many last weeks")
     frozen_weeks: int = Field(
-        0, ge=0, le=260, description="first weeks whose capacity is fixed: at the last plan's, or the regular one"
+        0, ge=0, le=260, description="first weeks whose capacity is fixed, at the last plan's or the regular one"
     )
-    rule: RuleName = Field("proximal", description="how a plan is revised")
+    rule: RuleName = Field("proximal", description="revision rule of the planning loop")
     max_iterations: int = Field(
         60,
         ge=1,
         le=100_000,
-        description="revisions by the named rule; where it stalls, up to three times as many small ones follow",
+        description="revisions by this rule; if it stalls, up to three times as many small ones follow",
     )
     reissue: bool = Field(True, description="verify with prices re-issued every week, besides fixed prices")
     regular_share: float = Field(
         0.9, gt=0, le=10, description="regular capacity, share of the mean expected use without prices"
     )
     service_level: float = Field(
-        0.8, gt=0, lt=1, description="how surely each week's use should fit its capacity at the planned prices"
+        0.8, gt=0, lt=1, description="probability that a week's use fits its capacity at the planned prices"
     )
     policy: PolicyName = Field(
-        "auto", description="what agents follow: newsvendor, buyer, or the buyer where it earned more on the last weeks"
+        "auto",
+        description="ordering policy: newsvendor, buyer, or auto (the buyer if it earned more on the last weeks)",
     )
-    buyer: Path | None = Field(None, description="file of a trained buyer; the one that comes with walras without")
+    buyer: Path | None = Field(None, description="file of a trained buyer (default: the one that comes with walras)")
     interface: InterfaceKind = Field(
-        "simulated", description="how products answer prices while planning: every one simulated, or by learned maps"
+        "simulated", description="how planning evaluates prices: by simulating every product, or by learned maps"
     )
     maps: str = Field(
-        "default", min_length=1, description="learned maps: the name of those that come with walras, or their folder"
+        "default", min_length=1, description="learned maps: a name that comes with walras, or their folder"
     )
     cohort: int | None = Field(
         None,
         ge=0,
-        description="agents simulated for all while a plan is searched, 0 for everybody; without it 20,000 of larger "
-        "populations by learned maps, else everybody",
+        description="agents simulated during the search to represent all, 0 for all (default: 20,000 of larger "
+        "populations with learned maps, else all)",
     )
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
 
@@ -120,13 +116,13 @@ class PlanFields(Settings):
         if given is not None and 0 < given < LEAST_COHORT:
             raise ValueError(
                 f"`cohort` is {given} but a cohort has {LEAST_COHORT} agents at least; give more, or 0 to simulate "
-                "everybody"
+                "all agents"
             )
         return given
 
 
 class PlanSettings(PlanFields):
-    """Say which weeks and resources to plan, on how many possible futures, and how to search."""
+    """Which weeks and resources to plan, on how many scenarios, and how to search."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "PlanSettings":
@@ -142,11 +138,11 @@ class PlanSettings(PlanFields):
 
 
 class HistorySettings(Settings):
-    """Say how a table's history is cut into weeks to learn from and later weeks to be judged on."""
+    """How a table's history is split into training weeks and later, held-out weeks."""
 
-    holdout: int = Field(26, ge=1, le=10_000, description="last weeks of the table, kept for judging")
+    holdout: int = Field(26, ge=1, le=10_000, description="last weeks of the table, held out for evaluation")
     active_weeks: int = Field(
-        26, ge=1, le=10_000, description="products that sold in so many weeks before the held-out ones are used"
+        26, ge=1, le=10_000, description="use the products that sold in this many weeks before the held-out ones"
     )
     resources: tuple[ResourceName, ...] = Field(
         ("inbound_units",), min_length=1, description="shared resources that can be priced; repeat the flag for several"
@@ -154,13 +150,13 @@ class HistorySettings(Settings):
     lead_times: LeadTimes = Field(
         "drawn", description="lead times of orders: drawn around each product's typical one, or exactly that one"
     )
-    draws: int = Field(4, ge=1, le=1000, description="draws of the lead times, each beside the same recorded demand")
+    draws: int = Field(4, ge=1, le=1000, description="draws of the lead times, each with the same recorded demand")
     prices: PastPrices = Field(
         "latest",
-        description="sale prices and unit costs: those of the last training week throughout, or as recorded each week",
+        description="sale prices and unit costs: those of the last training week, or as recorded each week",
     )
-    refit_weeks: int = Field(1, ge=1, le=260, description="weeks between two fits of the forecast as history goes by")
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything that is drawn")
+    refit_weeks: int = Field(1, ge=1, le=260, description="weeks between two fits of the forecast")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="random seed")
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
 
     @model_validator(mode="after")
@@ -171,15 +167,17 @@ class HistorySettings(Settings):
 
 
 class CompareSettings(HistorySettings):
-    """Say which policies to compare, and under which shadow prices."""
+    """Which policies to compare, under which shadow prices."""
 
     policies: tuple[str, ...] = Field(
-        (), description="names of policies, separated by commas or by repeating the flag; all that there are"
+        (), description="names of policies, separated by commas or by repeating the flag (default: all)"
     )
     shadow_price: PriceKind = Field(
         "none", description="prices charged for the resources: none, an announced pulse, or a Haar path"
     )
-    round_to: float | None = Field(None, gt=0, description="orders are whole multiples of so many units; any amount")
+    round_to: float | None = Field(
+        None, gt=0, description="orders are whole multiples of this many units (default: any amount)"
+    )
     level: float = Field(0.95, gt=0.5, lt=1, description="nominal coverage of the intervals")
 
     @field_validator("policies", mode="before")
@@ -192,10 +190,10 @@ class CompareSettings(HistorySettings):
 
 
 class ResourceCosts(Settings):
-    """Price one resource: regular up to K0, overtime up to `overtime_limit` K0, agency up to `agency_limit` K0."""
+    """Cost of one resource: regular up to K0, overtime up to `overtime_limit` K0, agency up to `agency_limit` K0."""
 
     regular_capacity: float | tuple[float, ...] | None = Field(
-        None, description="K0 per week, one number or one per week; `regular_share` decides where not given"
+        None, description="K0 per week, one number or one per week (default: by `regular_share`)"
     )
     regular_rate: float = Field(0.03, ge=0, description="cost of one unit of resource up to K0")
     overtime_rate: float = Field(0.045, ge=0, description="cost of one unit beyond K0")
@@ -205,21 +203,23 @@ class ResourceCosts(Settings):
     ramp_up: float = Field(0.005, ge=0, description="cost of one unit more than the week before")
     ramp_down: float = Field(0.005, ge=0, description="cost of one unit less than the week before")
     revision_rate: float = Field(
-        0.01, ge=0, description="cost of one unit by which a week differs from the last plan, where one is revised"
+        0.01, ge=0, description="cost of one unit of difference from the last plan, if one is revised"
     )
     lower_bound: float = Field(
-        1.0, ge=0, le=100, description="least capacity, share of K0; below 1 regular capacity can be given back"
+        1.0, ge=0, le=100, description="smallest capacity, share of K0; below 1 regular capacity can be given back"
     )
-    upper_bound: float | None = Field(None, ge=0, le=100, description="most capacity, share of K0; the agency limit")
+    upper_bound: float | None = Field(
+        None, ge=0, le=100, description="largest capacity, share of K0 (default: the agency limit)"
+    )
 
     @property
     def highest_share(self) -> float:
-        """Give the most capacity that can be bought, as a share of K0."""
+        """Return the largest capacity that can be bought, as a share of K0."""
         return self.agency_limit if self.upper_bound is None else min(self.upper_bound, self.agency_limit)
 
     @model_validator(mode="after")
     def _convex(self) -> "ResourceCosts":
-        # A dearer unit before a cheaper one would make the cost concave, and no price could then support a plan.
+        # A unit that costs more than the next one would make the cost concave, and no price could support a plan.
         _rising("overtime_rate", self.overtime_rate, "regular_rate", self.regular_rate)
         _rising("agency_rate", self.agency_rate, "overtime_rate", self.overtime_rate)
         _rising("agency_limit", self.agency_limit, "overtime_limit", self.overtime_limit)
@@ -232,20 +232,18 @@ class ResourceCosts(Settings):
 
 
 class CostSettings(ResourceCosts):
-    """Price every resource alike, and single resources differently under `[resource.NAME]`.
+    """Costs of all resources, and of single ones under `[resource.NAME]`.
 
     Rates are shares of the population's median unit margin (`rates = "margin"`, the default) or money per unit of the
-    resource (`rates = "money"`). With volume or storage as a resource, say money: a share of a unit's margin is then
-    charged per unit of volume, or per unit and week of stock.
+    resource (`rates = "money"`). With volume or storage as a resource use money: a share of a unit's margin would
+    be charged per unit of volume, or per unit and week of stock.
     """
 
-    rates: Literal["margin", "money"] = Field(
-        "margin", description="what the rates are: shares of the margin, or money"
-    )
-    resource: dict[ResourceName, dict[str, Any]] = Field({}, description="what differs for one resource")
+    rates: Literal["margin", "money"] = Field("margin", description="unit of the rates: shares of the margin, or money")
+    resource: dict[ResourceName, dict[str, Any]] = Field({}, description="different values for one resource")
 
     def of(self, name: str) -> ResourceCosts:
-        """Give the costs of one resource: its own where it has them, the common ones elsewhere."""
+        """Return the costs of one resource: its own values over the common ones."""
         common = {key: getattr(self, key) for key in ResourceCosts.model_fields}
         own = self.resource.get(name, {})  # type: ignore[call-overload]
         return checked(ResourceCosts, {**common, **own}, f"[resource.{name}]")
@@ -261,7 +259,7 @@ class CostSettings(ResourceCosts):
 
 
 class TableSettings(Settings):
-    """Say how to read a table: its layout, a second table of product attributes, and its column names."""
+    """How to read a table: its layout, a second table of product attributes, and its column names."""
 
     format: TableFormat = Field("table", description="layout of the files")
     static: Path | None = Field(None, description="table with one row per product")
@@ -292,21 +290,21 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_costs(path: Path | None) -> CostSettings:
-    """Read `costs.toml`, or give the default costs."""
+    """Read `costs.toml`; without a file return the default costs."""
     return CostSettings() if path is None else checked(CostSettings, read_toml(path), str(path))
 
 
 def read_settings(
     path: Path | None, flags: PlanFields | None = None, table_flags: Mapping[str, Any] | None = None
 ) -> tuple[PlanSettings, TableSettings]:
-    """Join a settings file with flags, which win over it.
+    """Join a settings file with flags, which take precedence.
 
     The file has the fields of `PlanSettings` and of `TableSettings` side by side; `[economics]` and `[columns]` are
     its tables.
 
     Args:
         path: a TOML file, or None.
-        flags: its explicitly given fields count.
+        flags: only its explicitly given fields are used.
         table_flags: fields of `TableSettings` given as flags.
     """
     return _read_both(PlanFields, PlanSettings, path, flags, table_flags)
@@ -326,7 +324,7 @@ def _read_both(
     flags: Settings | None,
     table_flags: Mapping[str, Any] | None,
 ) -> tuple[Model, TableSettings]:
-    """Read a file whose fields are those of `kind` and of the table; each is checked by itself as one of `fields`."""
+    """Read a file with the fields of `kind` and of the table; each is validated alone as one of `fields`."""
     content = {} if path is None else read_toml(path)
     source = "the flags" if path is None else str(path)
     _refuse_unknown(content, {**kind.model_fields, **TableSettings.model_fields}, source)
@@ -341,7 +339,7 @@ def _read_both(
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` on `under`, table by table."""
+    """Return `under` updated with `over`, nested tables too."""
     joined = dict(under)
     for key, value in over.items():
         below = joined.get(key)
@@ -350,7 +348,7 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def checked(kind: type[Model], values: Mapping[str, Any], source: str) -> Model:
-    """Build a settings model.
+    """Validate values as a settings model.
 
     Raises:
         SettingsError: one sentence with the field, the value and what is allowed.
@@ -358,14 +356,14 @@ def checked(kind: type[Model], values: Mapping[str, Any], source: str) -> Model:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise SettingsError(mistake(error, kind, source)) from None
+        raise SettingsError(validation_sentence(error, kind, source)) from None
 
 
-def mistake(error: ValidationError, kind: type[BaseModel], source: str) -> str:
-    """Say in one sentence what the first mistake is, and how many more there are."""
-    found = error.errors(include_url=False)
-    first = found[0]
-    others = len({error["loc"][0] for error in found if error["loc"]}) - 1
+def validation_sentence(error: ValidationError, kind: type[BaseModel], source: str) -> str:
+    """Describe the first error in one sentence, and count the others."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    others = len({entry["loc"][0] for entry in errors if entry["loc"]}) - 1
     more = f" (and {others} more)" if others > 0 else ""
     path = [str(part) for part in first["loc"]]
     name = ".".join(part for part in path if not part.startswith(("tuple[", "float", "[key]")))
@@ -373,18 +371,18 @@ def mistake(error: ValidationError, kind: type[BaseModel], source: str) -> str:
         return f"{_unknown(path[-1], _fields_at(kind, path[:-1]), source)}{more}"
     if first["type"] == "value_error":
         return f"{first['ctx']['error']} (in {source}){more}"
-    return f"`{name}` is {shown(first['input'])} in {source}; {_demand(first['msg'])}{more}"
+    return f"`{name}` is {_shorten(first['input'])} in {source}; {_demand(first['msg'])}{more}"
 
 
 def _demand(message: str) -> str:
-    """Turn the checker's words into those of somebody who writes a TOML file."""
+    """Replace pydantic's wording by ours."""
     for theirs, ours in PLAIN_WORDS.items():
         message = re.sub(theirs, ours, message)
     return message[:1].lower() + message[1:]
 
 
-def shown(value: Any) -> str:
-    """Quote a value, cut where it is long."""
+def _shorten(value: Any) -> str:
+    """Quote a value, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
@@ -403,7 +401,7 @@ def _refuse_unknown(values: Mapping[str, Any], allowed: Mapping[str, Any], sourc
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> Mapping[str, Any]:
-    """Find the fields allowed at a path into nested settings."""
+    """Return the fields allowed at a path into nested settings."""
     for part in path:
         field = kind.model_fields.get(part)
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):

@@ -1,6 +1,6 @@
-"""Own every sentence that tells a user what was wrong with the input.
+"""Errors for users, in one sentence each: what was given, what is needed, what to do.
 
-CONTRACT: callers catch these classes; one sentence each: what was given, what is needed, what to do.
+Readers of tables report problems to `FailFast` (raise the first) or `CollectAll` (collect all).
 """
 
 from collections.abc import Iterable
@@ -8,44 +8,44 @@ from dataclasses import dataclass, field
 
 
 class WalrasError(Exception):
-    """Report a mistake the user can mend; the message is one sentence for people."""
+    """An error that the user can fix; the message is one sentence."""
 
 
 class InputError(WalrasError):
-    """Refuse a table, file or array: name the row, field or week and what is needed."""
+    """A table, file or array that cannot be used; names the row, field or week and what is needed."""
 
 
 class SettingsError(WalrasError):
-    """Refuse a setting or option: name it, the value given and the values allowed."""
+    """A setting or option that cannot be used; names it, the value given and the values allowed."""
 
 
 class ShapeError(InputError):
-    """Refuse arrays whose axes do not meet: name both arrays and both lengths."""
+    """Arrays whose shapes do not fit; names both arrays and both shapes."""
 
 
 class NoDerivativeError(InputError):
-    """Refuse to differentiate what has no derivative: name it, say what works without, and what could stand in."""
+    """Something without a derivative was to be differentiated; names it and an alternative."""
 
 
 class NotFiniteError(WalrasError):
-    """Report the first NaN or infinity of a simulation: name the quantity, week and agent."""
+    """The first NaN or infinity of a simulation; names the quantity, week and agent."""
 
 
 class LostWorkerError(WalrasError):
-    """Report that a process of a run was lost: name it, how it ended, and how to go on."""
+    """A process of a run was lost; names it, how it ended, and how to resume."""
 
 
 def one_line(text: str) -> str:
-    """Fold a message to one line, so that a command prints exactly one sentence."""
+    """Join the lines of a message, so that a command prints exactly one."""
     return " ".join(text.split())
 
 
 def shape_mismatch(name: str, given: object, needed: object, remedy: str) -> ShapeError:
-    """Build the sentence for an array whose shape does not fit.
+    """Return the error for an array whose shape does not fit.
 
     Args:
         name: the argument as the user knows it.
-        given: the shape that came.
+        given: its shape.
         needed: the shape that is needed, with axis names.
         remedy: what to do, an imperative phrase.
     """
@@ -57,10 +57,10 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 @dataclass
 class FailFast:
-    """Stop at the first problem with an `InputError`; keep the notes.
+    """Raise the first problem as an `InputError`; collect notes.
 
     Attributes:
-        notes: sentences about what was handled.
+        notes: sentences about what was repaired.
         rows: rows of the table, once known.
         columns: our name -> the table's name, once known.
     """
@@ -79,40 +79,40 @@ class FailFast:
 
     @property
     def has_problems(self) -> bool:
-        """Tell whether reading cannot go on."""
+        """Return whether there is any problem so far."""
         return False
 
     def note(self, sentence: str) -> None:
-        """Keep a sentence about something that was handled."""
+        """Collect a sentence about something that was repaired."""
         self.notes.append(one_line(sentence))
 
 
 @dataclass
 class CollectAll(FailFast):
-    """Collect every problem, so that a person can mend a table in one go."""
+    """Collect every problem, so that a table can be fixed at once."""
 
     problems: list[str] = field(default_factory=list)
 
     def problem(self, sentence: str) -> None:
-        """Keep the sentence."""
+        """Collect the sentence."""
         self.problems.append(one_line(sentence))
 
     @property
     def has_problems(self) -> bool:
-        """Tell whether there is any problem so far."""
+        """Return whether there is any problem so far."""
         return bool(self.problems)
 
 
 def quote(value: object, limit: int = 40) -> str:
-    """Quote a cell so that it stays readable in a sentence."""
+    """Quote a cell, escaped and shortened, for a sentence."""
     text = one_line(str(value)).encode("unicode_escape").decode("ascii") if value is not None else "empty"
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def join(names: Iterable[object], limit: int = 8) -> str:
-    """Name the first few of many."""
-    every = [quote(name) for name in names]
-    return ", ".join(every[:limit]) + (f" and {len(every) - limit} more" if len(every) > limit else "")
+    """List the first few names and count the others."""
+    quoted = [quote(name) for name in names]
+    return ", ".join(quoted[:limit]) + (f" and {len(quoted) - limit} more" if len(quoted) > limit else "")
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:

@@ -1,7 +1,4 @@
-"""Own how long work tells people that it is still going: named stages and counted steps.
-
-CONTRACT: long functions take a `Progress` and call `stage` and `step`; the plain class listens and draws nothing.
-"""
+"""Progress of long work: named stages and counted steps, timed, and drawn as bars on a terminal."""
 
 import sys
 import threading
@@ -9,11 +6,11 @@ import time
 from typing import Any
 
 PATIENCE = 2.0
-"""Seconds that work may take before a bar appears: anything shorter would only flicker."""
+"""Seconds before a bar appears: shorter work would only flicker."""
 
 
 class Progress:
-    """Note the stages of some work and how long each took, without drawing anything.
+    """Record the stages of some work and their times, without drawing.
 
     Attributes:
         seconds: wall time of each finished stage, in order [seconds].
@@ -25,12 +22,12 @@ class Progress:
         self._since = time.perf_counter()
 
     def stage(self, name: str) -> None:
-        """Begin the stage `name`, ending the one before it."""
+        """Start the stage `name`, ending the one before."""
         self._end_stage()
         self._stage, self._since = name, time.perf_counter()
 
     def step(self, done: int, total: int) -> None:
-        """Say that `done` of `total` steps of this stage are finished."""
+        """Report that `done` of `total` steps of this stage are finished."""
 
     def close(self) -> None:
         """End the last stage."""
@@ -50,7 +47,7 @@ class Progress:
 
 
 class Bars(Progress):
-    """Draw the present stage as a bar on a terminal's stderr, once the work has taken `patience` seconds."""
+    """Draw the current stage as a bar on stderr, once the work has taken `patience` seconds."""
 
     def __init__(self, patience: float = PATIENCE, console: Any = None) -> None:
         super().__init__()
@@ -66,7 +63,7 @@ class Bars(Progress):
         self._timer.start()
 
     def stage(self, name: str) -> None:
-        """Begin the stage `name` with an empty bar."""
+        """Start the stage `name` with an empty bar."""
         super().stage(name)
         self._count = (0, None)
         self._draw()
@@ -77,7 +74,7 @@ class Bars(Progress):
         self._draw()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         super().close()
         self._timer.cancel()
         with self._lock:
@@ -113,5 +110,5 @@ class Bars(Progress):
 
 
 def on_terminal() -> Progress:
-    """Give bars where a person is watching stderr, and silence in a pipe, a log or a test."""
+    """Return bars if stderr is a terminal, else progress that draws nothing."""
     return Bars() if sys.stderr.isatty() else Progress()

@@ -22,7 +22,7 @@ from walras.cli.output import print_json
 from walras.cli.price_tables import read_prices
 from walras.errors import InputError
 
-PROGRAM = [sys.executable, "-c", "from walras.cli.signals import run; run()"]
+PROGRAM = [sys.executable, "-c", "from walras.cli import run; run()"]
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -277,7 +277,7 @@ def dispatch(words):
     print("ready", flush=True)
     {body}
 app.dispatch = dispatch
-from walras.cli.signals import run
+from walras.cli import run
 run()
 """
 BODIES = {

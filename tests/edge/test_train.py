@@ -28,7 +28,7 @@ def train_buyer(panel, settings, folder, **named):
     return train(LineTask(hook=lambda number: time.sleep(0.02)), settings, folder, **named)
 stand_in.train_buyer = train_buyer
 sys.modules[stand_in.__name__] = stand_in
-from walras.cli.signals import run
+from walras.cli import run
 run()
 """
 

@@ -1,4 +1,22 @@
-"""Own the command line: what people type, and what they are told.
+"""The command line: `app` parses and reports errors, one module per command group does the work."""
 
-EDGE: `app` parses and reports, one module per command does the work; nothing below imports this package.
-"""
+import os
+import sys
+
+from walras.cli.signals import EXIT_INTERRUPTED, exit_interrupted, watch
+
+
+def run() -> None:
+    """Run the `walras` program; Ctrl-C works from the first import on."""
+    watch()
+    try:
+        from walras.cli.app import main
+
+        code = main()
+    except KeyboardInterrupt:
+        code = exit_interrupted()
+    if code == EXIT_INTERRUPTED:
+        # Libraries that were interrupted may crash while they are shut down.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

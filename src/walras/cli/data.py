@@ -1,7 +1,4 @@
-"""Own `walras data check` and `walras data generate`: tables before any planning.
-
-EDGE: everything heavy is imported inside the commands, so that help stays quick.
-"""
+"""`walras data check` and `walras data generate`: tables before any planning."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
     from walras.data.read import TableCheck
 
 
-def check(
+def check_command(
     table: Annotated[Path, Parameter(help="table of products and weeks, Parquet or CSV")],
     /,
     *,
@@ -25,39 +22,38 @@ def check(
     column: options.Columns = (),
     as_json: options.Json = False,
 ) -> None:
-    """Say what is in a table, everything that would be refused, and what would be handled while reading it.
+    """Describe a table: what is in it, every problem, and what is repaired while reading it.
 
-    The exit code is 2 where the table cannot be planned with.
+    The exit code is 2 if the table cannot be planned with.
     """
     from walras.data.read import check_table
     from walras.data.sources import existing_file
 
-    _, layout = options.load_settings(settings, None, static, column, None)
-    found = check_table(existing_file(table), columns=layout.columns, static=layout.static)
+    _, layout = options.load_settings(settings, None, static, column)
+    check = check_table(existing_file(table), columns=layout.columns, static=layout.static)
     if as_json:
-        print_json(found.as_dict())
+        print_json(check.as_dict())
     else:
-        print_text(*check_words(found))
-    if not found.ok:
-        more = len(found.problems) - 1
-        raise InputError(found.problems[0].rstrip(".") + (f" (and {more} more)" if more else ""))
+        print_text(*_sentences(check))
+    if not check.ok:
+        more = len(check.problems) - 1
+        raise InputError(check.problems[0].rstrip(".") + (f" (and {more} more)" if more else ""))
 
 
-def check_words(found: "TableCheck") -> list[str]:
-    """Put what was found into sentences."""
-    if not found.ok:
-        return [f"{found.rows:,} rows; this table cannot be planned with:", *(f"- {text}" for text in found.problems)]
-    span = f"{found.weeks:,} weeks from {found.first_week} to {found.last_week}"
-    fields = ", ".join(ours if ours == theirs else f"{ours} (from {theirs})" for ours, theirs in found.columns.items())
+def _sentences(check: "TableCheck") -> list[str]:
+    if not check.ok:
+        return [f"{check.rows:,} rows; this table cannot be planned with:", *(f"- {text}" for text in check.problems)]
+    fields = ", ".join(ours if ours == theirs else f"{ours} (from {theirs})" for ours, theirs in check.columns.items())
     return [
-        f"{found.rows:,} rows: {found.agents:,} products over {span}.",
+        f"{check.rows:,} rows: {check.agents:,} products over {check.weeks:,} weeks from {check.first_week} to "
+        f"{check.last_week}.",
         f"Columns: {fields}.",
-        *(f"- {text}" for text in found.notes),
+        *(f"- {text}" for text in check.notes),
         "This table can be planned with.",
     ]
 
 
-def generate(
+def generate_command(
     out: Annotated[Path, Parameter(help="file to write, .parquet or .csv")],
     /,
     *,
@@ -66,7 +62,7 @@ def generate(
     seed: Annotated[int, Parameter(help="same seed, same table")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Write a table of made-up products, with the published statistics of real stores, that `walras plan` reads."""
+    """Write a table of generated products, with the published statistics of real stores, for `walras plan`."""
     from walras.data.write import panel_to_table, write_table
     from walras.population.generate import generate_panel
 

@@ -1,7 +1,4 @@
-"""Own what a command prints when it is done: words for people, or one JSON object for programs.
-
-EDGE: the JSON object is the last line of stdout, and strict: what is missing or not finite is null.
-"""
+"""What a command prints at its end: text for people, or one strict JSON object as the last line for programs."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +7,7 @@ from typing import Any
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
-    """Print one object on one line."""
+    """Print one object on one line; values that are missing or not finite are null."""
     from walras.report.publish import jsonable
 
     print(json.dumps(jsonable(answer), allow_nan=False, ensure_ascii=True), flush=True)
@@ -22,11 +19,11 @@ def print_text(*parts: Any) -> None:
 
     console = Console(highlight=False)
     for part in parts:
-        # A pipe gets whole sentences: folding them would break what reads them line by line.
+        # Sentences in a pipe are not folded, so that programs can read them line by line.
         console.print(part, markup=False, soft_wrap=isinstance(part, str) and not console.is_terminal)
 
 
 def print_files(files: Iterable[Path]) -> None:
-    """Say which files were written, one a line, so that a terminal does not fold a path."""
+    """Print the files that were written, one per line, so that a terminal does not fold a path."""
     for file in files:
         print(f"wrote {file}", flush=True)

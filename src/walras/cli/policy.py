@@ -1,7 +1,4 @@
-"""Own `walras policy compare`: which policy earns most on the products of a table, in weeks that none was tuned on.
-
-EDGE: everything heavy is imported inside the command, so that help stays quick.
-"""
+"""`walras policy compare`: which policy earns most on the products of a table, in weeks that none was tuned on."""
 
 import sys
 import time
@@ -14,11 +11,13 @@ from cyclopts import Parameter
 from walras.cli import options
 from walras.cli.output import print_files, print_json, print_text
 from walras.config import CompareSettings, read_compare_settings
+from walras.errors import plural
 from walras.progress import on_terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from walras.evaluation.ranking import Ranking
     from walras.train.history import HistorySplit
     from walras.train.tuning.policy_comparison import PolicyComparison
 
@@ -26,10 +25,8 @@ OUT = Path("walras-out/policies")
 CompareFlags = Annotated[CompareSettings | None, Parameter(name="*")]
 
 
-def compare(
-    table: Annotated[
-        Path, Parameter(help="table of products and weeks, Parquet or CSV (a folder for m5 and favorita)")
-    ],
+def compare_command(
+    table: Annotated[Path, Parameter(help=options.TABLE_HELP)],
     /,
     *,
     flags: CompareFlags = None,
@@ -44,16 +41,17 @@ def compare(
     started = time.perf_counter()
     chosen, table_settings = read_compare_settings(settings, flags, options.table_flags(static, column, layout))
     options.require_writable(out)
+    from walras.report.formatting import day
     from walras.train.history import train_test_split
-    from walras.train.tuning import policy_comparison as contests
+    from walras.train.tuning import policy_comparison
 
-    contests.select_names(chosen.policies)
+    policy_comparison.select_names(chosen.policies)
     with on_terminal() as progress:
         progress.stage("Reading the table")
         panel = options.load_panel(table, table_settings)
-        case = train_test_split(panel, chosen, progress=progress)
-        result = contests.compare_on_split(
-            case,
+        split = train_test_split(panel, chosen, progress=progress)
+        result = policy_comparison.compare_on_split(
+            split,
             chosen.policies,
             shadow_price=chosen.shadow_price,
             round_to=chosen.round_to,
@@ -61,70 +59,56 @@ def compare(
             seed=chosen.seed,
             progress=progress,
         )
-    facts = summary(case, result, chosen)
-    files = write(facts, result, out)
-    show(case, result, {**facts, "seconds": time.perf_counter() - started, "files": files}, as_json)
+    facts = _facts(split, result, chosen)
+    files = _write(facts, result.ranking, out)
+    if as_json:
+        print_json({**facts, "seconds": time.perf_counter() - started, "files": files})
+        return
+    print_text(
+        f"{plural(split.n_agents, 'product')}: tuned on {plural(facts['training_weeks'], 'week')}, judged on the "
+        f"{plural(facts['holdout_weeks'], 'week')} from {day(split.holdout.weeks[0])} on.",
+        _console_table(result.ranking) if sys.stdout.isatty() else str(result),
+        f"Intervals cover {100 * result.ranking.level:g} %: {result.ranking.method}.",
+    )
+    print_files(files)
 
 
-def summary(case: "HistorySplit", result: "PolicyComparison", settings: CompareSettings) -> dict[str, Any]:
-    """Collect what a program may want to read."""
+def _facts(split: "HistorySplit", result: "PolicyComparison", settings: CompareSettings) -> dict[str, Any]:
+    """Collect what programs read."""
     import numpy as np
 
-    middle = {
+    medians = {
         name: {key: float(np.median(values)) for key, values in tuned.parameters.items()}
         for name, tuned in result.tuned.items()
     }
     return {
         **result.ranking.as_dict(),
         "tuned": {name: tuned.name for name, tuned in result.tuned.items()},
-        "median_parameters": middle,
-        "training_weeks": len(case.training.weeks),
-        "holdout_weeks": len(case.holdout.weeks),
-        "first_holdout_week": case.holdout.weeks[0],
+        "median_parameters": medians,
+        "training_weeks": len(split.training.weeks),
+        "holdout_weeks": len(split.holdout.weeks),
+        "first_holdout_week": split.holdout.weeks[0],
         "settings": settings.model_dump(),
-        "assumed_columns": list(case.panel.assumed_columns),
-        "notes": list(case.notes),
+        "assumed_columns": list(split.panel.assumed_columns),
+        "notes": list(split.notes),
     }
 
 
-def write(facts: dict[str, Any], result: "PolicyComparison", folder: Path) -> list[Path]:
-    """Write the ranking as JSON and as a table; an interrupted call leaves the earlier ones as they were."""
+def _write(facts: dict[str, Any], ranking: "Ranking", folder: Path) -> list[Path]:
     import pyarrow
     import pyarrow.csv
 
     from walras.report.publish import Writer, json_writer, write_all_or_nothing
 
-    rows = pyarrow.Table.from_pylist([row.as_dict() for row in result.ranking.rows])
-    writers: dict[str, Writer] = {
-        "policies.csv": partial(pyarrow.csv.write_csv, rows),
-        "policies.json": json_writer(facts),
-    }
-    return write_all_or_nothing(folder, writers)
+    rows = pyarrow.Table.from_pylist([row.as_dict() for row in ranking.rows])
+    writers: dict[str, Writer] = {"policies.csv": partial(pyarrow.csv.write_csv, rows)}
+    return write_all_or_nothing(folder, {**writers, "policies.json": json_writer(facts)})
 
 
-def show(case: "HistorySplit", result: "PolicyComparison", facts: dict[str, Any], as_json: bool) -> None:
-    """Print the ranking for a program or for a person."""
-    if as_json:
-        print_json(facts)
-        return
-    from walras.errors import plural
-    from walras.report import formatting
-
-    first = formatting.day(case.holdout.weeks[0])
-    print_text(
-        f"{plural(case.n_agents, 'product')}: tuned on {plural(facts['training_weeks'], 'week')}, judged "
-        f"on the {plural(facts['holdout_weeks'], 'week')} from {first} on.",
-        console_table(result) if sys.stdout.isatty() else str(result),
-        f"Intervals cover {100 * result.ranking.level:g} %: {result.ranking.method}.",
-    )
-    print_files(facts["files"])
-
-
-def console_table(result: "PolicyComparison") -> "Table":
-    """Lay the ranking out for a terminal."""
+def _console_table(ranking: "Ranking") -> "Table":
     from rich.table import Table
 
-    head, *rows = result.ranking.cells()
+    head, *rows = ranking.cells()
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(head):
         table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)

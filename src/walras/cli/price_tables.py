@@ -1,7 +1,4 @@
-"""Own how shadow prices, or a whole earlier plan, come in from a file such as the `plan.csv` of a plan.
-
-EDGE: people's files; every number is at least 0, and prices are of weeks of the horizon and known resources.
-"""
+"""Files of shadow prices, or of a whole earlier plan, such as the `plan.csv` of a plan."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +8,12 @@ import numpy as np
 from walras.errors import InputError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from walras.planning.costs import PreviousPlan
 
 KEYS = ("week", "resource")
 
 PLANNED = {"capacity": "capacity", "regular_capacity": "regular_capacity", "shadow_price": "shadow_prices"}
-"""Columns of a plan that one made later reads, and what they are called there."""
+"""Columns of an earlier plan that are read, and the fields of `PreviousPlan`."""
 
 Rows = list[tuple[str, str, tuple[float | None, ...]]]
 """Week, resource and values of each row."""
@@ -28,7 +23,7 @@ def read_prices(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) -> np
     """Read `week, resource, shadow_price` rows; weeks and resources without a row have price 0.
 
     Args:
-        path: .csv or .parquet; other columns are ignored, and `resource` may be left out where there is only one.
+        path: .csv or .parquet; other columns are ignored, and `resource` may be left out if there is only one.
         weeks: first days of the simulated weeks (`datetime64[D]`) [week].
         resources: names along the resource axis.
 
@@ -50,7 +45,7 @@ def read_prices(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) -> np
 
 
 def read_last_plan(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) -> "PreviousPlan":
-    """Read what an earlier plan says of the weeks that are planned now; other weeks and resources are passed over.
+    """Read an earlier plan for the weeks that are planned now; other weeks and resources are ignored.
 
     Args:
         path: its plan.csv or plan.parquet, or the folder that holds it.
@@ -58,7 +53,7 @@ def read_last_plan(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) ->
         resources: names along the resource axis.
 
     Raises:
-        InputError: one sentence naming the row and the column, or that no week is of both plans.
+        InputError: one sentence naming the row and the column, or saying that the plans share no week.
     """
     from walras.planning.costs import PreviousPlan
 
@@ -73,7 +68,7 @@ def read_last_plan(path: Path, weeks: np.ndarray, resources: tuple[str, ...]) ->
 
 
 def zero_prices(weeks: np.ndarray, resources: tuple[str, ...]) -> np.ndarray:
-    """Charge nothing [week, resource]."""
+    """Return prices of zero [week, resource]."""
     return np.zeros((len(weeks), len(resources)))
 
 
@@ -88,7 +83,7 @@ def _span(weeks: np.ndarray) -> str:
 def _grids(
     path: Path, rows: Rows, weeks: np.ndarray, resources: tuple[str, ...], columns: tuple[str, ...]
 ) -> list[np.ndarray]:
-    """Put the rows of known weeks and resources in their places, NaN elsewhere; refuse bad numbers everywhere."""
+    """Put the rows of known weeks and resources in their places, NaN elsewhere; refuse bad numbers in every row."""
     place = {week: index for index, week in enumerate(_days(weeks))}
     grids = [np.full((len(weeks), len(resources)), np.nan) for _ in columns]
     for number, (week, name, values) in enumerate(rows, start=1):
@@ -113,11 +108,13 @@ def _rows(path: Path, resources: tuple[str, ...], columns: tuple[str, ...]) -> R
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = _arrow(path, columns)
+    from walras.data.sources import open_source
+
+    source = open_source(path, path.name)
     needed = (*KEYS, *columns)
-    missing = [
-        name for name in needed if name not in table.column_names and not (name == "resource" and len(resources) == 1)
-    ]
+    table = source.read([name for name in needed if name in source.names], text=KEYS)
+    present = {*table.column_names, *(["resource"] if len(resources) == 1 else [])}
+    missing = [name for name in needed if name not in present]
     if missing:
         raise InputError(
             f"{path.name} lacks the column `{missing[0]}`; it needs {', '.join(needed)}, as in the plan.csv of a plan"
@@ -129,12 +126,6 @@ def _rows(path: Path, resources: tuple[str, ...], columns: tuple[str, ...]) -> R
         except pa.ArrowInvalid as error:
             raise InputError(f"`{column}` of {path.name} has a value that is not a number ({error})") from None
     week = [str(value)[:10] for value in table["week"].to_pylist()]
-    name = [str(value) for value in table["resource"].to_pylist()] if "resource" in table.column_names else None
-    return list(zip(week, name or [resources[0]] * len(week), zip(*values, strict=True), strict=True))
-
-
-def _arrow(path: Path, columns: tuple[str, ...]) -> "pa.Table":
-    from walras.data.sources import open_source
-
-    source = open_source(path, path.name)
-    return source.read([name for name in (*KEYS, *columns) if name in source.names], text=KEYS)
+    named = "resource" in table.column_names
+    name = [str(value) for value in table["resource"].to_pylist()] if named else [resources[0]] * len(week)
+    return list(zip(week, name, zip(*values, strict=True), strict=True))

@@ -1,46 +1,45 @@
-"""Own what Ctrl-C does to the program: one line on stderr and exit code 130, however deep in compiled code it is.
-
-EDGE: imports nothing heavy, so that it is in place before anything else is imported.
-"""
+"""Ctrl-C: one line on stderr and exit code 130, however deep in compiled code the program is."""
 
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 EXIT_INTERRUPTED = 130
-"""What a shell expects of a program ended by Ctrl-C (128 + SIGINT)."""
+"""Exit code that a shell expects of a program ended by Ctrl-C (128 + SIGINT)."""
 
 GRACE = 2.0
-"""Seconds that Python code has, after Ctrl-C, to put files back and end by itself."""
+"""Time that Python code has, after Ctrl-C, to restore files and end by itself [seconds]."""
 
 SENTENCE = "walras: stopped by Ctrl-C; files that were being written are as they were before"
 
 _lock = threading.Lock()
-_said = False
+_printed = False
 
 
 def exit_interrupted() -> int:
-    """Print the one line, once however many notice, and return the exit code."""
-    global _said
+    """Print the one line, once even if several threads call this, and return the exit code."""
+    global _printed
     with _lock:
-        if not _said:
+        if not _printed:
             print(SENTENCE, file=sys.stderr, flush=True)
-            _said = True
+            _printed = True
     return EXIT_INTERRUPTED
 
 
 def reset() -> None:
-    """Start afresh, for a process that runs several commands."""
-    global _said
+    """Allow the line again, for a process that runs several commands."""
+    global _printed
     with _lock:
-        _said = False
+        _printed = False
 
 
 def watch() -> None:
-    """Let a thread end the program where the KeyboardInterrupt itself gets lost or has to wait.
+    """Start a thread that ends the program if the KeyboardInterrupt is lost or delayed.
 
     A signal handler runs only between two steps of Python code, and an exception that it raises inside a callback of a
     compiled library is dropped; the byte that the signal writes into a pipe is seen at once.
@@ -56,27 +55,30 @@ def watch() -> None:
                 os._exit(exit_interrupted())
 
     threading.Thread(target=wait, name="walras-interrupts", daemon=True).start()
-    usual = sys.unraisablehook
+    default = sys.unraisablehook
 
     def quiet(lost: Any) -> None:
-        # Dropped by a callback of a compiled library: the thread above ends the program, with one line and no more.
+        # Dropped by a callback of a compiled library: the thread above ends the program.
         if not issubclass(lost.exc_type, KeyboardInterrupt):
-            usual(lost)
+            default(lost)
 
     sys.unraisablehook = quiet
 
 
-def run() -> None:
-    """Be the `walras` program."""
-    watch()
-    try:
-        from walras.cli.app import main
+@contextmanager
+def record_interrupts() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on Ctrl-C as Python does, and record it in the list that is yielded."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
-        code = main()
-    except KeyboardInterrupt:
-        code = exit_interrupted()
-    if code == EXIT_INTERRUPTED:
-        # Libraries that were interrupted half way may crash while they are taken down.
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    def record(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, record)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)
