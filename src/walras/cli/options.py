@@ -39,7 +39,7 @@ Json = Annotated[
 
 def table_flags(static: Path | None, column: Sequence[str], layout: TableFormat | None) -> dict[str, Any]:
     """Return the given flags about the table as fields of `TableSettings`."""
-    from walras.data.columns import parse_options
+    from walras.data.records import parse_options
 
     given = {"static": static, "format": layout, "columns": parse_options(column) if column else None}
     return {name: value for name, value in given.items() if value is not None}

@@ -79,7 +79,7 @@ def _map_command(kind: str, text: str) -> Callable[..., None]:
         table_settings = _table_settings(table, in_file, static, column, layout)
 
         def train(panel: "Panel | None", progress: Progress, command: list[str]) -> "TrainResult":
-            from walras.train.map_training import train_map
+            from walras.train.maps_training import train_map
 
             return train_map(kind, panel, chosen, out, progress=progress, resume=resume, command=command)
 
