@@ -13,7 +13,7 @@ import pytest
 
 from walras.cli import app
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "compare.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "compare-policies.md"
 QUICK = ["--policies", "newsvendor,constant-order", "--holdout", "10", "--draws", "2"]
 
 
