@@ -39,7 +39,7 @@ COMMANDS = {
     "policy compare": ("walras.cli.policy:compare_command", "Rank policies on held-out weeks."),
     "fulfil simulate": ("walras.cli.fulfil:simulate_fulfilment", "Assign all orders of an instance to centres."),
     "fulfil optimise": ("walras.cli.fulfil:optimise_fulfilment", "Learn prices of stock and capacity."),
-    "fulfil benchmark": ("walras.cli.fulfil:benchmark_fulfilment", "Time the parallel engine against one order at a time."),
+    "fulfil benchmark": ("walras.cli.fulfil:benchmark_fulfilment", "Time it against one order at a time."),
 }
 """Command -> the function that runs it, and its help."""
 

@@ -57,7 +57,7 @@ def load_studies(folder: Path | None) -> "list[Study]":
         if error.name not in ("lab", "lab.study"):
             raise
         raise InputError(
-            f"studies need a checkout of the source, but {folder or here} has no folder `studies` with the package `lab`; "
+            f"studies need a checkout of the source, but {folder or here} has no `studies` with the package `lab`; "
             "go to a checkout, or give its `studies` folder with --studies"
         ) from None
     return find_studies(folder)
