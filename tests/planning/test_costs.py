@@ -1,7 +1,4 @@
-"""Own the checks of what capacity costs: the bill, its derivatives, and one-sentence refusals.
-
-FREE: small numbers worked out by hand.
-"""
+"""What capacity costs: the bill, its derivatives, and one-sentence refusals."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,4 @@
-"""Own the proof that several resources are priced at once, and that only those that bind cost anything.
-
-FREE: the shops and the season are made up; the capacities are drawn from their own use.
-"""
+"""Several resources are priced at once, and that only those that bind cost anything."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Ask whether a plan starts from the stock and the orders that the table records, or else from a replay."""
+"""A plan starts from the stock and orders that the table records, or else from a replay."""
 
 from dataclasses import replace
 

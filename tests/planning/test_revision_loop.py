@@ -1,7 +1,4 @@
-"""Own the checks of the planning loop: why it stops, what it refuses, ramps and the frozen zone.
-
-FREE: a linear population that can be committed, lumpy or broken.
-"""
+"""The planning loop: why it stops, what it refuses, ramps and the frozen zone."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,4 @@
-"""Own the checks of the revision rules beyond known answers: units, damping, queries.
-
-FREE: populations are formulas that misbehave on purpose.
-"""
+"""The revision rules beyond known answers: units, damping, queries."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Ask that plans of maps that are off are finished by simulation, and that all of it is counted and told."""
+"""Plans of maps that are off are refined by simulation, and all of it is counted and reported."""
 
 from dataclasses import replace
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Own the proof that a plan expects the trained buyer only where it has earned more, and says so."""
+"""A plan expects the trained buyer only where it earned more, and says so."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Ask for plans by learned maps: that they are refused in time, corrected by simulation, and judged by it."""
+"""Plans by learned maps: refused before any work where they must fail, calibrated and verified by simulation."""
 
 import json
 from dataclasses import replace

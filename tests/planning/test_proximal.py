@@ -1,7 +1,4 @@
-"""Own the checks of the exact minimiser against a general quadratic program.
-
-FREE: random instances with ties, frozen weeks, zero ramps and one-sided terms.
-"""
+"""The exact minimiser against a general quadratic program."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Own the proof that a revision keeps what was planned unless a change is worth what it costs."""
+"""A revision keeps what was planned unless a change is worth what it costs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Own the proof that a cohort stands for everybody: drawn where asked, exact for duplicates, right where simulated."""
+"""A cohort stands for all agents: drawn where asked for, exact for duplicates, right where it was calibrated."""
 
 from functools import lru_cache
 

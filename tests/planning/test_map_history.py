@@ -1,4 +1,4 @@
-"""Ask whether maps read the same at a plan's origin as they do in training, and as the simulation goes on from it."""
+"""Maps read the same at a plan's origin as in training, and as the simulation goes on from it."""
 
 from dataclasses import replace
 from functools import lru_cache

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shops import Counted
+from shops import AGENTS as SHOP_AGENTS
+from shops import SCENARIOS, Counted, Leaning, happenings, shop, start
+from shops import prices as some_prices
 
 from walras.errors import InputError, NotFiniteError, ShapeError
 from walras.exogenous.arrivals import IntegerLeadTimes
@@ -13,7 +15,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, DualSolution, GaussNewton, ProjectedDual
 from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import committed_use, oracle, path_outcome
-from walras.planning.prices.simulated_view import SimulatedView
+from walras.planning.prices.simulated_view import SimulatedView, expected_response, simulate_prices
 from walras.planning.protocols import DifferentiableView, PlannerView, ValuedView
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder
@@ -246,3 +248,27 @@ def test_paths_that_cannot_be_simulated_are_refused_before_anything_is_compiled(
         path_outcome(PEOPLE, sick, POLICY, STATE, np.zeros((WEEKS, 1)))
     with pytest.raises(ShapeError, match=r"`shadow_prices` has shape \(5, 1\) but needs \[8 weeks, 1 resource\]"):
         path_outcome(PEOPLE, FUTURES, POLICY, STATE, np.zeros((5, 1)))
+
+
+SHOP_PARTS = (
+    shop(),
+    happenings(shop(), scenarios=SCENARIOS),
+    Leaning(jnp.linspace(30.0, 60.0, SHOP_AGENTS)),
+    start(shop()),
+)
+
+
+def test_answers_are_the_simulators():
+    charged = some_prices(shop(), scenarios=SCENARIOS)
+    use, reward = simulate_prices(*SHOP_PARTS, charged)
+    run = simulate(*SHOP_PARTS[:3], initial=SHOP_PARTS[3], shadow_prices=charged)
+    np.testing.assert_allclose(use, run.totals.utilization, rtol=1e-6)
+    np.testing.assert_allclose(reward, run.reward, rtol=1e-6)
+
+
+def test_the_mean_keeps_standard_deviations_in_reserve():
+    charged = some_prices(shop())
+    use, reward = (np.asarray(part, float) for part in simulate_prices(*SHOP_PARTS, charged))
+    mean, worth = expected_response(*SHOP_PARTS, charged, 0.5)
+    np.testing.assert_allclose(mean, use.mean(0) + 0.5 * use.std(0), rtol=1e-5)
+    np.testing.assert_allclose(worth, reward.mean(), rtol=1e-6)

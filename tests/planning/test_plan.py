@@ -1,4 +1,4 @@
-"""Ask for a plan from end to end, on sixty made-up products, eight weeks and three futures."""
+"""Plans from end to end, of sixty generated products, eight weeks and three futures."""
 
 from dataclasses import replace
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Ask that the words for a week say what is true of it: a case for each word."""
+"""The phrase for a week is true of it: one case for each phrase."""
 
 import numpy as np
 import pytest
