@@ -45,12 +45,9 @@ class CalibratedView:
 
     @staticmethod
     def of_cohort(population_view: SimulatedView, cohort: Cohort, seed: int = 0) -> "CalibratedView":
-        """Simulate a cohort on the population's scenarios, calibrated where no prices are charged.
+        """Simulate a cohort on its population's scenarios, calibrated where no prices are charged.
 
-        Args:
-            population_view: view of the population that the cohort was drawn from.
-            cohort: agents and their weights.
-            seed: of the sample for the Jacobian.
+        `seed` is that of the sample for the Jacobian.
         """
         cohort_view = SimulatedView(
             cohort.subset(population_view.population),
@@ -63,12 +60,7 @@ class CalibratedView:
         return CalibratedView(cohort_view, _factor(population_view.free, cohort_view.free), population_view)
 
     def calibrated_at(self, shadow_prices: Grid, simulated: Grid) -> "CalibratedView":
-        """Return the view that answers as simulated at these prices.
-
-        Args:
-            shadow_prices: that were simulated [money per unit of resource].
-            simulated: use to plan for at these [units of resource].
-        """
+        """Return the view that answers as simulated at these prices."""
         return replace(self, factor=_factor(simulated, self.view.utilization(shadow_prices)))
 
     def damped(self, other: "CalibratedView") -> "CalibratedView":
@@ -129,12 +121,7 @@ def _factor(simulated: Grid, foreseen: Grid) -> Grid:
 
 
 def sample_cohort(population: Population, settings: PlanSettings) -> Cohort | None:
-    """Draw the cohort that a plan is searched on; None where the whole population is simulated.
-
-    Args:
-        population: to draw from.
-        settings: `cohort`, `interface` and the seed of the draw.
-    """
+    """Draw the cohort that a plan is searched on; None where the whole population is simulated."""
     count = settings.cohort
     if count is None:
         count = COHORT if settings.interface == "learned" else 0

@@ -105,12 +105,11 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         """Build tiers that end at multiples of the regular capacity: regular, overtime, agency.
 
         Args:
-            regular_capacity: K0, what is granted at the first rate [week, resource].
-            rates: money per unit in each tier, rising; single numbers or [week, resource].
+            regular_capacity: K0, granted at the first rate [week, resource].
+            rates: of each tier, rising; numbers or [week, resource].
             tops: where each tier ends, in multiples of K0, rising.
-            lower: the least capacity; K0 itself where the regular capacity is owned whether used or not.
-            ramp_up, ramp_down: money per unit of change against the week before.
-            previous: capacity of the week before the first [resource].
+            lower, ramp_up, ramp_down, previous: as in the class; numbers or arrays. `lower` is K0 where the regular
+                capacity is paid for whether used or not.
         """
         if previous is not None:
             _same_shape("previous", previous, regular_capacity.shape[1:])
@@ -217,19 +216,11 @@ class PreviousPlan:
         return float(np.abs(capacity - self.capacity)[known].sum() / max(self.capacity[known].sum(), 1e-9))
 
     def regular(self, otherwise: Grid) -> Grid:
-        """Return regular capacity: what is granted already is no forecast and stays, later weeks get as much.
-
-        Args:
-            otherwise: of resources that it did not plan.
-        """
+        """Return the regular capacity granted, held over later weeks; `otherwise` for resources without one."""
         return _held(self.regular_capacity, otherwise)
 
     def prices(self, otherwise: Grid) -> Grid:
-        """Return prices to start from; those of the last week that it planned hold for later ones.
-
-        Args:
-            otherwise: of resources that it did not plan.
-        """
+        """Return its prices, held over later weeks; `otherwise` for resources without one."""
         return _held(self.shadow_prices, otherwise)
 
 
@@ -246,10 +237,10 @@ def _held(given: Grid, otherwise: Grid) -> Grid:
 
 @dataclass(frozen=True, eq=False)
 class ChangePenalty(PiecewiseLinearCost):
-    """Charge capacity as before, and every unit by which a week differs from the last plan.
+    """The cost `plain`, and `rate` for every unit by which a week differs from the last plan.
 
     Attributes:
-        plain: the cost without that.
+        plain: the cost without penalty.
         last: the last plan.
         rate: money per unit of change [week, resource].
     """
@@ -260,12 +251,9 @@ class ChangePenalty(PiecewiseLinearCost):
 
     @classmethod
     def around(cls, plain: PiecewiseLinearCost, last: PreviousPlan, rate: Grid) -> "ChangePenalty":
-        """Cut the tiers of each week where the last plan stands; below it a unit saves less, beyond it one costs more.
+        """Split the tiers of each week at the last plan: below it a unit saves less, beyond it one costs more.
 
-        Args:
-            plain: cost of capacity.
-            last: the last plan; weeks that it did not plan are free.
-            rate: money per unit of change, 0 or more.
+        Weeks that it did not plan change without penalty; `rate` is 0 or more.
         """
         bounds = plain.edges[..., 0], plain.edges[..., -1]
         kink = np.clip(np.where(last.known, last.capacity, bounds[0]), *bounds)[..., None]

@@ -51,8 +51,7 @@ class Response:
         return np.maximum(rows, least).reshape(self.capacity_scale.shape)
 
     def regularised(self, extra: float) -> "Response":
-        """Raise the diagonal by `extra` and until the symmetric part is positive definite: then the model's
-        complementarity problem has one solution."""
+        """Raise the diagonal by `extra`, and until the symmetric part is positive definite (unique solutions)."""
         spectrum = np.linalg.eigvalsh(0.5 * (self.slope + self.slope.T))
         lift = max(0.0, 1e-3 * max(float(spectrum[-1]), 1e-3) - float(spectrum[0]))
         return replace(self, slope=self.slope + (lift + extra) * np.eye(len(self.slope)))

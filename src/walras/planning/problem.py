@@ -103,8 +103,7 @@ def build_simulation(
     """Complete the panel, fit the demand, find the start and draw futures.
 
     Args:
-        panel: as read.
-        settings: what is simulated.
+        panel, settings: as read; what is simulated.
         choice: of the policy (`policy_selection.select_policy`); the priced newsvendor unless given.
         progress: notified of stages.
 

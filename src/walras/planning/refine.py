@@ -45,13 +45,7 @@ def stop_rule(view: SearchableView, iterations: int, patience: int) -> StopRule:
 
 
 def complementarity_residual(view: SearchableView, record: PlanRecord, simulated: Grid) -> Grid:
-    """Return |min(price / price scale, relative room)| as simulated; 0 where prices can do no more.
-
-    Args:
-        view: says which weeks are controllable, and the highest price.
-        record: the plan.
-        simulated: use to plan for at its prices [units of resource].
-    """
+    """Return |min(price / price scale, relative room)| at the simulated use; 0 where prices can do no more."""
     room = (record.capacity - simulated) / np.maximum(record.capacity, 1e-9)
     beyond_control = ~view.controllable | ((record.shadow_prices >= view.max_price) & (room < 0))
     return np.where(beyond_control, 0.0, np.abs(np.minimum(record.shadow_prices / view.price_scale, room)))
@@ -60,10 +54,7 @@ def complementarity_residual(view: SearchableView, record: PlanRecord, simulated
 def assess_feasibility(view: SimulatedView, record: PlanRecord, expected: Grid | None = None) -> PlanRecord:
     """Compare capacity with expected use, without the planning reserve, and name the weeks that do not fit.
 
-    Args:
-        view: of all agents, by simulation.
-        record: the plan.
-        expected: use at its prices [units of resource]; simulated unless given.
+    `expected` is the use at the plan's prices; simulated unless given.
     """
     expected = view.expected(record.shadow_prices) if expected is None else expected
     limit = record.capacity * (1 + FEASIBLE) + NEGLIGIBLE
@@ -90,9 +81,8 @@ def refine_by_simulation(
 
     Args:
         view: by simulation, of all agents or of a calibrated cohort.
-        cost: of capacity.
-        record: the plan.
-        simulated: use to plan for at its prices [units of resource].
+        cost, record: of capacity, and the plan.
+        simulated: use to plan for at the plan's prices [units of resource].
         progress: notified of steps.
         revisions: at most.
 
@@ -140,9 +130,7 @@ def verify_on_population(
     Args:
         population_view: of all agents, by simulation.
         searched: the view that the plan was found on.
-        cost: of capacity.
-        record: the plan.
-        progress: notified of stages and steps.
+        cost, record, progress: of capacity; the plan; notified of stages and steps.
 
     Returns:
         The plan with the smallest mean residual on all agents.

@@ -60,12 +60,10 @@ def search_plan(
     """Run the planning loop; where the rule stalls, continue with adaptive subgradient steps and keep the better plan.
 
     Args:
-        view: the population.
-        cost: of capacity.
+        view, cost: the population, and the cost of capacity.
         settings: `rule` and `max_iterations`.
         progress: notified of steps.
-        start: first shadow prices [money per unit of resource]; default those of the previous plan, else those that
-            roughly fit the middle tier of capacity.
+        start: first shadow prices; default those of the previous plan, else such as roughly fit the second tier.
     """
     if start is None:
         start = cost.first_prices
@@ -88,14 +86,7 @@ def _worst_residual(record: PlanRecord) -> float:
 def plan_by_simulation(
     problem: PlanningProblem, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress
 ) -> tuple[PlanRecord, Search]:
-    """Plan by simulating all agents, or a cohort that is then verified on all agents.
-
-    Args:
-        problem: whose population is planned.
-        cost: of capacity.
-        settings: rule, iterations and cohort.
-        progress: notified of stages and steps.
-    """
+    """Plan by simulating all agents, or a cohort (`settings.cohort`) that is then verified on all agents."""
     searched = search_view(problem.view, settings)
     if isinstance(searched, CalibratedView):
         progress.stage(SEARCHING)
@@ -113,10 +104,7 @@ def _search_stats(population_view: SimulatedView, searched: SimulatedView | Cali
 
 
 def load_maps(settings: PlanSettings) -> Interface:
-    """Load the learned maps that settings name, and refuse those that cannot make this plan before any work is done.
-
-    Args:
-        settings: `maps`, and what is to be planned.
+    """Load the maps that `settings.maps` names.
 
     Raises:
         InputError, SettingsError: no such maps, damaged or of other resources; more weeks than they answer for.
@@ -141,12 +129,10 @@ def load_maps(settings: PlanSettings) -> Interface:
 
 
 def encode_population(problem: PlanningProblem, interface: Interface, settings: PlanSettings) -> LearnedView:
-    """Encode a problem's population once, at the first planned week.
+    """Encode a problem's population at the first planned week.
 
-    Args:
-        problem: with a history (`settings.interface` was "learned" when it was built).
-        interface: trained maps.
-        settings: weeks, service level, cohort and seed.
+    Raises:
+        InputError: a problem without a history: it was not built with `interface` set to learned.
     """
     if problem.history is None:
         raise InputError(
@@ -181,11 +167,8 @@ def plan_by_maps(
     `stop_reason` says so.
 
     Args:
-        problem: its simulation calibrates and verifies.
-        view: its population, encoded by maps.
-        cost: of capacity.
-        settings: rule, iterations and cohort.
-        progress: notified of stages and steps.
+        problem, view: its simulation calibrates and verifies; its population, encoded by maps.
+        cost, settings, progress: see `search_plan`.
         rounds: plans made at most, at least 1; each costs a simulation of all agents, or of the cohort.
     """
     if rounds < 1:

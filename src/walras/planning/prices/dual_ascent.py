@@ -107,11 +107,9 @@ class AbstractDualSolver(abc.ABC):
 
 
 def adapt_step(step: Any, change: Any, last_change: Any, smallest: float, largest: float) -> Any:
-    """Return the next step of every entry: halved where the direction reversed, else a tenth longer.
+    """Return the next step of every entry, numpy or JAX: halved where the direction reversed, else a tenth longer.
 
-    Args:
-        step, change, last_change: arrays of one shape, numpy or JAX; `last_change` is 0 before the first step.
-        smallest, largest: bounds of a step.
+    `last_change` is 0 before the first step; `smallest` and `largest` bound a step.
     """
     xp: Any = jnp if isinstance(step, jax.Array) else np
     return xp.clip(xp.where(change * last_change < 0, STEP_CUT, STEP_GROWTH) * step, smallest, largest)
@@ -123,8 +121,7 @@ class ProjectedDual(AbstractDualSolver):
 
     Attributes:
         step: first step, in price scales per relative violation of one.
-        tolerance: mean absolute complementarity residual to stop at.
-        max_queries: most queries.
+        tolerance, max_queries: mean absolute complementarity residual to stop at, and most queries.
     """
 
     step: float = 0.5
@@ -280,14 +277,7 @@ def newton_target(
 
 
 def search_prices(view: SearchableView, capacity: Grid, start: Grid | None, solver: AbstractDualSolver) -> DualSolution:
-    """Find the prices for one capacity, with how well they fit and what they cost to find.
-
-    Args:
-        view: the population; only weeks that its orders can still change are made to fit.
-        capacity: K [units of resource].
-        start: first prices tried; 0 where None.
-        solver: dual solver.
-    """
+    """Find the prices for one capacity, from `start` or 0; only controllable weeks are made to fit."""
     shape = capacity.shape
     problem = DualProblem(
         response=lambda prices: view.utilization(prices.reshape(-1, *shape)).reshape(len(prices), -1),

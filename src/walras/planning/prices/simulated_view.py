@@ -114,7 +114,7 @@ class SimulatedView:
 
         Args:
             population, exogenous, policy, initial: what is simulated.
-            solver: finds shadow prices; default `NewtonThenProjected()`.
+            solver: of shadow prices; default `NewtonThenProjected()`.
             reserve: standard deviations between scenarios that are added to expected utilization, so that a plan
                 that fits leaves room for the spread; 0 plans on expectation.
             seed: of the sample of agents for the Jacobian.
@@ -144,11 +144,7 @@ class SimulatedView:
         return self.queries + self.jacobians
 
     def utilization(self, shadow_prices: Plans) -> Float[np.ndarray, "..."]:
-        """Return utilization to plan for: expected over the scenarios plus `reserve` standard deviations.
-
-        Args:
-            shadow_prices: candidate price paths [money per unit of resource].
-        """
+        """Return utilization to plan for: expected over the scenarios plus `reserve` standard deviations."""
         return self._simulate(shadow_prices, self.reserve)[0]
 
     def expected(self, shadow_prices: Plans) -> Float[np.ndarray, "..."]:
@@ -187,13 +183,7 @@ class SimulatedView:
     def solve(
         self, capacity: Grid, start: Grid | None = None, solver: AbstractDualSolver | None = None
     ) -> DualSolution:
-        """Find the prices for one capacity, with how well they fit and what they cost to find.
-
-        Args:
-            capacity: K [units of resource].
-            start: first prices tried; default 0.
-            solver: default the view's own.
-        """
+        """Find the prices for one capacity (`search_prices`), by default from price 0 with the view's own solver."""
         self._check(capacity, "capacity")
         return search_prices(self, capacity, start, solver or self.solver)
 
