@@ -36,7 +36,7 @@ from walras.errors import WalrasError
 from walras.maps.file import DUAL, PRIMAL
 from walras.maps.history import History
 from walras.maps.interface import Interface
-from walras.planning.prices.dual_ascent import GaussNewton, NewtonThenProjected, ProjectedDual, search_prices
+from walras.planning.prices.dual_ascent import GaussNewton, NewtonThenProjected, ProjectedDual, solve_prices
 from walras.planning.prices.mpc import broadcast_scenarios
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base_stock import PricedNewsvendor
@@ -178,9 +178,9 @@ def iterating(view, coming) -> dict:
     for name, solver in SEARCHES.items():
         for tolerance in TOLERANCES:
             chosen = solver(tolerance)
-            search_prices(simulated, capacity, None, chosen)  # compiled
+            solve_prices(simulated, capacity, None, chosen)  # compiled
             started = time.perf_counter()
-            done = search_prices(simulated, capacity, None, chosen)
+            done = solve_prices(simulated, capacity, None, chosen)
             seconds = time.perf_counter() - started
             reached = measured_at(done.prices.reshape(capacity.shape))
             found.append({"search": name, "seconds": seconds, "simulations": done.queries, **reached})

@@ -85,7 +85,7 @@ def _planned(
     check = progress.seconds[CHECKING]
     everybody = case.view.queries - before[0]
     # What a case was simulated for before is nobody's work here.
-    others = search.simulations - search.everybody - (before[1] if settings.interface == "simulated" else 0)
+    others = search.simulations - search.full_simulations - (before[1] if settings.interface == "simulated" else 0)
     facts = {"find": seconds - check, "check": check, "seconds": seconds, "processor": processor}
     facts |= {"queries": search.queries, "simulations": others, "everybody": everybody}
     return record, {**facts, "converged": record.converged, "feasible": record.feasible, "why": record.stop_reason}

@@ -16,7 +16,7 @@ from lab.controllers import DualMapController
 from lab.encode_case import encode_case
 from walras.maps.file import DUAL, LearnedMap
 from walras.maps.view import LearnedView
-from walras.planning.prices.dual_ascent import NewtonThenProjected, ProjectedDual, search_prices
+from walras.planning.prices.dual_ascent import NewtonThenProjected, ProjectedDual, solve_prices
 from walras.planning.prices.oracle import PathOutcome, oracle
 
 OTHER_START = 0.5
@@ -161,7 +161,7 @@ def map_prices(case: BenchmarkCase, maps: Mapping[str, LearnedMap]) -> dict[str,
 
 
 def _searched(view: LearnedView, capacity: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, " week"]:
-    return search_prices(view, capacity, None, NewtonThenProjected()).prices.reshape(capacity.shape)[:, 0]
+    return solve_prices(view, capacity, None, NewtonThenProjected()).prices.reshape(capacity.shape)[:, 0]
 
 
 def compared(

@@ -315,7 +315,7 @@ def planned(record: PlanRecord, search: Search) -> Values:
         "prices": listed(record.shadow_prices),
         "use": listed(record.utilization),
         "status": [record.feasible, record.converged, re.split("[0-9:]", record.stop_reason)[0].strip()],
-        "counts": [record.iterations, record.queries, search.queries, search.simulations, search.everybody],
+        "counts": [record.iterations, record.queries, search.queries, search.simulations, search.full_simulations],
         "searched": [search.interface, search.maps, search.cohort, list(search.outside_training)],
     }
 

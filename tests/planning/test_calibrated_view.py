@@ -100,7 +100,7 @@ def test_a_plan_of_a_cohort_is_judged_by_everybody():
     before, progress = known.view.queries, Progress()
     record, search = plan_by_simulation(known, cost, SETTINGS, progress)
     asked = known.view.queries - before
-    assert search.cohort == 30 and 1 <= asked <= checking.VERIFICATIONS < search.simulations - search.everybody
+    assert search.cohort == 30 and 1 <= asked <= checking.VERIFICATIONS < search.simulations - search.full_simulations
     np.testing.assert_allclose(record.utilization, known.view.expected(record.shadow_prices), rtol=1e-5)
     assert record.feasible == (not (record.utilization > 1.01 * record.capacity + 1e-6).any())
     assert "searched on a cohort of 30 agents" in record.stop_reason

@@ -18,7 +18,7 @@ from walras.maps.interface import Interface
 from walras.maps.support import TrainingSupport
 from walras.planning.calibrated_view import MAX_FACTOR, CalibratedView
 from walras.planning.plan import acquisition_cost
-from walras.planning.prices.dual_ascent import ROUGH_SOLVER, search_prices
+from walras.planning.prices.dual_ascent import ROUGH_SOLVER, solve_prices
 from walras.planning.problem import PlanningProblem, build_problem
 from walras.planning.search import encode_population, load_maps, plan_by_maps, search_plan
 from walras.policies.base_stock import PricedNewsvendor
@@ -60,9 +60,7 @@ def test_without_a_dual_map_prices_are_searched_with_the_primal_one():
     free = view.utilization(np.zeros((WEEKS, 1)))
     found = view.shadow_prices(np.stack([1.1 * free, 0.9 * free]))
     assert found.shape == (2, WEEKS, 1) and not found[0].any()
-    np.testing.assert_array_equal(
-        found[1], search_prices(view, 0.9 * free, None, ROUGH_SOLVER).prices.reshape(WEEKS, 1)
-    )
+    np.testing.assert_array_equal(found[1], solve_prices(view, 0.9 * free, None, ROUGH_SOLVER).prices.reshape(WEEKS, 1))
 
 
 def test_rounds_correct_and_simulation_judges():

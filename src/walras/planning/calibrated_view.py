@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from walras.config import PlanSettings
 from walras.maps.interface import COHORT
 from walras.maps.view import LearnedView
-from walras.planning.prices.dual_ascent import ROUGH_SOLVER, search_prices_of_plans
+from walras.planning.prices.dual_ascent import ROUGH_SOLVER, solve_prices_of_plans
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.protocols import Grid
 from walras.policies.user_policies import number_agents
@@ -106,7 +106,7 @@ class CalibratedView:
             return self.view.shadow_prices(capacity)
         if self.view.dual is not None:
             return np.minimum(self.view.shadow_prices(capacity), self.max_price)
-        return search_prices_of_plans(self.view, capacity, ROUGH_SOLVER)
+        return solve_prices_of_plans(self.view, capacity, ROUGH_SOLVER)
 
     def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""

@@ -99,7 +99,7 @@ def _pulse_slopes(
 
 
 @dataclass(frozen=True, eq=False)
-class Scaling:
+class PlanScaling:
     """Units and limits, constant while planning.
 
     Attributes:
@@ -145,7 +145,7 @@ class Residuals:
 
 
 def plan_residuals(
-    scaling: Scaling, cost: AbstractAcquisitionCost, capacity: Grid, shadow_prices: Grid, utilization: Grid
+    scaling: PlanScaling, cost: AbstractAcquisitionCost, capacity: Grid, shadow_prices: Grid, utilization: Grid
 ) -> Residuals:
     """Measure one plan."""
     weight = scaling.weight()
@@ -158,7 +158,9 @@ def plan_residuals(
     return Residuals(short, complementarity, price_gap, float(merit))
 
 
-def cheapest_capacity(scaling: Scaling, cost: AbstractAcquisitionCost, shadow_prices: Grid, utilization: Grid) -> Grid:
+def cheapest_capacity(
+    scaling: PlanScaling, cost: AbstractAcquisitionCost, shadow_prices: Grid, utilization: Grid
+) -> Grid:
     """Return the cheapest capacity for this use, shortage priced at lambda and penalised quadratically."""
     weight = scaling.weight()
     return cost.cover(utilization + shadow_prices / weight, weight)
@@ -180,7 +182,7 @@ class PlanState:
         step_per_entry: for rules with one step per entry; `last_step` is the last change of the prices.
     """
 
-    scaling: Scaling
+    scaling: PlanScaling
     capacity: Grid
     shadow_prices: Grid
     utilization: Grid

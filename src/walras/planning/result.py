@@ -52,7 +52,7 @@ class Search:
         maps: name or folder of the maps; empty without.
         queries: candidate plans evaluated.
         simulations: simulations in all: of all agents, of a cohort, and Jacobians of a sample.
-        everybody: simulations of all agents among them.
+        full_simulations: simulations of all agents among them.
         cohort: agents of the cohort; 0 without.
         errors: relative absolute error of the maps' use at the plan of each round.
         outside_training: how population and queries differ from what the maps were trained on, in sentences.
@@ -62,7 +62,7 @@ class Search:
     maps: str = ""
     queries: int = 0
     simulations: int = 0
-    everybody: int = 0
+    full_simulations: int = 0
     cohort: int = 0
     errors: tuple[float, ...] = ()
     outside_training: tuple[str, ...] = ()

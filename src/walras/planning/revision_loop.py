@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float
 from walras.errors import InputError, NotFiniteError, SettingsError, shape_mismatch
 from walras.planning.costs import AbstractAcquisitionCost
 from walras.planning.plan_state import (
+    PlanScaling,
     PlanState,
     Residuals,
     Response,
-    Scaling,
     cheapest_capacity,
     estimate_response,
     plan_residuals,
@@ -231,7 +231,7 @@ def _first_state(view: _CountingView, cost: AbstractAcquisitionCost, start: Grid
     # Where prices change nothing they are the cost of capacity, and no higher than the highest rate.
     top_rate = np.maximum(cost.top_rate(), 0.0)
     ceiling = np.where(committed, top_rate, np.maximum(highest, top_rate))
-    scaling = Scaling(view.price_scale, scale, ceiling, committed)
+    scaling = PlanScaling(view.price_scale, scale, ceiling, committed)
     prices = np.minimum(prices, ceiling)
     capacity = cheapest_capacity(scaling, cost, prices, use)
     return PlanState(scaling, capacity, prices, use, plan_residuals(scaling, cost, capacity, prices, use), response)

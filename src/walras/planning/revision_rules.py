@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from walras.planning.costs import AbstractAcquisitionCost
-from walras.planning.plan_state import PlanState, Response, Scaling, estimate_response
+from walras.planning.plan_state import PlanScaling, PlanState, Response, estimate_response
 from walras.planning.prices.dual_ascent import adapt_step
 from walras.planning.protocols import Grid, PlannerView
 from walras.planning.proximal import QuadraticTerms
@@ -237,7 +237,7 @@ class MarginalCost(_SteppedRule):
 
 
 def _consensus_prices(
-    scaling: Scaling,
+    scaling: PlanScaling,
     cost: AbstractAcquisitionCost,
     shadow_prices: Grid,
     utilization: Grid,
@@ -304,7 +304,7 @@ def _best(state: PlanState, candidates: Sequence[PlanState]) -> PlanState:
     return best if best.residuals.merit <= level else state
 
 
-def _inverse_row_sums(response: Response, scaling: Scaling) -> Grid:
+def _inverse_row_sums(response: Response, scaling: PlanScaling) -> Grid:
     """Bound the slope of the dual map, dlambda/dK, by row sums of the inverse response; 1 where use is committed."""
     free = np.flatnonzero(~scaling.committed.ravel())
     slope = response.slope[np.ix_(free, free)]

@@ -15,7 +15,7 @@ from walras.maps.interface import Interface
 from walras.maps.view import LearnedView
 from walras.planning.calibrated_view import CalibratedView, sample_cohort, search_view
 from walras.planning.costs import PiecewiseLinearCost
-from walras.planning.prices.dual_ascent import ROUGH_SOLVER, search_prices_of_plans
+from walras.planning.prices.dual_ascent import ROUGH_SOLVER, solve_prices_of_plans
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem
 from walras.planning.protocols import Grid, SearchableView
@@ -68,7 +68,7 @@ def search_plan(
     if start is None:
         start = cost.first_prices
     if start is None:
-        start = search_prices_of_plans(view, cost.middle, ROUGH_SOLVER)
+        start = solve_prices_of_plans(view, cost.middle, ROUGH_SOLVER)
     stop = stop_rule(view, settings.max_iterations, patience=12)
     record = run_revision_loop(view, cost, rule=RULES[settings.rule](), start=start, stop=stop, progress=progress)
     if record.converged:
@@ -100,7 +100,7 @@ def _search_stats(population_view: SimulatedView, searched: SimulatedView | Cali
     if isinstance(searched, CalibratedView) and isinstance(searched.view, SimulatedView):
         simulations += searched.view.simulations
         cohort = searched.view.population.n_agents
-    return Search(queries=queries, simulations=simulations, everybody=population_view.queries, cohort=cohort)
+    return Search(queries=queries, simulations=simulations, full_simulations=population_view.queries, cohort=cohort)
 
 
 def load_maps(settings: PlanSettings) -> Interface:
@@ -190,7 +190,7 @@ def plan_by_maps(
         interface="learned",
         maps=settings.maps,
         simulations=stats.simulations - simulations,
-        everybody=stats.everybody - queries,
+        full_simulations=stats.full_simulations - queries,
         errors=errors,
         outside_training=view.out_of_distribution,
     )

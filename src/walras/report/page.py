@@ -447,8 +447,8 @@ def _simulated(search: Search) -> str:
     """Say how often every product, or a cohort, was simulated during the search."""
     if not search.cohort:
         return f"every product {plural(search.simulations, 'time')}"
-    others = plural(search.simulations - search.everybody, "time")
-    return f"a cohort of {search.cohort} products {others} and every product {plural(search.everybody, 'time')}"
+    others = plural(search.simulations - search.full_simulations, "time")
+    return f"a cohort of {search.cohort} products {others} and every product {plural(search.full_simulations, 'time')}"
 
 
 def run_info(result: PlanResult) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def plan_summary(result: PlanResult) -> dict[str, Any]:
         "iterations": int(record.iterations),
         "queries": int(record.queries),
         "simulations": int(search.simulations),
-        "simulations_of_everybody": int(search.everybody),
+        "simulations_of_everybody": int(search.full_simulations),
         "cohort": int(search.cohort) or None,
         "interface": search.interface,
         "maps": search.maps or None,

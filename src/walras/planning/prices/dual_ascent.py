@@ -276,7 +276,7 @@ def newton_target(
     return prices + step
 
 
-def search_prices(view: SearchableView, capacity: Grid, start: Grid | None, solver: AbstractDualSolver) -> DualSolution:
+def solve_prices(view: SearchableView, capacity: Grid, start: Grid | None, solver: AbstractDualSolver) -> DualSolution:
     """Find the prices for one capacity, from `start` or 0; only controllable weeks are made to fit."""
     shape = capacity.shape
     problem = DualProblem(
@@ -290,9 +290,9 @@ def search_prices(view: SearchableView, capacity: Grid, start: Grid | None, solv
     return solver.solve(problem, first)
 
 
-def search_prices_of_plans(view: SearchableView, capacity: Plans, solver: AbstractDualSolver) -> Plans:
+def solve_prices_of_plans(view: SearchableView, capacity: Plans, solver: AbstractDualSolver) -> Plans:
     """Find the prices for every plan, one search each from price 0."""
     capacity = np.asarray(capacity, float)
     plans = capacity.reshape(-1, *capacity.shape[-2:])
-    prices = [search_prices(view, plan, None, solver).prices[0].reshape(plan.shape) for plan in plans]
+    prices = [solve_prices(view, plan, None, solver).prices[0].reshape(plan.shape) for plan in plans]
     return np.stack(prices).reshape(capacity.shape)

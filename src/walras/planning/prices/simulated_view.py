@@ -15,8 +15,8 @@ from walras.planning.prices.dual_ascent import (
     AbstractDualSolver,
     DualSolution,
     NewtonThenProjected,
-    search_prices,
-    search_prices_of_plans,
+    solve_prices,
+    solve_prices_of_plans,
 )
 from walras.planning.protocols import Grid, Plans
 from walras.policies.base import Policy
@@ -178,14 +178,14 @@ class SimulatedView:
     def shadow_prices(self, capacity: Plans) -> Float[np.ndarray, "..."]:
         """Return prices at which utilization fits the capacity, for every candidate [*plans, week, resource]."""
         self._check(capacity, "capacity")
-        return search_prices_of_plans(self, capacity, self.solver)
+        return solve_prices_of_plans(self, capacity, self.solver)
 
     def solve(
         self, capacity: Grid, start: Grid | None = None, solver: AbstractDualSolver | None = None
     ) -> DualSolution:
-        """Find the prices for one capacity (`search_prices`), by default from price 0 with the view's own solver."""
+        """Find the prices for one capacity (`solve_prices`), by default from price 0 with the view's own solver."""
         self._check(capacity, "capacity")
-        return search_prices(self, capacity, start, solver or self.solver)
+        return solve_prices(self, capacity, start, solver or self.solver)
 
     def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""
