@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from walras.planning.problem import SimulationProblem
 from walras.planning.protocols import Grid
-from walras.planning.result import QUANTILES, quantile_names
+from walras.planning.result import Fan, fan, fan_columns, quantile_names, week_columns
 from walras.simulation.run import Rollout, simulate
 
 FLOWS = ("demand", "sales", "lost_sales", "receipts", "orders", "stock_end")
@@ -34,8 +34,8 @@ class PriceComparison:
     weeks: np.ndarray
     resources: tuple[str, ...]
     shadow_prices: Grid
-    utilization: Float[np.ndarray, "quantile week resource"]
-    unconstrained: Float[np.ndarray, "quantile week resource"]
+    utilization: Fan
+    unconstrained: Fan
     flows: dict[str, np.ndarray]
     reward: float
     free_reward: float
@@ -61,8 +61,8 @@ def compare_prices(problem: SimulationProblem, shadow_prices: Grid) -> PriceComp
         weeks=problem.panel.next_weeks(len(shadow_prices)),
         resources=problem.population.resources,
         shadow_prices=shadow_prices,
-        utilization=_fan(use),
-        unconstrained=_fan(np.asarray(free.totals.utilization, float)),
+        utilization=fan(use),
+        unconstrained=fan(np.asarray(free.totals.utilization, float)),
         flows={name: _mean(priced, name) for name in FLOWS},
         reward=float(np.mean(priced.reward)),
         free_reward=float(np.mean(free.reward)),
@@ -73,25 +73,19 @@ def compare_prices(problem: SimulationProblem, shadow_prices: Grid) -> PriceComp
     )
 
 
-def _fan(use: Float[np.ndarray, "scenario week resource"]) -> Float[np.ndarray, "quantile week resource"]:
-    return np.quantile(use, QUANTILES, axis=0)
-
-
 def _mean(rollout: Rollout, name: str) -> Float[np.ndarray, " week"]:
     return np.asarray(getattr(rollout.totals, name), float).mean(0)
 
 
 def comparison_table(comparison: PriceComparison) -> dict[str, np.ndarray]:
     """List a comparison as columns, one row per week and resource, weeks outermost."""
-    repeats = len(comparison.resources)
-    columns = {
-        "week": np.repeat(comparison.weeks.astype("datetime64[D]"), repeats),
-        "resource": np.tile(np.asarray(comparison.resources, dtype=str), len(comparison.weeks)),
-        "shadow_price": comparison.shadow_prices.reshape(-1),
+    numbers = {
+        "shadow_price": comparison.shadow_prices,
+        **fan_columns("utilization", comparison.utilization),
+        **fan_columns("unconstrained", comparison.unconstrained),
     }
-    for name, values in (("utilization", comparison.utilization), ("unconstrained", comparison.unconstrained)):
-        columns |= {f"{name}_{level}": part.reshape(-1) for level, part in zip(quantile_names(), values, strict=True)}
-    return columns | {name: np.repeat(values, repeats) for name, values in comparison.flows.items()}
+    flows = {name: np.repeat(values, len(comparison.resources)) for name, values in comparison.flows.items()}
+    return week_columns(comparison.weeks, comparison.resources, numbers) | flows
 
 
 def comparison_summary(comparison: PriceComparison) -> dict[str, Any]:
@@ -100,23 +94,21 @@ def comparison_summary(comparison: PriceComparison) -> dict[str, Any]:
     def by_resource(values: np.ndarray) -> dict[str, np.ndarray]:
         return {name: values[:, index] for index, name in enumerate(comparison.resources)}
 
-    def fan(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    def by_level(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
         return {level: by_resource(part) for level, part in zip(quantile_names(), values, strict=True)}
 
     return {
         "weeks": comparison.weeks,
         "resources": comparison.resources,
         "shadow_prices": by_resource(comparison.shadow_prices),
-        "utilization": fan(comparison.utilization),
-        "unconstrained": fan(comparison.unconstrained),
+        "utilization": by_level(comparison.utilization),
+        "unconstrained": by_level(comparison.unconstrained),
         "flows": comparison.flows,
         "reward": comparison.reward,
         "reward_unconstrained": comparison.free_reward,
         "reward_kept": reward_kept(comparison),
         "price_payments": comparison.payments,
-        "assumed_columns": sorted(
-            name for name, origin in comparison.provenance.items() if origin.startswith("assumed")
-        ),
+        "assumed_columns": sorted(name for name, why in comparison.provenance.items() if why.startswith("assumed")),
         "provenance": comparison.provenance,
         "counts": comparison.counts,
         "notes": comparison.notes,

@@ -153,7 +153,6 @@ class PlanResult:
 
         Dates are `datetime64[D]`, texts are `str`, the rest are floats.
         """
-        count, resources = len(self.weeks), len(self.resources)
         numbers = {
             "regular_capacity": self.regular_capacity,
             "capacity": self.record.capacity,
@@ -162,16 +161,12 @@ class PlanResult:
             "committed": self.committed,
             "shadow_price": self.record.shadow_prices,
             "reissued_price": self.reissued_prices,
+            **fan_columns("verified", self.verified_utilization),
+            **fan_columns("fixed", self.fixed_utilization),
         }
-        for name, fan in (("verified", self.verified_utilization), ("fixed", self.fixed_utilization)):
-            numbers |= {f"{name}_{level}": part for level, part in zip(quantile_names(), fan, strict=True)}
-        verdicts = [*self.week_verdicts, *["not judged"] * count][:count]
-        return {
-            "week": np.repeat(self.weeks.astype("datetime64[D]"), resources),
-            "resource": np.tile(np.asarray(self.resources, dtype=str), count),
-            **{name: np.asarray(values, dtype=float).reshape(-1) for name, values in numbers.items()},
-            "verdict": np.repeat(np.asarray(verdicts, dtype=str), resources),
-        }
+        columns = week_columns(self.weeks, self.resources, numbers)
+        verdicts = [*self.week_verdicts, *["not judged"] * len(self.weeks)][: len(self.weeks)]
+        return {**columns, "verdict": np.repeat(np.asarray(verdicts, dtype=str), len(self.resources))}
 
     def to_frame(self) -> Any:
         """Return `columns()` as a pandas data frame.
@@ -205,3 +200,22 @@ class PlanResult:
 def quantile_names() -> tuple[str, ...]:
     """Name the levels of a fan: p5, p50, p95."""
     return tuple(f"p{100 * level:.0f}" for level in QUANTILES)
+
+
+def fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile *rest"]:
+    """Return the quantiles over paths at `QUANTILES`."""
+    return np.quantile(np.asarray(values, float), QUANTILES, axis=0)
+
+
+def fan_columns(name: str, values: Fan) -> dict[str, Grid]:
+    """Split a fan into `name_p5`, `name_p50` and `name_p95`."""
+    return {f"{name}_{level}": part for level, part in zip(quantile_names(), values, strict=True)}
+
+
+def week_columns(weeks: np.ndarray, resources: tuple[str, ...], numbers: Mapping[str, Grid]) -> dict[str, np.ndarray]:
+    """Return columns with one row per week and resource, weeks outermost, after `week` and `resource`."""
+    return {
+        "week": np.repeat(weeks.astype("datetime64[D]"), len(resources)),
+        "resource": np.tile(np.asarray(resources, dtype=str), len(weeks)),
+        **{name: np.asarray(values, dtype=float).reshape(-1) for name, values in numbers.items()},
+    }

@@ -18,7 +18,7 @@ from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import PathGrid, PathOutcome, committed_use, oracle, path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem
-from walras.planning.result import QUANTILES, GroupUse, PlanRecord, PlanResult
+from walras.planning.result import GroupUse, PlanRecord, PlanResult, fan
 from walras.population.population import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
 from walras.simulation.record import Record
@@ -202,15 +202,15 @@ def verified_result(
         weeks=problem.panel.next_weeks(settings.weeks),
         resources=problem.population.resources,
         regular_capacity=cost.regular,
-        unconstrained=_fan(seen.free.utilization),
-        verified_utilization=_fan(seen.reissued.utilization),
-        fixed_utilization=_fan(seen.fixed.utilization),
+        unconstrained=fan(seen.free.utilization),
+        verified_utilization=fan(seen.reissued.utilization),
+        fixed_utilization=fan(seen.fixed.utilization),
         committed=seen.committed.mean(0),
         reissued_prices=seen.reissued.shadow_prices.mean(0),
         history_weeks=problem.panel.weeks,
         history_demand=problem.panel.units.sum(1, dtype=np.float64),
-        demand=_fan(seen.demand),
-        receipts=_fan(seen.receipts),
+        demand=fan(seen.demand),
+        receipts=fan(seen.receipts),
         groups=_groups(problem, record),
         money=_money(problem, record, cost, seen),
         verified=verified,
@@ -258,10 +258,6 @@ def _reward_measures(
         rewards[name] = {key: measures[key] for key in ("reward_kept", "regret_ratio", "pooled_regret_ratio")}
         rewards[name]["oracle_paths"] = count
     return rewards
-
-
-def _fan(values: Float[np.ndarray, "path *rest"]) -> Float[np.ndarray, "quantile *rest"]:
-    return np.quantile(np.asarray(values, float), QUANTILES, axis=0)
 
 
 def _money(
