@@ -7,9 +7,13 @@ uses is dead. A new entry goes under the reason that holds for it; `make check` 
 # Commands: registered as strings in the command line's table.
 demo
 generate
+simulate_fulfilment
+optimise_fulfilment
+benchmark_fulfilment
 
 # Attributes that the command line's and settings' libraries read.
 suppress_keyboard_interrupt
+__getattr__
 model_config
 
 # Documented for users (README and docs), with no caller of our own.
@@ -18,8 +22,9 @@ policy_gradient
 MemorySource
 with_ready
 read_metrics
-scored_by
-named_by
+from_score
+from_choice
+FromPolicy
 
 # Fields of results that go into records as a whole (`asdict`, `fields`) and are read there by name.
 correlation
@@ -70,7 +75,6 @@ _fixed_point_back
 
 # to be removed by the redesign
 read_mapping
-Draft
 excludes
 two_process_speedup
 flatness

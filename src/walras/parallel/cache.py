@@ -1,4 +1,4 @@
-"""Known and guessed actions of the events in a window, the states that follow from them, and their certificates."""
+"""Known and guessed actions of the events in a window, and the states that follow from them."""
 
 import abc
 from typing import Any
@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
-from walras.parallel.process import AdditiveProcess, AdditiveState, DecisionProcess, over_events, rows_equal
+from walras.parallel.process import AdditiveProcess, AdditiveState, DecisionProcess, over_events
+
+PerEvent = Int[Array, " event"]
+Flags = Bool[Array, " event"]
 
 RUN = 64
 """Events of a run: summed one after the other within it, side by side across runs."""
@@ -20,15 +23,15 @@ class ActionCache(eqx.Module):
     Where `known` is False the action is a guess and nothing else is set.
     """
 
-    action: Int[Array, " event"]
-    known: Bool[Array, " event"]
+    action: PerEvent
+    known: Flags
     encoder_inputs: PyTree
     code: PyTree
     decision_inputs: PyTree
 
 
 @eqx.filter_jit
-def empty_cache(process: DecisionProcess, state: PyTree, events: PyTree, actions: Int[Array, " event"]) -> ActionCache:
+def empty_cache(process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent) -> ActionCache:
     """Return a cache of guessed actions."""
 
     def evaluated(state: PyTree, event: PyTree) -> tuple:
@@ -51,10 +54,10 @@ class KeyChains(eqx.Module):
         live: False for padding behind the last event.
     """
 
-    order: Int[Array, " event"]
-    start: Int[Array, " event"]
-    place: Int[Array, " event"]
-    live: Bool[Array, " event"]
+    order: PerEvent
+    start: PerEvent
+    place: PerEvent
+    live: Flags
 
 
 class AbstractStates(eqx.Module):
@@ -62,12 +65,12 @@ class AbstractStates(eqx.Module):
 
     @abc.abstractmethod
     def before_events(
-        self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], chains: KeyChains
+        self, process: Any, state: PyTree, events: PyTree, actions: PerEvent, chains: KeyChains
     ) -> tuple[PyTree, PyTree]:
         """Return the own and the shared part that every event observes, the window starting in `state`."""
 
     @abc.abstractmethod
-    def after(self, process: Any, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array) -> PyTree:
+    def after(self, process: Any, state: PyTree, events: PyTree, actions: PerEvent, count: Array) -> PyTree:
         """Return the state after the first `count` events."""
 
 
@@ -75,12 +78,7 @@ class PrefixSums(AbstractStates):
     """Prefix sums of changes, for `AdditiveProcess`."""
 
     def before_events(
-        self,
-        process: AdditiveProcess,
-        state: AdditiveState,
-        events: PyTree,
-        actions: Int[Array, " event"],
-        chains: KeyChains,
+        self, process: AdditiveProcess, state: AdditiveState, events: PyTree, actions: PerEvent, chains: KeyChains
     ) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
         """Sum over all earlier events for the shared row, over those of the same key for the own row."""
         own, shared = _changes(process, events, actions, chains.live)
@@ -98,12 +96,7 @@ class PrefixSums(AbstractStates):
         return jax.lax.cond(own.any() | shared.any(), summed, unchanged)
 
     def after(
-        self,
-        process: AdditiveProcess,
-        state: AdditiveState,
-        events: PyTree,
-        actions: Int[Array, " event"],
-        count: Array,
+        self, process: AdditiveProcess, state: AdditiveState, events: PyTree, actions: PerEvent, count: Array
     ) -> AdditiveState:
         """Add the changes of the first events."""
         own, shared = _changes(process, events, actions, jnp.arange(len(actions)) < count)
@@ -115,7 +108,7 @@ class ReplayStates(AbstractStates):
     """A serial replay of the cheap part of every step, for any `DecisionProcess`."""
 
     def before_events(
-        self, process: DecisionProcess, state: PyTree, events: PyTree, actions: Int[Array, " event"], chains: KeyChains
+        self, process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, chains: KeyChains
     ) -> tuple[PyTree, PyTree]:
         """Observe before every event, then apply its action."""
 
@@ -124,9 +117,7 @@ class ReplayStates(AbstractStates):
 
         return jax.lax.scan(step, state, (events, actions))[1]
 
-    def after(
-        self, process: DecisionProcess, state: PyTree, events: PyTree, actions: Int[Array, " event"], count: Array
-    ) -> PyTree:
+    def after(self, process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, count: Array) -> PyTree:
         """Replay the first events."""
 
         def step(number: Array, state: PyTree) -> PyTree:
@@ -142,7 +133,7 @@ def apply_action(process: DecisionProcess, state: PyTree, event: PyTree, action:
 
 
 def _changes(
-    process: AdditiveProcess, events: PyTree, actions: Int[Array, " event"], counted: Bool[Array, " event"]
+    process: AdditiveProcess, events: PyTree, actions: PerEvent, counted: Flags
 ) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
     """Return what every counted event adds."""
     own, shared = over_events(process.change, events, actions)
@@ -162,32 +153,3 @@ def exclusive_sums(values: Int[Array, "event column"]) -> Int[Array, "event colu
 
     before = jnp.cumsum(totals, axis=0) - totals
     return jax.lax.fori_loop(0, RUN, add, (before, jnp.zeros_like(runs)))[1].reshape(-1, width)[:n]
-
-
-class Observed(eqx.Module):
-    """What every event of a window observes, and whether its decision has to be evaluated again."""
-
-    own: PyTree
-    shared: PyTree
-    invalid: Bool[Array, " event"]
-
-
-def certify(
-    process: DecisionProcess,
-    state: PyTree,
-    events: PyTree,
-    cache: ActionCache,
-    chains: KeyChains,
-    states: AbstractStates,
-) -> Observed:
-    """Rebuild what every event observes under the cached actions, and mark decisions that are not certain."""
-    own, shared = states.before_events(process, state, events, cache.action, chains)
-
-    def certificates() -> Bool[Array, " event"]:
-        inputs = over_events(process.encoder_inputs, own, events)
-        now = over_events(process.decision_inputs, own, shared, events)
-        valid = over_events(process.still_valid, cache.action, cache.decision_inputs, now)
-        return valid & cache.known & rows_equal(cache.encoder_inputs, inputs, len(cache.known))
-
-    valid = jax.lax.cond(cache.known.any(), certificates, lambda: jnp.zeros_like(cache.known))
-    return Observed(own, shared, ~valid & chains.live)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from numpy import ndarray
 
 from walras.errors import InputError, SettingsError
+from walras.parallel import rounds
 from walras.parallel.cache import AbstractStates, PrefixSums, ReplayStates
 from walras.parallel.process import (
     AbstractEngine,
@@ -24,16 +25,6 @@ from walras.parallel.process import (
     n_events,
     over_events,
     run_sequentially,
-)
-from walras.parallel.rounds import (
-    PackedBatches,
-    Problem,
-    WindowIndex,
-    WindowState,
-    advance_window,
-    finish,
-    init_window,
-    iterate,
 )
 from walras.parallel.schedule import group_by_process, plan_batches
 from walras.parallel.strategies import (
@@ -238,14 +229,14 @@ class _Run:
         self.horizon = n_events(events)
         self.size = engine.window.length(self.horizon)
         additive = isinstance(process, AdditiveProcess)
-        self.problem = Problem(process, events, engine.states or (PrefixSums() if additive else ReplayStates()))
+        self.problem = rounds.Problem(process, events, engine.states or (PrefixSums() if additive else ReplayStates()))
         self.assignment = engine.assignment or (ByKey() if additive else PerEvent())
         self.keys = keys_of(process, events)
         self.actions = np.array(engine.start.actions(process, initial, events))
         self.counts = WorkCounts()
         self.offset = self.n_final = self.n_certified = 0
         self._group()
-        self.window = init_window(self.problem, self.index, initial, jax.device_put(self._window_actions()))
+        self.window = rounds.init_window(self.problem, self.index, initial, jax.device_put(self._window_actions()))
         self.invalid = np.asarray(self.window.observed.invalid)
 
     @property
@@ -266,7 +257,7 @@ class _Run:
         """Group the events of the window into chains."""
         keys = self.keys[self.offset : self.offset + self.live]
         self.chains = group_by_process(keys, self.assignment.processes(keys, self.offset))
-        self.index = WindowIndex.of(self.chains, self.offset, self.size)
+        self.index = rounds.WindowIndex.of(self.chains, self.offset, self.size)
 
     def step(self, may_evaluate: bool) -> bool:
         """Advance the window, or do a round if that is allowed; return whether anything was done."""
@@ -293,11 +284,11 @@ class _Run:
         self.offset, self.n_final, self.n_certified = self.offset + self.n_final, 0, 0
         self.counts.committed = self.offset
         if self.finished:
-            self.final = finish((self.problem, before, self.window.cache, count), self.window.state)
+            self.final = rounds.finish((self.problem, before, self.window.cache, count), self.window.state)
             return
         self._group()
         constants = (self.problem, before, self.index, jax.device_put(self._window_actions()))
-        self.window = advance_window(constants, self.window)
+        self.window = rounds.advance_window(constants, self.window)
         self.invalid = np.asarray(self.window.observed.invalid)
 
     def _iterate(self, invalid: Bool[ndarray, " event"]) -> None:
@@ -307,9 +298,9 @@ class _Run:
         short = self.size >= LARGE_WINDOW and len(plan.events) <= self.size // SMALL_PART
         length = self.size // SMALL_PART if short else self.size
         before = np.asarray(self.window.cache.action).copy() if recompute else None
-        constants = (self.problem, self.index, PackedBatches.of(plan, length, self.size), self.window.state)
-        cache, observed, done = iterate(constants, self.window.cache, self.window.observed, rows, recompute)
-        self.window = WindowState(self.window.state, cache, observed)
+        constants = (self.problem, self.index, rounds.PackedBatches.of(plan, length, self.size), self.window.state)
+        cache, observed, done = rounds.iterate(constants, self.window.cache, self.window.observed, rows, recompute)
+        self.window = rounds.WindowState(self.window.state, cache, observed)
         self.invalid, done = jax.device_get((observed.invalid, done))
         self.n_certified = min(self.n_final + 1, self.live)
         self.counts.rounds += 1

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 from numpy import ndarray
 
-from walras.parallel.cache import AbstractStates, ActionCache, KeyChains, Observed, certify, empty_cache
+from walras.parallel.cache import AbstractStates, ActionCache, KeyChains, empty_cache
 from walras.parallel.process import AdditiveProcess, DecisionProcess, n_events, over_events, rows_equal
 from walras.parallel.schedule import Batches, ProcessChains
 
@@ -31,6 +31,28 @@ class Problem(eqx.Module):
             return self.events
         numbers = jnp.minimum(index.offset + jnp.arange(size), horizon - 1)
         return jax.tree.map(lambda leaf: leaf[numbers], self.events)
+
+    def certify(self, state: PyTree, events: PyTree, cache: ActionCache, index: "WindowIndex") -> "Observed":
+        """Rebuild what every event observes under the cached actions, and mark decisions that are not certain."""
+        process, chains = self.process, index.key_chains
+        own, shared = self.states.before_events(process, state, events, cache.action, chains)
+
+        def certificates() -> Bool[Array, " event"]:
+            inputs = over_events(process.encoder_inputs, own, events)
+            now = over_events(process.decision_inputs, own, shared, events)
+            valid = over_events(process.still_valid, cache.action, cache.decision_inputs, now)
+            return valid & cache.known & rows_equal(cache.encoder_inputs, inputs, len(cache.known))
+
+        valid = jax.lax.cond(cache.known.any(), certificates, lambda: jnp.zeros_like(cache.known))
+        return Observed(own, shared, ~valid & chains.live)
+
+
+class Observed(eqx.Module):
+    """What every event of a window observes, and whether its decision has to be evaluated again."""
+
+    own: PyTree
+    shared: PyTree
+    invalid: Bool[Array, " event"]
 
 
 class WindowIndex(eqx.Module):
@@ -99,7 +121,7 @@ def init_window(
     cache = empty_cache(problem.process, initial, events, jnp.asarray(actions))
     # A copy, since the state's memory is reused by the next window.
     state = jax.tree.map(jnp.copy, initial)
-    return WindowState(state, cache, certify(problem.process, state, events, cache, index.key_chains, problem.states))
+    return WindowState(state, cache, problem.certify(state, events, cache, index))
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -122,7 +144,7 @@ def iterate(
     problem, index, batches, state = constants
     events = problem.window_events(index)
     cache, counts = evaluate(problem.process, events, (observed.own, observed.shared), cache, batches, rows, recompute)
-    return cache, certify(problem.process, state, events, cache, index.key_chains, problem.states), counts
+    return cache, problem.certify(state, events, cache, index), counts
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -144,7 +166,7 @@ def advance_window(
     known = moved.known & (numbers < len(actions))
     cache = ActionCache(actions, known, moved.encoder_inputs, moved.code, moved.decision_inputs)
     events = problem.window_events(now)
-    return WindowState(state, cache, certify(problem.process, state, events, cache, now.key_chains, problem.states))
+    return WindowState(state, cache, problem.certify(state, events, cache, now))
 
 
 @eqx.filter_jit(donate="all-except-first")

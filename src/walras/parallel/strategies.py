@@ -14,6 +14,8 @@ from numpy import ndarray
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.parallel.process import AbstractEngine, DecisionProcess, n_events, over_events
 
+HostInts = Int[ndarray, " event"]
+
 
 class AbstractInitialGuess(abc.ABC):
     """Guesses the action of every event before anything is evaluated."""
@@ -34,7 +36,7 @@ class NoOp(AbstractInitialGuess):
 class WarmStart(AbstractInitialGuess):
     """Guess given actions, e.g. those of the previous policy while a policy is being improved."""
 
-    def __init__(self, actions: Int[Array, " event"] | Int[ndarray, " event"]):
+    def __init__(self, actions: Int[Array, " event"] | HostInts):
         self.given = jnp.asarray(actions, jnp.int32)
 
     def actions(self, process: DecisionProcess, initial: PyTree, events: PyTree) -> Int[Array, " event"]:
@@ -65,7 +67,7 @@ class AbstractAssignment(abc.ABC):
     """Assigns events to processes; a process evaluates its events in order, on its own new decisions."""
 
     @abc.abstractmethod
-    def processes(self, keys: Int[ndarray, " event"], offset: int) -> Int[ndarray, " event"]:
+    def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Return the process of every event, as any integers.
 
         Args:
@@ -77,7 +79,7 @@ class AbstractAssignment(abc.ABC):
 class ByKey(AbstractAssignment):
     """One process per key: every decision of a key builds on those before it."""
 
-    def processes(self, keys: Int[ndarray, " event"], offset: int) -> Int[ndarray, " event"]:
+    def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Return the keys."""
         return keys
 
@@ -85,7 +87,7 @@ class ByKey(AbstractAssignment):
 class PerEvent(AbstractAssignment):
     """One process per event: fewest serial steps, most guesses."""
 
-    def processes(self, keys: Int[ndarray, " event"], offset: int) -> Int[ndarray, " event"]:
+    def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Number the events."""
         return np.arange(len(keys), dtype=np.int32)
 
@@ -100,7 +102,7 @@ class ChainSegments(AbstractAssignment):
     def __init__(self, length: int):
         self.length = positive_integer("length", length)
 
-    def processes(self, keys: Int[ndarray, " event"], offset: int) -> Int[ndarray, " event"]:
+    def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Number the segments."""
         order = np.argsort(keys, kind="stable")
         starts = run_starts(keys[order])
@@ -119,7 +121,7 @@ class RandomAssignment(AbstractAssignment):
     def __init__(self, number: int, seed: int = 0):
         self.number, self.seed = positive_integer("number", number), seed
 
-    def processes(self, keys: Int[ndarray, " event"], offset: int) -> Int[ndarray, " event"]:
+    def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Draw the processes, the same ones whenever a window starts at `offset`."""
         return np.random.default_rng((self.seed, offset)).integers(self.number, size=len(keys))
 
@@ -130,7 +132,7 @@ class CustomAssignment(AbstractAssignment):
     def __init__(self, function: Callable[[ndarray, int], ndarray]):
         self.function = function
 
-    def processes(self, keys: Int[ndarray, " event"], offset: int) -> Int[ndarray, " event"]:
+    def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Call the function.
 
         Raises:
@@ -207,7 +209,7 @@ class FixedWindows(AbstractWindow):
         return n_final == size
 
 
-def run_starts(*sorted_values: Int[ndarray, " event"]) -> Int[ndarray, " run"]:
+def run_starts(*sorted_values: HostInts) -> Int[ndarray, " run"]:
     """Return where runs of equal values begin, in arrays sorted together."""
     new = np.zeros(len(sorted_values[0]), bool)
     new[:1] = True

@@ -13,7 +13,7 @@ from walras.domains.fulfilment.policies import (
     MOST_ACTIVE,
     MOST_INPUT,
     Greedy,
-    dual,
+    dual_policy,
     from_choice,
     from_score,
     integer_share,
@@ -122,12 +122,12 @@ def test_prices_turn_orders_away():
         ([[0.2, 0]], [0, 0], 1),
         ([[0.5, 1]], [0.6, 0], NONE),
     ):
-        rule = dual(instance, np.asarray(stock_price, float), np.asarray(capacity_price, float))
+        rule = dual_policy(instance, np.asarray(stock_price, float), np.asarray(capacity_price, float))
         assert fulfil(instance, rule).actions[0] == action
     with pytest.raises(ShapeError, match="capacity_price"):
-        dual(instance, np.zeros((1, 2)), np.zeros(3))
+        dual_policy(instance, np.zeros((1, 2)), np.zeros(3))
     with pytest.raises(ShapeError, match="stock_price"):
-        dual(instance, np.zeros((2, 2)), np.zeros(2))
+        dual_policy(instance, np.zeros((2, 2)), np.zeros(2))
 
 
 def test_a_price_of_capacity_costs_one_encoding_per_order(instance):
@@ -162,7 +162,7 @@ def test_functions_of_ones_own_return_what_is_needed(instance):
 def test_prices_are_numbers(instance):
     for wrong in (np.nan, np.inf, 1e9):
         with pytest.raises(InputError, match="`capacity_price` has a value"):
-            dual(instance, np.zeros((1, 6)), np.full(6, wrong))
+            dual_policy(instance, np.zeros((1, 6)), np.full(6, wrong))
     for wrong in (np.nan, -0.1, 17):
         with pytest.raises(SettingsError, match="strength"):
             priced(Greedy(), wrong)

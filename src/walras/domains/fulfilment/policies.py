@@ -12,7 +12,15 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from walras.domains.fulfilment.instance import LARGEST, UNIT, Instance
-from walras.domains.fulfilment.process import AbstractFulfilmentRule, FulfilmentProcess, Order
+from walras.domains.fulfilment.process import (
+    AbstractFulfilmentRule,
+    Action,
+    FulfilmentProcess,
+    Order,
+    PerCentre,
+    PriceInputs,
+    Scores,
+)
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.parallel.process import trees_equal
 
@@ -26,7 +34,7 @@ MOST_INPUT, MOST_ACTIVE = 255, 63
 class Greedy(AbstractFulfilmentRule):
     """Send every order from the available centre with the highest reward: the nearest."""
 
-    def scores(self, inputs: tuple, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
+    def scores(self, inputs: tuple, reward: PerCentre, order: Order) -> Scores:
         """Score by the reward; reject only where no centre is available."""
         return jnp.append(reward, -LARGEST)
 
@@ -40,9 +48,9 @@ class Dual(AbstractFulfilmentRule):
     """
 
     stock_price: Int[Array, "product centre"]
-    capacity_price: Int[Array, " centre"]
+    capacity_price: PerCentre
 
-    def scores(self, inputs: tuple, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
+    def scores(self, inputs: tuple, reward: PerCentre, order: Order) -> Scores:
         """Subtract the prices from the reward."""
         row = jnp.minimum(order.product, self.stock_price.shape[0] - 1)
         return jnp.append(reward - self.stock_price[row] - self.capacity_price, 0)
@@ -61,19 +69,19 @@ class CapacityPriced(AbstractFulfilmentRule):
     base: AbstractFulfilmentRule
     strength: Int[Array, ""]
 
-    def inputs(self, row: Int[Array, " centre"], order: Order) -> object:
+    def inputs(self, row: PerCentre, order: Order) -> object:
         """Return the inputs of the other rule."""
         return self.base.inputs(row, order)
 
-    def scores(self, inputs: object, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
+    def scores(self, inputs: object, reward: PerCentre, order: Order) -> Scores:
         """Score as the other rule does."""
         return self.base.scores(inputs, reward, order)
 
-    def price_inputs(self, left: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
+    def price_inputs(self, left: PerCentre, granted: PerCentre) -> PriceInputs:
         """Return the prices, in integers: a division of floats may differ between two compiled programs."""
         return (self.strength * integer_share(granted - left, granted)) >> 10
 
-    def prices(self, inputs: Int[Array, " some"]) -> Int[Array, " centre"]:
+    def prices(self, inputs: PriceInputs) -> PerCentre:
         """Return the prices."""
         return inputs
 
@@ -88,7 +96,7 @@ class PolicyNetwork(eqx.Module):
     biases: tuple[Float[Array, " _"], ...]
     shrinks: tuple[Float[Array, ""], ...]
 
-    def __call__(self, levels: Int[Array, " centre"]) -> Int[Array, " option"]:
+    def __call__(self, levels: PerCentre) -> Scores:
         """Score the options for one stock row."""
         active = jnp.minimum(levels, MOST_INPUT).astype(jnp.float32)
         *hidden, last = zip(self.weights, self.biases, self.shrinks, strict=True)
@@ -102,13 +110,11 @@ class Neural(AbstractFulfilmentRule):
 
     network: PolicyNetwork
 
-    def inputs(self, row: Int[Array, " centre"], order: Order) -> Int[Array, " centre"]:
+    def inputs(self, row: PerCentre, order: Order) -> PerCentre:
         """Return the levels of the stock row."""
         return stock_levels(row)
 
-    def scores(
-        self, inputs: Int[Array, " centre"], reward: Int[Array, " centre"], order: Order
-    ) -> Int[Array, " option"]:
+    def scores(self, inputs: PerCentre, reward: PerCentre, order: Order) -> Scores:
         """Run the network."""
         return jnp.append(reward, 0) + self.network(inputs)
 
@@ -121,7 +127,7 @@ def stock_levels(row: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     return jnp.where(stock < 8, stock, high).astype(jnp.int32)
 
 
-def integer_share(part: Int[Array, " centre"], whole: Int[Array, " centre"]) -> Int[Array, " centre"]:
+def integer_share(part: PerCentre, whole: PerCentre) -> PerCentre:
     """Return the share that a part is of a whole, rounded down [1/65,536]; beyond 2^23 both are rounded first.
 
     Long division with two digits of eight bits, which 32-bit integers hold.
@@ -188,7 +194,7 @@ def priced(base: AbstractFulfilmentRule, strength: float) -> CapacityPriced:
     return CapacityPriced(base, jnp.asarray(round(strength * 1024), jnp.int32))
 
 
-def dual(instance: Instance, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
+def dual_policy(instance: Instance, stock_price: ArrayLike, capacity_price: ArrayLike) -> Dual:
     """Build the dual policy from prices in money, [product, centre] and [centre].
 
     Raises:
@@ -212,7 +218,7 @@ def scarcity_prices(instance: Instance, level: float = 0.3) -> Dual:
     """Price capacity by `level` times the share of nearby demand that the centre cannot serve: a rule of thumb."""
     nearest = np.bincount(instance.reward[instance.destination].argmax(1), instance.quantity, instance.n_centres)
     scarce = np.maximum(nearest - instance.cumulative_capacity()[-1], 0) / np.maximum(nearest, 1)
-    return dual(instance, np.zeros((1, instance.n_centres)), level * scarce)
+    return dual_policy(instance, np.zeros((1, instance.n_centres)), level * scarce)
 
 
 def make_policy(
@@ -237,16 +243,14 @@ def make_policy(
 class ScoreRule(AbstractFulfilmentRule):
     """Scores of a user's function; see `from_score`."""
 
-    function: Callable[[Array, Array, PyTree], Int[Array, " option"]] = eqx.field(static=True)
+    function: Callable[[Array, Array, PyTree], Scores] = eqx.field(static=True)
     parameters: PyTree = None
 
-    def inputs(self, row: Int[Array, " centre"], order: Order) -> Int[Array, " centre"]:
+    def inputs(self, row: PerCentre, order: Order) -> PerCentre:
         """Return the stock row."""
         return row
 
-    def scores(
-        self, inputs: Int[Array, " centre"], reward: Int[Array, " centre"], order: Order
-    ) -> Int[Array, " option"]:
+    def scores(self, inputs: PerCentre, reward: PerCentre, order: Order) -> Scores:
         """Call the function."""
         return self.function(inputs, reward, self.parameters)
 
@@ -254,13 +258,13 @@ class ScoreRule(AbstractFulfilmentRule):
 class ChoiceRule(FulfilmentProcess):
     """Choices of a user's function, which are not masked but checked by `fulfil`; see `from_choice`."""
 
-    function: Callable[[Array, Array, Array], Int[Array, ""]] = eqx.field(static=True, kw_only=True)
+    function: Callable[[Array, Array, Array], Action] = eqx.field(static=True, kw_only=True)
 
-    def encoder_inputs(self, own: Int[Array, " centre"], event: Order) -> tuple:
+    def encoder_inputs(self, own: PerCentre, event: Order) -> tuple:
         """Return nothing: all is decided at once."""
         return ()
 
-    def encode(self, inputs: tuple, event: Order) -> Int[Array, " centre"]:
+    def encode(self, inputs: tuple, event: Order) -> PerCentre:
         """Return the rewards."""
         return self.reward[event.destination]
 
@@ -268,21 +272,21 @@ class ChoiceRule(FulfilmentProcess):
         """Return the stock row and the capacity left."""
         return own, self.granted[event.refills] - shared
 
-    def decide(self, code: Array, inputs: tuple[Array, Array], event: Order) -> Int[Array, ""]:
+    def decide(self, code: Array, inputs: tuple[Array, Array], event: Order) -> Action:
         """Call the function."""
         return self.function(*inputs, code).astype(jnp.int32)
 
-    def still_valid(self, action: Int[Array, ""], before: PyTree, now: PyTree) -> Bool[Array, ""]:
+    def still_valid(self, action: Action, before: PyTree, now: PyTree) -> Bool[Array, ""]:
         """Certify only where nothing changed: the function may depend on anything."""
         return trees_equal(before, now)
 
-    def allowed(self, state: PyTree, event: Order, action: Int[Array, ""]) -> Bool[Array, ""]:
+    def allowed(self, state: PyTree, event: Order, action: Action) -> Bool[Array, ""]:
         """Allow anything; `fulfil` checks the result."""
         return jnp.asarray(True)
 
 
 def from_score(
-    instance: Instance, function: Callable[[Array, Array, PyTree], Int[Array, " option"]], parameters: PyTree = None
+    instance: Instance, function: Callable[[Array, Array, PyTree], Scores], parameters: PyTree = None
 ) -> ScoreRule:
     """Make a rule of a function `(stock row, reward, parameters) -> score of every centre and, last, of none`.
 
@@ -297,7 +301,7 @@ def from_score(
     return ScoreRule(function, parameters)
 
 
-def from_choice(instance: Instance, function: Callable[[Array, Array, Array], Int[Array, ""]]) -> ChoiceRule:
+def from_choice(instance: Instance, function: Callable[[Array, Array, Array], Action]) -> ChoiceRule:
     """Make a process of a function `(stock row, capacity left, reward) -> centre or -1`.
 
     Raises:

@@ -12,6 +12,12 @@ from jaxtyping import Array, Bool, Int, PyTree
 from walras.domains.fulfilment.instance import NONE, Instance
 from walras.parallel.process import AdditiveProcess
 
+PerCentre = Int[Array, " centre"]
+Scores = Int[Array, " option"]
+PriceInputs = Int[Array, " some"]
+DecisionInputs = tuple[Bool[Array, " centre"], PriceInputs]
+Action = Int[Array, ""]
+
 LEAST = -(1 << 31)
 """Score of an option that is not available."""
 
@@ -31,19 +37,19 @@ class AbstractFulfilmentRule(eqx.Module):
     Scores are integers in the unit of the rewards (1/65,536), so that every batch shape gives the same decision.
     """
 
-    def inputs(self, row: Int[Array, " centre"], order: Order) -> PyTree:
+    def inputs(self, row: PerCentre, order: Order) -> PyTree:
         """Return all that `scores` reads of the product's stock row; nothing by default."""
         return ()
 
     @abc.abstractmethod
-    def scores(self, inputs: PyTree, reward: Int[Array, " centre"], order: Order) -> Int[Array, " option"]:
+    def scores(self, inputs: PyTree, reward: PerCentre, order: Order) -> Scores:
         """Score every centre and, last, no centre, without the capacity left: the expensive part."""
 
-    def price_inputs(self, left: Int[Array, " centre"], granted: Int[Array, " centre"]) -> Int[Array, " some"]:
+    def price_inputs(self, left: PerCentre, granted: PerCentre) -> PriceInputs:
         """Return what of the capacity left and granted the prices depend on; nothing by default."""
         return left[:0]
 
-    def prices(self, inputs: Int[Array, " some"]) -> Int[Array, " centre"] | int:
+    def prices(self, inputs: PriceInputs) -> PerCentre | int:
         """Return the current price of a unit of capacity, taken off the scores of the centres; 0 by default."""
         return 0
 
@@ -55,29 +61,25 @@ class FulfilmentProcess(AdditiveProcess):
     reward: Int[Array, "destination centre"]
     granted: Int[Array, "refills centre"]
 
-    def key(self, event: Order) -> Int[Array, ""]:
+    def key(self, event: Order) -> Action:
         """Return the product, whose stock is a row of the table."""
         return event.product
 
-    def encoder_inputs(self, own: Int[Array, " centre"], event: Order) -> PyTree:
+    def encoder_inputs(self, own: PerCentre, event: Order) -> PyTree:
         """Return what the scores depend on."""
         return self.rule.inputs(own, event)
 
-    def encode(self, inputs: PyTree, event: Order) -> Int[Array, " option"]:
+    def encode(self, inputs: PyTree, event: Order) -> Scores:
         """Score the options."""
         return self.rule.scores(inputs, self.reward[event.destination], event)
 
-    def decision_inputs(
-        self, own: Int[Array, " centre"], shared: Int[Array, " centre"], event: Order
-    ) -> tuple[Bool[Array, " centre"], Int[Array, " some"]]:
+    def decision_inputs(self, own: PerCentre, shared: PerCentre, event: Order) -> DecisionInputs:
         """Return which centres have the units and the capacity, and what the prices depend on."""
         granted = self.granted[event.refills]
         left = granted - shared
         return (own >= event.quantity) & (left >= event.quantity), self.rule.price_inputs(left, granted)
 
-    def decide(
-        self, code: Int[Array, " option"], inputs: tuple[Bool[Array, " centre"], Int[Array, " some"]], event: Order
-    ) -> Int[Array, ""]:
+    def decide(self, code: Scores, inputs: DecisionInputs, event: Order) -> Action:
         """Take the best available option; an order is rejected only where that is better than all centres."""
         available, price_inputs = inputs
         scores = jnp.where(available, code[:-1] - self.rule.prices(price_inputs), LEAST)
@@ -86,9 +88,9 @@ class FulfilmentProcess(AdditiveProcess):
 
     def still_valid(
         self,
-        action: Int[Array, ""],
-        before: tuple[Bool[Array, " centre"], Int[Array, " some"]],
-        now: tuple[Bool[Array, " centre"], Int[Array, " some"]],
+        action: Action,
+        before: DecisionInputs,
+        now: DecisionInputs,
     ) -> Bool[Array, ""]:
         """Certify where prices are the same, no option came back and the chosen one is still available.
 
@@ -97,16 +99,16 @@ class FulfilmentProcess(AdditiveProcess):
         chosen = (action == NONE) | now[0][jnp.maximum(action, 0)]
         return chosen & ~jnp.any(now[0] & ~before[0]) & jnp.all(now[1] == before[1])
 
-    def change(self, event: Order, action: Int[Array, ""]) -> tuple[Int[Array, " centre"], Int[Array, " centre"]]:
+    def change(self, event: Order, action: Action) -> tuple[PerCentre, PerCentre]:
         """Take the units from the stock and count them as sent."""
         sent = jnp.where(jnp.arange(self.reward.shape[1]) == action, event.quantity, 0)
         return -sent, sent
 
-    def noop(self, event: Order) -> Int[Array, ""]:
+    def noop(self, event: Order) -> Action:
         """Reject the order."""
         return jnp.asarray(NONE, jnp.int32)
 
-    def allowed(self, state: PyTree, event: Order, action: Int[Array, ""]) -> Bool[Array, ""]:
+    def allowed(self, state: PyTree, event: Order, action: Action) -> Bool[Array, ""]:
         """Say whether the centre has the units and the capacity."""
         own, shared = self.observe(state, event)
         return (action == NONE) | self.decision_inputs(own, shared, event)[0][jnp.maximum(action, 0)]
