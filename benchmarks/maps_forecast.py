@@ -48,12 +48,12 @@ def epoch_figures(world: AgentPool, policy: Policy, budget: Budget) -> dict:
     agents = budget.epoch_agents
     if world.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
         return {"epoch_ratio_windows": None}
-    sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1, "delegates": 0}
+    sizes = {"population_size": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1, "delegates": 0}
     settings = MapTraining(representation=EPOCH_REPRESENTATION, spacing=1, **sizes)
     episodes = MapEpisodes([world], settings)
     task = PrimalTask(settings, episodes, policy)
     carry, lesson = task.begin(0), task.example(episodes.draw(0), None)
-    lesson = replace(lesson, watched=None, each=None)  # windows know no loss of agents one by one
+    lesson = replace(lesson, watched=None, agent_use=None)  # windows know no loss of single agents
     parts = (carry, task.scaling, lesson, task.optimizer)
     calls = {"one_pass": lambda: one_pass_step(*parts), "windows": lambda: windows_step(*parts)}
     seconds, rounds = medians(calls, budget.epoch_rounds)
@@ -73,7 +73,7 @@ def untrained(names: Sequence[str], world: AgentPool, policy: Policy, budget: Bu
     found = {}
     for name in names:
         agents = budget.epoch_agents
-        sizes = {"target": agents, "agents": agents, "weeks": TRAINED_WEEKS, "delegates": 0}
+        sizes = {"population_size": agents, "agents": agents, "weeks": TRAINED_WEEKS, "delegates": 0}
         settings = MapTraining(representation=name, steps=1, **sizes)
         task = PrimalTask(settings, MapEpisodes([world], settings), policy)
         network, edges = task.begin(0).average, task.episodes.edges

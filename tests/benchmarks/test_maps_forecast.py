@@ -48,7 +48,7 @@ def told(benchmark, tmp_path_factory):
         patch.setattr(benchmark, "TRAINED_WEEKS", 98)
         patch.setattr("lab.eval_twins.TOLERANCE", 0.3)
         patch.setattr(primal, "EXAMPLES", 1)
-        patch.setattr(primal, "JUDGING", 1)
+        patch.setattr(primal, "VALIDATION", 1)
         lines = []
         patch.setattr(sys, "stdout", type("Out", (), {"write": lambda _, text: lines.append(text), "flush": id})())
         words = ["--quick", "--json", "--world", str(folder / "some.walras"), "--out", str(folder / "out.json")]

@@ -16,7 +16,7 @@ from walras.exogenous.calendar import holiday_distance
 from walras.maps.features import HORIZON
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import ACTIVE_WEEKS, AgentPool, pools_from_generator
-from walras.train.history import FIRST_FORECAST, rolling_forecasts
+from walras.train.history import FIRST_FORECAST, rolling_fits
 
 WEEKS, AGENTS, REFIT = 40, 12, 4
 
@@ -29,6 +29,12 @@ def panel() -> Panel:
 @pytest.fixture(scope="module")
 def world(panel) -> AgentPool:
     return AgentPool.from_panel(panel, refit_weeks=REFIT)
+
+
+def rolling_forecasts(panel, lead_time, **options) -> list[np.ndarray]:
+    """Return mean and standard deviation of lead-time demand, one row per week from the first forecast on."""
+    fits = list(rolling_fits(panel, lead_time, **options))
+    return [np.concatenate([getattr(fit, name) for fit in fits]) for name in ("lead_mean", "lead_sd")]
 
 
 def same(one: AgentPool, other: AgentPool) -> bool:
@@ -81,7 +87,10 @@ def test_no_forecast_knows_the_week_it_forecasts_or_later(panel, world, week):
 def test_attributes_know_the_known_weeks_alone(panel):
     units, price = panel.units.copy(), panel.price.copy()
     units[25:], price[25:] = 9.0, 99.0
-    worlds = [AgentPool.from_panel(each, known_weeks=25) for each in (panel, replace(panel, units=units, price=price))]
+    worlds = [
+        AgentPool.from_panel(each, known_weeks=25, refit_weeks=16)
+        for each in (panel, replace(panel, units=units, price=price))
+    ]
     for one, other in zip(*(jax.tree.leaves(world.population) for world in worlds), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not np.array_equal(worlds[0].exogenous.demand, worlds[1].exogenous.demand)
@@ -91,16 +100,16 @@ def test_agents_that_never_sold_are_left_out(panel):
     units = panel.units.copy()
     units[:, 4] = 0
     units[:30, 7] = 0
-    found = AgentPool.from_panel(replace(panel, units=units), known_weeks=30)
+    found = AgentPool.from_panel(replace(panel, units=units), known_weeks=30, refit_weeks=16)
     np.testing.assert_array_equal(found.population.names.labels, np.delete(panel.agents, [4, 7]))
     assert "2 products sold nothing in 30 weeks and are left out." in found.notes
-    assert AgentPool.from_panel(replace(panel, units=units)).n_agents == AGENTS - 1
+    assert AgentPool.from_panel(replace(panel, units=units), refit_weeks=16).n_agents == AGENTS - 1
 
 
 def test_who_sold_shortly_before_a_week_is_active_in_it(panel):
     units = np.ones_like(panel.units)
     units[:, 1], units[10, 1] = 0, 2
-    found = AgentPool.from_panel(replace(panel, units=units), active_weeks=5)
+    found = AgentPool.from_panel(replace(panel, units=units), active_weeks=5, refit_weeks=16)
     np.testing.assert_array_equal(np.flatnonzero(found.active[:, 1]) + FIRST_FORECAST, np.arange(11, 16))
     assert found.active[:, 0].all() and ACTIVE_WEEKS > 5
 

@@ -12,10 +12,10 @@ from walras.config import HistorySettings
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.population.generate import generate_panel
-from walras.train.history import FIRST_FORECAST, rolling_forecasts, train_test_split
+from walras.train.history import FIRST_FORECAST, rolling_fits, train_test_split
 
 WEEKS, HOLDOUT, AGENTS = 40, 10, 12
-SETTINGS = HistorySettings(holdout=HOLDOUT, draws=2)
+SETTINGS = HistorySettings(holdout=HOLDOUT, draws=2, refit_weeks=4)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,12 @@ def panel() -> Panel:
 @pytest.fixture(scope="module")
 def case(panel):
     return train_test_split(panel, SETTINGS)
+
+
+def rolling_forecasts(panel, lead_time, **options) -> list[np.ndarray]:
+    """Return mean and standard deviation of lead-time demand, one row per week from the first forecast on."""
+    fits = list(rolling_fits(panel, lead_time, **options))
+    return [np.concatenate([getattr(fit, name) for fit in fits]) for name in ("lead_mean", "lead_sd")]
 
 
 def changed(panel: Panel, week: int) -> Panel:
@@ -58,10 +64,17 @@ def test_training_knows_nothing_of_the_held_out_weeks(panel, case):
     assert not np.array_equal(case.holdout.exogenous.demand, other.holdout.exogenous.demand)
 
 
-@pytest.mark.parametrize("week", [FIRST_FORECAST + 1, 25, WEEKS - 3])
-def test_a_forecast_knows_only_earlier_weeks(panel, week):
-    lead = np.full(panel.n_agents, 2)
-    one, other = (rolling_forecasts(p, lead)[0] for p in (panel, changed(panel, week)))
+LEAD = np.full(AGENTS, 2)
+
+
+@pytest.fixture(scope="module")
+def forecast(panel):
+    return rolling_forecasts(panel, LEAD)[0]
+
+
+@pytest.mark.parametrize("week", [FIRST_FORECAST + 1, WEEKS - 3])
+def test_a_forecast_knows_only_earlier_weeks(panel, forecast, week):
+    one, other = forecast, rolling_forecasts(changed(panel, week), LEAD)[0]
     rows = week - FIRST_FORECAST
     np.testing.assert_array_equal(one[: rows + 1], other[: rows + 1])
     assert (one[rows + 1 :] != other[rows + 1 :]).any()
@@ -75,9 +88,8 @@ def test_products_that_are_not_yet_on_sale_are_not_expected(panel):
     assert (mean[:before, 0] == 0).all() and (sd[:before, 0] == 0).all() and (mean[before:, 0] > 0).all()
 
 
-def test_fewer_fits_still_cover_every_week(panel):
-    lead = np.full(panel.n_agents, 1)
-    every, some = (rolling_forecasts(panel, lead, refit_weeks=n)[0] for n in (1, 5))
+def test_fewer_fits_still_cover_every_week(panel, forecast):
+    every, some = forecast, rolling_forecasts(panel, LEAD, refit_weeks=5)[0]
     assert every.shape == some.shape
     np.testing.assert_array_equal(every[::5], some[::5])
 
@@ -90,7 +102,9 @@ def test_agents_can_be_taken(case):
 
 
 def test_planned_lead_times_and_recorded_prices(panel):
-    case = train_test_split(panel, HistorySettings(holdout=HOLDOUT, draws=1, lead_times="planned", prices="recorded"))
+    case = train_test_split(
+        panel, HistorySettings(holdout=HOLDOUT, draws=1, refit_weeks=8, lead_times="planned", prices="recorded")
+    )
     weeks = np.asarray(case.training.exogenous.arrivals.weeks)
     assert (weeks == np.asarray(case.population.lead_time)).all()
     np.testing.assert_allclose(case.holdout.exogenous.sale_price, case.panel.price[-HOLDOUT:], rtol=1e-6)

@@ -42,7 +42,6 @@ def buyer(
         config: settings; the defaults where not given.
         out: folder for checkpoints, records and the buyer.
         resume: continue the folder's training, or begin again.
-        progress: shown stages and steps.
     """
     from walras.train.buyer_training import train_buyer
     from walras.train.settings import BuyerTraining
@@ -67,7 +66,6 @@ def dual(
         out: folder of the interface; both maps of one go to the same.
         policy: that agents follow, valid for any population; the priced newsvendor where not given.
         resume: continue the folder's training, or begin again.
-        progress: shown stages and steps.
     """
     return _train_map("dual", config, panel, out, policy=policy, resume=resume, progress=progress)
 
@@ -81,11 +79,7 @@ def primal(
     resume: bool = True,
     progress: "Progress | None" = None,
 ) -> "TrainResult":
-    """Train a primal map (shadow prices to utilization) into an interface's folder, after its dual map.
-
-    Args:
-        config, panel, out, policy, resume, progress: as in `dual`.
-    """
+    """Train a primal map (shadow prices to utilization) into an interface's folder, after its dual map."""
     return _train_map("primal", config, panel, out, policy=policy, resume=resume, progress=progress)
 
 
@@ -108,7 +102,6 @@ def compare_policies(
         panel: as read.
         names: of the competitors; all where none is named.
         holdout: last weeks, used for evaluation only.
-        progress: shown stages and steps.
         options: of `walras.train.tuning.policy_comparison.compare_on_split`, such as `shadow_price` or `competitors`.
     """
     from walras.config import HistorySettings

@@ -99,14 +99,12 @@ class AgentPool:
 
         Args:
             panel: as read; its own forecast is not used, since it is about other weeks.
-            resources: which shared resources are used, in the order of the resource axis.
-            economics: costs that the table does not give.
+            resources, economics: in the order of the resource axis; costs that the table does not give.
             refit_weeks: weeks between two fits of the forecast.
             known_weeks: first weeks of the table, off which agents and their attributes are read; None reads all.
             active_weeks: weeks in which a sale makes an agent active afterwards.
             log_sd: spread of the log lead time between orders of an agent.
             seed: of the lead times, and of what the table lacks.
-            progress: shown stages and steps.
 
         Raises:
             InputError: too few weeks, or nothing sold.
@@ -286,7 +284,6 @@ def pools_from_generator(
         agents: products of each, before those that never sell are dropped.
         weeks: history of each [weeks], the first few of which serve the first forecast alone.
         seed: of all that is drawn.
-        progress: shown stages and steps.
         options: passed on to `AgentPool.from_panel`.
     """
     for number in range(count):

@@ -149,10 +149,6 @@ class HistoryEpisodes(EpisodeSource):
     def __init__(self, split: HistorySplit, settings: BuyerTraining) -> None:
         """Divide the products, and estimate each week's common shock.
 
-        Args:
-            split: its held-out weeks are for validation.
-            settings: sizes and spreads.
-
         Raises:
             InputError: too few products.
         """

@@ -134,10 +134,6 @@ def worth(episode: Episode, units: Float[Array, " agent"]) -> Float[Array, ""]:
     Valued at unit cost alone, stock at the end of an episode would be as good as sold, and buyers would learn to fill
     the shelves. Sold at the mean rate of demand m, a stock of x waits x / 2m weeks on average; it is never worth less
     than nothing.
-
-    Args:
-        episode: its agents, their weights and costs.
-        units: stock and open orders.
     """
     population = episode.population
     waits = population.holding_cost * units / (2.0 * population.demand_scale)
@@ -156,14 +152,7 @@ class BuyerTask(TrainingTask):
     def __init__(
         self, settings: BuyerTraining, episodes: EpisodeSource, shape: BuyerShape, base: PricedNewsvendor
     ) -> None:
-        """Keep what is trained on.
-
-        Args:
-            settings: step size, clipping, number of steps.
-            episodes: for training and validation.
-            shape: size of the network.
-            base: the closed-form policy that it corrects.
-        """
+        """Keep what is trained on."""
         self.settings, self.episodes, self.shape, self.base = settings, episodes, shape, base
         self.optimizer = clipped_adam(settings.learning_rate, settings.steps, LAST_RATE, settings.clip_norm)
         self._validation = episodes.validation()
@@ -256,12 +245,6 @@ def gradient_by_week(
 
     A norm that grows or vanishes towards the first weeks shows exploding or vanishing gradients through the simulator;
     that it falls in the last weeks is due to the end of the episode. Weeks that are not learned from have norm 0.
-
-    Args:
-        buyer: the policy.
-        episode: to simulate.
-        backlog: unmet demand waits.
-        free_weeks: last weeks that are not learned from.
     """
     nudge = jnp.zeros((episode.exogenous.n_weeks, episode.population.n_agents))
     buyer = buyer.with_profile(episode.profile)
@@ -281,18 +264,13 @@ def train_buyer(
     resume: bool = True,
     command: Sequence[str] = (),
 ) -> TrainResult:
-    """Train a buyer on a table's history, or resume a training.
+    """Train a buyer on a table's history, or resume a training; `path` of the result is the buyer's file.
 
     Args:
         panel: as read; a generated population where None.
         settings: of the training.
         folder: for checkpoints, records, and the buyer.
-        progress: shown stages and steps.
         resume: continue the folder's training, or begin again.
-        command: noted in the records.
-
-    Returns:
-        The result; `path` is the file of the buyer.
 
     Raises:
         InputError: too few weeks or products; a folder of another training.
@@ -339,13 +317,7 @@ def _write_gradients(task: BuyerTask, buyer: Buyer, path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TrainedBuyer:
-    """A buyer and how it was made.
-
-    Attributes:
-        buyer: the policy.
-        facts: of its training: settings, steps, data, validation loss.
-        source: name of its file.
-    """
+    """A buyer, facts on its training (settings, steps, data, validation loss), and the name of its file."""
 
     buyer: Buyer
     facts: Mapping[str, Any]
@@ -353,13 +325,7 @@ class TrainedBuyer:
 
 
 def save_buyer(path: str | Path, buyer: Buyer, facts: Mapping[str, Any]) -> None:
-    """Write a buyer to a file; the folder must exist.
-
-    Args:
-        path: of the file.
-        buyer: with the default demand distribution.
-        facts: how it was made, as JSON values.
-    """
+    """Write a buyer to a file; the folder must exist."""
     shape = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(buyer.shape).items()}
     header = {"version": VERSION, "shape": shape, "discount": buyer.base.discount, "facts": dict(facts)}
     write_arrays(path, KIND, flatten(buyer.network.value), header)
@@ -367,9 +333,6 @@ def save_buyer(path: str | Path, buyer: Buyer, facts: Mapping[str, Any]) -> None
 
 def load_buyer(path: str | Path | Traversable | None = None) -> TrainedBuyer:
     """Read a buyer; no code is run, and every byte is checked.
-
-    Args:
-        path: a file written by `save_buyer`; the shipped buyer where not given.
 
     Raises:
         DamagedFileError, InputError: a damaged file, another kind of file, or one of another version.

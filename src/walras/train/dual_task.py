@@ -82,12 +82,6 @@ def episode_terms(
     Violation is mean `max(U - K, 0) / K`, price mean lambda in median margins, slackness mean `lambda (K - U)^+ / K`,
     all after the burn-in; consistency is the mean squared difference, relative to S(P), between use under the prices
     issued at an origin, kept to the end, and use as prices were re-issued, which has no derivative (spec eq. 10).
-
-    Args:
-        example: the episode.
-        policy: that agents follow.
-        dual: the map.
-        burn_in: first coordinated weeks that do not count.
     """
     loop = run_closed_loop(example.window, example.cohort, policy, example.plan, dual)
     limit = example.plan.capacity[example.plan.first :]
@@ -188,11 +182,6 @@ class DualTask(MapTask):
 
     def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: Policy) -> None:
         """Keep what is trained on, and measure features once.
-
-        Args:
-            settings: sizes, steps, weights of the loss.
-            episodes: populations and weeks.
-            policy: that agents follow; it has to be differentiable in the prices.
 
         Raises:
             SettingsError: a representation or lengths that a dual map cannot have.

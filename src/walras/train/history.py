@@ -105,13 +105,10 @@ class RollingHistory:
             panel: as read; a forecast in it is not used, since it is about other weeks.
             known_weeks: first weeks, off which attributes of agents are read.
             sold: agents to keep, as a mask.
-            dropped: end of the sentence on the other products: "... sold nothing in ...".
-            resources: which shared resources are used, in the order of the resource axis.
-            economics: costs that the table does not give.
-            log_sd: spread of the log lead time between orders of an agent.
-            refit_weeks, ahead: as in `rolling_fits`.
+            dropped: what the note says of the others: "... sold nothing in ...".
+            resources, economics: in the order of the resource axis; costs that the table does not give.
+            log_sd, refit_weeks, ahead: as in `rolling_fits`.
             seed: of what the table lacks.
-            progress: shown stages and steps.
         """
         n_dropped = int((~sold).sum())
         notes = (f"{n_dropped} products {dropped} and are left out.",) if n_dropped else ()
@@ -123,17 +120,10 @@ class RollingHistory:
             lost_sale_penalty_share=economics.lost_sale_penalty,
         )
         progress.stage("Forecasting every week from the weeks before")
-        fits = tuple(
-            rolling_fits(
-                completed,
-                np.asarray(population.lead_time),
-                log_sd=log_sd,
-                refit_weeks=refit_weeks,
-                ahead=ahead,
-                progress=progress,
-            )
-        )
-        return RollingHistory(completed, population, fits, *_joined_fits(fits), log_sd, notes)
+        rolling: dict[str, Any] = {"log_sd": log_sd, "refit_weeks": refit_weeks, "ahead": ahead, "progress": progress}
+        fits = tuple(rolling_fits(completed, np.asarray(population.lead_time), **rolling))
+        mean, deviation = (np.concatenate([getattr(fit, name) for fit in fits]) for name in ("lead_mean", "lead_sd"))
+        return RollingHistory(completed, population, fits, mean, deviation, log_sd, notes)
 
 
 def rolling_fits(
@@ -156,7 +146,6 @@ def rolling_fits(
         log_sd: spread of the log lead time between orders, for the standard deviation.
         refit_weeks: weeks between two fits.
         ahead: fewest weeks of weekly demand to forecast at each fit.
-        progress: shown steps.
     """
     first, reach = FIRST_FORECAST, int(lead_time.max(initial=0)) + 1
     vary = lead_time_sd(lead_time, log_sd)
@@ -170,21 +159,6 @@ def rolling_fits(
         yield RollingForecast(origin, weekly, *lead_demand)
         if progress is not None:
             progress.step(origin + weeks - first, panel.n_weeks - first)
-
-
-def rolling_forecasts(
-    panel: Panel, lead_time: np.ndarray, *, log_sd: float = ORDER_LOG_SD, refit_weeks: int = 1
-) -> tuple[Float32[np.ndarray, "week agent"], Float32[np.ndarray, "week agent"]]:
-    """Return mean and standard deviation of lead-time demand, one row per week from `FIRST_FORECAST` on [units].
-
-    Args:
-        panel, lead_time, log_sd, refit_weeks: as in `rolling_fits`.
-    """
-    return _joined_fits(tuple(rolling_fits(panel, lead_time, log_sd=log_sd, refit_weeks=refit_weeks)))
-
-
-def _joined_fits(fits: Sequence[RollingForecast]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([fit.lead_mean for fit in fits]), np.concatenate([fit.lead_sd for fit in fits])
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +237,6 @@ def train_test_split(
     Args:
         panel: as read; a forecast in it is not used, since it is about other weeks.
         settings: how many weeks to hold out, which lead times and prices to replay.
-        progress: shown stages and steps.
 
     Raises:
         InputError: fewer weeks than needed, no product that sold, a product without a lead time that can be planned.

@@ -66,13 +66,7 @@ class MapEpisodes:
     def __init__(
         self, pools: Sequence[AgentPool], settings: MapTraining, validation_pools: Sequence[AgentPool] = ()
     ) -> None:
-        """Freeze the buckets.
-
-        Args:
-            pools: to train on.
-            settings: sizes and spreads.
-            validation_pools: for validation; where none is given, the training pools with other draws.
-        """
+        """Freeze the buckets."""
         self.settings = settings
         demand = np.concatenate([np.asarray(pool.population.demand_scale) for pool in pools])
         self.edges = bucket_edges(demand, settings.buckets)

@@ -80,9 +80,7 @@ def train_map(
         policy: that agents follow, valid for any population; the priced newsvendor where not given.
         pools: folder of prepared agent pools, which several interfaces may share; one in `folder` where not given.
         support: measure the training support of a primal map, which planning needs.
-        progress: shown stages and steps.
         resume: continue the folder's training, or begin again.
-        command: noted in the records.
 
     Returns:
         The result; `path` is the file of the map.

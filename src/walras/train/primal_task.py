@@ -92,15 +92,7 @@ def make_example(
     origins: int,
     spacing: int,
 ) -> PrimalExample:
-    """Read an example off a rollout.
-
-    Args:
-        rolled: the rollout.
-        window, cohort: agents that were simulated, and those whose histories are read.
-        prices: announced in full [money per unit of resource].
-        shape: of the map.
-        weeks, origins, spacing: which weeks are origins, see `maps.rollout.inputs_of`.
-    """
+    """Read an example off a rollout."""
     inputs = inputs_of(rolled, window, cohort, weeks, origins, spacing, reads_agents=shape.kind.reads_agents)
     agent_use, watched = None, None
     if shape.kind.reads_agents:
@@ -188,13 +180,7 @@ class PriceProposal(abc.ABC):
     def propose(
         self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
     ) -> Float[np.ndarray, "week resource"]:
-        """Return prices for all weeks of the window [money per unit of resource].
-
-        Args:
-            episode: population and weeks.
-            policy: that agents follow.
-            network, scaling: the primal map as trained so far.
-        """
+        """Return prices for all weeks of the window [money per unit of resource]."""
 
     @abc.abstractmethod
     def identity(self) -> Any:
@@ -347,12 +333,6 @@ class PrimalTask(MapTask):
         self, settings: MapTraining, episodes: MapEpisodes, policy: Policy, source: PriceProposal | None = None
     ) -> None:
         """Keep what is trained on, and measure features once.
-
-        Args:
-            settings: sizes, steps.
-            episodes: populations and weeks.
-            policy: that agents follow.
-            source: proposes prices beside those drawn at random.
 
         Raises:
             SettingsError: lengths that leave no origin.

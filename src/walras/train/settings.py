@@ -137,11 +137,6 @@ Model = TypeVar("Model", bound=Settings)
 def read_training(path: Path | None, flags: Model | None, kind: type[Model]) -> tuple[Model, TableSettings]:
     """Join a settings file with flags, which win over it.
 
-    Args:
-        path: a TOML file with fields of `kind` and of `TableSettings` side by side, or None.
-        flags: its explicitly given fields count.
-        kind: the settings model, whose fields are no tables.
-
     Raises:
         SettingsError: one sentence with the field, the value and what is allowed.
     """
@@ -158,12 +153,6 @@ def read_map_training(
     kind: str, preset: str, settings: Path | None = None, flags: MapTraining | None = None
 ) -> tuple[MapTraining, TableSettings]:
     """Join a preset with a settings file and flags; what is named later wins.
-
-    Args:
-        kind: "primal map" or "dual map"; a preset has a table of values for each, beside those of both.
-        preset: one of `PRESETS`.
-        settings: a TOML file with fields of `MapTraining` and of `TableSettings` side by side, or None.
-        flags: its explicitly given fields count.
 
     Raises:
         SettingsError: one sentence with the field, the value and what is allowed.

@@ -36,13 +36,7 @@ ROOMY_SHARE, MOST_ROOM = 0.25, 2.5
 
 
 def draw_common(random: np.random.Generator, weeks: int, spread: float) -> Float[np.ndarray, " week"]:
-    """Draw common demand factors of mean 1, constant on blocks of 1 to `LONGEST_BLOCK` weeks.
-
-    Args:
-        random: source of the block length and of the factors.
-        weeks: length of the path.
-        spread: standard deviation of the log factors; 0 gives ones.
-    """
+    """Draw common demand factors of mean 1, constant on blocks of 1 to `LONGEST_BLOCK` weeks."""
     return common_factors(random, weeks, spread, int(random.integers(1, LONGEST_BLOCK + 1)))
 
 
@@ -53,12 +47,7 @@ def common_factors(random: np.random.Generator, weeks: int, spread: float, block
 
 
 def lagged_forecast(factors: Float[np.ndarray, " week"], start: float = 1.0) -> Float[np.ndarray, " week"]:
-    """Return the level that a forecast has reached before each week: an exponential average of earlier weeks.
-
-    Args:
-        factors: on all demand in each week.
-        start: level before the first week.
-    """
+    """Return the level that a forecast has reached before each week: an exponential average of earlier weeks."""
     keep, level, levels = 0.5 ** (1.0 / HALF_LIFE), start, []
     for value in factors:
         levels.append(level)

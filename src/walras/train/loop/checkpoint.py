@@ -45,13 +45,7 @@ class Checkpoints:
     """Folder of checkpoints, for one run at a time: use it in a `with` statement."""
 
     def __init__(self, folder: Path, kind: str, keep: int = NEWEST) -> None:
-        """Choose the folder; `with` makes and locks it.
-
-        Args:
-            folder: where the checkpoints go; its parent must exist.
-            kind: of what is trained, such as "buyer training".
-            keep: number of newest checkpoints that stay, at least 1.
-        """
+        """Choose the folder; `with` makes and locks it."""
         self.folder, self.kind, self.keep = folder, kind, keep
         self._lock: int | None = None
 

@@ -33,13 +33,7 @@ class RunRecord:
     """`run.json`: settings, versions, kind of machine, all starts of the run and how it ended."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], command: Sequence[str] = ()) -> None:
-        """Begin a record, or continue the one that exists.
-
-        Args:
-            path: the file.
-            config: everything the numbers depend on; JSON values.
-            command: the command line of the run; folders of absolute paths are left out.
-        """
+        """Begin a record, or continue the one that exists."""
         self.path = path
         start = {"at": _now(), "command": [ABSOLUTE.sub(r"\1", word) for word in command], "versions": versions()}
         earlier = _read_object(path).get("starts", [])
@@ -52,12 +46,7 @@ class RunRecord:
         self._write({"status": "running"})
 
     def end(self, status: str, facts: Mapping[str, Any]) -> None:
-        """Write how the run ended.
-
-        Args:
-            status: "finished", "interrupted" or "failed".
-            facts: such as the best step and its loss.
-        """
+        """Write how the run ended."""
         self._write({"status": status, "ended": _now(), **finite(facts)})
 
     def _write(self, more: Mapping[str, Any]) -> None:
@@ -71,12 +60,7 @@ class Metrics:
     """
 
     def __init__(self, path: Path, after: int) -> None:
-        """Open the file and drop the lines of later steps, which will be written again.
-
-        Args:
-            path: the file; made if it is missing.
-            after: last step whose line stays; -1 drops all.
-        """
+        """Open the file and drop the lines of later steps, which will be written again."""
         self.path = path
         earlier = b"".join(line for step, line in _lines(path) if step <= after)
 

@@ -88,9 +88,7 @@ def train(
         task: what is trained.
         settings: how long, how often to validate, when to stop.
         folder: of this training alone; made if it is missing.
-        progress: is shown the steps.
         resume: start from the newest undamaged checkpoint; False removes what is there and begins again.
-        command: the command line, for `run.json`.
 
     Raises:
         SettingsError: the folder holds a training with other settings.

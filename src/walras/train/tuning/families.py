@@ -205,12 +205,7 @@ class ForecastBaseStockFamily(SearchedFamily):
 
 @dataclass(frozen=True)
 class TunedNewsvendor(SearchedFamily):
-    """Correct the mean and the spread of the priced newsvendor's forecast; begins at no correction.
-
-    Attributes:
-        law: distribution of lead-time demand.
-        discount: worth next week of one unit of money now.
-    """
+    """Correct the mean and the spread of the priced newsvendor's forecast; begins at no correction."""
 
     law: AbstractDemandDistribution = field(default_factory=GammaDemand)
     discount: float = 1.0
@@ -233,12 +228,7 @@ class TunedNewsvendor(SearchedFamily):
 
 @dataclass(frozen=True)
 class Newsvendor(PolicyFamily):
-    """The priced newsvendor as it is, without parameters.
-
-    Attributes:
-        law: distribution of lead-time demand.
-        discount: worth next week of one unit of money now.
-    """
+    """The priced newsvendor as it is, without parameters."""
 
     law: AbstractDemandDistribution = field(default_factory=GammaDemand)
     discount: float = 1.0
@@ -258,10 +248,6 @@ class Newsvendor(PolicyFamily):
 
 def time_series_splits(problem: TuningProblem, folds: int = FOLDS) -> Iterator[tuple[TuningProblem, TuningProblem]]:
     """Cut the second half of the weeks that count into consecutive parts.
-
-    Args:
-        problem: whose weeks are cut.
-        folds: number of parts.
 
     Yields:
         The problem of the weeks before a part, and that of the part.
@@ -284,13 +270,7 @@ def time_series_splits(problem: TuningProblem, folds: int = FOLDS) -> Iterator[t
 
 @dataclass(frozen=True)
 class CrossValidated(PolicyFamily):
-    """Choose between families by their value in weeks after those they were tuned on, against overfitting.
-
-    Attributes:
-        families: to choose from.
-        title: name of the choice; what was chosen is named too.
-        folds: as in `time_series_splits`.
-    """
+    """Choose between families by their value in weeks after those they were tuned on, against overfitting."""
 
     families: tuple[PolicyFamily, ...]
     title: str

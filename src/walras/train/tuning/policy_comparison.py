@@ -26,7 +26,6 @@ from walras.train.tuning.families import (
     CrossValidated,
     ForecastBaseStockFamily,
     Newsvendor,
-    PolicyFamily,
     Rescaled,
     SsPolicy,
     TunedNewsvendor,
@@ -49,44 +48,32 @@ HELD_OUT_PRICES = 7919
 Competitor = Callable[[HistorySplit, TuningProblem], TunedPolicy]
 
 
-def tuned_family(family: Callable[[HistorySplit], PolicyFamily]) -> Competitor:
-    """Return the competitor that tunes a family."""
-    return lambda split, problem: family(split).tune(problem)
-
-
 def with_history(split: HistorySplit, buyer: Buyer, round_to: float | None = None) -> TunedPolicy:
-    """Give a buyer what is known of the products before the held-out weeks; nothing else is tuned.
-
-    Args:
-        split: whose products.
-        buyer: the shipped one, or another.
-        round_to: orders are whole multiples of this [units]; None for any amount.
-    """
+    """Give a buyer what is known of the products before the held-out weeks; nothing else is tuned."""
     known = np.asarray(split.panel.units)[: -len(split.holdout.weeks)]
     policy = in_multiples(buyer.with_history(known, np.asarray(split.population.lead_time)), round_to)
     return TunedPolicy("buyer", policy, np.zeros(split.n_agents), {})
 
 
+def _tuned_newsvendor(discount: float) -> CrossValidated:
+    corrected = (TunedNewsvendor(groups=n, discount=discount) for n in GROUPINGS)
+    return CrossValidated((Newsvendor(discount=discount), *corrected), "tuned-newsvendor")
+
+
+_FORECAST_BASE_STOCK = CrossValidated(
+    tuple(ForecastBaseStockFamily(groups=n) for n in GROUPINGS), "forecast-base-stock"
+)
+
 COMPETITORS: dict[str, Competitor] = {
     "buyer": lambda split, problem: with_history(split, load_buyer().buyer, problem.round_to),
-    "newsvendor": tuned_family(lambda split: Newsvendor(discount=split.discount)),
-    "tuned-newsvendor": tuned_family(
-        lambda split: CrossValidated(
-            (
-                Newsvendor(discount=split.discount),
-                *(TunedNewsvendor(groups=n, discount=split.discount) for n in GROUPINGS),
-            ),
-            "tuned-newsvendor",
-        )
-    ),
-    "base-stock": tuned_family(lambda split: BestBaseStock()),
-    "scaled-base-stock": tuned_family(lambda split: Rescaled(BestBaseStock())),
-    "forecast-base-stock": tuned_family(
-        lambda split: CrossValidated(tuple(ForecastBaseStockFamily(groups=n) for n in GROUPINGS), "forecast-base-stock")
-    ),
-    "capped-base-stock": tuned_family(lambda split: CappedBaseStockFamily()),
-    "reorder-point": tuned_family(lambda split: SsPolicy()),
-    "constant-order": tuned_family(lambda split: ConstantOrderFamily()),
+    "newsvendor": lambda split, problem: Newsvendor(discount=split.discount).tune(problem),
+    "tuned-newsvendor": lambda split, problem: _tuned_newsvendor(split.discount).tune(problem),
+    "base-stock": lambda split, problem: BestBaseStock().tune(problem),
+    "scaled-base-stock": lambda split, problem: Rescaled(BestBaseStock()).tune(problem),
+    "forecast-base-stock": lambda split, problem: _FORECAST_BASE_STOCK.tune(problem),
+    "capped-base-stock": lambda split, problem: CappedBaseStockFamily().tune(problem),
+    "reorder-point": lambda split, problem: SsPolicy().tune(problem),
+    "constant-order": lambda split, problem: ConstantOrderFamily().tune(problem),
 }
 """Competitors by name; add one here, or pass others to `compare_on_split`."""
 
@@ -133,7 +120,6 @@ def compare_on_split(
         level: nominal coverage of the intervals.
         seed: of prices and intervals.
         competitors: name -> competitor; `COMPETITORS` where not given.
-        progress: shown stages.
 
     Raises:
         SettingsError: a name that no competitor has, or one named twice.
