@@ -19,7 +19,7 @@ from walras.maps.features import HORIZON, units_of
 from walras.policies.user_policies import CallbackPolicy
 from walras.train import dual_task as dual
 from walras.train import primal_task as primal
-from walras.train.dual_task import DualExample, DualTask, Weights, episode_loss, episode_terms
+from walras.train.dual_task import DualExample, DualTask, Weights, dual_loss, episode_terms
 from walras.train.loop.train import train
 
 POLICY = Shy()
@@ -63,8 +63,8 @@ def test_terms_are_weighed():
 
     @eqx.filter_jit
     def each():
-        loss, terms = episode_loss(*parts, replace(weights, violation=2.0, price=3.0, consistency=5.0, slackness=7.0))
-        return loss, episode_loss(*parts, weights)[0], terms
+        loss, terms = dual_loss(*parts, replace(weights, violation=2.0, price=3.0, consistency=5.0, slackness=7.0))
+        return loss, dual_loss(*parts, weights)[0], terms
 
     loss, nothing, terms = each()
     by_name = {"violation": 2.0, "price": 3.0, "consistency": 5.0, "slackness": 7.0}

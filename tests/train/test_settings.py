@@ -85,3 +85,15 @@ def test_lengths_that_leave_nothing_to_learn_are_refused():
         check_dual(MapTraining(weeks=91, first_origin=64))
     with pytest.raises(SettingsError, match="`representation` is bottom-up but its outputs are sums over agents"):
         check_dual(MapTraining(representation="bottom-up"))
+
+
+def test_former_names_still_work(tmp_path):
+    with pytest.warns(FutureWarning, match="`target` is now called `population_size`"):
+        assert MapTraining(target=48, rounds=1).model_fields_set == {"population_size", "warm_rounds"}
+    path = tmp_path / "settings.toml"
+    path.write_text("attention = 7\n")
+    with pytest.warns(FutureWarning, match="`attention_dim`"):
+        assert read_map_training("primal map", "small", path)[0].attention_dim == 7
+    path.write_text("attention = 7\nattention_dim = 8\n")
+    with pytest.raises(SettingsError, match="`attention` is the former name of `attention_dim`"):
+        read_map_training("primal map", "small", path)

@@ -118,11 +118,11 @@ def episode_loss(
         backlog=backlog,
         throw=False,
     )
-    totals, happened = rollout.totals, rollout.agents
-    assert happened is not None  # traces are recorded
+    totals, traces = rollout.totals, rollout.agents
+    assert traces is not None  # recorded
     earned = totals.reward - (episode.shadow_prices * totals.utilization).sum(-1)
     before = jnp.where(episode.week_weight > 0, 0.0, 1.0)[:, None]
-    start = _units(episode.initial) + jax.lax.stop_gradient(before * (happened.orders - happened.sales)).sum(0)
+    start = _units(episode.initial) + jax.lax.stop_gradient(before * (traces.orders - traces.sales)).sum(0)
     left = worth(episode, _units(rollout.final)) - worth(episode, start)
     money = (episode.week_weight * earned).sum() + episode.week_weight[-1] * left
     return -money / (episode.stake * episode.week_weight.sum())

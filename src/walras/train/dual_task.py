@@ -117,7 +117,7 @@ def _consistency_gap(example: DualExample, policy: Policy, loop: ClosedLoopResul
     return (difference[1:] ** 2).mean()
 
 
-def episode_loss(
+def dual_loss(
     network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Return the weighted sum of the terms, and the terms."""
@@ -138,12 +138,12 @@ _apply_gradients = eqx.filter_jit(apply_gradients)
 def _loss_and_gradient(
     network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights
 ) -> Any:
-    return eqx.filter_value_and_grad(episode_loss, has_aux=True)(network, scaling, example, policy, weights)
+    return eqx.filter_value_and_grad(dual_loss, has_aux=True)(network, scaling, example, policy, weights)
 
 
 @eqx.filter_jit
 def _loss(network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights) -> Any:
-    return episode_loss(network, scaling, example, policy, weights)
+    return dual_loss(network, scaling, example, policy, weights)
 
 
 def check_dual(settings: MapTraining) -> None:

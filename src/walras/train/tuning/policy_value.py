@@ -200,16 +200,16 @@ def _block(
     backlog: bool,
 ) -> tuple[Array, ...]:
     """Simulate `size` agents from `start` on; traces that are not summed are not stored either."""
-    people, paths, own, state = cut_agents(population, exogenous, policy, initial, start, size)
+    agents, paths, own, state = cut_agents(population, exogenous, policy, initial, start, size)
     rollout = simulate(
-        people, paths, own, initial=state, shadow_prices=prices, record=Record.traces(), backlog=backlog, throw=False
+        agents, paths, own, initial=state, shadow_prices=prices, record=Record.traces(), backlog=backlog, throw=False
     )
-    happened = rollout.agents
-    assert happened is not None  # traces are recorded
+    traces = rollout.agents
+    assert traces is not None  # recorded
     weeks, (first, stop) = jnp.arange(paths.n_weeks)[:, None], span
-    sums = _sums(happened, prices, (weeks >= first) & (weeks < stop))
+    sums = _sums(traces, prices, (weeks >= first) & (weeks < stop))
     earned = sums["reward"] - sums["payments"] - order_cost * sums["order_weeks"]
-    grown = happened.orders - happened.sales
+    grown = traces.orders - traces.sales
     before, within = (jnp.where(weeks < end, grown, 0.0).sum(-2) for end in (first, stop))
     left = jnp.broadcast_to(state.stock_end + state.pipeline.sum(-2), within.shape) + within
     value = earned + _cost_of_week(paths, stop - 1, left) - _cost_of_week(paths, first, before)
@@ -219,18 +219,18 @@ def _block(
 
 
 def _sums(
-    happened: WeekRecord, prices: Float[Array, "*priced week resource"], counts: Array
+    traces: WeekRecord, prices: Float[Array, "*priced week resource"], counts: Array
 ) -> dict[str, Float[Array, "*scenario agent"]]:
     """Sum over the weeks that count."""
-    shared = prices if prices.ndim == happened.reward.ndim else prices[None]
+    shared = prices if prices.ndim == traces.reward.ndim else prices[None]
     weekly = {
-        "reward": happened.reward,
-        "payments": jnp.einsum("...war,...wr->...wa", happened.utilization, shared),
-        "demand": happened.demand,
-        "sales": happened.sales,
-        "orders": happened.orders,
-        "stock": happened.stock_end,
-        "order_weeks": (happened.orders > 0).astype(jnp.float32),
+        "reward": traces.reward,
+        "payments": jnp.einsum("...war,...wr->...wa", traces.utilization, shared),
+        "demand": traces.demand,
+        "sales": traces.sales,
+        "orders": traces.orders,
+        "stock": traces.stock_end,
+        "order_weeks": (traces.orders > 0).astype(jnp.float32),
     }
     return {name: jnp.where(jnp.broadcast_to(counts, leaf.shape), leaf, 0.0).sum(-2) for name, leaf in weekly.items()}
 
