@@ -1,7 +1,4 @@
-"""Own the proof that a run of several processes gives the totals of one, ends with one sentence, and continues.
-
-EDGE: starts real processes that speak over the loopback interface only.
-"""
+"""A run of several processes gives the totals of one, ends with one sentence, and resumes; real processes on loopback."""
 
 import os
 import subprocess

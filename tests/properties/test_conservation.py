@@ -1,4 +1,4 @@
-"""Search for shops in which units appear or vanish, or in which the laws of a week do not add up."""
+"""In no shop do units appear or vanish, or the laws of a week fail to add up (hypothesis)."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""Search for orders of which units appear or vanish between the wish and the arrival, under all terms and vendors."""
+"""No units appear or vanish between the wish and the arrival, under all constraints and vendors (hypothesis)."""
 
 from functools import lru_cache
 from itertools import product

@@ -1,4 +1,4 @@
-"""Search for shops in which what must not matter does: labels, block sizes, the scenario axis, copies, the future."""
+"""Labels, block sizes, the scenario axis, copies and the future change nothing (hypothesis)."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Search for studies on which a measure breaks a promise that holds for every study."""
+"""Measures keep what holds for every study (hypothesis)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Hold the parallel engine to one by one: any small instance, policy, assignment, window and start."""
+"""The parallel engine gives what one by one gives: any instance, policy, assignment, window and start (hypothesis)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,4 @@
-"""Own the known answer of a capacity plan under perfect information: a linear program's objective and its duals.
-
-FREE: the instance is drawn here; its optimum was found once by HiGHS on the whole program, products x weeks.
-"""
+"""A capacity plan under perfect information is a linear program: its objective and its duals."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,7 +1,4 @@
-"""Own the newsvendor stores whose best level and cost are formulas, and the published (s,S) and 59-day cases.
-
-FREE: the closed form is (h + p) phi(z) sigma sqrt(L + 1) at the best level, z = Phi^-1(p / (p + h)).
-"""
+"""Newsvendor stores whose best level and cost are formulas, and published (s,S) and 59-day cases."""
 
 import jax.numpy as jnp
 import numpy as np

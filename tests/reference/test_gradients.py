@@ -1,7 +1,4 @@
-"""Own the proof that gradients through the simulator are derivatives: central differences in double precision.
-
-FREE: prices and steps are multiples of 2^-16, which single precision holds exactly, since prices are cast to it.
-"""
+"""Gradients through the simulator agree with central differences in double precision."""
 
 import equinox as eqx
 import jax

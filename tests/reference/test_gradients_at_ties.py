@@ -1,7 +1,4 @@
-"""Own the proof that gradients at ties are one-sided derivatives: those for stock or a level about to fall.
-
-FREE: with whole demand and levels all is linear in a small step, so that the one-sided difference is the derivative.
-"""
+"""Gradients at ties are one-sided derivatives: those for stock or a level about to fall."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,4 @@
-"""Own the planner's known answers: populations whose F and G are formulas.
-
-FREE: references are solved by other means than the planner's (a formula, a complementarity solver, a sorted list).
-"""
+"""Plans of populations whose F and G are formulas."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,4 @@
-"""Own the populations whose utilization and shadow prices are formulas, asked through the planner's view.
-
-FREE: F is written down, G is F solved by hand week by week; neither uses the solver under test.
-"""
+"""Populations whose utilization and shadow prices are formulas, through the planner's view."""
 
 import dataclasses
 

@@ -1,7 +1,4 @@
-"""Own the reaction of priced base-stock agents to announced prices, down to the unit.
-
-FREE: arrivals differ by differences of order-up-to levels, which scipy's normal quantile gives.
-"""
+"""Priced base-stock agents react to announced prices, down to the unit."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Ask whether every malformed input is refused by one sentence with its place, and sound input is read only once."""
+"""Malformed input is refused by one sentence with its place; sound input is read only once."""
 
 import gc
 import os

@@ -1,7 +1,4 @@
-"""Own the proof that derivatives are those of the simulator, whoever works them out and in whatever memory.
-
-FREE: that the simulator's own derivatives are those of differences is `reference/test_gradients.py`'s to say.
-"""
+"""Derivatives are those of the simulator, in bounded memory."""
 
 import equinox as eqx
 import jax
@@ -128,7 +125,7 @@ def test_a_policy_without_numbers_has_an_empty_gradient():
 
 
 @pytest.mark.parametrize("ask", [reward_gradient, utilization_jacobian, policy_gradient])
-def test_lanes_find_what_one_lane_finds(ask, monkeypatch):
+def test_threads_compute_what_one_thread_computes(ask, monkeypatch):
     parts, named = question()
     found = {}
     for count in (1, 2):

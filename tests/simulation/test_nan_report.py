@@ -1,4 +1,4 @@
-"""Ask whether the first week and agent of a NaN are found from traces of ranges, and named."""
+"""The first week and agent of a NaN are named, from traces of ranges of agents."""
 
 import jax
 import jax.numpy as jnp

@@ -95,13 +95,13 @@ def test_planted_cheaters_are_caught(name):
 @pytest.mark.parametrize("policy", [Reader(), CallbackPolicy(lookup, past=1)], ids=["module", "table"])
 def test_honest_policies_keep_all_promises(policy):
     found = check_policy(PEOPLE, PATHS, policy)
-    assert found.ok and found.findings == () and len(found.asked) == len(QUESTIONS)
+    assert found.ok and found.findings == () and len(found.checks) == len(QUESTIONS)
     assert "passed all 7 checks" in str(found) and "independent of the future" in str(found)
 
 
 def test_what_cannot_be_simulated_is_asked_nothing_more():
     found = check_policy(PEOPLE, PATHS, FunctionPolicy(lambda o, s: jnp.ones(3)))
-    assert len(found.asked) == len(found.findings) == 1
+    assert len(found.checks) == len(found.findings) == 1
 
 
 def test_scenarios_and_single_weeks_are_refused():

@@ -1,4 +1,4 @@
-"""Ask whether simulate does what it says: starts, windows, records, controllers, and sentences for misfits."""
+"""`simulate`: starts, windows, records, controllers, and errors for arguments that do not fit."""
 
 import equinox as eqx
 import jax
@@ -247,3 +247,11 @@ def test_simulate_passes_through_jit_and_gradients():
     charged = prices(POPULATION)
     assert float(jax.jit(earned)(charged)) == pytest.approx(float(earned(charged)), rel=1e-6)
     assert np.isfinite(jax.grad(earned)(charged)).all()
+
+
+def test_a_rollout_prints_as_a_table():
+    run = simulate(POPULATION, happenings(POPULATION, scenarios=SCENARIOS), LEANING, initial=start(POPULATION))
+    lines = str(run).splitlines()
+    assert lines[0] == f"{WEEKS} weeks, mean of {SCENARIOS} scenarios"
+    assert lines[1].split() == ["reward", f"{float(run.reward.mean()):,.2f}"]
+    assert [line.split()[0] for line in lines[2:4]] == ["value", "demand"] and "utilization 2" in lines[-1]

@@ -1,4 +1,4 @@
-"""Ask whether one week happens in the written order, on numbers worked out by hand."""
+"""One week happens in the written order, on numbers computed by hand."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,7 +1,4 @@
-"""Own the small run that tests start as several processes: ranges of agents, one after the other, with a journal.
-
-EDGE: run as a program: `host_run.py FOLDER [--lose PROCESS RANGE HOW]`.
-"""
+"""A small run that tests start as several processes: chunks of agents with a journal."""
 
 import argparse
 import os

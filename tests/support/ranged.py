@@ -1,7 +1,4 @@
-"""Own a made-up source of any size for tests in processes of their own: ranges are drawn when they are read.
-
-FREE: sizes stay small; importing it imports jax.
-"""
+"""A generated source of any size for tests in processes of their own."""
 
 import os
 import signal

@@ -1,7 +1,4 @@
-"""Own the checks that need several devices: run as a program with forced host devices, it prints what it found as JSON.
-
-EDGE: the number of devices must be in XLA_FLAGS before jax is imported.
-"""
+"""Checks that need several devices: run as a program with forced host devices, it prints the results as JSON."""
 
 import json
 import re

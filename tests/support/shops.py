@@ -1,7 +1,4 @@
-"""Own the tiny shops that simulator tests share: few agents, few weeks, whole units, so that compiled sizes are reused.
-
-FREE: sizes stay the same where they can, since every new size is a compilation.
-"""
+"""Tiny shops that simulator tests share; sizes stay the same where possible, as every new size is a compilation."""
 
 import equinox as eqx
 import jax

@@ -100,18 +100,8 @@ def run_processes(
     """
     _check(n_processes, cores)
     coordinator = f"127.0.0.1:{_free_port()}"
-    with _folder(logs) as folder:
-        workers: list[_Worker] = []
-        try:
-            for number in range(n_processes):
-                own = {COORDINATOR: coordinator, PROCESSES: str(n_processes), PROCESS: str(number)}
-                core = None if cores is None else cores[number]
-                workers.append(_start(number, command, {**os.environ, **own}, folder, core, echo=number == 0))
-            _watch(workers)
-        except _LostError as lost:
-            raise _sentence(lost.worker, n_processes, logs) from None
-        finally:
-            _stop(workers)
+    common = {COORDINATOR: coordinator, PROCESSES: str(n_processes)}
+    _supervise(command, [{**common, PROCESS: str(number)} for number in range(n_processes)], cores, logs)
 
 
 def watch(command: Sequence[str], *, logs: Path | None = None) -> None:
@@ -124,16 +114,7 @@ def watch(command: Sequence[str], *, logs: Path | None = None) -> None:
     Raises:
         LostWorkerError: this process, or another one of the run, was lost.
     """
-    with _folder(logs) as folder:
-        worker = _start(0, command, dict(os.environ), folder, None, echo=True)
-        try:
-            _watch([worker])
-        except _LostError:
-            if worker.rank > 1:
-                raise LostWorkerError(f"another process of the run was lost, so this one stopped; {AGAIN}") from None
-            raise _sentence(worker, None, logs) from None
-        finally:
-            _stop([worker])
+    _supervise(command, None, None, logs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,9 +158,21 @@ class _Worker:
         return {-signal.SIGABRT: 2, EXIT_LOST: 3}.get(code, 0 if code < 0 else 1)
 
 
-class _LostError(Exception):
-    def __init__(self, worker: _Worker) -> None:
-        self.worker = worker
+def _supervise(
+    command: Sequence[str], environments: list[dict[str, str]] | None, cores: Sequence[int] | None, logs: Path | None
+) -> None:
+    """Run a process for each environment, or the one process of a cluster run (None); raise where one is lost."""
+    with _folder(logs) as folder:
+        workers: list[_Worker] = []
+        try:
+            for number, own in enumerate([{}] if environments is None else environments):
+                core = None if cores is None else cores[number]
+                workers.append(_start(number, command, {**os.environ, **own}, folder, core, echo=number == 0))
+            lost = _wait(workers)
+            if lost is not None:
+                raise _lost_error(lost, None if environments is None else len(workers), logs)
+        finally:
+            _stop(workers)
 
 
 def _start(
@@ -226,8 +219,8 @@ def _pass_on(stream: Any) -> None:
             sys.stdout.flush()
 
 
-def _watch(workers: list[_Worker]) -> None:
-    """Wait until all have finished; raise with the process to blame as soon as one is lost."""
+def _wait(workers: list[_Worker]) -> _Worker | None:
+    """Wait until all have finished, or one is lost; return the process that caused the loss."""
     deadline = None
     while True:
         codes = [worker.process.poll() for worker in workers]
@@ -237,9 +230,9 @@ def _watch(workers: list[_Worker]) -> None:
             deadline = now + GRACE if deadline is None else deadline
             cause = min(lost, key=lambda worker: worker.rank)
             if cause.rank == 0 or now > deadline or None not in codes:
-                raise _LostError(cause)
+                return cause
         elif None not in codes:
-            return
+            return None
         time.sleep(POLL)
 
 
@@ -256,7 +249,9 @@ def _stop(workers: list[_Worker]) -> None:
                 stream.close()
 
 
-def _sentence(worker: _Worker, of: int | None, logs: Path | None) -> LostWorkerError:
+def _lost_error(worker: _Worker, of: int | None, logs: Path | None) -> LostWorkerError:
+    if of is None and worker.rank > 1:
+        return LostWorkerError(f"another process of the run was lost, so this one stopped; {AGAIN}")
     name = "the process" if of is None else f"process {worker.number} of {of}"
     code = worker.process.returncode
     log = "" if logs is None else f" (its log is {worker.log})"

@@ -39,12 +39,12 @@ class PolicyFindings:
 
     Attributes:
         policy: its name.
-        asked: the checks, in words.
+        checks: the checks, in words.
         findings: one sentence for each check that failed.
     """
 
     policy: str
-    asked: tuple[str, ...]
+    checks: tuple[str, ...]
     findings: tuple[str, ...]
 
     @property
@@ -55,7 +55,7 @@ class PolicyFindings:
     def __str__(self) -> str:
         """List the findings, or say that there are none."""
         if self.ok:
-            return f"`{self.policy}` passed all {len(self.asked)} checks: {', '.join(self.asked)}"
+            return f"`{self.policy}` passed all {len(self.checks)} checks: {', '.join(self.checks)}"
         return "\n".join(f"- {finding}" for finding in self.findings)
 
 
@@ -89,9 +89,9 @@ def check_policy(
     prices = _some_prices(population, exogenous.n_weeks) if shadow_prices is None else jnp.asarray(shadow_prices)
     policy = number_agents(policy, population.n_agents)
     case = _Case(population, _with_all_rows(exogenous), policy, initial, prices)
-    asked, findings = [], []
+    checks, findings = [], []
     for question in QUESTIONS if questions is None else questions:
-        asked.append(question.__name__.strip("_").replace("_", " "))
+        checks.append(question.__name__.strip("_").replace("_", " "))
         try:
             finding = question(case)
         except WalrasError as error:  # what the simulator refuses is a finding too
@@ -99,7 +99,7 @@ def check_policy(
         findings += [] if finding is None else [finding]
         if question is _finite_and_not_negative and findings:
             break  # what cannot be simulated cannot be compared
-    return PolicyFindings(name_of(policy), tuple(asked), tuple(findings))
+    return PolicyFindings(name_of(policy), tuple(checks), tuple(findings))
 
 
 @dataclass(frozen=True)

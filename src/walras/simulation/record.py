@@ -18,7 +18,7 @@ class Totals(eqx.Module):
 
     Attributes:
         utilization: use of each resource [*scenario, week, resource]; all others are [*scenario, week].
-        reward: as in `WeekRecord`; these two are always kept, the others where the record asked for them.
+        reward: as in `WeekRecord`; these two are always kept, the others where the record asks for them.
     """
 
     utilization: Float[Array, "*steps resource"]

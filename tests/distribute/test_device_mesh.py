@@ -1,6 +1,6 @@
-"""Own the proof that agents spread over devices give what one device gives, and that only totals cross.
+"""Agents on several devices give what one device gives, and only totals cross.
 
-EDGE: several devices need a fresh interpreter; one program answers all questions about them.
+Several devices need a fresh interpreter; one program answers all questions about them.
 """
 
 import json
