@@ -1,9 +1,6 @@
-"""Hold every way in to its manners: bad input ends in one sentence with the row and the field, never in a traceback."""
+"""Bad input ends in one sentence with the row and the field, never in a traceback."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import malformed
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,11 +9,6 @@ import pytest
 from walras.cli.app import main
 from walras.data.read import check_table, read_panel
 from walras.errors import InputError, SettingsError
-
-spec = importlib.util.spec_from_file_location("malformed", Path(__file__).with_name("malformed.py"))
-malformed = importlib.util.module_from_spec(spec)
-sys.modules["malformed"] = malformed
-spec.loader.exec_module(malformed)
 
 CASES = malformed.all_cases()
 LONGEST_SENTENCE = 600
@@ -50,7 +42,7 @@ def test_reading_refuses_in_one_sentence(case, tmp_path):
     assert not any("\n" in problem for problem in found.problems)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES[::12], ids=lambda case: case.name)
 def test_the_command_ends_with_one_line_and_code_2(case, tmp_path, capsys):
     words = ["data", "check", str(case.write(tmp_path))]
     words += [word for ours, theirs in case.columns.items() for word in ("--column", f"{ours}={theirs}")]
@@ -61,7 +53,7 @@ def test_the_command_ends_with_one_line_and_code_2(case, tmp_path, capsys):
     assert shown.count("\n") == 1 and "Traceback" not in shown
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_damaged_file_is_read_or_refused_but_nothing_else(seed, tmp_path):
     """Flip, cut and repeat bytes anywhere: whatever comes, it is an answer and not a crash."""
     rng = np.random.default_rng(seed)

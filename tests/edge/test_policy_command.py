@@ -1,9 +1,8 @@
-"""Own the proof that `walras policy compare` ranks policies for people and for programs, and refuses in one sentence.
+"""`walras policy compare` ranks policies for people and for programs, and refuses bad input in one sentence."""
 
-EDGE: one small table; commands run in this process.
-"""
-
+import contextlib
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -23,21 +22,36 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
     return code, caught.out, caught.err
 
 
-@pytest.fixture
-def table(tmp_path, monkeypatch) -> Path:
-    """Write a small table beside which the command runs."""
-    monkeypatch.chdir(tmp_path)
+def write_table(folder: Path) -> Path:
+    """Write a small table."""
     weeks, random = np.datetime64("2024-01-01") + 7 * np.arange(34), np.random.default_rng(0)
     rows = [f"{name},{week},{random.poisson(6)},5,3" for name in "abcdef" for week in weeks]
-    path = tmp_path / "table.csv"
+    path = folder / "table.csv"
     path.write_text("unique_id,ds,units,price,unit_cost\n" + "\n".join(rows) + "\n")
     return path
 
 
-def test_a_ranking_for_programs(capsys, table):
-    code, out, err = run(capsys, "policy", "compare", "table.csv", *QUICK, "--json")
-    assert (code, err) == (0, "")
-    answer = json.loads(out.splitlines()[-1])
+@pytest.fixture
+def table(tmp_path, monkeypatch) -> Path:
+    """Write the table, and work in its folder."""
+    monkeypatch.chdir(tmp_path)
+    return write_table(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """Run the command once, with settings from a file: its output, and its files."""
+    folder = tmp_path_factory.mktemp("ranked")
+    (folder / "compare.toml").write_text('holdout = 10\ndraws = 3\n[columns]\nunits = "units"\n')
+    words = ["policy", "compare", str(write_table(folder)), "--settings", str(folder / "compare.toml")]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert app.main([*words, *QUICK, "--out", str(folder / "out"), "--json"]) == 0
+    return json.loads(printed.getvalue().splitlines()[-1]), folder / "out"
+
+
+def test_a_ranking_for_programs(ranked):
+    answer, folder = ranked
     text = DOCUMENT.read_text()
     promised = text.split("| key | meaning |")[1].split("\n\n")[0]
     keys = {key for row in promised.splitlines()[2:] for key in re.findall(r"`(\w+)`", row.split("|")[1])}
@@ -47,27 +61,18 @@ def test_a_ranking_for_programs(capsys, table):
     assert set(rows) == {"newsvendor", "constant-order"} and answer["agents"] == 6
     assert answer["policies"][0]["ratio"] == 1.0 and answer["policies"][1]["difference"] < 0
     assert answer["training_weeks"] == 16 and answer["first_holdout_week"] == "2024-06-17"
+    assert (answer["settings"]["holdout"], answer["settings"]["draws"]) == (10, 2)
     assert 0 < rows["newsvendor"]["service"] <= 1
-    with open("walras-out/policies/policies.csv") as file:
+    with open(folder / "policies.csv") as file:
         assert [row["policy"] for row in csv.DictReader(file)] == [row["policy"] for row in answer["policies"]]
 
 
-def test_a_ranking_for_people_and_again_the_same(capsys, table):
-    words = ["policy", "compare", "table.csv", *QUICK, "--shadow-price", "pulse", "--out", "here"]
-    code, out, err = run(capsys, *words)
+def test_a_ranking_for_people_is_the_same_again(capsys, table, ranked):
+    code, out, err = run(capsys, "policy", "compare", "table.csv", *QUICK, "--out", "here")
     assert (code, err) == (0, "")
-    assert "6 products: tuned on 16 weeks, judged on the 10 weeks from" in out and "constant-order" in out
-    first = json.loads(Path("here/policies.json").read_text())["policies"]
-    run(capsys, *words)
+    assert "6 products: tuned on 16 weeks" in out and "10 weeks from" in out and "constant-order" in out
     again = json.loads(Path("here/policies.json").read_text())["policies"]
-    assert [{**row, "seconds": 0} for row in first] == [{**row, "seconds": 0} for row in again]
-
-
-def test_settings_from_a_file(capsys, table):
-    Path("compare.toml").write_text('holdout = 10\ndraws = 1\npolicies = ["newsvendor"]\n[columns]\nunits = "units"\n')
-    code, out, err = run(capsys, "policy", "compare", "table.csv", "--settings", "compare.toml", "--json")
-    assert (code, err) == (0, "")
-    assert [row["policy"] for row in json.loads(out.splitlines()[-1])["policies"]] == ["newsvendor"]
+    assert [{**row, "seconds": 0} for row in ranked[0]["policies"]] == [{**row, "seconds": 0} for row in again]
 
 
 MISTAKES = [

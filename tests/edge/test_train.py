@@ -1,7 +1,4 @@
-"""Own the proof that `walras train` reads its settings, trains, goes on where it was stopped, and ends in one line.
-
-EDGE: a line stands in for the buyer, so that this is about the command and its files alone.
-"""
+"""`walras train` reads its settings, trains, resumes, and ends in one line; a linear model stands in for the buyer."""
 
 import json
 import os
@@ -28,8 +25,8 @@ def train_buyer(panel, settings, folder, **named):
     return train(LineTask(hook=lambda number: time.sleep(0.02)), settings, folder, **named)
 stand_in.train_buyer = train_buyer
 sys.modules[stand_in.__name__] = stand_in
-from walras.cli import run
-run()
+from walras.cli import run_program
+run_program()
 """
 
 

@@ -3,12 +3,12 @@
 import os
 import sys
 
-from walras.cli.signals import EXIT_INTERRUPTED, exit_interrupted, watch
+from walras.cli.signals import EXIT_INTERRUPTED, exit_interrupted, watch_interrupts
 
 
-def run() -> None:
+def run_program() -> None:
     """Run the `walras` program; Ctrl-C works from the first import on."""
-    watch()
+    watch_interrupts()
     try:
         from walras.cli.app import main
 

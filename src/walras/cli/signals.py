@@ -38,7 +38,7 @@ def reset() -> None:
         _printed = False
 
 
-def watch() -> None:
+def watch_interrupts() -> None:
     """Start a thread that ends the program if the KeyboardInterrupt is lost or delayed.
 
     A signal handler runs only between two steps of Python code, and an exception that it raises inside a callback of a

@@ -1,6 +1,6 @@
-"""Own the generated malformed inputs: a seeded list of ways to spoil a good table, with words the refusal must have.
+"""Generated malformed inputs: a seeded list of ways to spoil a good table, with words the refusal must have.
 
-OPEN: add a function to `ALL_KINDS`; each yields cases, and every case is run through reading and through the command.
+Each function in `ALL_KINDS` yields cases.
 """
 
 import datetime
