@@ -1,19 +1,18 @@
-"""Own the methods that keep a population to a fixed plan: none, a pro-rata throttle, dual and primal maps.
-
-OPEN: add a method as a class with `keep`; it may look at a case's coordinated weeks only as they go by.
-"""
+"""Methods that keep a population to a fixed capacity: no control, rationing, dual and primal maps."""
 
 import abc
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkPopulation, ComputeCost, ControlOutcome
-from lab.timing import TimedJit
 from walras.maps.closed_loop import AbstractPriceController, DualMap, PrimalSearch, run_closed_loop, step_week
 from walras.maps.features import units_of
 from walras.maps.file import LearnedMap
@@ -25,8 +24,8 @@ from walras.simulation.run import simulate, week_of, window_length
 from walras.simulation.state import State
 
 
-class AbstractController(abc.ABC):
-    """Keep populations to a fixed plan.
+class ControlMethod(abc.ABC):
+    """A method of keeping populations to a fixed capacity; it may use a case's coordinated weeks only as they pass.
 
     Attributes:
         name: in tables.
@@ -35,45 +34,70 @@ class AbstractController(abc.ABC):
     name: str
 
     @abc.abstractmethod
-    def keep(self, case: BenchmarkCase) -> ControlOutcome:
-        """Go through the coordinated weeks of a case and return what came about."""
+    def run(self, case: BenchmarkCase) -> ControlOutcome:
+        """Simulate the coordinated weeks of a case under this method."""
+
+
+class TimedJit:
+    """A compiled pure function that returns its result and its seconds; a call that had to compile is repeated."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Wrap the function."""
+        self.traces = 0
+
+        def counted(*arguments: Any) -> Any:
+            self.traces += 1
+            return function(*arguments)
+
+        self._compiled = eqx.filter_jit(counted)
+
+    def __call__(self, *arguments: Any) -> tuple[Any, float]:
+        """Return the result and the seconds it took without compilation."""
+        before = self.traces
+        timed = self._timed(arguments)
+        return self._timed(arguments) if self.traces > before else timed
+
+    def _timed(self, arguments: tuple[Any, ...]) -> tuple[Any, float]:
+        started = time.perf_counter()
+        result = jax.block_until_ready(self._compiled(*arguments))
+        return result, time.perf_counter() - started
 
 
 @dataclass(frozen=True)
-class NoControl(AbstractController):
-    """Let everybody order without prices."""
+class NoControl(ControlMethod):
+    """No prices."""
 
     name: str = "none"
 
-    def keep(self, case: BenchmarkCase) -> ControlOutcome:
-        """Return what comes about without prices."""
+    def run(self, case: BenchmarkCase) -> ControlOutcome:
+        """Return the outcome without prices."""
         return case.scene.free
 
 
 @dataclass(frozen=True, eq=False)
-class DualMapController(AbstractController):
-    """Re-issue a dual map's prices every week.
+class DualMapController(ControlMethod):
+    """A dual map that re-issues prices every week.
 
     Attributes:
         name: in tables.
-        dual: the map; it sees receipts of the week, and issues prices for the weeks after it.
+        dual: the map; it knows receipts of the week, and issues prices for the weeks after it.
     """
 
     name: str
     dual: LearnedMap
 
-    def keep(self, case: BenchmarkCase) -> ControlOutcome:
+    def run(self, case: BenchmarkCase) -> ControlOutcome:
         """Run the closed loop."""
-        return _in_closed_loop(case, self.dual, DualMap(self.dual.network, self.dual.scaling))
+        return _run_map(case, self.dual, DualMap(self.dual.network, self.dual.scaling))
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Say how a primal map is searched; see `walras.maps.closed_loop.PrimalSearch`.
+    """Settings of the search on a primal map; see `walras.maps.closed_loop.PrimalSearch`.
 
     Attributes:
         rate: first step in nu.
-        most: steps a week at most.
+        most: most steps a week.
         tolerance: residual at which a week's search ends.
         price_weight: of the mean price beside violation.
         ceiling: highest price [median unit margins].
@@ -87,69 +111,65 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class PrimalMapController(AbstractController):
-    """Search every week for the prices at which a frozen primal map says that use fits (spec section 8).
+class PrimalMapController(ControlMethod):
+    """A search every week for the prices at which use fits, as forecast by a frozen primal map.
 
     Attributes:
         name: in tables.
-        primal: the map, of any representation; it sees what a dual map sees.
-        rules: of the search.
+        primal: the map, of any representation; it knows what a dual map knows.
+        settings: of the search.
     """
 
     name: str
     primal: LearnedMap
-    rules: SearchSettings = SearchSettings()
+    settings: SearchSettings = SearchSettings()
 
-    def keep(self, case: BenchmarkCase) -> ControlOutcome:
+    def run(self, case: BenchmarkCase) -> ControlOutcome:
         """Run the closed loop."""
         parts = (self.primal.network, self.primal.scaling)
-        return _in_closed_loop(case, self.primal, PrimalSearch(*parts, **asdict(self.rules)))
+        return _run_map(case, self.primal, PrimalSearch(*parts, **asdict(self.settings)))
 
 
-def _in_closed_loop(case: BenchmarkCase, learned: LearnedMap, issuer: AbstractPriceController) -> ControlOutcome:
+def _run_map(case: BenchmarkCase, learned: LearnedMap, controller: AbstractPriceController) -> ControlOutcome:
     scene = case.scene
-    given = (scene.stretch, scene.readers(learned), scene.policy, case.plan)
-    done, seconds = _closed_loop(*given, issuer)
-    reward = np.asarray(done.reward, float).sum() + float(done.end_value)
-    alone = _seconds_of_past(scene) + seconds_of_weeks(scene)
-    work = ComputeCost(queries=int(done.queries.sum()), seconds=max(seconds - alone, 0.0))
-    return ControlOutcome(np.asarray(done.utilization, float), float(reward), np.asarray(done.charged, float), work)
+    arguments = (scene.stretch, scene.cohort_index(learned), scene.policy, case.target)
+    loop, seconds = _closed_loop(*arguments, controller)
+    reward = np.asarray(loop.reward, float).sum() + float(loop.end_value)
+    simulating = _history(scene.stretch, scene.policy, scene.first)[1] + seconds_of_weeks(scene)
+    work = ComputeCost(queries=int(loop.queries.sum()), seconds=max(seconds - simulating, 0.0))
+    return ControlOutcome(np.asarray(loop.utilization, float), float(reward), np.asarray(loop.charged, float), work)
 
 
-def _past(stretch: PopulationWindow, policy: Policy, first: int) -> State:
-    """Live through the weeks before the first coordinated one, with traces as a map needs them."""
-    record = Record(agents=True, flows=())
-    exogenous = week_of(stretch.exogenous, jnp.asarray(0), first)
+def seconds_of_weeks(scene: BenchmarkPopulation) -> float:
+    """Return the seconds of simulating the coordinated weeks without any control."""
+    return _weeks(scene.stretch, scene.policy, scene.state, scene.first)[1]
+
+
+def _simulate_history(stretch: PopulationWindow, policy: Policy, first: int) -> State:
+    """Simulate the weeks before the first coordinated one, with the traces that a map needs."""
+    record, exogenous = Record(agents=True, flows=()), week_of(stretch.exogenous, jnp.asarray(0), first)
     return simulate(stretch.population, exogenous, policy, initial=stretch.initial, record=record, throw=False).final
 
 
-def _weeks(stretch: PopulationWindow, policy: Policy, state: State, first: int) -> tuple[State, Any]:
-    """Live through the coordinated weeks, with nobody deciding on anything."""
-
+def _simulate_weeks(stretch: PopulationWindow, policy: Policy, state: State, first: int) -> tuple[State, Any]:
     def step(state: State, week: Array) -> tuple[State, Any]:
-        rows, traces, after, _ = _lived(stretch, policy, state, week)
+        rows, traces, after, _ = step_without_prices(stretch, policy, state, week)
         return after, (rows, traces.demand.sum())
 
     return jax.lax.scan(step, state, jnp.arange(first, stretch.n_weeks))
 
 
-_closed_loop, _past_alone, _weeks_alone = TimedJit(run_closed_loop), TimedJit(_past), TimedJit(_weeks)
+def step_without_prices(stretch: PopulationWindow, policy: Policy, state: State, week: Array) -> Any:
+    """Simulate one week without prices; see `walras.maps.closed_loop.step_week` for what it returns."""
+    no_prices = jnp.zeros((1, window_length(policy, state.max_lead), len(stretch.population.resources)))
+    return step_week(stretch, policy, state, week, no_prices)
 
 
-def _seconds_of_past(scene: BenchmarkPopulation) -> float:
-    return _past_alone(scene.stretch, scene.policy, scene.first)[1]
-
-
-def seconds_of_weeks(scene: BenchmarkPopulation) -> float:
-    """Return the seconds that living through the coordinated weeks takes, with nobody deciding on anything."""
-    return _weeks_alone(scene.stretch, scene.policy, scene.state, scene.first)[1]
-
-
-class Scaled(AbstractWrapper):
-    """Order a share of what another policy orders.
+class ScaledOrders(AbstractWrapper):
+    """A share of the orders of another policy.
 
     Attributes:
-        policy: whose orders are cut.
+        policy: the inner policy.
         share: of each agent's order that is placed, 0..1.
     """
 
@@ -159,61 +179,56 @@ class Scaled(AbstractWrapper):
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
-        """Return the share of what the inner policy would order [units]."""
+        """Return the share of the inner policy's orders [units]."""
         return self.share * self.policy.decide(encoded, observation, shadow_prices)
 
 
 @dataclass(frozen=True)
-class ProportionalRationing(AbstractController):
-    """Cut all orders that should arrive in the same week by the same share, so that expected arrivals fit.
+class ProportionalRationing(ControlMethod):
+    """Cut all orders due in the same week by the same share, so that expected arrivals fit; there are no prices.
 
-    Every week it knows the orders that everybody wants to place (the policy's, without prices), their usual lead times,
-    when each open order will really arrive, and the forecast of everybody's use. What is free in the week of arrival
-    is shared between the orders at hand and those that agents of shorter lead times are expected to want for it: their
-    part, by demand, of the forecast. It does not know how long an order will take, nor what demand will be; and agents
-    that were cut ask again. There are no prices.
+    Every week it knows the orders of the policy without prices, usual lead times, when each open order will really
+    arrive, and the forecast of total use. The free capacity of the week of arrival is shared between present orders and
+    those expected from agents with shorter lead times: their part, by demand, of the forecast. Lead times of orders and
+    demand are not known, and agents that were cut order again.
     """
 
     name: str = "throttle"
 
-    def keep(self, case: BenchmarkCase) -> ControlOutcome:
-        """Go week by week."""
+    def run(self, case: BenchmarkCase) -> ControlOutcome:
+        """Simulate week by week."""
         scene = case.scene
-        given = (scene.stretch, scene.policy, scene.state, jnp.asarray(case.capacity, jnp.float32))
-        (use, reward), seconds = _throttled(*given, scene.first)
+        arguments = (scene.stretch, scene.policy, scene.state, jnp.asarray(case.capacity, jnp.float32))
+        (use, reward), seconds = _rationed(*arguments, scene.first)
         work = ComputeCost(seconds=max(seconds - seconds_of_weeks(scene), 0.0))
         return ControlOutcome(np.asarray(use, float), float(reward), np.zeros(case.capacity.shape), work)
 
 
-def _throttle(
+def _ration(
     stretch: PopulationWindow, policy: Policy, state: State, capacity: Float[Array, "week resource"], first: int
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
     population, lead = stretch.population, state.max_lead
-    held = jnp.concatenate([capacity, jnp.repeat(capacity[-1:], lead + 1, axis=0)])
+    extended = jnp.concatenate([capacity, jnp.repeat(capacity[-1:], lead + 1, axis=0)])
 
     def step(state: State, week: Array) -> tuple[State, Any]:
-        wanted = _one_week(stretch, policy, state, first + week)[1].orders[0]
-        limit = jax.lax.dynamic_slice_in_dim(held, week, lead + 1)
-        share = _share(population, state, wanted, stretch.expected_use[first + week], limit)
-        rows, traces, after, end = _lived(stretch, Scaled(policy, share), state, first + week)
+        wanted = step_without_prices(stretch, policy, state, first + week)[1].orders[0]
+        limit = jax.lax.dynamic_slice_in_dim(extended, week, lead + 1)
+        share = _order_share(population, state, wanted, stretch.expected_use[first + week], limit)
+        rows, _, after, end = step_without_prices(stretch, ScaledOrders(policy, share), state, first + week)
         return after, (rows[:-1], rows[-1], end)
 
-    weeks = jnp.arange(capacity.shape[0])
-    _, (use, reward, ends) = jax.lax.scan(step, state, weeks)
+    _, (use, reward, ends) = jax.lax.scan(step, state, jnp.arange(capacity.shape[0]))
     return use, reward.sum() + ends[-1]
 
 
-_throttled = TimedJit(_throttle)
-
-
-def _share(
+def _order_share(
     population: Population,
     state: State,
     wanted: Float[Array, " agent"],
     expected: Float[Array, "ahead resource"],
     limit: Float[Array, "due resource"],
 ) -> Float[Array, " agent"]:
-    """Return the share of each agent's order for which there is room in the week in which it should arrive."""
+    """Return the share of each agent's order for which there is capacity in the week in which it is due."""
     lead, most = population.lead_time, state.max_lead
     per_unit = population.weight[:, None] * population.use
     due = jnp.pad(state.pipeline @ per_unit, ((0, 1), (0, 0)))
@@ -221,17 +236,10 @@ def _share(
     now = arrives.T @ (wanted[:, None] * per_unit)
     part = arrives.T @ (population.demand_scale[:, None] * per_unit) / units_of(population).use[None, :]
     later = (jnp.cumsum(part, 0) - part) * expected[np.minimum(np.arange(most + 1), len(expected) - 1)]
-    asked = now + later
-    share = jnp.where(asked > 0, (limit - due) / jnp.where(asked > 0, asked, 1.0), 1.0)
+    total = now + later
+    share = jnp.where(total > 0, (limit - due) / jnp.where(total > 0, total, 1.0), 1.0)
     return arrives @ jnp.clip(share, 0.0, 1.0).min(1)
 
 
-def _one_week(stretch: PopulationWindow, policy: Policy, state: State, week: Array) -> Any:
-    rows, traces, after, end = _lived(stretch, policy, state, week)
-    return rows, traces
-
-
-def _lived(stretch: PopulationWindow, policy: Policy, state: State, week: Array) -> Any:
-    """Go through one week without prices; return use and reward, traces, the state after it, and what is left."""
-    window = jnp.zeros((1, window_length(policy, state.max_lead), len(stretch.population.resources)))
-    return step_week(stretch, policy, state, week, window)
+_closed_loop, _rationed = TimedJit(run_closed_loop), TimedJit(_ration)
+_history, _weeks = TimedJit(_simulate_history), TimedJit(_simulate_weeks)

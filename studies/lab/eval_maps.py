@@ -1,7 +1,4 @@
-"""Own forecasts of learned maps on judged cases, beside the forecast that simulates what could come.
-
-FREE: what is measured of them is `walras.evaluation`; where cases come from is `train.judge_cases`.
-"""
+"""Forecasts of learned maps on shifted populations, beside those of probe agents, expected demand and simulation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,92 +9,53 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from lab.encoding import index_sample
 from lab.resampling import SPAN, ScenarioBootstrap
 from lab.shift_cases import ShiftCase, ShiftSizes
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.features import Scaling, units_of
-from walras.maps.file import LearnedMap, probes_for
+from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices
 from walras.policies.base import Policy
-from walras.population.cohort import AbstractDesign, Cohort, StratifiedSample
 from walras.population.population import Population
 from walras.simulation.run import simulate_issued
 from walras.simulation.state import State
 from walras.train.agent_pool import AgentPool
 from walras.train.primal_task import make_example
 
-TILE = 16
-"""Slots of a tile of readers."""
+SIMULATION, EXPECTED, PROBES = "simulation", "expected demand", "delegates alone"
+"""Names of the other forecasts in results: mean over scenarios, use without any effect of prices, probe agents alone."""
 
-SIMULATION, EXPECTED, DELEGATES = "simulation", "expected demand", "delegates alone"
-"""Forecasts beside those of maps: the mean over simulated futures, use if prices did nothing, delegates' own answer."""
+CASE_FIELDS = ("by", "alpha", "kind", "number", "demand_ratio", "near_limit")
 
 Forecasts = Float[np.ndarray, "origin ahead resource"]
-
-
-def cohort_readers(
-    population: Population,
-    learned: LearnedMap,
-    count: int,
-    random: np.random.Generator,
-    design: AbstractDesign | None = None,
-) -> CohortIndex:
-    """Draw the cohort whose histories a map reads.
-
-    Args:
-        population: everybody.
-        learned: its buckets are used.
-        count: agents of the cohort.
-        random: draws them.
-        design: how; default stratified by demand.
-    """
-    size = np.asarray(population.demand_scale)
-    cohort = (StratifiedSample() if design is None else design).draw(size, count, random)
-    return CohortIndex.of(size, cohort, learned.edges, TILE, probes_for(learned, population, cohort))
-
-
-def all_readers(population: Population, learned: LearnedMap) -> CohortIndex:
-    """Read everybody; weights of a cohort stay those of the population."""
-    size = np.asarray(population.demand_scale)
-    everyone = np.arange(len(size))
-    cohort = Cohort(everyone, np.ones(len(size)), 0 * everyone, len(size), "all")
-    return CohortIndex.of(size, cohort, learned.edges, TILE, probes_for(learned, population, cohort))
 
 
 def map_forecast(
     learned: LearnedMap,
     rolled: MapRollout,
     stretch: PopulationWindow,
-    readers: CohortIndex,
+    index: CohortIndex,
     prices: Float[Array, "week resource"],
     sizes: ShiftSizes,
+    *,
+    probes_alone: bool = False,
 ) -> Forecasts:
-    """Return what a map says of the coming weeks of every origin [units of resource].
+    """Forecast the weeks after every origin with a map [units of resource].
 
     Args:
         learned: a primal map.
-        rolled: what happened; only what is known at each origin is read.
+        rolled: the simulation; only what is known at each origin is read.
         stretch: the population.
-        readers: whose histories are read.
+        index: the cohort whose histories are read.
         prices: announced [money per unit of resource].
-        sizes: say which weeks are origins.
+        sizes: with the origins.
+        probes_alone: return the use of the map's probe agents, without anything learned.
     """
-    parts = (learned.network, learned.scaling, rolled, stretch, readers, jnp.asarray(prices), learned.shape)
-    return np.asarray(_forecast(*parts, sizes.known, sizes.origins, sizes.spacing), float)
-
-
-def delegates_forecast(
-    learned: LearnedMap,
-    rolled: MapRollout,
-    stretch: PopulationWindow,
-    readers: CohortIndex,
-    prices: Float[Array, "week resource"],
-    sizes: ShiftSizes,
-) -> Forecasts:
-    """Return what a map's delegates would use, nothing learned of them, as `map_forecast` does."""
-    parts = (None, learned.scaling, rolled, stretch, readers, jnp.asarray(prices), learned.shape)
+    network = None if probes_alone else learned.network
+    parts = (network, learned.scaling, rolled, stretch, index, jnp.asarray(prices), learned.shape)
     return np.asarray(_forecast(*parts, sizes.known, sizes.origins, sizes.spacing), float)
 
 
@@ -107,81 +65,56 @@ def _forecast(
     scaling: Scaling,
     rolled: MapRollout,
     stretch: PopulationWindow,
-    readers: CohortIndex,
+    index: CohortIndex,
     prices: Float[Array, "week resource"],
     shape: MapShape,
     weeks: int,
     origins: int,
     spacing: int,
 ) -> Float[Array, "origin ahead resource"]:
-    """Return what a map says, or without one what the delegates say that are asked."""
-    lesson = make_example(rolled, stretch, readers, prices, shape, weeks, origins, spacing)
+    example = make_example(rolled, stretch, index, prices, shape, weeks, origins, spacing)
     if network is not None:
-        said = network.utilization(network.encode(scaling(lesson.inputs), spacing), lesson.prices)
+        relative = network.utilization(network.encode(scaling(example.inputs), spacing), example.prices)
     else:
-        assert lesson.inputs.probes is not None  # only maps with delegates get here
-        said = lesson.inputs.probes.use(lesson.prices)
-    return said * rolled.units.use[None, None, :]
-
-
-def realised(rolled: MapRollout, sizes: ShiftSizes) -> Forecasts:
-    """Return utilization of the weeks after each origin [units of resource]."""
-    return np.asarray(horizon_slices(rolled.utilization, sizes.known, sizes.origins, sizes.spacing), float)
-
-
-def expected_use(stretch: PopulationWindow, sizes: ShiftSizes) -> Forecasts:
-    """Return use in the weeks after each origin if everybody received what is asked for [units of resource]."""
-    return np.asarray(stretch.expected_use[sizes.origin_weeks, 1:], float)
+        assert example.inputs.probes is not None  # only maps with probe agents get here
+        relative = example.inputs.probes.use(example.prices)
+    return relative * rolled.units.use[None, None, :]
 
 
 def simulated_forecast(
-    world: AgentPool,
-    case: ShiftCase,
-    policy: Policy,
-    sizes: ShiftSizes,
-    draws: int,
-    random: np.random.Generator,
+    world: AgentPool, case: ShiftCase, policy: Policy, sizes: ShiftSizes, draws: int, random: np.random.Generator
 ) -> Float[np.ndarray, "draw origin ahead resource"]:
-    """Simulate what could come after each origin, from everybody's true state; nobody could forecast much better.
+    """Simulate scenarios after each origin from the true state of all agents: nearly a bound on forecasts.
 
-    Demand, forecasts and lead times of the coming weeks are redrawn; prices are known for the horizon, as to a map.
-
-    Args:
-        world, case: who, and when.
-        policy: what agents follow.
-        sizes: say which weeks are origins.
-        draws: futures of each origin.
-        random: draws them.
+    Demand, forecasts and lead times of the coming weeks are bootstrapped; prices are known for the horizon, as to a map.
 
     Returns:
-        Utilization in each drawn future [units of resource].
+        Utilization in each of `draws` scenarios [units of resource].
     """
-    found, prices, before = [], np.asarray(case.prices), 0
-    issued = windows(prices)
-    state = case.stretch.initial
+    forecasts, prices, before = [], np.asarray(case.prices), 0
+    issued = price_windows(prices)
+    population, state = case.stretch.population, case.stretch.initial
     for week in sizes.origin_weeks:
-        passed = jax.tree.map(lambda leaf, rows=slice(before, week): leaf[rows], case.stretch.exogenous)
-        state = _lived(case.stretch.population, passed, policy, state, issued[before:week], prices[before])[1]
-        plan = windows(prices[: week + SPAN])[week:]
-        futures = ScenarioBootstrap(world, case.agents, case.start + int(week))
+        past = jax.tree.map(lambda leaf, rows=slice(before, week): leaf[rows], case.stretch.exogenous)
+        state = _simulate(population, past, policy, state, issued[before:week], prices[before])[1]
+        plan = price_windows(prices[: week + SPAN])[week:]
+        bootstrap = ScenarioBootstrap(world, case.agents, case.start + int(week))
         uses = [
-            _lived(case.stretch.population, futures.drawn(random), policy, state, plan, prices[week])[0]
-            for _ in range(draws)
+            _simulate(population, bootstrap.sample(random), policy, state, plan, prices[week])[0] for _ in range(draws)
         ]
-        found.append(np.stack([np.asarray(use, float)[1:] for use in uses]))
+        forecasts.append(np.stack([np.asarray(use, float)[1:] for use in uses]))
         before = int(week)
-    return np.stack(found, axis=1)
+    return np.stack(forecasts, axis=1)
 
 
-def windows(prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week ahead resource"]:
-    """Return the prices of the weeks after each week; after the last week the last price holds."""
+def price_windows(prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week ahead resource"]:
+    """Return the prices of the weeks after each week; the last price holds."""
     weeks = len(prices)
-    ahead = np.minimum(np.arange(weeks)[:, None] + np.arange(1, SPAN)[None, :], weeks - 1)
-    return prices[ahead]
+    return prices[np.minimum(np.arange(weeks)[:, None] + np.arange(1, SPAN)[None, :], weeks - 1)]
 
 
 @eqx.filter_jit
-def _lived(
+def _simulate(
     population: Population,
     exogenous: ExogenousPaths,
     policy: Policy,
@@ -196,15 +129,15 @@ def _lived(
 
 @dataclass(frozen=True, eq=False)
 class MapEvaluation:
-    """Hold all forecasts of a case beside what came.
+    """All forecasts of a case beside realised use.
 
     Attributes:
         case: by, alpha, kind, number, demand ratio, near-limit share.
-        scale: S(P), in which paths of different size are compared [units of resource].
+        scale: S(P), by which populations of different size are compared [units of resource].
         realised: utilization of the weeks after each origin [units of resource].
         priced: whether a price was charged in these weeks.
         forecasts: of the same weeks, by name.
-        futures: each simulated one; None where none was.
+        futures: in each scenario; None where none was simulated.
     """
 
     case: Mapping[str, str | float | int | None]
@@ -213,9 +146,6 @@ class MapEvaluation:
     priced: Bool[np.ndarray, "origin ahead resource"]
     forecasts: Mapping[str, Forecasts]
     futures: Float[np.ndarray, "draw origin ahead resource"] | None
-
-
-LABELS = ("by", "alpha", "kind", "number", "demand_ratio", "near_limit")
 
 
 def evaluate_map(
@@ -229,30 +159,33 @@ def evaluate_map(
     draws: int,
     seed: int = 0,
 ) -> MapEvaluation:
-    """Forecast a case with every map, by what its delegates say, by expected demand and, if `draws`, by simulation.
+    """Forecast a case with every map, by probe agents, by expected demand and, if `draws`, by simulation.
 
     Args:
         world, case, policy: what is forecast.
         maps: primal maps by name.
-        sizes: say which weeks are origins.
-        cohort: agents that maps read of it.
-        draws: simulated futures of each origin.
-        seed: of cohort and futures; all maps read the same cohort.
+        sizes: with the origins.
+        cohort: agents that maps read.
+        draws: scenarios of each origin.
+        seed: of cohort and scenarios; all maps read the same cohort.
     """
     forecasts = {}
+    population, stretch = case.stretch.population, case.stretch
+    slices = (sizes.known, sizes.origins, sizes.spacing)
     for name, learned in maps.items():
-        readers = cohort_readers(case.stretch.population, learned, cohort, np.random.default_rng([seed, case.number]))
-        forecasts[name] = map_forecast(learned, case.rolled, case.stretch, readers, case.prices, sizes)
-        if learned.shape.n_probes and DELEGATES not in forecasts:
-            parts = (learned, case.rolled, case.stretch, readers, case.prices, sizes)
-            forecasts[DELEGATES] = delegates_forecast(*parts)
-    forecasts[EXPECTED] = expected_use(case.stretch, sizes)
+        index = index_sample(population, learned, cohort, np.random.default_rng([seed, case.number]))
+        parts = (learned, case.rolled, stretch, index, case.prices, sizes)
+        forecasts[name] = map_forecast(*parts)
+        if learned.shape.n_probes and PROBES not in forecasts:
+            forecasts[PROBES] = map_forecast(*parts, probes_alone=True)
+    forecasts[EXPECTED] = np.asarray(stretch.expected_use[sizes.origin_weeks, 1:], float)
     futures = None
     if draws:
         random = np.random.default_rng([seed, case.number, 0xF07])
         futures = simulated_forecast(world, case, policy, sizes, draws, random)
         forecasts[SIMULATION] = futures.mean(0)
-    scale = np.asarray(units_of(case.stretch.population).use, float)
-    labels = {name: getattr(case, name) for name in LABELS}
-    priced = np.asarray(horizon_slices(case.prices, sizes.known, sizes.origins, sizes.spacing)) > 0
-    return MapEvaluation(labels, scale, realised(case.rolled, sizes), priced, forecasts, futures)
+    scale = np.asarray(units_of(population).use, float)
+    fields = {name: getattr(case, name) for name in CASE_FIELDS}
+    priced = np.asarray(horizon_slices(case.prices, *slices)) > 0
+    realised = np.asarray(horizon_slices(case.rolled.utilization, *slices), float)
+    return MapEvaluation(fields, scale, realised, priced, forecasts, futures)

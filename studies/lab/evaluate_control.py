@@ -1,19 +1,19 @@
-"""Own the judgement of methods on the cases of a fixed plan: violation, what it cost, and how good the prices were.
+"""Evaluation of control methods on a benchmark: violation, its cost, price accuracy, work, and a clairvoyant bound.
 
-CONTRACT: studies and reports read the measures by name; every interval is over paths.
+Studies and reports read the measures by name; every interval is over paths.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from lab.capacity_benchmark import BenchmarkCase, ControlOutcome
-from lab.clairvoyant_bound import ClairvoyantBound
-from lab.controllers import AbstractController
+from lab.capacity_benchmark import BenchmarkCase, ComputeCost, ControlOutcome
+from lab.controllers import ControlMethod
 from lab.metrics import PRICE_MEASURES, price_values
 from walras.errors import InputError
 from walras.evaluation.inference import mean_interval
@@ -25,15 +25,21 @@ from walras.evaluation.metrics import (
     control_tally,
     reward_tally,
 )
+from walras.planning.prices.dual_ascent import AbstractDualSolver, ProjectedDual
+from walras.planning.prices.oracle import PathOutcome, oracle
+from walras.planning.prices.simulated_view import SimulatedView
+
+OVERFLOW_PRICE = 2.0
+"""Cost of a unit beyond the limit where searches of the bound are compared [price scales]."""
 
 CLAIRVOYANT = "clairvoyant"
-"""Name of the oracle's own row."""
+"""Name of the bound's own row."""
 
 KEPT_TO = 1e-2
-"""Weeks in which the oracle's use exceeds capacity by more than this share have no price to compare with."""
+"""Weeks in which the bound's use exceeds capacity by more than this share have no price to compare with."""
 
 WORK_MEASURES = ("simulations", "queries", "seconds")
-"""What deciding took, each per coordinated week (`fixed_plan.Work`)."""
+"""Work per coordinated week (`ComputeCost`)."""
 
 ALL_MEASURES = (*CONTROL_MEASURES, *REWARD_MEASURES, *PRICE_MEASURES, "oracle_beyond", *WORK_MEASURES)
 """Every measure of the table."""
@@ -47,25 +53,73 @@ NEVER_NEGATIVE = (
 """Measures whose interval is cut at 0."""
 
 
+@dataclass(frozen=True)
+class ClairvoyantBound:
+    """Prices with the most reward within a limit, with the future known: several searches, the best one per path.
+
+    Isolated price spikes shift orders into the preceding week, and late arrivals then refill the spiked week. This is a
+    local optimum that a search cannot leave, hence several price caps, and a start at the prices that a method charged.
+
+    Attributes:
+        ceilings: highest price of each search from 0, in price scales.
+        ascent_steps: of each search, see `walras.planning.prices.oracle.oracle`.
+        solver: of each search; on these cases Newton steps hardly ever converge, and projected steps alone find the
+            same prices in a third of the time.
+    """
+
+    ceilings: tuple[float, ...] = (4.0, 1.5)
+    ascent_steps: int = 60
+    solver: AbstractDualSolver = field(default_factory=ProjectedDual)
+
+    def outcomes(self, case: BenchmarkCase, others: Sequence[ControlOutcome]) -> list[ControlOutcome]:
+        """Coordinate at the case's capacity, and at equal violation with each other method: at max(K, U).
+
+        Returns:
+            One outcome for the capacity and one for each of the others; all searches share their seconds.
+        """
+        limit = np.stack([case.capacity, *(np.maximum(case.capacity, other.utilization) for other in others)])
+        charged = np.stack([np.zeros_like(case.capacity), *(other.shadow_prices for other in others)])
+        started = time.perf_counter()
+        view = case.scene.view(len(limit))
+        searches = [oracle(view, limit, charged, solver=self.solver, ascent_steps=self.ascent_steps)]
+        for ceiling in self.ceilings:
+            view.max_price = ceiling * view.price_scale
+            searches.append(oracle(view, limit, solver=self.solver, ascent_steps=self.ascent_steps))
+        best = np.argmax([_merit(view, limit, search) for search in searches], axis=0)
+        seconds = (time.perf_counter() - started) / len(limit)
+        work = ComputeCost(simulations=sum(search.simulations for search in searches), seconds=seconds)
+        return [
+            ControlOutcome(found.utilization[path], float(found.reward[path]), found.shadow_prices[path], work)
+            for path, found in enumerate(searches[number] for number in best)
+        ]
+
+
+def _merit(
+    view: SimulatedView, limit: Float[np.ndarray, "path week resource"], found: PathOutcome
+) -> Float[np.ndarray, " path"]:
+    excess = np.maximum(found.utilization - limit, 0.0).sum((1, 2))
+    return found.reward - OVERFLOW_PRICE * view.price_scale * excess
+
+
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """Hold what came about in one case under every method, and what foresight would have done.
+    """One case under every method, and the clairvoyant bound.
 
     Attributes:
         capacity, committed: of the case [units of resource].
-        free: without prices.
+        free: outcome without prices.
         price_scale: median unit margin of its population [money per unit of resource].
-        kept: under each method.
-        best: under the oracle's prices at the case's capacity.
-        at_equal: reward of the oracle at equal violation with each method [money].
-        beyond: mean share by which that oracle's use exceeds max(K, U) after all: it could not find better prices.
+        outcomes: by method.
+        best: under the bound's prices at the case's capacity.
+        at_equal: reward of the bound at equal violation with each method [money].
+        beyond: mean share by which that bound's use still exceeds max(K, U), because no better prices were found.
     """
 
     capacity: Float[np.ndarray, "week resource"]
     committed: Float[np.ndarray, "week resource"]
     free: ControlOutcome
     price_scale: float
-    kept: Mapping[str, ControlOutcome]
+    outcomes: Mapping[str, ControlOutcome]
     best: ControlOutcome
     at_equal: Mapping[str, float]
     beyond: Mapping[str, float]
@@ -73,54 +127,53 @@ class CaseResult:
 
 def evaluate(
     cases: Iterable[BenchmarkCase],
-    keepers: Sequence[AbstractController],
-    foresight: ClairvoyantBound | None = None,
+    methods: Sequence[ControlMethod],
+    bound: ClairvoyantBound | None = None,
     on_path: Callable[[BenchmarkCase], None] | None = None,
 ) -> list[CaseResult]:
-    """Let every method go through every case, and look up what foresight would have done.
+    """Run every method on every case, and compute the bound.
 
     Args:
-        cases: drawn one after the other.
-        keepers: the methods; their names must differ.
-        foresight: how hard the oracle searches.
-        on_path: told after every case.
+        cases: drawn one by one.
+        methods: their names must differ.
+        bound: settings of its search.
+        on_path: called after every case.
     """
-    names = [keeper.name for keeper in keepers]
+    names = [method.name for method in methods]
     if len({*names, CLAIRVOYANT}) <= len(names):
-        raise InputError(f"methods are called {', '.join(names)} but names must differ; `{CLAIRVOYANT}` is taken")
-    found = []
+        raise InputError(f"methods are called {', '.join(names)}, but names must differ; `{CLAIRVOYANT}` is reserved")
+    results = []
     for case in cases:
-        found.append(_judged(case, keepers, foresight or ClairvoyantBound()))
+        results.append(_evaluate_case(case, methods, bound or ClairvoyantBound()))
         if on_path is not None:
             on_path(case)
-    return found
+    return results
 
 
-def _judged(case: BenchmarkCase, keepers: Sequence[AbstractController], foresight: ClairvoyantBound) -> CaseResult:
-    kept = {keeper.name: keeper.keep(case) for keeper in keepers}
+def _evaluate_case(case: BenchmarkCase, methods: Sequence[ControlMethod], bound: ClairvoyantBound) -> CaseResult:
+    outcomes = {method.name: method.run(case) for method in methods}
     free = case.scene.free
-    # At the violation of no prices at all, no prices are the answer.
-    asked = [name for name, outcome in kept.items() if outcome is not free]
-    best, *others = foresight.of(case, [kept[name] for name in asked])
-    at_equal, beyond = {name: free.reward for name in kept}, dict.fromkeys(kept, 0.0)
-    for name, other in zip(asked, others, strict=True):
-        limit = np.maximum(case.capacity, kept[name].utilization)
+    # At the violation without prices, no prices are optimal.
+    priced = [name for name, outcome in outcomes.items() if outcome is not free]
+    best, *others = bound.outcomes(case, [outcomes[name] for name in priced])
+    at_equal, beyond = {name: free.reward for name in outcomes}, dict.fromkeys(outcomes, 0.0)
+    for name, other in zip(priced, others, strict=True):
+        limit = np.maximum(case.capacity, outcomes[name].utilization)
         at_equal[name] = other.reward
         beyond[name] = float((np.maximum(other.utilization - limit, 0.0) / limit).mean())
-    kept[CLAIRVOYANT], at_equal[CLAIRVOYANT], beyond[CLAIRVOYANT] = best, best.reward, 0.0
+    outcomes[CLAIRVOYANT], at_equal[CLAIRVOYANT], beyond[CLAIRVOYANT] = best, best.reward, 0.0
     scene = case.scene
-    return CaseResult(case.capacity, scene.committed, free, scene.price_scale, kept, best, at_equal, beyond)
+    return CaseResult(case.capacity, scene.committed, free, scene.price_scale, outcomes, best, at_equal, beyond)
 
 
 @dataclass(frozen=True, eq=False)
 class MethodMetrics:
-    """Hold the measures of one method over cases.
+    """The measures of one method over cases.
 
     Attributes:
-        control, reward: what adds up.
+        control, reward: tallies.
         prices: measure -> path -> value.
-        beyond: path -> `oracle_beyond`, the violation that the oracle has over the method's: 0 where they are fairly
-            compared.
+        beyond: path -> `oracle_beyond`, violation of the bound beyond the method's; 0 where they compare fairly.
         work: measure -> path -> value, per coordinated week.
     """
 
@@ -131,39 +184,32 @@ class MethodMetrics:
     work: Mapping[str, Mapping[int, float]]
 
     @staticmethod
-    def of(judged: Sequence[CaseResult], method: str, burn_in: int) -> "MethodMetrics":
+    def of(results: Sequence[CaseResult], method: str, burn_in: int) -> "MethodMetrics":
         """Measure a method.
 
         Args:
-            judged: cases, one path each.
+            results: of cases, one path each.
             method: name of the method, or `CLAIRVOYANT`.
-            burn_in: first coordinated weeks that are not judged; rewards are of all weeks.
+            burn_in: first coordinated weeks that are not evaluated; rewards are of all weeks.
         """
-        kept = [each.kept[method] for each in judged]
-        use, prices = _stack(kept, "utilization"), _stack(kept, "shadow_prices")
-        free, best = [each.free for each in judged], [each.best for each in judged]
-        capacity = np.stack([each.capacity for each in judged])
-        committed = np.stack([each.committed for each in judged])
-        scale = np.array([each.price_scale for each in judged])
+        outcomes = [result.outcomes[method] for result in results]
+        free, best = [result.free for result in results], [result.best for result in results]
+        prices, best_use = _stack(outcomes, "shadow_prices"), _stack(best, "utilization")
+        capacity = np.stack([result.capacity for result in results])
+        committed = np.stack([result.committed for result in results])
+        scale = np.array([result.price_scale for result in results])
+        use = (_stack(outcomes, "utilization"), _stack(free, "utilization"), capacity, committed)
         # In price scales of each path's own population, so that paths add up.
-        tally = control_tally(
-            use,
-            _stack(free, "utilization"),
-            capacity,
-            committed,
-            prices / scale[:, None, None],
-            burn_in,
-            price_scale=1.0,
-        )
+        tally = control_tally(*use, prices / scale[:, None, None], burn_in, price_scale=1.0)
         reward = reward_tally(
-            [each.reward for each in kept],
-            [each.at_equal[method] for each in judged],
-            [each.reward for each in free],
+            [outcome.reward for outcome in outcomes],
+            [result.at_equal[method] for result in results],
+            [outcome.reward for outcome in free],
         )
-        counted = _stack(best, "utilization") <= (1.0 + KEPT_TO) * capacity
+        counted = best_use <= (1.0 + KEPT_TO) * capacity
         accuracy = price_values(prices, _stack(best, "shadow_prices"), scale, burn_in, counted=counted)
-        beyond = {path: each.beyond[method] for path, each in enumerate(judged)}
-        return MethodMetrics(tally, reward, accuracy, beyond, _work(kept))
+        beyond = {path: result.beyond[method] for path, result in enumerate(results)}
+        return MethodMetrics(tally, reward, accuracy, beyond, _work_per_week(outcomes))
 
     def path_values(self, measure: str) -> Mapping[int, float]:
         """Return path -> value, whose mean is the measure."""
@@ -177,34 +223,34 @@ class MethodMetrics:
 
     @cached_property
     def summary(self) -> dict[str, dict[str, float | int | None]]:
-        """Return measure -> estimate, low, high (95 % over paths) and number of paths that say something about it."""
-        found = {measure: _summary(list(self.path_values(measure).values())) for measure in ALL_MEASURES}
+        """Measure -> estimate, low, high (95 % over paths) and number of paths on which it is defined."""
+        table = {measure: _summarise(list(self.path_values(measure).values())) for measure in ALL_MEASURES}
         for measure in NEVER_NEGATIVE:
-            if found[measure]["low"] is not None:
-                found[measure]["low"] = max(found[measure]["low"], 0.0)
-        return found
+            if table[measure]["low"] is not None:
+                table[measure]["low"] = max(table[measure]["low"], 0.0)
+        return table
 
     def less(self, other: "MethodMetrics") -> dict[str, dict[str, float | int | None]]:
-        """Return the paired difference to another method on the same paths, measure by measure."""
-        found = {}
+        """Return the paired difference to another method on the same paths by measure."""
+        table = {}
         for measure in ALL_MEASURES:
             ours, theirs = self.path_values(measure), other.path_values(measure)
-            found[measure] = _summary([ours[path] - theirs[path] for path in ours if path in theirs])
-        return found
+            table[measure] = _summarise([ours[path] - theirs[path] for path in ours if path in theirs])
+        return table
 
 
-def _stack(kept: Sequence[ControlOutcome], name: str) -> Float[np.ndarray, "path week resource"]:
-    return np.stack([getattr(each, name) for each in kept])
+def _stack(outcomes: Sequence[ControlOutcome], name: str) -> Float[np.ndarray, "path week resource"]:
+    return np.stack([getattr(outcome, name) for outcome in outcomes])
 
 
-def _work(kept: Sequence[ControlOutcome]) -> dict[str, dict[int, float]]:
-    def per_week(measure: str) -> dict[int, float]:
-        return {path: getattr(each.work, measure) / len(each.utilization) for path, each in enumerate(kept)}
+def _work_per_week(outcomes: Sequence[ControlOutcome]) -> dict[str, dict[int, float]]:
+    return {
+        measure: {path: getattr(each.work, measure) / len(each.utilization) for path, each in enumerate(outcomes)}
+        for measure in WORK_MEASURES
+    }
 
-    return {measure: per_week(measure) for measure in WORK_MEASURES}
 
-
-def _summary(values: Sequence[float]) -> dict[str, Any]:
+def _summarise(values: Sequence[float]) -> dict[str, Any]:
     if len(values) < 2:
         return {"estimate": values[0] if values else None, "low": None, "high": None, "paths": len(values)}
     interval = mean_interval(values)

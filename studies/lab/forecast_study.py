@@ -1,11 +1,8 @@
-"""Own what is measured of forecasts: errors by shift, horizon and kind of prices, twins, cohorts.
-
-FREE: cases are `train.judge_cases`, forecasts `train.judge_maps`; studies and benchmarks put the figures together.
-"""
+"""Figures of forecasts: errors by shift, horizon and kind of prices; twins; cohorts."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,15 +10,14 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import chdtri
 
-from lab.eval_cohorts import CohortError, Target, cohort_errors
+from lab.eval_cohorts import CohortError, RepeatedPopulation, cohort_errors
 from lab.eval_maps import SIMULATION, MapEvaluation, evaluate_map
-from lab.eval_twins import KINDS, evaluate_twins
 from lab.metrics import ForecastTally, TwinTally, calibration_tally, forecast_tally, twin_tally
 from lab.results import path_interval, round_digits
-from lab.runner import Part, parts_under
+from lab.runner import Log, Part, parts_under
 from lab.shift_cases import BY, ShiftCases, ShiftSizes
+from lab.twins import KINDS, evaluate_twins
 from walras.evaluation.inference import jackknife_interval, paired_interval
-from walras.maps.features import HORIZON
 from walras.maps.file import LearnedMap
 from walras.policies.base import Policy
 from walras.population.shift import MODERATE
@@ -29,28 +25,31 @@ from walras.train.agent_pool import AgentPool
 from walras.train.map_task import DESIGNS
 
 BASELINE = "global"
-"""What other maps are compared with, path by path."""
+"""The map that others are compared with path by path."""
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 
+Rows = Sequence[MapEvaluation]
+Pairs = Sequence[tuple[MapEvaluation, MapEvaluation]]
+
 
 @dataclass(frozen=True)
-class Budget:
-    """Say how much is measured.
+class ForecastBudget:
+    """How much is measured.
 
     Attributes:
-        sizes: of the judged populations.
+        sizes: of the populations.
         cohort: agents that maps read of each.
         alphas: by attribute.
         paths: cases of each attribute and alpha that training knows.
         few_paths: of the attributes that it does not shift.
-        draws: simulated futures of each origin, for shifts by demand.
+        draws: simulated scenarios of each origin, for shifts by demand.
         twins, twin_agents: pairs of each kind, and agents of each twin.
-        twin_kinds: which kinds.
-        cohorts, repeats, draws_of_cohorts: cohort sizes, how often the world's agents are in the target, cohorts drawn.
+        twin_kinds: kinds of twins.
+        cohorts, repeats, draws_of_cohorts: cohort sizes, repetitions of the pool in the target, cohorts of each size.
         epoch_agents, epoch_rounds: agents of the timed training step, and how often it is timed.
-        world_agents, world_weeks: of the made-up world.
-        baseline: what other maps are compared with, path by path.
+        world_agents, world_weeks: of the generated pool.
+        baseline: the map that others are compared with path by path.
     """
 
     sizes: ShiftSizes = field(default_factory=lambda: ShiftSizes(target=20_000, sample=2000))
@@ -74,11 +73,11 @@ class Budget:
     baseline: str = BASELINE
 
     def paths_of(self, by: str) -> int:
-        """Count the cases of each alpha."""
+        """Return the number of cases of each alpha."""
         return self.paths if by in BY[:2] else min(self.paths, self.few_paths)
 
 
-QUICK = Budget(
+QUICK = ForecastBudget(
     sizes=ShiftSizes(),
     cohort=2000,
     alphas={"demand": ALPHAS, **dict.fromkeys(BY[1:], (-1.0, 0.0, 1.0))},
@@ -95,67 +94,104 @@ QUICK = Budget(
 """A few minutes on two cores."""
 
 
-def fitting(sizes: ShiftSizes, world: AgentPool) -> ShiftSizes:
-    """Shorten cases to the weeks and agents of a short table; all origins are in its second half."""
-    weeks = min(sizes.weeks, world.n_weeks)
-    origins = min(sizes.origins, max((weeks - weeks // 2 - HORIZON - 1) // sizes.spacing + 1, 1))
-    target = min(sizes.target, world.n_agents)
-    return replace(sizes, weeks=weeks, origins=origins, target=target, priced=min(sizes.priced, weeks // 4))
+def forecast_parts(
+    world: AgentPool,
+    policy: Policy,
+    maps: Mapping[str, LearnedMap],
+    budget: ForecastBudget,
+    *,
+    seed: int = 0,
+    tell: Log = lambda _: None,
+) -> dict[str, Part]:
+    """Return the parts of the forecast study.
+
+    Args:
+        world: agents, weeks and surprises that training never saw.
+        policy: of the agents, the one that the maps were trained with.
+        maps: primal maps by name.
+        budget: how much is measured.
+        seed: of all draws.
+        tell: receives progress.
+    """
+    cases = ShiftCases(world, policy, budget.sizes, seed)
+    main = next((each for each in maps.values() if each.shape.n_probes), next(iter(maps.values())))
+    shifts = {f"shift:{by}": partial(shift_figures, by, cases, maps, budget, tell) for by in budget.alphas}
+    return {
+        **shifts,
+        "twins": lambda: round_digits(twin_figures(cases, maps, budget, tell)),
+        "cohorts": lambda: round_digits(cohort_figures(cases, main, budget, tell)),
+    }
+
+
+def forecast_figures(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Combine measured parts."""
+    shift = parts_under(parts, "shift")
+    rest = {name: part for name, part in parts.items() if name in ("twins", "cohorts")}
+    mape = {alpha: row["mape"] for alpha, row in shift.get(BY[0], {"by_alpha": {}})["by_alpha"].items()}
+    return {"mape": mape, "shift": shift, **rest}
 
 
 def shift_figures(
-    by: str, cases: ShiftCases, maps: Mapping[str, LearnedMap], budget: Budget, tell: Callable[[str], None]
+    by: str, cases: ShiftCases, maps: Mapping[str, LearnedMap], budget: ForecastBudget, tell: Log
 ) -> dict[str, Any]:
-    """Forecast cases shifted along an attribute, and sum up by alpha, by horizon week and by kind of prices."""
-    found: dict[float, list[MapEvaluation]] = {}
+    """Forecast cases shifted along an attribute, and summarise by alpha, by horizon week and by kind of prices."""
+    shifted: dict[float, list[MapEvaluation]] = {}
     extra = {"cohort": budget.cohort, "draws": budget.draws if by == BY[0] else 0, "seed": cases.seed}
     for alpha in budget.alphas[by]:
         tell(f"shift by {by}, alpha {alpha}")
         drawn = (cases.draw(by, alpha, number) for number in range(budget.paths_of(by)))
-        found[alpha] = [evaluate_map(cases.world, case, cases.policy, maps, cases.sizes, **extra) for case in drawn]
-    everything = [each for rows in found.values() for each in rows]
+        shifted[alpha] = [evaluate_map(cases.world, case, cases.policy, maps, cases.sizes, **extra) for case in drawn]
+    everything = [row for rows in shifted.values() for row in rows]
     return round_digits(
         {
-            "by_alpha": {str(alpha): alpha_figures(rows, budget.baseline) for alpha, rows in found.items()},
-            "moderate": moderate_figures(found, budget.baseline),
+            "by_alpha": {str(alpha): alpha_figures(rows, budget.baseline) for alpha, rows in shifted.items()},
+            "moderate": moderate_figures(shifted, budget.baseline),
             "by_horizon_week": horizon_figures(everything),
             "by_kind": kind_figures(everything),
         }
     )
 
 
-def tally_of(rows: Sequence[MapEvaluation], name: str) -> ForecastTally:
-    """Sum up one forecast's errors, the row's place being the path's number."""
-    return forecast_tally(np.stack([r.forecasts[name] for r in rows]), np.stack([r.realised for r in rows]))
+def _realised(rows: Rows) -> np.ndarray:
+    return np.stack([row.realised for row in rows])
 
 
-def tally_of_priced(rows: Sequence[MapEvaluation], name: str) -> ForecastTally:
-    """Sum up one forecast's errors in the weeks in which a price was charged."""
-    actual = np.stack([r.realised for r in rows])
-    counted = np.where(np.stack([r.priced for r in rows]), actual, 0.0)  # weeks without use have no relative error
-    return forecast_tally(np.stack([r.forecasts[name] for r in rows]), counted, mean_utilization=actual.mean((1, 2)))
+def _forecasts(rows: Rows, name: str) -> np.ndarray:
+    return np.stack([row.forecasts[name] for row in rows])
 
 
-def alpha_figures(rows: Sequence[MapEvaluation], baseline: str = BASELINE) -> dict[str, Any]:
+def tally_of(rows: Rows, name: str) -> ForecastTally:
+    """Sum one forecast's errors; a row's index is the path's number."""
+    return forecast_tally(_forecasts(rows, name), _realised(rows))
+
+
+def tally_of_priced(rows: Rows, name: str) -> ForecastTally:
+    """Sum one forecast's errors in the weeks in which a price was charged."""
+    actual = _realised(rows)
+    counted = np.where(np.stack([row.priced for row in rows]), actual, 0.0)  # weeks without use have no relative error
+    return forecast_tally(_forecasts(rows, name), counted, mean_utilization=actual.mean((1, 2)))
+
+
+def alpha_figures(rows: Rows, baseline: str = BASELINE) -> dict[str, Any]:
     """Return error, bias and calibration of all forecasts, and paired intervals to the baseline."""
     names = rows[0].forecasts
     tallies = {name: tally_of(rows, name) for name in names}
-    actual = np.stack([r.realised / r.scale for r in rows])
-    said = {name: np.stack([r.forecasts[name] / r.scale for r in rows]) for name in names}
-    told: list[Mapping[str, Any]] = [r.case for r in rows]
-    near = [case["near_limit"] for case in told if case["near_limit"] is not None]
-    figures = {name: tally.metrics() for name, tally in tallies.items()}
+    actual = np.stack([row.realised / row.scale for row in rows])
+    relative = {name: np.stack([row.forecasts[name] / row.scale for row in rows]) for name in names}
+    near = [row.case["near_limit"] for row in rows if row.case["near_limit"] is not None]
+    metrics = {name: tally.metrics() for name, tally in tallies.items()}
     paths = {name: list(tally.path_values().values()) for name, tally in tallies.items()}
     priced = {name: list(tally_of_priced(rows, name).path_values().values()) for name in names}
+    slope = {name: partial(slope_of, each, actual) for name, each in relative.items()}
     return {
-        "demand_ratio": float(np.mean([r.case["demand_ratio"] for r in rows])),
+        "demand_ratio": float(np.mean([row.case["demand_ratio"] for row in rows])),
         "near_limit_share": float(np.mean(near)) if near else None,
         "paths": len(rows),
-        "dropped_weeks": figures[next(iter(names))].dropped_weeks,
-        "mape": {name: each.mape for name, each in figures.items()},
-        "bias": {name: each.bias for name, each in figures.items()},
-        "slope": {name: slope_of(each, actual) for name, each in said.items()},
-        "slope_interval": {name: left_out(partial(slope_of, each, actual), len(rows)) for name, each in said.items()},
+        "dropped_weeks": metrics[next(iter(names))].dropped_weeks,
+        "mape": {name: each.mape for name, each in metrics.items()},
+        "bias": {name: each.bias for name, each in metrics.items()},
+        "slope": {name: measure() for name, measure in slope.items()},
+        "slope_interval": {name: leave_one_out(measure, len(rows)) for name, measure in slope.items()},
         "interval": intervals(paths),
         "over_baseline": against_baseline(paths, baseline),
         "priced_weeks": {"interval": intervals(priced), "over_baseline": against_baseline(priced, baseline)},
@@ -167,38 +203,38 @@ def slope_of(
     actual: Float[np.ndarray, "path origin ahead resource"],
     kept: Sequence[int] | slice = slice(None),
 ) -> float | None:
-    """Return the slope of the line of realised on forecast use, both relative to S(P), over the paths that are kept."""
+    """Return the slope of realised on forecast use, both relative to S(P), over the paths that are kept."""
     return calibration_tally(forecast[kept], actual[kept]).metrics().slope
 
 
-def left_out(measure: Callable[[Sequence[int]], float | None], paths: int) -> dict[str, Any]:
-    """Return a measure of all paths with its 95 % interval, by leaving out one path at a time.
+def leave_one_out(measure: Callable[[Sequence[int]], float | None], paths: int) -> dict[str, Any]:
+    """Return a measure of all paths with its 95 % jackknife interval.
 
     Args:
-        measure: of the paths whose places it is given; None where it is not defined.
-        paths: how many there are.
+        measure: of the paths with given indices; None where it is not defined.
+        paths: number of paths.
     """
     every = list(range(paths))
     whole = measure(every)
     without = [measure(every[:path] + every[path + 1 :]) for path in every] if paths > 2 else []
-    known = [float(each) for each in without if each is not None]
+    known = [float(value) for value in without if value is not None]
     if whole is None or not without or len(known) < paths:
         return {"estimate": whole, "low": None, "high": None}
-    found = jackknife_interval(whole, known)
-    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+    interval = jackknife_interval(whole, known)
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 def against_baseline(values: Mapping[str, Sequence[float]], baseline: str = BASELINE) -> dict[str, Any]:
     """Return each forecast's error over the baseline's, minus 1, with its paired 95 % interval."""
     if baseline not in values or len(values[baseline]) < 2:
         return {}
-    base = np.asarray(values[baseline])
-    found = {}
+    base, differences = np.asarray(values[baseline]), {}
     for name, mine in values.items():
         if name != baseline:
             interval = paired_interval(np.asarray(mine), base)
-            found[name] = [float(part / base.mean()) for part in (interval.estimate, interval.low, interval.high)]
-    return found
+            parts = (interval.estimate, interval.low, interval.high)
+            differences[name] = [float(part / base.mean()) for part in parts]
+    return differences
 
 
 def intervals(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -206,7 +242,7 @@ def intervals(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return {name: path_interval(mine, least=0.0) for name, mine in values.items()}
 
 
-def moderate_figures(shifted: Mapping[float, Sequence[MapEvaluation]], baseline: str = BASELINE) -> dict[str, Any]:
+def moderate_figures(shifted: Mapping[float, Rows], baseline: str = BASELINE) -> dict[str, Any]:
     """Average over the moderate shifts by demand; paths of one number share weeks and count once."""
     low, high = MODERATE
     kept = [rows for rows in shifted.values() if low <= float(rows[0].case["demand_ratio"] or 1.0) <= high]
@@ -220,23 +256,22 @@ def moderate_figures(shifted: Mapping[float, Sequence[MapEvaluation]], baseline:
     return {"mape": mape, "interval": intervals(values), "over_baseline": against_baseline(values, baseline)}
 
 
-def horizon_figures(rows: Sequence[MapEvaluation]) -> dict[str, Any]:
+def horizon_figures(rows: Rows) -> dict[str, Any]:
     """Return each forecast's error by week ahead."""
     if not rows:
         return {}
-    actual = np.stack([r.realised for r in rows])
+    actual, errors = _realised(rows), {}
     mean = actual.mean(axis=(1, 2))
-    found = {}
     for name in rows[0].forecasts:
-        said = np.stack([r.forecasts[name] for r in rows])
-        each = (slice(h, h + 1) for h in range(actual.shape[2]))
-        tallies = (forecast_tally(said[:, :, h], actual[:, :, h], mean_utilization=mean) for h in each)
-        found[name] = [tally.metrics().mape for tally in tallies]
-    return found
+        forecast = _forecasts(rows, name)
+        weeks = (slice(h, h + 1) for h in range(actual.shape[2]))
+        tallies = (forecast_tally(forecast[:, :, h], actual[:, :, h], mean_utilization=mean) for h in weeks)
+        errors[name] = [tally.metrics().mape for tally in tallies]
+    return errors
 
 
-def kind_figures(rows: Sequence[MapEvaluation]) -> dict[str, Any]:
-    """Return each forecast's error by where prices come from."""
+def kind_figures(rows: Rows) -> dict[str, Any]:
+    """Return each forecast's error by source of prices."""
     groups = defaultdict(list)
     for row in rows:
         groups[str(row.case["kind"])].append(row)
@@ -245,58 +280,61 @@ def kind_figures(rows: Sequence[MapEvaluation]) -> dict[str, Any]:
 
 
 def twin_figures(
-    cases: ShiftCases, maps: Mapping[str, LearnedMap], budget: Budget, tell: Callable[[str], None]
+    cases: ShiftCases, maps: Mapping[str, LearnedMap], budget: ForecastBudget, tell: Log
 ) -> dict[str, Any]:
-    """Return how well forecasts see the difference between twins, and how well they forecast each of them."""
-    found = {}
+    """Return errors of forecasts on the difference between twins, and on each of them, by kind of twins."""
+    figures = {}
     extra = {"count": budget.twin_agents, "cohort": budget.cohort, "draws": budget.draws}
     for kind in budget.twin_kinds:
         pairs = []
         for number in range(budget.twins):
             tell(f"twins that agree in {kind}, pair {number}")
             pairs.append(evaluate_twins(cases, maps, kind, number, **extra))
-        names = pairs[0][0].forecasts
-        figures = {name: twin_sums(pairs, name, None).metrics() for name in names}
-        expected = {name: twin_sums(pairs, name, SIMULATION).metrics() for name in names}
-        rows = [each for pair in pairs for each in pair]
-        errors = {name: list(twin_sums(pairs, name, None).pair_values().values()) for name in names}
-        found[kind] = {
-            "pairs": len(pairs),
-            "interval": intervals(errors),
-            "over_baseline": against_baseline(errors, budget.baseline),
-            "explained_interval": {name: left_out(partial(_explained, pairs, name), len(pairs)) for name in names},
-            "blind_interval": intervals({"no difference": _differences(pairs)})["no difference"],
-            "twin_error": {name: each.twin_error for name, each in figures.items()},
-            "twin_error_to_simulation": {name: each.twin_error for name, each in expected.items()},
-            "captured": {name: each.captured for name, each in figures.items()},
-            "explained": {name: each.explained for name, each in figures.items()},
-            "difference": figures[SIMULATION].difference,
-            "simulated_difference": figures[SIMULATION].predicted_difference,
-            "mape_of_each": {name: tally_of(rows, name).metrics().mape for name in names},
-        }
-    return found
+        figures[kind] = _pair_figures(pairs, budget.baseline)
+    return figures
 
 
-def _explained(pairs: Sequence[tuple[MapEvaluation, MapEvaluation]], name: str, kept: Sequence[int]) -> float:
-    """Return which share of the differences between twins a forecast explains, over the pairs that are kept."""
-    return twin_sums([pairs[place] for place in kept], name, None).metrics().explained
+def _pair_figures(pairs: Pairs, baseline: str) -> dict[str, Any]:
+    names = pairs[0][0].forecasts
+    metrics = {name: twin_sums(pairs, name, None).metrics() for name in names}
+    expected = {name: twin_sums(pairs, name, SIMULATION).metrics() for name in names}
+    rows = [twin for pair in pairs for twin in pair]
+    errors = {name: list(twin_sums(pairs, name, None).pair_values().values()) for name in names}
+    return {
+        "pairs": len(pairs),
+        "interval": intervals(errors),
+        "over_baseline": against_baseline(errors, baseline),
+        "explained_interval": {name: leave_one_out(partial(_explained, pairs, name), len(pairs)) for name in names},
+        "blind_interval": intervals({"no difference": _differences(pairs)})["no difference"],
+        "twin_error": {name: each.twin_error for name, each in metrics.items()},
+        "twin_error_to_simulation": {name: each.twin_error for name, each in expected.items()},
+        "captured": {name: each.captured for name, each in metrics.items()},
+        "explained": {name: each.explained for name, each in metrics.items()},
+        "difference": metrics[SIMULATION].difference,
+        "simulated_difference": metrics[SIMULATION].predicted_difference,
+        "mape_of_each": {name: tally_of(rows, name).metrics().mape for name in names},
+    }
 
 
-def _differences(pairs: Sequence[tuple[MapEvaluation, MapEvaluation]]) -> list[float]:
-    """Return the error of a forecast that sees no difference between twins, pair by pair."""
+def _explained(pairs: Pairs, name: str, kept: Sequence[int]) -> float:
+    """Return the share of the differences between twins that a forecast explains, over the pairs that are kept."""
+    return twin_sums([pairs[index] for index in kept], name, None).metrics().explained
+
+
+def _differences(pairs: Pairs) -> list[float]:
+    """Return the error of a forecast that sees no difference between twins by pair."""
     tally = twin_sums(pairs, SIMULATION, None)
     return (tally.difference.sum(1) / tally.use.sum(1)).tolist()
 
 
-def twin_sums(pairs: Sequence[tuple[MapEvaluation, MapEvaluation]], name: str, against: str | None) -> TwinTally:
-    """Sum up differences between twins as forecast, against what came or against another forecast."""
-    said = np.stack([np.stack([twin.forecasts[name] for twin in pair]) for pair in pairs])
-    true = [np.stack([t.realised if against is None else t.forecasts[against] for t in pair]) for pair in pairs]
-    return twin_tally(said, np.stack(true))
+def twin_sums(pairs: Pairs, name: str, against: str | None) -> TwinTally:
+    """Sum predicted differences between twins, against realised use or against another forecast."""
+    predicted = np.stack([_forecasts(pair, name) for pair in pairs])
+    return twin_tally(predicted, np.stack([_realised(p) if against is None else _forecasts(p, against) for p in pairs]))
 
 
 def cohort_figures(
-    cases: ShiftCases, learned: LearnedMap, budget: Budget, tell: Callable[[str], None]
+    cases: ShiftCases, learned: LearnedMap, budget: ForecastBudget, tell: Log
 ) -> list[dict[str, Any]]:
     """Return predicted and measured errors of cohorts, by size of the target, design and size of the cohort."""
     rows = []
@@ -305,19 +343,19 @@ def cohort_figures(
     designs = dict(zip(("uniform", "stratified", "proportional"), DESIGNS, strict=True))
     for repeats in budget.repeats:
         tell(f"cohorts of {len(pool) * repeats} agents")
-        target = Target(cases.world, pool, case.start, repeats, case.prices, cases.policy, cases.sizes, cases.seed)
+        parts = (pool, case.start, repeats, case.prices, cases.policy, cases.sizes, cases.seed)
+        target = RepeatedPopulation(cases.world, *parts)
         errors = cohort_errors(target, learned, designs, budget.cohorts, budget.draws_of_cohorts)
         groups = defaultdict(list)
-        for each in errors:
-            groups[each.design, each.n].append(each)
+        for error in errors:
+            groups[error.design, error.n].append(error)
         rows += [{"target": target.n_agents, **cohort_row(each)} for each in groups.values()]
     return rows
 
 
 def cohort_row(errors: Sequence[CohortError]) -> dict[str, Any]:
-    """Average over the cohorts of one design and size; measured errors of the scale as root of the mean square."""
-    first = errors[0]
-    full = [e.against_full for e in errors if e.against_full is not None]
+    """Average over the cohorts of one design and size; measured errors of the scale as root mean square."""
+    first, full = errors[0], [e.against_full for e in errors if e.against_full is not None]
     return {
         "design": first.design,
         "n": first.n,
@@ -334,44 +372,7 @@ def cohort_row(errors: Sequence[CohortError]) -> dict[str, Any]:
 
 
 def root_interval(errors: Sequence[float]) -> dict[str, Any]:
-    """Return the root of the mean square of errors over cohorts, with its 95 % interval (they are about normal)."""
+    """Return the root mean square of errors over cohorts, with its 95 % interval for normal errors."""
     squares = float(np.sum(np.square(errors)))
     low, high = (float(np.sqrt(squares / chdtri(len(errors), share))) for share in (0.025, 0.975))
     return {"estimate": float(np.sqrt(squares / len(errors))), "low": low, "high": high}
-
-
-def forecast_parts(
-    world: AgentPool,
-    policy: Policy,
-    maps: Mapping[str, LearnedMap],
-    budget: Budget,
-    *,
-    seed: int = 0,
-    tell: Callable[[str], None] = lambda _: None,
-) -> dict[str, Part]:
-    """Return what is to be measured, part by part; `maps` by their names.
-
-    Args:
-        world: agents, weeks and surprises that training never saw.
-        policy: what agents follow, the one that the maps were trained with.
-        maps: primal maps.
-        budget: how much is measured.
-        seed: of all that is drawn.
-        tell: told what is measured now.
-    """
-    cases = ShiftCases(world, policy, budget.sizes, seed)
-    main = next((each for each in maps.values() if each.shape.n_probes), next(iter(maps.values())))
-    shifts = {f"shift:{by}": partial(shift_figures, by, cases, maps, budget, tell) for by in budget.alphas}
-    return {
-        **shifts,
-        "twins": lambda: round_digits(twin_figures(cases, maps, budget, tell)),
-        "cohorts": lambda: round_digits(cohort_figures(cases, main, budget, tell)),
-    }
-
-
-def forecast_figures(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Put measured parts together."""
-    shift = parts_under(found, "shift")
-    rest = {name: each for name, each in found.items() if name in ("twins", "cohorts")}
-    mape = {alpha: row["mape"] for alpha, row in shift.get(BY[0], {"by_alpha": {}})["by_alpha"].items()}
-    return {"mape": mape, "shift": shift, **rest}

@@ -1,16 +1,17 @@
-"""Own the cases that maps are judged on: populations of another mix under prices that a planner would ask about.
+"""Cases that maps are evaluated on: populations of another mix under prices that a planner would query.
 
-OPEN: add an attribute to shift by or a source of prices here; training must never see this module's draws.
+Training never sees these draws.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lab.fitted_prices import fitted_prices, sampled, use_under
 from walras.evaluation.metrics import NEAR_LIMIT
 from walras.exogenous.capacity import (
     AbstractCapacityFamily,
@@ -20,41 +21,53 @@ from walras.exogenous.capacity import (
     calibrate_level,
     unseen_families,
 )
-from walras.maps.features import HORIZON
+from walras.maps.features import HORIZON, units_of
 from walras.maps.rollout import MapRollout, PopulationWindow, roll_out
+from walras.planning.prices.dual_ascent import adapt_step
 from walras.policies.base import Policy
+from walras.population.cohort import ProportionalSample
 from walras.population.shift import CompositionShift
+from walras.simulation.record import Record
+from walras.simulation.run import simulate
 from walras.train.agent_pool import AgentPool
 from walras.train.shocks import typical_prices
 
 BY = ("demand", "economics", "lead_time", "weeks_of_cover")
-"""Attributes along which judged populations shift; training knows the first two."""
+"""Attributes along which populations shift; training shifts along the first two."""
 
 FREE_PRICES = {"Haar prices": HaarPrices(), "pulse prices": PulsePrices()}
 """Prices that follow no capacity."""
 
+FIRST_STEP = 0.5
+"""Price step in median margins where use is twice the capacity."""
+
+MOST = 3.0
+"""Highest fitted price, in median margins: a week that needs more stays violated."""
+
+WeekResource = Float[Array, "week resource"]
+
 
 def families() -> dict[str, AbstractCapacityFamily]:
-    """Return capacity families of which every path is drawn anew; only the last has a law that training knows."""
+    """Return the capacity families; training knows the law of the last one only."""
     return {**unseen_families(), "held-out Haar": HaarCapacity()}
 
 
 def kinds() -> tuple[str, ...]:
-    """Name where prices come from, in the order in which cases take turns."""
+    """Return the names of the sources of prices, in the order in which cases take turns."""
     return (*families(), *FREE_PRICES)
 
 
 @dataclass(frozen=True)
 class ShiftSizes:
-    """Say how large cases are.
+    """Sizes of the cases.
 
     Attributes:
-        target: agents of a judged population.
+        target: agents of a population.
         sample: agents that prices are fitted on.
-        weeks: weeks simulated.
-        origins, spacing: weeks that are forecast from, and weeks between them; the last has a whole horizon after it.
+        weeks: simulated.
+        origins, spacing: weeks to forecast from, and weeks between them; the last has a whole horizon after it.
         priced: first week with a price.
-        steps: dual steps.
+        steps: of dual ascent.
     """
 
     target: int = 5000
@@ -67,29 +80,36 @@ class ShiftSizes:
 
     @property
     def known(self) -> int:
-        """Count the weeks up to and with the last origin."""
+        """Number of weeks up to and with the last origin."""
         return self.weeks - HORIZON
 
     @property
     def origin_weeks(self) -> Int[np.ndarray, " origin"]:
-        """Return the origins."""
+        """The origins."""
         return self.known - 1 - self.spacing * np.arange(self.origins)[::-1]
+
+    def fitted_to(self, world: AgentPool) -> "ShiftSizes":
+        """Reduce the sizes to the weeks and agents of a short table; all origins are in its second half."""
+        weeks = min(self.weeks, world.n_weeks)
+        origins = min(self.origins, max((weeks - weeks // 2 - HORIZON - 1) // self.spacing + 1, 1))
+        target = min(self.target, world.n_agents)
+        return replace(self, weeks=weeks, origins=origins, target=target, priced=min(self.priced, weeks // 4))
 
 
 @dataclass(frozen=True, eq=False)
 class ShiftCase:
-    """Hold a population over some weeks under announced prices, and what it did.
+    """A population over some weeks under announced prices, as simulated.
 
     Attributes:
-        by, alpha: how its composition was shifted.
-        kind: where its prices come from.
+        by, alpha: shift of its composition.
+        kind: source of its prices.
         number: cases of one number share weeks and kind, whatever their shift.
         demand_ratio: its mean demand over that of an unshifted population.
         near_limit: share of priced weeks whose use without prices is above 0.9 of capacity; None without a capacity.
-        agents, start: who of the world, and its first week.
+        agents, start: index in the pool of each agent, and first week in the pool.
         stretch: the population and its paths.
         prices: announced in full [money per unit of resource].
-        rolled: what happened.
+        rolled: simulation.
     """
 
     by: str
@@ -101,19 +121,19 @@ class ShiftCase:
     agents: Int[np.ndarray, " slot"]
     start: int
     stretch: PopulationWindow
-    prices: Float[Array, "week resource"]
+    prices: WeekResource
     rolled: MapRollout
 
 
 @dataclass(frozen=True, eq=False)
 class ShiftCases:
-    """Draw cases out of a world that training never saw.
+    """Cases drawn out of an agent pool that training never saw.
 
     Attributes:
         world: the pool.
-        policy: what agents follow.
+        policy: of the agents.
         sizes: of the cases.
-        seed: of all that is drawn.
+        seed: of all draws.
     """
 
     world: AgentPool
@@ -129,77 +149,116 @@ class ShiftCases:
             alpha: strength of the shift.
             number: of the case.
         """
-        chance = np.random.default_rng([self.seed, number, 0x1D6E])
-        start = int(chance.integers(self.world.n_weeks - self.sizes.weeks + 1))
+        common = np.random.default_rng([self.seed, number, 0x1D6E])
+        start = int(common.integers(self.world.n_weeks - self.sizes.weeks + 1))
         random = np.random.default_rng([self.seed, number, BY.index(by), round(1000 * alpha) + 10**6])
-        agents = self._agents(by, alpha, start, random)
+        demand = np.asarray(self.world.population.demand_scale)
+        shift, values = CompositionShift.fit(self.values(by), by, demand), self.values(by)
+        active = self.world.active[start + int(self.sizes.origin_weeks[0])].astype(float)
+        agents = shift.draw(values, alpha, self.sizes.target, random, active, replace=False)
         kind = kinds()[number % len(kinds())]
-        prices, near_limit = self._prices(kind, agents, start, chance)
+        prices, near_limit = self._prices(kind, agents, start, common)
         stretch = self.world.window(agents, start, self.sizes.weeks)
         rolled = roll_out(stretch, self.policy, prices)
-        ratio = self._ratio(by, alpha, start)
+        ratio = shift.induced_mean_ratio(values, alpha, demand, active)
         return ShiftCase(by, alpha, kind, number, ratio, near_limit, agents, start, stretch, prices, rolled)
 
     def values(self, by: str) -> Float[np.ndarray, " agent"]:
-        """Return an attribute of every agent of the world."""
-        population = self.world.population
+        """Return an attribute of every agent of the pool."""
         if by == "weeks_of_cover":
             return self._cover
         named = {"demand": "demand_scale", "economics": "unit_margin", "lead_time": "lead_time"}
-        return np.asarray(getattr(population, named[by]), float)
+        return np.asarray(getattr(self.world.population, named[by]), float)
 
     @cached_property
     def _cover(self) -> Float[np.ndarray, " agent"]:
-        """Simulate everybody without prices and return mean stock over mean demand [weeks]."""
+        """Mean stock over mean demand of all agents, simulated without prices [weeks]."""
         weeks = self.sizes.weeks
         stretch = self.world.window(np.arange(self.world.n_agents), 0, weeks)
-        ledger = roll_out(stretch, self.policy, jnp.zeros((weeks, stretch.population.use.shape[1]))).agent_history
-        stock = np.asarray(ledger.stock_start[self.sizes.priced :]).mean(0)
+        rolled = roll_out(stretch, self.policy, jnp.zeros((weeks, stretch.population.use.shape[1])))
+        stock = np.asarray(rolled.agent_history.stock_start[self.sizes.priced :]).mean(0)
         return stock / np.maximum(np.asarray(stretch.exogenous.demand).mean(0), 1e-3)
-
-    def _shift(self, by: str) -> CompositionShift:
-        demand = np.asarray(self.world.population.demand_scale)
-        return CompositionShift.fit(self.values(by), by, demand)
-
-    def _lately(self, start: int) -> Float[np.ndarray, " agent"]:
-        return self.world.active[start + int(self.sizes.origin_weeks[0])].astype(float)
-
-    def _agents(self, by: str, alpha: float, start: int, random: np.random.Generator) -> Int[np.ndarray, " slot"]:
-        shift, within = self._shift(by), self._lately(start)
-        return shift.draw(self.values(by), alpha, self.sizes.target, random, within, replace=False)
-
-    def _ratio(self, by: str, alpha: float, start: int) -> float:
-        demand = np.asarray(self.world.population.demand_scale)
-        return self._shift(by).induced_mean_ratio(self.values(by), alpha, demand, self._lately(start))
 
     def _prices(
         self, kind: str, agents: Int[np.ndarray, " slot"], start: int, random: np.random.Generator
-    ) -> tuple[Float[Array, "week resource"], float | None]:
+    ) -> tuple[WeekResource, float | None]:
         """Draw prices of a kind: those that fit a capacity, or free ones."""
         sizes, seed = self.sizes, int(random.integers(2**31))
-        sample = sampled(self.world, agents, start, sizes.weeks, sizes.sample, random)
+        sample = sample_window(self.world, agents, start, sizes.weeks, sizes.sample, random)
         unit = typical_prices(self.world.population)
         if kind in FREE_PRICES:
             return jnp.asarray(FREE_PRICES[kind].sample(seed, sizes.weeks, unit).prices, jnp.float32), None
-        free = np.asarray(use_under(sample, self.policy, jnp.zeros((sizes.weeks, len(unit)))))
-        capacity, near = tuned_capacity(families()[kind], free, sizes.priced, seed)
+        free = np.asarray(use_under_prices(sample, self.policy, jnp.zeros((sizes.weeks, len(unit)))))
+        capacity, near = draw_capacity(families()[kind], free, sizes.priced, seed)
         limit = jnp.asarray(capacity, jnp.float32)
-        return fitted_prices(sample, self.policy, limit, sizes.priced, sizes.steps), near
+        return fit_prices(sample, self.policy, limit, sizes.priced, sizes.steps), near
 
 
-def tuned_capacity(
+def draw_capacity(
     family: AbstractCapacityFamily, free: Float[np.ndarray, "week resource"], first: int, seed: int
 ) -> tuple[Float[np.ndarray, "week resource"], float]:
-    """Draw a capacity path of which about 55 % of the weeks are near-limit, and say how many are.
+    """Draw a capacity path of which about 55 % of the weeks are near-limit, and return their share.
 
     Args:
-        family: its shape; level and spread are tuned.
+        family: its shape; level and spread are calibrated.
         free: use without prices.
         first: first week that counts; before it capacity is that of this week.
-        seed: draws the path.
+        seed: of the path.
     """
     counted = np.maximum(free[first:], 1e-6)
-    tuned = calibrate_level(family, counted).family
-    path = tuned.sample(seed, len(counted), counted.mean(0))
+    path = calibrate_level(family, counted).family.sample(seed, len(counted), counted.mean(0))
     near = float(np.mean(counted > NEAR_LIMIT * path))
     return np.concatenate([np.repeat(path[:1], first, axis=0), path]), near
+
+
+def sample_window(
+    world: AgentPool, agents: np.ndarray, start: int, weeks: int, count: int, random: np.random.Generator
+) -> PopulationWindow:
+    """Cut out a weighted sample of `count` agents, drawn in proportion to demand."""
+    cohort = ProportionalSample().draw(np.asarray(world.population.demand_scale)[agents], count, random)
+    return world.window(agents[cohort.index], start, weeks, weight=cohort.weight)
+
+
+@eqx.filter_jit
+def use_under_prices(stretch: PopulationWindow, policy: Policy, prices: WeekResource) -> WeekResource:
+    """Simulate a stretch under announced prices, and return utilization."""
+    parts, record = (stretch.population, stretch.exogenous, policy), Record.use_and_reward()
+    rollout = simulate(*parts, initial=stretch.initial, shadow_prices=prices, record=record, throw=False)
+    return rollout.totals.utilization
+
+
+@eqx.filter_jit
+def fit_prices(
+    stretch: PopulationWindow, policy: Policy, capacity: WeekResource, first: int, steps: int = 40
+) -> WeekResource:
+    """Return the best prices met in projected dual ascent, lambda <- [lambda + step (U - K) / K]+.
+
+    The search of `walras.planning.prices` finds better ones; these only have to be prices that a planner would query.
+
+    Args:
+        stretch: usually a weighted sample.
+        policy: of the agents.
+        capacity: K [units of resource].
+        first: first week that may have a price.
+        steps: simulations.
+
+    Returns:
+        Prices [money per unit of resource].
+    """
+    unit = units_of(stretch.population).price[None, :]
+    priced = (jnp.arange(stretch.n_weeks) >= first)[:, None]
+
+    def ascend(carry: tuple, _: None) -> tuple[tuple, None]:
+        prices, step, last, best, least = carry
+        use = use_under_prices(stretch, policy, prices * unit)
+        excess = jnp.where(priced, (use - capacity) / capacity, 0.0)
+        gap = jnp.where(prices >= MOST, jnp.maximum(-excess, 0.0), jnp.minimum(prices, -excess))
+        residual = jnp.abs(jnp.where(priced, gap, 0.0)).sum()
+        best = jnp.where(residual < least, prices, best)
+        step = adapt_step(step, excess, last, 1e-3 * FIRST_STEP, 4.0 * FIRST_STEP)
+        prices = jnp.clip(prices + step * excess, 0.0, MOST)
+        return (prices, step, excess, best, jnp.minimum(residual, least)), None
+
+    zeros = jnp.zeros_like(capacity)
+    start = (zeros, jnp.full_like(capacity, FIRST_STEP), zeros, zeros, jnp.inf)
+    return jax.lax.scan(ascend, start, None, length=steps)[0][3] * unit
