@@ -80,7 +80,7 @@ def cost_of(
     seed: int = 1,
 ) -> tuple[float, float]:
     """Simulate chunk after chunk of weeks and return mean cost per week and store with its standard error."""
-    shop, state = episodes.shop(stores), episodes.start(np.random.default_rng([seed, 7]), stores)
+    shop, state = episodes.agents(stores), episodes.start(np.random.default_rng([seed, 7]), stores)
     spent = np.zeros(stores)
     for first in range(0, weeks, CHUNK):
         random = np.random.default_rng([seed, first])
@@ -110,7 +110,7 @@ def best_base_stock(episodes: StationaryEpisodes, whole: bool) -> tuple[float, f
     while len(levels) * each > 400_000:
         each //= 2
     stores = len(levels) * each
-    shop = episodes.shop(stores)
+    shop = episodes.agents(stores)
     start = State(jnp.repeat(jnp.asarray(levels, jnp.float32), each), jnp.zeros((episodes.lead_time, stores)))
     demand = np.tile(episodes.law.draw(np.random.default_rng(99), (300, each)), (1, len(levels)))
     paths = constant_paths(demand, ConstantLeadTime(episodes.lead_time))

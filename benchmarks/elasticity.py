@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
-from lab.elasticity_control import fit_elasticities
+from lab.elasticity import fit_elasticities
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.train.agent_pool import AgentPool

@@ -25,8 +25,8 @@ from maps_control import HELD_OUT_SEED, KNOWN_WEEKS, held_out_world
 from maps_forecast import epoch_figures
 
 from lab import capacity_benchmark as control_sizes
-from lab.control_study import control_figures, control_parts, fitting_plans
-from lab.forecast_study import QUICK, Budget, fitting, forecast_figures, forecast_parts
+from lab.control_study import control_figures, control_parts
+from lab.forecast_study import QUICK, ForecastBudget, forecast_figures, forecast_parts
 from lab.reference_maps import reference_maps
 from lab.results import round_digits
 from lab.runner import machine, run_parts
@@ -217,7 +217,7 @@ def _simulating(coming: tuple, repeat: int) -> float:
     return time.perf_counter() - started
 
 
-def quick_budget() -> Budget:
+def quick_budget() -> ForecastBudget:
     """Return what takes a few minutes on two quiet cores."""
     alphas = {"demand": (-1.0, -0.5, 0.0, 0.5, 1.0)}
     few = {"twins": 3, "cohorts": (250, 2000), "draws_of_cohorts": 2, "epoch_agents": 256}
@@ -262,7 +262,7 @@ def all_parts(interface: Interface, world: AgentPool, given: argparse.Namespace,
     primals, duals = {interface.primal.shape.name: interface.primal}, {interface.dual.shape.name: interface.dual}
     if given.maps == "default":  # the others were trained on what these were trained on
         primals, duals = reference_maps(PRIMAL, interface.primal), reference_maps(DUAL, interface.dual)
-    budget = quick_budget() if given.quick else Budget()
+    budget = quick_budget() if given.quick else ForecastBudget()
     sizes = control_sizes.QUICK if given.quick else control_sizes.BenchmarkSizes()
     if given.agents:
         budget = replace(budget, sizes=replace(budget.sizes, target=given.agents))
@@ -271,9 +271,9 @@ def all_parts(interface: Interface, world: AgentPool, given: argparse.Namespace,
         few = {name: min(getattr(budget, name), given.paths) for name in ("twins", "draws_of_cohorts")}
         budget = replace(budget, paths=given.paths, **few)
         sizes = replace(sizes, paths=given.paths)
-    budget = replace(budget, sizes=fitting(budget.sizes, world))
+    budget = replace(budget, sizes=budget.sizes.fitted_to(world))
     kept = {"quick": given.quick or given.one_start, "policy": policy, "unseen": not given.quick}
-    kept["sizes"] = fitting_plans(sizes, world)
+    kept["sizes"] = sizes.fitted_to(world)
     return {
         "query": lambda: round_digits(query_figures(interface, world, 5 if given.quick else 25)),
         **forecast_parts(world, policy, primals, budget, seed=given.seed, tell=tell),

@@ -20,7 +20,7 @@ from pathlib import Path
 from measure import medians
 
 from lab.encoding_cost import one_pass_step, windows_step
-from lab.forecast_study import BASELINE, QUICK, Budget, forecast_figures, forecast_parts
+from lab.forecast_study import BASELINE, QUICK, ForecastBudget, forecast_figures, forecast_parts
 from lab.results import round_digits
 from lab.runner import run_parts
 from walras.errors import WalrasError
@@ -43,7 +43,7 @@ HELD_OUT_SEED = 90_001
 """Of the made-up world that judges; no training uses it."""
 
 
-def epoch_figures(world: AgentPool, policy: Policy, budget: Budget) -> dict:
+def epoch_figures(world: AgentPool, policy: Policy, budget: ForecastBudget) -> dict:
     """Time one training step both ways on the same rollout, every week an origin."""
     agents = budget.epoch_agents
     if world.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
@@ -68,7 +68,7 @@ def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
     return {learned.shape.name: learned for learned in found}
 
 
-def untrained(names: Sequence[str], world: AgentPool, policy: Policy, budget: Budget) -> dict[str, LearnedMap]:
+def untrained(names: Sequence[str], world: AgentPool, policy: Policy, budget: ForecastBudget) -> dict[str, LearnedMap]:
     """Draw maps that know nothing, with features measured on the world."""
     found = {}
     for name in names:
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--out", type=Path, help="file for the figures")
     given = parser.parse_args(argv)
-    budget = QUICK if given.quick else Budget()
+    budget = QUICK if given.quick else ForecastBudget()
     policy = PricedNewsvendor()
     try:
         world = AgentPool.load(given.world) if given.world else held_out_world(budget)
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(json.dumps(found) if given.json else table(found))
 
 
-def held_out_world(budget: Budget) -> AgentPool:
+def held_out_world(budget: ForecastBudget) -> AgentPool:
     """Make up agents that no training saw."""
     known = {"known_weeks": FIRST_FORECAST + int(budget.sizes.origin_weeks[0])}
     return next(pools_from_generator(1, budget.world_agents, budget.world_weeks, HELD_OUT_SEED, **known))

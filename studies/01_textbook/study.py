@@ -5,7 +5,7 @@ from functools import partial
 from lab.figures import to_png
 from lab.formulas import FORMULAS
 from lab.results import target_row
-from lab.textbook import GROUPS, pooled, simulated, summed_up
+from lab.textbook import GROUPS, pool_seeds, simulate_store, summarise_errors
 
 COLOURS = {"lost sales": "#0072B2", "newsvendor": "#E69F00", "backlogged": "#00795A", "reorder point": "#9B4F96"}
 ALLOWED = 3.5
@@ -24,22 +24,24 @@ def _stores(context, group):
         context.tell(f"{group}: {instance.name}")
         for seed in range(settings["seeds"]):
             own = 1000 * seed + place + 100_000 * list(GROUPS).index(group)
-            found.append(simulated(instance, settings["agents"], own, settings["weeks"]))
+            found.append(simulate_store(instance, settings["agents"], own, settings["weeks"]))
     return found
 
 
 def figures(found, context):
     """Return errors of every store, their worst by group and in all, and the differences to formulas."""
-    rows = pooled([row for name, part in found.items() if name.startswith("textbook:") for row in part])
-    by_group = {group: summed_up(mine) for group in GROUPS if (mine := [row for row in rows if row["group"] == group])}
+    rows = pool_seeds([row for name, part in found.items() if name.startswith("textbook:") for row in part])
+    by_group = {
+        group: summarise_errors(mine) for group in GROUPS if (mine := [row for row in rows if row["group"] == group])
+    }
     told = {"stores": rows, "by_group": by_group, "formulas": found.get("formulas", {})}
-    return {**told, "all": summed_up(rows)} if rows else told
+    return {**told, "all": summarise_errors(rows)} if rows else told
 
 
 def answer(found):
     """Say what is beyond the allowed error first, then the worst, then the formulas."""
     if "all" not in found:
-        return "Stores are still to be simulated."
+        return "Stores are still to be simulate_store."
     everything, formulas = found["all"], found["formulas"]
     beyond = everything["beyond_3.5"]
     chance = everything["expected_mean_square_z"]

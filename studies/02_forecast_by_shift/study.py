@@ -4,7 +4,7 @@ from functools import partial
 
 from lab.datasets import SEED, available, evaluation_pool, has_next_year, next_year
 from lab.figures import bars, lines, to_png
-from lab.forecast_study import BASELINE, Budget, fitting, forecast_parts
+from lab.forecast_study import BASELINE, ForecastBudget, forecast_parts
 from lab.reference_maps import default_maps
 from lab.results import target_row
 from lab.shift_cases import BY, ShiftSizes
@@ -29,7 +29,7 @@ def parts(context):
 def _measured(context, data, by, alphas):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["world_agents"])
-    return _forecast(context, world, fitting(_sizes(settings), world), by, alphas)
+    return _forecast(context, world, _sizes(settings).fitted_to(world), by, alphas)
 
 
 def _next_year(context, data):
@@ -47,7 +47,7 @@ def _sizes(settings):
 def _forecast(context, world, sizes, by, alphas):
     settings = context.settings
     few = {name: settings[name] for name in ("cohort", "paths", "few_paths", "draws")}
-    budget = Budget(sizes=sizes, alphas={by: alphas}, **few)
+    budget = ForecastBudget(sizes=sizes, alphas={by: alphas}, **few)
     maps = default_maps(PRIMAL, settings["maps"])
     return forecast_parts(world, PricedNewsvendor(), maps, budget, tell=context.tell)[f"shift:{by}"]()
 

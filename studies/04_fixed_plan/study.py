@@ -6,14 +6,12 @@ from functools import partial
 import numpy as np
 
 from lab.capacity_benchmark import COMPOSITIONS, BenchmarkSizes, CapacityBenchmark
-from lab.clairvoyant_bound import ClairvoyantBound
-from lab.control_study import fitting_plans
 from lab.datasets import by_table, evaluation_pool
-from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
+from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
 from lab.figures import bars, frontier, points, to_png
-from lab.methods import simulating_methods, standard_methods
 from lab.reference_maps import default_maps
 from lab.results import path_interval, relative, round_digits, target_row
+from lab.simulation_mpc import simulating_methods, standard_methods
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
@@ -48,7 +46,7 @@ def _measured(context, data, population):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["world_agents"])
     chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
-    sizes = fitting_plans(BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
+    sizes = BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)).fitted_to(world)
     plans = CapacityBenchmark(world, PricedNewsvendor(), COMPOSITIONS[population], sizes)
     foresight = ClairvoyantBound(
         tuple(settings["ceilings"]), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"])
@@ -69,7 +67,7 @@ def _measured(context, data, population):
             "methods": {
                 name: {
                     **{key: each.summary[key] for key in TABLE},
-                    "reward_share": path_interval([one.kept[name].reward / one.free.reward for one in judged]),
+                    "reward_share": path_interval([one.outcomes[name].reward / one.free.reward for one in judged]),
                 }
                 for name, each in found.items()
             },

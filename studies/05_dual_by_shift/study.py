@@ -3,10 +3,10 @@
 from functools import partial
 
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
-from lab.clairvoyant_bound import ClairvoyantBound
-from lab.control_study import cycle_figures, fitting_plans, method_figures
+from lab.control_study import cycle_figures, method_figures
 from lab.controllers import DualMapController, NoControl, ProportionalRationing
 from lab.datasets import available, evaluation_pool
+from lab.evaluate_control import ClairvoyantBound
 from lab.figures import lines, to_png
 from lab.forecast_study import BASELINE
 from lab.reference_maps import default_maps
@@ -40,7 +40,7 @@ def _plans(context, data, alpha):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["world_agents"])
     chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
-    sizes = fitting_plans(BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)), world)
+    sizes = BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)).fitted_to(world)
     return CapacityBenchmark(world, PricedNewsvendor(), alpha, sizes)
 
 

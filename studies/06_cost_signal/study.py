@@ -4,7 +4,7 @@ from functools import partial
 
 from lab.datasets import GENERATED, available, evaluation_pool
 from lab.figures import bars, lines, to_png
-from lab.forecast_study import Budget, fitting, shift_figures, twin_figures
+from lab.forecast_study import ForecastBudget, shift_figures, twin_figures
 from lab.reference_maps import train_or_load, training_facts
 from lab.results import round_digits, target_row
 from lab.shift_cases import ShiftCases, ShiftSizes
@@ -55,21 +55,21 @@ def _judging(context, data, own):
     world = evaluation_pool(data, context.data, settings["judged_agents"])
     sizes = ShiftSizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
     maps = {name: _map(context, name) for name in _names(settings, own)}
-    return ShiftCases(world, PricedNewsvendor(), fitting(sizes, world)), maps
+    return ShiftCases(world, PricedNewsvendor(), sizes.fitted_to(world)), maps
 
 
 def _shifted(context, data, by, own):
     settings = context.settings
     cases, maps = _judging(context, data, own)
     few = {"cohort": settings["cohort"], "paths": settings["paths"], "draws": 0, "baseline": own}
-    return shift_figures(by, cases, maps, Budget(alphas={by: settings["alphas"]}, **few), context.tell)
+    return shift_figures(by, cases, maps, ForecastBudget(alphas={by: settings["alphas"]}, **few), context.tell)
 
 
 def _twins(context, data, kind, own):
     settings = context.settings
     cases, maps = _judging(context, data, own)
     few = {"cohort": settings["cohort"], "draws": 2, "twins": settings["pairs"], "baseline": own}
-    budget = Budget(twin_kinds=(kind,), twin_agents=min(2000, cases.world.n_agents // 5), **few)
+    budget = ForecastBudget(twin_kinds=(kind,), twin_agents=min(2000, cases.world.n_agents // 5), **few)
     return round_digits(twin_figures(cases, maps, budget, context.tell))[kind]
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 from lab.datasets import GENERATED, available, evaluation_pool
 from lab.figures import groups, to_png
-from lab.forecast_study import Budget, fitting, shift_figures
+from lab.forecast_study import ForecastBudget, shift_figures
 from lab.reference_maps import train_or_load, training_facts
 from lab.results import target_row
 from lab.shift_cases import ShiftCases, ShiftSizes
@@ -54,10 +54,10 @@ def _judged(context, data, by, own):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["judged_agents"])
     sizes = ShiftSizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
-    cases = ShiftCases(world, PricedNewsvendor(), fitting(sizes, world))
+    cases = ShiftCases(world, PricedNewsvendor(), sizes.fitted_to(world))
     maps = {coverage: _map(context, own, coverage) for coverage in settings["coverages"]}
     few = {"cohort": settings["cohort"], "paths": settings["paths"], "draws": 0, "baseline": WHOLE}
-    return shift_figures(by, cases, maps, Budget(alphas={by: settings["alphas"]}, **few), context.tell)
+    return shift_figures(by, cases, maps, ForecastBudget(alphas={by: settings["alphas"]}, **few), context.tell)
 
 
 def figures(found, context):

@@ -5,10 +5,9 @@ from functools import partial
 import numpy as np
 
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
-from lab.control_study import fitting_plans
 from lab.datasets import available, evaluation_pool
-from lab.elasticity_study import Answering, attributes, explained, reactions, slopes
 from lab.figures import lines, reach, to_png
+from lab.price_response import RespondingPopulation, agent_attributes, compare_slopes, explain_variance, pulse_responses
 from lab.reference_maps import default_maps
 from lab.results import format_interval, path_interval, target_row
 from walras.maps.file import PRIMAL
@@ -18,7 +17,7 @@ from walras.train.buyer_training import load_buyer
 OURS, LASTING = "bucketized+delegates", "0"
 ALLOWED = 0.3
 EXPLAINED_AT = (1, 0.5)
-"""Length and height of the pulses whose answers are explained; what lasts is explained at the same height."""
+"""Length and height of the pulses whose answers are explain_variance; what lasts is explain_variance at the same height."""
 TONES = {"1": "#0072B2", "2": "#E69F00", "4": "#00795A", LASTING: "#9B4F96"}
 WORDS = {"1": "1 week", "2": "2 weeks", "4": "4 weeks", LASTING: "lasting"}
 TABLES = {"made-up": "#0072B2", "online_retail_ii": "#E69F00", "m5": "#00795A"}
@@ -38,7 +37,7 @@ def _scenes(context, data):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "paths", "history", "weeks")}
-    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, fitting_plans(BenchmarkSizes(cohort=50, **given), world))
+    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, BenchmarkSizes(cohort=50, **given).fitted_to(world))
     for path in range(settings["paths"]):
         context.tell(f"{data}, path {path}")
         yield plans.scene(path)
@@ -55,11 +54,11 @@ def _answers(context, data, name):
     settings, found = context.settings, []
     length, height = EXPLAINED_AT
     for scene in _scenes(context, data):
-        who = Answering.of(scene, _followed(scene, name))
-        moved, own = reactions(who, settings["lengths"], settings["heights"], settings["begins"])
-        known = attributes(who)
-        row = {"reactions": moved, "pulse": explained(own[length, height], known)}
-        found.append({**row, "lasting": explained(own[int(LASTING), height], known)})
+        who = RespondingPopulation.of(scene, _followed(scene, name))
+        moved, own = pulse_responses(who, settings["lengths"], settings["heights"], settings["begins"])
+        known = agent_attributes(who)
+        row = {"reactions": moved, "pulse": explain_variance(own[length, height], known)}
+        found.append({**row, "lasting": explain_variance(own[int(LASTING), height], known)})
     return found
 
 
@@ -67,11 +66,11 @@ def _maps(context, data):
     settings = context.settings
     maps = default_maps(PRIMAL, settings["maps"])
     rest = (settings["heights"], settings["begins"], settings["base"])
-    return [slopes(scene, Answering.of(scene), maps, *rest) for scene in _scenes(context, data)]
+    return [compare_slopes(scene, RespondingPopulation.of(scene), maps, *rest) for scene in _scenes(context, data)]
 
 
 def figures(found, context):
-    """Return reactions by length and height, by bucket, what explains them, and how maps see them; over paths."""
+    """Return pulse_responses by length and height, by bucket, what explains them, and how maps see them; over paths."""
     tables = {}
     for name, rows in found.items():
         data, what = name.split(":")
@@ -140,7 +139,7 @@ def answer(found):
     return (
         f"{_seen_told(found)}A price of half a median margin changes the use of newsvendors by {cut('1')} % in a pulse "
         f"of one week and by {cut(LASTING)} % where it lasts; the buyer's by {cut('1', 'buyer')} % in the pulse. Of how"
-        f" agents differ attributes explain in a pulse {each(partial(_best, 'pulse'))}, and where it lasts "
+        f" agents differ agent_attributes explain in a pulse {each(partial(_best, 'pulse'))}, and where it lasts "
         f"{each(partial(_best, 'lasting'))}."
     )
 
@@ -178,7 +177,7 @@ def key(found):
 
 
 def pictures(found):
-    """Draw reactions by height, by demand bucket, what explains them, and what maps see of them."""
+    """Draw pulse_responses by height, by demand bucket, what explains them, and what maps see of them."""
     drawn = {}
     for data, parts_of in found.items():
         if "newsvendor" in parts_of:
@@ -239,7 +238,7 @@ def _explained(answering, axes):
         if most is not None:
             axes.plot([most], [0.2 * (1 - place)], "|", color=TABLES[data], markersize=9, markeredgewidth=1.5)
     axes.set_yticks([-row for row in range(len(rows))], rows, fontsize=7)
-    axes.set_xlabel("share of variance between agents explained\n(bar: what can be)")
+    axes.set_xlabel("share of variance between agents explain_variance\n(bar: what can be)")
     axes.xaxis.label.set_size(8)
     axes.set_xlim(-0.02, 1.0)
     axes.grid(axis="x", visible=True)

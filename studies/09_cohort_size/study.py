@@ -4,7 +4,7 @@ from functools import partial
 
 from lab.datasets import by_table, evaluation_pool
 from lab.figures import against_size, to_png
-from lab.forecast_study import Budget, cohort_figures, fitting
+from lab.forecast_study import ForecastBudget, cohort_figures
 from lab.reference_maps import default_maps
 from lab.results import round_digits, target_row
 from lab.shift_cases import ShiftCases, ShiftSizes
@@ -25,10 +25,10 @@ def _measured(context, data, number):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["world_agents"])
     sizes = {"cohorts": settings["counts"], "repeats": (number,), "draws_of_cohorts": settings["draws"]}
-    cases = ShiftCases(world, PricedNewsvendor(), fitting(ShiftSizes(origins=settings.get("origins", 4)), world))
+    cases = ShiftCases(world, PricedNewsvendor(), ShiftSizes(origins=settings.get("origins", 4)).fitted_to(world))
     name = settings.get("map", OURS)
     learned = default_maps(PRIMAL, [name])[name]
-    return round_digits(cohort_figures(cases, learned, Budget(**sizes), context.tell))
+    return round_digits(cohort_figures(cases, learned, ForecastBudget(**sizes), context.tell))
 
 
 def figures(found, context):

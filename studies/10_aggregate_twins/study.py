@@ -4,7 +4,7 @@ from functools import partial
 
 from lab.datasets import by_table, evaluation_pool
 from lab.figures import bars, to_png
-from lab.forecast_study import BASELINE, Budget, fitting, twin_figures
+from lab.forecast_study import BASELINE, ForecastBudget, twin_figures
 from lab.reference_maps import default_maps
 from lab.results import round_digits, target_row
 from lab.shift_cases import ShiftCases, ShiftSizes
@@ -24,8 +24,8 @@ def _measured(context, data, kind):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["world_agents"])
     few = {"cohort": settings["cohort"], "draws": settings["draws"], "twins": settings["pairs"]}
-    budget = Budget(twin_agents=min(settings["agents"], world.n_agents // 5), twin_kinds=(kind,), **few)
-    cases = ShiftCases(world, PricedNewsvendor(), fitting(ShiftSizes(origins=settings.get("origins", 4)), world))
+    budget = ForecastBudget(twin_agents=min(settings["agents"], world.n_agents // 5), twin_kinds=(kind,), **few)
+    cases = ShiftCases(world, PricedNewsvendor(), ShiftSizes(origins=settings.get("origins", 4)).fitted_to(world))
     return round_digits(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
 
 

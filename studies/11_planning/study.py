@@ -4,12 +4,18 @@ from functools import partial
 
 import numpy as np
 
-from lab.dagger import dagger_planners
 from lab.datasets import GENERATED, SEED, TABLES, available
 from lab.figures import reach, to_png
-from lab.large_plans import EVERYBODY, large_planners, summed
-from lab.linear_program import against_program
-from lab.planning_study import WAYS, compared_planners, revised
+from lab.linear_program import compare_with_program
+from lab.planning_study import (
+    EVERYBODY,
+    WAYS,
+    compare_dagger,
+    compare_large_plans,
+    compare_planners,
+    join_seeds,
+    revise_weekly,
+)
 from lab.reference_maps import train_or_load
 from lab.results import format_interval, path_interval, target_row
 from walras.config import PlanSettings
@@ -40,7 +46,7 @@ def parts(context):
 
 
 def _program(settings, products):
-    return [against_program(products, seed) for seed in range(settings["program_seeds"])]
+    return [compare_with_program(products, seed) for seed in range(settings["program_seeds"])]
 
 
 def _panel(context, data, seed):
@@ -58,24 +64,24 @@ def _settings(context, seed):
 
 
 def _planned(context, data, seed):
-    return compared_planners(_panel(context, data, seed), _settings(context, seed), context.settings["foreseen"])
+    return compare_planners(_panel(context, data, seed), _settings(context, seed), context.settings["foreseen"])
 
 
 def _large(context, seed):
     settings = context.settings
     panel = generate_panel(settings["large_agents"], settings["history"], SEED + seed)
-    return large_planners(panel, _settings(context, seed), settings["cohorts"], settings["large_interfaces"])
+    return compare_large_plans(panel, _settings(context, seed), settings["cohorts"], settings["large_interfaces"])
 
 
 def _fed(context, agents, seed):
     given = context.settings["training"]
     maps = {name: train_or_load({**given, "prices": prices}, context.folder) for name, prices in TRAININGS.items()}
     panel = generate_panel(agents, context.settings["history"], SEED + seed)
-    return dagger_planners(panel, _settings(context, seed), maps)
+    return compare_dagger(panel, _settings(context, seed), maps)
 
 
 def _weekly(context, data):
-    return revised(_panel(context, data, 0), _settings(context, 0), context.settings["revisions"])
+    return revise_weekly(_panel(context, data, 0), _settings(context, 0), context.settings["revisions"])
 
 
 def figures(found, context):
@@ -98,7 +104,7 @@ def figures(found, context):
 
 
 def _large_figures(parts):
-    told = summed(parts)
+    told = join_seeds(parts)
     usual = told["planners"][EVERYBODY]
     for name, row in list(told["planners"].items()):
         paths = {key: path_interval([x for each in row[key] for x in each]) for key in ("excess", "violation")}
@@ -219,7 +225,7 @@ def _of_plans(data, row):
     weekly = row["weekly"]
     if weekly:
         words += (
-            f", and moves {format_interval(weekly['afresh']['moved'], 1, 100)} % a week when revised "
+            f", and moves {format_interval(weekly['afresh']['moved'], 1, 100)} % a week when revise_weekly "
             f"({format_interval(weekly['damped']['moved'], 1, 100)} % damped)"
         )
     return words

@@ -3,10 +3,9 @@
 from functools import partial
 
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
-from lab.control_study import fitting_plans
 from lab.datasets import available, evaluation_pool
 from lab.figures import bars, to_png
-from lab.marginal_values import Budget, judged_case
+from lab.marginal_values import SearchBudget, evaluate_case
 from lab.reference_maps import default_maps
 from lab.results import format_interval, path_interval, target_row
 from walras.maps.file import DUAL, PRIMAL
@@ -33,13 +32,13 @@ def _measured(context, data, path):
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "cohort", "paths", "history", "weeks")}
-    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, fitting_plans(BenchmarkSizes(burn_in=2, **given), world))
+    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, BenchmarkSizes(burn_in=2, **given).fitted_to(world))
     case = next(each for each in plans.cases() if each.scene.path == path)
     maps = {}
     for kind, word in ((DUAL, "dual"), (PRIMAL, "primal")):
         maps |= {f"{word} {name}": each for name, each in default_maps(kind, settings["maps"]).items()}
-    budget = Budget(**{name: settings[name] for name in ("step", "queries", "climb", "at_once")})
-    return judged_case(case, maps, settings["asked"], budget)
+    budget = SearchBudget(**{name: settings[name] for name in ("step", "queries", "climb", "at_once")})
+    return evaluate_case(case, maps, settings["asked"], budget)
 
 
 def figures(found, context):

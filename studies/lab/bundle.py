@@ -1,13 +1,10 @@
-"""Own the search for shadow prices where use jumps with the prices: populations of exact, bang-bang best responders.
+"""Level bundle method: shadow prices where use jumps with the prices, as for exact, bang-bang best responders.
 
-OPEN: add a solver as a class with `solve`; each must bound the best reward from both sides.
-
-Which solver when: `dual.GaussNewton` and `dual.ProjectedDual` look for prices at which use itself fits the capacity.
-The policies may be any fixed responders, but use must move gradually, as it does with uncertain demand. Agents that
-maximise exactly what they earn minus what they pay use all or nothing of a week: Gauss-Newton sees no slope, and no
-single response need fit, only a mix of them (among very many different agents the jumps average out, and ProjectedDual
-comes close in a few hundred queries). For maximisers the dual function `D(lambda) = reward - lambda.(U - K)` is convex
-and piecewise linear, its minimum is the best reward attainable, and `LevelBundle` here proves how near it is.
+`walras.planning.prices.dual_ascent` looks for prices at which use itself fits the capacity, which needs use that changes
+gradually, as it does with uncertain demand. Agents that maximise exactly what they earn minus what they pay use all or
+nothing of a week: Gauss-Newton sees no slope, and only a mix of responses fits. For maximisers the dual function
+`D(lambda) = reward - lambda.(U - K)` is convex and piecewise linear, its minimum is the best attainable reward, and
+`LevelBundle` bounds the distance to it.
 """
 
 from collections.abc import Callable
@@ -30,7 +27,7 @@ ROUNDING = 1e-4
 
 @dataclass(frozen=True)
 class ValuedProblem:
-    """State min over 0 <= lambda <= max_price of D(lambda) = reward - lambda.(U - K).
+    """min over 0 <= lambda <= max_price of D(lambda) = reward - lambda.(U - K).
 
     Attributes:
         response: what the population earns and uses; must maximise reward - lambda.U.
@@ -44,7 +41,7 @@ class ValuedProblem:
 
     @staticmethod
     def from_view(view: SimulatedView, capacity: Float[np.ndarray, "week resource"]) -> "ValuedProblem":
-        """Ask a simulated population; weeks that what is on the way overfills whatever the price get no price."""
+        """Use a simulated population; weeks that open orders overfill at any price get no price."""
 
         def response(prices: Float[np.ndarray, " entry"]) -> tuple[float, Float[np.ndarray, " entry"]]:
             use, reward = view.valued(prices.reshape(capacity.shape))
@@ -56,7 +53,7 @@ class ValuedProblem:
 
 @dataclass(frozen=True)
 class MixedSolution:
-    """Hold the prices found, and the mix of responses that fits the capacity at them.
+    """Prices, and the mix of responses that fits the capacity at them.
 
     Attributes:
         prices: lambda with the lowest dual value met [money per unit of resource].
@@ -103,7 +100,7 @@ class LevelBundle:
     level: float = 0.8
 
     def __post_init__(self) -> None:
-        """Refuse settings that could never end."""
+        """Check the settings."""
         if not (self.tolerance > 0 and 0 < self.level < 1 and self.max_queries >= 1):
             raise SettingsError(
                 f"tolerance {self.tolerance}, level {self.level} and max_queries {self.max_queries} cannot work "
@@ -111,21 +108,21 @@ class LevelBundle:
             )
 
     def solve(self, problem: ValuedProblem, start: Float[np.ndarray, " entry"]) -> MixedSolution:
-        """Cut until the best value met is close to the bound, and return the mix that proves it."""
+        """Add cuts until the best value is close to the bound, and return the mix that proves it."""
         bundle = _Bundle(problem)
         prices, trace = np.minimum(start, bundle.ceiling), []
         while True:
-            bundle.ask(prices)
+            bundle.add_cut(prices)
             lowest, shares = bundle.bound()
             gap = (bundle.best - lowest) / max(abs(bundle.best), SMALLEST_CAPACITY)
             trace.append(gap)
             if gap <= self.tolerance or len(trace) >= self.max_queries:
-                return bundle.closed(shares, gap <= self.tolerance, tuple(trace))
-            prices = bundle.nearest(lowest + self.level * (bundle.best - lowest))
+                return bundle.result(shares, gap <= self.tolerance, tuple(trace))
+            prices = bundle.project(lowest + self.level * (bundle.best - lowest))
 
 
 class _Bundle:
-    """Keep the planes under D and the best prices met."""
+    """Planes under D and the best prices met."""
 
     def __init__(self, problem: ValuedProblem) -> None:
         bounded = np.isfinite(problem.capacity)
@@ -139,24 +136,24 @@ class _Bundle:
 
     @property
     def slopes(self) -> Float[np.ndarray, "query entry"]:
-        """Give dD/dlambda = K - U of every plane, 0 where there is no price."""
+        """dD/dlambda = K - U of every plane, 0 where there is no price."""
         return np.where(self.ceiling > 0, self.capacity - np.array(self.uses), 0.0)
 
-    def ask(self, prices: Float[np.ndarray, " entry"]) -> None:
-        """Query the response and keep its plane; it must agree with all planes before it."""
+    def add_cut(self, prices: Float[np.ndarray, " entry"]) -> None:
+        """Query the response and add its plane, which must be consistent with all planes before it."""
         reward, use = self.problem.response(prices)
         slope = np.where(self.ceiling > 0, self.capacity - use, 0.0)
         value = reward + float(prices @ slope)
         if self.rewards:
             scale = max(abs(reward), abs(self.best))
-            self._agree(value, float(np.max(np.array(self.rewards) + self.slopes @ prices)), scale)
-            self._agree(self.best, reward + float(self.best_prices @ slope), scale)
+            self._require_convex(value, float(np.max(np.array(self.rewards) + self.slopes @ prices)), scale)
+            self._require_convex(self.best, reward + float(self.best_prices @ slope), scale)
         self.rewards.append(reward)
         self.uses.append(use)
         if value < self.best:
             self.best, self.best_prices = value, prices
 
-    def _agree(self, earned: float, possible: float, scale: float) -> None:
+    def _require_convex(self, earned: float, possible: float, scale: float) -> None:
         """Refuse a population that could have earned more with a response that it gave at other prices."""
         if earned < possible - ROUNDING * scale:
             raise InputError(
@@ -179,7 +176,7 @@ class _Bundle:
         shares = np.maximum(-found.ineqlin.marginals, 0.0)
         return float(found.fun), shares / shares.sum()
 
-    def nearest(self, level: float) -> Float[np.ndarray, " entry"]:
+    def project(self, level: float) -> Float[np.ndarray, " entry"]:
         """Return the prices nearest to the best at which no plane is above the level (Lawson and Hanson's LDP)."""
         top = float(self.ceiling.max(initial=0.0))
         slopes = self.slopes * top
@@ -198,8 +195,8 @@ class _Bundle:
             return 0.5 * (self.best_prices + self.lowest_prices)
         return np.clip((here - left[:-1] / left[-1]) * top, 0.0, self.ceiling)
 
-    def closed(self, shares: Float[np.ndarray, " query"], converged: bool, trace: tuple[float, ...]) -> MixedSolution:
-        """Mix the responses and say how well the mix fits."""
+    def result(self, shares: Float[np.ndarray, " query"], converged: bool, trace: tuple[float, ...]) -> MixedSolution:
+        """Mix the responses, and measure how well the mix fits."""
         use = shares @ np.array(self.uses)
         priced = self.ceiling > 0
         over = np.where(priced, use - self.capacity, 0.0) / np.maximum(self.capacity, SMALLEST_CAPACITY)

@@ -235,7 +235,9 @@ def cycle_values(cycles: Sequence[CycleError]) -> dict[str, Float[np.ndarray, " 
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def _cycle_measures(capacity: np.ndarray, prices: np.ndarray, forecast: np.ndarray, use: np.ndarray) -> dict[str, float]:
+def _cycle_measures(
+    capacity: np.ndarray, prices: np.ndarray, forecast: np.ndarray, use: np.ndarray
+) -> dict[str, float]:
     gap, priced = np.abs(forecast - capacity) / capacity, prices > PRICED * prices.mean()
     return {
         "cycle_mape": float((np.abs(forecast - use) / np.maximum(use, 1e-9)).mean()),

@@ -22,7 +22,7 @@ from walras.maps.closed_loop import CapacityTarget, price_window, step_week
 from walras.maps.features import HORIZON, units_of
 from walras.maps.rollout import PopulationWindow
 from walras.policies.base import Policy
-from walras.population.from_panel import bucket_edges, bucket_of
+from walras.population.population import bucket_edges, bucket_of
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.state import State

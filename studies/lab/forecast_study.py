@@ -333,9 +333,7 @@ def twin_sums(pairs: Pairs, name: str, against: str | None) -> TwinTally:
     return twin_tally(predicted, np.stack([_realised(p) if against is None else _forecasts(p, against) for p in pairs]))
 
 
-def cohort_figures(
-    cases: ShiftCases, learned: LearnedMap, budget: ForecastBudget, tell: Log
-) -> list[dict[str, Any]]:
+def cohort_figures(cases: ShiftCases, learned: LearnedMap, budget: ForecastBudget, tell: Log) -> list[dict[str, Any]]:
     """Return predicted and measured errors of cohorts, by size of the target, design and size of the cohort."""
     rows = []
     case = cases.draw(BY[0], 0.0, 0)

@@ -1,7 +1,4 @@
-"""Own the comparison of shadow prices with the marginal value of capacity, week by week of a case.
-
-FREE: cases are `control.fixed_plan`, the search `control.paths.oracle`. Only weeks that prices can change are compared.
-"""
+"""Comparison of shadow prices with the marginal value of capacity, week by week, where prices can change use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,29 +10,30 @@ from scipy.stats import spearmanr
 
 from lab.capacity_benchmark import BenchmarkCase
 from lab.controllers import DualMapController
-from lab.encode_case import encode_case
+from lab.encoding import encode_case
 from walras.maps.file import DUAL, LearnedMap
-from walras.maps.view import LearnedView
-from walras.planning.prices.dual_ascent import NewtonThenProjected, ProjectedDual, solve_prices
+from walras.planning.prices.dual_ascent import NewtonThenProjected, ProjectedDual, search_prices
 from walras.planning.prices.oracle import PathOutcome, oracle
 
 OTHER_START = 0.5
-"""Price of every week, in price scales, that the second search begins with."""
+"""Price of every week that the second search starts from, in price scales."""
 
-DEAREST = 4.0
-"""Price scales that a unit beyond capacity costs where outcomes are compared, and no price goes above this."""
+HIGHEST = 4.0
+"""Cost of a unit beyond capacity where outcomes are compared, and highest price, in price scales."""
 
-BINDS = 0.05
+SCARCE = 0.05
 """Share of the largest price or value beyond which a week counts as scarce."""
+
+Prices = Float[np.ndarray, " week"]
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Say how hard it is searched.
+class SearchBudget:
+    """Effort of the search.
 
     Attributes:
-        step: of capacity, share of the week's own, up and down.
-        queries: of the search for complementarity prices.
+        step: change of capacity up and down, as a share of the week's own.
+        queries: of the search for complementary prices.
         climb: gradient steps afterwards.
         at_once: problems solved side by side.
     """
@@ -47,8 +45,8 @@ class Budget:
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
-    """Hold outcomes of many prices on one path, each of which is possible whatever the capacity.
+class Outcomes:
+    """Outcomes of many price paths on one scenario; each of them is possible whatever the capacity.
 
     Attributes:
         reward: of each [money].
@@ -59,153 +57,146 @@ class Tried:
     utilization: Float[np.ndarray, "outcome week"]
 
     @staticmethod
-    def of(found: Sequence[PathOutcome]) -> "Tried":
-        """Put outcomes together."""
-        return Tried(
-            np.concatenate([each.reward for each in found]),
-            np.concatenate([each.utilization[..., 0] for each in found]),
-        )
+    def of(searches: Sequence[PathOutcome]) -> "Outcomes":
+        """Concatenate outcomes."""
+        rewards, uses = [each.reward for each in searches], [each.utilization[..., 0] for each in searches]
+        return Outcomes(np.concatenate(rewards), np.concatenate(uses))
 
-    def value(self, capacity: Float[np.ndarray, "plan week"], dearest: float) -> Float[np.ndarray, " plan"]:
-        """Return the most that any of the outcomes earns, units beyond capacity bought at the dearest price."""
-        excess = np.maximum(self.utilization[None] - capacity[:, None], 0.0).sum(-1)
-        return (self.reward[None] - dearest * excess).max(1)
+    def net(self, capacity: Float[np.ndarray, "*plan week"], highest: float) -> Float[np.ndarray, " outcome"]:
+        """Return the reward of each outcome, units beyond capacity bought at the highest price [money]."""
+        return self.reward - highest * np.maximum(self.utilization - capacity, 0.0).sum(-1)
+
+    def value(self, capacity: Float[np.ndarray, "plan week"], highest: float) -> Float[np.ndarray, " plan"]:
+        """Return the most that any outcome earns at each capacity [money]."""
+        return self.net(capacity[:, None], highest).max(1)
 
 
 def marginal_values(
-    case: BenchmarkCase, weeks: Int[np.ndarray, " asked"], budget: Budget, *, start: float | None = None
+    case: BenchmarkCase, weeks: Int[np.ndarray, " asked"], budget: SearchBudget, *, start: float | None = None
 ) -> tuple[Float[np.ndarray, " asked"], Float[np.ndarray, " asked"], PathOutcome]:
-    """Take the central difference of what an oracle earns in the capacity of single weeks, on the path that happens.
+    """Return the central difference of the oracle's reward in the capacity of single weeks, on the realised path.
 
     Args:
-        case: who, and the capacity.
-        weeks: whose capacity is moved.
-        budget: how hard is searched.
-        start: price of every week that the search begins with, in price scales; default 0. Another one shows how much
-            of a difference is the search's.
+        case: population and capacity.
+        weeks: whose capacity is changed.
+        budget: of the search.
+        start: price of every week that the search starts from, in price scales; default 0. Another start shows how
+            much of a difference is due to the search.
 
     Returns:
-        Marginal values [money per unit of resource]: with every outcome tried counted at every capacity, which makes
-        the value rise with capacity whatever the search misses, and by each problem's own outcome alone; and what came
-        about at the capacity itself.
+        Marginal values [money per unit of resource]: with every outcome counted at every capacity, so that the value
+        increases with capacity whatever the search misses, and by each problem's own outcome alone; and the outcome at
+        the capacity itself.
     """
-    capacity, scale = case.capacity[:, 0], case.scene.price_scale
+    capacity, highest = case.capacity[:, 0], HIGHEST * case.scene.price_scale
     steps = np.zeros((len(weeks), len(capacity)))
     steps[np.arange(len(weeks)), weeks] = budget.step * capacity[weeks]
     plans = np.concatenate([capacity[None], capacity + steps, capacity - steps])
-    flat = None if start is None else np.full((1, len(capacity), 1), start * scale)
-    base = _solved(case, plans[:1], flat, budget)
-    found = [base]
+    flat = None if start is None else np.full((1, len(capacity), 1), start * case.scene.price_scale)
+    base = _oracle(case, plans[:1], flat, budget)
+    searches = [base]
     for first in range(1, len(plans), budget.at_once):
         group = plans[first : first + budget.at_once]
         filled = np.concatenate([group, np.repeat(group[-1:], budget.at_once - len(group), 0)])
         near = np.repeat(base.shadow_prices, budget.at_once, 0)
-        found.append(_cut(_solved(case, filled, near, budget, 0.1), len(group)))
-    tried, count = Tried.of(found), len(weeks)
-    width = 2 * budget.step * capacity[weeks]
-    pooled = tried.value(plans, DEAREST * scale)
-    own = tried.reward - DEAREST * scale * np.maximum(tried.utilization - plans, 0.0).sum(-1)
-    best = int(np.argmax(tried.reward - DEAREST * scale * np.maximum(tried.utilization - capacity, 0.0).sum(-1)))
-    values = [(each[1 : 1 + count] - each[1 + count :]) / width for each in (pooled, own)]
-    everything = np.concatenate([each.shadow_prices for each in found])
-    kept = PathOutcome(tried.utilization[best][None, :, None], tried.reward[best][None], everything[best][None])
-    return values[0], values[1], kept
+        searches.append(_first(_oracle(case, filled, near, budget, 0.1), len(group)))
+    outcomes, count = Outcomes.of(searches), len(weeks)
+    values = outcomes.value(plans, highest), outcomes.net(plans, highest)
+    pooled, own = ((v[1 : 1 + count] - v[1 + count :]) / (2 * budget.step * capacity[weeks]) for v in values)
+    best = int(np.argmax(outcomes.net(capacity, highest)))
+    prices = np.concatenate([search.shadow_prices for search in searches])[best][None]
+    return pooled, own, PathOutcome(outcomes.utilization[best][None, :, None], outcomes.reward[best][None], prices)
 
 
-def _solved(
+def _oracle(
     case: BenchmarkCase,
     plans: Float[np.ndarray, "plan week"],
     start: Float[np.ndarray, "plan week resource"] | None,
-    budget: Budget,
+    budget: SearchBudget,
     step: float = 0.5,
 ) -> PathOutcome:
     view = case.scene.view(len(plans))
-    view.max_price = DEAREST * view.price_scale
+    view.max_price = HIGHEST * view.price_scale
     solver = ProjectedDual(step=step, tolerance=5e-4, max_queries=budget.queries)
     return oracle(view, plans[..., None], start, solver=solver, ascent_steps=budget.climb)
 
 
-def _cut(found: PathOutcome, count: int) -> PathOutcome:
-    return replace(
-        found,
-        utilization=found.utilization[:count],
-        reward=found.reward[:count],
-        shadow_prices=found.shadow_prices[:count],
-    )
+def _first(found: PathOutcome, count: int) -> PathOutcome:
+    fields = {name: getattr(found, name)[:count] for name in ("utilization", "reward", "shadow_prices")}
+    return replace(found, **fields)
 
 
-def asked_weeks(case: BenchmarkCase, count: int) -> Int[np.ndarray, " asked"]:
-    """Return weeks that orders can reach and that maps answer for, as evenly spread as fits."""
+def evaluated_weeks(case: BenchmarkCase, count: int) -> Int[np.ndarray, " asked"]:
+    """Return weeks that orders can reach and maps cover, evenly spread."""
     view = case.scene.view()
     last = min(len(case.capacity), 27)
-    there = np.flatnonzero(view.controllable[1:last, 0]) + 1
-    return there[np.unique(np.linspace(0, len(there) - 1, min(count, len(there))).astype(int))]
+    able = np.flatnonzero(view.controllable[1:last, 0]) + 1
+    return able[np.unique(np.linspace(0, len(able) - 1, min(count, len(able))).astype(int))]
 
 
-def map_prices(case: BenchmarkCase, maps: Mapping[str, LearnedMap]) -> dict[str, Float[np.ndarray, " week"]]:
-    """Return the prices of maps for a case, asked once at its first week and week by week.
+def map_prices(case: BenchmarkCase, maps: Mapping[str, LearnedMap]) -> dict[str, Prices]:
+    """Return the prices of maps for a case, queried once in its first week and week by week.
 
-    A dual map is asked for the capacity (`NAME`) and then re-asked every week (`NAME, re-issued`); a primal one is
-    searched for the prices under which its own forecast fits (`NAME, searched`).
+    A dual map is queried for the capacity (`NAME`) and then every week (`NAME, re-issued`); a primal one is searched
+    for the prices under which its own forecast fits (`NAME, searched`).
     """
-    found = {}
+    prices = {}
     for name, learned in maps.items():
         view = encode_case(case.scene, learned)
-        weeks = view.n_weeks
+        capacity = case.capacity[: view.n_weeks]
         if learned.kind == DUAL:
-            found[name] = view.shadow_prices(case.capacity[:weeks])[:, 0]
-            found[f"{name}, re-issued"] = DualMapController(name, learned).keep(case).shadow_prices[:, 0]
+            prices[name] = view.shadow_prices(capacity)[:, 0]
+            prices[f"{name}, re-issued"] = DualMapController(name, learned).run(case).shadow_prices[:, 0]
         else:
-            found[f"{name}, searched"] = _searched(view, case.capacity[:weeks])
-    return found
+            found = search_prices(view, capacity, None, NewtonThenProjected()).prices
+            prices[f"{name}, searched"] = found.reshape(capacity.shape)[:, 0]
+    return prices
 
 
-def _searched(view: LearnedView, capacity: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, " week"]:
-    return solve_prices(view, capacity, None, NewtonThenProjected()).prices.reshape(capacity.shape)[:, 0]
-
-
-def compared(
+def compare_prices(
     prices: Float[np.ndarray, " asked"], values: Float[np.ndarray, " asked"], scale: float
 ) -> dict[str, float | None]:
     """Compare prices with marginal values in the same weeks.
 
     Returns:
-        `rank`: Spearman's correlation; `slope`: by how much the value rises with the price, a line through all weeks;
-        `ratio`: mean price over mean value; `gap`: mean distance in price scales; `scarce`: share of weeks in which
-        price and value agree on whether capacity is scarce. None where weeks do not differ.
+        `rank`: Spearman's correlation; `slope`: regression of the value on the price; `ratio`: mean price over mean
+        value; `gap`: mean distance in price scales; `scarce`: share of weeks in which price and value agree on whether
+        capacity is scarce. None where weeks do not differ.
     """
-    moving = prices.std() > 1e-6 * scale and values.std() > 1e-6 * scale
-    limits = [BINDS * max(each.max(), 1e-9) for each in (prices, values)]
+    vary = prices.std() > 1e-6 * scale and values.std() > 1e-6 * scale
+    limits = [SCARCE * max(each.max(), 1e-9) for each in (prices, values)]
     return {
-        "rank": float(spearmanr(prices, values).statistic) if moving else None,
-        "slope": float(np.cov(prices, values)[0, 1] / prices.var(ddof=1)) if moving else None,
+        "rank": float(spearmanr(prices, values).statistic) if vary else None,
+        "slope": float(np.cov(prices, values)[0, 1] / prices.var(ddof=1)) if vary else None,
         "ratio": float(prices.mean() / values.mean()) if values.mean() > 1e-6 * scale else None,
         "gap": float(np.abs(prices - values).mean() / scale),
         "scarce": float(((prices > limits[0]) == (values > limits[1])).mean()),
     }
 
 
-def judged_case(case: BenchmarkCase, maps: Mapping[str, LearnedMap], count: int, budget: Budget) -> dict[str, Any]:
-    """Compare all prices of a case with the marginal value, and the marginal value with that of another start.
+def evaluate_case(
+    case: BenchmarkCase, maps: Mapping[str, LearnedMap], count: int, budget: SearchBudget
+) -> dict[str, Any]:
+    """Compare all prices of a case with the marginal value, and that with the one from another start.
 
     Args:
-        case: who has to keep to what.
+        case: population and capacity.
         maps: dual and primal, by name.
-        count: weeks whose capacity is moved.
-        budget: how hard is searched.
+        count: weeks whose capacity is changed.
+        budget: of the search.
 
     Returns:
-        `methods`: what `compared` says of each; `weeks`, `values`, `prices` (in price scales) week by week; `beyond`:
-        mean share by which the oracle's use exceeds capacity in the weeks asked.
+        `methods`: `compare_prices` of each; `weeks`, `values`, `prices` (in price scales) by week; `beyond`: mean share
+        by which the oracle's use exceeds capacity in these weeks.
     """
-    weeks, scale = asked_weeks(case, count), case.scene.price_scale
-    values, raw, best = marginal_values(case, weeks, budget)
+    weeks, scale = evaluated_weeks(case, count), case.scene.price_scale
+    values, own, best = marginal_values(case, weeks, budget)
     again, _, other = marginal_values(case, weeks, budget, start=OTHER_START)
     prices = {"oracle": best.shadow_prices[0, :, 0], "oracle, other start": other.shadow_prices[0, :, 0]}
     prices |= map_prices(case, maps)
-    methods = {name: compared(each[weeks], values, scale) for name, each in prices.items()}
-    methods["value, other start"] = compared(again, values, scale)
-    methods["value, each its own"] = compared(raw, values, scale)
+    methods = {name: compare_prices(each[weeks], values, scale) for name, each in prices.items()}
+    methods["value, other start"] = compare_prices(again, values, scale)
+    methods["value, each its own"] = compare_prices(own, values, scale)
     use, limit = best.utilization[0, weeks, 0], case.capacity[weeks, 0]
     return {
         "methods": methods,

@@ -1,10 +1,10 @@
-"""Own the comparison of planners: by learned maps, by simulating everybody, knowing the future, week after week.
+"""Comparisons of planners: learned maps or simulation, small or large populations, weekly revisions, known futures.
 
-FREE: cases are `planner.case`; every plan is verified by the same simulation on the same unseen futures.
+All plans are verified by the same simulation on the same unseen scenarios.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from jaxtyping import Float
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.file import LearnedMap
+from walras.maps.interface import Interface
+from walras.maps.view import LearnedView
 from walras.planning.calibrated_view import CalibratedView
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
 from walras.planning.plan import acquisition_cost
@@ -23,22 +26,64 @@ from walras.planning.policy_selection import select_policy
 from walras.planning.prices.oracle import path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.refine import assess_feasibility
-from walras.planning.result import PlanRecord
-from walras.planning.search import encode_population, load_maps, plan_by_maps, search_plan
+from walras.planning.refine import CHECKING, assess_feasibility
+from walras.planning.result import PlanRecord, Search
+from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation, search_plan
 from walras.progress import Progress
 
 Grid = Float[np.ndarray, "week resource"]
 
+EVERYBODY = "everybody simulated"
+"""The planner of a large population that others are compared with."""
 
-def prepared(panel: Panel, settings: PlanSettings) -> tuple[PlanningProblem, PiecewiseLinearCost]:
-    """Build a case that both planners plan, and what capacity costs."""
-    case = build_problem(panel, settings, select_policy(panel, settings))
-    return case, acquisition_cost(case.view, settings, CostSettings())
+PLANNER_NAMES = {"simulated": "cohort of {}", "learned": "maps, cohort of {}"}
+"""Planners on a cohort by the `interface` of their settings."""
+
+NOT_CONVERGED = "did not settle"
+"""In the reason for stopping of a plan that was searched by simulation in the end."""
+
+DAMPED = 0.5
+"""Share of the way from the last plan to the new one that a damped revision goes."""
+
+WAYS = ("afresh", "warm start", "damped", "change charged", "same data, other futures")
+"""How the plan is revised; the last one is no revision, but the difference of plans on the same data."""
 
 
-def timed(make: Callable[[], tuple[PlanRecord, int, int]]) -> dict[str, Any]:
-    """Make a plan twice, and time the second time, when all is compiled."""
+def build_case(panel: Panel, settings: PlanSettings) -> tuple[PlanningProblem, PiecewiseLinearCost]:
+    """Build a planning problem and the cost of capacity."""
+    problem = build_problem(panel, settings, select_policy(panel, settings))
+    return problem, acquisition_cost(problem.view, settings, CostSettings())
+
+
+def plan_costs(
+    problem: PlanningProblem, cost: PiecewiseLinearCost, record: PlanRecord, paths: ExogenousPaths | None = None
+) -> dict[str, Any]:
+    """Simulate scenarios under the planned prices, and return what the plan costs on each.
+
+    Args:
+        problem, cost, record: the plan.
+        paths: scenarios; default the unseen ones of the problem.
+
+    Returns:
+        `total`: acquisition less reward, on each path [money]; `with_overflow`: with use beyond capacity bought at the
+        highest rate; `violation`: mean excess over capacity on each path; `acquisition` [money].
+    """
+    paths = problem.unseen if paths is None else paths
+    outcome = path_outcome(problem.population, paths, problem.policy, problem.initial, record.shadow_prices)
+    bought, excess = cost.total(record.capacity), np.maximum(outcome.utilization - record.capacity, 0.0)
+    total = bought - outcome.reward
+    overflow = (excess * cost.top_rate()).sum((1, 2))
+    violation = (excess / np.maximum(record.capacity, 1e-9)).mean((1, 2))
+    return {"acquisition": bought, "total": total, "with_overflow": total + overflow, "violation": violation}
+
+
+def plan_distance(plan: Grid, other: Grid) -> float:
+    """Return the mean distance of two plans of the same weeks, as a share of the mean capacity."""
+    return float(np.abs(plan - other).mean() / np.maximum(other.mean(), 1e-9))
+
+
+def _timed(make: Callable[[], tuple[PlanRecord, int, int]]) -> dict[str, Any]:
+    """Make a plan twice, and time the second one, which is compiled."""
     make()
     started = time.perf_counter()
     record, queries, simulations = make()
@@ -46,111 +91,84 @@ def timed(make: Callable[[], tuple[PlanRecord, int, int]]) -> dict[str, Any]:
     return {"record": record, "queries": queries, "simulations": simulations, "seconds": seconds}
 
 
-def by_simulation(case: PlanningProblem, cost: PiecewiseLinearCost, settings: PlanSettings) -> dict[str, Any]:
-    """Plan by simulating everybody at every step."""
-
-    def make() -> tuple[PlanRecord, int, int]:
-        before = case.view.simulations
-        record = assess_feasibility(case.view, search_plan(case.view, cost, settings, Progress()))
-        return record, record.queries, case.view.simulations - before
-
-    return timed(make)
-
-
-def by_maps(case: PlanningProblem, cost: PiecewiseLinearCost, settings: PlanSettings) -> dict[str, Any]:
-    """Plan by learned maps, the reading of the population included."""
-    interface = load_maps(settings)
-
-    def make() -> tuple[PlanRecord, int, int]:
-        record, search = plan_by_maps(case, encode_population(case, interface, settings), cost, settings, Progress())
-        return record, search.queries, search.simulations
-
-    return timed(make)
-
-
-def worth(
-    case: PlanningProblem, cost: PiecewiseLinearCost, record: PlanRecord, paths: ExogenousPaths | None = None
-) -> dict[str, Any]:
-    """Simulate unseen futures under the planned prices, and add up what the plan costs on each.
-
-    Args:
-        case: who answers.
-        cost: of capacity.
-        record: the plan.
-        paths: the futures; default the case's unseen ones.
-
-    Returns:
-        `total`: acquisition less reward, on each path [money]; `with_overflow`: with use beyond capacity bought at the
-        dearest rate; `violation`: mean excess over capacity on each path; `acquisition` [money].
-    """
-    paths = case.unseen if paths is None else paths
-    seen = path_outcome(case.population, paths, case.policy, case.initial, record.shadow_prices)
-    bought, excess = cost.total(record.capacity), np.maximum(seen.utilization - record.capacity, 0.0)
-    total = bought - seen.reward
-    over = (excess * cost.top_rate()).sum((1, 2))
-    violation = (excess / np.maximum(record.capacity, 1e-9)).mean((1, 2))
-    return {"acquisition": bought, "total": total, "with_overflow": total + over, "violation": violation}
-
-
-def compared_planners(panel: Panel, settings: PlanSettings, foreseen: int) -> dict[str, Any]:
-    """Plan by maps and by simulation, verify both, and plan some futures as if they were known.
+def compare_planners(panel: Panel, settings: PlanSettings, foreseen: int) -> dict[str, Any]:
+    """Plan by maps and by simulation, verify both, and plan some scenarios as if they were known.
 
     Args:
         panel: to be planned after its last week.
         settings: with learned maps.
-        foreseen: unseen futures that are planned knowing them, for the regret.
+        foreseen: unseen scenarios that are planned as known ones, for the regret.
 
     Returns:
-        Costs in shares of the simulated plan's acquisition cost; path by path where there are paths.
+        Costs as shares of the simulated plan's acquisition cost; by path where there are paths.
     """
-    case, cost = prepared(panel, settings)
-    plans = {"maps": by_maps(case, cost, settings), "simulation": by_simulation(case, cost, settings)}
-    costs = {name: worth(case, cost, each["record"]) for name, each in plans.items()}
+    problem, cost = build_case(panel, settings)
+    interface = load_maps(settings)
+
+    def by_maps() -> tuple[PlanRecord, int, int]:
+        view = encode_population(problem, interface, settings)
+        record, search = plan_by_maps(problem, view, cost, settings, Progress())
+        return record, search.queries, search.simulations
+
+    def by_simulation() -> tuple[PlanRecord, int, int]:
+        before = problem.view.simulations
+        record = assess_feasibility(problem.view, search_plan(problem.view, cost, settings, Progress()))
+        return record, record.queries, problem.view.simulations - before
+
+    plans = {"maps": _timed(by_maps), "simulation": _timed(by_simulation)}
+    records = {name: plan.pop("record") for name, plan in plans.items()}
+    costs = {name: plan_costs(problem, cost, record) for name, record in records.items()}
     unit = costs["simulation"]["acquisition"]
-    told: dict[str, Any] = {"agents": case.population.n_agents, "acquisition": unit, "planners": {}}
-    for name, each in plans.items():
-        record, facts = each.pop("record"), costs[name]
-        plans[name]["plan"] = record
-        told["planners"][name] = {
-            **{key: value for key, value in each.items() if key != "plan"},
-            "feasible": record.feasible,
-            "violation": facts["violation"].tolist(),
-            "acquisition": facts["acquisition"] / unit,
+    planners = {
+        name: {
+            **facts,
+            "feasible": records[name].feasible,
+            "violation": costs[name]["violation"].tolist(),
+            "acquisition": costs[name]["acquisition"] / unit,
         }
-    for key in ("total", "with_overflow"):
-        told[f"excess_{key}"] = ((costs["maps"][key] - costs["simulation"][key]) / unit).tolist()
-    told["plan_difference"] = moved(plans["maps"]["plan"].capacity, plans["simulation"]["plan"].capacity)
-    told["regret"] = regrets(case, cost, settings, {name: each["plan"] for name, each in plans.items()}, foreseen)
-    return told
+        for name, facts in plans.items()
+    }
+    excess = {
+        f"excess_{key}": ((costs["maps"][key] - costs["simulation"][key]) / unit).tolist()
+        for key in ("total", "with_overflow")
+    }
+    return {
+        "agents": problem.population.n_agents,
+        "acquisition": unit,
+        "planners": planners,
+        **excess,
+        "plan_difference": plan_distance(records["maps"].capacity, records["simulation"].capacity),
+        "regret": _regrets(problem, cost, settings, records, foreseen),
+    }
 
 
-def regrets(
-    case: PlanningProblem, cost: PiecewiseLinearCost, settings: PlanSettings, plans: dict[str, PlanRecord], count: int
+def _regrets(
+    problem: PlanningProblem,
+    cost: PiecewiseLinearCost,
+    settings: PlanSettings,
+    plans: dict[str, PlanRecord],
+    count: int,
 ) -> dict[str, list[float]]:
-    """Return how much more each plan costs than the best that was found knowing the future, path by path.
+    """Return how much more each plan costs than the best plan with the future known, by path.
 
-    A search on a single future is caught easily: it is begun from the usual start and from each plan's own prices, and
-    the plans themselves count as well, since whoever knows could choose them. Overflow is bought.
-
-    Args:
-        case, cost, settings: as planned.
-        plans: by name.
-        count: futures, each planned once.
+    A search on a single scenario easily ends in a local optimum: it starts from the usual prices and from each plan's,
+    and the plans themselves are candidates. Overflow is bought.
 
     Returns:
-        Shares of the acquisition cost of the plan that knew.
+        Shares of the acquisition cost of the best plan.
     """
-    lost: dict[str, list[float]] = {name: [] for name in plans}
+    regrets: dict[str, list[float]] = {name: [] for name in plans}
     for number in range(count):
-        path = _only(case.unseen, number)
-        view = SimulatedView(case.population, path, case.policy, case.initial)
+        path = _only(problem.unseen, number)
+        view = SimulatedView(problem.population, path, problem.policy, problem.initial)
         tried = [search_plan(view, cost, settings, Progress()), *plans.values()]
         tried += [search_plan(view, cost, settings, Progress(), record.shadow_prices) for record in plans.values()]
-        knew = min((worth(case, cost, each, path) for each in tried), key=lambda each: float(each["with_overflow"][0]))
+        costs = (plan_costs(problem, cost, record, path) for record in tried)
+        best = min(costs, key=lambda each: float(each["with_overflow"][0]))
         for name, record in plans.items():
-            extra = worth(case, cost, record, path)["with_overflow"] - knew["with_overflow"]
-            lost[name].append(float(extra[0] / knew["acquisition"]))
-    return lost
+            extra = plan_costs(problem, cost, record, path)["with_overflow"] - best["with_overflow"]
+            regrets[name].append(float(extra[0] / best["acquisition"]))
+    return regrets
 
 
 def _only(paths: ExogenousPaths, number: int) -> ExogenousPaths:
@@ -158,20 +176,8 @@ def _only(paths: ExogenousPaths, number: int) -> ExogenousPaths:
     return eqx.tree_at(lambda each: (each.demand, each.arrivals), paths, own)
 
 
-def moved(plan: Grid, other: Grid) -> float:
-    """Return the mean distance of two plans of the same weeks, as a share of the mean capacity."""
-    return float(np.abs(plan - other).mean() / np.maximum(other.mean(), 1e-9))
-
-
-DAMPED = 0.5
-"""Share of the way from the last plan to the new one that a damped revision goes."""
-
-WAYS = ("afresh", "warm start", "damped", "change charged", "same data, other futures")
-"""How the plan is revised; the last one is no revision, but how much plans differ that know the same."""
-
-
-def revised(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:
-    """Plan by maps week after week as the table's last weeks become known, and see how far the plan moves.
+def revise_weekly(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:
+    """Plan by maps week after week as the table's last weeks become known, and measure how far the plan moves.
 
     Args:
         panel: table; its last `weeks` weeks are revealed one by one.
@@ -183,77 +189,208 @@ def revised(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:
         capacity; `cost`: expected cost of the plan beyond that of planning afresh, as a share of the acquisition cost.
     """
     interface = load_maps(settings)
-    told: dict[str, dict[str, list[float]]] = {way: {"moved": [], "cost": []} for way in WAYS}
+    figures: dict[str, dict[str, list[float]]] = {way: {"moved": [], "cost": []} for way in WAYS}
+    other_seed = settings.model_copy(update={"seed": settings.seed + 7919})
     regular: np.ndarray | None = None
     last: dict[str, PlanRecord] = {}
     for week in range(weeks + 1):
-        case, cost = prepared(panel.before(panel.n_weeks - weeks + week), settings)
+        known = panel.before(panel.n_weeks - weeks + week)
+        problem, cost = build_case(known, settings)
         # Regular capacity is a fact, not a forecast: it stays as it was when planning began.
         regular = cost.regular[:1] if regular is None else regular
-        cost = _at(cost, regular)
-        asked = CalibratedView.of(encode_population(case, interface, settings))
-        free = np.zeros_like(cost.lower)
-        asked = asked.calibrated_at(free, case.view.utilization(free))
-        now = {"afresh": _searched(asked, cost, settings, asked.shadow_prices(cost.middle))}
-        for way in ("warm start", "damped", "change charged"):
-            now[way] = _revision(way, asked, cost, settings, last.get(way))
-        other, _ = prepared(panel.before(panel.n_weeks - weeks + week), replace_seed(settings))
-        again = CalibratedView.of(encode_population(other, interface, settings))
-        again = again.calibrated_at(free, other.view.utilization(free))
-        twin = _searched(again, cost, settings, again.shadow_prices(cost.middle))
-        told["same data, other futures"]["moved"].append(moved(twin.capacity, now["afresh"].capacity))
-        usual = _expected(case, cost, now["afresh"])
+        cost = _with_regular(cost, regular)
+        view = _calibrated(problem, cost, interface, settings)
+        now = {way: _revise(way, view, cost, settings, last.get(way)) for way in WAYS[:-1]}
+        view = _calibrated(build_case(known, other_seed)[0], cost, interface, settings)
+        twin = _revise(WAYS[-1], view, cost, settings, None)
+        figures[WAYS[-1]]["moved"].append(plan_distance(twin.capacity, now["afresh"].capacity))
+        afresh, unit = _expected_cost(problem, cost, now["afresh"]), cost.total(now["afresh"].capacity)
         for way, record in now.items():
             if way in last:
-                told[way]["moved"].append(moved(record.capacity[:-1], last[way].capacity[1:]))
-                told[way]["cost"].append((_expected(case, cost, record) - usual) / cost.total(now["afresh"].capacity))
+                figures[way]["moved"].append(plan_distance(record.capacity[:-1], last[way].capacity[1:]))
+                figures[way]["cost"].append((_expected_cost(problem, cost, record) - afresh) / unit)
         last = now
-    return told
+    return figures
 
 
-def replace_seed(settings: PlanSettings) -> PlanSettings:
-    """Return settings whose futures are drawn otherwise."""
-    return settings.model_copy(update={"seed": settings.seed + 7919})
+def _calibrated(
+    problem: PlanningProblem, cost: PiecewiseLinearCost, interface: Interface, settings: PlanSettings
+) -> CalibratedView:
+    view = CalibratedView.of(encode_population(problem, interface, settings))
+    free = np.zeros_like(cost.lower)
+    return view.calibrated_at(free, problem.view.utilization(free))
 
 
-def _at(cost: PiecewiseLinearCost, regular: np.ndarray) -> PiecewiseLinearCost:
+def _with_regular(cost: PiecewiseLinearCost, regular: np.ndarray) -> PiecewiseLinearCost:
     factor = regular / cost.regular
     return replace(cost, edges=cost.edges * factor[..., None], lower=cost.lower * factor, upper=cost.upper * factor)
 
 
-def _searched(asked: CalibratedView, cost: PiecewiseLinearCost, settings: PlanSettings, start: Grid) -> PlanRecord:
-    return search_plan(asked, cost, settings, Progress(), start)
-
-
-def _revision(
-    way: str, asked: CalibratedView, cost: PiecewiseLinearCost, settings: PlanSettings, last: PlanRecord | None
+def _revise(
+    way: str, view: CalibratedView, cost: PiecewiseLinearCost, settings: PlanSettings, last: PlanRecord | None
 ) -> PlanRecord:
     """Start from the last plan's prices; damped, go a part of the way from the last plan and price that.
 
     Where change is charged, the cost has a kink at the last plan in every week that it planned.
     """
-    if last is None:
-        return _searched(asked, cost, settings, asked.shadow_prices(cost.middle))
+    if last is None or way == "afresh":
+        return search_plan(view, cost, settings, Progress(), view.shadow_prices(cost.middle))
     if way == "change charged":
-        gone = np.full_like(cost.lower[-1:], np.nan)
+        unknown = np.full_like(cost.lower[-1:], np.nan)
         parts = (last.capacity, cost.regular, last.shadow_prices)
-        before = PreviousPlan(*(np.concatenate([part[1:], gone]) for part in parts))
-        rate = np.full_like(cost.lower, CostSettings().revision_rate * asked.price_scale)
-        revised = ChangePenalty.around(cost, before, rate)
-        return _searched(asked, revised, settings, before.prices(np.zeros_like(cost.lower)))
-    record = _searched(asked, cost, settings, _later(last.shadow_prices))
+        previous = PreviousPlan(*(np.concatenate([part[1:], unknown]) for part in parts))
+        rate = np.full_like(cost.lower, CostSettings().revision_rate * view.price_scale)
+        charged = ChangePenalty.around(cost, previous, rate)
+        return search_plan(view, charged, settings, Progress(), previous.prices(np.zeros_like(cost.lower)))
+    record = search_plan(view, cost, settings, Progress(), _shift(last.shadow_prices))
     if way != "damped":
         return record
-    before = np.clip(_later(last.capacity), cost.lower, cost.upper)
+    before = np.clip(_shift(last.capacity), cost.lower, cost.upper)
     capacity = before + DAMPED * (record.capacity - before)
     capacity[-1] = record.capacity[-1]
-    prices = asked.shadow_prices(capacity)
-    return replace(record, capacity=capacity, shadow_prices=prices, utilization=asked.utilization(prices))
+    prices = view.shadow_prices(capacity)
+    return replace(record, capacity=capacity, shadow_prices=prices, utilization=view.utilization(prices))
 
 
-def _later(grid: Grid) -> Grid:
+def _shift(grid: Grid) -> Grid:
     return np.concatenate([grid[1:], grid[-1:]])
 
 
-def _expected(case: PlanningProblem, cost: PiecewiseLinearCost, record: PlanRecord) -> float:
-    return float(worth(case, cost, record)["with_overflow"].mean())
+def _expected_cost(problem: PlanningProblem, cost: PiecewiseLinearCost, record: PlanRecord) -> float:
+    return float(plan_costs(problem, cost, record)["with_overflow"].mean())
+
+
+def large_plan_settings(
+    settings: PlanSettings, cohorts: list[int], interfaces: list[str]
+) -> Mapping[str, PlanSettings]:
+    """Return settings by planner: all agents simulated, then each cohort size by every interface.
+
+    Args:
+        settings: with learned maps.
+        cohorts: sizes.
+        interfaces: names in `PLANNER_NAMES`.
+    """
+    planners = {EVERYBODY: settings.model_copy(update={"interface": "simulated", "cohort": 0})}
+    for count in cohorts:
+        for interface in interfaces:
+            update = {"interface": interface, "cohort": count}
+            planners[PLANNER_NAMES[interface].format(count)] = settings.model_copy(update=update)
+    return planners
+
+
+def compare_large_plans(
+    panel: Panel, settings: PlanSettings, cohorts: list[int], interfaces: list[str]
+) -> dict[str, Any]:
+    """Plan one problem by each planner, measure the time of finding and checking, and verify all plans alike.
+
+    Args:
+        panel: to be planned after its last week.
+        settings, cohorts, interfaces: see `large_plan_settings`.
+
+    Returns:
+        `agents`; of each planner `find`, `check` and `seconds` of both [wall], `processor` [seconds of all cores],
+        `queries`, `simulations` of a cohort or a sample, `everybody`: simulations of all agents, `excess` cost over
+        the first planner on each scenario as shares of its acquisition cost, `violation` on each, `difference` of the
+        plans, and whether it `converged`.
+    """
+    started = time.perf_counter()
+    problem, cost = build_case(panel, settings)
+    table: dict[str, Any] = {"agents": problem.population.n_agents, "preparing": time.perf_counter() - started}
+    table["planners"], plans = {}, {}
+    for name, own in large_plan_settings(settings, cohorts, interfaces).items():
+        _plan_timed(problem, cost, own)  # compiles
+        plans[name], table["planners"][name] = _plan_timed(problem, cost, own)
+    costs = {name: plan_costs(problem, cost, record) for name, record in plans.items()}
+    unit, reference = costs[EVERYBODY]["acquisition"], costs[EVERYBODY]["with_overflow"]
+    for name, facts in table["planners"].items():
+        facts["excess"] = ((costs[name]["with_overflow"] - reference) / unit).tolist()
+        facts["violation"] = costs[name]["violation"].tolist()
+        facts["difference"] = plan_distance(plans[name].capacity, plans[EVERYBODY].capacity)
+    return table
+
+
+def _plan_timed(
+    problem: PlanningProblem, cost: PiecewiseLinearCost, settings: PlanSettings
+) -> tuple[PlanRecord, dict[str, Any]]:
+    before, progress = (problem.view.queries, problem.view.jacobians), Progress()
+    wall, processor = time.perf_counter(), time.process_time()
+    progress.stage("Finding")
+    record, search = _plan(problem, cost, settings, progress)
+    progress.close()
+    seconds, processor = time.perf_counter() - wall, time.process_time() - processor
+    check, everybody = progress.seconds[CHECKING], problem.view.queries - before[0]
+    # Simulations of the same problem by earlier planners are not counted here.
+    others = search.simulations - search.everybody - (before[1] if settings.interface == "simulated" else 0)
+    facts = {"find": seconds - check, "check": check, "seconds": seconds, "processor": processor}
+    facts |= {"queries": search.queries, "simulations": others, "everybody": everybody}
+    return record, {**facts, "converged": record.converged, "feasible": record.feasible, "why": record.stop_reason}
+
+
+def _plan(
+    problem: PlanningProblem, cost: PiecewiseLinearCost, settings: PlanSettings, progress: Progress
+) -> tuple[PlanRecord, Search]:
+    if settings.interface == "simulated":
+        return plan_by_simulation(problem, cost, settings, progress)
+    view = encode_population(problem, load_maps(settings), settings)  # loading and encoding are part of the time
+    return plan_by_maps(problem, view, cost, settings, progress)
+
+
+def join_seeds(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join the tables of several seeds: every figure of a planner becomes the list of all seeds' values.
+
+    Args:
+        parts: as `compare_large_plans` returns them.
+    """
+    planners = {
+        name: {key: [part["planners"][name][key] for part in parts] for key in first if key != "why"}
+        for name, first in parts[0]["planners"].items()
+    }
+    return {"agents": int(np.mean([part["agents"] for part in parts])), "planners": planners}
+
+
+def compare_dagger(panel: Panel, settings: PlanSettings, maps: Mapping[str, LearnedMap]) -> dict[str, Any]:
+    """Plan by maps trained with and without the planner's own queries (DAgger), and by simulating all agents.
+
+    Args:
+        panel: to be planned after its last week.
+        settings: with learned maps; all agents are simulated to correct them.
+        maps: primal ones by name.
+
+    Returns:
+        `agents`; of each map `error_free` and `error_plan`: sum of |map's use - simulated use| relative to its sum, of
+        expected use, without prices and at those that the plan by simulation ends with; `error_found` and
+        `error_last`: of use with its reserve, corrected, at those that the map's first and last plan end with;
+        `slope`: of its Jacobian at the plan by simulation on the simulated one, entry by entry through the origin;
+        `queries`; `simulations`; whether it `settled` without a search by simulation; `excess` cost on each scenario as
+        shares of the acquisition cost of the plan by simulation.
+    """
+    settings = settings.model_copy(update={"cohort": 0})
+    problem, cost = build_case(panel, settings)
+    reference = search_plan(problem.view, cost, settings, Progress())
+    free, prices = np.zeros_like(reference.shadow_prices), reference.shadow_prices
+    simulated, slope = problem.view.expected(prices), problem.view.jacobian(prices)
+    costs = plan_costs(problem, cost, reference)
+    table: dict[str, Any] = {"agents": problem.population.n_agents, "maps": {}}
+    for name, learned in maps.items():
+        view = encode_population(problem, Interface(learned, None, None, name), settings)
+        facts = {
+            "error_free": _relative_error(view, free, problem.view.expected(free)),
+            "error_plan": _relative_error(view, prices, simulated),
+            "slope": float((view.jacobian(prices) * slope).sum() / max((slope**2).sum(), 1e-30)),
+        }
+        record, search = plan_by_maps(problem, view, cost, settings, Progress())
+        excess = plan_costs(problem, cost, record)["with_overflow"] - costs["with_overflow"]
+        table["maps"][name] = {
+            **facts,
+            "error_found": search.errors[0],
+            "error_last": search.errors[-1],
+            "queries": search.queries,
+            "simulations": search.simulations,
+            "settled": NOT_CONVERGED not in record.stop_reason,
+            "excess": (excess / costs["acquisition"]).tolist(),
+        }
+    return table
+
+
+def _relative_error(view: LearnedView, prices: Grid, simulated: Grid) -> float:
+    return float(np.abs(view.expected(prices) - simulated).sum() / max(simulated.sum(), 1e-9))

@@ -116,7 +116,9 @@ class ScenarioBootstrap:
             expected, earlier: demand of each week's lead time as expected in the origin, and in the donor week.
         """
         paths = self.world.exogenous
-        now, spread = (np.asarray(part)[self.now, self.agents] for part in (paths.lead_demand_mean, paths.lead_demand_sd))
+        now, spread = (
+            np.asarray(part)[self.now, self.agents] for part in (paths.lead_demand_mean, paths.lead_demand_sd)
+        )
         revised = np.where(then >= 0, _factor(self._at(paths.lead_demand_mean, then), earlier), 1.0)
         mean = expected * revised
         mean[0] = now  # known in the origin

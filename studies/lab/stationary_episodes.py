@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from lab.textbook import identical_agents
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.population.population import Population
@@ -17,7 +18,7 @@ from walras.train.buyer_episodes import Episode, EpisodeSource
 
 @dataclass(frozen=True)
 class DemandLaw:
-    """Draw demand that is alike in all weeks and independent between them.
+    """A demand distribution, the same in all weeks and independent between them.
 
     Attributes:
         kind: "poisson", "geometric" (of 0, 1, 2, ...), or "normal" (cut at 0).
@@ -31,12 +32,12 @@ class DemandLaw:
 
     @property
     def deviation(self) -> float:
-        """Give the standard deviation [units/week]."""
+        """Standard deviation [units/week]."""
         return {"poisson": self.mean**0.5, "geometric": (self.mean * (1 + self.mean)) ** 0.5}.get(self.kind, self.sd)
 
     @property
     def whole(self) -> bool:
-        """Tell whether demand comes in whole units."""
+        """Whether demand comes in whole units."""
         return self.kind != "normal"
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
@@ -52,7 +53,7 @@ class DemandLaw:
 
 @dataclass(frozen=True)
 class StationaryEpisodes(EpisodeSource):
-    """Draw episodes of textbook stores: one lead time, holding cost, and a penalty for every unit short.
+    """Episodes of textbook stores: one lead time, holding cost, and a penalty for every unit short.
 
     Attributes:
         law: of weekly demand.
@@ -80,19 +81,10 @@ class StationaryEpisodes(EpisodeSource):
         """Return all settings."""
         return {name: repr(value) for name, value in vars(self).items()}
 
-    def shop(self, stores: int) -> Population:
-        """Return so many stores, all alike."""
-        one = jnp.ones(stores)
-        return Population(
-            holding_cost=self.holding * one,
-            lost_sale_penalty=self.penalty * one,
-            lead_time=jnp.full(stores, self.lead_time, jnp.int32),
-            demand_scale=self.law.mean * one,
-            unit_margin=one,
-            use=jnp.ones((stores, 1)),
-            weight=one,
-            resources=("inbound_units",),
-        )
+    def agents(self, stores: int) -> Population:
+        """Return identical stores."""
+        costs = {"holding": self.holding, "penalty": self.penalty, "lead": self.lead_time}
+        return identical_agents(stores, **costs, demand=self.law.mean, margin=1.0)
 
     def paths(self, random: np.random.Generator, stores: int, weeks: int) -> ExogenousPaths:
         """Draw demand; what agents expect of lead-time demand is the law's own."""
@@ -122,7 +114,7 @@ class StationaryEpisodes(EpisodeSource):
         stores, weeks = times * self.stores, self.warm_up + times * self.weeks
         counts = (np.arange(weeks) >= self.warm_up).astype(np.float32)
         return Episode(
-            population=self.shop(stores),
+            population=self.agents(stores),
             exogenous=self.paths(random, stores, weeks),
             initial=self.start(random, stores),
             shadow_prices=jnp.zeros((weeks, 1)),

@@ -1,6 +1,6 @@
-"""Own the stores and populations whose costs and prices are known, and what simulator and planner make of them.
+"""Textbook stores whose mean cost is known exactly, and their simulation.
 
-OPEN: add an instance with its exact cost. Demand of every instance is drawn anew, so that errors are independent.
+Demand of every store is drawn independently, so that errors are independent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,29 +23,29 @@ from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.state import State, empty_state
 
-WEEKS, WARM_UP = 300, 100
-"""Simulated, and of these dropped: half of the weeks after it cost what the other half costs."""
+WEEKS = 300
+"""Simulated; the first third is dropped."""
 
-ROOM = 10
+MAX_LEAD = 10
 """Longest lead time of the compiled shape, the same for all stores: compiling takes longer than simulating."""
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Instance:
-    """Hold a store, what it does, and what that costs.
+class Store:
+    """A store, its policy, and its exact cost.
 
     Attributes:
-        group, name: where it comes from, and which one it is.
+        group, name: source of the instance, and its parameters.
         demand: draws demand [week, agent].
-        policy: what it follows.
-        start: stock that it starts with [units], or the chance of starting with 0, 1, 2, ... units.
+        policy: of the store.
+        start: initial stock [units], or the probabilities of 0, 1, 2, ... units.
         exact: mean cost of a week [money].
-        lead: time [weeks].
+        lead: lead time [weeks].
         holding, penalty: cost of a unit held, of a unit short, for a week [money].
         order: fixed cost of an order [money].
-        backlog: demand that cannot be served waits.
+        backlog: unmet demand waits.
     """
 
     group: str
@@ -98,42 +98,40 @@ REORDER = (
 
 
 def up_to(level: float) -> OrderUpTo:
-    """Return the policy that orders up to a level [units]."""
+    """Return the order-up-to policy of a level [units]."""
     return OrderUpTo(jnp.asarray(level, jnp.float32))
 
 
-def lost_sales() -> list[Instance]:
+def lost_sales() -> list[Store]:
     """Return base-stock stores with lost sales, exact by dynamic programming."""
     draw: Draw = lambda random, shape: random.poisson(5.0, shape)  # noqa: E731
     return [
-        Instance("lost sales", f"L {lead}, p {penalty}, S {level}", draw, up_to(level), level, cost, lead, 1.0, penalty)
+        Store("lost sales", f"L {lead}, p {penalty}, S {level}", draw, up_to(level), level, cost, lead, 1.0, penalty)
         for (lead, penalty), costs in LOST_SALES.items()
         for level, cost in costs.items()
     ]
 
 
-def newsvendors() -> list[Instance]:
-    """Return stores whose cost is a formula or a sum."""
+def newsvendors() -> list[Store]:
+    """Return newsvendors, whose cost is a formula or a sum."""
     draw: Draw = lambda random, shape: random.normal(50.0, 8.0, shape)  # noqa: E731
     six: Draw = lambda random, shape: random.poisson(6.0, shape)  # noqa: E731
     found = [
-        Instance("newsvendor", f"L {lead}, S {level:.1f}", draw, up_to(level), level, cost, lead, 0.18, 0.7, 0.0, True)
+        Store("newsvendor", f"L {lead}, S {level:.1f}", draw, up_to(level), level, cost, lead, 0.18, 0.7, 0.0, True)
         for lead, level, cost in NEWSVENDOR
     ]
-    return [*found, Instance("newsvendor", "Poisson(6), S 8", six, up_to(8), 8, 3.570106945770946)]
+    return [*found, Store("newsvendor", "Poisson(6), S 8", six, up_to(8), 8, 3.570106945770946)]
 
 
-def backlogged() -> list[Instance]:
-    """Return stores that backlog, each at the level that is best where demand is not cut at 0."""
+def backlogged() -> list[Store]:
+    """Return stores with backlog, each at the level that is optimal for demand that is not cut at 0."""
     draw: Draw = lambda random, shape: random.normal(5.0, 1.6, shape).clip(0)  # noqa: E731
     found = []
     for lead, penalty in BACKLOGGED:
         level = float(5 * (lead + 1) + norm.ppf(penalty / (penalty + 1)) * 1.6 * np.sqrt(lead + 1))
         cost = cut_normal_cost(level, lead, 1.0, penalty)
         name = f"L {lead}, p {penalty}"
-        found.append(
-            Instance("backlogged", name, draw, up_to(level), level, cost, lead, 1.0, penalty, 0.0, backlog=True)
-        )
+        found.append(Store("backlogged", name, draw, up_to(level), level, cost, lead, 1.0, penalty, 0.0, backlog=True))
     return found
 
 
@@ -141,19 +139,19 @@ def _poisson(mean: float, random: np.random.Generator, shape: tuple[int, int]) -
     return random.poisson(mean, shape)
 
 
-def reorder_points() -> list[Instance]:
-    """Return stores with a fixed cost of ordering.
+def reorder_points() -> list[Store]:
+    """Return stores with a fixed cost of ordering, which start from their stationary distribution.
 
-    They start as in the long run: those that order every second week would else do so in step for hundreds of weeks
-    (with mean demand 55, s 47 and S 118 one cycle in sixty has another length), and 200 weeks would be .05 % off.
+    Otherwise stores that order every second week would stay in phase for hundreds of weeks (with mean demand 55, s 47
+    and S 118 one cycle in sixty has another length), and 200 weeks would be .05 % off.
     """
     return [
-        Instance(
+        Store(
             "reorder point",
             f"mean {mean}, s {low}, S {level}",
             partial(_poisson, mean),
             ReorderPoint(jnp.asarray(low, jnp.float32), jnp.asarray(level, jnp.float32)),
-            lasting_stock(mean, low, level),
+            stationary_stock(mean, low, level),
             cost,
             penalty=9.0,
             order=64.0,
@@ -163,13 +161,13 @@ def reorder_points() -> list[Instance]:
     ]
 
 
-GROUPS: Mapping[str, Callable[[], list[Instance]]] = {
+GROUPS: Mapping[str, Callable[[], list[Store]]] = {
     "lost sales": lost_sales,
     "newsvendor": newsvendors,
     "backlogged": backlogged,
     "reorder point": reorder_points,
 }
-"""What is simulated, by group."""
+"""Stores by group."""
 
 
 def cut_normal_cost(level: float, lead: int, holding: float, penalty: float, step: float = 1e-3) -> float:
@@ -190,8 +188,8 @@ def cut_normal_cost(level: float, lead: int, holding: float, penalty: float, ste
     return float((total * np.where(short > 0, holding * short, -penalty * short)).sum() / total.sum())
 
 
-def lasting_stock(mean: float, low: int, level: int) -> Float[np.ndarray, " units"]:
-    """Return how often an (s,S) store without lead time has 0, 1, ..., S units after its review, in the long run.
+def stationary_stock(mean: float, low: int, level: int) -> Float[np.ndarray, " units"]:
+    """Return the stationary distribution of the stock of an (s,S) store without lead time after its review.
 
     Args:
         mean: of its Poisson demand [units/week].
@@ -201,17 +199,34 @@ def lasting_stock(mean: float, low: int, level: int) -> Float[np.ndarray, " unit
     stays = poisson.pmf(held[:, None] - held[None, :], mean)
     stays[:, -1] += 1 - stays.sum(1)  # what falls to s or below is filled up
     share = np.linalg.lstsq(np.vstack([stays.T - np.eye(len(held)), np.ones(len(held))]), np.eye(len(held) + 1)[-1])[0]
-    found = np.zeros(level + 1)
-    found[low + 1 :] = share.clip(0) / share.clip(0).sum()
-    return found
+    distribution = np.zeros(level + 1)
+    distribution[low + 1 :] = share.clip(0) / share.clip(0).sum()
+    return distribution
 
 
-def simulated(instance: Instance, agents: int, seed: int, weeks: int = WEEKS) -> dict[str, Any]:
+def identical_agents(
+    count: int, *, holding: float = 1.0, penalty: float = 4.0, lead: int = 0, demand: float = 1.0, margin: float = 0.0
+) -> Population:
+    """Return agents that do not differ; costs are money per unit, lead time is in weeks."""
+    full = lambda value, kind=jnp.float32: jnp.full(count, value, kind)  # noqa: E731
+    return Population(
+        holding_cost=full(holding),
+        lost_sale_penalty=full(penalty),
+        lead_time=full(lead, jnp.int32),
+        demand_scale=full(demand),
+        unit_margin=full(margin),
+        use=jnp.ones((count, 1)),
+        weight=full(1.0),
+        resources=("inbound_units",),
+    )
+
+
+def simulate_store(store: Store, agents: int, seed: int, weeks: int = WEEKS) -> dict[str, Any]:
     """Simulate many equal stores and compare their mean cost with the exact one.
 
     Args:
-        instance: store, policy and exact cost.
-        agents: stores.
+        store: policy and exact cost.
+        agents: number of stores.
         seed: of the demand.
         weeks: simulated; the first third is dropped.
 
@@ -219,70 +234,50 @@ def simulated(instance: Instance, agents: int, seed: int, weeks: int = WEEKS) ->
         `group`, `name`, `exact`, `cost`, `error` (standard error over stores), `z` and `relative`.
     """
     random = np.random.default_rng([seed, 0x7E47])
-    demand = instance.demand(random, (weeks, agents)).astype(np.float32)
-    lead = jnp.broadcast_to(jnp.asarray(instance.lead, jnp.int32), demand.shape)
+    demand = store.demand(random, (weeks, agents)).astype(np.float32)
+    lead = jnp.broadcast_to(jnp.asarray(store.lead, jnp.int32), demand.shape)
     paths = constant_paths(demand, IntegerLeadTimes(lead))
-    stock: Any = instance.start
+    stock: Any = store.start
     if isinstance(stock, np.ndarray):
         stock = random.choice(len(stock), agents, p=stock)
-    start = empty_state(agents, ROOM, jnp.asarray(np.broadcast_to(stock, agents), jnp.float32))
-    money, ordering = _means(_equal(instance, agents), paths, instance.policy, start, instance.backlog, weeks // 3)
-    costs = np.asarray(money, float) + instance.order * np.asarray(ordering, float)
+    start = empty_state(agents, MAX_LEAD, jnp.asarray(np.broadcast_to(stock, agents), jnp.float32))
+    population = identical_agents(agents, holding=store.holding, penalty=store.penalty, lead=store.lead)
+    money, ordering = _mean_costs(population, paths, store.policy, start, store.backlog, weeks // 3)
+    costs = np.asarray(money, float) + store.order * np.asarray(ordering, float)
     mean, error = float(costs.mean()), float(costs.std(ddof=1) / np.sqrt(agents))
-    return {
-        "group": instance.group,
-        "name": instance.name,
-        "exact": instance.exact,
-        "cost": mean,
-        "error": error,
-        "z": (mean - instance.exact) / error,
-        "relative": mean / instance.exact - 1,
-    }
-
-
-def _equal(instance: Instance, agents: int) -> Population:
-    """Return agents that do not differ."""
-    full = lambda value, kind=jnp.float32: jnp.full(agents, value, kind)  # noqa: E731
-    return Population(
-        holding_cost=full(instance.holding),
-        lost_sale_penalty=full(instance.penalty),
-        lead_time=full(instance.lead, jnp.int32),
-        demand_scale=full(1.0),
-        unit_margin=full(0.0),
-        use=jnp.ones((agents, 1)),
-        weight=full(1.0),
-        resources=("inbound_units",),
-    )
+    exact = store.exact
+    row = {"group": store.group, "name": store.name, "exact": exact, "cost": mean, "error": error}
+    return row | {"z": (mean - exact) / error, "relative": mean / exact - 1}
 
 
 @eqx.filter_jit
-def _means(
-    people: Population, paths: ExogenousPaths, policy: Policy, initial: State, backlog: bool, warm_up: int
+def _mean_costs(
+    population: Population, paths: ExogenousPaths, policy: Policy, initial: State, backlog: bool, warm_up: int
 ) -> tuple[Float[Array, " agent"], Float[Array, " agent"]]:
     """Return every store's mean cost and share of weeks with an order, after the warm-up."""
-    rollout = simulate(people, paths, policy, initial=initial, record=Record.traces(), backlog=backlog, throw=False)
-    happened = rollout.agents
-    assert happened is not None  # traces were asked for
-    return -happened.reward[warm_up:].mean(0), (happened.orders[warm_up:] > 0).mean(0)
+    record = Record.traces()
+    traces = simulate(population, paths, policy, initial=initial, record=record, backlog=backlog, throw=False).agents
+    assert traces is not None  # requested by the record
+    return -traces.reward[warm_up:].mean(0), (traces.orders[warm_up:] > 0).mean(0)
 
 
-def pooled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each store, the mean over the seeds that it was simulated with."""
-    found = []
+def pool_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each store, the mean over its seeds."""
+    pooled = []
     for name in dict.fromkeys((row["group"], row["name"]) for row in rows):
         mine = [row for row in rows if (row["group"], row["name"]) == name]
         cost = float(np.mean([row["cost"] for row in mine]))
         error = float(np.sqrt(np.sum([row["error"] ** 2 for row in mine])) / len(mine))
         exact = mine[0]["exact"]
         changed = {"cost": cost, "error": error, "z": (cost - exact) / error, "relative": cost / exact - 1}
-        found.append({**mine[0], **changed, "seeds": len(mine)})
-    return found
+        pooled.append({**mine[0], **changed, "seeds": len(mine)})
+    return pooled
 
 
-def summed_up(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the worst of simulated stores and whether their errors are what chance makes them.
+def summarise_errors(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the largest errors of simulated stores, and whether they are compatible with chance.
 
-    `mean_square_z` is 1 on average where the simulator is exact; its interval would hold 95 % of such simulators.
+    `mean_square_z` is 1 on average for an exact simulator; 95 % of such simulators lie in its interval.
     """
     z = np.array([row["z"] for row in rows])
     spread = 1.96 * np.sqrt(2 / len(z))

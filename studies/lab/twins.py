@@ -125,13 +125,17 @@ def _checked(
     importance = np.ones(len(values)) if importance is None else importance
     weight = per_agent("importance", importance, len(values), lowest=0.0)
     if not weight.any():
-        raise InputError("`importance` is 0 for all agents but must be positive for some; leave it out for equal weights")
+        raise InputError(
+            "`importance` is 0 for all agents but must be positive for some; leave it out for equal weights"
+        )
     size = np.abs(attributes).mean(axis=0)
     scaled = np.stack(columns, axis=1) / np.where(size > 0, size, 1.0)
     return scaled, np.clip(values, *np.quantile(values, (OUTER, 1.0 - OUTER))), weight / weight.mean()
 
 
-def _candidates(columns: Columns, count: int, tolerance: float, random: np.random.Generator) -> Int[np.ndarray, " pool"]:
+def _candidates(
+    columns: Columns, count: int, tolerance: float, random: np.random.Generator
+) -> Int[np.ndarray, " pool"]:
     """Draw the agents that twins are chosen from, without those too large to be balanced."""
     largest = max(LARGE_SHARE * whole_count("count", count, 2), LARGE_LEAST)
     able = np.flatnonzero((np.abs(columns) <= largest).all(axis=1))
@@ -170,7 +174,11 @@ def _round_program(columns: Columns, gain: Values, count: int, random: np.random
 
 
 def _swap_towards(
-    chosen: Mask, columns: Columns, target: Float[np.ndarray, " attribute"], tolerance: float, random: np.random.Generator
+    chosen: Mask,
+    columns: Columns,
+    target: Float[np.ndarray, " attribute"],
+    tolerance: float,
+    random: np.random.Generator,
 ) -> Mask:
     """Swap one or two agents at a time, the best of many such swaps, until the means are on target."""
     chosen, count = chosen.copy(), int(chosen.sum())
@@ -185,7 +193,10 @@ def _swap_towards(
 
 
 def _best_swap(
-    missing: Float[np.ndarray, " attribute"], columns: Columns, out: Int[np.ndarray, " out"], into: Int[np.ndarray, " in"]
+    missing: Float[np.ndarray, " attribute"],
+    columns: Columns,
+    out: Int[np.ndarray, " out"],
+    into: Int[np.ndarray, " in"],
 ) -> tuple[Int[np.ndarray, " swapped"], Int[np.ndarray, " swapped"]]:
     """Return which agents leave and join so that the gap becomes smallest: one for one or two for two."""
     pairs = min(len(out), len(into))

@@ -46,7 +46,7 @@ def told(benchmark, tmp_path_factory):
         patch.setattr(benchmark, "QUICK", replace(benchmark.QUICK, sizes=SIZES, **small, **few))
         patch.setattr(benchmark, "EPOCH_REPRESENTATION", "global")
         patch.setattr(benchmark, "TRAINED_WEEKS", 98)
-        patch.setattr("lab.eval_twins.TOLERANCE", 0.3)
+        patch.setattr("lab.twins.TOLERANCE", 0.3)
         patch.setattr(primal, "EXAMPLES", 1)
         patch.setattr(primal, "VALIDATION", 1)
         lines = []

@@ -14,7 +14,7 @@ from buyers import FORGETFUL, FULL, loud, profile_of
 from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_to, prices, reorder_point, shop, start
 
 import walras.policies
-from lab.perfect_foresight import PerfectForesight
+from lab.linear_program import PerfectForesight
 from walras.clipping import positive_part
 from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.policies.base_stock import GammaDemand, NormalDemand, PricedBaseStock, PricedNewsvendor, ScaledNewsvendor

@@ -25,7 +25,7 @@ from lab.capacity_benchmark import QUICK, CapacityBenchmark
 from lab.eval_cohorts import resample_world
 from lab.shift_cases import ShiftCases, ShiftSizes
 from lab.stationary_episodes import DemandLaw, StationaryEpisodes
-from lab.textbook import lost_sales, simulated
+from lab.textbook import lost_sales, simulate_store
 from walras.cli.app import build_app, main
 from walras.config import CostSettings, HistorySettings, PlanSettings
 from walras.data.imputation import complete_panel, gross_margins, keyed_normal, keyed_uniform, lead_times, vendor_labels
@@ -714,7 +714,7 @@ def history_draws() -> Values:
 @case("textbook stores")
 def textbook_stores() -> Values:
     """Hold costs of equal stores that a study simulates."""
-    return {instance.name: float(simulated(instance, 20, 3, 60)["cost"]) for instance in lost_sales()[:2]}
+    return {instance.name: float(simulate_store(instance, 20, 3, 60)["cost"]) for instance in lost_sales()[:2]}
 
 
 # --- the edge ---------------------------------------------------------------------------------------------------------

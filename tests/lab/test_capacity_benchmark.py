@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark, ControlOutcome
-from lab.clairvoyant_bound import ClairvoyantBound
-from lab.controllers import AbstractController, DualMapController, NoControl, ProportionalRationing
-from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
-from lab.map_diagnostics import TERMS, CycleError, cycle_error, cycle_values, loss_terms
+from lab.control_study import TERMS, CycleError, cycle_error, cycle_values, loss_terms
+from lab.controllers import ControlMethod, DualMapController, NoControl, ProportionalRationing
+from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
 from walras.errors import InputError, SettingsError
 from walras.exogenous.capacity import HaarCapacity, StepCapacity
 from walras.maps.features import AHEAD, ATTRIBUTES, TOTALS, Scaling
@@ -67,7 +66,7 @@ def test_cases_are_drawn_again_as_they_were_and_paths_differ(plans, cases):
 
 
 def test_another_family_meets_the_same_scene(plans, cases):
-    other = next(plans.under(StepCapacity(), 1).cases())
+    other = next(plans.with_family(StepCapacity(), 1).cases())
     np.testing.assert_array_equal(other.scene.free.utilization, cases[0].scene.free.utilization)
     steps = np.unique(np.round(other.capacity / other.capacity.max(), 6))
     np.testing.assert_allclose(steps, [0.8, 1.0])
@@ -75,7 +74,7 @@ def test_another_family_meets_the_same_scene(plans, cases):
 
 def test_the_family_is_tuned_on_the_weeks_that_count(plans, cases):
     free = np.stack([case.scene.free.utilization for case in cases])[:, SIZES.burn_in :]
-    family = plans.tuned(free)
+    family = plans.calibrated_family(free)
     share = [
         np.mean(use / use.mean() > 0.9 * family.sample(seed, len(use), np.ones(1)))
         for seed in range(40)
@@ -94,7 +93,7 @@ def test_a_dual_map_that_charges_nothing_lets_everybody_do_as_they_like(cases, m
     monkeypatch.setattr("walras.maps.layers.LOW_PRICE", -60.0)
     # Of a width of its own, since what is compiled is kept for other tests.
     quiet = random_map("dual map", shape=replace(SHAPE, decoder_width=3))
-    kept = DualMapController("quiet", quiet).keep(cases[0])
+    kept = DualMapController("quiet", quiet).run(cases[0])
     free = cases[0].scene.free
     np.testing.assert_allclose(kept.utilization, free.utilization, rtol=1e-4, atol=1e-3)
     assert kept.reward == pytest.approx(free.reward, rel=1e-4)
@@ -102,14 +101,14 @@ def test_a_dual_map_that_charges_nothing_lets_everybody_do_as_they_like(cases, m
 
 def test_the_throttle_leaves_all_orders_where_there_is_room(cases):
     roomy = replace(cases[0], capacity=100 * cases[0].capacity)
-    kept, free = ProportionalRationing().keep(roomy), roomy.scene.free
+    kept, free = ProportionalRationing().run(roomy), roomy.scene.free
     np.testing.assert_allclose(kept.utilization, free.utilization, rtol=1e-4, atol=1e-3)
     assert kept.reward == pytest.approx(free.reward, rel=1e-4)
 
 
 def test_the_throttle_lets_nothing_through_where_there_is_no_room(cases):
     closed = replace(cases[0], capacity=0 * cases[0].capacity)
-    kept = ProportionalRationing().keep(closed)
+    kept = ProportionalRationing().run(closed)
     np.testing.assert_allclose(kept.utilization, closed.scene.committed, rtol=1e-4, atol=1e-3)
 
 
@@ -117,13 +116,13 @@ def test_the_throttle_lowers_violation(cases):
     for case in cases:
         over = [
             np.maximum(kept.utilization - case.capacity, 0)[3:].sum()
-            for kept in (ProportionalRationing().keep(case), case.scene.free)
+            for kept in (ProportionalRationing().run(case), case.scene.free)
         ]
         assert over[0] < 0.6 * over[1]
 
 
 def test_every_method_is_measured_and_foresight_keeps_all(judged):
-    figures = {name: MethodMetrics.of(judged, name, SIZES.burn_in) for name in judged[0].kept}
+    figures = {name: MethodMetrics.of(judged, name, SIZES.burn_in) for name in judged[0].outcomes}
     assert set(figures) == {"none", "throttle", "dual", CLAIRVOYANT}
     free = figures["none"].summary
     assert free["reward_kept"]["estimate"] == pytest.approx(1.0) and free["mean_price"]["estimate"] == 0
@@ -154,12 +153,12 @@ def test_equal_names_are_refused(cases):
         evaluate(cases, [NoControl(), NoControl()], EASY)
 
 
-class Greedy(AbstractController):
+class Greedy(ControlMethod):
     """Return fixed numbers."""
 
     name = "greedy"
 
-    def keep(self, case) -> ControlOutcome:
+    def run(self, case) -> ControlOutcome:
         free = case.scene.free
         return ControlOutcome(2 * free.utilization, free.reward, free.shadow_prices)
 
@@ -174,7 +173,7 @@ def test_equal_violation_lets_the_oracle_use_what_the_method_used(cases):
 def test_loss_terms_are_those_of_each_map(cases):
     found = loss_terms(cases, {"all": random_map("dual map"), "other": random_map("dual map", 1.0)}, SIZES.burn_in)
     assert set(found) == {"all", "other"} and set(found["all"]) == set(TERMS)
-    kept = DualMapController("all", random_map("dual map")).keep(cases[0])
+    kept = DualMapController("all", random_map("dual map")).run(cases[0])
     over = np.maximum(kept.utilization - cases[0].capacity, 0) / cases[0].capacity
     assert found["all"]["violation"][0] == pytest.approx(over[SIZES.burn_in :].mean(), rel=1e-3)
     assert not np.allclose(found["all"]["price"], found["other"]["price"])

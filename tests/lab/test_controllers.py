@@ -1,15 +1,13 @@
-"""Hold the standard set of methods to its names, and what they report of their work to what they did."""
+"""Hold the standard set of simulation_mpc to its names, and what they report of their work to what they did."""
 
 import numpy as np
 import pytest
 from small_maps import untrained
 
-from lab import methods
+from lab import simulation_mpc
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
-from lab.clairvoyant_bound import ClairvoyantBound
-from lab.controllers import DualMapController, NoControl, PrimalMapController, SearchSettings
-from lab.evaluate_control import CLAIRVOYANT, MethodMetrics, evaluate
-from lab.timing import TimedJit
+from lab.controllers import DualMapController, NoControl, PrimalMapController, SearchSettings, TimedJit
+from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
@@ -22,13 +20,13 @@ SIZES = BenchmarkSizes(agents=40, cohort=24, paths=2, history=10, weeks=28, burn
 
 
 def test_all_methods_have_their_names():
-    found = methods.standard_methods({"global": untrained(DUAL, "global")}, {"bottom-up": untrained(PRIMAL)})
+    found = simulation_mpc.standard_methods({"global": untrained(DUAL, "global")}, {"bottom-up": untrained(PRIMAL)})
     assert list(found) == [
         *("none", "throttle", "elasticity", "dual global", "primal bottom-up", "Uzawa", "Gauss-Newton"),
         *("MPC perfect forecast", "MPC one scenario", "MPC sixteen scenarios"),
     ]
     assert all(name == each.name for name, each in found.items())
-    assert len(methods.standard_methods()) == len(found) - 2
+    assert len(simulation_mpc.standard_methods()) == len(found) - 2
 
 
 def test_work_is_judged_per_coordinated_week():
@@ -40,7 +38,7 @@ def test_work_is_judged_per_coordinated_week():
         [NoControl(), DualMapController("dual", untrained(DUAL, "global")), primal],
         ClairvoyantBound(ceilings=(), ascent_steps=2, solver=ProjectedDual(max_queries=5, tolerance=0.0)),
     )
-    figures = {name: MethodMetrics.of(judged, name, SIZES.burn_in).summary for name in judged[0].kept}
+    figures = {name: MethodMetrics.of(judged, name, SIZES.burn_in).summary for name in judged[0].outcomes}
     asked = {name: each["queries"]["estimate"] for name, each in figures.items()}
     assert asked == {"none": 0, "dual": 1, "primal": 4, CLAIRVOYANT: 0}
     assert figures[CLAIRVOYANT]["simulations"]["estimate"] == pytest.approx((5 + 3) / SIZES.weeks)
@@ -54,4 +52,4 @@ def test_compilation_is_no_work():
         answer, seconds = timed(each)
         np.testing.assert_array_equal(answer, each + 1)
         assert 0 < seconds < 5
-    assert timed.traced == 2
+    assert timed.traces == 2

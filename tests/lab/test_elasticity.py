@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkSizes, CapacityBenchmark
-from lab.elasticity_control import Elasticities, ElasticityControl, _Response, fit_elasticities, fitted_to
+from lab.elasticity import Elasticities, ElasticityControl, _Response, fit_elasticities, fit_to_examples
 from walras.errors import InputError
 from walras.maps.features import HORIZON
 from walras.policies.base_stock import PricedNewsvendor
@@ -41,7 +41,7 @@ def test_planted_elasticities_are_recovered():
     free = random.uniform(50, 100, (400, 2))
     answer = np.exp(-np.outer(price, PLANTED.own) - np.outer(gap, PLANTED.shift))
     noise = np.exp(random.normal(0, 0.05, (400, 2)))
-    found = fitted_to(PLANTED.edges, np.stack([price, gap], 1), free, free * answer * noise)
+    found = fit_to_examples(PLANTED.edges, np.stack([price, gap], 1), free, free * answer * noise)
     np.testing.assert_allclose(found.own, PLANTED.own, atol=0.03)
     np.testing.assert_allclose(found.shift, PLANTED.shift, atol=0.05)
 
@@ -68,7 +68,7 @@ def test_violation_falls():
     """A hundred agents are too lumpy for a law of averages: this takes some more."""
     world = AgentPool.from_panel(generate_panel(900, 120, 3), refit_weeks=16)
     *_, case = CapacityBenchmark(world, PricedNewsvendor(), 0.0, replace(SIZES, agents=760, paths=2)).cases()
-    kept = ElasticityControl().keep(case)
+    kept = ElasticityControl().run(case)
     over, free = (
         np.maximum(use - case.capacity, 0)[SIZES.burn_in :].sum()
         for use in (kept.utilization, case.scene.free.utilization)
@@ -81,9 +81,7 @@ def test_later_demand_does_not_change_earlier_prices(case):
     scene, week = case.scene, 12
     demand = lambda s: s.exogenous.demand  # noqa: E731
     moved = eqx.tree_at(demand, scene.stretch, demand(scene.stretch).at[scene.first + week].mul(4.0))
-    mine, other = (
-        ElasticityControl().keep(each) for each in (case, replace(case, scene=replace(scene, stretch=moved)))
-    )
+    mine, other = (ElasticityControl().run(each) for each in (case, replace(case, scene=replace(scene, stretch=moved))))
     np.testing.assert_array_equal(mine.shadow_prices[: week + 1], other.shadow_prices[: week + 1])
     assert not np.array_equal(mine.shadow_prices, other.shadow_prices)
 

@@ -12,28 +12,19 @@ import numpy as np
 import pytest
 
 from lab import eval_maps, shift_cases
+from lab.encoding import index_sample
 from lab.encoding_cost import one_pass_step, window, windows_step
-from lab.eval_cohorts import Target, cohort_errors, cohort_forecast, resample_world
-from lab.eval_maps import (
-    DELEGATES,
-    EXPECTED,
-    SIMULATION,
-    cohort_readers,
-    evaluate_map,
-    map_forecast,
-    realised,
-    simulated_forecast,
-)
-from lab.eval_twins import KINDS, twin_cases
-from lab.fitted_prices import fitted_prices, use_under
+from lab.eval_cohorts import RepeatedPopulation, cohort_errors, cohort_forecast, resample_world
+from lab.eval_maps import EXPECTED, PROBES, SIMULATION, evaluate_map, map_forecast, simulated_forecast
 from lab.resampling import SPAN, ScenarioBootstrap
-from lab.shift_cases import ShiftCases, ShiftSizes, kinds, tuned_capacity
+from lab.shift_cases import ShiftCases, ShiftSizes, draw_capacity, fit_prices, kinds, use_under_prices
+from lab.twins import KINDS, twin_cases
 from walras.evaluation.metrics import NEAR_LIMIT
 from walras.exogenous.capacity import StepCapacity
 from walras.maps.features import HORIZON, LOOK_BACK
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork
-from walras.maps.rollout import roll_out
+from walras.maps.rollout import horizon_slices, roll_out
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.cohort import UniformSample
 from walras.population.generate import generate_panel
@@ -92,6 +83,10 @@ def case(cases):
     return cases.draw("demand", 1.0, kinds().index("held-out Haar"))
 
 
+def later_use(rolled):
+    return np.asarray(horizon_slices(rolled.utilization, SIZES.known, SIZES.origins, SIZES.spacing), float)
+
+
 def test_cases_of_a_number_share_weeks_and_kind_whatever_their_shift(cases, case):
     other = cases.draw("economics", -1.0, case.number)
     assert (other.start, other.kind) == (case.start, case.kind) and not np.array_equal(other.agents, case.agents)
@@ -108,30 +103,32 @@ def test_every_attribute_can_be_shifted_by(cases, by):
 
 def test_prices_bring_use_nearer_to_capacity(world):
     stretch = world.window(np.arange(40), 0, SIZES.weeks)
-    free = use_under(stretch, POLICY, jnp.zeros((SIZES.weeks, 1)))
+    free = use_under_prices(stretch, POLICY, jnp.zeros((SIZES.weeks, 1)))
     capacity = jnp.full_like(free, 0.7 * float(free[10:].mean()))
-    prices = fitted_prices(stretch, POLICY, capacity, 10, 15)
+    prices = fit_prices(stretch, POLICY, capacity, 10, 15)
     assert float(prices[:10].max()) == 0.0 and float(prices.min()) >= 0.0 < float(prices.max())
-    over = [float(jnp.maximum(use - capacity, 0)[10:].sum()) for use in (free, use_under(stretch, POLICY, prices))]
+    over = [
+        float(jnp.maximum(use - capacity, 0)[10:].sum()) for use in (free, use_under_prices(stretch, POLICY, prices))
+    ]
     assert over[1] < 0.7 * over[0]
 
 
 def test_capacity_is_near_its_limit_as_often_as_is_said():
     free = np.random.default_rng(0).uniform(50, 150, (60, 1))
-    path, share = tuned_capacity(StepCapacity(), free, 10, 3)
+    path, share = draw_capacity(StepCapacity(), free, 10, 3)
     assert len(path) == 60 and share == np.mean(free[10:] > NEAR_LIMIT * path[10:])
     assert share == pytest.approx(0.55, abs=0.2) and (path[:11] == path[10]).all()
 
 
 def test_a_map_does_not_see_what_comes(case, learned):
-    readers = cohort_readers(case.stretch.population, learned, 20, np.random.default_rng(0))
+    readers = index_sample(case.stretch.population, learned, 20, np.random.default_rng(0))
     last = SIZES.known
     tail = eqx.tree_at(
         lambda e: e.demand, case.stretch.exogenous, case.stretch.exogenous.demand.at[last:].multiply(3.0)
     )
     changed = eqx.tree_at(lambda s: s.exogenous, case.stretch, tail)
     rolled = roll_out(changed, POLICY, case.prices)
-    assert not np.allclose(realised(rolled, SIZES), realised(case.rolled, SIZES))
+    assert not np.allclose(later_use(rolled), later_use(case.rolled))
     parts = (readers, case.prices, SIZES)
     before, after = (map_forecast(learned, *each, *parts) for each in ((case.rolled, case.stretch), (rolled, changed)))
     np.testing.assert_array_equal(before, after)
@@ -153,7 +150,7 @@ def test_futures_that_come_as_they_came_give_what_came(world, case, monkeypatch)
     steady = replace(case, prices=prices, rolled=roll_out(case.stretch, POLICY, prices))
     found = simulated_forecast(world, steady, POLICY, SIZES, 1, np.random.default_rng(0))
     # An agent's view of costs ends with the drawn weeks, which the last orders of the horizon notice.
-    np.testing.assert_allclose(found[0][:, :-4], realised(steady.rolled, SIZES)[:, :-4], rtol=1e-4)
+    np.testing.assert_allclose(found[0][:, :-4], later_use(steady.rolled)[:, :-4], rtol=1e-4)
 
 
 def test_futures_know_nothing_of_the_coming_weeks(world):
@@ -167,10 +164,10 @@ def test_futures_know_nothing_of_the_coming_weeks(world):
         lambda e: (e.demand, e.lead_demand_mean), world.exogenous, (jnp.asarray(demand), jnp.asarray(mean))
     )
     other = replace(world, exogenous=paths)
-    one, two = (ScenarioBootstrap(each, agents, now).drawn(np.random.default_rng(0)) for each in (world, other))
+    one, two = (ScenarioBootstrap(each, agents, now).sample(np.random.default_rng(0)) for each in (world, other))
     np.testing.assert_array_equal(one.demand, two.demand)
     np.testing.assert_array_equal(one.lead_demand_mean, two.lead_demand_mean)
-    assert not np.array_equal(one.demand, ScenarioBootstrap(world, agents, now).drawn(np.random.default_rng(1)).demand)
+    assert not np.array_equal(one.demand, ScenarioBootstrap(world, agents, now).sample(np.random.default_rng(1)).demand)
 
 
 def test_futures_bring_what_is_expected_on_average(world):
@@ -180,7 +177,7 @@ def test_futures_bring_what_is_expected_on_average(world):
     flat = np.repeat(world.expected[:1, :1], len(world.fit_week), axis=0).repeat(world.expected.shape[1], axis=1)
     demand = jnp.asarray(flat[fit, 0])
     still = replace(world, expected=flat, exogenous=eqx.tree_at(lambda e: e.demand, world.exogenous, demand))
-    drawn = ScenarioBootstrap(still, np.arange(world.n_agents), 70).drawn(np.random.default_rng(0))
+    drawn = ScenarioBootstrap(still, np.arange(world.n_agents), 70).sample(np.random.default_rng(0))
     np.testing.assert_allclose(drawn.demand, flat[0, 0][None].repeat(SPAN, 0), rtol=1e-5)
 
 
@@ -188,7 +185,7 @@ def test_where_no_other_time_is_known_what_is_expected_comes(world):
     now = SPAN - 1
     fits = world.fit_week < now + SPAN
     short = replace(world, fit_week=world.fit_week[fits], expected=world.expected[fits])
-    drawn = ScenarioBootstrap(short, np.arange(world.n_agents), now).drawn(np.random.default_rng(0))
+    drawn = ScenarioBootstrap(short, np.arange(world.n_agents), now).sample(np.random.default_rng(0))
     fit = np.searchsorted(short.fit_week, now, side="right") - 1
     ahead = now - short.fit_week[fit] + np.arange(SPAN)
     np.testing.assert_allclose(drawn.demand, short.expected[fit, ahead], rtol=1e-6)
@@ -209,7 +206,7 @@ def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
 
 def test_a_map_without_prices_answers_all_of_them_alike(case, learned):
     """In the very features and weights with which another map's answer moves."""
-    readers = cohort_readers(case.stretch.population, learned, 20, np.random.default_rng(0))
+    readers = index_sample(case.stretch.population, learned, 20, np.random.default_rng(0))
     shape = replace(learned.shape, sees_prices=False)
     blind = replace(learned, shape=shape, network=MapNetwork.draw(shape, 0))
     seeing = replace(learned, network=MapNetwork.draw(learned.shape, 0))
@@ -230,13 +227,13 @@ def test_delegates_alone_answer_prices_without_a_map(world, case, learned):
         for each, price in zip([*maps, maps[0]], prices, strict=True)
     ]
     assert not np.array_equal(found[0]["map"], found[1]["map"])
-    np.testing.assert_array_equal(found[0][DELEGATES], found[1][DELEGATES])
-    assert found[2][DELEGATES][..., 8:, :].sum() < 0.5 * found[0][DELEGATES][..., 8:, :].sum()
+    np.testing.assert_array_equal(found[0][PROBES], found[1][PROBES])
+    assert found[2][PROBES][..., 8:, :].sum() < 0.5 * found[0][PROBES][..., 8:, :].sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_twins_have_the_same_demand_and_prices(cases, monkeypatch, kind):
-    monkeypatch.setattr("lab.eval_twins.TOLERANCE", 0.2)
+    monkeypatch.setattr("lab.twins.TOLERANCE", 0.2)
     first, second = twin_cases(cases, kind, 1, 16)
     assert first.start == second.start and not np.array_equal(first.agents, second.agents)
     np.testing.assert_array_equal(first.prices, second.prices)
@@ -256,12 +253,12 @@ def test_living_once_more_changes_what_is_an_agents_own(world):
 
 
 @pytest.fixture(scope="module")
-def target(world, case) -> Target:
-    return Target(world, np.arange(40), case.start, 2, case.prices, POLICY, SIZES)
+def target(world, case) -> RepeatedPopulation:
+    return RepeatedPopulation(world, np.arange(40), case.start, 2, case.prices, POLICY, SIZES)
 
 
 def test_everybody_as_a_cohort_uses_what_everybody_uses(target, learned):
-    truth, everyone = target.truth(), np.arange(target.n_agents)
+    truth, everyone = target.realised(), np.arange(target.n_agents)
     one, two = target.parts(everyone, np.ones(80))
     use = sum(np.asarray(roll_out(part, POLICY, target.prices).utilization) for part in (one, two))
     np.testing.assert_allclose(truth[-1], use[SIZES.known : SIZES.known + HORIZON], rtol=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lab.eval_maps import MapEvaluation
-from lab.forecast_study import left_out, root_interval, slope_of, tally_of, tally_of_priced
+from lab.forecast_study import leave_one_out, root_interval, slope_of, tally_of, tally_of_priced
 
 
 def test_a_slope_is_that_of_the_kept_paths_and_its_interval_spans_them():
@@ -15,7 +15,7 @@ def test_a_slope_is_that_of_the_kept_paths_and_its_interval_spans_them():
     assert slope_of(forecast, actual, [0]) == pytest.approx(0.8) and slope_of(forecast, actual, [5]) == pytest.approx(
         1.0
     )
-    found = left_out(lambda kept: slope_of(forecast, actual, kept), 6)
+    found = leave_one_out(lambda kept: slope_of(forecast, actual, kept), 6)
     assert found["low"] < found["estimate"] < found["high"] and found["estimate"] == pytest.approx(0.9, abs=0.02)
     spread = np.std(true, ddof=1) / np.sqrt(6)
     assert found["high"] - found["estimate"] == pytest.approx(2.57 * spread, rel=0.15)
@@ -23,8 +23,8 @@ def test_a_slope_is_that_of_the_kept_paths_and_its_interval_spans_them():
 
 def test_what_a_single_path_or_a_flat_forecast_says_has_no_interval():
     flat = np.ones((3, 2, 26, 1))
-    assert left_out(lambda kept: slope_of(flat, flat, kept), 3) == {"estimate": None, "low": None, "high": None}
-    assert left_out(lambda kept: 1.0, 2) == {"estimate": 1.0, "low": None, "high": None}
+    assert leave_one_out(lambda kept: slope_of(flat, flat, kept), 3) == {"estimate": None, "low": None, "high": None}
+    assert leave_one_out(lambda kept: 1.0, 2) == {"estimate": 1.0, "low": None, "high": None}
 
 
 def test_the_root_of_mean_squares_is_covered():

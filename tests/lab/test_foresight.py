@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from lab.perfect_foresight import PerfectForesight
+from lab.linear_program import PerfectForesight
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import constant_paths
 from walras.population.population import Population

@@ -1,4 +1,4 @@
-"""Own the proof that what studies put together says what it should: intervals, explained variance, values, programs.
+"""Own the proof that what studies put together says what it should: intervals, explain_variance variance, values, programs.
 
 FREE: whole studies run in tests/edge.
 """
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab.elasticity_study import LASTING, begins, explained, pulse
 from lab.formulas import FORMULAS
-from lab.large_plans import EVERYBODY, planners, summed
-from lab.linear_program import against_program
-from lab.marginal_values import Tried, compared
+from lab.linear_program import compare_with_program
+from lab.marginal_values import Outcomes, compare_prices
+from lab.planning_study import EVERYBODY, join_seeds, large_plan_settings
+from lab.price_response import LASTING, explain_variance, price_pulse, pulse_starts
 from lab.results import format_interval, path_interval
-from lab.textbook import cut_normal_cost, lasting_stock, pooled, reorder_points, summed_up
+from lab.textbook import cut_normal_cost, pool_seeds, reorder_points, stationary_stock, summarise_errors
 from walras.config import PlanSettings
 from walras.policies.simple import ReorderPoint
 
@@ -29,35 +29,35 @@ def test_variance_is_explained_by_what_made_it_and_by_nothing_else():
     random = np.random.default_rng(0)
     made, other = random.normal(size=(2, 4000))
     own = np.abs(made) + 0.5 * random.normal(size=(6, 4000))
-    found = explained(own, {"made": made, "other": other})
+    found = explain_variance(own, {"made": made, "other": other})
     assert found["linear"] < 0.05 < 0.8 < found["tenths"] <= found["reliability"] + 0.02
     assert found["alone"]["made"] > 0.8 and abs(found["alone"]["other"]) < 0.02
     assert found["only"]["made"] > 0.8 and abs(found["only"]["other"]) < 0.02
 
 
 def test_pulses_charge_the_weeks_that_they_say():
-    prices, charged = pulse(20, 12, 2, 0.5)
+    prices, charged = price_pulse(20, 12, 2, 0.5)
     assert prices.sum() == 1.0 and (prices[charged] == 0.5).all() and charged == slice(12, 14)
-    assert pulse(20, 12, LASTING, 0.5)[1] == slice(12, 20)
-    assert begins(27, 6)[0] == 10 and begins(27, 6)[-1] == 22 and len(begins(12, 6)) <= 6
+    assert price_pulse(20, 12, LASTING, 0.5)[1] == slice(12, 20)
+    assert pulse_starts(27, 6)[0] == 10 and pulse_starts(27, 6)[-1] == 22 and len(pulse_starts(12, 6)) <= 6
 
 
 def test_values_rise_with_capacity_and_count_every_outcome():
-    tried = Tried(np.array([10.0, 8.0]), np.array([[5.0, 5.0], [4.0, 5.0]]))
+    tried = Outcomes(np.array([10.0, 8.0]), np.array([[5.0, 5.0], [4.0, 5.0]]))
     plans = np.array([[5.0, 5.0], [4.0, 5.0], [4.9, 5.0], [4.0, 4.0]])
     np.testing.assert_allclose(tried.value(plans, 4.0), [10.0, 8.0, 9.6, 4.0])
 
 
 def test_prices_are_compared_with_values():
     values = np.array([0.0, 1.0, 2.0, 3.0])
-    found = compared(0.5 * values, values, 1.0)
+    found = compare_prices(0.5 * values, values, 1.0)
     assert found["rank"] == pytest.approx(1.0) and found["slope"] == pytest.approx(2.0)
     assert found["ratio"] == pytest.approx(0.5) and found["scarce"] == 1.0
-    assert compared(np.zeros(4), values, 1.0)["rank"] is None
+    assert compare_prices(np.zeros(4), values, 1.0)["rank"] is None
 
 
 def test_the_program_is_met_by_a_small_population():
-    found = against_program(20, 1)
+    found = compare_with_program(20, 1)
     assert abs(found["dual"]) < 0.01 and abs(found["primal"]) < 0.01 and abs(found["prices"]) < 0.02
 
 
@@ -71,7 +71,7 @@ def test_cut_demand_costs_hardly_more_than_the_formula():
 
 
 def test_lasting_stock_is_what_a_store_has_in_the_long_run():
-    share, random = lasting_stock(5, 3, 9), np.random.default_rng(0)
+    share, random = stationary_stock(5, 3, 9), np.random.default_rng(0)
     stock = np.full(4000, 9)
     for demand in random.poisson(5, (60, 4000)):
         left = stock - demand
@@ -82,9 +82,9 @@ def test_lasting_stock_is_what_a_store_has_in_the_long_run():
 
 def test_seeds_are_pooled_and_a_biased_simulator_is_seen():
     row = {"group": "g", "name": "a", "exact": 1.0, "cost": 1.02, "error": 0.01, "z": 2.0, "relative": 0.02}
-    (one,) = pooled([row] * 4)
+    (one,) = pool_seeds([row] * 4)
     assert one["z"] == pytest.approx(4.0) and one["seeds"] == 4
-    assert summed_up([one])["beyond_3.5"] == 1 and summed_up([row])["beyond_3.5"] == 0
+    assert summarise_errors([one])["beyond_3.5"] == 1 and summarise_errors([row])["beyond_3.5"] == 0
     assert all(isinstance(each.policy, ReorderPoint) and jnp.ndim(each.exact) == 0 for each in reorder_points())
 
 
@@ -94,7 +94,7 @@ def test_formulas_are_met(name):
 
 
 def test_planners_of_a_large_population_differ_in_whom_they_simulate():
-    told = planners(PlanSettings(interface="learned"), [50, 20], ["simulated", "learned"])
+    told = large_plan_settings(PlanSettings(interface="learned"), [50, 20], ["simulated", "learned"])
     assert [(each.interface, each.cohort) for each in told.values()] == [
         ("simulated", 0),
         ("simulated", 50),
@@ -103,4 +103,4 @@ def test_planners_of_a_large_population_differ_in_whom_they_simulate():
         ("learned", 20),
     ]
     part = {"agents": 100, "planners": {EVERYBODY: {"seconds": 1.0, "why": "converged"}}}
-    assert summed([part, part]) == {"agents": 100, "planners": {EVERYBODY: {"seconds": [1.0, 1.0]}}}
+    assert join_seeds([part, part]) == {"agents": 100, "planners": {EVERYBODY: {"seconds": [1.0, 1.0]}}}

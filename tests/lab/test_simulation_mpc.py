@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkSizes, CapacityBenchmark
-from lab.clairvoyant_bound import ClairvoyantBound
-from lab.scenario_forecasts import PerfectForecast, SampledScenarios
-from lab.simulation_mpc import SimulationMPC
+from lab.evaluate_control import ClairvoyantBound
+from lab.simulation_mpc import PerfectForecast, SampledScenarios, SimulationMPC
 from walras.planning.prices.dual_ascent import GaussNewton, ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
@@ -38,7 +37,7 @@ def case(world) -> BenchmarkCase:
 
 def elsewhere(world: AgentPool, case: BenchmarkCase) -> BenchmarkCase:
     """Let everything be different from a coordinated week on: demand, sale prices, and what is expected of them."""
-    now = case.scene.now(CHANGED)
+    now = case.scene.week_of_pool(CHANGED)
     rows = (jnp.arange(world.n_weeks) >= now)[:, None]
     paths = world.exogenous
     fields = lambda e: (e.demand, e.sale_price, e.lead_demand_mean)  # noqa: E731
@@ -57,8 +56,8 @@ def over(kept, case) -> float:
 
 
 def test_prices_follow_from_what_is_known(world, case):
-    keeper = SimulationMPC("mpc", FEW, SampledScenarios(2), agents=40)
-    mine, other = keeper.keep(case), keeper.keep(elsewhere(world, case))
+    method = SimulationMPC("mpc", FEW, SampledScenarios(2), agents=40)
+    mine, other = method.run(case), method.run(elsewhere(world, case))
     # Issued in the week itself, before its demand and sale prices: charged a week later.
     np.testing.assert_array_equal(mine.shadow_prices[:CHANGED], other.shadow_prices[:CHANGED])
     assert (mine.shadow_prices[:CHANGED] > 0).any()
@@ -66,40 +65,42 @@ def test_prices_follow_from_what_is_known(world, case):
 
 
 def test_a_perfect_forecast_looks_ahead(world, case):
-    keeper = SimulationMPC("mpc", FEW, PerfectForecast())
-    mine, other = keeper.keep(case), keeper.keep(elsewhere(world, case))
+    method = SimulationMPC("mpc", FEW, PerfectForecast())
+    mine, other = method.run(case), method.run(elsewhere(world, case))
     assert not np.array_equal(mine.shadow_prices[:CHANGED], other.shadow_prices[:CHANGED])
 
 
 def test_with_a_perfect_forecast_violation_is_near_the_oracles(case):
-    kept = SimulationMPC("mpc", ProjectedDual(max_queries=40), PerfectForecast()).keep(case)
-    best = ClairvoyantBound(ceilings=(2.0,), ascent_steps=2, solver=ProjectedDual(max_queries=150)).of(case, [])[0]
+    kept = SimulationMPC("mpc", ProjectedDual(max_queries=40), PerfectForecast()).run(case)
+    best = ClairvoyantBound(ceilings=(2.0,), ascent_steps=2, solver=ProjectedDual(max_queries=150)).outcomes(case, [])[
+        0
+    ]
     free = over(case.scene.free, case)
     assert over(best, case) < 0.5 * free and over(kept, case) < over(best, case) + 0.2 * free
 
 
 def test_newton_keeps_to_it_too(case):
-    newton = SimulationMPC("newton", GaussNewton(max_iterations=2), PerfectForecast()).keep(case)
+    newton = SimulationMPC("newton", GaussNewton(max_iterations=2), PerfectForecast()).run(case)
     assert over(newton, case) < 0.8 * over(case.scene.free, case)
 
 
 def test_work_is_counted(case):
-    one = SimulationMPC("one", ProjectedDual(max_queries=3, tolerance=0.0), SampledScenarios(1)).keep(case).work
-    two = SimulationMPC("two", ProjectedDual(max_queries=3, tolerance=0.0), SampledScenarios(2)).keep(case).work
+    one = SimulationMPC("one", ProjectedDual(max_queries=3, tolerance=0.0), SampledScenarios(1)).run(case).work
+    two = SimulationMPC("two", ProjectedDual(max_queries=3, tolerance=0.0), SampledScenarios(2)).run(case).work
     assert one.simulations == 3 * SIZES.weeks and two.simulations == 2 * one.simulations
     assert one.seconds > 0 and one.queries == 0
 
 
 def test_what_is_charged_in_the_first_week_is_nothing(case):
-    kept = SimulationMPC("mpc", FEW).keep(case)
+    kept = SimulationMPC("mpc", FEW).run(case)
     assert not kept.shadow_prices[0].any() and kept.utilization.shape == case.capacity.shape
-    again = SimulationMPC("mpc", FEW).keep(case)
+    again = SimulationMPC("mpc", FEW).run(case)
     np.testing.assert_array_equal(kept.shadow_prices, again.shadow_prices)
 
 
 def test_no_price_leaves_everybody_alone_where_there_is_room(case):
     roomy = replace(case, capacity=100 * case.capacity)
-    kept, free = SimulationMPC("mpc", FEW).keep(roomy), case.scene.free
+    kept, free = SimulationMPC("mpc", FEW).run(roomy), case.scene.free
     assert not kept.shadow_prices.any()
     np.testing.assert_allclose(kept.utilization, free.utilization, rtol=1e-4, atol=1e-3)
     assert kept.reward == pytest.approx(free.reward, rel=1e-4)

@@ -25,20 +25,20 @@ def rng(seed=0):
 def test_totals_agree_and_the_contrast_does_not(count, importance):
     for seed in range(3):
         twins = aggregate_twins(TOTALS, MARGIN, count, rng(seed), importance=importance)
-        for index in (twins.extremes, twins.middle):
+        for index in (twins.high_variance, twins.low_variance):
             assert len(index) == count == len(set(index.tolist()))
-        means = TOTALS[twins.extremes].mean(axis=0) - TOTALS[twins.middle].mean(axis=0)
+        means = TOTALS[twins.high_variance].mean(axis=0) - TOTALS[twins.low_variance].mean(axis=0)
         np.testing.assert_allclose(twins.difference, means / np.abs(TOTALS).mean(axis=0), atol=1e-12)
         assert np.abs(twins.difference).max() <= 0.005
         assert twins.spread[0] - twins.spread[1] > 0.3
-        assert len(np.intersect1d(twins.extremes, twins.middle)) < 0.1 * count
+        assert len(np.intersect1d(twins.high_variance, twins.low_variance)) < 0.1 * count
 
 
 def test_the_spread_is_that_of_the_contrast():
     values = rng(5).uniform(-1.0, 1.0, 800)
     size = rng(6).uniform(0.5, 1.5, (800, 2))
     twins = aggregate_twins(size, values, 200, rng())
-    found = [values[index].std() / values.std() for index in (twins.extremes, twins.middle)]
+    found = [values[index].std() / values.std() for index in (twins.high_variance, twins.low_variance)]
     assert found == pytest.approx(twins.spread, abs=0.03)
     assert found[0] > 1.4 and found[1] < 0.6
 
@@ -59,14 +59,14 @@ def test_one_giant_belongs_to_neither():
     size = np.ones((400, 1))
     size[11] = 500.0
     twins = aggregate_twins(size, rng(2).standard_normal(400), 100, rng())
-    assert 11 not in twins.extremes and 11 not in twins.middle
+    assert 11 not in twins.high_variance and 11 not in twins.low_variance
 
 
 def test_the_seed_decides():
     one, same, other = (aggregate_twins(TOTALS, MARGIN, 100, rng(seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one.extremes, same.extremes)
-    np.testing.assert_array_equal(one.middle, same.middle)
-    assert set(one.extremes.tolist()) != set(other.extremes.tolist())
+    np.testing.assert_array_equal(one.high_variance, same.high_variance)
+    np.testing.assert_array_equal(one.low_variance, same.low_variance)
+    assert set(one.high_variance.tolist()) != set(other.high_variance.tolist())
 
 
 def test_a_contrast_without_any_difference_gives_twins_without_spread():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lab.quadratic_cost import QuadraticCost
+from lab.formulas import QuadraticCost
 from walras.errors import InputError
 from walras.planning.costs import PiecewiseLinearCost
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lab.bundle import LevelBundle, MixedSolution, ValuedProblem
-from lab.perfect_foresight import PerfectForesight
+from lab.linear_program import PerfectForesight
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import constant_paths
 from walras.planning.prices.simulated_view import SimulatedView

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, nnls
 
-from lab.quadratic_cost import QuadraticCost
+from lab.formulas import QuadraticCost
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.revision_loop import StopRule, run_revision_loop
 from walras.planning.revision_rules import AbstractRevisionRule, Consensus, MarginalCost, ProximalPoint
