@@ -48,16 +48,16 @@ def _measured(context, data, population):
     chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
     sizes = BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)).fitted_to(world)
     plans = CapacityBenchmark(world, PricedNewsvendor(), COMPOSITIONS[population], sizes)
-    foresight = ClairvoyantBound(
+    bound = ClairvoyantBound(
         tuple(settings["ceilings"]), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"])
     )
     methods, frontiers = list(_methods(settings).values()), []
 
     def after(case):
         context.tell(f"{data}, {population} demand, path {case.scene.path}")
-        frontiers.append([_best(case, foresight, slack, sizes.burn_in) for slack in settings["slack"]])
+        frontiers.append([_best(case, bound, slack, sizes.burn_in) for slack in settings["slack"]])
 
-    judged = evaluate(plans.cases(), methods, foresight, after)
+    judged = evaluate(plans.cases(), methods, bound, after)
     names = [*(method.name for method in methods), CLAIRVOYANT]
     found = {name: MethodMetrics.of(judged, name, sizes.burn_in) for name in names}
     best = np.asarray(frontiers)
@@ -92,10 +92,10 @@ def _methods(settings):
     return {name: method for name, method in found.items() if name not in left_out}
 
 
-def _best(case, foresight, slack, burn_in):
+def _best(case, bound, slack, burn_in):
     """Return violation and share of reward of the oracle that may exceed capacity by a share."""
     roomy = replace(case, capacity=slack * case.capacity)
-    kept = foresight.of(roomy, [])[0]
+    kept = bound.outcomes(roomy, [])[0]
     over = np.maximum(kept.utilization - case.capacity, 0.0) / case.capacity
     return float(over[burn_in:].mean()), kept.reward / case.scene.free.reward
 
@@ -143,7 +143,7 @@ def answer(found):
 
 
 def _better(rows):
-    """Return the methods without a map, and without foresight, that leave less violation and less idle capacity."""
+    """Return the methods without a map, and without bound, that leave less violation and less idle capacity."""
     mine = [rows[OURS][key]["estimate"] for key in ("mean_violation", "idle_capacity")]
     rest = {name: row for name, row in rows.items() if name.partition(" ")[0] not in ("dual", "primal")}
     values = {name: [row[key]["estimate"] for key in ("mean_violation", "idle_capacity")] for name, row in rest.items()}
