@@ -12,7 +12,7 @@ from lab.capacity_benchmark import BenchmarkCase
 from lab.controllers import DualMapController
 from lab.encoding import encode_case
 from walras.maps.file import DUAL, LearnedMap
-from walras.planning.prices.dual_ascent import NewtonThenProjected, ProjectedDual, search_prices
+from walras.planning.prices.dual_ascent import NewtonThenProjected, ProjectedDual, solve_prices
 from walras.planning.prices.oracle import PathOutcome, oracle
 
 OTHER_START = 0.5
@@ -148,7 +148,7 @@ def map_prices(case: BenchmarkCase, maps: Mapping[str, LearnedMap]) -> dict[str,
             prices[name] = view.shadow_prices(capacity)[:, 0]
             prices[f"{name}, re-issued"] = DualMapController(name, learned).run(case).shadow_prices[:, 0]
         else:
-            found = search_prices(view, capacity, None, NewtonThenProjected()).prices
+            found = solve_prices(view, capacity, None, NewtonThenProjected()).prices
             prices[f"{name}, searched"] = found.reshape(capacity.shape)[:, 0]
     return prices
 

@@ -320,7 +320,7 @@ def _plan_timed(
     seconds, processor = time.perf_counter() - wall, time.process_time() - processor
     check, everybody = progress.seconds[CHECKING], problem.view.queries - before[0]
     # Simulations of the same problem by earlier planners are not counted here.
-    others = search.simulations - search.everybody - (before[1] if settings.interface == "simulated" else 0)
+    others = search.simulations - search.full_simulations - (before[1] if settings.interface == "simulated" else 0)
     facts = {"find": seconds - check, "check": check, "seconds": seconds, "processor": processor}
     facts |= {"queries": search.queries, "simulations": others, "everybody": everybody}
     return record, {**facts, "converged": record.converged, "feasible": record.feasible, "why": record.stop_reason}

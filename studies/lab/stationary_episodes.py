@@ -83,8 +83,8 @@ class StationaryEpisodes(EpisodeSource):
 
     def agents(self, stores: int) -> Population:
         """Return identical stores."""
-        costs = {"holding": self.holding, "penalty": self.penalty, "lead": self.lead_time}
-        return identical_agents(stores, **costs, demand=self.law.mean, margin=1.0)
+        more = {"demand": self.law.mean, "margin": 1.0, "holding": self.holding, "penalty": self.penalty}
+        return identical_agents(stores, lead=self.lead_time, **more)
 
     def paths(self, random: np.random.Generator, stores: int, weeks: int) -> ExogenousPaths:
         """Draw demand; what agents expect of lead-time demand is the law's own."""

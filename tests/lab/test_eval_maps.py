@@ -43,7 +43,7 @@ TINY = {
     "history_width": 4,
     "future_width": 4,
     "decoder_width": 4,
-    "attention": 4,
+    "attention_dim": 4,
     "buckets": 3,
     "tile": 16,
 }
@@ -144,7 +144,7 @@ def test_futures_that_come_as_they_came_give_what_came(world, case, monkeypatch)
         first = futures.now - case.start
         return jax.tree.map(lambda leaf: leaf[first : first + SPAN], case.stretch.exogenous)
 
-    monkeypatch.setattr(eval_maps.ScenarioBootstrap, "drawn", same)
+    monkeypatch.setattr(eval_maps.ScenarioBootstrap, "sample", same)
     # Only the prices behind the horizon are not told, so they are made the same.
     prices = jnp.full_like(case.prices, 0.1 * float(case.rolled.units.price[0]))
     steady = replace(case, prices=prices, rolled=roll_out(case.stretch, POLICY, prices))
@@ -219,7 +219,7 @@ def test_a_map_without_prices_answers_all_of_them_alike(case, learned):
 
 def test_delegates_alone_answer_prices_without_a_map(world, case, learned):
     """The weights of the map whose delegates they are change nothing; prices do."""
-    asks = replace(learned.shape, delegates=16)
+    asks = replace(learned.shape, n_probes=16)
     maps = [replace(learned, shape=asks, network=MapNetwork.draw(asks, seed)) for seed in (0, 1)]
     prices = [case.prices, case.prices, case.prices + 10 * float(case.rolled.units.price[0])]
     found = [
