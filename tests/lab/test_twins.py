@@ -85,7 +85,7 @@ MISTAKES = {
     "out of reach": (
         lambda: aggregate_twins(HALF, np.arange(40.0), 20, rng(), tolerance=1e-9),
         InputError,
-        r"the closest twins found differ by .* in attribute \d but 1e-09 is the tolerance; ask for",
+        r"the closest twins differ by .* in attribute \d, but `tolerance` is 1e-09; give",
     ),
     "nobody counts": (
         lambda: aggregate_twins(TOTALS, MARGIN, 90, rng(), importance=0 * MARGIN),
