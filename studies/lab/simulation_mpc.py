@@ -32,8 +32,7 @@ from walras.planning.prices.dual_ascent import (
     ProjectedDual,
 )
 from walras.policies.base import Policy
-from walras.policies.user_policies import callback_names
-from walras.policies.user_policies import number_agents
+from walras.policies.user_policies import callback_names, number_agents
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.simulation.controller import Controller, ControlObservation, closed_loop
