@@ -123,7 +123,7 @@ def test_the_example_of_parallel_decisions_runs(capsys):
 
 
 def test_the_answer_has_what_the_document_promises(tmp_path, capsys):
-    text = (ROOT / "docs" / "output.md").read_text()
+    text = (ROOT / "docs" / "reference" / "output.md").read_text()
     table = text.split("| key | meaning |")[1].split("\n\n")[0]
     keys = {
         key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
@@ -137,7 +137,7 @@ def test_the_answer_has_what_the_document_promises(tmp_path, capsys):
 
 
 def test_every_column_is_documented_and_no_other():
-    text = (ROOT / "docs" / "tables.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "read-your-table.md").read_text()
     long = text.split("## The long table")[1].split("## ")[0]
     cells = [row.split("|")[1] for row in long.splitlines() if row.startswith("| `")]
     assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == set(TABLE_COLUMNS)
@@ -152,7 +152,7 @@ def test_links_lead_somewhere(path):
 
 
 def test_the_settings_of_a_training_are_all_shown(tmp_path):
-    (block,) = blocks((ROOT / "docs" / "buyer.md").read_text(), "toml")
+    (block,) = blocks((ROOT / "docs" / "how-to" / "train-a-buyer.md").read_text(), "toml")
     (tmp_path / "t.toml").write_text(block)
     settings, _ = read_training(tmp_path / "t.toml", None, BuyerTraining)
     assert settings.model_fields_set == set(BuyerTraining.model_fields)
