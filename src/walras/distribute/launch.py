@@ -104,7 +104,7 @@ def run_processes(
     _supervise(command, [{**common, PROCESS: str(number)} for number in range(n_processes)], cores, logs)
 
 
-def watch(command: Sequence[str], *, logs: Path | None = None) -> None:
+def watch_process(command: Sequence[str], *, logs: Path | None = None) -> None:
     """Run the one process of a cluster run that this task holds, and report its loss in one sentence.
 
     Args:
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     try:
         if given.processes is None:
-            watch(command, logs=given.logs)
+            watch_process(command, logs=given.logs)
         else:
             run_processes(given.processes, command, cores=_parse_cores(given.cores), logs=given.logs)
     except WalrasError as error:

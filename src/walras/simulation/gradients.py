@@ -175,18 +175,8 @@ class _Case(eqx.Module):
         carried: int = 1,
     ) -> "_Case":
         """Check the arguments and fill in defaults as `simulate` does; `carried` as in `prepare`."""
-        setup = prepare(
-            population,
-            exogenous,
-            policy,
-            initial=initial,
-            shadow_prices=shadow_prices,
-            engine=engine,
-            record=Record.use_and_reward(),
-            backlog=backlog,
-            block_agents=block_agents,
-            carried=carried,
-        )
+        rest = (initial, shadow_prices, engine, Record.use_and_reward(), backlog, block_agents)
+        setup = prepare(population, exogenous, policy, *rest, carried=carried)
         return _Case(setup, full_prices(population, exogenous, shadow_prices))
 
     def map_ranges(self, run: Any, *more: Any) -> list[Any]:

@@ -208,16 +208,11 @@ def simulate_out_of_core(
     progress.stage("Simulating")
     progress.step(resumed, len(chunks))
     missing = [chunk for chunk in chunks if chunk not in pieces]
-    # Closed here and not when collected, so that a failing chunk does not leave a thread reading.
-    with contextlib.closing(_read_ahead(source, [run.own_part(chunk) for chunk in missing])) as ahead:
-        for chunk, inputs in zip(missing, ahead, strict=True):
-            try:
-                pieces[chunk] = run.simulate(chunk, *inputs)
-            except NotFiniteError as error:
-                raise NotFiniteError(f"in the chunk that begins with agent {chunk[0]}, {error}") from error
-            del inputs  # or the chunk would be in memory while the one after the next is read
+    with contextlib.closing(run.simulate_all(missing)) as simulated:
+        for chunk, piece in simulated:
+            pieces[chunk] = piece
             if log is not None:
-                log.record(chunk, digest(run.policy_of(chunk)), pieces[chunk])
+                log.record(chunk, digest(run.policy_of(chunk)), piece)
             progress.step(len(pieces), len(chunks))
     return run.result([pieces[chunk] for chunk in chunks], resumed)
 
@@ -294,6 +289,18 @@ class _ChunkedRun:
             for chunk, is_done in zip(chunks, done, strict=True)
             if is_done
         }
+
+    def simulate_all(self, chunks: list[Span]) -> Generator[tuple[Span, Piece], None, None]:
+        """Simulate chunk after chunk while a thread reads the next one."""
+        # Closed here and not when collected, so that a failing chunk does not leave a thread reading.
+        with contextlib.closing(_read_ahead(self.source, [self.own_part(chunk) for chunk in chunks])) as ahead:
+            for chunk, inputs in zip(chunks, ahead, strict=True):
+                try:
+                    piece = self.simulate(chunk, *inputs)
+                except NotFiniteError as error:
+                    raise NotFiniteError(f"in the chunk that begins with agent {chunk[0]}, {error}") from error
+                del inputs  # or the chunk would be in memory while the one after the next is read
+                yield chunk, piece
 
     def simulate(self, chunk: Span, population: Population, exogenous: ExogenousPaths, initial: State | None) -> Piece:
         """Simulate this process's part of a chunk, and return what is kept of the whole chunk."""

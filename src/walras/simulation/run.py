@@ -111,11 +111,10 @@ def simulate(
         engine: how the weeks are strung together; default sequential.
         record: what to keep; default totals.
         backlog: unmet demand waits instead of being lost.
-        block_agents: agents simulated together, a multiple of 256; by default what the processor's cache holds. It
-            changes the time but no bit of the result, as long as the policy treats agents independently (a matrix
-            product in a policy is summed in an order that the compiler chooses).
-        mesh: devices of this process to spread the agents over; totals agree with those of one device to rounding.
-            Agents that do not divide evenly are padded with agents of weight zero. By default one device; for several
+        block_agents: agents simulated together, a multiple of 256; by default what the processor's cache holds. No
+            bit of the result depends on it where the policy treats agents independently (the compiler chooses the
+            order of a matrix product).
+        mesh: devices of this process (default one) to spread the agents over; totals agree to rounding. For several
             processes use `walras.simulation.out_of_core.simulate_out_of_core`.
         throw: raise where the rollout holds NaN or infinity.
 
@@ -126,18 +125,8 @@ def simulate(
         NotFiniteError: a NaN, with the week and agent where it appeared first (only with `throw`).
     """
     mesh = _several_devices(mesh)
-    setup = prepare(
-        population,
-        exogenous,
-        policy,
-        initial=initial,
-        shadow_prices=shadow_prices,
-        engine=engine,
-        record=record,
-        backlog=backlog,
-        block_agents=block_agents,
-        values=throw,
-    )
+    rest = (initial, shadow_prices, engine, record, backlog, block_agents)
+    setup = prepare(population, exogenous, policy, *rest, values=throw)
     notice = _checked_notice(notice, population, exogenous)
     if controller is not None and shadow_prices is not None:
         raise InputError("both `shadow_prices` and `controller` were given but one of them sets prices; drop one")
@@ -148,28 +137,37 @@ def simulate(
             prices = full_prices(population, exogenous, shadow_prices)
             rollout = _run(_announced(setup, prices, notice), prices, mesh)
         if throw:
-
-            def retrace(first: int, last: int) -> WeekRecord:
-                part = replace(setup.cut(first, last - first), record=Record.traces())
-                agents = _run(_announced(part, rollout.shadow_prices, notice), rollout.shadow_prices, mesh).agents
-                assert agents is not None  # the record asks for them
-                return agents
-
+            retrace = partial(_retrace, setup, rollout.shadow_prices, notice, mesh)
             raise_if_nonfinite(population, rollout.totals.reward, rollout.end_value, retrace)
     return rollout
+
+
+def _retrace(
+    setup: Setup,
+    shadow_prices: Float[Array, "*priced week resource"],
+    notice: Int[Array, "week resource"] | None,
+    mesh: AgentMesh | None,
+    first: int,
+    last: int,
+) -> WeekRecord:
+    """Simulate a range of agents again under the prices that were charged, and return their traces."""
+    part = replace(setup.cut(first, last - first), record=Record.traces())
+    agents = _run(_announced(part, shadow_prices, notice), shadow_prices, mesh).agents
+    assert agents is not None  # the record asks for them
+    return agents
 
 
 def prepare(
     population: Population,
     exogenous: ExogenousPaths,
     policy: Policy,
-    *,
     initial: State | None = None,
     shadow_prices: Float[Array, "*priced week resource"] | None = None,
     engine: AbstractEngine | None = None,
     record: Record | None = None,
     backlog: bool = False,
     block_agents: int | None = None,
+    *,
     values: bool = True,
     carried: int = 1,
 ) -> Setup:
