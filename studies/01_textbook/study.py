@@ -1,4 +1,4 @@
-"""Simulate stores whose cost is known, and ask populations whose use, prices and plan are formulas."""
+"""Simulate stores with known cost, and query populations whose use, prices and plan have closed forms."""
 
 from functools import partial
 
@@ -19,35 +19,35 @@ def parts(context):
 
 def _stores(context, group):
     settings = context.settings
-    found = []
+    measured = []
     for place, instance in enumerate(GROUPS[group]()[:: settings["every"]]):
         context.tell(f"{group}: {instance.name}")
         for seed in range(settings["seeds"]):
             own = 1000 * seed + place + 100_000 * list(GROUPS).index(group)
-            found.append(simulate_store(instance, settings["agents"], own, settings["weeks"]))
-    return found
+            measured.append(simulate_store(instance, settings["agents"], own, settings["weeks"]))
+    return measured
 
 
-def figures(found, context):
-    """Return errors of every store, their worst by group and in all, and the differences to formulas."""
-    rows = pool_seeds([row for name, part in found.items() if name.startswith("textbook:") for row in part])
+def figures(measured, context):
+    """Return errors of every store, the largest by group and overall, and the differences to closed forms."""
+    rows = pool_seeds([row for name, part in measured.items() if name.startswith("textbook:") for row in part])
     by_group = {
         group: summarise_errors(mine) for group in GROUPS if (mine := [row for row in rows if row["group"] == group])
     }
-    told = {"stores": rows, "by_group": by_group, "formulas": found.get("formulas", {})}
-    return {**told, "all": summarise_errors(rows)} if rows else told
+    output = {"stores": rows, "by_group": by_group, "formulas": measured.get("formulas", {})}
+    return {**output, "all": summarise_errors(rows)} if rows else output
 
 
-def answer(found):
-    """Say what is beyond the allowed error first, then the worst, then the formulas."""
-    if "all" not in found:
-        return "Stores are still to be simulate_store."
-    everything, formulas = found["all"], found["formulas"]
+def answer(measured):
+    """State what exceeds the allowed error first, then the largest error, then the closed forms."""
+    if "all" not in measured:
+        return "Stores are still to be simulated."
+    everything, formulas = measured["all"], measured["formulas"]
     beyond = everything["beyond_3.5"]
     chance = everything["expected_mean_square_z"]
     verdict = f"No: {beyond} costs are off by more than 3.5 standard errors" if beyond else "Yes"
     worst = max(formulas, key=formulas.get, default=None)
-    rest = f"; answers that are formulas are met to {formulas[worst]:.0e} ({worst})" if worst else ""
+    rest = f"; closed forms are met to {formulas[worst]:.0e} ({worst})" if worst else ""
     return (
         f"{verdict}: of {everything['instances']} stores the worst cost is {everything['worst_z']:.1f} standard errors "
         f"and {100 * everything['worst_relative']:.2f} % off, the mean square of all errors is "
@@ -55,24 +55,26 @@ def answer(found):
     )
 
 
-def key(found):
-    """Set the worst cost and the worst formula beside what is allowed."""
+def key(measured):
+    """Compare the largest errors with what is allowed."""
     rows = []
-    if "all" in found:
+    if "all" in measured:
         rows.append(
-            target_row("largest error of a known cost [standard errors]", "textbook", found["all"]["worst_z"], most=3.5)
+            target_row(
+                "largest error of a known cost [standard errors]", "textbook", measured["all"]["worst_z"], most=3.5
+            )
         )
-    if found["formulas"]:
-        worst = max(found["formulas"].values())
+    if measured["formulas"]:
+        worst = max(measured["formulas"].values())
         rows.append(target_row("largest relative error of a formula", "formulas", worst, most=1e-4))
     return rows
 
 
-def pictures(found):
-    """Draw every store's error, and the differences to formulas."""
-    drawn = {"stores.png": to_png(partial(_stores_drawn, found["stores"]))} if found["stores"] else {}
-    if found["formulas"]:
-        drawn["formulas.png"] = to_png(partial(_formulas_drawn, found["formulas"]), height=2.4)
+def pictures(measured):
+    """Draw every store's error, and the differences to closed forms."""
+    drawn = {"stores.png": to_png(partial(_stores_drawn, measured["stores"]))} if measured["stores"] else {}
+    if measured["formulas"]:
+        drawn["formulas.png"] = to_png(partial(_formulas_drawn, measured["formulas"]), height=2.4)
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""Forecast populations that training never saw with every map, beside simulation from everybody's true state."""
+"""Forecast populations that training never saw with every map, beside simulation from the true state of all agents."""
 
 from functools import partial
 
@@ -33,11 +33,11 @@ def _measured(context, data, by, alphas):
 
 
 def _next_year(context, data):
-    """Forecast whoever is has_next_year in the last weeks, as they are."""
+    """Forecast the population of the last weeks, without any shift."""
     settings = context.settings
     later = next_year(data, context.data, _sizes(settings), settings["world_agents"], SEED)
-    told = {"new": later.new, "gone": later.gone, "demand_ratio": later.demand_ratio}
-    return _forecast(context, later.world, later.sizes, BY[0], [0.0]) | {"mix": told}
+    output = {"new": later.new, "gone": later.gone, "demand_ratio": later.demand_ratio}
+    return _forecast(context, later.world, later.sizes, BY[0], [0.0]) | {"mix": output}
 
 
 def _sizes(settings):
@@ -52,10 +52,10 @@ def _forecast(context, world, sizes, by, alphas):
     return forecast_parts(world, PricedNewsvendor(), maps, budget, tell=context.tell)[f"shift:{by}"]()
 
 
-def figures(found, context):
+def figures(measured, context):
     """Return the error at moderate shifts and by alpha, with intervals, and how far below Global it is."""
     tables = {}
-    for name, each in found.items():
+    for name, each in measured.items():
         data, by = name.split(":")
         rows = each["by_alpha"]
         tables.setdefault(data, {})[by] = {
@@ -70,44 +70,44 @@ def figures(found, context):
     return tables
 
 
-def answer(found):
-    """Say how far from the target, then how far below Global, table by table."""
-    told = []
-    for data, by in found.items():
+def answer(measured):
+    """State the distance from the target, then how far the error is below Global's, table by table."""
+    output = []
+    for data, by in measured.items():
         row = by.get("demand", {}).get("moderate", {})
         if OURS in row and BASELINE in row:
-            said = f"{100 * row[OURS]['estimate']:.1f} % against {100 * row[BASELINE]['estimate']:.1f} % of Global"
+            text = f"{100 * row[OURS]['estimate']:.1f} % against {100 * row[BASELINE]['estimate']:.1f} % of Global"
             if BESIDE in row:
-                said += f", {100 * row[BESIDE]['estimate']:.1f} % of Global that asks delegates too"
-            limit = f" and {100 * row['simulation']['estimate']:.1f} % of simulating everybody" * ("simulation" in row)
-            told.append(f"{data} {said}{limit}")
-    over = [data for data, by in found.items() if by["demand"]["moderate"].get(OURS, {}).get("estimate", 0) > 0.08]
-    beaten = [data for data, by in found.items() if _better(by["demand"]["moderate"])]
-    first = f"The delegates alone, with nothing learned, do better on {', '.join(beaten)}; " if beaten else ""
-    verdict = f"above the 8 % aimed at on {', '.join(over)}" if over else "8 % is met"
-    later = [_later(data, by[NEXT_YEAR]) for data, by in found.items() if NEXT_YEAR in by]
+                text += f", {100 * row[BESIDE]['estimate']:.1f} % of Global with probe agents"
+            limit = f" and {100 * row['simulation']['estimate']:.1f} % of simulating all agents" * ("simulation" in row)
+            output.append(f"{data} {text}{limit}")
+    over = [data for data, by in measured.items() if by["demand"]["moderate"].get(OURS, {}).get("estimate", 0) > 0.08]
+    beaten = [data for data, by in measured.items() if _better(by["demand"]["moderate"])]
+    first = f"Probe agents alone, without learning, do better on {', '.join(beaten)}; " if beaten else ""
+    verdict = f"above the target of 8 % on {', '.join(over)}" if over else "8 % is met"
+    later = [_later(data, by[NEXT_YEAR]) for data, by in measured.items() if NEXT_YEAR in by]
     last = f"; next year's population is forecast with {'; '.join(later)}" if later else ""
-    said = f"{first}{verdict}: at moderate demand shifts the error is {'; '.join(told)}{last}."
-    return said[:1].upper() + said[1:]
+    text = f"{first}{verdict}: at moderate demand shifts the error is {'; '.join(output)}{last}."
+    return text[:1].upper() + text[1:]
 
 
 def _later(data, table):
-    """Say how next year's population is forecast, and how much of it is new."""
+    """State how well next year's population is forecast, and how much of it is new."""
     rows = table["moderate"]
     errors = {name: f"{100 * rows[name]['estimate']:.1f} %" for name in SHOWN if name in rows}
-    said = f"{errors.pop(OURS, 'no map')} ({', '.join(f'{name} {error}' for name, error in errors.items())})"
-    return f"{said} on {data}, where {100 * table['mix']['new']:.0f} % of the demand is new within a year"
+    text = f"{errors.pop(OURS, 'no map')} ({', '.join(f'{name} {error}' for name, error in errors.items())})"
+    return f"{text} on {data}, where {100 * table['mix']['new']:.0f} % of the demand is new within a year"
 
 
 def _better(row):
-    """Say whether delegates alone err less than the map that asks them."""
+    """Tell whether probe agents alone have a smaller error than the map that queries them."""
     return "delegates alone" in row and OURS in row and row["delegates alone"]["estimate"] < row[OURS]["estimate"]
 
 
-def key(found):
-    """Set errors, and errors relative to Global's, beside what is aimed at; next year's population among them."""
+def key(measured):
+    """Compare errors, and errors relative to Global's, with their targets."""
     rows = []
-    for data, by in found.items():
+    for data, by in measured.items():
         for what, table in by.items():
             if OURS not in table["moderate"]:
                 continue
@@ -120,14 +120,14 @@ def key(found):
     return rows
 
 
-def pictures(found):
+def pictures(measured):
     """Draw error by alpha for each table and attribute, and of next year's population."""
     return {
         f"{data}-{by.replace(' ', '-')}.png": to_png(
             partial(_bars, rows["moderate"]) if by == NEXT_YEAR else partial(_drawn, rows["by_alpha"], by),
             height=2.0 if by == NEXT_YEAR else 3.0,
         )
-        for data, all_by in found.items()
+        for data, all_by in measured.items()
         for by, rows in all_by.items()
     }
 

@@ -1,4 +1,4 @@
-"""Look at the parts of study 02 once more: the slope of realised on forecast use, where the population shifts."""
+"""Evaluate the parts of study 02 again: the slope of realised on forecast use, where the population shifts."""
 
 from functools import partial
 from statistics import median
@@ -16,21 +16,21 @@ def parts(context):
     return {}
 
 
-def figures(found, context):
+def figures(measured, context):
     """Return the slope of every forecast by table, attribute and alpha, with intervals over paths."""
     tables = {}
-    for name, each in found.items():
+    for name, each in measured.items():
         data, by = name.split(":")
         tables.setdefault(data, {})[by] = {alpha: row["slope_interval"] for alpha, row in each["by_alpha"].items()}
     return tables
 
 
-def answer(found):
-    """Say first how often the published range is missed, then the slopes under shifts by demand, table by table."""
-    rows = [row[OURS] for by in found.values() for alphas in by.values() for row in alphas.values() if OURS in row]
+def answer(measured):
+    """State how often the published range is missed, then the slopes under shifts by demand, table by table."""
+    rows = [row[OURS] for by in measured.values() for alphas in by.values() for row in alphas.values() if OURS in row]
     known = [row for row in rows if row["estimate"] is not None]
     apart = sum(_missed(row) for row in known)
-    lines = [_line(data, by["demand"]) for data, by in found.items() if "demand" in by]
+    lines = [_line(data, by["demand"]) for data, by in measured.items() if "demand" in by]
     verdict = f"Outside 90-100 % with its whole interval in {apart} of {len(known)}" if apart else "Met"
     return f"{verdict}: under shifts by demand the slope is {'; '.join(lines)}."
 
@@ -41,9 +41,11 @@ def _missed(row):
 
 
 def _line(data, alphas):
-    told = {"ours": OURS, "Global's": BASELINE, "simulating everybody's": "simulation"}
-    said = [f"{word} {_range(alphas, name)}" for word, name in told.items() if all(name in r for r in alphas.values())]
-    return f"{data} {', '.join(said)}"
+    output = {"ours": OURS, "Global's": BASELINE, "simulation's": "simulation"}
+    text = [
+        f"{word} {_range(alphas, name)}" for word, name in output.items() if all(name in r for r in alphas.values())
+    ]
+    return f"{data} {', '.join(text)}"
 
 
 def _range(alphas, name):
@@ -51,10 +53,10 @@ def _range(alphas, name):
     return f"{min(values):.0f} to {max(values):.0f} % (median {median(values):.0f})" if values else "not defined"
 
 
-def key(found):
+def key(measured):
     """Show, table by table, the slope that is furthest from 1 under shifts by demand."""
     rows = []
-    for data, by in found.items():
+    for data, by in measured.items():
         known = [
             row[OURS] for row in by.get("demand", {}).values() if OURS in row and row[OURS]["estimate"] is not None
         ]
@@ -67,11 +69,11 @@ def key(found):
     return rows
 
 
-def pictures(found):
+def pictures(measured):
     """Draw slopes by alpha for each table and attribute, the published range behind them."""
     return {
         f"{data}-{by}.png": to_png(partial(_drawn, alphas, by))
-        for data, all_by in found.items()
+        for data, all_by in measured.items()
         for by, alphas in all_by.items()
         if len(alphas) > 1
     }

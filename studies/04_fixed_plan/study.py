@@ -1,4 +1,4 @@
-"""Let every method keep three populations to fixed plans: violation against reward, beside the oracle's frontier."""
+"""Control three populations with every method: violation against reward, beside the oracle's frontier."""
 
 from dataclasses import replace
 from functools import partial
@@ -59,7 +59,7 @@ def _measured(context, data, population):
 
     judged = evaluate(plans.cases(), methods, bound, after)
     names = [*(method.name for method in methods), CLAIRVOYANT]
-    found = {name: MethodMetrics.of(judged, name, sizes.burn_in) for name in names}
+    measured = {name: MethodMetrics.of(judged, name, sizes.burn_in) for name in names}
     best = np.asarray(frontiers)
     return round_digits(
         {
@@ -69,12 +69,12 @@ def _measured(context, data, population):
                     **{key: each.summary[key] for key in TABLE},
                     "reward_share": path_interval([one.outcomes[name].reward / one.free.reward for one in judged]),
                 }
-                for name, each in found.items()
+                for name, each in measured.items()
             },
             "less": {
-                other: {name: _less(each, found[other]) for name, each in found.items() if name != other}
+                other: {name: _less(each, measured[other]) for name, each in measured.items() if name != other}
                 for other in (OURS, WEAK)
-                if other in found
+                if other in measured
             },
             "frontier": [
                 {"violation": path_interval(best[:, place, 0]), "reward_share": path_interval(best[:, place, 1])}
@@ -85,11 +85,11 @@ def _measured(context, data, population):
 
 
 def _methods(settings):
-    """Return the methods of a size: of those that simulate only the ones that it names."""
+    """Return the methods of a size; of the simulating ones only those that the settings name."""
     duals, primals = (default_maps(kind, settings[name]) for kind, name in ((DUAL, "duals"), (PRIMAL, "primals")))
-    found = standard_methods(duals if settings["duals"] else {}, primals if settings["primals"] else {})
+    measured = standard_methods(duals if settings["duals"] else {}, primals if settings["primals"] else {})
     left_out = {method.name for method in simulating_methods()} - set(settings["simulating"])
-    return {name: method for name, method in found.items() if name not in left_out}
+    return {name: method for name, method in measured.items() if name not in left_out}
 
 
 def _best(case, bound, slack, burn_in):
@@ -105,45 +105,45 @@ def _less(ours, other):
     return {key: difference[key] for key in ("mean_violation", "idle_capacity", "pooled_regret_ratio")}
 
 
-def figures(found, context):
+def figures(measured, context):
     """Return all tables by data and population."""
     tables = {}
-    for name, each in found.items():
+    for name, each in measured.items():
         data, population = name.split(":")
         tables.setdefault(data, {})[population] = each
     return tables
 
 
-def answer(found):
-    """Say first where a method that no map made is better, then what the dual map reaches on the first table."""
-    data = next(iter(found))
-    rows = found[data].get("baseline", next(iter(found[data].values())))["methods"]
+def answer(measured):
+    """State where a method without a map is better, then what the dual map reaches on the first table."""
+    data = next(iter(measured))
+    rows = measured[data].get("baseline", next(iter(measured[data].values())))["methods"]
     if OURS not in rows:
-        return f"Not asked at this size; without prices violation is {_percent(rows['none'])}."
+        return f"Dual maps are not measured at this size; without prices violation is {_percent(rows['none'])}."
     better = [
         f"on {each} at {population} demand by {', '.join(names)}"
-        for each, tables in found.items()
+        for each, tables in measured.items()
         for population, table in tables.items()
         if (names := _better(table["methods"]))
     ]
     first = f"The dual map is beaten in violation and idle capacity both {'; '.join(better)}. " if better else ""
     worse = [
         f"{name} demand ({_percent(table['methods'][OURS])}, published {100 * PUBLISHED[name][0]:.1f} %)"
-        for name, table in found[data].items()
+        for name, table in measured[data].items()
         if table["methods"][OURS]["mean_violation"]["estimate"] > PUBLISHED[name][0]
     ]
-    first = (f"Violation is above what was published at {', '.join(worse)}. " if worse else "") + first
+    first = (f"Violation is above the published one at {', '.join(worse)}. " if worse else "") + first
     ours = rows[OURS]
     four, base = ("/".join(f"{100 * rows[name][key]['estimate']:.1f}" for key in TABLE[:4]) for name in (OURS, WEAK))
     regret, seconds = (ours[key]["estimate"] for key in ("pooled_regret_ratio", "seconds"))
     return (
         f"{first}On {data} at baseline the dual map reaches {four} % (Global {base} %, published 1.6/3.1/5.5/10.4) "
-        f"with {_percent(ours, 'idle_capacity')} idle (3 % aimed at), regret {regret:.2f} and {seconds:.3f} s a week."
+        f"with {_percent(ours, 'idle_capacity')} idle (target 3 %), regret {regret:.2f} and {seconds:.3f} s per week."
     )
 
 
 def _better(rows):
-    """Return the methods without a map, and without bound, that leave less violation and less idle capacity."""
+    """Return the methods without maps or known futures that leave less violation and less idle capacity."""
     mine = [rows[OURS][key]["estimate"] for key in ("mean_violation", "idle_capacity")]
     rest = {name: row for name, row in rows.items() if name.partition(" ")[0] not in ("dual", "primal")}
     values = {name: [row[key]["estimate"] for key in ("mean_violation", "idle_capacity")] for name, row in rest.items()}
@@ -169,10 +169,10 @@ PUBLISHED = {
 BESIDE = (("pooled_regret_ratio", "regret ratio", 1.25), ("idle_capacity", "idle capacity", 0.03))
 
 
-def key(found):
-    """Set the dual map's control beside what was published, and beside Global's."""
+def key(measured):
+    """Compare the dual map with published figures and with Global."""
     rows = []
-    for data, tables in found.items():
+    for data, tables in measured.items():
         for population, table in tables.items():
             mine = table["methods"].get(OURS)
             if mine is None:
@@ -196,10 +196,10 @@ def key(found):
     return rows
 
 
-def pictures(found):
-    """Draw violation against reward with the oracle's frontier, and what deciding takes."""
+def pictures(measured):
+    """Draw violation against reward with the oracle's frontier, and the seconds of each method."""
     drawn = {}
-    for data, rows in found.items():
+    for data, rows in measured.items():
         for population, each in rows.items():
             drawn[f"{data}-{population}-reward.png"] = to_png(partial(_against_reward, each), width=5.6)
         drawn[f"{data}-seconds.png"] = to_png(partial(_seconds, next(iter(rows.values()))["methods"]))

@@ -1,4 +1,4 @@
-"""Let dual maps keep populations of another mix to fixed plans, and compare them path by path."""
+"""Control populations of another mix with dual maps, and compare the maps path by path."""
 
 from functools import partial
 
@@ -28,12 +28,12 @@ BESIDE = ("idle_capacity", "pooled_regret_ratio", "reward_kept", "near_limit_sha
 
 def parts(context):
     """Return one part for each table and composition, and one for the cycle of each table."""
-    settings, found = context.settings, {}
+    settings, measured = context.settings, {}
     for data in available(settings["data"], context.data):
-        found |= {f"{data}:{alpha}": partial(_measured, context, data, alpha) for alpha in settings["alphas"]}
+        measured |= {f"{data}:{alpha}": partial(_measured, context, data, alpha) for alpha in settings["alphas"]}
         if settings["weeks"] > HORIZON:
-            found[f"{data}:{CYCLE}"] = partial(_cycled, context, data)
-    return found
+            measured[f"{data}:{CYCLE}"] = partial(_cycled, context, data)
+    return measured
 
 
 def _plans(context, data, alpha):
@@ -45,7 +45,7 @@ def _plans(context, data, alpha):
 
 
 def _cycled(context, data):
-    """Forecast use at the prices that dual maps issue for a plan, and see what comes of them."""
+    """Forecast use at the prices that dual maps issue for a capacity, and simulate it."""
     duals = default_maps(DUAL, context.settings["maps"])
     primal = next(iter(default_maps(PRIMAL).values()))
     plans = _plans(context, data, 0.0)
@@ -60,10 +60,10 @@ def _measured(context, data, alpha):
     return round_digits({"mean_demand_ratio": plans.demand_ratio, **method_figures(plans, methods, foresight)})
 
 
-def figures(found, context):
-    """Return the four figures, what they cost, and the differences to Global, by table and alpha; and the cycle."""
+def figures(measured, context):
+    """Return violations, their cost, and the differences to Global by table and alpha; and the cycle."""
     tables = {}
-    for name, each in found.items():
+    for name, each in measured.items():
         data, alpha = name.split(":")
         wanted = (*FOUR, *BESIDE)
         place = tables.setdefault(data, {"by_alpha": {}, CYCLE: {}})
@@ -78,10 +78,10 @@ def figures(found, context):
     return tables
 
 
-def answer(found):
-    """Say where the throttle or Global leave less violation, then how far below Global's it is, and what stays idle."""
-    told, cut, base = [], [], []
-    for data, rows in found.items():
+def answer(measured):
+    """State where rationing or Global leave less violation, the difference to Global, and idle capacity."""
+    output, cut, base = [], [], []
+    for data, rows in measured.items():
         if not rows["by_alpha"]:
             continue
         share, idle = [], []
@@ -92,19 +92,19 @@ def answer(found):
             idle.append(ours["idle_capacity"]["estimate"])
             base += [f"{data} at alpha {alpha}"] if over[0] > over[1] else []
             cut += [data] if over[0] > over[2] and data not in cut else []
-        told.append(
+        output.append(
             f"{data} {100 * min(share):.0f} to {100 * max(share):.0f} % below Global's, with {100 * min(idle):.0f} to "
-            f"{100 * max(idle):.0f} % of capacity idle in weeks that bind (3 % aimed at)"
+            f"{100 * max(idle):.0f} % of capacity idle in binding weeks (target 3 %)"
         )
-    first = f"Cutting orders pro rata leaves less violation on {', '.join(cut)}; " if cut else ""
+    first = f"Proportional rationing leaves less violation on {', '.join(cut)}; " if cut else ""
     first += f"Global's is lower on {', '.join(base)}; " if base else ""
-    return f"{first}violation of the dual map is on {'; on '.join(told)}."
+    return f"{first}violation of the dual map is on {'; on '.join(output)}."
 
 
-def key(found):
-    """Set avoidable violation relative to Global's beside what was published, and the cycle beside what is aimed at."""
+def key(measured):
+    """Compare avoidable violation relative to Global's with published figures, and the cycle with its target."""
     rows = []
-    for data, tables in found.items():
+    for data, tables in measured.items():
         for alpha, table in tables["by_alpha"].items():
             if OURS in table["less_global"]:
                 name = "avoidable_violation"
@@ -120,12 +120,12 @@ def key(found):
     return rows
 
 
-def pictures(found):
+def pictures(measured):
     """Draw violation and idle capacity by alpha."""
     drawn = {**{key: words for key, words in FOUR.items() if key.startswith("mean")}, "idle_capacity": "idle capacity"}
     return {
         f"{data}-{key}.png": to_png(partial(_drawn, rows["by_alpha"], key, words))
-        for data, rows in found.items()
+        for data, rows in measured.items()
         if rows["by_alpha"]
         for key, words in drawn.items()
     }

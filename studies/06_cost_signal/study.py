@@ -1,4 +1,4 @@
-"""Train maps that see prices, or what agents earn, and maps that do not on the same rollouts; judge them alike."""
+"""Train maps with and without prices, or economic attributes, on the same rollouts, and evaluate them alike."""
 
 from functools import partial
 
@@ -18,23 +18,23 @@ def parts(context):
     """Return one part for each training, then one for each table, map, and attribute or kind of twins."""
     settings = context.settings
     names = [name for own in _owns(settings) for name in _names(settings, own)]
-    found = {f"{GENERATED}:{TRAINING}{name}": partial(_trained, context, name) for name in names}
+    measured = {f"{GENERATED}:{TRAINING}{name}": partial(_trained, context, name) for name in names}
     for data in available(settings["data"], context.data):
         for own in _owns(settings):
             for by in settings["by"]:
-                found[f"{data}:{by}:{own}"] = partial(_shifted, context, data, by, own)
+                measured[f"{data}:{by}:{own}"] = partial(_shifted, context, data, by, own)
             for kind in settings["kinds"] if own in settings["hidden"][ECONOMICS] else ():
-                found[f"{data}:twins of the same {kind}:{own}"] = partial(_twins, context, data, kind, own)
-    return found
+                measured[f"{data}:twins of the same {kind}:{own}"] = partial(_twins, context, data, kind, own)
+    return measured
 
 
 def _owns(settings):
-    """Return the maps that see everything, each once."""
+    """Return the maps with all inputs, each once."""
     return list(dict.fromkeys(own for owns in settings["hidden"].values() for own in owns))
 
 
 def _names(settings, own):
-    """Return a map and those that are like it but for what they do not see."""
+    """Return a map and its variants with masked inputs."""
     return [own, *(own + WITHOUT + what for what, owns in settings["hidden"].items() if own in owns)]
 
 
@@ -73,10 +73,10 @@ def _twins(context, data, kind, own):
     return round_digits(twin_figures(cases, maps, budget, context.tell))[kind]
 
 
-def figures(found, context):
-    """Return errors of all maps with intervals, and how much more those err that see less, path by path."""
+def figures(measured, context):
+    """Return errors of all maps with intervals, and the increase with masked inputs path by path."""
     tables = {"trainings": {}}
-    for name, each in found.items():
+    for name, each in measured.items():
         data, what, *own = name.split(":")
         if not own:
             tables["trainings"][what.removeprefix(TRAINING)] = each
@@ -91,7 +91,7 @@ def figures(found, context):
 
 
 def _row(each, names):
-    """Keep what is said of some maps: errors, and by how much of the error more is erred with less to see."""
+    """Return the errors of some maps, and their relative increase with masked inputs."""
     row = {"error": _of(each["interval"], names), "more": _of(each["over_baseline"], names)}
     if "priced_weeks" in each:
         priced = each["priced_weeks"]
@@ -106,25 +106,26 @@ def _of(values, names):
     return {name: value for name, value in values.items() if name in names}
 
 
-def answer(found):
-    """Say what prices are worth, over all weeks and where they are charged, then what knowing earnings is worth."""
-    return f"{_verdict(found, PRICES, 'prices')}. {_verdict(found, ECONOMICS, 'what agents earn and pay')}."
+def answer(measured):
+    """State the value of prices as inputs, over all weeks and where they are charged, then that of economics."""
+    return f"{_verdict(measured, PRICES, 'prices')}. {_verdict(measured, ECONOMICS, 'economic attributes')}."
 
 
-def _verdict(found, what, words):
-    """Say in how many cases removal hurts, then the range of what more is erred, data by data."""
-    rows = list(_compared(found, what))
+def _verdict(measured, what, words):
+    """State in how many cases removal hurts, then the range of the increase, table by table."""
+    rows = list(_compared(measured, what))
     if not rows:
-        return f"Maps without {words} were not asked"
-    doubtless = [sum(more[1] > 0 for _, _, more, _ in rows), sum(more[2] < 0 for _, _, more, _ in rows)]
-    told = []
+        return f"Maps without {words} were not evaluated"
+    significant = [sum(more[1] > 0 for _, _, more, _ in rows), sum(more[2] < 0 for _, _, more, _ in rows)]
+    output = []
     for data in dict.fromkeys(row[0] for row in rows):
         here = [row for row in rows if row[0] == data]
-        said = f"{data} {_range([more[0] for _, _, more, _ in here])}"
+        text = f"{data} {_range([more[0] for _, _, more, _ in here])}"
         priced = [more[0] for _, _, _, more in here if more is not None]
-        told.append(said + (f" ({_range(priced)} in weeks with a price)" if priced and what == PRICES else ""))
-    hurts = f"hurts beyond doubt in {doubtless[0]} of {len(rows)} cases and helps in {doubtless[1]}"
-    return f"Taking {words} away {hurts}; the error changes by {', '.join(told)}"
+        output.append(text + (f" ({_range(priced)} in weeks with a price)" if priced and what == PRICES else ""))
+    up, down = significant
+    hurts = f"increases the error significantly in {up} of {len(rows)} cases and decreases it in {down}"
+    return f"Removing {words} {hurts}; the error changes by {', '.join(output)}"
 
 
 def _range(values):
@@ -133,9 +134,9 @@ def _range(values):
     return f"{100 * ordered[0]:+.0f} to {100 * ordered[-1]:+.0f} %, median {100 * middle:+.0f} %"
 
 
-def _compared(found, what):
-    """Yield table, map, and how much more is erred without something: in all weeks, and in those with a price."""
-    for data, maps in found.items():
+def _compared(measured, what):
+    """Yield table, map, and the increase of the error without an input: in all weeks, and in those with a price."""
+    for data, maps in measured.items():
         for own, tables in maps.items() if data != "trainings" else ():
             for table in tables.values():
                 for row in [table] if "error" in table else table.values():
@@ -144,19 +145,19 @@ def _compared(found, what):
                         yield data, own, row["more"][name], row.get("more_in_priced_weeks", {}).get(name)
 
 
-def key(found):
-    """Show how much more is erred with less to see, which has to be more than nothing."""
+def key(measured):
+    """Compare the increase of the error with masked inputs with 0."""
     rows = []
-    for data, own, more, priced in _named_compared(found):
+    for data, own, more, priced in _named_compared(measured):
         rows.append(target_row(f"error{own} over the whole map's less 1", data, more, least=0.0))
         if priced is not None:
             rows.append(target_row(f"the same in weeks with a price{own}", data, priced, least=0.0))
     return rows
 
 
-def _named_compared(found):
-    """Yield what shifts by demand at the baseline say, and at a higher demand."""
-    for data, maps in found.items():
+def _named_compared(measured):
+    """Yield the increases under shifts by demand at the baseline and at a higher demand."""
+    for data, maps in measured.items():
         for own, tables in maps.items() if data != "trainings" else ():
             for alpha, row in tables.get("demand", {}).items():
                 for name, more in row["more"].items() if float(alpha) >= 0 else ():
@@ -164,10 +165,10 @@ def _named_compared(found):
                         yield data, f", {name}, alpha {alpha}", more, row["more_in_priced_weeks"].get(name)
 
 
-def pictures(found):
+def pictures(measured):
     """Draw the errors of all maps by alpha, and on the difference between twins."""
     drawn = {}
-    for data, maps in found.items():
+    for data, maps in measured.items():
         for own, tables in maps.items() if data != "trainings" else ():
             for what, table in tables.items():
                 shifted = "error" not in table
@@ -187,7 +188,7 @@ def _by_alpha(rows, by, axes):
 
 
 def _named(name):
-    """Leave the seed out, so that a map has its colour whatever it was trained from."""
+    """Leave the seed out, so that a map has the same colour for all seeds."""
     own, _, hidden = name.partition(WITHOUT)
     return own.partition(SEED)[0] + (WITHOUT + hidden if hidden else "")
 

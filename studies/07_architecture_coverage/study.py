@@ -1,4 +1,4 @@
-"""Train maps of several architectures with and without each part of the coverage, and judge all of them alike."""
+"""Train maps of several architectures with and without parts of the training coverage, and evaluate them alike."""
 
 from functools import partial
 
@@ -23,15 +23,15 @@ def parts(context):
     """Return one part for each training, then one for each table, coverage and attribute."""
     settings = context.settings
     names = [(own, coverage) for own in settings["maps"] for coverage in settings["coverages"]]
-    found = {
+    measured = {
         f"{GENERATED}:{TRAINING}{own} with {coverage}": partial(_trained, context, own, coverage)
         for own, coverage in names
     }
     for data in available(settings["data"], context.data):
         for own in settings["maps"]:
             for by in settings["by"]:
-                found[f"{data}:{by}:{own}"] = partial(_judged, context, data, by, own)
-    return found
+                measured[f"{data}:{by}:{own}"] = partial(_judged, context, data, by, own)
+    return measured
 
 
 def _map(context, own, coverage):
@@ -50,7 +50,7 @@ def _trained(context, own, coverage):
 
 
 def _judged(context, data, by, own):
-    """Judge one architecture's trainings on the same paths as all others', the shipped coverage being compared with."""
+    """Evaluate one architecture's trainings on the same paths as all others', against the full coverage."""
     settings = context.settings
     world = evaluation_pool(data, context.data, settings["judged_agents"])
     sizes = ShiftSizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
@@ -60,10 +60,10 @@ def _judged(context, data, by, own):
     return shift_figures(by, cases, maps, ForecastBudget(alphas={by: settings["alphas"]}, **few), context.tell)
 
 
-def figures(found, context):
-    """Return errors by architecture and coverage with intervals, and how much more is erred without each part."""
+def figures(measured, context):
+    """Return errors by architecture and coverage with intervals, and their increase without each part."""
     tables = {"trainings": []}
-    for name, each in found.items():
+    for name, each in measured.items():
         data, what, *own = name.split(":")
         if not own:
             tables["trainings"].append(each)
@@ -79,40 +79,41 @@ def figures(found, context):
     return tables
 
 
-def answer(found):
-    """Say first which removals do not hurt, then what each does on average over attributes and alphas."""
+def answer(measured):
+    """State in how many cases removal hurts, then the average effect over attributes and alphas."""
     rows = {}
-    for data, by in found.items():
+    for data, by in measured.items():
         for maps in by.values() if data != "trainings" else ():
             for own, alphas in maps.items():
                 for row in alphas.values():
                     for coverage, more in row["more"].items():
                         rows.setdefault(coverage, {}).setdefault(own, []).append(more)
-    told = [_line(coverage, maps) for coverage, maps in rows.items()]
+    output = [_line(coverage, maps) for coverage, maps in rows.items()]
     every = [more for maps in rows.values() for values in maps.values() for more in values]
     hurt, helped = sum(more[1] > 0 for more in every), sum(more[2] < 0 for more in every)
-    verdict = f"Removing coverage hurts beyond doubt in {hurt} of {len(every)} cases and helps in {helped}"
-    return f"{verdict}; {'; '.join(told)}{_architectures(found)}."
+    effect = f"increases the error significantly in {hurt} of {len(every)} cases and decreases it in {helped}"
+    verdict = f"Removing coverage {effect}"
+    return f"{verdict}; {'; '.join(output)}{_architectures(measured)}."
 
 
 def _line(coverage, maps):
-    said = [f"{own} {100 * sum(m[0] for m in values) / len(values):+.0f} %" for own, values in maps.items()]
-    return f"with {coverage} the error changes by {', '.join(said)}"
+    text = [f"{own} {100 * sum(m[0] for m in values) / len(values):+.0f} %" for own, values in maps.items()]
+    return f"with {coverage} the error changes by {', '.join(text)}"
 
 
-def _architectures(found):
-    """Return mean errors by architecture at the whole coverage."""
+def _architectures(measured):
+    """Return mean errors by architecture at full coverage."""
     sums = {}
-    for data, by in found.items():
+    for data, by in measured.items():
         for maps in by.values() if data != "trainings" else ():
             for own, alphas in maps.items():
                 sums.setdefault(own, []).extend(row["error"][WHOLE]["estimate"] for row in alphas.values())
-    said = [f"{own} {100 * sum(values) / len(values):.1f} %" for own, values in sums.items()]
-    return f"; with all of it the mean error is {', '.join(said)}"
+    text = [f"{own} {100 * sum(values) / len(values):.1f} %" for own, values in sums.items()]
+    return f"; with full coverage the mean error is {', '.join(text)}"
 
 
-def key(found):
-    """Show what leaving coverage out costs at the largest shifts, which has to be more than nothing."""
+def key(measured):
+    """Compare the increase of the error without coverage at the largest shifts with 0."""
     return [
         target_row(
             f"error of {own} trained with {coverage} over that of all coverage less 1, {by} {alpha}",
@@ -120,7 +121,7 @@ def key(found):
             more,
             least=0.0,
         )
-        for data, all_by in found.items()
+        for data, all_by in measured.items()
         if data != "trainings"
         for by, maps in all_by.items()
         for own, alphas in maps.items()
@@ -130,11 +131,11 @@ def key(found):
     ]
 
 
-def pictures(found):
+def pictures(measured):
     """Draw errors by architecture and coverage, for each table, attribute and alpha."""
     return {
         f"{data}-{by}-{alpha}.png": to_png(partial(_drawn, maps, by, alpha))
-        for data, all_by in found.items()
+        for data, all_by in measured.items()
         if data != "trainings"
         for by, maps in all_by.items()
         for alpha in next(iter(maps.values()))
@@ -145,4 +146,4 @@ def _drawn(maps, by, alpha, axes):
     groups(axes, {own: alphas[alpha]["error"] for own, alphas in maps.items()})
     axes.set_ylim(bottom=0)
     axes.set_ylabel("forecast error (MAPE)")
-    axes.set_xlabel(f"trained maps, judged at a shift along {by} of {float(alpha):g}")
+    axes.set_xlabel(f"trained maps, evaluated at a shift along {by} of {float(alpha):g}")

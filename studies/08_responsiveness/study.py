@@ -1,4 +1,4 @@
-"""Charge pulses and lasting prices, watch everybody's answer, and regress it on what is known beforehand."""
+"""Charge pulses and lasting prices, measure each agent's response, and regress it on known attributes."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ from walras.train.buyer_training import load_buyer
 OURS, LASTING = "bucketized+delegates", "0"
 ALLOWED = 0.3
 EXPLAINED_AT = (1, 0.5)
-"""Length and height of the pulses whose answers are explain_variance; what lasts is explain_variance at the same height."""
+"""Length and height of the explained pulses; lasting prices are explained at the same height."""
 TONES = {"1": "#0072B2", "2": "#E69F00", "4": "#00795A", LASTING: "#9B4F96"}
 WORDS = {"1": "1 week", "2": "2 weeks", "4": "4 weeks", LASTING: "lasting"}
 TABLES = {"made-up": "#0072B2", "online_retail_ii": "#E69F00", "m5": "#00795A"}
@@ -27,10 +27,10 @@ def parts(context):
     """Return one part for each table and policy, and one for each table's maps."""
     settings = context.settings
     tables = available(settings["data"], context.data)
-    told = {
+    output = {
         f"{data}:{name}": partial(_answers, context, data, name) for data in tables for name in settings["policies"]
     }
-    return told | {f"{data}:maps": partial(_maps, context, data) for data in tables}
+    return output | {f"{data}:maps": partial(_maps, context, data) for data in tables}
 
 
 def _scenes(context, data):
@@ -51,15 +51,15 @@ def _followed(scene, name):
 
 
 def _answers(context, data, name):
-    settings, found = context.settings, []
+    settings, measured = context.settings, []
     length, height = EXPLAINED_AT
     for scene in _scenes(context, data):
         who = RespondingPopulation.of(scene, _followed(scene, name))
         moved, own = pulse_responses(who, settings["lengths"], settings["heights"], settings["begins"])
         known = agent_attributes(who)
         row = {"reactions": moved, "pulse": explain_variance(own[length, height], known)}
-        found.append({**row, "lasting": explain_variance(own[int(LASTING), height], known)})
-    return found
+        measured.append({**row, "lasting": explain_variance(own[int(LASTING), height], known)})
+    return measured
 
 
 def _maps(context, data):
@@ -69,17 +69,17 @@ def _maps(context, data):
     return [compare_slopes(scene, RespondingPopulation.of(scene), maps, *rest) for scene in _scenes(context, data)]
 
 
-def figures(found, context):
-    """Return pulse_responses by length and height, by bucket, what explains them, and how maps see them; over paths."""
+def figures(measured, context):
+    """Return responses by length, height and bucket, explained variance, and responses as forecast by maps."""
     tables = {}
-    for name, rows in found.items():
+    for name, rows in measured.items():
         data, what = name.split(":")
-        told = _maps_told(rows) if what == "maps" else _answers_told(rows)
-        tables.setdefault(data, {})[what] = told
+        output = _map_figures(rows) if what == "maps" else _response_figures(rows)
+        tables.setdefault(data, {})[what] = output
     return tables
 
 
-def _answers_told(rows):
+def _response_figures(rows):
     keys = rows[0]["reactions"]
     curve, bucket, moved = {}, {}, {}
     for key in keys:
@@ -100,32 +100,32 @@ def _answers_told(rows):
 
 
 def _reasons(rows):
-    told = {name: path_interval([row[name] for row in rows]) for name in ("linear", "tenths", "reliability")}
+    output = {name: path_interval([row[name] for row in rows]) for name in ("linear", "tenths", "reliability")}
     for name in ("alone", "only", "coefficient"):
-        told[name] = {each: path_interval([row[name][each] for row in rows]) for each in rows[0][name]}
-    return told
+        output[name] = {each: path_interval([row[name][each] for row in rows]) for each in rows[0][name]}
+    return output
 
 
-def _maps_told(rows):
-    found = {}
+def _map_figures(rows):
+    measured = {}
     for name in rows[0]:
         each = [row[name] for row in rows]
-        found[name] = {part: path_interval([x[part] for x in each]) for part in each[0] if part != "reaction"}
-        found[name]["reaction"] = {
+        measured[name] = {part: path_interval([x[part] for x in each]) for part in each[0] if part != "reaction"}
+        measured[name]["reaction"] = {
             height: {
                 who: path_interval([x["reaction"][height][place] for x in each])
                 for place, who in enumerate(("map", "true"))
             }
             for height in each[0]["reaction"]
         }
-    return found
+    return measured
 
 
-def answer(found):
-    """Say first how badly maps see the slope, then how strong the response is, then what explains it."""
-    rows = {data: row for data, row in found.items() if "newsvendor" in row}
+def answer(measured):
+    """State the error of the maps' slope, then the strength of the response, then what explains it."""
+    rows = {data: row for data, row in measured.items() if "newsvendor" in row}
     if not rows:
-        return "Answers to prices are still to be simulated."
+        return "Responses to prices are still to be simulated."
     height = f"{EXPLAINED_AT[1]:g}"
 
     def each(tell):
@@ -137,9 +137,10 @@ def answer(found):
         )
 
     return (
-        f"{_seen_told(found)}A price of half a median margin changes the use of newsvendors by {cut('1')} % in a pulse "
-        f"of one week and by {cut(LASTING)} % where it lasts; the buyer's by {cut('1', 'buyer')} % in the pulse. Of how"
-        f" agents differ agent_attributes explain in a pulse {each(partial(_best, 'pulse'))}, and where it lasts "
+        f"{_slope_text(measured)}A price of half a median margin changes the use of newsvendors by {cut('1')} % in a "
+        f"pulse of one week and by {cut(LASTING)} % where it lasts; that of the buyer by {cut('1', 'buyer')} % in the "
+        f"pulse. Of the variance between agents, attributes explain in a "
+        f"pulse {each(partial(_best, 'pulse'))}, and where it lasts "
         f"{each(partial(_best, 'lasting'))}."
     )
 
@@ -147,26 +148,26 @@ def answer(found):
 def _best(kind, row):
     why = row["newsvendor"]["explained"][kind]
     name = max(why["alone"], key=lambda each: why["alone"][each]["estimate"] or 0)
-    most = (
-        "" if why["reliability"]["estimate"] is None else f" (at most {format_interval(why['reliability'])} could be)"
-    )
+    most = "" if why["reliability"]["estimate"] is None else f" (upper bound {format_interval(why['reliability'])})"
     return f"{format_interval(why['tenths'])}{most}, {name} alone {format_interval(why['alone'][name])}"
 
 
-def _seen_told(found):
-    errors = {data: row["maps"][OURS]["relative_error"] for data, row in found.items() if OURS in row.get("maps", {})}
+def _slope_text(measured):
+    errors = {
+        data: row["maps"][OURS]["relative_error"] for data, row in measured.items() if OURS in row.get("maps", {})
+    }
     if not errors:
         return ""
     bad = [data for data, error in errors.items() if error["estimate"] > ALLOWED]
-    told = ", ".join(f"{format_interval(error)} ({data})" for data, error in errors.items())
+    output = ", ".join(f"{format_interval(error)} ({data})" for data, error in errors.items())
     verdict = "Maps miss the slope" if bad else "Maps see the slope"
-    return f"{verdict}: relative error {told}, where {ALLOWED} is aimed at. "
+    return f"{verdict}: relative error {output}, target {ALLOWED}. "
 
 
-def key(found):
-    """Set how well maps see the slope beside what is aimed at."""
+def key(measured):
+    """Compare the maps' slope with its targets."""
     rows = []
-    for data, row in found.items():
+    for data, row in measured.items():
         seen = row.get("maps", {}).get(OURS)
         if seen is not None:
             rows.append(target_row("relative error of the slope", data, seen["relative_error"], most=ALLOWED))
@@ -176,15 +177,15 @@ def key(found):
     return rows
 
 
-def pictures(found):
-    """Draw pulse_responses by height, by demand bucket, what explains them, and what maps see of them."""
+def pictures(measured):
+    """Draw responses by height and by demand bucket, explained variance, and responses as forecast by maps."""
     drawn = {}
-    for data, parts_of in found.items():
+    for data, parts_of in measured.items():
         if "newsvendor" in parts_of:
             drawn[f"{data}-reaction.png"] = to_png(partial(_curve, parts_of["newsvendor"]["curve"]))
         if "maps" in parts_of:
             drawn[f"{data}-maps.png"] = to_png(partial(_seen, parts_of["maps"]))
-    answering = {data: row["newsvendor"] for data, row in found.items() if "newsvendor" in row}
+    answering = {data: row["newsvendor"] for data, row in measured.items() if "newsvendor" in row}
     if answering:
         drawn["buckets.png"] = to_png(partial(_buckets, answering))
         drawn["explained.png"] = to_png(partial(_explained, answering))
@@ -238,7 +239,7 @@ def _explained(answering, axes):
         if most is not None:
             axes.plot([most], [0.2 * (1 - place)], "|", color=TABLES[data], markersize=9, markeredgewidth=1.5)
     axes.set_yticks([-row for row in range(len(rows))], rows, fontsize=7)
-    axes.set_xlabel("share of variance between agents explain_variance\n(bar: what can be)")
+    axes.set_xlabel("explained share of the variance between agents\n(bar: upper bound)")
     axes.xaxis.label.set_size(8)
     axes.set_xlim(-0.02, 1.0)
     axes.grid(axis="x", visible=True)

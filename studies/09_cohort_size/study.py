@@ -31,10 +31,10 @@ def _measured(context, data, number):
     return round_digits(cohort_figures(cases, learned, ForecastBudget(**sizes), context.tell))
 
 
-def figures(found, context):
+def figures(measured, context):
     """Return errors by target, design and size of the cohort."""
     tables = {}
-    for name, rows in found.items():
+    for name, rows in measured.items():
         for row in rows:
             place = tables.setdefault(f"{name.split(':')[0]}, {row['target']} agents", {})
             place.setdefault(row["design"], {})[str(row["n"])] = {
@@ -48,12 +48,12 @@ def figures(found, context):
     return tables
 
 
-def answer(found):
-    """Say of each target whether few agents drawn by strata are worth ten times as many drawn alike."""
-    lines = [_line(name, designs) for name, designs in found.items()]
+def answer(measured):
+    """State for each target whether a stratified cohort is as good as a uniform one of ten times the size."""
+    lines = [_line(name, designs) for name, designs in measured.items()]
     held = [each for each, _ in lines]
     verdict = "Held" if all(held) else "Not held everywhere"
-    return f"{verdict}: {'; '.join(said for _, said in lines)}."
+    return f"{verdict}: {'; '.join(text for _, text in lines)}."
 
 
 def _line(name, designs):
@@ -62,16 +62,16 @@ def _line(name, designs):
     scale = [100 * each["scale_error"]["estimate"] for each in (ours, theirs)]
     mape = [100 * each["mape"]["estimate"] for each in (ours, theirs)]
     least = min(designs["proportional"], key=int)
-    said = (
-        f"of {name}, {few:,} drawn by strata give an error of {mape[0]:.1f} % and a scale within {scale[0]:.2f} %, "
-        f"{many:,} drawn alike {mape[1]:.1f} % and {scale[1]:.2f} %, the fewest drawn by demand ({least}) "
+    text = (
+        f"of {name}, {few:,} stratified agents give an error of {mape[0]:.1f} % and a scale within {scale[0]:.2f} %, "
+        f"{many:,} uniformly drawn ones {mape[1]:.1f} % and {scale[1]:.2f} %, the fewest drawn by demand ({least}) "
         f"{100 * designs['proportional'][least]['mape']['estimate']:.1f} %; {_predicted(designs)}"
     )
-    return mape[0] <= TOLERATED * mape[1], said
+    return mape[0] <= TOLERATED * mape[1], text
 
 
 def _compared_sizes(designs):
-    """Return how many are drawn by strata, and how many alike."""
+    """Return the sizes of the stratified and the uniform cohort."""
     few = min(map(int, designs["stratified"]), key=lambda n: abs(n - FEW))
     return few, max((n for n in map(int, designs["uniform"]) if n <= MANY), default=FEW)
 
@@ -85,21 +85,21 @@ def _predicted(designs):
     return f"predicted errors of the scale lie within the intervals of {within} of {len(rows)}"
 
 
-def key(found):
-    """Set few agents drawn by strata beside many drawn alike."""
+def key(measured):
+    """Compare a small stratified cohort with a large uniform one."""
     rows = []
-    for name, designs in found.items():
+    for name, designs in measured.items():
         few, many = _compared_sizes(designs)
         ours, theirs = designs["stratified"][str(few)]["mape"], designs["uniform"][str(many)]["mape"]["estimate"]
-        words = f"error of {few:,} agents drawn by strata, that of {many:,} drawn alike being {theirs:.3g}"
+        words = f"error of {few:,} stratified agents, that of {many:,} uniformly drawn ones being {theirs:.3g}"
         rows.append(target_row(words, name, ours, most=float(f"{TOLERATED * theirs:.3g}")))
     return rows
 
 
-def pictures(found):
+def pictures(measured):
     """Draw error of the scale (predicted as lines) and of the forecast by size of the cohort, for each target."""
     drawn = {}
-    for name, designs in found.items():
+    for name, designs in measured.items():
         short = name.replace(", ", "-").replace(" ", "-")
         drawn[f"{short}-scale.png"] = to_png(partial(_scale, designs))
         drawn[f"{short}-forecast.png"] = to_png(partial(_forecast, designs))

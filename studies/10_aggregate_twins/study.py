@@ -1,4 +1,4 @@
-"""Forecast both of a pair of populations with the same totals, and look at the difference between the two."""
+"""Forecast pairs of populations with the same totals, and measure the error on their difference."""
 
 from functools import partial
 
@@ -29,29 +29,29 @@ def _measured(context, data, kind):
     return round_digits(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
 
 
-def figures(found, context):
+def figures(measured, context):
     """Return each forecast's error on the difference, with intervals over pairs, and how far below Global it is."""
     tables = {}
-    for name, each in found.items():
+    for name, each in measured.items():
         data, kind = name.split(":")
         keys = ("pairs", "interval", "over_baseline", "explained_interval", "difference", "mape_of_each")
         tables.setdefault(data, {})[kind] = {**{key: each[key] for key in keys}, BLIND: each["blind_interval"]}
     return tables
 
 
-def answer(found):
-    """Say first where half of Global's error is missed and where nothing learned is better, then all errors."""
-    rows = [(data, row) for data, kinds in found.items() for row in kinds.values()]
+def answer(measured):
+    """State where the target is missed and where probe agents alone are better, then all errors."""
+    rows = [(data, row) for data, kinds in measured.items() for row in kinds.values()]
     missed = {data for data, row in rows if row["over_baseline"].get(OURS, [0.0])[0] > -0.5}
     beaten = {data for data, row in rows if _estimate(row, ALONE) < _estimate(row, OURS)}
     verdict = (
-        f"Half of Global's error is missed on {', '.join(sorted(missed))}"
+        f"The target, half of Global's error, is missed on {', '.join(sorted(missed))}"
         if missed
         else "Half of Global's error is met"
     )
-    worse = f", and delegates alone, nothing learned, are better on {', '.join(sorted(beaten))}" if beaten else ""
-    told = "; ".join(_line(data, list(kinds.values())) for data, kinds in found.items())
-    return f"{verdict}{worse}: error on the difference by kind of twins, in % of their use, {told}."
+    worse = f", and probe agents alone, without learning, are better on {', '.join(sorted(beaten))}" if beaten else ""
+    output = "; ".join(_line(data, list(kinds.values())) for data, kinds in measured.items())
+    return f"{verdict}{worse}: error on the difference by kind of twins, in % of their use, {output}."
 
 
 def _estimate(row, name):
@@ -59,34 +59,34 @@ def _estimate(row, name):
 
 
 def _line(data, rows):
-    told = {"ours": OURS, "delegates alone": ALONE, "without delegates": "bucketized", "Global": BASELINE}
-    told["simulating everybody"] = "simulation"
-    said = [f"{word} {_listed(rows, name)}" for word, name in told.items() if name in rows[0]["interval"]]
+    output = {"ours": OURS, "probe agents alone": ALONE, "without probe agents": "bucketized", "Global": BASELINE}
+    output["simulating everybody"] = "simulation"
+    text = [f"{word} {_listed(rows, name)}" for word, name in output.items() if name in rows[0]["interval"]]
     none = " and ".join(f"{100 * row[BLIND]['estimate']:.0f}" for row in rows)
-    return f"{data} {', '.join(said)} (seeing none: {none})"
+    return f"{data} {', '.join(text)} (seeing no difference: {none})"
 
 
 def _listed(rows, name):
     return " and ".join(f"{100 * _estimate(row, name):.0f}" for row in rows)
 
 
-def key(found):
-    """Set errors on the difference between twins beside half of Global's."""
+def key(measured):
+    """Compare errors on the difference between twins with half of Global's."""
     return [
         target_row(
             f"error on the difference over Global's less 1, same {kind}", data, row["over_baseline"][OURS], most=-0.5
         )
-        for data, kinds in found.items()
+        for data, kinds in measured.items()
         for kind, row in kinds.items()
         if OURS in row["over_baseline"]
     ]
 
 
-def pictures(found):
+def pictures(measured):
     """Draw the error on the difference by forecast, for each table and kind of twins."""
     return {
         f"{data}-{kind.replace(' ', '-')}.png": to_png(partial(_drawn, row))
-        for data, kinds in found.items()
+        for data, kinds in measured.items()
         for kind, row in kinds.items()
     }
 

@@ -1,4 +1,4 @@
-"""Plan by maps and by simulation, verify both alike, and set them against a linear program and against foresight."""
+"""Plan by maps and by simulation, verify both alike, and compare with a linear program and a known future."""
 
 from functools import partial
 
@@ -17,32 +17,33 @@ from lab.planning_study import (
     revise_weekly,
 )
 from lab.reference_maps import train_or_load
-from lab.results import format_interval, path_interval, target_row
+from lab.results import format_interval as show
+from lab.results import path_interval, target_row
 from walras.config import PlanSettings
 from walras.data.read import read_panel
 from walras.population.generate import generate_panel
 
 PROGRAM, LARGE, FED = "linear program", "large", "on-policy"
 TRAININGS = {"drawn prices": "drawn", "the planner's own queries": "mixed"}
-"""How maps are trained that differ in nothing else, and the setting `prices` of each."""
+"""Trainings that differ only in the setting `prices`."""
 PLANNERS = {"maps": "#0072B2", "simulation": "#1A1A1A"}
 
 
 def parts(context):
     """Return one part for each table and seed, for weekly revision, each linear program, large and on-policy plans."""
-    settings, told = context.settings, {}
+    settings, output = context.settings, {}
     for products in settings["products"]:
-        told[f"{PROGRAM}:{products}"] = partial(_program, settings, products)
+        output[f"{PROGRAM}:{products}"] = partial(_program, settings, products)
     for data in available(settings["data"], context.data):
         for seed in range(settings["seeds"]):
-            told[f"{data}:plan {seed}"] = partial(_planned, context, data, seed)
+            output[f"{data}:plan {seed}"] = partial(_planned, context, data, seed)
         if settings["revisions"]:
-            told[f"{data}:weekly"] = partial(_weekly, context, data)
+            output[f"{data}:weekly"] = partial(_weekly, context, data)
     for seed in range(settings["large_seeds"]):
-        told[f"{GENERATED}:{LARGE} {seed}"] = partial(_large, context, seed)
+        output[f"{GENERATED}:{LARGE} {seed}"] = partial(_large, context, seed)
     for agents, seed in settings["fed"]:
-        told[f"{GENERATED}:{FED} {agents} {seed}"] = partial(_fed, context, agents, seed)
-    return told
+        output[f"{GENERATED}:{FED} {agents} {seed}"] = partial(_fed, context, agents, seed)
+    return output
 
 
 def _program(settings, products):
@@ -84,10 +85,10 @@ def _weekly(context, data):
     return revise_weekly(_panel(context, data, 0), _settings(context, 0), context.settings["revisions"])
 
 
-def figures(found, context):
+def figures(measured, context):
     """Return excess cost, time ratio, regret and stability by table, the linear program, large and on-policy plans."""
     tables, large, fed = {}, [], []
-    for name, each in found.items():
+    for name, each in measured.items():
         data, what = name.split(":")
         if what.startswith(LARGE):
             large.append(each)
@@ -99,14 +100,14 @@ def figures(found, context):
             tables.setdefault(data, {})["weekly"] = {way: _stability(rows) for way, rows in each.items()}
         else:
             tables.setdefault(data, {}).setdefault("plans", []).append(each)
-    told = {data: _summed(row) if "plans" in row else row for data, row in tables.items()}
-    return {**told, **({LARGE: _large_figures(large)} if large else {}), **({FED: _fed_figures(fed)} if fed else {})}
+    output = {data: _summed(row) if "plans" in row else row for data, row in tables.items()}
+    return {**output, **({LARGE: _large_figures(large)} if large else {}), **({FED: _fed_figures(fed)} if fed else {})}
 
 
 def _large_figures(parts):
-    told = join_seeds(parts)
-    usual = told["planners"][EVERYBODY]
-    for name, row in list(told["planners"].items()):
+    output = join_seeds(parts)
+    usual = output["planners"][EVERYBODY]
+    for name, row in list(output["planners"].items()):
         paths = {key: path_interval([x for each in row[key] for x in each]) for key in ("excess", "violation")}
         ratios = {
             f"{key}_ratio": path_interval(
@@ -115,31 +116,35 @@ def _large_figures(parts):
             for key in ("find", "seconds", "processor")
         }
         counted = {key: path_interval(row[key]) for key in row if key not in ("excess", "violation")}
-        told["planners"][name] = {**counted, **paths, **ratios}
-    return told
+        output["planners"][name] = {**counted, **paths, **ratios}
+    return output
 
 
 def _fed_figures(parts):
-    """Return each map's figures over populations, and what own queries change in them, paired."""
+    """Return each map's figures over populations, and the paired effect of the planner's own queries."""
     drawn, fed = TRAININGS
     own = {name: [part["maps"][name] for part in parts] for name in TRAININGS}
-    told = {"agents": [part["agents"] for part in parts]}
+    output = {"agents": [part["agents"] for part in parts]}
     for name, rows in own.items():
-        told[name] = {key: path_interval([row[key] for row in rows]) for key in rows[0] if key != "excess"}
-        told[name]["excess"] = path_interval([x for row in rows for x in row["excess"]])
-        told[name]["unsettled"] = sum(not row["settled"] for row in rows)
+        output[name] = {key: path_interval([row[key] for row in rows]) for key in rows[0] if key != "excess"}
+        output[name]["excess"] = path_interval([x for row in rows for x in row["excess"]])
+        output[name]["unsettled"] = sum(not row["settled"] for row in rows)
     keys = [key for key in own[fed][0] if key not in ("excess", "settled")]
     pairs = list(zip(own[fed], own[drawn], strict=True))
-    told["change"] = {key: path_interval([a[key] - b[key] for a, b in pairs]) for key in keys}
-    told["change"]["excess"] = path_interval(np.concatenate([np.subtract(a["excess"], b["excess"]) for a, b in pairs]))
-    return told
+    output["change"] = {key: path_interval([a[key] - b[key] for a, b in pairs]) for key in keys}
+    output["change"]["excess"] = path_interval(
+        np.concatenate([np.subtract(a["excess"], b["excess"]) for a, b in pairs])
+    )
+    return output
 
 
 def _programs(rows):
-    told = {key: path_interval([row[key] for row in rows]) for key in ("dual", "primal", "prices", "largest_price_gap")}
+    output = {
+        key: path_interval([row[key] for row in rows]) for key in ("dual", "primal", "prices", "largest_price_gap")
+    }
     worst = {f"worst_{key}": max(abs(row[key]) for row in rows) for key in ("dual", "primal", "prices")}
     seconds = {key: path_interval([row[key] for row in rows]) for key in ("queries", "program_seconds", "seconds")}
-    return {**told, **worst, **seconds}
+    return {**output, **worst, **seconds}
 
 
 def _stability(rows):
@@ -148,93 +153,94 @@ def _stability(rows):
 
 def _summed(row):
     plans = row["plans"]
-    told = {"agents": plans[0]["agents"], "plans": len(plans), "weekly": row.get("weekly", {})}
+    output = {"agents": plans[0]["agents"], "plans": len(plans), "weekly": row.get("weekly", {})}
     for key in ("excess_total", "excess_with_overflow"):
-        told[key] = path_interval([value for plan in plans for value in plan[key]])
-    told["plan_difference"] = path_interval([plan["plan_difference"] for plan in plans], least=0.0)
-    told["planners"] = {name: _planner([plan["planners"][name] for plan in plans]) for name in PLANNERS}
-    told["regret"] = {name: path_interval([x for plan in plans for x in plan["regret"][name]]) for name in PLANNERS}
+        output[key] = path_interval([value for plan in plans for value in plan[key]])
+    output["plan_difference"] = path_interval([plan["plan_difference"] for plan in plans], least=0.0)
+    output["planners"] = {name: _planner([plan["planners"][name] for plan in plans]) for name in PLANNERS}
+    output["regret"] = {name: path_interval([x for plan in plans for x in plan["regret"][name]]) for name in PLANNERS}
     ratio = [plan["planners"]["simulation"]["seconds"] / plan["planners"]["maps"]["seconds"] for plan in plans]
-    told["seconds_ratio"] = path_interval(ratio, least=0.0)
-    return told
+    output["seconds_ratio"] = path_interval(ratio, least=0.0)
+    return output
 
 
 def _planner(rows):
     keys = ("seconds", "queries", "simulations", "acquisition")
-    told = {key: path_interval([row[key] for row in rows]) for key in keys}
-    told["violation"] = path_interval([value for row in rows for value in row["violation"]], least=0.0)
-    return {**told, "feasible": float(np.mean([row["feasible"] for row in rows]))}
+    output = {key: path_interval([row[key] for row in rows]) for key in keys}
+    output["violation"] = path_interval([value for row in rows for value in row["violation"]], least=0.0)
+    return {**output, "feasible": float(np.mean([row["feasible"] for row in rows]))}
 
 
-def answer(found):
-    """Say first where maps cost more or save less time than aimed at, then the linear program, then stability."""
-    plans = {data: row for data, row in found.items() if "excess_total" in row}
-    told = [_of_plans(data, row) for data, row in plans.items()]
-    told += [_of_large(found[LARGE])] if LARGE in found else []
-    told += [_of_fed(found[FED])] if FED in found else []
-    if found.get(PROGRAM):
+def answer(measured):
+    """State where maps miss the targets of cost and time, then the linear program, then stability."""
+    plans = {data: row for data, row in measured.items() if "excess_total" in row}
+    output = [_of_plans(data, row) for data, row in plans.items()]
+    output += [_of_large(measured[LARGE])] if LARGE in measured else []
+    output += [_of_fed(measured[FED])] if FED in measured else []
+    if measured.get(PROGRAM):
         worst = {
-            key: max(row[f"worst_{key}"] for row in found[PROGRAM].values()) for key in ("dual", "primal", "prices")
+            key: max(row[f"worst_{key}"] for row in measured[PROGRAM].values()) for key in ("dual", "primal", "prices")
         }
         met = worst["dual"] <= 0.01 and worst["primal"] <= 0.01 and worst["prices"] <= 0.02
-        told.append(
+        output.append(
             f"the linear program is {'met' if met else 'missed'}: dual value {100 * worst['dual']:.2f} %, primal "
             f"objective {100 * worst['primal']:.2f} %, sum of prices {100 * worst['prices']:.2f} % off at worst"
         )
     if not plans:
-        return "; ".join(told) + "."
+        return "; ".join(output) + "."
     dear = [data for data, row in plans.items() if row["excess_with_overflow"]["estimate"] > 0.01]
     slow = [data for data, row in plans.items() if row["seconds_ratio"]["estimate"] < 100]
-    first = f"save less time than the 100 times aimed at on {', '.join(slow)}" if slow else "save the time aimed at"
-    second = f"cost more than the 1 % aimed at on {', '.join(dear)}" if dear else "cost what is aimed at"
-    return f"Plans by maps {first}, and {second}: {'; '.join(told)}."
+    first = f"miss the target of 100 times less time on {', '.join(slow)}" if slow else "meet the target of time"
+    second = f"miss the target of 1 % excess cost on {', '.join(dear)}" if dear else "meet the target of cost"
+    return f"Plans by maps {first}, and {second}: {'; '.join(output)}."
 
 
 def _of_large(row):
-    """Say what each planner of the large population costs in time and money."""
+    """State time and cost of each planner of the large population."""
     usual = row["planners"][EVERYBODY]
     words = (
-        f"for {row['agents']} made-up products everybody is simulated {format_interval(usual['everybody'], 0)} times in "
-        f"{format_interval(usual['processor'], 1)} processor seconds"
+        f"for {row['agents']} generated products all agents are simulated {show(usual['everybody'], 0)} times in "
+        f"{show(usual['processor'], 1)} processor seconds"
     )
     for name, each in row["planners"].items():
         if name != EVERYBODY:
             words += (
-                f"; {name}: {format_interval(each['everybody'], 0)} times in {format_interval(each['processor'], 1)} s, by the clock finding "
-                f"{format_interval(each['find_ratio'], 1)} and finding and checking {format_interval(each['seconds_ratio'], 1)} times "
-                f"faster, at {format_interval(each['excess'], 2, 100)} % of acquisition more"
+                f"; {name}: {show(each['everybody'], 0)} times in {show(each['processor'], 1)} s, finding "
+                f"{show(each['find_ratio'], 1)} and finding and checking {show(each['seconds_ratio'], 1)} times "
+                f"faster, at {show(each['excess'], 2, 100)} % of acquisition more"
             )
     return words
 
 
 def _of_fed(row):
     drawn, fed = (row[name] for name in TRAININGS)
-    before, after, change = (format_interval(each["error_plan"], 1, 100) for each in (drawn, fed, row["change"]))
+    before, after, change = (show(each["error_plan"], 1, 100) for each in (drawn, fed, row["change"]))
     return (
         f"trained on the planner's own queries too, a map errs by {after} % at planned prices instead of {before} % "
         f"(change {change}), and of {len(row['agents'])} plans {fed['unsettled']} instead of {drawn['unsettled']} do "
-        f"not settle"
+        f"not converge"
     )
 
 
 def _of_plans(data, row):
     words = (
-        f"{data} costs {format_interval(row['excess_with_overflow'], 1, 100)} % of acquisition more than simulating everybody, in "
-        f"{format_interval(row['planners']['maps']['seconds'], 1)} s against {format_interval(row['planners']['simulation']['seconds'], 1)} s"
+        f"{data} costs {show(row['excess_with_overflow'], 1, 100)} % of acquisition more than simulating all agents, "
+        f"in {show(row['planners']['maps']['seconds'], 1)} s against "
+        f"{show(row['planners']['simulation']['seconds'], 1)} s"
     )
     weekly = row["weekly"]
     if weekly:
         words += (
-            f", and moves {format_interval(weekly['afresh']['moved'], 1, 100)} % a week when revise_weekly "
-            f"({format_interval(weekly['damped']['moved'], 1, 100)} % damped)"
+            f", and moves {show(weekly['afresh']['moved'], 1, 100)} % a week when revised "
+            f"({show(weekly['damped']['moved'], 1, 100)} % damped)"
         )
     return words
 
 
-def key(found):
-    """Set cost, time and violation of plans by maps, and the linear program, beside what is aimed at."""
+def key(measured):
+    """Compare cost, time and violation of plans by maps, and the linear program, with their targets."""
     rows = []
-    for data, row in found.items():
+    for data, row in measured.items():
         if "excess_total" in row:
             rows.append(
                 target_row("excess cost of plans by maps / acquisition", data, row["excess_with_overflow"], most=0.01)
@@ -242,16 +248,16 @@ def key(found):
             rows.append(target_row("seconds of simulating / seconds of maps", data, row["seconds_ratio"], least=100))
             violation = row["planners"]["maps"]["violation"]
             rows.append(target_row("mean violation of plans by maps, simulated", data, violation, most=0.03))
-    for name, row in found.get(LARGE, {}).get("planners", {}).items():
+    for name, row in measured.get(LARGE, {}).get("planners", {}).items():
         if name != EVERYBODY:
-            data = f"made-up, {found[LARGE]['agents']} agents"
+            data = f"made-up, {measured[LARGE]['agents']} agents"
             rows.append(target_row(f"excess cost of the plan by {name} / acquisition", data, row["excess"], most=0.01))
             rows.append(
                 target_row(
-                    f"seconds of everybody simulated / seconds by {name}", data, row["processor_ratio"], least=100
+                    f"seconds of simulating all agents / seconds by {name}", data, row["processor_ratio"], least=100
                 )
             )
-    for size, row in found.get(PROGRAM, {}).items():
+    for size, row in measured.get(PROGRAM, {}).items():
         for name, words, most in (
             ("dual", "dual value", 0.01),
             ("primal", "primal objective", 0.01),
@@ -265,17 +271,17 @@ def key(found):
     return rows
 
 
-def pictures(found):
+def pictures(measured):
     """Draw excess cost, time, and how far plans move."""
-    plans = {data: row for data, row in found.items() if "excess_total" in row}
+    plans = {data: row for data, row in measured.items() if "excess_total" in row}
     drawn = {}
     if plans:
         drawn["cost.png"] = to_png(partial(_cost, plans), height=2.6)
         drawn["time.png"] = to_png(partial(_time, plans), height=2.6)
-    if LARGE in found:
-        drawn["large.png"] = to_png(partial(_times, found[LARGE]["planners"]), height=2.6)
-    if FED in found:
-        drawn["on-policy.png"] = to_png(partial(_fed_errors, found[FED]), height=2.2)
+    if LARGE in measured:
+        drawn["large.png"] = to_png(partial(_times, measured[LARGE]["planners"]), height=2.6)
+    if FED in measured:
+        drawn["on-policy.png"] = to_png(partial(_fed_errors, measured[FED]), height=2.2)
     if any(row["weekly"] for row in plans.values()):
         drawn["weekly.png"] = to_png(partial(_moved, plans))
     return drawn
@@ -304,7 +310,7 @@ def _cost(plans, axes):
     ]
     axes.axvline(1.0, color="#1A1A1A", linewidth=0.8, linestyle="--")
     axes.axvline(0.0, color="#6B6B6B", linewidth=0.8)
-    axes.set_xlabel("total cost, % of the acquisition cost (dashed: aimed at)")
+    axes.set_xlabel("total cost, % of the acquisition cost (dashed: target)")
     _points(axes, list(plans), series, 100.0)
 
 

@@ -1,4 +1,4 @@
-"""Move the capacity of single weeks up and down, coordinate again knowing all, and compare earnings with prices."""
+"""Change the capacity of single weeks, coordinate again with the future known, and compare rewards with prices."""
 
 from functools import partial
 
@@ -41,10 +41,10 @@ def _measured(context, data, path):
     return evaluate_case(case, maps, settings["asked"], budget)
 
 
-def figures(found, context):
+def figures(measured, context):
     """Return, by table and method, how prices compare with the marginal value, over paths; and all weeks."""
     tables = {}
-    for name, each in found.items():
+    for name, each in measured.items():
         tables.setdefault(name.partition(":")[0], []).append(each)
     return {data: _table(rows) for data, rows in tables.items()}
 
@@ -67,10 +67,10 @@ def _table(rows):
     }
 
 
-def answer(found):
-    """Say first which prices miss the aim, the oracle's own among them, then how sure the value itself is."""
-    told, missed = [], []
-    for data, table in found.items():
+def answer(measured):
+    """State which prices miss the targets, then how precise the marginal value itself is."""
+    output, missed = [], []
+    for data, table in measured.items():
         methods = table["methods"]
         asked = {
             "the oracle's": "oracle",
@@ -79,17 +79,18 @@ def answer(found):
         }
         rows = {words: methods[name] for words, name in asked.items() if name in methods}
         missed += [f"{words} on {data}" for words, row in rows.items() if not _meets(row)]
-        said_of = ", ".join(
+        rank_text = ", ".join(
             f"{words} {format_interval(row['rank'])} and slope {format_interval(row['slope'])}"
             for words, row in rows.items()
         )
         floor = methods["value, other start"]
-        told.append(
-            f"{data}: rank correlation of {said_of}; the value itself agrees with that of another start to "
+        output.append(
+            f"{data}: rank correlation of {rank_text}; the value itself and that from another start "
+            f"have a rank correlation of "
             f"{format_interval(floor['rank'])}"
         )
     verdict = f"Not for {', '.join(missed)}" if missed else "Yes"
-    return f"{verdict} (aimed at: rank 0.9, slope 0.8 to 1.2); {'; '.join(told)}."
+    return f"{verdict} (targets: rank 0.9, slope 0.8 to 1.2); {'; '.join(output)}."
 
 
 def _meets(row):
@@ -97,10 +98,10 @@ def _meets(row):
     return rank is not None and rank >= 0.9 and 0.8 <= slope <= 1.2
 
 
-def key(found):
-    """Set rank correlation and slope of prices on marginal values beside what is aimed at."""
+def key(measured):
+    """Compare rank correlation and slope of prices on marginal values with their targets."""
     rows = []
-    for data, table in found.items():
+    for data, table in measured.items():
         for name in ("oracle", f"dual {OURS}", "value, other start"):
             if name in table["methods"]:
                 row = table["methods"][name]
@@ -113,10 +114,10 @@ def key(found):
     return rows
 
 
-def pictures(found):
+def pictures(measured):
     """Draw rank correlations of all methods, and prices against values week by week."""
-    drawn = {f"{data}-rank.png": to_png(partial(_ranks, table)) for data, table in found.items()}
-    return drawn | {f"{data}-weeks.png": to_png(partial(_weeks, table)) for data, table in found.items()}
+    drawn = {f"{data}-rank.png": to_png(partial(_ranks, table)) for data, table in measured.items()}
+    return drawn | {f"{data}-weeks.png": to_png(partial(_weeks, table)) for data, table in measured.items()}
 
 
 def _ranks(table, axes):
@@ -124,13 +125,13 @@ def _ranks(table, axes):
     rows = {_named(name): rank for name, rank in there.items() if rank["estimate"] is not None}
     bars(axes, rows)
     axes.axvline(0.9, color="#1A1A1A", linewidth=0.8, linestyle="--")
-    axes.set_xlabel("rank correlation with the marginal value\n(dashed: aimed at)")
+    axes.set_xlabel("rank correlation with the marginal value\n(dashed: target)")
     axes.xaxis.label.set_size(8)
     axes.set_xlim(-0.4, 1.02)
 
 
 def _named(name):
-    """Put the map last, so that it has its colour everywhere."""
+    """Name the map last, so that it has the same colour in all pictures."""
     if name == "oracle":
         return "oracle: clairvoyant"
     kind, _, rest = name.partition(" ")

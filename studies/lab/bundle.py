@@ -1,8 +1,8 @@
 """Level bundle method: shadow prices where use jumps with the prices, as for exact, bang-bang best responders.
 
-`walras.planning.prices.dual_ascent` looks for prices at which use itself fits the capacity, which needs use that changes
-gradually, as it does with uncertain demand. Agents that maximise exactly what they earn minus what they pay use all or
-nothing of a week: Gauss-Newton sees no slope, and only a mix of responses fits. For maximisers the dual function
+`walras.planning.prices.dual_ascent` looks for prices at which use itself fits the capacity, which needs use that
+changes gradually, as it does with uncertain demand. Agents that maximise exactly what they earn minus what they pay use
+all or nothing of a week: Gauss-Newton sees no slope, and only a mix of responses fits. For maximisers the dual function
 `D(lambda) = reward - lambda.(U - K)` is convex and piecewise linear, its minimum is the best attainable reward, and
 `LevelBundle` bounds the distance to it.
 """

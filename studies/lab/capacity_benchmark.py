@@ -202,8 +202,8 @@ class CapacityBenchmark:
         needed = self.sizes.history + self.sizes.weeks
         if self.world.n_weeks < needed:
             raise SettingsError(
-                f"the agent pool has {self.world.n_weeks} weeks but {needed} are needed, {self.sizes.history} of history "
-                f"and {self.sizes.weeks} coordinated ones; give a longer table or fewer weeks"
+                f"the agent pool has {self.world.n_weeks} weeks but {needed} are needed, {self.sizes.history} of "
+                f"history and {self.sizes.weeks} coordinated ones; give a longer table or fewer weeks"
             )
 
     @property

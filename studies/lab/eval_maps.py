@@ -26,7 +26,7 @@ from walras.train.agent_pool import AgentPool
 from walras.train.primal_task import make_example
 
 SIMULATION, EXPECTED, PROBES = "simulation", "expected demand", "delegates alone"
-"""Names of the other forecasts in results: mean over scenarios, use without any effect of prices, probe agents alone."""
+"""Names of the other forecasts in results: mean over scenarios, use if prices had no effect, probe agents alone."""
 
 CASE_FIELDS = ("by", "alpha", "kind", "number", "demand_ratio", "near_limit")
 
@@ -86,7 +86,7 @@ def simulated_forecast(
 ) -> Float[np.ndarray, "draw origin ahead resource"]:
     """Simulate scenarios after each origin from the true state of all agents: nearly a bound on forecasts.
 
-    Demand, forecasts and lead times of the coming weeks are bootstrapped; prices are known for the horizon, as to a map.
+    Demand, forecasts and lead times of the coming weeks are bootstrapped; prices are known, as to a map.
 
     Returns:
         Utilization in each of `draws` scenarios [units of resource].

@@ -23,9 +23,7 @@ from walras.train.agent_pool import AgentPool
 pytestmark = pytest.mark.slow
 
 SIZES = BenchmarkSizes(agents=40, cohort=24, paths=2, history=10, weeks=28, burn_in=3)
-SHAPE = MapShape(
-    "global", history_width=2, future_width=2, decoder_width=2, attention_dim=2, buckets=2, dilations=(1, 2)
-)
+SHAPE = MapShape("global", history_width=2, future_width=2, decoder_width=2, attention=2, buckets=2, dilations=(1, 2))
 EASY = ClairvoyantBound(ceilings=(), ascent_steps=2, solver=ProjectedDual(max_queries=30))
 
 

@@ -98,7 +98,7 @@ def test_numbers_are_stored_and_read_again(tmp_path):
 @pytest.mark.parametrize("text", ["", "[1]", '{"edges": [1], "own": [1], "shift": [1, 2]}'])
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "found.json").write_text(text)
-    with pytest.raises(InputError, match="no file of fitted elasticities"):
+    with pytest.raises(InputError, match="not a file of elasticities"):
         Elasticities.read(tmp_path / "found.json")
-    with pytest.raises(InputError, match="no file of fitted elasticities"):
+    with pytest.raises(InputError, match="not a file of elasticities"):
         Elasticities.read(tmp_path / "none.json")

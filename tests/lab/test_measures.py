@@ -1,7 +1,4 @@
-"""Own the proof that what studies put together says what it should: intervals, explain_variance variance, values, programs.
-
-FREE: whole studies run in tests/edge.
-"""
+"""Figures of studies: intervals, explained variance, marginal values, known answers."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -111,3 +111,12 @@ def test_a_mistake_ends_in_one_sentence(words, needed, capsys):
     assert main(["study", *words, *place]) == 2
     told = capsys.readouterr().err.strip()
     assert needed in told and "Traceback" not in told and told.count("\n") <= 1
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_recorded_figures_still_give_an_answer(study):
+    recorded = study.recorded()
+    figures = recorded["figures"]
+    assert study.code.answer(figures).endswith(".") and study.code.pictures(figures)
+    estimates = [[row["estimate"] for row in rows] for rows in (study.code.key(figures), recorded["key"])]
+    assert estimates[0] == estimates[1]
