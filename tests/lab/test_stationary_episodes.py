@@ -1,4 +1,4 @@
-"""Own the proof that episodes of textbook stores are drawn as they say, the same for the same seed and number."""
+"""Episodes of textbook stores are drawn as they say, the same for the same seed and number."""
 
 import jax
 import numpy as np

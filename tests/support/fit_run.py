@@ -1,6 +1,6 @@
-"""Own the small training that tests start, kill and start again: a line through points, by Adam.
+"""The small training that tests start, kill and start again: a line through points, by Adam.
 
-EDGE: run as a program: `fit_run.py FOLDER [--kill-at MOMENT]`; a moment is a step, or just before or after a file
+Run as a program: `fit_run.py FOLDER [--kill-at MOMENT]`; a moment is a step, or just before or after a file
 reaches its place or the disk.
 """
 

@@ -1,6 +1,6 @@
-"""Own episodes of made-up stretches that tests of map training share: a task asks them as it asks those of worlds.
+"""Episodes of made-up stretches that tests of map training share: a task asks them as it asks those of worlds.
 
-FREE: two stretches, drawn in turn; another number draws other prices and capacities.
+Two stretches, drawn in turn; another number draws other prices and capacities.
 """
 
 import numpy as np

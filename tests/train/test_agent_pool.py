@@ -1,6 +1,6 @@
-"""Own the proof that a world forecasts from earlier weeks alone, and comes back from its file as it was.
+"""A world forecasts from earlier weeks alone, and comes back from its file as it was.
 
-FREE: tiny made-up tables; the panel and the world are made once. What is cut out of a world is in `test_stretch`.
+Tiny made-up tables; the panel and the world are made once. What is cut out of a world is in `test_stretch`.
 """
 
 from dataclasses import fields, replace

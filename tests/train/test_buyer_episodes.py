@@ -1,6 +1,6 @@
-"""Own the proof that nothing is learned from what judges: neither from held-out products nor from held-out weeks.
+"""Nothing is learned from what judges: neither from held-out products nor from held-out weeks.
 
-FREE: the table is small and made up.
+The table is small and made up.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""Own the proof that buyers learn from the money of an episode, by its true derivative, and the same bits every time.
+"""Buyers learn from the money of an episode, by its true derivative, and the same bits every time.
 
-FREE: episodes are tiny; what training is worth is judged by the benchmarks.
+Episodes are tiny; what training is worth is judged by the benchmarks.
 """
 
 import csv

@@ -1,6 +1,6 @@
-"""Own the proof that the terms of the dual loss are what they say, and that a step lowers their sum.
+"""The terms of the dual loss are what they say, and a step lowers their sum.
 
-FREE: made-up stretches; the terms are held to a loop that is written down by hand.
+Made-up stretches; the terms are held to a loop that is written down by hand.
 """
 
 from dataclasses import replace

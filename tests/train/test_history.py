@@ -1,6 +1,6 @@
-"""Own the proof that cases cut from a history keep training and held-out weeks apart.
+"""Cases cut from a history keep training and held-out weeks apart.
 
-FREE: a tiny made-up table; the panel is made once.
+A tiny made-up table; the panel is made once.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""Own the proof that both maps are trained into one folder that can be loaded, and what does not fit is refused.
+"""Both maps are trained into one folder that can be loaded, and what does not fit is refused.
 
-FREE: one tiny made-up world for all, with a policy that is quick to compile; two steps a map.
+One tiny made-up world for all, with a policy that is quick to compile; two steps a map.
 """
 
 import numpy as np

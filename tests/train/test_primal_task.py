@@ -1,6 +1,6 @@
-"""Own the proof that a primal map learns what it is shown: totals, agents one by one, and only what was known.
+"""A primal map learns what it is shown: totals, agents one by one, and only what was known.
 
-FREE: made-up stretches and a policy that is quick to compile; maps of four channels.
+Made-up stretches and a policy that is quick to compile; maps of four channels.
 """
 
 import equinox as eqx

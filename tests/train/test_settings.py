@@ -1,4 +1,4 @@
-"""Own the proof that presets say everything once, and that what is named later wins."""
+"""Presets say everything once, and what is named later wins."""
 
 import tomllib
 from importlib.resources import files

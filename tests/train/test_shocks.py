@@ -1,4 +1,4 @@
-"""Own the proof that prices in training are of every kind, known when they say, and in units of what agents can pay."""
+"""Prices in training are of every kind, known when they say, and in units of what agents can pay."""
 
 from dataclasses import replace
 

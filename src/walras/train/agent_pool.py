@@ -155,8 +155,7 @@ class AgentPool:
 
         Args:
             agents: which agent of the pool is in each slot; -1 leaves the slot empty.
-            start: first week.
-            weeks: number of weeks.
+            start, weeks: first week, and number of weeks.
             weight: agents that the one in each slot stands for; default 1. Empty slots have weight 0 in any case.
             common: factor on all demand in each week (`draw_common`), which forecasts follow with a lag.
 
@@ -281,8 +280,7 @@ def pools_from_generator(
 
     Args:
         count: number of pools.
-        agents: products of each, before those that never sell are dropped.
-        weeks: history of each [weeks], the first few of which serve the first forecast alone.
+        agents, weeks: of each, before products without sales and the first `FIRST_FORECAST` weeks are dropped.
         seed: of all that is drawn.
         options: passed on to `AgentPool.from_panel`.
     """

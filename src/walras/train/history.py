@@ -102,7 +102,7 @@ class RollingHistory:
         """Complete a panel, read its population and forecast every week from the weeks before.
 
         Args:
-            panel: as read; a forecast in it is not used, since it is about other weeks.
+            panel: as read; its own forecast is not used.
             known_weeks: first weeks, off which attributes of agents are read.
             sold: agents to keep, as a mask.
             dropped: what the note says of the others: "... sold nothing in ...".
@@ -141,8 +141,7 @@ def rolling_fits(
     before a fit has a forecast of 0 until the next.
 
     Args:
-        panel: the history; its own forecast is not used.
-        lead_time: planned lead time L [weeks] [agent].
+        panel, lead_time: the history; planned lead time L [weeks] [agent].
         log_sd: spread of the log lead time between orders, for the standard deviation.
         refit_weeks: weeks between two fits.
         ahead: fewest weeks of weekly demand to forecast at each fit.
@@ -328,7 +327,8 @@ def _prices_and_costs(
     if settings.prices == "latest":
         price, cost = latest_prices(panel.before(split))
         return price[None], cost[None]
-    return tuple(np.asarray(part)[first:last].astype(np.float32) for part in (panel.price, panel.unit_cost))  # type: ignore[return-value]
+    price, cost = (np.asarray(part)[first:last].astype(np.float32) for part in (panel.price, panel.unit_cost))
+    return price, cost
 
 
 def _concatenated(first: ExogenousPaths, later: ExogenousPaths) -> ExogenousPaths:

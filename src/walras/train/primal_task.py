@@ -132,7 +132,9 @@ def _population_loss(network: MapNetwork, encoded: EncodedPopulation, example: P
     return (((forecast - example.use) / size) ** 2).mean()
 
 
-def _agent_loss(network: MapNetwork, encoded: EncodedPopulation, agents: Array, example: PrimalExample) -> Float[Array, ""]:
+def _agent_loss(
+    network: MapNetwork, encoded: EncodedPopulation, agents: Array, example: PrimalExample
+) -> Float[Array, ""]:
     head = network.head_of_agents()
     assert head is not None and example.agent_use is not None  # agents are read
     signal, _ = network.probe_features(encoded, example.prices)

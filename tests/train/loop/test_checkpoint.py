@@ -1,6 +1,6 @@
-"""Own the proof that a folder of checkpoints keeps what it should, passes over damage, and serves one run at a time.
+"""A folder of checkpoints keeps what it should, passes over damage, and serves one run at a time.
 
-EDGE: the second run is a process of its own, as it would be.
+The second run is a process of its own, as it would be.
 """
 
 import os

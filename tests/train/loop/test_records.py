@@ -1,6 +1,6 @@
-"""Own the proof that records say what happened, no more and no less, however often a run was stopped.
+"""Records say what happened, no more and no less, however often a run was stopped.
 
-EDGE: files are read as a notebook would.
+Files are read as a notebook would.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Own the proof that a training goes on with the same bits wherever it was stopped, and stops with one sentence.
+"""A training goes on with the same bits wherever it was stopped, and stops with one sentence.
 
-EDGE: kills are real (SIGKILL to a process of its own); `WALRAS_KILLS` sets how many, 2 by default.
+Kills are real (SIGKILL to a process of its own); `WALRAS_KILLS` sets how many, 2 by default.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Own the proof that tuned classical policies find the known best ones.
+"""Tuned classical policies find the known best ones.
 
-FREE: known costs are from Zipkin (2008), Operations Research 56(5), table 3, and Zheng and Federgruen (1991).
+Known costs are from Zipkin (2008), Operations Research 56(5), table 3, and Zheng and Federgruen (1991).
 """
 
 import equinox as eqx

@@ -1,6 +1,6 @@
-"""Own the proof that the zooming grid finds each group's own best.
+"""The zooming grid finds each group's own best.
 
-FREE: scores are formulas.
+Scores are formulas.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""Own the proof that a contest tunes on training weeks, judges all on the same later weeks, and takes newcomers.
+"""A contest tunes on training weeks, judges all on the same later weeks, and takes newcomers.
 
-FREE: a tiny made-up table.
+A tiny made-up table.
 """
 
 import jax.numpy as jnp

@@ -103,14 +103,7 @@ class Checkpoints:
         return self.folder / f"step-{step:06d}.walras"
 
     def save(self, step: int, arrays: Mapping[str, Any], header: Mapping[str, Any], best: int | None = None) -> None:
-        """Write a checkpoint, then remove those that are neither among the newest nor the best.
-
-        Args:
-            step: steps done.
-            arrays: the training state, flattened.
-            header: JSON values needed to resume.
-            best: step of the checkpoint that stays whatever its age.
-        """
+        """Write a checkpoint, then remove all but the newest and the one of step `best`."""
         write_arrays(self.path(step), self.kind, arrays, {**header, STEP: step})
         for other in self.steps()[: -self.keep]:
             if other not in (best, step):

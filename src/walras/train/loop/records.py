@@ -73,13 +73,7 @@ class Metrics:
         self._tail = (len(earlier), after)
 
     def add(self, step: int, values: Mapping[str, int | float], seconds: float) -> None:
-        """Queue the line of a step for the next `flush`; a step that has a line is ignored.
-
-        Args:
-            step: steps done.
-            values: metrics by name.
-            seconds: of the whole run so far [seconds].
-        """
+        """Queue the line of a step, with the time so far [seconds], for `flush`; a step that has one is ignored."""
         if step <= (self._pending[-1][0] if self._pending else self._tail[1]):
             return
         line = json.dumps({STEP: step, **finite(values), SECONDS: round(seconds, 3)}, allow_nan=False)

@@ -151,10 +151,8 @@ def policy_value(
     """Simulate all agents and sum over weeks, agent by agent.
 
     Args:
-        population: the agents.
-        exogenous: their paths; with a scenario axis the mean over scenarios is returned.
-        policy: that agents follow.
-        initial: stock and pipeline at the start.
+        population, policy, initial: as in `simulate`.
+        exogenous: paths; with a scenario axis the mean over scenarios is returned.
         shadow_prices: announced in full at the start [money per unit of resource]; 0 where not given.
         objective: what counts; all weeks, lost sales and no order cost where not given.
         block_agents: agents simulated at a time.
