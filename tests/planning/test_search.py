@@ -163,7 +163,7 @@ def test_the_command_prints_and_writes_what_was_asked(tmp_path, capsys):
     assert json.loads((out / "report.json").read_text())["outside_training_reasons"] == reasons
     page = (out / "report.html").read_text()
     # In the answer on top and in the table of what is real.
-    assert page.count(weeks) == 2 and "used outside of their training" in page and "corrected and judged" in page
+    assert page.count(weeks) == 2 and "used outside of their training" in page and "corrected and checked" in page
     assert "a cohort of 30 products" in page
 
 
