@@ -51,7 +51,7 @@ class PolicyChoice:
 
 
 def priced_newsvendor(settings: PlanSettings, words: str = "") -> PolicyChoice:
-    """Return the closed form, the choice unless another one is made."""
+    """Return the choice of the closed form, the default."""
     words = words or "Agents are taken to follow the priced newsvendor."
     return PolicyChoice(PricedNewsvendor(discount=settings.economics.discount), words, {"name": "newsvendor"})
 

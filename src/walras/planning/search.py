@@ -30,20 +30,10 @@ from walras.planning.refine import (
 )
 from walras.planning.result import PlanRecord, Search
 from walras.planning.revision_loop import run_revision_loop
-from walras.planning.revision_rules import (
-    AbstractRevisionRule,
-    AdaptiveSubgradient,
-    Consensus,
-    MarginalCost,
-    ProximalPoint,
-)
+from walras.planning.revision_rules import AdaptiveSubgradient, Consensus, MarginalCost, ProximalPoint
 from walras.progress import Progress
 
-RULES: dict[str, type[AbstractRevisionRule]] = {
-    "consensus": Consensus,
-    "marginal": MarginalCost,
-    "proximal": ProximalPoint,
-}
+RULES = {"consensus": Consensus, "marginal": MarginalCost, "proximal": ProximalPoint}
 """Revision rules by the name that settings use."""
 
 ROUNDS = 3
