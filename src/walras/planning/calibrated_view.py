@@ -4,7 +4,7 @@ Learned maps and sampled cohorts are off by a few percent, by about the same sha
 prices lambda_0 gives the factor: U(lambda) = V(lambda) U(lambda_0) / V(lambda_0).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,8 @@ from walras.config import PlanSettings
 from walras.maps.interface import COHORT
 from walras.maps.view import LearnedView
 from walras.planning.prices.dual_ascent import ROUGH_SOLVER, solve_prices_of_plans
-from walras.planning.prices.simulated_view import SimulatedView
+from walras.planning.prices.simulated_view import SimulatedView, cohort_parts
 from walras.planning.protocols import Grid
-from walras.policies.user_policies import number_agents
 from walras.population.cohort import Cohort, StratifiedSample, demand_size
 from walras.population.population import Population
 
@@ -37,6 +36,16 @@ class CalibratedView:
     view: SimulatedView | LearnedView
     factor: Grid
     reference: SimulatedView | LearnedView
+    n_weeks: int = field(init=False)
+    resources: tuple[str, ...] = field(init=False)
+    price_scale: float = field(init=False)
+    max_price: float = field(init=False)
+    controllable: Bool[np.ndarray, "week resource"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take over what does not depend on the view that answers."""
+        for name in ("n_weeks", "resources", "price_scale", "max_price", "controllable"):
+            object.__setattr__(self, name, getattr(self.reference, name))
 
     @staticmethod
     def of(view: LearnedView) -> "CalibratedView":
@@ -49,14 +58,8 @@ class CalibratedView:
 
         `seed` is that of the sample for the Jacobian.
         """
-        cohort_view = SimulatedView(
-            cohort.subset(population_view.population),
-            cohort.select(population_view.exogenous),
-            cohort.select(number_agents(population_view.policy, population_view.population.n_agents)),
-            cohort.select(population_view.initial),
-            reserve=population_view.reserve,
-            seed=seed,
-        )
+        parts = cohort_parts(cohort, *population_view.parts)
+        cohort_view = SimulatedView(*parts, reserve=population_view.reserve, seed=seed)
         return CalibratedView(cohort_view, _factor(population_view.free, cohort_view.free), population_view)
 
     def calibrated_at(self, shadow_prices: Grid, simulated: Grid) -> "CalibratedView":
@@ -66,31 +69,6 @@ class CalibratedView:
     def damped(self, other: "CalibratedView") -> "CalibratedView":
         """Return the view half way to another one's factor (geometric mean)."""
         return replace(self, factor=np.sqrt(self.factor * other.factor))
-
-    @property
-    def n_weeks(self) -> int:
-        """Count the weeks of the horizon."""
-        return self.reference.n_weeks
-
-    @property
-    def resources(self) -> tuple[str, ...]:
-        """Name the resources in the order of their axis."""
-        return self.reference.resources
-
-    @property
-    def price_scale(self) -> float:
-        """Give the unit in which prices are compared [money per unit of resource]."""
-        return self.reference.price_scale
-
-    @property
-    def max_price(self) -> float:
-        """Give the price beyond which hardly any agent would order [money per unit of resource]."""
-        return self.reference.max_price
-
-    @property
-    def controllable(self) -> Bool[np.ndarray, "week resource"]:
-        """Mark the weeks in which orders still to be placed make a difference."""
-        return self.reference.controllable
 
     def utilization(self, shadow_prices: Any) -> Any:
         """Return utilization to plan for [*plans, week, resource]."""

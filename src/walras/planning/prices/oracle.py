@@ -93,8 +93,7 @@ def oracle(
         solver: for the complementarity problem.
         ascent_steps: gradient steps afterwards; 0 stops at the complementarity prices.
     """
-    parts = (view.population, view.exogenous, view.policy, view.initial)
-    shape = capacity.shape
+    parts, shape = view.parts, capacity.shape
     problem = DualProblem(
         response=lambda prices: path_outcome(*parts, prices.reshape(shape)).utilization.reshape(len(prices), -1),
         jacobian=lambda prices: view.jacobian(prices.mean(0).reshape(shape[1:])),
@@ -114,7 +113,7 @@ def _gradient_ascent(view: SimulatedView, capacity: PathGrid, prices: np.ndarray
     A week's penalty is somewhat above its own price: a far larger one (the highest price) outweighs the reward, and the
     steps then only undo the excess that they cause themselves.
     """
-    parts = (view.population, view.exogenous, view.policy, view.initial)
+    parts = view.parts
     best = path_outcome(*parts, prices)
     limit = np.maximum(capacity, best.utilization)  # never more violation than the start has
     penalty = jnp.asarray(view.price_scale + 1.5 * prices, jnp.float32)

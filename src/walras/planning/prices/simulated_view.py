@@ -22,7 +22,7 @@ from walras.planning.protocols import Grid, Plans
 from walras.policies.base import Policy
 from walras.policies.simple import ConstantOrder
 from walras.policies.user_policies import callback_names, number_agents
-from walras.population.cohort import ProportionalSample, demand_size
+from walras.population.cohort import Cohort, ProportionalSample, demand_size
 from walras.population.population import Population, choke_price, price_scale
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.gradients import utilization_jacobian
@@ -136,7 +136,12 @@ class SimulatedView:
         self.committed = np.asarray(expected_response(population, exogenous, no_orders, initial, None)[0], float)
         self.free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
         self.controllable = np.abs(self.free - self.committed) > NO_DIFFERENCE * np.maximum(self.free, 1.0)
-        self._sample = _jacobian_sample(population, exogenous, policy, initial, seed)
+        # The Jacobian is of agents drawn in proportion to demand, on the first two scenarios.
+        two = jax.tree.map(lambda leaf: leaf[:2], (exogenous.demand, exogenous.arrivals))
+        two = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, two)
+        random = np.random.default_rng([seed, 0x5A])
+        sample = ProportionalSample().draw(demand_size(population), JACOBIAN_AGENTS, random)
+        self._sample = cohort_parts(sample, population, two, policy, initial)
 
     @property
     def simulations(self) -> int:
@@ -164,7 +169,7 @@ class SimulatedView:
         self._check(shadow_prices, "shadow_prices")
         self.queries += 1
         prices = jnp.asarray(shadow_prices, jnp.float32)
-        use = np.asarray(simulate_prices(*self._parts, prices)[0], float)
+        use = np.asarray(simulate_prices(*self.parts, prices)[0], float)
         _require_finite(use)
         return use.mean(0) + self.reserve * use.std(0), use.mean(0)
 
@@ -172,7 +177,7 @@ class SimulatedView:
         """Return the standard deviation of utilization between scenarios, relative to its mean."""
         self._check(shadow_prices, "shadow_prices")
         prices = jnp.asarray(shadow_prices, jnp.float32)
-        mean, upper = (np.asarray(expected_response(*self._parts, prices, sds)[0], float) for sds in (0.0, 1.0))
+        mean, upper = (np.asarray(expected_response(*self.parts, prices, sds)[0], float) for sds in (0.0, 1.0))
         return (upper - mean) / np.maximum(mean, 1e-9 * max(float(mean.max(initial=0.0)), 1.0))
 
     def shadow_prices(self, capacity: Plans) -> Float[np.ndarray, "..."]:
@@ -197,7 +202,8 @@ class SimulatedView:
         return np.asarray(slope.mean(0), float).reshape(prices.size, prices.size)
 
     @property
-    def _parts(self) -> tuple[Population, ExogenousPaths, Policy, State]:
+    def parts(self) -> tuple[Population, ExogenousPaths, Policy, State]:
+        """Give population, exogenous, policy and initial."""
         return self.population, self.exogenous, self.policy, self.initial
 
     def _check(self, array: Plans, name: str) -> None:
@@ -212,7 +218,7 @@ class SimulatedView:
         leading = np.shape(shadow_prices)[:-2]
         plans = jnp.asarray(shadow_prices, jnp.float32).reshape(-1, self.n_weeks, len(self.resources))
         self.queries += len(plans)
-        answers = [expected_response(*self._parts, plan, reserve) for plan in plans]
+        answers = [expected_response(*self.parts, plan, reserve) for plan in plans]
         use = np.stack([np.asarray(use, float) for use, _ in answers]).reshape(*leading, self.n_weeks, -1)
         reward = np.asarray([float(reward) for _, reward in answers]).reshape(leading)
         _require_finite(use)
@@ -224,13 +230,9 @@ def _require_finite(use: Plans) -> None:
         raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
 
 
-def _jacobian_sample(
-    population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State, seed: int
+def cohort_parts(
+    cohort: Cohort, population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State
 ) -> tuple[Population, ExogenousPaths, Policy, State]:
-    """Draw agents in proportion to demand, weighted, with their first two scenarios."""
-    paths = jax.tree.map(lambda leaf: leaf[:2], (exogenous.demand, exogenous.arrivals))
-    exogenous = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, paths)
-    random = np.random.default_rng([seed, 0x5A])
-    sample = ProportionalSample().draw(demand_size(population), JACOBIAN_AGENTS, random)
+    """Cut what is simulated down to a cohort, weights included."""
     policy = number_agents(policy, population.n_agents)
-    return sample.subset(population), sample.select(exogenous), sample.select(policy), sample.select(initial)
+    return cohort.subset(population), cohort.select(exogenous), cohort.select(policy), cohort.select(initial)
