@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -172,8 +170,7 @@ def _regrets(
 
 
 def _only(paths: ExogenousPaths, number: int) -> ExogenousPaths:
-    own = jax.tree.map(lambda leaf: leaf[number : number + 1], (paths.demand, paths.arrivals))
-    return eqx.tree_at(lambda each: (each.demand, each.arrivals), paths, own)
+    return paths.map_scenarios(lambda leaf: leaf[number : number + 1])
 
 
 def revise_weekly(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 CONTRACT: generators build them, `simulate` replays them; the week axis comes first (after an optional scenario axis).
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -49,6 +52,11 @@ class ExogenousPaths(eqx.Module):
     def n_scenarios(self) -> int | None:
         """Count the scenarios; None for a single path."""
         return self.demand.shape[0] if self.demand.ndim == 3 else None
+
+    def map_scenarios(self, change: Callable[[Array], Array]) -> "ExogenousPaths":
+        """Apply a function to every array that may have a scenario axis."""
+        changed = jax.tree.map(change, (self.demand, self.arrivals))
+        return eqx.tree_at(lambda paths: (paths.demand, paths.arrivals), self, changed)
 
 
 def lead_time_demand(

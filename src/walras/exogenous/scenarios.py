@@ -5,7 +5,6 @@ CONTRACT: builds `ExogenousPaths` from a completed panel and a demand model; sam
 
 from typing import Protocol, runtime_checkable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,8 +86,7 @@ def mixed_path(paths: ExogenousPaths, seed: int) -> ExogenousPaths:
     def mix(leaf: jax.Array) -> jax.Array:
         return jnp.take_along_axis(leaf, jnp.asarray(pick)[None, None, :], axis=0)[0]
 
-    own = jax.tree.map(mix, (paths.demand, paths.arrivals))
-    return eqx.tree_at(lambda e: (e.demand, e.arrivals), paths, own)
+    return paths.map_scenarios(mix)
 
 
 def pipeline_length(lead_time: np.ndarray, log_sd: float = ORDER_LOG_SD) -> int:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,6 @@ from jaxtyping import Float
 from walras.config import CostSettings, PlanSettings
 from walras.evaluation.metrics import ControlTally, control_intervals, control_tally, reward_tally
 from walras.exogenous.demand.backtest import backtest
-from walras.exogenous.paths import ExogenousPaths
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import PathGrid, PathOutcome, committed_use, oracle, path_outcome
@@ -244,8 +242,7 @@ def _reward_measures(
     """Compare with the oracle at equal violation, on as many unseen paths as `ORACLE_CELLS` allows."""
     cells = problem.population.n_agents * problem.unseen.n_weeks
     count = int(np.clip(ORACLE_CELLS // cells, 1, problem.unseen.n_scenarios or 1))
-    own = jax.tree.map(lambda leaf: leaf[:count], (problem.unseen.demand, problem.unseen.arrivals))
-    few: ExogenousPaths = eqx.tree_at(lambda e: (e.demand, e.arrivals), problem.unseen, own)
+    few = problem.unseen.map_scenarios(lambda leaf: leaf[:count])
     view = SimulatedView(problem.population, few, problem.policy, problem.initial)
     rewards: dict[str, dict[str, float | int | None]] = {}
     for name, method in (("reissued", seen.reissued), ("fixed", seen.fixed)):

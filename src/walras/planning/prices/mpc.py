@@ -114,8 +114,7 @@ def _hold(values: np.ndarray, extra: int) -> np.ndarray:
 
 def broadcast_scenarios(future: ExogenousPaths, paths: int) -> ExogenousPaths:
     """Repeat one future on several paths, for as many price paths."""
-    own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (paths, *leaf.shape)), (future.demand, future.arrivals))
-    return eqx.tree_at(lambda e: (e.demand, e.arrivals), future, own)
+    return future.map_scenarios(lambda leaf: jnp.broadcast_to(leaf, (paths, *leaf.shape)))
 
 
 @eqx.filter_jit

@@ -4,7 +4,6 @@ CONTRACT: fills `planning.protocols.SearchableView` and `ValuedView`; arrays in 
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -137,8 +136,7 @@ class SimulatedView:
         self.free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
         self.controllable = np.abs(self.free - self.committed) > NO_DIFFERENCE * np.maximum(self.free, 1.0)
         # The Jacobian is of agents drawn in proportion to demand, on the first two scenarios.
-        two = jax.tree.map(lambda leaf: leaf[:2], (exogenous.demand, exogenous.arrivals))
-        two = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, two)
+        two = exogenous.map_scenarios(lambda leaf: leaf[:2])
         random = np.random.default_rng([seed, 0x5A])
         sample = ProportionalSample().draw(demand_size(population), JACOBIAN_AGENTS, random)
         self._sample = cohort_parts(sample, population, two, policy, initial)
