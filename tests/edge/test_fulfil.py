@@ -106,10 +106,7 @@ def test_prices_are_learned_and_judged_on_other_orders(capsys, folder):
     assert len(found["rewards"]) == len(found["step_seconds"]) == 2
     for one in (found["given"], found["unseen"]):
         assert 0 < one["greedy"] <= one["bound"] + 1e-6 and one["learned"] <= one["bound"] + 1e-6
-    assert (
-        "unseen orders: " in fulfil.format_gains(found)[1]
-        and "clairvoyant bound" in fulfil.format_gains(found)[0]
-    )
+    assert "unseen orders: " in fulfil.format_gains(found)[1] and "clairvoyant bound" in fulfil.format_gains(found)[0]
 
 
 def test_the_benchmark_compares(capsys, folder):

@@ -112,7 +112,9 @@ def test_cases_that_no_binary_fraction_holds_are_still_counted_right():
 def test_the_continuous_form_of_a_policy_keeps_the_policy():
     policy = Constrained(ConstantOrder(jnp.asarray([5.0, 13.0, 99.0])), TERMS)
     assert policy.continuous().policy is policy.policy
-    assert isinstance(policy.continuous().terms, Continuous) and isinstance(policy.continuous().continuous().terms, Continuous)
+    assert isinstance(policy.continuous().terms, Continuous) and isinstance(
+        policy.continuous().continuous().terms, Continuous
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,12 @@ from walras.parallel.process import DecisionProcess
 def fulfilment(policy="greedy", orders=60, products=7, centres=4, seed=0, **law):
     """Return process, initial state and events of a small instance of orders, and the instance."""
     instance = generate_instance(orders, products, centres, seed=seed, **law)
-    return process_of(instance, make_policy(instance, policy, width=8, seed=seed)), instance.initial_state(), orders_of(instance), instance
+    return (
+        process_of(instance, make_policy(instance, policy, width=8, seed=seed)),
+        instance.initial_state(),
+        orders_of(instance),
+        instance,
+    )
 
 
 class Tank(DecisionProcess):
