@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from walras.maps.features import LOOK_BACK, Scaling
+from walras.maps.features import LOOK_BACK, FeatureScaling
 from walras.maps.network import MapNetwork
 from walras.train.primal_task import SMALL_USE, PrimalExample, TrainState, example_loss
 
@@ -40,7 +40,7 @@ def window(example: PrimalExample, origin: Array, weeks: int) -> PrimalExample:
     return PrimalExample(cut, at_origin(example.prices), at_origin(example.use), None, None)
 
 
-def windows_loss(network: MapNetwork, scaling: Scaling, example: PrimalExample) -> Loss:
+def windows_loss(network: MapNetwork, scaling: FeatureScaling, example: PrimalExample) -> Loss:
     """Return the loss of `example_loss` with spacing 1 and its gradient, from windows encoded one by one.
 
     Gradients are accumulated window by window, so that only one is held in memory.
@@ -68,7 +68,7 @@ def windows_loss(network: MapNetwork, scaling: Scaling, example: PrimalExample) 
 
 @eqx.filter_jit
 def one_pass_step(
-    carry: TrainState, scaling: Scaling, example: PrimalExample, optimizer: optax.GradientTransformation
+    carry: TrainState, scaling: FeatureScaling, example: PrimalExample, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Float[Array, ""]]:
     """Take one training step with history encoded in one pass, an origin in every week; return the loss."""
     return _step(eqx.filter_value_and_grad(example_loss)(carry.network, scaling, example, 1), carry, optimizer)
@@ -76,7 +76,7 @@ def one_pass_step(
 
 @eqx.filter_jit
 def windows_step(
-    carry: TrainState, scaling: Scaling, example: PrimalExample, optimizer: optax.GradientTransformation
+    carry: TrainState, scaling: FeatureScaling, example: PrimalExample, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Float[Array, ""]]:
     """Take one training step with every window encoded on its own; return the loss."""
     return _step(windows_loss(carry.network, scaling, example), carry, optimizer)

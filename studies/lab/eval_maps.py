@@ -13,7 +13,7 @@ from lab.encoding import index_sample
 from lab.resampling import SPAN, ScenarioBootstrap
 from lab.shift_cases import ShiftCase, ShiftSizes
 from walras.exogenous.paths import ExogenousPaths
-from walras.maps.features import Scaling, units_of
+from walras.maps.features import FeatureScaling, units_of
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
@@ -62,7 +62,7 @@ def map_forecast(
 @eqx.filter_jit
 def _forecast(
     network: MapNetwork | None,
-    scaling: Scaling,
+    scaling: FeatureScaling,
     rolled: MapRollout,
     stretch: PopulationWindow,
     index: CohortIndex,

@@ -12,7 +12,7 @@ from lab.controllers import ControlMethod, DualMapController, NoControl, Proport
 from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
 from walras.errors import InputError, SettingsError
 from walras.exogenous.capacity import HaarCapacity, StepCapacity
-from walras.maps.features import AHEAD, ATTRIBUTES, TOTALS, Scaling
+from walras.maps.features import AHEAD, ATTRIBUTES, TOTALS, FeatureScaling
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork, MapShape
 from walras.planning.prices.dual_ascent import ProjectedDual
@@ -29,7 +29,7 @@ EASY = ClairvoyantBound(ceilings=(), ascent_steps=2, solver=ProjectedDual(max_qu
 
 def random_map(kind: str, shift: float = 0.0, shape: MapShape = SHAPE) -> LearnedMap:
     widths = (0, ATTRIBUTES, TOTALS, AHEAD + 2)
-    scaling = Scaling(*(jnp.stack([jnp.full(w, shift), jnp.ones(w)]) for w in widths))
+    scaling = FeatureScaling(*(jnp.stack([jnp.full(w, shift), jnp.ones(w)]) for w in widths))
     return LearnedMap(kind, MapNetwork.draw(shape, 0), scaling, shape, np.array([5.0]))
 
 

@@ -23,9 +23,9 @@ from walras.maps.features import (
     TOTALS,
     AgentHistory,
     Baseline,
+    FeatureScaling,
     KnownFuture,
     MapInputs,
-    Scaling,
     _scaled,
     agent_features,
     attributes,
@@ -212,14 +212,14 @@ def test_features_are_scaled_by_those_of_agents_who_are_there():
         jnp.asarray(each, jnp.float32) for each in (agents, random.normal(size=(9, 4)), random.normal(size=(2, 26, 5)))
     ]
     inputs = MapInputs(*rows, Baseline(jnp.ones((2, 1)), jnp.zeros((2, 26, 1))), pooled, jnp.ones((9, 3)))
-    fitted = Scaling.fit([inputs, inputs])
+    fitted = FeatureScaling.fit([inputs, inputs])
     np.testing.assert_allclose(fitted.attributes, [[2.0], [1.0]], rtol=1e-6)
     np.testing.assert_allclose(fitted.agents[0], agents[:, :2].reshape(-1, 2).mean(0), rtol=1e-5)
     done = fitted(inputs)
     np.testing.assert_allclose(np.asarray(done.totals).std(0), 1.0, rtol=1e-4)
     assert np.asarray(done.agents).max() == FAR and np.asarray(done.pooled.attributes).max() == FAR
     np.testing.assert_array_equal(done.baseline.level, inputs.baseline.level)
-    blind = Scaling.fit([replace(inputs, agents=None, valid=None)])
+    blind = FeatureScaling.fit([replace(inputs, agents=None, valid=None)])
     assert blind.agents.shape == (2, 0) and blind(replace(inputs, agents=None, valid=None)).agents is None
     assert unscaled(MapShape("global", history_width=4)).agents.shape == (2, 0)
 
@@ -229,7 +229,7 @@ def test_what_a_map_is_blind_for_is_scaled_to_nothing():
     population, past_weeks = people(), past(people())
     units = units_of(population)
 
-    def seen(margin: float, demand: float, scaling: Scaling) -> list[np.ndarray]:
+    def seen(margin: float, demand: float, scaling: FeatureScaling) -> list[np.ndarray]:
         names = ("unit_margin", "holding_cost", "lost_sale_penalty")
         other = replace(population, **{name: margin * getattr(population, name) for name in names})
         lived = replace(past_weeks, sale_price=margin * past_weeks.sale_price, unit_cost=margin * past_weeks.unit_cost)
@@ -246,7 +246,7 @@ def test_what_a_map_is_blind_for_is_scaled_to_nothing():
     rows = [jnp.asarray(random.normal(size=size), jnp.float32) for size in ((64, TOTALS), (1, 26, 5))]
     features = agent_features(population, past_weeks, units)
     inputs = MapInputs(features, *rows, Baseline(jnp.ones((1, 1)), jnp.zeros((1, 26, 1))), pooled, past_weeks.valid)
-    plain, blind = Scaling.fit([inputs]), Scaling.fit([inputs], ("economics",))
+    plain, blind = FeatureScaling.fit([inputs]), FeatureScaling.fit([inputs], ("economics",))
     for before, after in zip(seen(1.0, 1.0, blind), seen(2.0, 1.0, blind), strict=True):
         np.testing.assert_allclose(before, after, atol=1e-6)
     assert all((a != b).any() for a, b in zip(seen(1.0, 1.0, plain), seen(2.0, 1.0, plain), strict=True))

@@ -80,9 +80,9 @@ def test_of_the_last_week_alone_it_is_the_last(whole):
     np.testing.assert_allclose(found[0], whole[-1], **CLOSE)
 
 
-@pytest.mark.parametrize("first", [0, 70])
+@pytest.mark.parametrize("first", [1, 70])
 def test_reading_on_week_by_week_equals_one_pass(whole, first):
-    kept = CNN.empty_cache((AGENTS,)) if first == 0 else kept_after(first)
+    kept = kept_after(first)
     assert [ring.shape[0] for ring in kept] == list(ALL)
     for week in range(first, first + 10):
         kept, found = read_on(kept, SERIES[week], VALID[week])
@@ -103,7 +103,7 @@ def test_coming_weeks_know_all_others():
     ahead = SERIES[:8].swapaxes(0, 1)  # [agent, ahead, given]
     answer = jax.jit(lambda x: future(x))
     before = np.asarray(answer(ahead))
-    assert before.shape == (AGENTS, 8, future.width) and future.width == 2 * WIDTH
+    assert before.shape == (AGENTS, 8, 2 * WIDTH)
     later, earlier = ahead.copy(), ahead.copy()
     later[:, 7] += 1.0
     earlier[:, 0] += 1.0

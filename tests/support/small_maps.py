@@ -16,8 +16,8 @@ from walras.maps.features import (
     HORIZON,
     TOTALS,
     AgentHistory,
+    FeatureScaling,
     KnownFuture,
-    Scaling,
     stock_use,
 )
 from walras.maps.file import DUAL, PRIMAL, LearnedMap
@@ -92,7 +92,7 @@ def cut(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def unscaled(shape: MapShape) -> Scaling:
+def unscaled(shape: MapShape) -> FeatureScaling:
     """Scale by other means and spreads than 0 and 1."""
     random = np.random.default_rng(4)
     m = shape.resources
@@ -101,7 +101,7 @@ def unscaled(shape: MapShape) -> Scaling:
     def moments(width: int) -> jax.Array:
         return jnp.asarray(np.stack([random.uniform(-1, 1, width), random.uniform(0.5, 2, width)]), jnp.float32)
 
-    return Scaling(*(moments(width) for width in widths))
+    return FeatureScaling(*(moments(width) for width in widths))
 
 
 def untrained(

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int
 from walras.maps.features import (
     HORIZON,
     AgentHistory,
+    FeatureScaling,
     KnownFuture,
-    Scaling,
     Units,
     agent_features,
     cohort_of,
@@ -111,14 +111,14 @@ class AbstractPriceController(eqx.Module, Controller):
     """
 
     network: eqx.AbstractVar[MapNetwork]
-    scaling: eqx.AbstractVar[Scaling]
+    scaling: eqx.AbstractVar[FeatureScaling]
 
 
 class DualMap(AbstractPriceController):
     """Issue what a dual map answers."""
 
     network: MapNetwork
-    scaling: Scaling
+    scaling: FeatureScaling
 
     def issue(self, observation: ControlObservation) -> Float[Array, "ahead resource"]:
         """Evaluate the map once."""
@@ -147,7 +147,7 @@ class PrimalSearch(AbstractPriceController):
     """
 
     network: MapNetwork
-    scaling: Scaling
+    scaling: FeatureScaling
     rate: float = 0.4
     most: int = 60
     tolerance: float = 5e-3

@@ -14,9 +14,9 @@ from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.maps.features import (
     LOOK_BACK,
     AgentHistory,
+    FeatureScaling,
     KnownFuture,
     MapInputs,
-    Scaling,
     Units,
     agent_features,
     baseline_of,
@@ -90,7 +90,7 @@ class PopulationReader(eqx.Module):
     """
 
     network: MapNetwork
-    scaling: Scaling
+    scaling: FeatureScaling
     population: Population
     units: Units
     cohort_index: CohortIndex
@@ -197,16 +197,7 @@ class EncoderState:
         *,
         seed: int = 0,
     ) -> "EncoderState":
-        """Encode a population.
-
-        Args:
-            learned: the map.
-            population: the whole population, without names.
-            units: in which the map sees it.
-            cohort: whose histories are read.
-            history: at the origin.
-            policy: of the agents; needed by maps with probes.
-            seed: of the probes.
+        """Encode a population, given without names; `cohort` are the agents whose histories are read.
 
         Raises:
             InputError: a map with probes lacks the agents' policy or open orders.

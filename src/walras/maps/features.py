@@ -198,14 +198,7 @@ class MapInputs(eqx.Module):
 def open_orders(
     population: Population, exogenous: ExogenousPaths, orders: Float[Array, "week agent"], initial: State
 ) -> Float[Array, "week ahead resource"]:
-    """Return what is due in weeks t, t + 1, ..., t + HORIZON from orders placed before week t, summed over agents.
-
-    Args:
-        population: weights and use per unit.
-        exogenous: its arrivals say when an order arrives.
-        orders: accepted orders [units].
-        initial: its pipeline was placed before the first week.
-    """
+    """Return use in weeks t, t + 1, ..., t + HORIZON by orders accepted before week t [units], summed over agents."""
     weight = population.weight[:, None] * population.use
     lead = initial.max_lead
 
@@ -341,17 +334,7 @@ def map_inputs(
     reads_agents: bool,
     probes: PreparedProbes | None = None,
 ) -> MapInputs:
-    """Compute what a map reads, not yet scaled.
-
-    Args:
-        population: the whole population.
-        cohort_index: agents whose histories are read.
-        history: of the whole population, up to the last origin.
-        known: of the coming weeks of every origin.
-        units: from `units_of`.
-        reads_agents: whether agents' own histories are needed.
-        probes: of the same origins.
-    """
+    """Compute what a map reads, not yet scaled; `history` is of the whole population, up to the last origin."""
     cohort = cohort_of(population, cohort_index.index, cohort_index.weight)
     own = history.of_agents(cohort_index.index) if reads_agents else None
     return MapInputs(
@@ -366,14 +349,7 @@ def map_inputs(
 
 
 def pool_agents(population: Population, bucket: Array, n_buckets: int, units: Units) -> PooledAgents:
-    """Describe agents that were laid out in tiles (`pooling.pack_by_bucket`).
-
-    Args:
-        population: slot by slot; empty ones have weight 0.
-        bucket: of each tile.
-        n_buckets: number of buckets.
-        units: from `units_of`.
-    """
+    """Describe agents that were laid out in tiles of one bucket each (`pooling.pack_by_bucket`), slot by slot."""
     size = population.weight * _demand(population)
     return PooledAgents(population.weight, size, jnp.asarray(bucket), attributes(population, units), n_buckets)
 
@@ -394,16 +370,10 @@ def prepare_probes_now(
     policy: Policy,
     units: Units,
 ) -> PreparedProbes:
-    """Prepare probes at the history's last week.
+    """Prepare probes at the last week of the whole population's history.
 
     Args:
-        population: the whole population.
-        probes: agents to simulate.
-        history: of the whole population.
-        known: of the coming weeks at this one origin.
         on_order: open orders of all agents by the week in which they arrive, the history's last first.
-        policy: what all agents follow.
-        units: from `units_of`.
     """
     state = agent_state_of(history.of_agents(probes.index), on_order[:, probes.index])
     return prepare_probes(population, probes, state, known.expected, policy, units.price, units.use)
@@ -424,7 +394,7 @@ FAR = 6.0
 """Spreads from the mean at which scaled features are clipped."""
 
 
-class Scaling(eqx.Module):
+class FeatureScaling(eqx.Module):
     """Mean and standard deviation of each feature over training; frozen with the map."""
 
     agents: Float[Array, "moment trait"]
@@ -433,7 +403,7 @@ class Scaling(eqx.Module):
     future: Float[Array, "moment outlook"]
 
     @staticmethod
-    def fit(examples: list[MapInputs], masked: Sequence[str] = ()) -> "Scaling":
+    def fit(examples: list[MapInputs], masked: Sequence[str] = ()) -> "FeatureScaling":
         """Measure features over examples; those that do not vary are only centred.
 
         Args:
@@ -445,7 +415,7 @@ class Scaling(eqx.Module):
         filled = [np.asarray(inputs.pooled.weight) > 0 for inputs in examples]
         pairs = list(zip(examples, filled, strict=True))
         agents = [np.asarray(inputs.agents)[:, there] for inputs, there in pairs if inputs.agents is not None]
-        return Scaling(
+        return FeatureScaling(
             _moments(agents, of_agents),
             _moments([np.asarray(inputs.pooled.attributes)[there] for inputs, there in pairs], of_attributes),
             _moments([np.asarray(inputs.totals) for inputs in examples]),

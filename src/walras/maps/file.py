@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from walras.data.array_file import Stored, flatten, read_arrays, restore, write_arrays
 from walras.errors import InputError, join, quote
-from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, FEATURES, HORIZON, TOTALS, Scaling
+from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, FEATURES, HORIZON, TOTALS, FeatureScaling
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.probes import ProbeAgents, draw_probes
 from walras.maps.representations import REPRESENTATIONS
@@ -51,7 +51,7 @@ class LearnedMap:
 
     kind: str
     network: MapNetwork
-    scaling: Scaling
+    scaling: FeatureScaling
     shape: MapShape
     edges: Float[np.ndarray, " edge"]
     resources: tuple[str, ...] = ("inbound_units",)
@@ -66,14 +66,7 @@ class LearnedMap:
 
 
 def probes_for(learned: LearnedMap, population: Population, cohort: Cohort, seed: int = 0) -> ProbeAgents | None:
-    """Draw a map's probes out of the cohort that it reads; None for a map without.
-
-    Args:
-        learned: the map.
-        population: the whole population, with weights.
-        cohort: whose histories are read; other agents' states are not known.
-        seed: of the draw.
-    """
+    """Draw a map's probes out of the cohort that it reads (other agents' states are not known); None without any."""
     if not learned.shape.n_probes:
         return None
     drawn = draw_probes(cohort.subset(population), learned.shape.n_probes, HORIZON + 1, seed)
@@ -83,11 +76,7 @@ def probes_for(learned: LearnedMap, population: Population, cohort: Cohort, seed
 
 
 def save_map(path: str | Path, learned: LearnedMap) -> None:
-    """Write a map to one file, aside and then renamed.
-
-    Args:
-        path: where; the folder must exist.
-        learned: the map.
+    """Write a map to one file, aside and then renamed; the folder must exist.
 
     Raises:
         InputError: facts that JSON cannot hold, a folder that cannot be written to.
@@ -174,11 +163,11 @@ def _positive_sizes(shape: MapShape) -> list[Any]:
     return [size for value in values for size in (value if isinstance(value, tuple) else (value,))]
 
 
-def _blank_scaling(shape: MapShape) -> Scaling:
+def _blank_scaling(shape: MapShape) -> FeatureScaling:
     """Return the shapes of a scaling; a map that reads no agents has none of their moments."""
     m = shape.resources
     widths = (AGENT_FEATURES if shape.kind.reads_agents else 0, ATTRIBUTES, TOTALS * m, AHEAD * m + 2)
-    return jax.eval_shape(lambda: Scaling(*(jnp.zeros((2, width)) for width in widths)))
+    return jax.eval_shape(lambda: FeatureScaling(*(jnp.zeros((2, width)) for width in widths)))
 
 
 def _contradiction(stored: Stored) -> InputError:

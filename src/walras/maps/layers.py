@@ -97,11 +97,6 @@ class DilatedCNN(eqx.Module):
         before = tuple(Linear.draw(random, inputs, width, 0.7).weight for inputs in widths)
         return DilatedCNN(now, before, dilations)
 
-    @property
-    def width(self) -> int:
-        """Channels of the output."""
-        return self.now[0].bias.shape[0]
-
     def __call__(
         self,
         series: Float[Array, "week *axes given"],
@@ -130,13 +125,6 @@ class DilatedCNN(eqx.Module):
         made = jax.nn.elu(self.now[index](x) + earlier @ self.before[index])
         made = made if index == 0 else made + x
         return made if mask is None else made * mask
-
-    def empty_cache(self, axes: tuple[int, ...]) -> tuple[Array, ...]:
-        """Return the cache before the first week: the last `dilation` inputs of each layer, all 0."""
-        return tuple(
-            jnp.zeros((dilation, *axes, before.shape[0]), jnp.float32)
-            for dilation, before in zip(self.dilations, self.before, strict=True)
-        )
 
     def cache(
         self, series: Float[Array, "week *axes given"], valid: Float[Array, "week *axes"] | None = None
@@ -197,11 +185,6 @@ class FutureCNN(eqx.Module):
     def draw(random: np.random.Generator, given: int, width: int, dilations: tuple[int, ...]) -> "FutureCNN":
         """Draw both."""
         return FutureCNN(*(DilatedCNN.draw(random, given, width, dilations) for _ in range(2)))
-
-    @property
-    def width(self) -> int:
-        """Channels of the output."""
-        return 2 * self.reversed.width
 
     def __call__(self, future: Float[Array, "*axes ahead given"]) -> Float[Array, "*axes ahead made"]:
         """Return both outputs side by side."""

@@ -131,13 +131,11 @@ def prepare_probes(
     """Prepare probes at one or several origins.
 
     Args:
-        population: the whole population, with weights.
+        population, policy: of all agents, with weights.
         probes: agents to simulate.
         states: of the probes alone.
         expected: forecast use of the origin's week and the coming ones; only its shape over time counts.
-        policy: of the whole population.
-        unit: median margin per unit of each resource.
-        scale: S(P).
+        unit, scale: see `PreparedProbes`.
     """
     drawn = population.take(probes.index)
     drawn = eqx.tree_at(lambda p: p.weight, drawn, drawn.weight * probes.weight)

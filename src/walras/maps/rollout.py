@@ -134,13 +134,9 @@ def inputs_of(
     """Return what a map reads at the last origins of the first `weeks` weeks, not yet scaled.
 
     Args:
-        rollout: of the window.
-        window: what was simulated.
-        cohort_index: agents whose histories are read.
-        weeks: weeks up to and with the last origin.
+        weeks: up to and with the last origin.
         origins: their number.
         spacing: weeks between two.
-        reads_agents: whether agents' own histories are needed.
     """
     first = weeks - 1 - spacing * (origins - 1)
     history = jax.tree.map(lambda leaf: leaf[:weeks], rollout.agent_history)

@@ -300,14 +300,7 @@ def population_ood_reasons(
     weeks: int,
     policy_id: tuple[str, str] | None,
 ) -> tuple[str, ...]:
-    """Say what of an encoded population is outside of training.
-
-    Args:
-        support: of training.
-        primal, dual: the encoded population.
-        weeks: of history.
-        policy_id: hash and name of the agents' policy; None where it is not given.
-    """
+    """Say what of an encoded population, its history and its policy (hash and name) is outside of training."""
     if support is None:
         return ("what these maps were trained on is not known, since their interface was saved without it",)
     state = primal if support.kind == PRIMAL else dual

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
 from walras.maps.closed_loop import CapacityTarget, ClosedLoopResult, DualMap, run_closed_loop
-from walras.maps.features import HORIZON, Scaling, units_of
+from walras.maps.features import HORIZON, FeatureScaling, units_of
 from walras.maps.network import MapNetwork
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import PopulationWindow, inputs_of, roll_out
@@ -118,7 +118,7 @@ def _consistency_gap(example: DualExample, policy: Policy, loop: ClosedLoopResul
 
 
 def dual_loss(
-    network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights
+    network: MapNetwork, scaling: FeatureScaling, example: DualExample, policy: Policy, weights: Weights
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Return the weighted sum of the terms, and the terms."""
     terms, _ = episode_terms(example, policy, DualMap(network, scaling), weights.burn_in)
@@ -136,13 +136,13 @@ _apply_gradients = eqx.filter_jit(apply_gradients)
 
 @eqx.filter_jit
 def _loss_and_gradient(
-    network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights
+    network: MapNetwork, scaling: FeatureScaling, example: DualExample, policy: Policy, weights: Weights
 ) -> Any:
     return eqx.filter_value_and_grad(dual_loss, has_aux=True)(network, scaling, example, policy, weights)
 
 
 @eqx.filter_jit
-def _loss(network: MapNetwork, scaling: Scaling, example: DualExample, policy: Policy, weights: Weights) -> Any:
+def _loss(network: MapNetwork, scaling: FeatureScaling, example: DualExample, policy: Policy, weights: Weights) -> Any:
     return dual_loss(network, scaling, example, policy, weights)
 
 
@@ -190,7 +190,7 @@ class DualTask(MapTask):
         super().__init__(settings, episodes, policy)
         self.weights = Weights.of(settings)
         drawn = (episodes.draw(FIRST_EXAMPLE + number) for number in range(EXAMPLES))
-        self.scaling = Scaling.fit([self._unpriced_inputs(episode) for episode in drawn], settings.masked_features)
+        self.scaling = FeatureScaling.fit([self._unpriced_inputs(episode) for episode in drawn], settings.masked_features)
         self.validation = [self.example(episode) for episode in episodes.validation(VALIDATION)]
 
     def _unpriced_inputs(self, episode: SampledEpisode) -> Any:

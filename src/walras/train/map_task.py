@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Float
 
 from walras.data.resume_log import digest
-from walras.maps.features import HORIZON, Scaling
+from walras.maps.features import HORIZON, FeatureScaling
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.probes import draw_probes
@@ -153,7 +153,7 @@ class MapTask(TrainingTask):
     episodes: MapEpisodes
     policy: Policy
     shape: MapShape
-    scaling: Scaling
+    scaling: FeatureScaling
     optimizer: optax.GradientTransformation
 
     def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: Policy) -> None:

@@ -21,7 +21,7 @@ from walras.maps.closed_loop import (
     run_closed_loop,
     softplus_prices,
 )
-from walras.maps.features import HORIZON, LEAST_DEMAND, MapInputs, Scaling
+from walras.maps.features import HORIZON, LEAST_DEMAND, FeatureScaling, MapInputs
 from walras.maps.file import LearnedMap
 from walras.maps.network import EncodedPopulation, MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
@@ -110,7 +110,9 @@ def make_example(
     )
 
 
-def example_loss(network: MapNetwork, scaling: Scaling, example: PrimalExample, spacing: int) -> Float[Array, ""]:
+def example_loss(
+    network: MapNetwork, scaling: FeatureScaling, example: PrimalExample, spacing: int
+) -> Float[Array, ""]:
     """Return the mean squared error of use relative to the forecast, of the population and of single agents.
 
     The use of single agents trains the reading of histories: one total a week says little about thousands of them. A
@@ -149,7 +151,7 @@ def _agent_loss(
 def _update(
     state: TrainState,
     example: PrimalExample,
-    scaling: Scaling,
+    scaling: FeatureScaling,
     spacing: int,
     averaged: Array,
     optimizer: optax.GradientTransformation,
@@ -160,7 +162,9 @@ def _update(
 
 
 @eqx.filter_jit
-def forecast_error(network: MapNetwork, scaling: Scaling, example: PrimalExample, spacing: int) -> Float[Array, ""]:
+def forecast_error(
+    network: MapNetwork, scaling: FeatureScaling, example: PrimalExample, spacing: int
+) -> Float[Array, ""]:
     """Return the mean of |forecast - use| / use over weeks whose use is at least a twentieth of its mean."""
     forecast = network.utilization(network.encode(scaling(example.inputs), spacing), example.prices)
     counts = example.use >= 0.05 * example.use.mean()
@@ -169,7 +173,7 @@ def forecast_error(network: MapNetwork, scaling: Scaling, example: PrimalExample
 
 @eqx.filter_jit
 def _relative_errors(
-    network: MapNetwork, scaling: Scaling, example: PrimalExample, spacing: int
+    network: MapNetwork, scaling: FeatureScaling, example: PrimalExample, spacing: int
 ) -> Float[Array, "origin ahead resource"]:
     forecast = network.utilization(network.encode(scaling(example.inputs), spacing), example.prices)
     return (forecast - example.use) / example.use.mean()
@@ -180,7 +184,7 @@ class PriceProposal(abc.ABC):
 
     @abc.abstractmethod
     def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
     ) -> Float[np.ndarray, "week resource"]:
         """Return prices for all weeks of the window [money per unit of resource]."""
 
@@ -209,7 +213,7 @@ class DualProposals(PriceProposal):
     dual: LearnedMap
 
     def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
     ) -> Float[np.ndarray, "week resource"]:
         """Run the closed loop, and return the prices charged in it."""
         _, capacity = _free_and_capacity(episode, policy)
@@ -232,7 +236,7 @@ class PlannerQueries(PriceProposal):
     """Propose prices as a planner would query: those at which the map itself predicts that use fits a capacity."""
 
     def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
     ) -> Float[np.ndarray, "week resource"]:
         """Search prices at origins half a year apart, some steps only, and string them together."""
         window, (free, capacity) = episode.window, _free_and_capacity(episode, policy)
@@ -263,7 +267,7 @@ class AnyOf(PriceProposal):
         self.sources = sources
 
     def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: Scaling
+        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
     ) -> Float[np.ndarray, "week resource"]:
         """Return the prices of one of them."""
         source = self.sources[episode.random.integers(len(self.sources))]
@@ -277,7 +281,7 @@ class AnyOf(PriceProposal):
 @eqx.filter_jit
 def _searched(
     network: MapNetwork,
-    scaling: Scaling,
+    scaling: FeatureScaling,
     inputs: MapInputs,
     capacity: Float[Array, "origin ahead resource"],
     steps: Any,
@@ -345,7 +349,7 @@ class PrimalTask(MapTask):
         self.weeks = settings.weeks - HORIZON
         self.origins = (self.weeks - 1 - settings.first_origin) // settings.spacing + 1
         first = [self.example(episodes.draw(FIRST_EXAMPLE + number), None) for number in range(EXAMPLES)]
-        self.scaling = Scaling.fit([example.inputs for example in first], settings.masked_features)
+        self.scaling = FeatureScaling.fit([example.inputs for example in first], settings.masked_features)
         self.validation = [self.example(episode, None) for episode in episodes.validation(VALIDATION)]
 
     @property
