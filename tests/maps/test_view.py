@@ -108,7 +108,7 @@ def test_a_cohort_of_exact_duplicates_embeds_like_the_population_it_stands_for(v
     read = LEARNED.encode(target, history, cohort=cohort)
     np.testing.assert_allclose(answers(read), everybody, **CLOSE)
     alone = LEARNED.encode(
-        cohort.subset(target), History(cohort.along(history.agent_history), STORY.known), cohort=cohort
+        cohort.subset(target), History(cohort.select(history.agent_history), STORY.known), cohort=cohort
     )
     np.testing.assert_allclose(answers(alone), everybody, **CLOSE)
     np.testing.assert_allclose(alone.scale, 2 * view.scale, rtol=1e-5)
@@ -120,7 +120,7 @@ def test_the_scales_error_is_that_of_the_cohort():
     cohort = UniformSample().draw(np.ones(100), 40, np.random.default_rng(3))
     drawn = cohort.subset(target)
     view = LEARNED.encode(drawn, History(past(drawn), STORY.known), cohort=cohort)
-    size = cohort.along(np.asarray(target.demand_scale * target.use[:, 0], float))
+    size = cohort.select(np.asarray(target.demand_scale * target.use[:, 0], float))
     np.testing.assert_allclose(view.scale_error, cohort.standard_error(size) / cohort.total(size), rtol=1e-5)
     np.testing.assert_allclose(view.scale, cohort.total(size), rtol=1e-5)
 

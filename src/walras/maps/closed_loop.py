@@ -178,13 +178,7 @@ class PrimalSearch(AbstractPriceController):
         capacity: Float[Array, "ahead resource"],
         start: Float[Array, "ahead resource"],
     ) -> tuple[Float[Array, "ahead resource"], Int[Array, ""]]:
-        """Return the last nu, and how often `utilization` was evaluated.
-
-        Args:
-            utilization: use at prices, both relative; differentiable.
-            capacity: K, in the same units as use.
-            start: first nu.
-        """
+        """Return the last nu, and how often `utilization` (from prices to use, both relative) was evaluated."""
         limit = jnp.maximum(capacity, SMALLEST_CAPACITY)
 
         def loss(prices: Array) -> tuple[Array, Array]:
@@ -204,11 +198,9 @@ class PrimalSearch(AbstractPriceController):
     def residual(
         self, prices: Float[Array, "ahead resource"], over: Float[Array, "ahead resource"]
     ) -> Float[Array, ""]:
-        """Return the mean of |min(lambda, (K - U) / K)|; 0 in weeks over capacity at the highest price.
+        """Return the mean of |min(lambda, (K - U) / K)|, 0 in weeks over capacity at the highest price.
 
-        Args:
-            prices: lambda [median unit margins].
-            over: (U - K) / K.
+        Prices are lambda [median unit margins], `over` is (U - K) / K.
         """
         saturated = (prices >= 0.999 * self.ceiling) & (over > 0)
         return jnp.where(saturated, 0.0, jnp.abs(jnp.minimum(prices, -over))).mean()
@@ -371,13 +363,7 @@ class _Loop(eqx.Module):
 def price_window(
     policy: Policy, state: State, charged: Float[Array, " resource"], issued: Float[Array, "ahead resource"]
 ) -> Float[Array, "1 lead resource"]:
-    """Return the prices that agents see in a week.
-
-    Args:
-        policy, state: say how far agents look ahead.
-        charged: in the week itself, as issued before it [money per unit of resource].
-        issued: for the weeks after it; the last price holds.
-    """
+    """Return the prices that agents see in a week: that charged in it and, as far as they look ahead, those issued."""
     ahead = np.minimum(np.arange(window_length(policy, state.max_lead) - 1), issued.shape[0] - 1)
     return jnp.concatenate([charged[None], issued[ahead]])[None]
 
@@ -385,12 +371,7 @@ def price_window(
 def step_week(
     window: PopulationWindow, policy: Policy, state: State, week: Array, announced: Float[Array, "1 lead resource"]
 ) -> tuple[Float[Array, " total"], Any, State, Float[Array, ""]]:
-    """Simulate one week of a population window.
-
-    Args:
-        window, policy, state: agents and weeks, what they follow, and the state before the week.
-        week: of the window.
-        announced: prices of the week and the weeks after it [money per unit of resource].
+    """Simulate one week under announced prices (its own and later ones) [money per unit of resource].
 
     Returns:
         Use of each resource and then reward, traces, the state after the week, and the value of what is left.

@@ -383,9 +383,9 @@ MASKED_COLUMNS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "economics": ((5, 9), (1, 2, 3)),
     "prices": ((), ()),
 }
-"""What a map may be kept from seeing: columns of agents' features (margin, holding cost) and of attributes (both and the
-penalty). The unit of shadow prices stays the population's median margin. Prices are no feature: the network leaves them
-out (`MapShape.sees_prices`)."""
+"""What a map may be kept from seeing: columns of agents' features (margin, holding cost) and of attributes (both and
+the penalty). The unit of shadow prices stays the population's median margin. Prices are no feature: the network leaves
+them out (`MapShape.sees_prices`)."""
 
 MASKED_SPREAD = 1e30
 """Spread of masked features: whatever their values are, they are scaled to 0."""

@@ -63,12 +63,7 @@ def slots_for(count: int, n_buckets: int, tile: int) -> int:
 def pack_by_bucket(
     bucket: Int[np.ndarray, " agent"], n_buckets: int, tile: int
 ) -> tuple[Int[np.ndarray, " slot"], Int[np.ndarray, " tile"]]:
-    """Sort agents into tiles of one bucket each.
-
-    Args:
-        bucket: of each agent.
-        n_buckets: number of buckets.
-        tile: slots of a tile.
+    """Sort agents into tiles of one bucket each, with `tile` slots.
 
     Returns:
         The agent in each slot (`EMPTY` for none), and the bucket of each tile. Their lengths depend only on the number
@@ -116,10 +111,8 @@ class CohortIndex(eqx.Module):
 
         Args:
             size: demand scale of the whole population [units/week].
-            cohort: whose histories are read.
             edges: inner edges of the buckets.
             tile: slots of a tile.
-            probes: agents to simulate in every query.
         """
         slot, bucket = pack_by_bucket(bucket_of(size[cohort.index], edges), len(edges) + 1, tile)
         index, weight = cohort.index[slot], np.where(slot != EMPTY, cohort.weight[slot], 0.0)

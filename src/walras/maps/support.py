@@ -125,13 +125,7 @@ class QueryRange:
     highest: float = 0.0
 
     def note(self, prices: np.ndarray | None = None, capacity: np.ndarray | None = None, queries: int = 0) -> None:
-        """Include a query; the first week, the origin's own, does not count.
-
-        Args:
-            prices: [*plans, week, resource] [median margins].
-            capacity: [*plans, week, resource], relative to S(P).
-            queries: plans.
-        """
+        """Include a number of plans [*plans, week, resource] in maps' units; week 0, the origin's, does not count."""
         self.queries += queries
         if prices is not None and prices[..., 1:, :].size:
             self.price = max(self.price, float(prices[..., 1:, :].max()))
@@ -223,13 +217,10 @@ class TrainingSupport:
         policy_id: tuple[str, str] | None = None,
         query_range: QueryRange | None = None,
     ) -> tuple[str, ...]:
-        """Say what is outside of what training covered, one sentence per reason.
+        """Say what of a population, its history, policy (hash and name) and queries is outside of training.
 
-        Args:
-            summary: of the population.
-            weeks: of its history.
-            policy_id: hash and class name of the agents' policy.
-            query_range: extremes of the queries.
+        Returns:
+            One sentence per reason.
         """
         reasons = []
         if policy_id is not None and policy_id[0] != self.policy:

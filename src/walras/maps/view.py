@@ -186,12 +186,7 @@ class LearnedView:
         return self.relative_error
 
     def check_query(self, shadow_prices: Any = None, capacity: Any = None) -> tuple[str, ...]:
-        """Say what of a query and of the population is outside of training, one sentence each.
-
-        Args:
-            shadow_prices: [*plans, week, resource] [money per unit of resource].
-            capacity: [*plans, week, resource] [units of resource].
-        """
+        """Say what of a query [*plans, week, resource] and of the population training did not cover, in sentences."""
         query = QueryRange()
         query.note(prices=None if shadow_prices is None else _in_units(shadow_prices, self.units.price))
         query.note(capacity=None if capacity is None else _in_units(capacity, self.units.use))
@@ -328,12 +323,8 @@ def controllable_weeks(population: Population, weeks: int) -> Bool[np.ndarray, "
 def relative_error(facts: Mapping[str, Any], weeks: int, resources: int) -> Float[np.ndarray, "week resource"]:
     """Read the relative error of each week of a view off a map's facts; that of week 0 is 0.
 
-    Args:
-        facts: `relative_error` holds a number for each of the 26 coming weeks, or a row of one for each resource.
-        weeks, resources: of the view.
-
     Raises:
-        InputError: another number of them.
+        InputError: the facts do not hold a number for each coming week, or a row of one for each resource.
     """
     errors = np.zeros((HORIZON + 1, resources))
     if "relative_error" in facts:
