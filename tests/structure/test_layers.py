@@ -35,13 +35,13 @@ def test_layers_point_down():
 
 PLANTED = {
     "data knows the planner": ("data", "import walras.planning.result\n", "walras.data is not allowed to import"),
-    "the engine knows a domain": (
-        "engine",
+    "the parallel engine knows inventory": (
+        "parallel",
         "from walras.simulation import week\n",
         "walras.parallel is not allowed to import",
     ),
     "evaluation knows the data": ("evaluation", "import walras.data.panel\n", "walras.evaluation is not allowed"),
-    "a planner prints a report": ("planner", "import walras.report\n", "walras.planning is not allowed to import"),
+    "a planner prints a report": ("planning", "import walras.report\n", "walras.planning is not allowed to import"),
     "somebody needs the commands": ("report", "import walras.cli.app\n", "walras.report is not allowed to import"),
 }
 

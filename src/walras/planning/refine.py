@@ -34,7 +34,7 @@ Newton steps converge from low prices, where use falls steeply, and fail from hi
 VERIFICATIONS = 4
 """Most simulations of all agents: the first verifies, one more follows each refinement on the cohort."""
 
-SEARCHING, CHECKING = "Searching on a cohort", "Simulating all agents"
+SEARCHING, CHECKING = "Searching on a cohort", "Simulating everybody"
 """Names of the stages in `PlanResult.seconds`."""
 
 
