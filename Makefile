@@ -17,12 +17,16 @@ demo: $(STAMP)
 	$(BIN)/walras demo
 
 # A file of tests stays in one process; more than four processes would want too much memory.
-test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=30
 
-# Studies, benchmarks and examples from end to end too.
-test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -m "" -n auto --maxprocesses 4 --dist loadfile
+test: $(STAMP)
+	$(PYTEST)
+
+# Studies, benchmarks and examples from end to end.
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+test-all: test-slow test
 
 check: $(STAMP)
 	$(BIN)/ruff check .
