@@ -143,11 +143,6 @@ def loss_terms(
 ) -> dict[str, dict[str, Float[np.ndarray, " path"]]]:
     """Measure the unweighted terms of the dual loss of several maps on the same cases.
 
-    Args:
-        cases: at least `HORIZON` + 2 coordinated weeks each.
-        maps: dual maps by name, e.g. by the term that was left out of their training.
-        burn_in: first coordinated weeks that are not counted.
-
     Returns:
         Name -> term -> value by path.
     """

@@ -2,8 +2,8 @@
 
 import abc
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
@@ -91,25 +91,6 @@ class DualMapController(ControlMethod):
         return _run_map(case, self.dual, DualMap(self.dual.network, self.dual.scaling))
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """Settings of the search on a primal map; see `walras.maps.closed_loop.PrimalSearch`.
-
-    Attributes:
-        rate: first step in nu.
-        most: most steps a week.
-        tolerance: residual at which a week's search ends.
-        price_weight: of the mean price beside violation.
-        ceiling: highest price [median unit margins].
-    """
-
-    rate: float = PrimalSearch.rate
-    most: int = PrimalSearch.most
-    tolerance: float = PrimalSearch.tolerance
-    price_weight: float = PrimalSearch.price_weight
-    ceiling: float = PrimalSearch.ceiling
-
-
 @dataclass(frozen=True, eq=False)
 class PrimalMapController(ControlMethod):
     """A search every week for the prices at which use fits, as forecast by a frozen primal map.
@@ -117,17 +98,17 @@ class PrimalMapController(ControlMethod):
     Attributes:
         name: in tables.
         primal: the map, of any representation; it knows what a dual map knows.
-        settings: of the search.
+        settings: of the search that differ from the defaults of `walras.maps.closed_loop.PrimalSearch`.
     """
 
     name: str
     primal: LearnedMap
-    settings: SearchSettings = SearchSettings()
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def run(self, case: BenchmarkCase) -> ControlOutcome:
         """Run the closed loop."""
         parts = (self.primal.network, self.primal.scaling)
-        return _run_map(case, self.primal, PrimalSearch(*parts, **asdict(self.settings)))
+        return _run_map(case, self.primal, PrimalSearch(*parts, **self.settings))
 
 
 def _run_map(case: BenchmarkCase, learned: LearnedMap, controller: AbstractPriceController) -> ControlOutcome:

@@ -45,13 +45,7 @@ def available(names: Sequence[str], folder: Path | None) -> list[str]:
 
 
 def by_table(context: Any, key: str, measure: Callable[..., Any]) -> dict[str, Callable[[], Any]]:
-    """Return one part for each available table and each value of a setting.
-
-    Args:
-        context: `lab.runner.Context` of the study.
-        key: of the setting with the values.
-        measure: called with the context, the table and a value.
-    """
+    """Return one part for each available table and each value of a setting."""
     tables, values = available(context.settings["data"], context.data), context.settings[key]
     return {f"{data}:{value}": partial(measure, context, data, value) for data in tables for value in values}
 
@@ -59,12 +53,6 @@ def by_table(context: Any, key: str, measure: Callable[..., Any]) -> dict[str, C
 @lru_cache(maxsize=1)  # the parts of a study use the same pool one after the other
 def evaluation_pool(name: str, folder: Path | None, agents: int, seed: int = SEED) -> AgentPool:
     """Return an agent pool that no map was trained on.
-
-    Args:
-        name: `GENERATED`, or one of `TABLES`.
-        folder: of the real tables.
-        agents: number generated; of a table all are used.
-        seed: of generated agents, and of lead times and costs that a table lacks.
 
     Raises:
         InputError: there is no such table.
@@ -132,13 +120,6 @@ def has_next_year(name: str, folder: Path | None) -> bool:
 
 def next_year(name: str, folder: Path, sizes: ShiftSizes, most_agents: int, seed: int) -> NextYear:
     """Read a long table, and set its last weeks apart.
-
-    Args:
-        name: one of `LONG_TABLES`.
-        folder: of the real tables.
-        sizes: of the cases; weeks and origins are replaced by those of the table.
-        most_agents: products used, drawn at random where there are more.
-        seed: of that draw, and of lead times and costs that the table lacks.
 
     Raises:
         InputError: there is no such table.

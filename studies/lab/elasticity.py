@@ -227,10 +227,6 @@ def fit_elasticities(benchmark: CapacityBenchmark, buckets: int = 5) -> Elastici
 
     Each path is simulated without prices, and under Haar prices and pulses of its first resource; log ratios are fitted
     by least squares, weighted by use without prices. Negative numbers are set to 0.
-
-    Args:
-        benchmark: of an agent pool that evaluates nothing.
-        buckets: of demand, cut at quantiles of the whole pool.
     """
     edges = bucket_edges(np.asarray(benchmark.world.population.demand_scale), buckets)
     paths = range(benchmark.sizes.paths)

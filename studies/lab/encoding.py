@@ -46,12 +46,7 @@ def index_all(population: Population, learned: LearnedMap) -> CohortIndex:
 
 
 def encode_case(scene: Any, learned: LearnedMap) -> LearnedView:
-    """Encode all agents of a `BenchmarkPopulation`; week 0 of the view is its first coordinated week.
-
-    Args:
-        scene: whose history is simulated without prices.
-        learned: a primal or a dual map.
-    """
+    """Encode all agents of a `BenchmarkPopulation`; week 0 of the view is its first coordinated week."""
     stretch, first = scene.stretch, scene.first
     no_prices = jnp.zeros((stretch.n_weeks, len(stretch.population.resources)))
     rolled = roll_out(stretch, scene.policy, no_prices)

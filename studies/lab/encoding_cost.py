@@ -17,13 +17,7 @@ Loss = tuple[Float[Array, ""], MapNetwork]
 
 
 def window(example: PrimalExample, origin: Array, weeks: int) -> PrimalExample:
-    """Cut one origin, with the history that its embedding reads, out of an example with an origin in every week.
-
-    Args:
-        example: its last origin is the last of its weeks.
-        origin: number of the origin.
-        weeks: of the example.
-    """
+    """Cut one origin, with the history that its embedding reads, out of an example with an origin in every week."""
     inputs = example.inputs
     first = weeks - example.use.shape[0] + origin + 1 - LOOK_BACK
 
@@ -44,10 +38,6 @@ def windows_loss(network: MapNetwork, scaling: FeatureScaling, example: PrimalEx
     """Return the loss of `example_loss` with spacing 1 and its gradient, from windows encoded one by one.
 
     Gradients are accumulated window by window, so that only one is held in memory.
-
-    Args:
-        network, scaling: as for `example_loss`.
-        example: an origin in every week, of a map that is not trained agent by agent.
     """
     count, weeks = example.use.shape[0], example.inputs.totals.shape[0]
     least = SMALL_USE * example.use.mean()

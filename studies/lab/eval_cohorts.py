@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from lab.encoding import index_all
 from lab.eval_maps import Forecasts, map_forecast
-from lab.metrics import forecast_metrics
+from lab.metrics import forecast_errors
 from lab.shift_cases import ShiftSizes, use_under_prices
 from walras.exogenous.arrivals import IntegerLeadTimes, draw_lead_times
 from walras.maps.file import LearnedMap
@@ -36,11 +36,6 @@ def resample_world(world: AgentPool, number: int, seed: int) -> AgentPool:
 
     Within blocks of weeks each agent's surprises (demand over expected demand and the common surprise) are permuted,
     and lead times are drawn anew.
-
-    Args:
-        world: as observed.
-        number: of the repetition; 0 returns the pool as it is.
-        seed: of the draws.
     """
     if number == 0:
         return world
@@ -108,12 +103,7 @@ class RepeatedPopulation:
     def parts(
         self, chosen: Int[np.ndarray, " drawn"], weight: Float[np.ndarray, " drawn"]
     ) -> Iterator[PopulationWindow]:
-        """Cut agents out, one repetition after the other.
-
-        Args:
-            chosen: agents, ascending.
-            weight: number of agents that each represents.
-        """
+        """Cut agents out, one repetition after the other."""
         for number in range(self.repeats):
             mine = chosen // len(self.pool) == number
             if mine.any():
@@ -219,5 +209,5 @@ def cohort_errors(
 
 
 def _mape(forecast: Forecasts, truth: Forecasts) -> float:
-    mape = forecast_metrics(forecast[None], truth[None]).mape
+    mape = forecast_errors(forecast[None], truth[None]).mape
     return float("nan") if mape is None else mape

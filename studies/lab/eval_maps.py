@@ -159,16 +159,7 @@ def evaluate_map(
     draws: int,
     seed: int = 0,
 ) -> MapEvaluation:
-    """Forecast a case with every map, by probe agents, by expected demand and, if `draws`, by simulation.
-
-    Args:
-        world, case, policy: what is forecast.
-        maps: primal maps by name.
-        sizes: with the origins.
-        cohort: agents that maps read.
-        draws: scenarios of each origin.
-        seed: of cohort and scenarios; all maps read the same cohort.
-    """
+    """Forecast a case with every map, by probe agents, by expected demand and, if `draws`, by simulation."""
     forecasts = {}
     population, stretch = case.stretch.population, case.stretch
     slices = (sizes.known, sizes.origins, sizes.spacing)

@@ -185,13 +185,7 @@ class MethodMetrics:
 
     @staticmethod
     def of(results: Sequence[CaseResult], method: str, burn_in: int) -> "MethodMetrics":
-        """Measure a method.
-
-        Args:
-            results: of cases, one path each.
-            method: name of the method, or `CLAIRVOYANT`.
-            burn_in: first coordinated weeks that are not evaluated; rewards are of all weeks.
-        """
+        """Measure a method."""
         outcomes = [result.outcomes[method] for result in results]
         free, best = [result.free for result in results], [result.best for result in results]
         prices, best_use = _stack(outcomes, "shadow_prices"), _stack(best, "utilization")

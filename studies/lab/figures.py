@@ -155,13 +155,7 @@ def groups(axes: Axes, rows: Mapping[str, Mapping[str, Interval]]) -> None:
 def against_size(
     axes: Axes, rows: Mapping[str, Mapping[int, Interval]], predicted: Mapping[str, Mapping[int, float]] | None = None
 ) -> None:
-    """Draw errors against sizes, with intervals; predicted ones are lines, without them points are joined.
-
-    Args:
-        axes: to draw into.
-        rows: by method, then by size.
-        predicted: likewise.
-    """
+    """Draw errors against sizes, with intervals; predicted ones are lines, without them points are joined."""
     for place, (name, values) in enumerate(rows.items()):
         colour, mark = method_style(name)
         beside = 1.0 + 0.05 * (place - (len(rows) - 1) / 2)

@@ -12,7 +12,7 @@ from scipy.special import chdtri
 
 from lab.eval_cohorts import CohortError, RepeatedPopulation, cohort_errors
 from lab.eval_maps import SIMULATION, MapEvaluation, evaluate_map
-from lab.metrics import ForecastTally, TwinTally, calibration_tally, forecast_tally, twin_tally
+from lab.metrics import ForecastErrors, TwinErrors, calibration_slope, forecast_errors, twin_errors
 from lab.results import path_interval, round_digits
 from lab.runner import Log, Part, parts_under
 from lab.shift_cases import BY, ShiftCases, ShiftSizes
@@ -103,16 +103,7 @@ def forecast_parts(
     seed: int = 0,
     tell: Log = lambda _: None,
 ) -> dict[str, Part]:
-    """Return the parts of the forecast study.
-
-    Args:
-        world: agents, weeks and surprises that training never saw.
-        policy: of the agents, the one that the maps were trained with.
-        maps: primal maps by name.
-        budget: how much is measured.
-        seed: of all draws.
-        tell: receives progress.
-    """
+    """Return the parts of the forecast study."""
     cases = ShiftCases(world, policy, budget.sizes, seed)
     main = next((each for each in maps.values() if each.shape.n_probes), next(iter(maps.values())))
     shifts = {f"shift:{by}": partial(shift_figures, by, cases, maps, budget, tell) for by in budget.alphas}
@@ -160,36 +151,35 @@ def _forecasts(rows: Rows, name: str) -> np.ndarray:
     return np.stack([row.forecasts[name] for row in rows])
 
 
-def tally_of(rows: Rows, name: str) -> ForecastTally:
-    """Sum one forecast's errors; a row's index is the path's number."""
-    return forecast_tally(_forecasts(rows, name), _realised(rows))
+def errors_of(rows: Rows, name: str) -> ForecastErrors:
+    """Measure one forecast's errors; a row's index is the path's number."""
+    return forecast_errors(_forecasts(rows, name), _realised(rows))
 
 
-def tally_of_priced(rows: Rows, name: str) -> ForecastTally:
-    """Sum one forecast's errors in the weeks in which a price was charged."""
+def errors_of_priced(rows: Rows, name: str) -> ForecastErrors:
+    """Measure one forecast's errors in the weeks in which a price was charged."""
     actual = _realised(rows)
     counted = np.where(np.stack([row.priced for row in rows]), actual, 0.0)  # weeks without use have no relative error
-    return forecast_tally(_forecasts(rows, name), counted, mean_utilization=actual.mean((1, 2)))
+    return forecast_errors(_forecasts(rows, name), counted, actual.mean((1, 2)))
 
 
 def alpha_figures(rows: Rows, baseline: str = BASELINE) -> dict[str, Any]:
     """Return error, bias and calibration of all forecasts, and paired intervals to the baseline."""
     names = rows[0].forecasts
-    tallies = {name: tally_of(rows, name) for name in names}
+    errors = {name: errors_of(rows, name) for name in names}
     actual = np.stack([row.realised / row.scale for row in rows])
     relative = {name: np.stack([row.forecasts[name] / row.scale for row in rows]) for name in names}
     near = [row.case["near_limit"] for row in rows if row.case["near_limit"] is not None]
-    metrics = {name: tally.metrics() for name, tally in tallies.items()}
-    paths = {name: list(tally.path_values().values()) for name, tally in tallies.items()}
-    priced = {name: list(tally_of_priced(rows, name).path_values().values()) for name in names}
+    paths = {name: list(each.by_path.values()) for name, each in errors.items()}
+    priced = {name: list(errors_of_priced(rows, name).by_path.values()) for name in names}
     slope = {name: partial(slope_of, each, actual) for name, each in relative.items()}
     return {
         "demand_ratio": float(np.mean([row.case["demand_ratio"] for row in rows])),
         "near_limit_share": float(np.mean(near)) if near else None,
         "paths": len(rows),
-        "dropped_weeks": metrics[next(iter(names))].dropped_weeks,
-        "mape": {name: each.mape for name, each in metrics.items()},
-        "bias": {name: each.bias for name, each in metrics.items()},
+        "dropped_weeks": errors[next(iter(names))].dropped_weeks,
+        "mape": {name: each.mape for name, each in errors.items()},
+        "bias": {name: each.bias for name, each in errors.items()},
         "slope": {name: measure() for name, measure in slope.items()},
         "slope_interval": {name: leave_one_out(measure, len(rows)) for name, measure in slope.items()},
         "interval": intervals(paths),
@@ -204,7 +194,7 @@ def slope_of(
     kept: Sequence[int] | slice = slice(None),
 ) -> float | None:
     """Return the slope of realised on forecast use, both relative to S(P), over the paths that are kept."""
-    return calibration_tally(forecast[kept], actual[kept]).metrics().slope
+    return calibration_slope(forecast[kept], actual[kept])
 
 
 def leave_one_out(measure: Callable[[Sequence[int]], float | None], paths: int) -> dict[str, Any]:
@@ -249,7 +239,7 @@ def moderate_figures(shifted: Mapping[float, Rows], baseline: str = BASELINE) ->
     if not kept:
         return {}
     values = {
-        name: np.mean([list(tally_of(rows, name).path_values().values()) for rows in kept], axis=0).tolist()
+        name: np.mean([list(errors_of(rows, name).by_path.values()) for rows in kept], axis=0).tolist()
         for name in kept[0][0].forecasts
     }
     mape = {name: float(np.mean(each)) for name, each in values.items()}
@@ -265,8 +255,7 @@ def horizon_figures(rows: Rows) -> dict[str, Any]:
     for name in rows[0].forecasts:
         forecast = _forecasts(rows, name)
         weeks = (slice(h, h + 1) for h in range(actual.shape[2]))
-        tallies = (forecast_tally(forecast[:, :, h], actual[:, :, h], mean_utilization=mean) for h in weeks)
-        errors[name] = [tally.metrics().mape for tally in tallies]
+        errors[name] = [forecast_errors(forecast[:, :, h], actual[:, :, h], mean).mape for h in weeks]
     return errors
 
 
@@ -276,7 +265,7 @@ def kind_figures(rows: Rows) -> dict[str, Any]:
     for row in rows:
         groups[str(row.case["kind"])].append(row)
     names = [name for name in rows[0].forecasts if name != SIMULATION] if rows else []
-    return {kind: {name: tally_of(each, name).metrics().mape for name in names} for kind, each in groups.items()}
+    return {kind: {name: errors_of(each, name).mape for name in names} for kind, each in groups.items()}
 
 
 def twin_figures(
@@ -296,41 +285,36 @@ def twin_figures(
 
 def _pair_figures(pairs: Pairs, baseline: str) -> dict[str, Any]:
     names = pairs[0][0].forecasts
-    metrics = {name: twin_sums(pairs, name, None).metrics() for name in names}
-    expected = {name: twin_sums(pairs, name, SIMULATION).metrics() for name in names}
+    metrics = {name: errors_of_pairs(pairs, name) for name in names}
+    expected = {name: errors_of_pairs(pairs, name, SIMULATION) for name in names}
     rows = [twin for pair in pairs for twin in pair]
-    errors = {name: list(twin_sums(pairs, name, None).pair_values().values()) for name in names}
+    errors = {name: each.by_pair for name, each in metrics.items()}
     return {
         "pairs": len(pairs),
         "interval": intervals(errors),
         "over_baseline": against_baseline(errors, baseline),
         "explained_interval": {name: leave_one_out(partial(_explained, pairs, name), len(pairs)) for name in names},
-        "blind_interval": intervals({"no difference": _differences(pairs)})["no difference"],
+        "blind_interval": intervals({"no difference": metrics[SIMULATION].difference_by_pair})["no difference"],
         "twin_error": {name: each.twin_error for name, each in metrics.items()},
         "twin_error_to_simulation": {name: each.twin_error for name, each in expected.items()},
         "captured": {name: each.captured for name, each in metrics.items()},
         "explained": {name: each.explained for name, each in metrics.items()},
         "difference": metrics[SIMULATION].difference,
         "simulated_difference": metrics[SIMULATION].predicted_difference,
-        "mape_of_each": {name: tally_of(rows, name).metrics().mape for name in names},
+        "mape_of_each": {name: errors_of(rows, name).mape for name in names},
     }
 
 
 def _explained(pairs: Pairs, name: str, kept: Sequence[int]) -> float:
     """Return the share of the differences between twins that a forecast explains, over the pairs that are kept."""
-    return twin_sums([pairs[index] for index in kept], name, None).metrics().explained
+    return errors_of_pairs([pairs[index] for index in kept], name).explained
 
 
-def _differences(pairs: Pairs) -> list[float]:
-    """Return the error of a forecast that sees no difference between twins by pair."""
-    tally = twin_sums(pairs, SIMULATION, None)
-    return (tally.difference.sum(1) / tally.use.sum(1)).tolist()
-
-
-def twin_sums(pairs: Pairs, name: str, against: str | None) -> TwinTally:
-    """Sum predicted differences between twins, against realised use or against another forecast."""
+def errors_of_pairs(pairs: Pairs, name: str, against: str | None = None) -> TwinErrors:
+    """Measure one forecast's differences between twins, against realised use or against another forecast."""
     predicted = np.stack([_forecasts(pair, name) for pair in pairs])
-    return twin_tally(predicted, np.stack([_realised(p) if against is None else _forecasts(p, against) for p in pairs]))
+    actual = [_realised(pair) if against is None else _forecasts(pair, against) for pair in pairs]
+    return twin_errors(predicted, np.stack(actual))
 
 
 def cohort_figures(cases: ShiftCases, learned: LearnedMap, budget: ForecastBudget, tell: Log) -> list[dict[str, Any]]:

@@ -132,10 +132,6 @@ def view_of(instance: InventoryProgram) -> SimulatedView:
 def compare_with_program(products: int, seed: int) -> dict[str, Any]:
     """Find prices through the simulator, and compare them with the program's.
 
-    Args:
-        products: of the instance.
-        seed: draws it; 0 is the published one.
-
     Returns:
         Relative differences of `dual` value, `primal` objective and `prices` (their sum), the distance of single
         prices as a share of the largest, `queries`, and `seconds` of both.

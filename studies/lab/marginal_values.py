@@ -179,12 +179,6 @@ def evaluate_case(
 ) -> dict[str, Any]:
     """Compare all prices of a case with the marginal value, and that with the one from another start.
 
-    Args:
-        case: population and capacity.
-        maps: dual and primal, by name.
-        count: weeks whose capacity is changed.
-        budget: of the search.
-
     Returns:
         `methods`: `compare_prices` of each; `weeks`, `values`, `prices` (in price scales) by week; `beyond`: mean share
         by which the oracle's use exceeds capacity in these weeks.

@@ -1,19 +1,14 @@
-"""Metrics of forecasts and prices: relative errors, calibration line, differences of twins, price accuracy.
-
-Tallies are sums per path and resource, so that pieces of a study can be added. Field names are stored in results.
-"""
+"""Metrics of forecasts and prices: relative errors, calibration slope, differences of twins, price accuracy."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
 
 from walras.errors import InputError, shape_mismatch
 from walras.evaluation.metrics import SMALL_USE
-from walras.evaluation.tallies import AbstractTally, finite_array, mean_ratio, path_contributions, path_numbers
+from walras.evaluation.tallies import finite_array, mean_ratio, path_contributions
 
-Sums = Float[np.ndarray, "path resource"]
 FORECAST_AXES = ("path", "origin", "week", "resource")
 TWIN_AXES = ("pair", "twin", "origin", "week", "resource")
 PRICE_AXES = ("path", "week", "resource")
@@ -29,54 +24,26 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class ForecastMetrics:
+class ForecastErrors:
     """Relative errors, per path and resource and then averaged.
 
     Attributes:
         mape: mean `|U_hat - U| / U` over origins and weeks; None where every week was dropped.
         bias: mean `(U_hat - U) / U` over the same weeks.
-        weeks: origins x weeks counted, over all paths and resources.
-        dropped_weeks: left out because U is below 5 % of its mean (or zero).
+        dropped_weeks: left out because U is below 5 % of its mean (or zero), over all paths and resources.
+        by_path: path -> value; their mean is the MAPE.
     """
 
     mape: float | None
     bias: float | None
-    weeks: int
     dropped_weeks: int
+    by_path: dict[int, float]
 
 
-@dataclass(frozen=True, eq=False)
-class ForecastTally(AbstractTally):
-    """Sums of relative errors and numbers of weeks.
-
-    Attributes:
-        weeks, dropped_weeks: weeks with and without a relative error.
-        absolute_error, signed_error: sums of the relative errors.
-    """
-
-    weeks: Sums
-    dropped_weeks: Sums
-    absolute_error: Sums
-    signed_error: Sums
-
-    def metrics(self) -> ForecastMetrics:
-        """Derive the metrics from the sums."""
-        return ForecastMetrics(
-            mape=mean_ratio(self.absolute_error, self.weeks),
-            bias=mean_ratio(self.signed_error, self.weeks),
-            weeks=int(self.weeks.sum()),
-            dropped_weeks=int(self.dropped_weeks.sum()),
-        )
-
-    def path_values(self) -> dict[int, float]:
-        """Return path -> value; their mean is the MAPE."""
-        kept, values = path_contributions(self.absolute_error, self.weeks)
-        return dict(zip(self.paths[kept].tolist(), values.tolist(), strict=True))
-
-
-def _checked_forecasts(forecast: npt.ArrayLike, realised: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    predicted = finite_array("forecast", forecast, FORECAST_AXES)
-    actual = finite_array("realised", realised, FORECAST_AXES)
+def _checked(forecast: npt.ArrayLike, realised: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    predicted, actual = (
+        finite_array(name, values, FORECAST_AXES) for name, values in (("forecast", forecast), ("realised", realised))
+    )
     if predicted.shape != actual.shape:
         raise shape_mismatch("forecast", predicted.shape, actual.shape, "pass forecasts of the realised weeks")
     if predicted.size == 0:
@@ -84,23 +51,17 @@ def _checked_forecasts(forecast: npt.ArrayLike, realised: npt.ArrayLike) -> tupl
     return predicted, actual
 
 
-def forecast_tally(
-    forecast: npt.ArrayLike,
-    realised: npt.ArrayLike,
-    *,
-    mean_utilization: npt.ArrayLike | None = None,
-    first_path: int = 0,
-) -> ForecastTally:
-    """Sum the relative errors of forecasts.
+def forecast_errors(
+    forecast: npt.ArrayLike, realised: npt.ArrayLike, mean_utilization: npt.ArrayLike | None = None
+) -> ForecastErrors:
+    """Measure relative errors of forecasts.
 
     Args:
         forecast: U_hat [path, origin, week, resource], the weeks 1 to 26 after each origin.
         realised: U of the same weeks [path, origin, week, resource].
-        mean_utilization: mean U that decides which weeks are too small [path, resource], default that of `realised`;
-            give it where a path's origins come in several pieces.
-        first_path: number of the first path.
+        mean_utilization: mean U that decides which weeks are too small [path, resource]; default that of `realised`.
     """
-    predicted, actual = _checked_forecasts(forecast, realised)
+    predicted, actual = _checked(forecast, realised)
     paths, resources = actual.shape[0], actual.shape[3]
     mean = actual.mean(axis=(1, 2))
     if mean_utilization is not None:
@@ -109,84 +70,32 @@ def forecast_tally(
         raise shape_mismatch("mean_utilization", mean.shape, (paths, resources), "pass one mean per path and resource")
     counted = (actual > 0) & (actual >= SMALL_USE * mean[:, None, None, :])
     error = np.divide(predicted - actual, actual, out=np.zeros_like(actual), where=counted)
-    parts = {"weeks": counted, "dropped_weeks": ~counted, "absolute_error": np.abs(error), "signed_error": error}
-    sums = {name: values.sum(axis=(1, 2), dtype=np.float64) for name, values in parts.items()}
-    return ForecastTally(paths=path_numbers(paths, first_path), **sums)
+    parts = (counted, ~counted, np.abs(error), error)
+    weeks, dropped, absolute, signed = (part.sum(axis=(1, 2), dtype=np.float64) for part in parts)
+    kept, values = path_contributions(absolute, weeks)
+    by_path = dict(zip(np.arange(paths)[kept].tolist(), values.tolist(), strict=True))
+    return ForecastErrors(mean_ratio(absolute, weeks), mean_ratio(signed, weeks), int(dropped.sum()), by_path)
 
 
-def forecast_metrics(forecast: npt.ArrayLike, realised: npt.ArrayLike) -> ForecastMetrics:
-    """Return the metrics of forecasts; see `forecast_tally` for the arguments."""
-    return forecast_tally(forecast, realised).metrics()
+def calibration_slope(forecast: npt.ArrayLike, realised: npt.ArrayLike) -> float | None:
+    """Return the slope of the least-squares line `U = intercept + slope U_hat` over all weeks, paths and resources.
 
-
-@dataclass(frozen=True)
-class Calibration:
-    """Least-squares line `U = intercept + slope U_hat` over all weeks of all paths and resources.
-
-    Attributes:
-        slope: 1 is right; below 1 forecasts vary too much, above 1 too little. None where forecasts never vary.
-        intercept: in the unit of the utilization given; None with the slope.
-        correlation: of forecast and realised use; None where either never varies.
-    """
-
-    slope: float | None
-    intercept: float | None
-    correlation: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationTally(AbstractTally):
-    """Sums of first and second moments.
-
-    Attributes:
-        weeks: weeks counted.
-        forecast, realised: sums of each.
-        forecast_squared, realised_squared, product: sums of squares, and of forecast x realised.
-    """
-
-    weeks: Sums
-    forecast: Sums
-    realised: Sums
-    forecast_squared: Sums
-    realised_squared: Sums
-    product: Sums
-
-    def metrics(self) -> Calibration:
-        """Derive the line from the sums."""
-        weeks, predicted, actual = (float(part.sum()) for part in (self.weeks, self.forecast, self.realised))
-        squares, actual_squares = float(self.forecast_squared.sum()), float(self.realised_squared.sum())
-        spread = squares - predicted**2 / weeks
-        if spread <= ROUNDING * squares:
-            return Calibration(None, None, None)
-        both = float(self.product.sum()) - predicted * actual / weeks
-        slope, other = both / spread, actual_squares - actual**2 / weeks
-        correlation = None if other <= ROUNDING * actual_squares else both / (spread * other) ** 0.5
-        return Calibration(slope, (actual - slope * predicted) / weeks, correlation)
-
-
-def calibration_tally(forecast: npt.ArrayLike, realised: npt.ArrayLike, *, first_path: int = 0) -> CalibrationTally:
-    """Sum the moments of forecasts; give utilization relative to its scale where paths differ in size.
+    1 is right; below 1 forecasts vary too much, above 1 too little. None where forecasts never vary. Give utilization
+    relative to its scale where paths differ in size.
 
     Args:
         forecast: U_hat [path, origin, week, resource].
         realised: U of the same weeks [path, origin, week, resource].
-        first_path: number of the first path.
     """
-    predicted, actual = _checked_forecasts(forecast, realised)
-    parts = {
-        "weeks": np.ones_like(actual),
-        "forecast": predicted,
-        "realised": actual,
-        "forecast_squared": predicted**2,
-        "realised_squared": actual**2,
-        "product": predicted * actual,
-    }
-    sums = {name: values.sum(axis=(1, 2)) for name, values in parts.items()}
-    return CalibrationTally(paths=path_numbers(len(actual), first_path), **sums)
+    predicted, actual = _checked(forecast, realised)
+    parts = (predicted, actual, predicted**2, predicted * actual)
+    forecasts, uses, squares, products = (float(part.sum(axis=(1, 2)).sum()) for part in parts)
+    spread = squares - forecasts**2 / predicted.size
+    return None if spread <= ROUNDING * squares else (products - forecasts * uses / predicted.size) / spread
 
 
 @dataclass(frozen=True)
-class TwinMetrics:
+class TwinErrors:
     """Errors of the predicted difference between twins, relative to their mean utilization.
 
     Attributes:
@@ -195,6 +104,7 @@ class TwinMetrics:
         predicted_difference: mean `|F_a - F_b|`, likewise.
         captured: slope of the real difference on the predicted one, through 0; None where none is predicted.
         explained: 1 - sum of squared errors / sum of squared differences; 0 for a forecast that sees no difference.
+        by_pair, difference_by_pair: `twin_error` and `difference` of each pair.
     """
 
     twin_error: float
@@ -202,51 +112,16 @@ class TwinMetrics:
     predicted_difference: float
     captured: float | None
     explained: float
+    by_pair: list[float]
+    difference_by_pair: list[float]
 
 
-@dataclass(frozen=True, eq=False)
-class TwinTally(AbstractTally):
-    """Sums of differences between twins and of errors of them, per pair and resource.
-
-    Attributes:
-        use: sums of the twins' mean utilization.
-        difference, predicted, error: sums of the absolute real difference, the predicted one, and their distance.
-        difference_squared, predicted_squared, product: sums of squares, and of real x predicted difference.
-    """
-
-    use: Sums
-    difference: Sums
-    predicted: Sums
-    error: Sums
-    difference_squared: Sums
-    predicted_squared: Sums
-    product: Sums
-
-    def metrics(self) -> TwinMetrics:
-        """Derive the metrics from the sums."""
-        use, squared = float(self.use.sum()), float(self.difference_squared.sum())
-        predicted, product = float(self.predicted_squared.sum()), float(self.product.sum())
-        missed = squared - 2 * product + predicted
-        return TwinMetrics(
-            twin_error=float(self.error.sum()) / use,
-            difference=float(self.difference.sum()) / use,
-            predicted_difference=float(self.predicted.sum()) / use,
-            captured=product / predicted if predicted > 0 else None,
-            explained=1.0 - missed / squared if squared > 0 else 0.0,
-        )
-
-    def pair_values(self) -> dict[int, float]:
-        """Return pair -> twin error."""
-        return dict(zip(self.paths.tolist(), (self.error.sum(1) / self.use.sum(1)).tolist(), strict=True))
-
-
-def twin_tally(forecast: npt.ArrayLike, realised: npt.ArrayLike, *, first_pair: int = 0) -> TwinTally:
-    """Sum differences between twins.
+def twin_errors(forecast: npt.ArrayLike, realised: npt.ArrayLike) -> TwinErrors:
+    """Measure predicted differences between twins.
 
     Args:
         forecast: U_hat of both twins of each pair [pair, twin, origin, week, resource].
         realised: U of the same weeks, or its expectation [pair, twin, origin, week, resource].
-        first_pair: number of the first pair.
     """
     predicted, actual = finite_array("forecast", forecast, TWIN_AXES), finite_array("realised", realised, TWIN_AXES)
     if predicted.shape != actual.shape or predicted.shape[1] != 2:
@@ -255,17 +130,17 @@ def twin_tally(forecast: npt.ArrayLike, realised: npt.ArrayLike, *, first_pair: 
     if not (actual > 0).any(axis=(1, 2, 3, 4)).all():
         raise InputError("`realised` has a pair that uses nothing at all; leave out pairs without utilization")
     guess, true = predicted[:, 0] - predicted[:, 1], actual[:, 0] - actual[:, 1]
-    parts = {
-        "use": actual.mean(axis=1),
-        "difference": np.abs(true),
-        "predicted": np.abs(guess),
-        "error": np.abs(guess - true),
-        "difference_squared": true**2,
-        "predicted_squared": guess**2,
-        "product": guess * true,
-    }
-    sums = {name: values.sum(axis=(1, 2)) for name, values in parts.items()}
-    return TwinTally(paths=path_numbers(len(actual), first_pair), **sums)
+    parts = (actual.mean(axis=1), np.abs(true), np.abs(guess), np.abs(guess - true), true**2, guess**2, guess * true)
+    use, real, seen, error, *squares = (part.sum(axis=(1, 2)) for part in parts)
+    real_squared, seen_squared, product = (float(part.sum()) for part in squares)
+    missed = real_squared - 2 * product + seen_squared
+    return TwinErrors(
+        *(float(part.sum()) / float(use.sum()) for part in (error, real, seen)),
+        captured=product / seen_squared if seen_squared > 0 else None,
+        explained=1.0 - missed / real_squared if real_squared > 0 else 0.0,
+        by_pair=(error.sum(1) / use.sum(1)).tolist(),
+        difference_by_pair=(real.sum(1) / use.sum(1)).tolist(),
+    )
 
 
 def price_values(

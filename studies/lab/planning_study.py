@@ -92,11 +92,6 @@ def _timed(make: Callable[[], tuple[PlanRecord, int, int]]) -> dict[str, Any]:
 def compare_planners(panel: Panel, settings: PlanSettings, foreseen: int) -> dict[str, Any]:
     """Plan by maps and by simulation, verify both, and plan some scenarios as if they were known.
 
-    Args:
-        panel: to be planned after its last week.
-        settings: with learned maps.
-        foreseen: unseen scenarios that are planned as known ones, for the regret.
-
     Returns:
         Costs as shares of the simulated plan's acquisition cost; by path where there are paths.
     """
@@ -175,11 +170,6 @@ def _only(paths: ExogenousPaths, number: int) -> ExogenousPaths:
 
 def revise_weekly(panel: Panel, settings: PlanSettings, weeks: int) -> dict[str, Any]:
     """Plan by maps week after week as the table's last weeks become known, and measure how far the plan moves.
-
-    Args:
-        panel: table; its last `weeks` weeks are revealed one by one.
-        settings: with learned maps.
-        weeks: revisions.
 
     Returns:
         For each of `WAYS`: `moved`, by how much the plan of the coming weeks changes at each revision, as a share of
@@ -260,13 +250,7 @@ def _expected_cost(problem: PlanningProblem, cost: PiecewiseLinearCost, record: 
 def large_plan_settings(
     settings: PlanSettings, cohorts: list[int], interfaces: list[str]
 ) -> Mapping[str, PlanSettings]:
-    """Return settings by planner: all agents simulated, then each cohort size by every interface.
-
-    Args:
-        settings: with learned maps.
-        cohorts: sizes.
-        interfaces: names in `PLANNER_NAMES`.
-    """
+    """Return settings by planner: all agents simulated, then each cohort size by every interface."""
     planners = {EVERYBODY: settings.model_copy(update={"interface": "simulated", "cohort": 0})}
     for count in cohorts:
         for interface in interfaces:
@@ -279,10 +263,6 @@ def compare_large_plans(
     panel: Panel, settings: PlanSettings, cohorts: list[int], interfaces: list[str]
 ) -> dict[str, Any]:
     """Plan one problem by each planner, measure the time of finding and checking, and verify all plans alike.
-
-    Args:
-        panel: to be planned after its last week.
-        settings, cohorts, interfaces: see `large_plan_settings`.
 
     Returns:
         `agents`; of each planner `find`, `check` and `seconds` of both [wall], `processor` [seconds of all cores],
@@ -333,11 +313,7 @@ def _plan(
 
 
 def join_seeds(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join the tables of several seeds: every figure of a planner becomes the list of all seeds' values.
-
-    Args:
-        parts: as `compare_large_plans` returns them.
-    """
+    """Join the tables of several seeds: every figure of a planner becomes the list of all seeds' values."""
     planners = {
         name: {key: [part["planners"][name][key] for part in parts] for key in first if key != "why"}
         for name, first in parts[0]["planners"].items()
@@ -347,11 +323,6 @@ def join_seeds(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def compare_dagger(panel: Panel, settings: PlanSettings, maps: Mapping[str, LearnedMap]) -> dict[str, Any]:
     """Plan by maps trained with and without the planner's own queries (DAgger), and by simulating all agents.
-
-    Args:
-        panel: to be planned after its last week.
-        settings: with learned maps; all agents are simulated to correct them.
-        maps: primal ones by name.
 
     Returns:
         `agents`; of each map `error_free` and `error_plan`: sum of |map's use - simulated use| relative to its sum, of

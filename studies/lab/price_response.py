@@ -185,10 +185,6 @@ def agent_attributes(agents: RespondingPopulation) -> dict[str, Values]:
 def explain_variance(responses: Float[np.ndarray, "begin agent"], known: Mapping[str, Values]) -> dict[str, Any]:
     """Regress responses on attributes.
 
-    Args:
-        responses: of every pulse; their mean over pulses is regressed, clipped at `CLIPPED`.
-        known: attributes.
-
     Returns:
         `linear`, `tenths`: explained variance by a linear regression, and by a level for each decile of each attribute.
         `reliability`: upper bound of any explanation, from halves of the pulses (Spearman-Brown); None for a single
@@ -260,15 +256,7 @@ def compare_slopes(
     count: int,
     base: float,
 ) -> dict[str, Any]:
-    """Compare one-week pulses, and slopes at a lasting price, as forecast by maps with the simulator.
-
-    Args:
-        scene, agents: the population; its policy is that of the maps.
-        maps: primal maps by name.
-        heights: of the pulses, in median unit margins.
-        count: weeks in which they start.
-        base: lasting price at which slopes are compared, in median unit margins.
-    """
+    """Compare one-week pulses, and slopes at a lasting price, as forecast by maps with the simulator."""
     every = pulse_starts(agents.weeks, count)
     pulses = [price_pulse(agents.weeks, start, 1, height)[0] for height in heights for start in every]
     exact = scene.view().jacobian(np.full((agents.weeks, 1), base * agents.scale))

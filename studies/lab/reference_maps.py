@@ -16,13 +16,7 @@ COMPETITORS = Path(__file__).parents[2] / "benchmarks" / "maps"
 
 
 def reference_maps(kind: str, own: LearnedMap, folder: Path = COMPETITORS) -> dict[str, LearnedMap]:
-    """Return all maps of a kind by representation, the given one first.
-
-    Args:
-        kind: "primal map" or "dual map".
-        own: an interface's map.
-        folder: of the others; those of other resources are left out.
-    """
+    """Return all maps of a kind by representation, the given one first."""
     maps = {own.shape.name: own}
     for path in sorted(folder.glob(f"{kind.split()[0]}-*.walras")):
         learned = load_map(path, kind)
@@ -46,12 +40,7 @@ def default_maps(kind: str, names: Sequence[str] = ()) -> dict[str, LearnedMap]:
 
 
 def train_or_load(given: Mapping[str, Any], folder: Path) -> LearnedMap:
-    """Train a primal map, resume a stopped training, or read a finished one.
-
-    Args:
-        given: settings that differ from the preset `small`; there are no probe agents unless given.
-        folder: shared by all studies.
-    """
+    """Train a primal map, resume a stopped training, or read a finished one."""
     values = {**preset_values(PRIMAL, "small"), "delegates": 0, **given}
     settings = checked(MapTraining, values, "the settings of a study")
     place = folder / "trained" / f"{settings.representation}-{digest(settings.model_dump(mode='json'))[:12]}"

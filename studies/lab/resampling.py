@@ -109,12 +109,7 @@ class ScenarioBootstrap:
     def _forecasts(
         self, then: Int[np.ndarray, " slot"], expected: AheadSlot, earlier: AheadSlot
     ) -> tuple[AheadSlot, AheadSlot]:
-        """Return the agents' own forecasts: expected lead-time demand now, revised as it was revised then.
-
-        Args:
-            then: donor weeks.
-            expected, earlier: demand of each week's lead time as expected in the origin, and in the donor week.
-        """
+        """Return the agents' own forecasts: expected lead-time demand now, revised as it was revised then."""
         paths = self.world.exogenous
         now, spread = (
             np.asarray(part)[self.now, self.agents] for part in (paths.lead_demand_mean, paths.lead_demand_sd)
@@ -136,23 +131,11 @@ class PastBootstrap(ScenarioBootstrap):
         return weeks + SPAN <= self.now
 
 
-@dataclass(frozen=True, eq=False)
-class RealisedPath:
-    """The weeks as they happened, for bounds with knowledge of the future.
-
-    Attributes:
-        world, agents, now: as in `ScenarioBootstrap`.
-    """
-
-    world: AgentPool
-    agents: Int[np.ndarray, " slot"]
-    now: int
-
-    def path(self) -> ExogenousPaths:
-        """Return the weeks from the origin on [week, slot]; the pool's last week holds after it."""
-        rows = np.minimum(self.now + np.arange(SPAN), self.world.n_weeks - 1)
-        cut = lambda leaf: jnp.asarray(np.asarray(leaf)[rows].take(self.agents, axis=1))  # noqa: E731
-        return jax.tree.map(cut, self.world.exogenous)
+def realised_path(world: AgentPool, agents: Int[np.ndarray, " slot"], now: int) -> ExogenousPaths:
+    """Return the weeks from the origin on as they happened [week, slot]; the pool's last week holds after it."""
+    rows = np.minimum(now + np.arange(SPAN), world.n_weeks - 1)
+    cut = lambda leaf: jnp.asarray(np.asarray(leaf)[rows].take(agents, axis=1))  # noqa: E731
+    return jax.tree.map(cut, world.exogenous)
 
 
 def _lead_sums(expected: AheadSlot, lead: Int[np.ndarray, " slot"]) -> AheadSlot:

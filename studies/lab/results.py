@@ -15,12 +15,7 @@ Value = Mapping[str, Any] | Sequence[float] | float | None
 
 
 def path_interval(values: Sequence[float | None] | np.ndarray, **limits: float) -> dict[str, Any]:
-    """Return mean, 95 % interval over paths, and the number of paths; None and non-finite values are left out.
-
-    Args:
-        values: one per path.
-        limits: `least` and `most`: the interval is cut there.
-    """
+    """Return mean, 95 % interval over paths, and the number of paths; None and non-finite values are left out."""
     kept = [float(value) for value in values if value is not None and np.isfinite(value)]
     if len(kept) < 2:
         return {"estimate": _round(kept[0]) if kept else None, "low": None, "high": None, "paths": len(kept)}
@@ -47,14 +42,7 @@ def format_interval(interval: Mapping[str, Any], digits: int = 2, scale: float =
 def target_row(
     figure: str, data: str, value: Value, *, least: float | None = None, most: float | None = None
 ) -> dict[str, Any]:
-    """Return a row of `key`: figure, data, interval, target, and whether the target is met.
-
-    Args:
-        figure: what was measured, with its unit.
-        data: on which data.
-        value: measured; `met` refers to its estimate, `sure` says whether both ends of its interval agree.
-        least, most: the target; without either the figure is only shown.
-    """
+    """Return a row of `key`: figure, data, interval, target, and whether the target is met."""
     estimate, low, high = _triple(value)
     met, sure = None, None
     if estimate is not None and (least is not None or most is not None):

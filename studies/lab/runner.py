@@ -72,18 +72,7 @@ def run_study(
     minutes: float = float("inf"),
     tell: Log = lambda _: None,
 ) -> StudyResult:
-    """Measure the parts that are missing, and put the answer together.
-
-    Args:
-        study: to run.
-        studies: all of them; a study may evaluate parts that another one measures.
-        size: "smoke", "small" or "full".
-        folder: where parts are saved, in a folder of their own for each size and settings. Tables of the same name
-            with other contents in `data` need another folder.
-        data: folder of real tables.
-        minutes: no part is started later than this many minutes after the start.
-        tell: receives progress.
-    """
+    """Measure the parts that are missing, and put the answer together."""
     measuring = find_study(str(study.file.measured_by), studies) if study.file.measured_by else study
     settings = measuring.settings(size)
     context = Context(size, settings, data, tell, folder)

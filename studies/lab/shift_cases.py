@@ -142,13 +142,7 @@ class ShiftCases:
     seed: int = 0
 
     def draw(self, by: str, alpha: float, number: int) -> ShiftCase:
-        """Draw a case; its weeks and its kind of prices follow from the number alone.
-
-        Args:
-            by: attribute, one of `BY`.
-            alpha: strength of the shift.
-            number: of the case.
-        """
+        """Draw a case; its weeks and its kind of prices follow from the number alone."""
         common = np.random.default_rng([self.seed, number, 0x1D6E])
         start = int(common.integers(self.world.n_weeks - self.sizes.weeks + 1))
         random = np.random.default_rng([self.seed, number, BY.index(by), round(1000 * alpha) + 10**6])
@@ -197,14 +191,7 @@ class ShiftCases:
 def draw_capacity(
     family: AbstractCapacityFamily, free: Float[np.ndarray, "week resource"], first: int, seed: int
 ) -> tuple[Float[np.ndarray, "week resource"], float]:
-    """Draw a capacity path of which about 55 % of the weeks are near-limit, and return their share.
-
-    Args:
-        family: its shape; level and spread are calibrated.
-        free: use without prices.
-        first: first week that counts; before it capacity is that of this week.
-        seed: of the path.
-    """
+    """Draw a capacity path of which about 55 % of the weeks are near-limit, and return their share."""
     counted = np.maximum(free[first:], 1e-6)
     path = calibrate_level(family, counted).family.sample(seed, len(counted), counted.mean(0))
     near = float(np.mean(counted > NEAR_LIMIT * path))

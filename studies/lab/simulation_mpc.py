@@ -4,7 +4,6 @@ Every week the coming weeks are simulated on scenarios until prices fit them. `w
 on one expected path; here scenarios, the simulated sample and the count of simulations are parts of the comparison.
 """
 
-import abc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from lab.capacity_benchmark import BenchmarkCase, ComputeCost, ControlOutcome
 from lab.controllers import ControlMethod, DualMapController, NoControl, PrimalMapController, ProportionalRationing
 from lab.elasticity import ElasticityControl
-from lab.resampling import PastBootstrap, RealisedPath
+from lab.resampling import PastBootstrap, realised_path
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.closed_loop import price_window, step_week
 from walras.maps.features import HORIZON
@@ -46,60 +45,27 @@ SLOPE_AGENTS = 300
 """Agents of the weekly Jacobian, which only steers the search; the package's MPC takes more, but is not timed."""
 
 
-class AbstractScenarioForecast(abc.ABC):
-    """Scenarios of the coming weeks; only `PerfectForecast` may use weeks that are still to come.
+def scenario_paths(
+    world: AgentPool,
+    agents: Int[np.ndarray, " slot"],
+    now: int,
+    random: np.random.Generator,
+    scenarios: int | None,
+) -> ExogenousPaths:
+    """Return the week of the origin and the horizon after it; every array has a leading scenario axis.
 
-    Attributes:
-        scenarios: how many.
+    Args:
+        world, agents: the pool, and the index in it of each simulated agent.
+        now: week of the pool that is the origin.
+        random: source of randomness.
+        scenarios: bootstrapped from weeks that were over by the origin; more begin with those of fewer. None is the
+            path that will happen, the only use of weeks that are still to come.
     """
-
-    scenarios: int
-
-    @abc.abstractmethod
-    def paths(
-        self, world: AgentPool, agents: Int[np.ndarray, " slot"], now: int, random: np.random.Generator
-    ) -> ExogenousPaths:
-        """Return the week of the origin and the horizon after it; every array has a leading scenario axis.
-
-        Args:
-            world, agents: the pool, and the index in it of each simulated agent.
-            now: week of the pool that is the origin.
-            random: source of randomness.
-        """
-
-
-@dataclass(frozen=True)
-class PerfectForecast(AbstractScenarioForecast):
-    """The path that will happen."""
-
-    scenarios: int = 1
-
-    def paths(
-        self, world: AgentPool, agents: Int[np.ndarray, " slot"], now: int, random: np.random.Generator
-    ) -> ExogenousPaths:
-        """Return the realised path."""
-        return _stack([RealisedPath(world, agents, now).path()])
-
-
-@dataclass(frozen=True)
-class SampledScenarios(AbstractScenarioForecast):
-    """Scenarios of demand, forecasts and lead times bootstrapped from weeks that were over by the origin.
-
-    Attributes:
-        scenarios: how many; more scenarios begin with those of fewer.
-    """
-
-    scenarios: int = 1
-
-    def paths(
-        self, world: AgentPool, agents: Int[np.ndarray, " slot"], now: int, random: np.random.Generator
-    ) -> ExogenousPaths:
-        """Draw the scenarios one by one."""
+    if scenarios is None:
+        paths = [realised_path(world, agents, now)]
+    else:
         bootstrap = PastBootstrap(world, agents, now)
-        return _stack([bootstrap.sample(random) for _ in range(self.scenarios)])
-
-
-def _stack(paths: list[ExogenousPaths]) -> ExogenousPaths:
+        paths = [bootstrap.sample(random) for _ in range(scenarios)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *paths)
 
 
@@ -113,7 +79,7 @@ class SimulationMPC(ControlMethod):
     Attributes:
         name: in tables.
         solver: of the weekly problem; few steps are enough, since the start is good.
-        forecast: of the coming weeks.
+        scenarios: of the coming weeks; None knows what will happen.
         agents: simulated, drawn in proportion to demand with weights; None simulates all.
         ceiling: highest price, in price scales; isolated price spikes would shift orders into the week before.
         seed: of scenarios and sample.
@@ -121,7 +87,7 @@ class SimulationMPC(ControlMethod):
 
     name: str
     solver: AbstractDualSolver = field(default_factory=lambda: ProjectedDual(max_queries=20))
-    forecast: AbstractScenarioForecast = field(default_factory=SampledScenarios)
+    scenarios: int | None = 1
     agents: int | None = None
     ceiling: float = 2.0
     seed: int = 0
@@ -185,7 +151,7 @@ class _WeeklySearch(Controller):
         method, scene, shape = self.method, self.case.scene, start.shape
         random = np.random.default_rng([method.seed, scene.path, week, 0xF07])
         now = scene.week_of_pool(week)
-        paths = method.forecast.paths(scene.world, scene.agents[self.sample.index], now, random)
+        paths = scenario_paths(scene.world, scene.agents[self.sample.index], now, random, method.scenarios)
         parts = (self.population, paths, self.policy, self.sample.select(state))
         cut = self.slope_sample.select
         first = jax.tree.map(lambda leaf: leaf[0], paths)
@@ -195,7 +161,7 @@ class _WeeklySearch(Controller):
             return jnp.asarray(np.concatenate([charged[None], free[0].reshape(shape)]), jnp.float32)
 
         def response(free: Float[np.ndarray, "path entry"]) -> np.ndarray:
-            self.simulations += method.forecast.scenarios
+            self.simulations += method.scenarios or 1
             return np.asarray(_mean_use(*parts, with_charged(free)), float)[1:].reshape(1, -1)
 
         def jacobian(free: Float[np.ndarray, "path entry"]) -> np.ndarray:
@@ -286,7 +252,7 @@ def simulating_methods(seed: int = 0) -> list[ControlMethod]:
     return [
         SimulationMPC(UZAWA, ProjectedDual(max_queries=20), seed=seed),
         SimulationMPC(GAUSS_NEWTON, GaussNewton(max_iterations=4), seed=seed),
-        SimulationMPC(MPC_PERFECT, mpc_solver(), PerfectForecast(), seed=seed),
-        SimulationMPC(MPC_ONE, mpc_solver(), SampledScenarios(1), seed=seed),
-        SimulationMPC(MPC_SIXTEEN, mpc_solver(), SampledScenarios(16), SIXTEEN_AGENTS, seed=seed),
+        SimulationMPC(MPC_PERFECT, mpc_solver(), None, seed=seed),
+        SimulationMPC(MPC_ONE, mpc_solver(), 1, seed=seed),
+        SimulationMPC(MPC_SIXTEEN, mpc_solver(), 16, SIXTEEN_AGENTS, seed=seed),
     ]

@@ -177,10 +177,6 @@ def find_study(number: str, studies: list[Study]) -> Study:
 def read_json(path: Path, remedy: str) -> Any:
     """Read a file of figures.
 
-    Args:
-        path: the file.
-        remedy: what to do where it is damaged, for the error.
-
     Raises:
         InputError: it is not valid JSON.
     """

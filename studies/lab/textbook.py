@@ -224,12 +224,6 @@ def identical_agents(
 def simulate_store(store: Store, agents: int, seed: int, weeks: int = WEEKS) -> dict[str, Any]:
     """Simulate many equal stores and compare their mean cost with the exact one.
 
-    Args:
-        store: policy and exact cost.
-        agents: number of stores.
-        seed: of the demand.
-        weeks: simulated; the first third is dropped.
-
     Returns:
         `group`, `name`, `exact`, `cost`, `error` (standard error over stores), `z` and `relative`.
     """

@@ -235,15 +235,7 @@ def totals(population: Population, lumpiness: Values, expected: Values) -> Float
 
 
 def draw_twins(cases: ShiftCases, kind: str, start: int, count: int, random: np.random.Generator) -> Twins:
-    """Draw a pair among the agents that are active at the first origin; indices are those of the pool.
-
-    Args:
-        cases: with the pool and the origins.
-        kind: one of `KINDS`.
-        start: first week.
-        count: agents of each twin.
-        random: source of randomness.
-    """
+    """Draw a pair among the agents that are active at the first origin; indices are those of the pool."""
     world = cases.world
     week = start + int(cases.sizes.origin_weeks[0])
     pool = np.flatnonzero(world.active[week])
@@ -262,14 +254,7 @@ def draw_twins(cases: ShiftCases, kind: str, start: int, count: int, random: np.
 
 
 def twin_cases(cases: ShiftCases, kind: str, number: int, count: int) -> tuple[ShiftCase, ShiftCase]:
-    """Return both twins under the same prices in the same weeks.
-
-    Args:
-        cases: with the pool and sizes.
-        kind: one of `KINDS`.
-        number: of the pair; another number gives another pair, other weeks and prices.
-        count: agents of each twin.
-    """
+    """Return both twins under the same prices in the same weeks."""
     sizes, world = cases.sizes, cases.world
     random = np.random.default_rng([cases.seed, number, 0x2B15])
     start = int(random.integers(world.n_weeks - sizes.weeks + 1))
@@ -290,14 +275,7 @@ def twin_cases(cases: ShiftCases, kind: str, number: int, count: int) -> tuple[S
 def evaluate_twins(
     cases: ShiftCases, maps: Mapping[str, LearnedMap], kind: str, number: int, *, count: int, cohort: int, draws: int
 ) -> tuple[MapEvaluation, MapEvaluation]:
-    """Forecast both twins of a pair with every map, and by simulation.
-
-    Args:
-        cases, kind, number, count: see `twin_cases`.
-        maps: primal maps by name.
-        cohort: agents that maps read.
-        draws: simulated scenarios.
-    """
+    """Forecast both twins of a pair with every map, and by simulation."""
     pair = twin_cases(cases, kind, number, count)
     extra = {"cohort": min(cohort, count), "draws": draws, "seed": cases.seed}
     first, second = (evaluate_map(cases.world, case, cases.policy, maps, cases.sizes, **extra) for case in pair)

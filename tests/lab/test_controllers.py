@@ -6,7 +6,7 @@ from small_maps import untrained
 
 from lab import simulation_mpc
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
-from lab.controllers import DualMapController, NoControl, PrimalMapController, SearchSettings, TimedJit
+from lab.controllers import DualMapController, NoControl, PrimalMapController, TimedJit
 from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
@@ -32,7 +32,7 @@ def test_all_methods_have_their_names():
 def test_work_is_judged_per_coordinated_week():
     world = AgentPool.from_panel(generate_panel(60, 56, 3), refit_weeks=8)
     cases = CapacityBenchmark(world, PricedNewsvendor(), 0.5, SIZES).cases()
-    primal = PrimalMapController("primal", untrained(PRIMAL, "global"), SearchSettings(most=3, tolerance=0.0))
+    primal = PrimalMapController("primal", untrained(PRIMAL, "global"), {"most": 3, "tolerance": 0.0})
     judged = evaluate(
         cases,
         [NoControl(), DualMapController("dual", untrained(DUAL, "global")), primal],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lab.eval_maps import MapEvaluation
-from lab.forecast_study import leave_one_out, root_interval, slope_of, tally_of, tally_of_priced
+from lab.forecast_study import errors_of, errors_of_priced, leave_one_out, root_interval, slope_of
 
 
 def test_a_slope_is_that_of_the_kept_paths_and_its_interval_spans_them():
@@ -42,6 +42,6 @@ def test_weeks_with_a_price_are_counted_alone():
     priced[:, 5:9] = True
     said = np.where(priced, 15.0, 11.0)
     rows = [MapEvaluation({}, np.ones(1), actual, priced, {"map": said}, None)] * 2
-    assert tally_of_priced(rows, "map").metrics().mape == pytest.approx(0.5)
-    assert tally_of(rows, "map").metrics().mape == pytest.approx((4 * 0.5 + 22 * 0.1) / 26)
-    assert tally_of_priced(rows, "map").metrics().weeks == 2 * 2 * 4
+    assert errors_of_priced(rows, "map").mape == pytest.approx(0.5)
+    assert errors_of(rows, "map").mape == pytest.approx((4 * 0.5 + 22 * 0.1) / 26)
+    assert errors_of_priced(rows, "map").dropped_weeks == 2 * 2 * 22

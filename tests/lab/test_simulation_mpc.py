@@ -9,7 +9,7 @@ import pytest
 
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkSizes, CapacityBenchmark
 from lab.evaluate_control import ClairvoyantBound
-from lab.simulation_mpc import PerfectForecast, SampledScenarios, SimulationMPC
+from lab.simulation_mpc import SimulationMPC
 from walras.planning.prices.dual_ascent import GaussNewton, ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
@@ -56,7 +56,7 @@ def over(kept, case) -> float:
 
 
 def test_prices_follow_from_what_is_known(world, case):
-    method = SimulationMPC("mpc", FEW, SampledScenarios(2), agents=40)
+    method = SimulationMPC("mpc", FEW, 2, agents=40)
     mine, other = method.run(case), method.run(elsewhere(world, case))
     # Issued in the week itself, before its demand and sale prices: charged a week later.
     np.testing.assert_array_equal(mine.shadow_prices[:CHANGED], other.shadow_prices[:CHANGED])
@@ -65,13 +65,13 @@ def test_prices_follow_from_what_is_known(world, case):
 
 
 def test_a_perfect_forecast_looks_ahead(world, case):
-    method = SimulationMPC("mpc", FEW, PerfectForecast())
+    method = SimulationMPC("mpc", FEW, None)
     mine, other = method.run(case), method.run(elsewhere(world, case))
     assert not np.array_equal(mine.shadow_prices[:CHANGED], other.shadow_prices[:CHANGED])
 
 
 def test_with_a_perfect_forecast_violation_is_near_the_oracles(case):
-    kept = SimulationMPC("mpc", ProjectedDual(max_queries=40), PerfectForecast()).run(case)
+    kept = SimulationMPC("mpc", ProjectedDual(max_queries=40), None).run(case)
     best = ClairvoyantBound(ceilings=(2.0,), ascent_steps=2, solver=ProjectedDual(max_queries=150)).outcomes(case, [])[
         0
     ]
@@ -80,13 +80,13 @@ def test_with_a_perfect_forecast_violation_is_near_the_oracles(case):
 
 
 def test_newton_keeps_to_it_too(case):
-    newton = SimulationMPC("newton", GaussNewton(max_iterations=2), PerfectForecast()).run(case)
+    newton = SimulationMPC("newton", GaussNewton(max_iterations=2), None).run(case)
     assert over(newton, case) < 0.8 * over(case.scene.free, case)
 
 
 def test_work_is_counted(case):
-    one = SimulationMPC("one", ProjectedDual(max_queries=3, tolerance=0.0), SampledScenarios(1)).run(case).work
-    two = SimulationMPC("two", ProjectedDual(max_queries=3, tolerance=0.0), SampledScenarios(2)).run(case).work
+    one = SimulationMPC("one", ProjectedDual(max_queries=3, tolerance=0.0), 1).run(case).work
+    two = SimulationMPC("two", ProjectedDual(max_queries=3, tolerance=0.0), 2).run(case).work
     assert one.simulations == 3 * SIZES.weeks and two.simulations == 2 * one.simulations
     assert one.seconds > 0 and one.queries == 0
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.reference_maps import default_maps
 from lab.runner import Context, run_study, settings_hash
 from lab.study import FUNCTIONS, find_studies
 from walras.cli.app import main
+from walras.maps.file import DUAL, PRIMAL
 
 FOLDER = Path(__file__).parents[2] / "studies"
 STUDIES = find_studies(FOLDER)
@@ -120,3 +122,8 @@ def test_recorded_figures_still_give_an_answer(study):
     assert study.code.answer(figures).endswith(".") and study.code.pictures(figures)
     estimates = [[row["estimate"] for row in rows] for rows in (study.code.key(figures), recorded["key"])]
     assert estimates[0] == estimates[1]
+
+
+def test_maps_to_compare_with_are_there():
+    names = {kind: list(default_maps(kind)) for kind in (PRIMAL, DUAL)}
+    assert {"bucketized", "global", "bottom-up", "moments"} <= set(names[PRIMAL]) and "global" in names[DUAL]
