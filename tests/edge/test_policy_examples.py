@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_document_runs_from_top_to_bottom(capsys):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "how-to" / "write-a-policy.md").read_text(), re.M | re.S)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "how-to" / "write-a-policy.md").read_text(), re.M | re.S
+    )
     assert len(blocks) >= 8
     names: dict = {}
     with jax.numpy_rank_promotion("allow"):

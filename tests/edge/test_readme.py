@@ -99,7 +99,7 @@ def test_settings_shown_are_settings_that_are_read(path, tmp_path):
 
 
 def test_the_python_example_runs(capsys):
-    example = next(block for block in blocks(README, "python") if "plan_panel" in block)
+    example = next(block for block in blocks(README, "python") if "planning.plan import plan" in block)
     small = example.replace("agents=200, weeks=120", "agents=40, weeks=60")
     small = small.replace("weeks=13", "weeks=26, scenarios=2, paths=2, max_iterations=2")
     assert small.count("weeks=60") == small.count("paths=2") == 1

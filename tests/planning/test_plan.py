@@ -10,7 +10,7 @@ from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel, active_agents
 from walras.errors import InputError
 from walras.planning.costs import PreviousPlan
-from walras.planning.plan import acquisition_cost, plan_panel
+from walras.planning.plan import acquisition_cost, plan
 from walras.planning.problem import build_problem, build_simulation
 from walras.planning.refine import assess_feasibility
 from walras.planning.result import PlanResult
@@ -42,7 +42,7 @@ def settings(**more) -> PlanSettings:
 
 @lru_cache
 def planned() -> PlanResult:
-    return plan_panel(panel(), settings(), CostSettings())
+    return plan(panel(), settings(), CostSettings())
 
 
 def latest(weeks: int) -> Panel:
@@ -99,7 +99,7 @@ def test_capacity_is_bought_between_the_regular_and_the_highest():
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_does_not():
-    again = plan_panel(panel(), settings(), CostSettings())
+    again = plan(panel(), settings(), CostSettings())
     np.testing.assert_array_equal(again.record.capacity, planned().record.capacity)
     np.testing.assert_array_equal(again.record.shadow_prices, planned().record.shadow_prices)
     np.testing.assert_array_equal(again.verified_utilization, planned().verified_utilization)
@@ -154,7 +154,7 @@ def test_only_the_short_one_of_three_resources_has_a_price():
 
 
 def test_a_short_history_works_and_says_what_it_lacks():
-    result = plan_panel(latest(30), settings(), CostSettings())
+    result = plan(latest(30), settings(), CostSettings())
     assert result.counts["history_weeks"] == 30 and np.isfinite(result.record.capacity).all()
     words = " ".join(result.notes)
     assert "No season was estimated from a history of 30 weeks" in words
@@ -204,7 +204,7 @@ def test_a_revision_keeps_what_was_planned_where_a_change_is_dear():
     first, gone = planned(), np.full((1, 1), np.nan)
     capacity = np.concatenate([1.1 * first.regular_capacity[:-1], gone])
     before = PreviousPlan(capacity, 0 * capacity + first.regular_capacity[0], 0 * capacity)
-    result = plan_panel(panel(), settings(), CostSettings(revision_rate=5.0), last=before)
+    result = plan(panel(), settings(), CostSettings(revision_rate=5.0), previous=before)
     np.testing.assert_allclose(result.record.capacity[:-1], capacity[:-1], rtol=1e-6)
     np.testing.assert_allclose(result.regular_capacity, first.regular_capacity)
     assert result.moved == pytest.approx(0, abs=1e-6) and first.moved is None

@@ -92,12 +92,12 @@ def _plan(
     last: "PreviousPlan | None" = None,
 ) -> None:
     """Plan a panel, write the report and print it; `seconds` counts from when the command was `started`."""
-    from walras.planning.plan import plan_panel
+    from walras.planning.plan import plan
     from walras.report.page import write_report
     from walras.report.summary import console_summary, plan_summary
 
     reading = time.perf_counter() - started
-    result = plan_panel(panel, settings, costs, last=last, progress=progress)
+    result = plan(panel, settings, costs, previous=last, progress=progress)
     seconds = {"reading": reading, **result.seconds, "total": time.perf_counter() - started}
     result = replace(result, seconds=seconds)
     progress.stage("Writing the report")

@@ -1,11 +1,13 @@
-"""From a panel to a verified plan: `plan_panel` is what `walras plan` calls."""
+"""From a panel to a verified plan: `plan` is what `walras plan` calls."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from walras.config import CostSettings, PlanSettings
+from walras.config import CostSettings, PlanSettings, checked, read_costs
 from walras.data.panel import Panel
 from walras.errors import InputError
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
@@ -19,24 +21,40 @@ from walras.planning.verify import verified_result
 from walras.progress import Progress
 
 
-def plan_panel(
+def plan(
     panel: Panel,
-    settings: PlanSettings,
-    costs: CostSettings,
+    settings: PlanSettings | None = None,
+    costs: CostSettings | str | Path | None = None,
     *,
-    last: PreviousPlan | None = None,
+    previous: PreviousPlan | PlanResult | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> PlanResult:
     """Plan capacity for a panel and verify the plan on paths it was not made on.
 
     Args:
         panel: as read from a table or made by the generator.
         settings: what to plan and how.
-        costs: what capacity costs.
-        last: the plan that this one revises; changes cost `revision_rate`, and its regular capacity stays granted.
+        costs: what capacity costs, or the TOML file that says so.
+        previous: the plan that this one revises; changes cost `revision_rate`, and its regular capacity stays granted.
         progress: notified of stages and steps.
+        options: fields of `PlanSettings` that take precedence, such as `weeks=26` or `interface="learned"`.
+
+    Raises:
+        InputError, SettingsError: one sentence on what the panel or the settings lack.
     """
-    progress = progress or Progress()
+    if settings is None or options:
+        settings = checked(PlanSettings, {**(settings.model_dump() if settings else {}), **options}, "`plan`")
+    costs = costs or CostSettings()
+    costs = costs if isinstance(costs, CostSettings) else read_costs(Path(costs))
+    if isinstance(previous, PlanResult):
+        previous = _on_weeks(previous, panel.next_weeks(settings.weeks), settings.resources)
+    return _plan(panel, settings, costs, previous, progress or Progress())
+
+
+def _plan(
+    panel: Panel, settings: PlanSettings, costs: CostSettings, last: PreviousPlan | None, progress: Progress
+) -> PlanResult:
     for name in settings.resources:  # refused before any work is done
         _weekly(costs.of(name).regular_capacity or 0.0, settings.weeks, name)
     maps = load_maps(settings) if settings.interface == "learned" else None
@@ -104,3 +122,22 @@ def _weekly(given: float | tuple[float, ...], weeks: int, name: str) -> Float[np
             "give one number, or one per week"
         )
     return np.broadcast_to(values, (weeks,))
+
+
+def _on_weeks(result: PlanResult, weeks: np.ndarray, resources: tuple[str, ...]) -> PreviousPlan:
+    """Return an earlier plan on the weeks and resources that are planned now, NaN where it has none."""
+    rows = {week: index for index, week in enumerate(result.weeks.tolist())}
+    row = np.array([rows.get(week, -1) for week in weeks.tolist()])
+    columns = np.array([result.resources.index(name) if name in result.resources else -1 for name in resources])
+    if (row < 0).all() or (columns < 0).all():
+        raise InputError(
+            f"`previous` plans no week from {weeks[0]} to {weeks[-1]} for {', '.join(resources)}; "
+            "give the plan that this one revises, or leave it out"
+        )
+
+    def aligned(values: Grid) -> Grid:
+        known = (row >= 0)[:, None] & (columns >= 0)
+        return np.where(known, values[row][:, columns], np.nan)
+
+    record = result.record
+    return PreviousPlan(aligned(record.capacity), aligned(result.regular_capacity), aligned(record.shadow_prices))

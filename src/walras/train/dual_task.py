@@ -190,7 +190,9 @@ class DualTask(MapTask):
         super().__init__(settings, episodes, policy)
         self.weights = Weights.of(settings)
         drawn = (episodes.draw(FIRST_EXAMPLE + number) for number in range(EXAMPLES))
-        self.scaling = FeatureScaling.fit([self._unpriced_inputs(episode) for episode in drawn], settings.masked_features)
+        self.scaling = FeatureScaling.fit(
+            [self._unpriced_inputs(episode) for episode in drawn], settings.masked_features
+        )
         self.validation = [self.example(episode) for episode in episodes.validation(VALIDATION)]
 
     def _unpriced_inputs(self, episode: SampledEpisode) -> Any:
