@@ -1,12 +1,11 @@
 """walras: plan shared capacity for very large populations of agents that order by policies of their own.
 
 The names below are the public interface; each is imported when it is first used, so that `import walras` stays fast.
-`import walras as wr` is all that the examples need. The namespaces `policies`, `costs`, `maps`, `train`, `parallel`,
-`fulfilment` hold the rest of what users reach for.
+`import walras as wr` is all that the examples need. The namespaces `policies`, `costs`, `exogenous`, `maps`,
+`train`, `distribute`, `parallel` and `fulfilment` hold the rest of what users reach for.
 """
 
-from importlib import import_module
-from typing import Any
+from walras.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -20,13 +19,14 @@ _HOME = {
     "PlanSettings": "config",
     "CostSettings": "config",
     "PlanResult": "planning.result",
+    "write_report": "report.page",
     # simulation
     "simulate": "simulation.run",
+    "generate": "exogenous.scenarios",
+    "simulate_out_of_core": "simulation.out_of_core",
     "reward_gradient": "simulation.gradients",
     "Population": "population.population",
     "ExogenousPaths": "exogenous.paths",
-    "constant_paths": "exogenous.paths",
-    "ConstantLeadTime": "exogenous.arrivals",
     "Policy": "policies.base",
     "Observation": "policies.base",
     "positive_part": "clipping",
@@ -45,6 +45,8 @@ _NAMESPACES = {
     "costs": "planning.costs",
     "maps": "maps",
     "train": "train",
+    "exogenous": "exogenous",
+    "distribute": "distribute",
     "parallel": "parallel",
     "fulfilment": "domains.fulfilment",
 }
@@ -53,13 +55,7 @@ _NAMESPACES = {
 __all__ = ["__version__", *_HOME, *_NAMESPACES]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name in _NAMESPACES:
-        return import_module(f"walras.{_NAMESPACES[name]}")
-    if name not in _HOME:
-        raise AttributeError(f"module `walras` has no attribute `{name}`")
-    return getattr(import_module(f"walras.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME, _NAMESPACES)
 
 
 def __dir__() -> list[str]:

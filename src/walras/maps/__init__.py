@@ -3,8 +3,7 @@
 The names below are public; each is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import Any
+from walras.lazy import lazy_names
 
 _HOME = {
     "Interface": "interface",
@@ -23,10 +22,4 @@ _HOME = {
 """Public names and the modules that define them."""
 
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"walras.maps.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)

@@ -1,0 +1,30 @@
+"""Names of a package that are imported when they are first used, so that importing the package stays fast."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+
+def lazy_names(
+    package: str, homes: Mapping[str, str], namespaces: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package.
+
+    Args:
+        package: its `__name__`.
+        homes: public name -> module below the package that defines it.
+        namespaces: public name -> module below the package that it stands for.
+
+    Raises:
+        AttributeError: by the returned function, for other names.
+    """
+
+    def get(name: str) -> Any:
+        if name in namespaces:
+            return import_module(f"{package}.{namespaces[name]}")
+        if name in homes:
+            return getattr(import_module(f"{package}.{homes[name]}"), name)
+        raise AttributeError(f"module `{package}` has no attribute `{name}`")
+
+    return get
