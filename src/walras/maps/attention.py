@@ -26,16 +26,11 @@ class AttentionCache(eqx.Module):
 
 
 class Attention(eqx.Module):
-    """Attend to items from queries: `z = sum_i softmax_i(q . k_i / sqrt(dim)) v_i` (spec eq. 8).
+    """Attend to items from queries: `z = sum_i softmax_i(q . k_i / sqrt(dim)) v_i` (spec eq. 8)."""
 
-    Attributes:
-        query, key: Wq, Wk.
-        value: two layers (ours): what an agent will do is no linear function of its embedding.
-    """
-
-    query: Linear
+    query: Linear  # Wq, Wk
     key: Linear
-    value: Perceptron
+    value: Perceptron  # two layers (ours): what an agent will do is no linear function of its embedding
 
     @staticmethod
     def draw(random: np.random.Generator, query: int, item: int, dim: int) -> "Attention":

@@ -103,15 +103,10 @@ def softplus_prices(nu: Float[Array, "*axes"], ceiling: float = math.inf) -> Flo
 
 
 class AbstractPriceController(eqx.Module, Controller):
-    """A controller on a map. In `ControlObservation` and `Issued`, prices and capacity are relative (`Units`).
+    """A controller on a map. In `ControlObservation` and `Issued`, prices and capacity are relative (`Units`)."""
 
-    Attributes:
-        network: reads histories and coming weeks.
-        scaling: of its features.
-    """
-
-    network: eqx.AbstractVar[MapNetwork]
-    scaling: eqx.AbstractVar[FeatureScaling]
+    network: eqx.AbstractVar[MapNetwork]  # reads histories and coming weeks
+    scaling: eqx.AbstractVar[FeatureScaling]  # of its features
 
 
 class DualMap(AbstractPriceController):
@@ -136,23 +131,15 @@ class PrimalSearch(AbstractPriceController):
     price. The first search starts from nu = 0, later ones from last week's result shifted by a week. A search ends when
     the mean of |min(lambda, (K - U) / K)| is below `tolerance`, or after `most` steps; weeks that exceed capacity at
     the highest price do not count, since open orders no longer respond to prices.
-
-    Attributes:
-        network, scaling: of the primal map.
-        rate: step of Adam in nu; it falls as 1 / sqrt(1 + step / 10), or the last steps would oscillate.
-        most: steps at most.
-        tolerance: residual at which the search ends.
-        price_weight: of the mean price beside violation.
-        ceiling: highest price [median unit margins].
     """
 
-    network: MapNetwork
+    network: MapNetwork  # of the primal map
     scaling: FeatureScaling
-    rate: float = 0.4
-    most: int = 60
-    tolerance: float = 5e-3
-    price_weight: float = 1e-2
-    ceiling: float = 4.0
+    rate: float = 0.4  # step of Adam in nu; it falls as 1 / sqrt(1 + step / 10), or the last steps would oscillate
+    most: int = 60  # steps at most
+    tolerance: float = 5e-3  # residual at which the search ends
+    price_weight: float = 1e-2  # of the mean price beside violation
+    ceiling: float = 4.0  # highest price [median unit margins]
 
     def begin(self, n_resources: int) -> Float[Array, "ahead resource"]:
         """Return nu = 0."""

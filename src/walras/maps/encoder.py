@@ -50,14 +50,10 @@ class ConvCache:
     """The last inputs of every layer of the convolutions over history, one array per week.
 
     Weeks are arrays of their own, so that a view and the one a week later share all but the newest.
-
-    Attributes:
-        agents: of all slots, by layer; None for maps that read no agents.
-        totals: of the population, by layer.
     """
 
-    agents: Layers | None
-    totals: Layers
+    agents: Layers | None  # of all slots, by layer; None for maps that read no agents
+    totals: Layers  # of the population, by layer
 
     def oldest(self) -> tuple[tuple[Array, ...] | None, tuple[Array, ...]]:
         """Return each layer's input `dilation` weeks ago."""
@@ -80,20 +76,13 @@ def _by_week(rings: tuple[Array, ...]) -> Layers:
 
 
 class PopulationReader(eqx.Module):
-    """A map's network with the population that it reads: all that stays the same from week to week.
+    """A map's network with the population that it reads: all that stays the same from week to week."""
 
-    Attributes:
-        network, scaling: of the map.
-        population: the whole population, without names.
-        units: in which the map sees it.
-        cohort_index: agents whose histories are read.
-    """
-
-    network: MapNetwork
+    network: MapNetwork  # of the map
     scaling: FeatureScaling
-    population: Population
-    units: Units
-    cohort_index: CohortIndex
+    population: Population  # the whole population, without names
+    units: Units  # in which the map sees it
+    cohort_index: CohortIndex  # agents whose histories are read
 
     @eqx.filter_jit
     def read(
@@ -168,23 +157,15 @@ class PopulationReader(eqx.Module):
 
 @dataclass(frozen=True, eq=False)
 class EncoderState:
-    """One map with one encoded population.
+    """One map with one encoded population."""
 
-    Attributes:
-        learned: the map.
-        reader: reads the population.
-        encoded: the population at the origin.
-        summary: the population as a vector, to compare with those of training; None where the map gives none.
-        policy: of the agents, for the map's probes; None where it is not given.
-        cache: of the convolutions; None before the first `step`.
-    """
-
-    learned: LearnedMap
-    reader: PopulationReader
-    encoded: EncodedPopulation
+    learned: LearnedMap  # the map
+    reader: PopulationReader  # reads the population
+    encoded: EncodedPopulation  # the population at the origin
+    # the population as a vector, to compare with those of training; None where the map gives none
     summary: Float[Array, " summary"] | None
-    policy: Policy | None = None
-    cache: ConvCache | None = None
+    policy: Policy | None = None  # of the agents, for the map's probes; None where it is not given
+    cache: ConvCache | None = None  # of the convolutions; None before the first `step`
 
     @staticmethod
     def of(

@@ -148,51 +148,33 @@ class KnownFuture(eqx.Module):
 
 
 class Units(eqx.Module):
-    """The units in which a map sees a population.
+    """The units in which a map sees a population."""
 
-    Attributes:
-        use: S(P), the sum over agents of weight x demand scale x use per unit [units of resource/week].
-        price: the median over demand of the margin per unit of resource [money per unit of resource].
-        demand: the sum over agents of weight x demand scale [units/week].
-    """
-
+    # S(P), the sum over agents of weight x demand scale x use per unit [units of resource/week]
     use: Float[Array, " resource"]
+    # the median over demand of the margin per unit of resource [money per unit of resource]
     price: Float[Array, " resource"]
-    demand: Float[Array, ""]
+    demand: Float[Array, ""]  # the sum over agents of weight x demand scale [units/week]
 
 
 class Baseline(eqx.Module):
-    """What answers start from, relative to S(P).
+    """What answers start from, relative to S(P)."""
 
-    Attributes:
-        level: mean expected use over the coming weeks.
-        due: use by open orders, which no price changes; 0 for storage.
-    """
-
-    level: Float[Array, "*origin resource"]
-    due: Float[Array, "*origin ahead resource"]
+    level: Float[Array, "*origin resource"]  # mean expected use over the coming weeks
+    due: Float[Array, "*origin ahead resource"]  # use by open orders, which no price changes; 0 for storage
 
 
 class MapInputs(eqx.Module):
-    """All that a map reads of a population.
+    """All that a map reads of a population."""
 
-    Attributes:
-        agents: features of every agent in every week; None for maps that read none.
-        totals: features of the population in every week.
-        future: features of the coming weeks of every origin.
-        baseline: what answers start from.
-        pooled: who the agents are.
-        valid: 1 where there is history; None for maps that read no agents.
-        probes: agents to simulate in every query; None for maps without.
-    """
-
+    # features of every agent in every week; None for maps that read none
     agents: Float[Array, "week slot trait"] | None
-    totals: Float[Array, "week total"]
-    future: Float[Array, "*origin ahead outlook"]
-    baseline: Baseline
-    pooled: PooledAgents
-    valid: Float[Array, "week slot"] | None
-    probes: PreparedProbes | None = None
+    totals: Float[Array, "week total"]  # features of the population in every week
+    future: Float[Array, "*origin ahead outlook"]  # features of the coming weeks of every origin
+    baseline: Baseline  # what answers start from
+    pooled: PooledAgents  # who the agents are
+    valid: Float[Array, "week slot"] | None  # 1 where there is history; None for maps that read no agents
+    probes: PreparedProbes | None = None  # agents to simulate in every query; None for maps without
 
 
 def open_orders(

@@ -78,16 +78,11 @@ class DilatedCNN(eqx.Module):
 
     Layer l adds `ELU(x_t W1 + x_{t-d} W0 + b)` to its input (the first layer only changes the width). Dilations
     1, 2, 4, ..., 32 see exactly 64 weeks. Weeks that are not valid are zero in every layer.
-
-    Attributes:
-        now: W1 and b of each layer.
-        before: W0 of each layer.
-        dilations: d of each layer [weeks].
     """
 
-    now: tuple[Linear, ...]
-    before: tuple[Float[Array, "_ _"], ...]
-    dilations: tuple[int, ...] = eqx.field(static=True)
+    now: tuple[Linear, ...]  # W1 and b of each layer
+    before: tuple[Float[Array, "_ _"], ...]  # W0 of each layer
+    dilations: tuple[int, ...] = eqx.field(static=True)  # d of each layer [weeks]
 
     @staticmethod
     def draw(random: np.random.Generator, given: int, width: int, dilations: tuple[int, ...]) -> "DilatedCNN":

@@ -26,33 +26,19 @@ CORRECTIONS = 3
 
 @dataclass(frozen=True)
 class MapShape:
-    """Sizes of a map's network; the defaults are the published ones (spec section 7).
+    """Sizes of a map's network; the defaults are the published ones (spec section 7)."""
 
-    Attributes:
-        representation: its name in `REPRESENTATIONS`.
-        resources: number of resources.
-        history_width: channels of the CNNs that read history, of agents and totals each.
-        future_width: channels of each direction of the CNN that reads coming weeks.
-        decoder_width: width of the decoder.
-        attention: dimension of keys, values and pooled vectors.
-        buckets: demand buckets.
-        dilations: of the history's layers; the default sees exactly 64 weeks.
-        future_dilations: of the future's layers.
-        n_probes: agents whose policies are simulated in every query; 0 for none, as in the published maps.
-        sees_prices: False for a primal map that ignores prices, to learn what they are worth to it.
-    """
-
-    representation: str = "bucketized"
-    resources: int = 1
-    history_width: int = 32
-    future_width: int = 16
-    decoder_width: int = 32
-    attention: int = 20
-    buckets: int = 10
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
-    n_probes: int = 0
-    sees_prices: bool = True
+    representation: str = "bucketized"  # its name in `REPRESENTATIONS`
+    resources: int = 1  # number of resources
+    history_width: int = 32  # channels of the CNNs that read history, of agents and totals each
+    future_width: int = 16  # channels of each direction of the CNN that reads coming weeks
+    decoder_width: int = 32  # width of the decoder
+    attention: int = 20  # dimension of keys, values and pooled vectors
+    buckets: int = 10  # demand buckets
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # of the history's layers; the default sees exactly 64 weeks
+    future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)  # of the future's layers
+    n_probes: int = 0  # agents whose policies are simulated in every query; 0 for none, as in the published maps
+    sees_prices: bool = True  # False for a primal map that ignores prices, to learn what they are worth to it
 
     @property
     def kind(self) -> type[AbstractRepresentation]:
@@ -71,48 +57,29 @@ class MapShape:
 
 
 class EncodedPopulation(eqx.Module):
-    """A population as encoded at one or several origins: all that no query changes.
+    """A population as encoded at one or several origins: all that no query changes."""
 
-    Attributes:
-        prepared: what the representation prepared; None for the answer of the totals alone.
-        totals: embedding of the totals' history.
-        future: scaled features of the coming weeks.
-        baseline: what answers start from.
-        pooled: who the agents are.
-        probes: agents to simulate in every query; None for maps without.
-    """
-
-    prepared: Any
-    totals: Float[Array, "*origin channel"]
-    future: Float[Array, "*origin ahead feature"]
-    baseline: Baseline
-    pooled: PooledAgents
-    probes: PreparedProbes | None = None
+    prepared: Any  # what the representation prepared; None for the answer of the totals alone
+    totals: Float[Array, "*origin channel"]  # embedding of the totals' history
+    future: Float[Array, "*origin ahead feature"]  # scaled features of the coming weeks
+    baseline: Baseline  # what answers start from
+    pooled: PooledAgents  # who the agents are
+    probes: PreparedProbes | None = None  # agents to simulate in every query; None for maps without
 
 
 class MapNetwork(eqx.Module):
-    """Answer for the coming weeks, given a population's history and a signal: prices (primal) or capacity (dual).
+    """Answer for the coming weeks, given a population's history and a signal: prices (primal) or capacity (dual)."""
 
-    Attributes:
-        agents: reads each agent's history; None where the representation reads none.
-        totals: reads the totals' history.
-        future: reads coming weeks and signal.
-        context: brings the totals' embedding into the query.
-        basis: the answer of the totals alone; the representation adds what the population's mix changes.
-        representation: of the population.
-        agent_head: predicts each agent by itself, which is how reading histories is learned; None where the
-            representation does so itself, or no agents are read.
-        sees_prices: as in `MapShape`.
-    """
-
-    agents: DilatedCNN | None
-    totals: DilatedCNN
-    future: FutureCNN
-    context: Linear
-    basis: Perceptron
-    representation: AbstractRepresentation
+    agents: DilatedCNN | None  # reads each agent's history; None where the representation reads none
+    totals: DilatedCNN  # reads the totals' history
+    future: FutureCNN  # reads coming weeks and signal
+    context: Linear  # brings the totals' embedding into the query
+    basis: Perceptron  # the answer of the totals alone; the representation adds what the population's mix changes
+    representation: AbstractRepresentation  # of the population
+    # predicts each agent by itself, which is how reading histories is learned; None where the representation does so
+    # itself, or no agents are read
     agent_head: BottomUp | None
-    sees_prices: bool = eqx.field(static=True, default=True)
+    sees_prices: bool = eqx.field(static=True, default=True)  # as in `MapShape`
 
     @staticmethod
     def draw(shape: MapShape, seed: int) -> "MapNetwork":

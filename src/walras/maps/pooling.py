@@ -17,21 +17,13 @@ EMPTY = -1
 
 
 class PooledAgents(eqx.Module):
-    """What pooling needs of agents beside their embeddings.
+    """What pooling needs of agents beside their embeddings."""
 
-    Attributes:
-        weight: agents that each represents; 0 for an empty slot.
-        size: weight x demand scale [units/week].
-        bucket: demand bucket of each tile.
-        attributes: static attributes, scaled.
-        n_buckets: number of buckets.
-    """
-
-    weight: Float[Array, " slot"]
-    size: Float[Array, " slot"]
-    bucket: Int[Array, " tile"]
-    attributes: Float[Array, "slot attribute"]
-    n_buckets: int = eqx.field(static=True)
+    weight: Float[Array, " slot"]  # agents that each represents; 0 for an empty slot
+    size: Float[Array, " slot"]  # weight x demand scale [units/week]
+    bucket: Int[Array, " tile"]  # demand bucket of each tile
+    attributes: Float[Array, "slot attribute"]  # static attributes, scaled
+    n_buckets: int = eqx.field(static=True)  # number of buckets
 
     @property
     def tile(self) -> int:
@@ -83,21 +75,13 @@ def pack_by_bucket(
 
 
 class CohortIndex(eqx.Module):
-    """The cohort whose histories a map reads, slot by slot.
+    """The cohort whose histories a map reads, slot by slot."""
 
-    Attributes:
-        index: agent of the population in each slot; an empty slot repeats some agent with weight 0.
-        weight: agents of the population that the slot represents.
-        bucket: demand bucket of each tile.
-        n_buckets: number of buckets.
-        probes: agents whose policies are simulated in every query; None for maps without.
-    """
-
-    index: Int[Array, " slot"]
-    weight: Float[Array, " slot"]
-    bucket: Int[Array, " tile"]
-    n_buckets: int = eqx.field(static=True)
-    probes: ProbeAgents | None = None
+    index: Int[Array, " slot"]  # agent of the population in each slot; an empty slot repeats some agent with weight 0
+    weight: Float[Array, " slot"]  # agents of the population that the slot represents
+    bucket: Int[Array, " tile"]  # demand bucket of each tile
+    n_buckets: int = eqx.field(static=True)  # number of buckets
+    probes: ProbeAgents | None = None  # agents whose policies are simulated in every query; None for maps without
 
     @staticmethod
     def of(

@@ -29,19 +29,12 @@ LEAST_SHAPE, MOST_SHAPE = 0.05, 1e4
 
 
 class ProbeAgents(eqx.Module):
-    """The drawn agents, and their random numbers.
+    """The drawn agents, and their random numbers."""
 
-    Attributes:
-        index: agents; one may be there several times with other random numbers.
-        weight: agents that each represents.
-        noise: standard normal, for the demand of the origin's week and those after it.
-        lead_times: of orders placed in these weeks [weeks].
-    """
-
-    index: Int[Array, " probe"]
-    weight: Float[Array, " probe"]
-    noise: Float[Array, "from_now probe"]
-    lead_times: Int8[Array, "from_now probe"]
+    index: Int[Array, " probe"]  # agents; one may be there several times with other random numbers
+    weight: Float[Array, " probe"]  # agents that each represents
+    noise: Float[Array, "from_now probe"]  # standard normal, for the demand of the origin's week and those after it
+    lead_times: Int8[Array, "from_now probe"]  # of orders placed in these weeks [weeks]
 
 
 def draw_probes(population: Population, count: int, weeks: int, seed: int) -> ProbeAgents:
@@ -69,45 +62,28 @@ def draw_probes(population: Population, count: int, weeks: int, seed: int) -> Pr
 
 
 class AgentState(eqx.Module):
-    """State of agents at an origin, before its receipts.
+    """State of agents at an origin, before its receipts."""
 
-    Attributes:
-        stock_end: of the week before [units].
-        pipeline: open orders by the week in which they arrive, the origin's own first [units].
-        sale_price, unit_cost: of the origin's week [money/unit].
-        lead_demand_mean, lead_demand_sd: forecast demand of a lead time from the origin on [units].
-    """
-
-    stock_end: Float[Array, "*origin agent"]
+    stock_end: Float[Array, "*origin agent"]  # of the week before [units]
+    # open orders by the week in which they arrive, the origin's own first [units]
     pipeline: Float[Array, "*origin lead agent"]
-    sale_price: Float[Array, "*origin agent"]
+    sale_price: Float[Array, "*origin agent"]  # of the origin's week [money/unit]
     unit_cost: Float[Array, "*origin agent"]
-    lead_demand_mean: Float[Array, "*origin agent"]
+    lead_demand_mean: Float[Array, "*origin agent"]  # forecast demand of a lead time from the origin on [units]
     lead_demand_sd: Float[Array, "*origin agent"]
 
 
 class PreparedProbes(eqx.Module):
-    """Probes at one or several origins, ready for queries.
+    """Probes at one or several origins, ready for queries."""
 
-    Attributes:
-        population: the probes, with weights.
-        exogenous: the coming weeks as drawn for them, the origin's own first.
-        state: at each origin.
-        policy: of the probes.
-        unit: median margin per unit of each resource [money per unit of resource].
-        scale: S(P) [units of resource/week].
-        due: use by their open orders, relative to S(P); 0 for storage.
-        free: use without prices, relative to S(P).
-    """
-
-    population: Population
-    exogenous: ExogenousPaths
-    state: State
-    policy: Policy
-    unit: Float[Array, " resource"]
-    scale: Float[Array, " resource"]
-    due: Float[Array, "*origin ahead resource"]
-    free: Float[Array, "*origin ahead resource"]
+    population: Population  # the probes, with weights
+    exogenous: ExogenousPaths  # the coming weeks as drawn for them, the origin's own first
+    state: State  # at each origin
+    policy: Policy  # of the probes
+    unit: Float[Array, " resource"]  # median margin per unit of each resource [money per unit of resource]
+    scale: Float[Array, " resource"]  # S(P) [units of resource/week]
+    due: Float[Array, "*origin ahead resource"]  # use by their open orders, relative to S(P); 0 for storage
+    free: Float[Array, "*origin ahead resource"]  # use without prices, relative to S(P)
 
     def use(self, shadow_prices: Float[Array, "*axes ahead resource"]) -> Float[Array, "*axes ahead resource"]:
         """Simulate the probes; return use relative to S(P).

@@ -28,25 +28,15 @@ from walras.maps.pooling import PooledAgents
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes with which a representation is drawn.
+    """Sizes with which a representation is drawn."""
 
-    Attributes:
-        embedding: channels of an agent's embedding.
-        query: channels of a query.
-        attention: dimension of keys, values and pooled vectors.
-        decoder: width of the decoder's two layers.
-        resources: numbers in an answer.
-        attributes: static attributes of an agent.
-        buckets: number of demand buckets.
-    """
-
-    embedding: int
-    query: int
-    attention: int
-    decoder: int
-    resources: int
-    attributes: int
-    buckets: int
+    embedding: int  # channels of an agent's embedding
+    query: int  # channels of a query
+    attention: int  # dimension of keys, values and pooled vectors
+    decoder: int  # width of the decoder's two layers
+    resources: int  # numbers in an answer
+    attributes: int  # static attributes of an agent
+    buckets: int  # number of demand buckets
 
     def draw_decoder(self, random: np.random.Generator, pooled: int) -> Perceptron:
         """Draw a decoder whose first answers are near 0."""
@@ -279,29 +269,19 @@ def moments(pooled: PooledAgents) -> Float[Array, " moment"]:
 
 
 class AgentTiles(eqx.Module):
-    """The agents' side of `BottomUp` tile by tile, so that many plans need no number of every agent at once.
+    """The agents' side of `BottomUp` tile by tile, so that many plans need no number of every agent at once."""
 
-    Attributes:
-        first: the agents' side of the first layer.
-        share: of each agent in demand.
-    """
-
-    first: Float[Array, "tile slot channel"]
-    share: Float[Array, "tile slot"]
+    first: Float[Array, "tile slot channel"]  # the agents' side of the first layer
+    share: Float[Array, "tile slot"]  # of each agent in demand
 
 
 class BottomUp(AbstractRepresentation):
-    """Baseline that predicts each agent's use in units of its own demand scale and sums (spec section 6).
-
-    Attributes:
-        of_agent, of_query: first layer, the sum of both sides.
-        decoder: the layers after it.
-    """
+    """Baseline that predicts each agent's use in units of its own demand scale and sums (spec section 6)."""
 
     by_agent: ClassVar[bool] = True
-    of_agent: Linear
+    of_agent: Linear  # first layer, the sum of both sides
     of_query: Linear
-    decoder: Perceptron
+    decoder: Perceptron  # the layers after it
 
     @staticmethod
     def draw(random: np.random.Generator, widths: Widths) -> "BottomUp":

@@ -28,23 +28,17 @@ from walras.simulation.state import State
 
 
 class PopulationWindow(eqx.Module):
-    """Some agents over some weeks, cut out of a pool of agents.
+    """Some agents over some weeks, cut out of a pool of agents."""
 
-    Attributes:
-        population: the agent in each slot; weight 0 marks an empty slot, whose numbers are those of some agent.
-        exogenous: one path, every field with a row for every week.
-        initial: stock of the expected demand of a lead time, nothing on order.
-        valid: the slot's agent was on sale in that week: it has a history.
-        expected_use: sum over agents of weight x use x expected demand of weeks t, t + 1, ..., t + HORIZON, as known in
-            week t before its demand [units of resource].
-        holidays: weeks since the last holiday and to the next, 0..1, of weeks t .. t + HORIZON for every week t.
-    """
-
+    # the agent in each slot; weight 0 marks an empty slot, whose numbers are those of some agent
     population: Population
-    exogenous: ExogenousPaths
-    initial: State
-    valid: Bool[Array, "week slot"]
+    exogenous: ExogenousPaths  # one path, every field with a row for every week
+    initial: State  # stock of the expected demand of a lead time, nothing on order
+    valid: Bool[Array, "week slot"]  # the slot's agent was on sale in that week: it has a history
+    # sum over agents of weight x use x expected demand of weeks t, t + 1, ..., t + HORIZON, as known in week t before
+    # its demand [units of resource]
     expected_use: Float[Array, "week ahead resource"]
+    # weeks since the last holiday and to the next, 0..1, of weeks t .. t + HORIZON for every week t
     holidays: Float[Array, "reach 2"]
 
     @property
@@ -54,27 +48,16 @@ class PopulationWindow(eqx.Module):
 
 
 class MapRollout(eqx.Module):
-    """A simulated window: what maps read in every week, and what happened.
+    """A simulated window: what maps read in every week, and what happened."""
 
-    Attributes:
-        agent_history: what agents did and knew.
-        known: what was known of the coming weeks, every week being an origin.
-        received: by each agent, of orders placed in the same week as well [units].
-        utilization: use of each resource [units of resource].
-        reward: money of each week, price payments not deducted.
-        end_value: value of what is left at the end [money].
-        units: in which maps see the population.
-        policy: of the agents.
-    """
-
-    agent_history: AgentHistory
-    known: KnownFuture
-    received: Float[Array, "week slot"]
-    utilization: Float[Array, "week resource"]
-    reward: Float[Array, " week"]
-    end_value: Float[Array, ""]
-    units: Units
-    policy: Policy
+    agent_history: AgentHistory  # what agents did and knew
+    known: KnownFuture  # what was known of the coming weeks, every week being an origin
+    received: Float[Array, "week slot"]  # by each agent, of orders placed in the same week as well [units]
+    utilization: Float[Array, "week resource"]  # use of each resource [units of resource]
+    reward: Float[Array, " week"]  # money of each week, price payments not deducted
+    end_value: Float[Array, ""]  # value of what is left at the end [money]
+    units: Units  # in which maps see the population
+    policy: Policy  # of the agents
 
 
 @eqx.filter_jit

@@ -111,17 +111,11 @@ FEWEST = 2 * FOLDS
 
 @dataclass
 class QueryRange:
-    """Extremes of queries, in the units of maps.
+    """Extremes of queries, in the units of maps."""
 
-    Attributes:
-        queries: plans whose utilization was computed.
-        price: highest price [median margins].
-        lowest, highest: capacity relative to S(P); infinite and 0 before the first.
-    """
-
-    queries: int = 0
-    price: float = 0.0
-    lowest: float = np.inf
+    queries: int = 0  # plans whose utilization was computed
+    price: float = 0.0  # highest price [median margins]
+    lowest: float = np.inf  # capacity relative to S(P); infinite and 0 before the first
     highest: float = 0.0
 
     def note(self, prices: np.ndarray | None = None, capacity: np.ndarray | None = None, queries: int = 0) -> None:

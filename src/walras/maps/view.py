@@ -37,19 +37,12 @@ NO_DUAL = (
 
 
 class UnitConversion(eqx.Module):
-    """Factors between a planner's numbers and a map's.
+    """Factors between a planner's numbers and a map's."""
 
-    Attributes:
-        use: S(P) [units of resource/week].
-        price: median margin [money per unit of resource].
-        now: use of the origin's own week, which is decided already [units of resource].
-        reserve_factor: 1 + reserve x relative error of each week of the view.
-    """
-
-    use: Float[Array, " resource"]
-    price: Float[Array, " resource"]
-    now: Float[Array, " resource"]
-    reserve_factor: Float[Array, "week resource"]
+    use: Float[Array, " resource"]  # S(P) [units of resource/week]
+    price: Float[Array, " resource"]  # median margin [money per unit of resource]
+    now: Float[Array, " resource"]  # use of the origin's own week, which is decided already [units of resource]
+    reserve_factor: Float[Array, "week resource"]  # 1 + reserve x relative error of each week of the view
 
 
 @dataclass(frozen=True, eq=False)
