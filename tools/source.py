@@ -98,7 +98,7 @@ def imported(tree: ast.AST, known: Iterable[str], within: str = "", is_package: 
     """Name the modules among `known` that a syntax tree imports, also inside functions and by strings.
 
     Imports for type checkers only are left out. A string counts where all of it is a dotted name below the package
-    (`walras.cli.plan:plan`); in the package's own `__init__` it may leave out the package (`planning.api`).
+    (`walras.cli.plan:plan`); in a package's `__init__` it may leave out the package (`planning.api`).
     """
     known = set(known)
     named: set[str] = set()
@@ -109,7 +109,7 @@ def imported(tree: ast.AST, known: Iterable[str], within: str = "", is_package: 
             base = _base(node, within, is_package)
             named |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            named |= _named_by_string(node.value, within)
+            named |= _named_by_string(node.value, within, is_package)
     return {module for name in named for module in _with_parents(name, known)}
 
 
@@ -132,15 +132,15 @@ def _base(node: ast.ImportFrom, within: str, is_package: bool) -> str:
     return ".".join([*parents, node.module] if node.module else parents)
 
 
-def _named_by_string(text: str, within: str) -> set[str]:
-    """Read a string that may name a module to be imported later."""
+def _named_by_string(text: str, within: str, is_package: bool) -> set[str]:
+    """Read a string that may name a module to be imported later; in a package's `__init__` relative to it."""
     text = text.lstrip(".") if within == PACKAGE else text
-    if not DOTTED.fullmatch(text):
+    if not DOTTED.fullmatch(text) and not (is_package and text.isidentifier()):
         return set()
     name = text.replace(":", ".")
     if name.split(".")[0] == PACKAGE:
         return {name}
-    return {f"{PACKAGE}.{name}"} if within == PACKAGE else set()
+    return {f"{within}.{name}"} if is_package or within == PACKAGE else set()
 
 
 def _with_parents(name: str, known: set[str]) -> list[str]:
