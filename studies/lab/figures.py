@@ -1,7 +1,4 @@
-"""Own how pictures of studies look: one colour and mark for each method everywhere, intervals drawn, half a page wide.
-
-OPEN: a new method gets its line in `LOOKS`; what has none is drawn grey.
-"""
+"""Pictures of studies: one colour and mark for each method in all of them, intervals, half a page wide."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +13,9 @@ from matplotlib.ticker import FuncFormatter
 from walras.report import style
 
 WIDTH, HEIGHT, DPI = 4.6, 3.0, 220
-"""Of a picture [inch], and its dots per inch: read at half the width of a page."""
+"""Size of a picture [inch], and its dots per inch."""
 
-LOOKS: Mapping[str, tuple[str, str]] = {
+STYLES: Mapping[str, tuple[str, str]] = {
     "bucketized+delegates": ("#0072B2", "o"),
     "global+delegates": ("#56B4E9", "o"),
     "delegates alone": ("#56B4E9", "v"),
@@ -55,23 +52,23 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "MPC one scenario": ("#C78BC3", ">"),
     "MPC sixteen scenarios": ("#7A2E75", "P"),
 }
-"""Colour and mark of each method or forecast; those of one family share a tone."""
+"""Colour and mark of each method or forecast; related ones share a tone."""
 
 OTHER = ("#6B6B6B", "P")
-"""What has no look of its own."""
+"""Colour and mark of all other names."""
 
 Interval = Mapping[str, float | None]
-"""`estimate`, `low` and `high`; the last two are None where a single path says nothing about them."""
+"""`estimate`, `low` and `high`; the last two are None for a single path."""
 
 
 def method_style(name: str) -> tuple[str, str]:
-    """Return a method's colour and mark; of `what: map` those of the map, of `map, lack` those of what it lacks."""
+    """Return a method's colour and mark; of `kind: map` those of the map, of `map, removed` those of the removed."""
     parts = (name, name.partition(", ")[2], name.partition(": ")[2])
-    return next((LOOKS[part] for part in parts if part in LOOKS), OTHER)
+    return next((STYLES[part] for part in parts if part in STYLES), OTHER)
 
 
 def to_png(draw: Callable[[Axes], None], *, width: float = WIDTH, height: float = HEIGHT) -> Callable[[Path], None]:
-    """Return what draws a picture with one pair of axes to a path."""
+    """Return a function that draws a picture with one pair of axes to a path."""
 
     def write(path: Path) -> None:
         with style.drawing():
@@ -83,19 +80,19 @@ def to_png(draw: Callable[[Axes], None], *, width: float = WIDTH, height: float 
 
 
 def reach(interval: Interval) -> tuple[float, float]:
-    """Return how far an interval reaches below and above its estimate; 0 where nothing is known of it."""
+    """Return how far an interval extends below and above its estimate; 0 where it is unknown."""
     middle = float(interval["estimate"] or 0.0)
     low, high = (middle if interval[end] is None else float(interval[end] or 0.0) for end in ("low", "high"))
     return max(middle - low, 0.0), max(high - middle, 0.0)
 
 
 def _middle(values: Iterable[Interval]) -> Float[np.ndarray, " value"]:
-    """Return the estimates; what is not known leaves a gap."""
+    """Return the estimates; unknown ones leave a gap."""
     return np.asarray([each["estimate"] for each in values], float)
 
 
 def lines(axes: Axes, x: Sequence[float], rows: Mapping[str, Sequence[Interval]]) -> None:
-    """Draw one line with intervals for each method, a little apart, so that intervals do not hide each other."""
+    """Draw one line with intervals for each method, slightly shifted, so that intervals do not overlap."""
     step = 0.012 * (max(x) - min(x) or 1.0)
     for place, (name, values) in enumerate(rows.items()):
         colour, mark = method_style(name)
@@ -108,7 +105,7 @@ def lines(axes: Axes, x: Sequence[float], rows: Mapping[str, Sequence[Interval]]
 
 
 def points(axes: Axes, rows: Mapping[str, tuple[Interval, Interval]]) -> None:
-    """Draw one point with intervals both ways for each method; a key beside the picture names them."""
+    """Draw one point with both intervals for each method; the legend stands beside the picture."""
     for name, (across, up) in rows.items():
         colour, mark = method_style(name)
         x, y = across["estimate"], up["estimate"]
@@ -121,7 +118,7 @@ def points(axes: Axes, rows: Mapping[str, tuple[Interval, Interval]]) -> None:
 
 
 def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
-    """Draw one lying bar with its interval for each method, the first on top."""
+    """Draw one horizontal bar with its interval for each method, the first on top."""
     for place, (name, value) in enumerate(rows.items()):
         colour, _ = method_style(name)
         ends = np.asarray([reach(value)]).T
@@ -132,7 +129,7 @@ def bars(axes: Axes, rows: Mapping[str, Interval]) -> None:
 
 
 def frontier(axes: Axes, found: Sequence[tuple[Interval, Interval]]) -> None:
-    """Draw a line through the best that foresight found; `points` names it with the rest."""
+    """Draw a line through the outcomes of the oracle; the legend of `points` names it."""
     x, y = (np.asarray([each[side]["estimate"] for each in found], float) for side in (0, 1))
     order = np.argsort(x)
     axes.plot(x[order], y[order], color=style.CAPACITY, linewidth=1.1, label="oracle's frontier", zorder=1)

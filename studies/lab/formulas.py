@@ -81,9 +81,9 @@ DAY_BY_DAY = (
 def day_by_day() -> float:
     """Replay the published 59 days: end stock, carrying cost, orders and receipts are known to the unit."""
     worst = 0.0
-    for policy, lead, start, asked, known in DAY_BY_DAY:
+    for policy, lead, start, daily, known in DAY_BY_DAY:
         demand = np.zeros((DAYS + 1, 1))
-        demand[:DAYS:2] = asked
+        demand[:DAYS:2] = daily
         # A review after all demands of a day is this timing's order of the next day, with a lead time one shorter.
         agents, paths = identical_agents(1, holding=0.2, penalty=0.0, lead=lead - 1), _paths(demand, lead - 1)
         happened = simulate(agents, paths, policy, initial=empty_state(1, 1, start), record=Record.traces()).agents
@@ -163,9 +163,9 @@ def pulse_response() -> float:
     demand = np.random.default_rng(11).normal(40.0, 6.0, (weeks, 4))
     level = lambda ratio: law["lead_demand_mean"] + law["lead_demand_sd"] * norm.ppf(ratio)  # noqa: E731
     parts: dict[str, Any] = {"initial": empty_state(4, 5, level(0.8)), "record": Record.traces(), "backlog": True}
-    asked = (identical_agents(4, lead=lead), _paths(demand, lead, **law), PricedBaseStock(NormalDemand()))
+    setup = (identical_agents(4, lead=lead), _paths(demand, lead, **law), PricedBaseStock(NormalDemand()))
     prices = jnp.asarray((np.arange(weeks) == at) * height, jnp.float32)[:, None]
-    priced, free = simulate(*asked, shadow_prices=prices, **parts).agents, simulate(*asked, **parts).agents
+    priced, free = simulate(*setup, shadow_prices=prices, **parts).agents, simulate(*setup, **parts).agents
     assert priced is not None and free is not None  # requested by the record
     up, down = level((4 + height) / 5) - level(0.8), level(0.8) - level((4 - height) / 5)
     exact = np.zeros((weeks, 4))

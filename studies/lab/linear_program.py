@@ -47,9 +47,9 @@ class PerfectForesight(Policy):
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
         """Return the demand of this and coming weeks that stock does not cover and that is best bought now."""
         ahead = jnp.arange(shadow_prices.shape[0])
-        asked = jnp.take(self.demand, observation.week + ahead, axis=0, mode="fill", fill_value=0.0)
-        before = jnp.cumsum(asked, axis=0) - asked
-        uncovered = asked - jnp.clip(observation.position[None, :] - before, 0.0, asked)
+        demand = jnp.take(self.demand, observation.week + ahead, axis=0, mode="fill", fill_value=0.0)
+        before = jnp.cumsum(demand, axis=0) - demand
+        uncovered = demand - jnp.clip(observation.position[None, :] - before, 0.0, demand)
         bought, held = _costs(observation, shadow_prices)
         relative = bought - held  # what differs between the weeks in which a unit can be bought
         cheapest_now = relative[:1] <= jax.lax.cummin(relative, axis=0)

@@ -72,8 +72,8 @@ class Outcomes:
 
 
 def marginal_values(
-    case: BenchmarkCase, weeks: Int[np.ndarray, " asked"], budget: SearchBudget, *, start: float | None = None
-) -> tuple[Float[np.ndarray, " asked"], Float[np.ndarray, " asked"], PathOutcome]:
+    case: BenchmarkCase, weeks: Int[np.ndarray, " evaluated"], budget: SearchBudget, *, start: float | None = None
+) -> tuple[Float[np.ndarray, " evaluated"], Float[np.ndarray, " evaluated"], PathOutcome]:
     """Return the central difference of the oracle's reward in the capacity of single weeks, on the realised path.
 
     Args:
@@ -126,7 +126,7 @@ def _first(found: PathOutcome, count: int) -> PathOutcome:
     return replace(found, **fields)
 
 
-def evaluated_weeks(case: BenchmarkCase, count: int) -> Int[np.ndarray, " asked"]:
+def evaluated_weeks(case: BenchmarkCase, count: int) -> Int[np.ndarray, " evaluated"]:
     """Return weeks that orders can reach and maps cover, evenly spread."""
     view = case.scene.view()
     last = min(len(case.capacity), 27)
@@ -154,7 +154,7 @@ def map_prices(case: BenchmarkCase, maps: Mapping[str, LearnedMap]) -> dict[str,
 
 
 def compare_prices(
-    prices: Float[np.ndarray, " asked"], values: Float[np.ndarray, " asked"], scale: float
+    prices: Float[np.ndarray, " evaluated"], values: Float[np.ndarray, " evaluated"], scale: float
 ) -> dict[str, float | None]:
     """Compare prices with marginal values in the same weeks.
 

@@ -1,7 +1,4 @@
-"""Own the proof that the benchmark of price pulses measures what it prints.
-
-EDGE: an untrained buyer and tiny sizes; how good a buyer is, and how fast, is looked at nowhere.
-"""
+"""The price-pulse benchmark measures what it prints, on an untrained buyer at tiny sizes."""
 
 import importlib
 import json

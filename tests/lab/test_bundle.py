@@ -1,7 +1,4 @@
-"""Own the proof of the bundle on markets whose prices can be read off: buyers with a value each.
-
-FREE: in a week where buyers value a unit at 10, 8, 6 and 3 and 2.5 units are for sale, the price is 6.
-"""
+"""Level bundle on markets with known prices: buyers with a value each."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Let methods keep a tiny made-up population to a fixed plan, and hold what is said of them to what happened."""
+"""Capacity benchmark on a tiny generated population: cases, methods, measures, bound, diagnostics of maps."""
 
 from dataclasses import replace
 

@@ -1,13 +1,13 @@
-"""Hold the standard set of simulation_mpc to its names, and what they report of their work to what they did."""
+"""Standard methods: their names, and the work that they report."""
 
 import numpy as np
 import pytest
 from small_maps import untrained
 
-from lab import simulation_mpc
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark
 from lab.controllers import DualMapController, NoControl, PrimalMapController, TimedJit
 from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
+from lab.simulation_mpc import standard_methods
 from walras.maps.file import DUAL, PRIMAL
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
@@ -20,13 +20,13 @@ SIZES = BenchmarkSizes(agents=40, cohort=24, paths=2, history=10, weeks=28, burn
 
 
 def test_all_methods_have_their_names():
-    found = simulation_mpc.standard_methods({"global": untrained(DUAL, "global")}, {"bottom-up": untrained(PRIMAL)})
+    found = standard_methods({"global": untrained(DUAL, "global")}, {"bottom-up": untrained(PRIMAL)})
     assert list(found) == [
         *("none", "throttle", "elasticity", "dual global", "primal bottom-up", "Uzawa", "Gauss-Newton"),
         *("MPC perfect forecast", "MPC one scenario", "MPC sixteen scenarios"),
     ]
     assert all(name == each.name for name, each in found.items())
-    assert len(simulation_mpc.standard_methods()) == len(found) - 2
+    assert len(standard_methods()) == len(found) - 2
 
 
 def test_work_is_judged_per_coordinated_week():

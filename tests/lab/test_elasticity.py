@@ -1,4 +1,4 @@
-"""Hold the analytic controller to elasticities that were planted, to its own roots and to what it may know."""
+"""Elasticity control: planted elasticities, roots of expected use, no use of the future."""
 
 from dataclasses import asdict, replace
 

@@ -1,7 +1,4 @@
-"""Own the proof that maps are judged on what they could know, and that simulated futures start in the true state.
-
-FREE: one tiny made-up world and untrained maps; how good any of it is, is looked at nowhere.
-"""
+"""Evaluation of maps: cases, bootstrap, forecasts that do not use the future, cohorts, twins, cost of encoding."""
 
 from dataclasses import replace
 

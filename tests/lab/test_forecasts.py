@@ -1,4 +1,4 @@
-"""Own the proof that intervals of slopes and cohorts are about what they say."""
+"""Intervals of slopes and cohorts cover, and priced weeks are counted alone."""
 
 import numpy as np
 import pytest

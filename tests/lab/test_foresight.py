@@ -1,7 +1,4 @@
-"""Own the proof that perfect foresight is the best response: a linear program per agent cannot do better.
-
-FREE: the program knows nothing of purchases served unit by unit, it balances stock week by week.
-"""
+"""Perfect foresight is the best response: a linear program per agent does no better."""
 
 import jax
 import jax.numpy as jnp

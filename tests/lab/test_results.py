@@ -1,4 +1,4 @@
-"""Own the proof that figures are set beside their aims rightly."""
+"""Figures are compared with their targets."""
 
 import pytest
 

@@ -1,7 +1,4 @@
-"""Own the proof that parts are measured once, kept, and chosen by name.
-
-EDGE: a folder of its own.
-"""
+"""Parts are measured once, saved, and chosen by name."""
 
 import pytest
 

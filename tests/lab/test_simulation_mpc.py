@@ -1,4 +1,4 @@
-"""Hold the methods that simulate the coming weeks to what they may know, and to what they are for."""
+"""MPC by simulation: no use of the future, violation near the oracle, counted work."""
 
 from dataclasses import replace
 

@@ -1,7 +1,4 @@
-"""Own the proof that every study runs at its smallest size and says something.
-
-EDGE: what it says at that size means nothing.
-"""
+"""Every study runs at smoke size, its recorded results can be read, and mistakes end in one sentence."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ask whether twins agree in every total and differ in their composition."""
+"""Twins agree in every total and differ in their composition."""
 
 import numpy as np
 import pytest
