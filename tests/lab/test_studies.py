@@ -80,6 +80,7 @@ def test_a_damaged_result_and_a_lacking_setting_are_named(tmp_path, capsys):
     assert "is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_studies_go_on_one_after_the_other(kept, tmp_path, capsys):
     """Without time nothing is begun; what is there is put together, and where nothing is, nothing is written."""
     words = ["study", "run", "all", "--size", "smoke", "--studies", str(FOLDER), "--minutes", "0", "--json"]
