@@ -20,12 +20,14 @@ from lab.twins import KINDS, evaluate_twins
 from walras.evaluation.inference import jackknife_interval, paired_interval
 from walras.maps.file import LearnedMap
 from walras.policies.base import Policy
-from walras.population.shift import MODERATE
 from walras.train.agent_pool import AgentPool
 from walras.train.map_task import DESIGNS
 
 BASELINE = "global"
 """The map that others are compared with path by path."""
+
+MODERATE = (0.5, 2.0)
+"""Ratios of induced to baseline mean demand within which a shift counts as moderate."""
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 

@@ -20,7 +20,7 @@ from walras.exogenous.capacity import HaarPrices
 from walras.maps.file import LearnedMap
 from walras.maps.rollout import roll_out
 from walras.population.agent_axis import per_agent, whole_count
-from walras.population.cohort import systematic
+from walras.population.cohort import systematic_sample
 from walras.population.population import Population
 from walras.train.shocks import typical_prices
 
@@ -170,7 +170,7 @@ def _round_program(columns: Columns, gain: Values, count: int, random: np.random
     program = linprog(-gain, A_eq=equations, b_eq=count * equations.mean(axis=1), bounds=(0.0, 1.0), method="highs-ds")
     if program.x is None:
         raise InputError(f"no twins exist ({program.message}); give attributes of more similar sizes, or fewer")
-    return systematic(np.clip(program.x, 0.0, 1.0), np.zeros(len(gain), int), random)
+    return systematic_sample(np.clip(program.x, 0.0, 1.0), np.zeros(len(gain), int), random)
 
 
 def _swap_towards(

@@ -104,15 +104,6 @@ def test_the_seed_decides(design):
     assert (one != other).any()
 
 
-@pytest.mark.parametrize("design", DESIGNS, ids=str)
-def test_the_smallest_cohort_for_an_error_has_just_that_error(design):
-    for target in (0.1, 0.02):
-        n = design.cohort_size_for(SIZE, USE, target)
-        assert design.predicted_error(SIZE, USE, n) <= target < design.predicted_error(SIZE, USE, n - 1)
-    assert design.cohort_size_for(SIZE, USE, 50.0) == design.fewest(SIZE)
-    assert design.cohort_size_for(SIZE, USE, 1e-9) == 3000
-
-
 def test_allocations_add_up_and_follow_members_times_spread():
     members, spread = np.array([100, 100, 50]), np.array([1.0, 3.0, 2.0])
     np.testing.assert_array_equal(neyman_allocation(members, spread, 50), [10, 30, 10])
@@ -217,8 +208,6 @@ MISTAKES = {
         "`n` is 0 but must be at least 1; ask for a larger number",
     ),
     "nothing": (lambda d: d.predicted_error(SIZE, 0 * USE, 99), InputError, "`values` add up to 0 but a relative"),
-    "exact": (lambda d: d.cohort_size_for(SIZE, USE, 0.0), SettingsError, "`target_error` is 0 but must be above 0;"),
-    "no target": (lambda d: d.cohort_size_for(SIZE, USE, np.nan), SettingsError, "`target_error` is nan but must be"),
     "uncut": (
         lambda d: d.draw(SIZE, 99, rng()).total(USE),
         ShapeError,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError, SettingsError
-from walras.population.shift import MODERATE, CompositionShift
+from walras.population.shift import CompositionShift
 
 RANDOM = np.random.default_rng(2)
 DEMAND = np.exp(1.5 * RANDOM.standard_normal(2000))
@@ -65,13 +65,6 @@ def test_the_mean_demand_that_is_promised_is_drawn():
             assert drawn == pytest.approx(promised, rel=0.04)
     assert SHIFT.induced_mean_ratio(DEMAND, 0.5) > 1.2 > 1.0 > SHIFT.induced_mean_ratio(DEMAND, -0.5)
     assert SHIFT.induced_mean_ratio(3.0 * DEMAND, 0.0) == 1.0
-
-
-def test_moderate_tilts_keep_demand_between_half_and_twice():
-    kept = SHIFT.moderate(np.linspace(-2, 2, 41))
-    assert 0.0 in kept.round(9) and 3 < len(kept) < 41
-    ratios = [SHIFT.mean_ratio(alpha) for alpha in kept]
-    assert MODERATE[0] <= min(ratios) < 0.6 and 1.8 < max(ratios) <= MODERATE[1]
 
 
 def test_ties_leave_empty_buckets_that_weigh_nothing():

@@ -1,6 +1,6 @@
-"""Own how an order arrives: after an integer lead time, or spread over several weeks by shares.
+"""How vendors fill orders: what they accept of an order, and when it arrives.
 
-OPEN: add an arrival model as a class beside these; its arrays have a week axis first and the agent axis last.
+Add a supply or arrival model as a class beside these; its arrays have a week axis first and the agent axis last.
 """
 
 import abc
@@ -32,16 +32,16 @@ class AbstractSupply(eqx.Module):
 
 
 class SupplyLimit(AbstractSupply):
-    """Accept at most so many units: min(Q, placed), spec section 2.
+    """Accept at most Q units: min(Q, placed).
 
     Attributes:
-        units: Q >= 0, the most that the vendor can supply of an order placed in that week [units].
+        units: Q >= 0, the most that the vendor supplies of an order placed in that week [units].
     """
 
     units: Float[Array, "*axes agent"]
 
     def accept(self, placed: Float[Array, " agent"]) -> Float[Array, " agent"]:
-        """Return min(Q, placed); where they tie the derivative is that of an order about to fall, 1."""
+        """Return min(Q, placed); at a tie the derivative is 1, as for an order about to fall."""
         return minimum(self.units, placed)
 
 
@@ -60,21 +60,21 @@ class FillRate(AbstractSupply):
 
 
 class Chained(AbstractSupply):
-    """Let one vendor's rule follow another: `second` accepts of what `first` has accepted.
+    """Apply two rules in turn: `second` accepts part of what `first` has accepted.
 
     `Chained(FillRate(share), SupplyLimit(units))` is min(Q, share x placed): the limit binds what is sent;
     `Chained(SupplyLimit(units), FillRate(share))` is share x min(Q, placed): part of what is sent is lost on the way.
 
     Attributes:
-        first: sees what is placed.
-        second: sees what the first accepts.
+        first: applied to what is placed.
+        second: applied to what the first accepts.
     """
 
     first: AbstractSupply
     second: AbstractSupply
 
     def accept(self, placed: Float[Array, " agent"]) -> Float[Array, " agent"]:
-        """Return what is left after both."""
+        """Return what both accept."""
         return self.second.accept(self.first.accept(placed))
 
 
@@ -100,7 +100,7 @@ class AbstractArrivals(eqx.Module):
 
 
 class IntegerLeadTimes(AbstractArrivals):
-    """Let an order placed in week t arrive whole in week t + weeks[t] (spec: v = 0 serves the same week).
+    """An order placed in week t arrives whole in week t + weeks[t]; 0 serves the same week.
 
     Attributes:
         weeks: lead time >= 0 of an order placed in that week [weeks]; bytes (int8) hold all that occur.
@@ -121,9 +121,7 @@ class IntegerLeadTimes(AbstractArrivals):
 
 
 class ConstantLeadTime(AbstractArrivals):
-    """Let every order arrive whole after the same number of weeks: a number of the program, with no array to read.
-
-    Another number of weeks is another compiled program.
+    """Every order arrives whole after the same number of weeks: a static number, so another one compiles anew.
 
     Attributes:
         weeks: lead time >= 0 of all orders of all agents [weeks].
@@ -134,7 +132,9 @@ class ConstantLeadTime(AbstractArrivals):
     def __check_init__(self) -> None:
         """Refuse a lead time that is not a whole number of weeks from 0 on."""
         if not isinstance(self.weeks, int | np.integer) or self.weeks < 0:
-            raise InputError(f"the lead time is {self.weeks!r} but must be a whole number of weeks, 0 or more; mend it")
+            raise InputError(
+                f"the lead time is {self.weeks!r} but must be a whole number of weeks, 0 or more; correct it"
+            )
 
     def spread(self, accepted: Float[Array, " agent"], max_lead: int) -> Float[Array, "lead agent"]:
         """Put all orders whole into one row."""
@@ -148,7 +148,7 @@ class ConstantLeadTime(AbstractArrivals):
 
 
 class ArrivalShares(AbstractArrivals):
-    """Let a share of an order arrive after each number of weeks (quantity over time).
+    """A share of an order arrives after each number of weeks (quantity over time).
 
     Attributes:
         shares: share of what was accepted that arrives `lead` weeks after ordering; >= 0, sums to 1 over lead.
@@ -164,12 +164,12 @@ class ArrivalShares(AbstractArrivals):
         return jnp.pad(self.shares * accepted[None, :], ((0, missing), (0, 0)))
 
     def longest(self) -> int | None:
-        """Return the last row of the shares, whether or not anything arrives in it."""
+        """Return the last row of the shares, even if nothing arrives in it."""
         return self.shares.shape[-2] - 1
 
 
 def _too_short(longest: int, max_lead: int) -> ShapeError:
-    """Build the sentence for units that would arrive after the last row of the pipeline, and so vanish."""
+    """Return the error for units that would arrive after the last row of the pipeline."""
     return shape_mismatch(
         "pipeline", f"({max_lead} weeks, ...)", f"[at least {longest} weeks of lead time, agents]", "give it more rows"
     )

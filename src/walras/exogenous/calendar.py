@@ -1,7 +1,4 @@
-"""Own the weeks of the year: which past week is the same week of an earlier year, and which weeks were closed or short.
-
-FREE: internals of the demand model; change them as long as the backtest does not get worse.
-"""
+"""The weeks of the year: the same week of an earlier year, closed and short weeks, distance to holidays."""
 
 from dataclasses import dataclass
 
@@ -11,7 +8,7 @@ from jaxtyping import Float, Float32, Int
 from walras.data.panel import DAYS_PER_WEEK
 
 WEEKS_PER_YEAR = 365.2425 / 7.0
-"""Length of a year [weeks]; its multiples are rounded, so that Christmas stays with Christmas."""
+"""Length of a year [weeks]; multiples are rounded, so that Christmas stays in the week of Christmas."""
 
 CLOSED_BELOW = 0.05
 """A week below this share of its neighbours counts as closed."""
@@ -45,7 +42,7 @@ def same_week_before(week: int, n_weeks: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class ClosedWeeks:
-    """Hold the weeks of the history in which the whole business was closed or short.
+    """Weeks of the history in which the whole business was closed or short.
 
     Attributes:
         factor: 1 in usual weeks, 0 in closed weeks, the share of usual demand in short weeks [week].
@@ -59,10 +56,9 @@ class ClosedWeeks:
         return self.factor == 1.0
 
     def expected(self, weeks: Int[np.ndarray, " ahead"]) -> Float[np.ndarray, " ahead"]:
-        """Repeat the closings in the weeks with these indices, by the same week of the latest earlier year seen."""
-        n_weeks = len(self.factor)
-        seen = [same_week_before(int(week), n_weeks) for week in weeks]
-        return np.array([self.factor[week] if week >= 0 else 1.0 for week in seen])
+        """Return the factors expected in these weeks: those of the same week of the latest earlier year."""
+        earlier = [same_week_before(int(week), len(self.factor)) for week in weeks]
+        return np.array([self.factor[week] if week >= 0 else 1.0 for week in earlier])
 
 
 def find_closed_weeks(total: Float[np.ndarray, " week"], sellers: Float[np.ndarray, " week"]) -> ClosedWeeks:
@@ -90,15 +86,11 @@ FIXED = ((1, 1), (5, 1), (12, 25))
 """Holidays on the same day of every year (month, day): New Year, the first of May, Christmas."""
 
 FARTHEST = 8
-"""Weeks beyond which a holiday is as far as any other."""
+"""Distances to a holiday are capped here [weeks]."""
 
 
 def holidays_of(year: int) -> tuple[np.datetime64, ...]:
-    """Return the holidays of a year: the fixed ones, Easter Sunday and Black Friday.
-
-    Args:
-        year: of the Gregorian calendar.
-    """
+    """Return the holidays of a Gregorian year: the fixed ones, Easter Sunday and Black Friday."""
     fixed = (np.datetime64(f"{year:04d}-{month:02d}-{day:02d}", "D") for month, day in FIXED)
     return (*fixed, easter(year), black_friday(year))
 
@@ -129,13 +121,13 @@ def holiday_distance(first: np.datetime64, weeks: int) -> Float32[np.ndarray, "w
         weeks: weeks that follow one another.
 
     Returns:
-        Weeks since the last holiday and weeks to the next, over `FARTHEST`, at most 1.
+        Weeks since the last holiday and until the next, over `FARTHEST`, at most 1.
     """
     first = first.astype("datetime64[D]")
     years = [int(str(day.astype("datetime64[Y]"))) for day in (first, first + DAYS_PER_WEEK * weeks)]
     days = np.array([day for year in range(years[0] - 1, years[1] + 2) for day in holidays_of(year)])
     at = np.unique((days - first).astype(int) // DAYS_PER_WEEK)
-    each = np.arange(weeks)
-    since = each - at[np.searchsorted(at, each, side="right") - 1]
-    until = at[np.searchsorted(at, each, side="left")] - each
+    week = np.arange(weeks)
+    since = week - at[np.searchsorted(at, week, side="right") - 1]
+    until = at[np.searchsorted(at, week, side="left")] - week
     return (np.minimum(np.stack([since, until], axis=1), FARTHEST) / FARTHEST).astype(np.float32)

@@ -1,9 +1,7 @@
-"""Own the capacity and price paths that agents are trained and tested against.
+"""Families of capacity paths and of shadow-price paths for training and testing, drawn from integer seeds.
 
-OPEN: add a family beside the others; training's own family and the near-limit target are spec choices.
-
-A capacity family draws `K_t = level * mean utilization * shape_t`, where the shape varies about 1. Everything is drawn
-from an integer seed with numpy, so that the same seed gives the same path on every machine.
+A capacity family draws `K_t = level * mean utilization * shape_t` with a shape that varies about 1. Add a family as a
+class beside the others; the same seed gives the same path on every machine.
 """
 
 from abc import ABC, abstractmethod
@@ -24,23 +22,23 @@ NEAR_LIMIT_TOLERANCE = 0.03
 """Distance from the target that counts as reached."""
 
 USUAL_LEVEL = (0.9, 1.3)
-"""Mean capacity over mean utilization that training is meant to see."""
+"""Mean capacity over mean utilization in training."""
 
 LARGEST_SPREAD = 0.3
-"""Standard deviation of a path's shape beyond which it is no longer a capacity that anyone would plan."""
+"""Largest standard deviation of a path's shape in planning."""
 
 LONGEST_NOTICE = 26
-"""Weeks ahead of which a price can be announced: the horizon of the issued price path."""
+"""Longest notice of a price [weeks]: the horizon of the issued price path."""
 
 TUNING_SEEDS = tuple(range(64))
-"""Paths on which a family is tuned."""
+"""Seeds of the paths on which a level is calibrated."""
 
 Path = Float[np.ndarray, "week resource"]
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Draw a number between two bounds, anew for every path and resource."""
+    """A range from which a number is drawn for every path and resource."""
 
     low: float
     high: float
@@ -54,10 +52,6 @@ class Uniform:
         """Draw one value per resource."""
         return rng.uniform(self.low, self.high, number)
 
-    def times(self, factor: float) -> "Uniform":
-        """Scale both bounds."""
-        return Uniform(self.low * factor, self.high * factor)
-
 
 Amount = float | Uniform
 """A fixed number, or the range that it is drawn from."""
@@ -67,8 +61,8 @@ def _draw(amount: Amount, rng: np.random.Generator, number: int) -> Float[np.nda
     return amount.draw(rng, number) if isinstance(amount, Uniform) else np.full(number, float(amount))
 
 
-def _times(amount: Amount, factor: float) -> Amount:
-    return amount.times(factor) if isinstance(amount, Uniform) else amount * factor
+def _scaled(amount: Amount, factor: float) -> Amount:
+    return Uniform(amount.low * factor, amount.high * factor) if isinstance(amount, Uniform) else amount * factor
 
 
 def _bounds(amount: Amount) -> tuple[float, float]:
@@ -90,7 +84,7 @@ class AbstractCapacityFamily(ABC):
         """Draw paths about 1."""
 
     def widened(self, factor: float) -> "AbstractCapacityFamily | None":
-        """Return the family with more variation, or None where its variation is its point or cannot grow."""
+        """Return the family with more variation, or None where it is fixed or cannot grow."""
         return None
 
     def sample(self, seed: int, weeks: int, mean_utilization: npt.ArrayLike) -> Path:
@@ -122,8 +116,7 @@ def haar_noise(
     """Draw Gaussian coefficients on a truncated Haar basis: constant on blocks, mean 0, standard deviation 1.
 
     `x(t) = sum_{j<=J0} sum_k c_jk psi_jk(t)`, `c_jk ~ N(0, 2^{-beta j})`, psi orthonormal on `finest_block * 2^{J0+1}`
-    weeks, the least such length that holds the path, which is then cut. A cut path is centred anew, so that `level`
-    stays its mean; a whole one has mean 0 already. A path of one block is 0.
+    weeks, the least such length that holds the path, which is then cut and centred. A path of one block is 0.
 
     Args:
         rng: source of the coefficients.
@@ -148,7 +141,7 @@ def haar_noise(
 
 @dataclass(frozen=True)
 class HaarCapacity(AbstractCapacityFamily):
-    """Draw piecewise-constant paths with controlled variation (spec of training and of evaluation).
+    """Draw piecewise-constant paths with controlled variation, as in training.
 
     `K_t = level * mean * clip(1 + spread * x_t, kmin, kmax)` with x of `haar_noise`.
 
@@ -192,7 +185,7 @@ class HaarCapacity(AbstractCapacityFamily):
 
 @dataclass(frozen=True)
 class StepCapacity(AbstractCapacityFamily):
-    """Change capacity once for good; -20 % is the size of the published real study.
+    """Change capacity once and permanently; -20 % is the size of the published real study.
 
     Attributes:
         change: relative change.
@@ -259,30 +252,15 @@ def unseen_families() -> Mapping[str, AbstractCapacityFamily]:
     }
 
 
-def near_limit_share(capacity: npt.ArrayLike, unconstrained: npt.ArrayLike) -> float:
-    """Return the share of weeks with unconstrained utilization above 0.9 of capacity.
-
-    Args:
-        capacity: K [week, resource] or [path, week, resource].
-        unconstrained: U0 [week, resource] or [path, week, resource].
-    """
-    limit, free = np.asarray(capacity, float), np.asarray(unconstrained, float)
-    if limit.ndim not in (2, 3) or free.ndim not in (2, 3) or limit.shape[-2:] != free.shape[-2:]:
-        raise shape_mismatch("capacity", limit.shape, free.shape, "pass both for the same weeks and resources")
-    if limit.ndim == free.ndim == 3 and len(limit) != len(free):
-        raise shape_mismatch("capacity", limit.shape, free.shape, "pass both for the same paths")
-    return float(np.mean(free > NEAR_LIMIT * limit))
-
-
 @dataclass(frozen=True, eq=False)
 class CalibratedLevel:
-    """Hold a tuned family and what it reaches.
+    """A calibrated family and what it reaches.
 
     Attributes:
-        family: with its level, and where needed its spread, set.
-        share: near-limit share it reaches on the tuning paths.
-        reached: within the tolerance of the target.
-        usual_level: its level lies within the usual range.
+        family: with level, and where needed spread, set.
+        share: share of near-limit weeks on the calibration paths.
+        reached: `share` lies within the tolerance of the target.
+        usual_level: the level lies within the usual range.
     """
 
     family: AbstractCapacityFamily
@@ -291,43 +269,27 @@ class CalibratedLevel:
     usual_level: bool
 
 
-def tune_near_limit(
-    family: AbstractCapacityFamily, unconstrained: npt.ArrayLike, target: float = NEAR_LIMIT_TARGET
-) -> AbstractCapacityFamily:
-    """Return the family with level (and where needed spread) such that the target share of weeks is near-limit.
-
-    Args:
-        family: what to tune; a range of levels keeps its relative width.
-        unconstrained: U0 of the population [week, resource] or [path, week, resource].
-        target: share of near-limit weeks, between 0 and 1.
-
-    Raises:
-        SettingsError: where no level comes within 0.03 of the target (a utilization that hardly varies and a family
-            that hardly varies either).
-    """
-    tuned = calibrate_level(family, unconstrained, target)
-    if not tuned.reached:
-        raise SettingsError(
-            f"the nearest near-limit share is {tuned.share:.2f} and {target:.2f} is needed; use a wider family"
-        )
-    return tuned.family
-
-
 def calibrate_level(
     family: AbstractCapacityFamily, unconstrained: npt.ArrayLike, target: float = NEAR_LIMIT_TARGET
 ) -> CalibratedLevel:
-    """Tune and say what was reached; the level alone where that suffices, else a wider spread with it."""
+    """Set the level, and where that does not suffice a wider spread, such that the target share of weeks is near-limit.
+
+    Args:
+        family: what to calibrate; a range of levels keeps its relative width.
+        unconstrained: U0 of the population [week, resource] or [path, week, resource].
+        target: share of weeks with U0 above 0.9 of capacity, between 0 and 1.
+    """
     if not 0 < target < 1:
         raise SettingsError(f"`target` is {target} and needs to be between 0 and 1; 0.55 is usual")
     free = _positive("unconstrained", unconstrained, axes=(2, 3))
     free = free.reshape(-1, *free.shape[-2:])
-    found: list[CalibratedLevel] = []
+    tried: list[CalibratedLevel] = []
     candidate: AbstractCapacityFamily | None = family
-    while candidate is not None and not (found and found[-1].reached and found[-1].usual_level):
-        found.append(_level_for(candidate, free, target))
+    while candidate is not None and not (tried and tried[-1].reached and tried[-1].usual_level):
+        tried.append(_level_for(candidate, free, target))
         candidate = candidate.widened(1.25)
-    best = min(abs(tuned.share - target) for tuned in found)
-    return max(found, key=lambda tuned: (tuned.reached, tuned.usual_level, abs(tuned.share - target) == best))
+    best = min(abs(level.share - target) for level in tried)
+    return max(tried, key=lambda level: (level.reached, level.usual_level, abs(level.share - target) == best))
 
 
 def _level_for(
@@ -335,7 +297,7 @@ def _level_for(
 ) -> CalibratedLevel:
     """Scale the level; K is proportional to it, so the factor is a quantile of U0 / (0.9 K) and needs no search."""
     paths = np.stack([family.sample(seed, free.shape[1], free.mean(axis=(0, 1))) for seed in TUNING_SEEDS])
-    # Each tuning path meets one utilization path in turn: all pairs would say no more and take more memory.
+    # Paths are paired in turn: all pairs would say no more and take more memory.
     free = np.resize(free, (max(len(free), len(paths)), *free.shape[1:]))
     limit = NEAR_LIMIT * np.resize(paths, free.shape)
     # Without capacity a week is near-limit at any level if it is used, and never if it is not.
@@ -345,7 +307,7 @@ def _level_for(
         raise InputError(
             f"`unconstrained` is 0 in too many weeks for a share of {target:.2f}; pass weeks with utilization"
         )
-    tuned = replace(family, level=_times(family.level, factor))
+    tuned = replace(family, level=_scaled(family.level, factor))
     share = float(np.mean(ratio > factor))
     low, high = _bounds(tuned.level)
     middle_is_usual = USUAL_LEVEL[0] <= (low + high) / 2 <= USUAL_LEVEL[1]
@@ -354,7 +316,7 @@ def _level_for(
 
 @dataclass(frozen=True, eq=False)
 class AnnouncedPrices:
-    """Hold shadow prices and how long ahead each week's price is known.
+    """Shadow prices and how long ahead each week's price is announced.
 
     Attributes:
         prices: charged in each week [money per unit of resource; week, resource].
@@ -389,7 +351,7 @@ class AbstractPriceFamily(ABC):
 
 @dataclass(frozen=True)
 class HaarPrices(AbstractPriceFamily):
-    """Draw piecewise-constant prices that are known in full.
+    """Draw piecewise-constant prices that are announced from the start.
 
     `lambda_t = price_scale * max(level + spread * x_t, 0)` with x of `haar_noise`: where spread exceeds level, many
     weeks have no price, as in a real plan.
@@ -445,7 +407,7 @@ class PulsePrices(AbstractPriceFamily):
             for _ in range(max(1, rng.poisson(weeks / self.every))):
                 first, length = rng.integers(0, weeks), rng.integers(1, self.longest + 1)
                 prices[first : first + length, resource] = unit * _draw(self.height, rng, 1)[0]
-                # Announced as a whole: its later weeks are known as long before as its first, and the time since.
+                # A pulse is announced as a whole, so its later weeks have a longer notice.
                 known = rng.integers(0, self.longest_notice + 1)
                 span = min(length, weeks - first)
                 notice[first : first + length, resource] = known + np.arange(span)

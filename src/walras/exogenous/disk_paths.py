@@ -1,6 +1,8 @@
-"""Own the folder on disk that holds a population and its paths where they do not fit in memory, read by agent ranges.
+"""A population and its paths in a folder on disk, where they do not fit in memory, written and read by agent ranges.
 
-EDGE: disk. The layout is that of `stored_layout`; a folder appears under its name only when it is complete.
+CONTRACT: schema 1 is read by other machines and versions; another layout gets another number. Each field is one `.npy`
+file called after it (`exogenous.demand.npy`), and `manifest.json` names classes, plain values, types, shapes and
+digests. Loading runs no code. A folder appears under its name only when it is complete.
 """
 
 import dataclasses
@@ -30,26 +32,26 @@ from walras.population.population import Population
 SCHEMA = 1
 KIND = "walras stored paths"
 MANIFEST = "manifest.json"
+DEMAND = "exogenous.demand"
+AGAIN = "copy or write the folder again"
 
-ARRIVALS, SUPPLY = (IntegerLeadTimes, ConstantLeadTime, ArrivalShares), (SupplyLimit, FillRate, Chained)
-KNOWN = {known.__name__: known for known in (*ARRIVALS, *SUPPLY)} | {"InTurn": Chained}
-"""The classes that a folder may name; whatever else a manifest names is refused, so that loading runs no code."""
+KNOWN_CLASSES = {
+    kind.__name__: kind for kind in (IntegerLeadTimes, ConstantLeadTime, ArrivalShares, SupplyLimit, FillRate, Chained)
+} | {"InTurn": Chained}
+"""Classes that a manifest may name, by name; `InTurn` is what `Chained` was called before."""
 
 PARTS: dict[str, type] = {"population": Population, "exogenous": ExogenousPaths}
-"""What a folder holds; a field's file is called after it, as in `exogenous.demand.npy`."""
 
 STORED_TYPES = ("|i1", "|u1", "<i2", "<u2", "<i4", "<f2", "<f4", "|b1")
 """Little-endian number types that a file may have."""
 
-LEAD_TIMES, LEAD_TIME_TYPE = "exogenous.arrivals.weeks", "|i1"
-"""One lead time per order is the only integer as large as demand itself; it is stored as a byte."""
-
-DEMAND = "exogenous.demand"
+LEAD_TIMES = "exogenous.arrivals.weeks"
+"""One lead time per order is the only integer array as large as demand itself; it is stored as bytes."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Say how one array lies in its file: the type in the file, the type it is read back as, and the shape."""
+    """Describe one array's file: the type in the file, the type it is read back as, and the shape of the whole."""
 
     name: str
     stored: np.dtype
@@ -63,13 +65,8 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Count the runs of neighbouring numbers that a range of agents consists of."""
+        """Count the contiguous runs of numbers that a range of agents consists of."""
         return 1 if self.agents_first or not self.shape else math.prod(self.shape[:-1])
-
-    @property
-    def per_agent(self) -> int:
-        """Count the neighbouring numbers of one agent."""
-        return math.prod(self.shape[1:]) if self.agents_first else 1
 
     @property
     def n_agents(self) -> int | None:
@@ -83,20 +80,76 @@ class Layout:
         """Count the bytes of all numbers."""
         return math.prod(self.shape) * self.stored.itemsize
 
-    @property
-    def header(self) -> dict[str, Any]:
-        """Give what the file's own header says."""
-        return {"descr": self.stored.str, "fortran_order": False, "shape": self.shape}
-
-    def cut(self, n_agents: int) -> tuple[int, ...]:
-        """Give the shape of a range of agents."""
+    def shape_of(self, n_agents: int) -> tuple[int, ...]:
+        """Return the shape of a range of agents."""
         if not self.shape:
             return ()
         return (n_agents, *self.shape[1:]) if self.agents_first else (*self.shape[:-1], n_agents)
 
-    def place(self, row: int, start: int) -> int:
+    def position(self, row: int, start: int) -> int:
         """Count the bytes before agent `start` in a row."""
-        return (row * (self.n_agents or 1) + start) * self.per_agent * self.stored.itemsize
+        if not self.shape:
+            return 0
+        per_agent = math.prod(self.shape[1:]) if self.agents_first else 1
+        return (row * (self.n_agents or 1) + start) * per_agent * self.stored.itemsize
+
+    @staticmethod
+    def choose(name: str, values: Any, n_agents: int, stored: np.dtype | None) -> "Layout":
+        """Choose types from the first range of a field: float32, bytes for lead times, otherwise as given."""
+        usual = np.dtype("<f4") if values.dtype.kind == "f" else np.dtype(values.dtype).newbyteorder("<")
+        usual = np.dtype("<i4") if usual.str == "<i8" else usual
+        if stored is None:
+            stored = np.dtype("|i1") if name == LEAD_TIMES and usual.kind == "i" else usual
+        if stored.str not in STORED_TYPES:
+            raise InputError(f"`{name}` holds {values.dtype} numbers, which are not stored; use float32 or int32")
+        layout = Layout(name, stored, usual if usual.kind == "f" else stored, tuple(values.shape))
+        return dataclasses.replace(layout, shape=layout.shape_of(n_agents))
+
+    @staticmethod
+    def parse(name: str, entry: Mapping[str, Any]) -> "Layout":
+        """Read one array's entry of a manifest.
+
+        Raises:
+            ValueError: an entry that no writer makes; also KeyError and TypeError.
+        """
+        shape = tuple(int(length) for length in entry["shape"])
+        if not {entry["stored"], entry["read"]} <= set(STORED_TYPES) or min(shape, default=1) < 1:
+            raise ValueError(f"the type or shape of {quote(name)} is none that is stored")
+        if "/" in name or "\\" in name or not name.startswith(tuple(f"{part}." for part in PARTS)):
+            raise ValueError(f"{quote(name)} is no field of a population or its paths")
+        return Layout(name, np.dtype(entry["stored"]), np.dtype(entry["read"]), shape)
+
+    def narrow(self, values: np.ndarray) -> np.ndarray:
+        """Bring values to the type of the file; refuse to lose anything that float32 would keep."""
+        wide = values.astype(self.read) if self.read.kind == "f" else values
+        with np.errstate(all="ignore"):
+            narrow = wide.astype(self.stored)
+            back = narrow.astype(wide.dtype)
+        if not np.array_equal(back, wide, equal_nan=wide.dtype.kind == "f"):
+            wider = "float32" if self.read.kind == "f" else "int32"
+            raise InputError(
+                f"`{self.name}` has numbers that {self.stored.name} cannot hold; give the writer a wider type in "
+                f'`stored_as`, like {{"{self.name}": "{wider}"}}'
+            )
+        return narrow
+
+    def data_offset(self, folder: Path) -> int:
+        """Return where the numbers begin in the file, after checking its header and size against the manifest."""
+        path = folder / f"{self.name}.npy"
+        try:
+            with open(path, "rb") as file:
+                npy.read_magic(file)
+                header = npy.read_array_header_1_0(file)
+                offset, size = file.tell(), os.fstat(file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise InputError(f"{quote(path, 200)} is missing; {AGAIN}") from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{quote(path, 200)} is not a readable array; {AGAIN}") from error
+        if header != (self.shape, False, self.stored):
+            raise InputError(f"{quote(path, 200)} is not the array of its manifest; {AGAIN}")
+        if size != offset + self.n_bytes:
+            raise _wrong_size(path, size, offset + self.n_bytes)
+        return offset
 
 
 @dataclass
@@ -107,151 +160,52 @@ class Parts:
     classes: dict[str, str] = field(default_factory=dict)
     plain: dict[str, Any] = field(default_factory=dict)
 
-    def gather(self, name: str, module: Any) -> "Parts":
-        """Take one module apart, and the modules in it."""
-        for each in dataclasses.fields(module):
-            value, place = getattr(module, each.name), f"{name}.{each.name}"
+    def take_apart(self, name: str, module: Any) -> "Parts":
+        """Add one module, and the modules in it."""
+        for item in dataclasses.fields(module):
+            value, place = getattr(module, item.name), f"{name}.{item.name}"
             if isinstance(value, jax.Array | np.ndarray):
                 self.arrays[place] = value
-            elif isinstance(value, eqx.Module) and not each.metadata.get("static", False):
-                self.classes[place] = _class_name(place, value)
-                self.gather(place, value)
-            elif isinstance(value, bool | int | float | str) or _is_words(value):
+            elif isinstance(value, eqx.Module) and not item.metadata.get("static", False):
+                kind = type(value).__name__
+                if KNOWN_CLASSES.get(kind) is not type(value):
+                    raise InputError(
+                        f"`{place}` is a {kind} but only {join(KNOWN_CLASSES)} can be stored; use one of these"
+                    )
+                self.classes[place] = kind
+                self.take_apart(place, value)
+            elif isinstance(value, bool | int | float | str) or (
+                isinstance(value, tuple) and all(isinstance(word, str) for word in value)
+            ):
                 self.plain[place] = value
         return self
 
     def assemble(self, name: str, kind: type) -> Any:
-        """Put one module together again; what was not stored keeps its default."""
-        given: dict[str, Any] = {}
-        for each in dataclasses.fields(kind):
-            place = f"{name}.{each.name}"
+        """Build one module; what was not stored keeps its default."""
+        fields: dict[str, Any] = {}
+        for item in dataclasses.fields(kind):
+            place = f"{name}.{item.name}"
             if place in self.arrays:
-                given[each.name] = self.arrays[place]
+                fields[item.name] = self.arrays[place]
             elif place in self.classes:
-                given[each.name] = self.assemble(place, KNOWN[self.classes[place]])
+                fields[item.name] = self.assemble(place, KNOWN_CLASSES[self.classes[place]])
             elif place in self.plain:
                 value = self.plain[place]
-                given[each.name] = tuple(value) if isinstance(value, list) else value
-        return kind(**given)
-
-
-def _is_words(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
-
-
-def _class_name(place: str, value: object) -> str:
-    name = type(value).__name__
-    if KNOWN.get(name) is not type(value):
-        raise InputError(f"`{place}` is a {name} but only {join(KNOWN)} can be stored; use one of these")
-    return name
-
-
-def number_type(name: str, given: str) -> np.dtype:
-    """Read the type that a user asked a field to be stored in."""
-    try:
-        kind = np.dtype(given).newbyteorder("<")
-    except TypeError:
-        kind = np.dtype(object)
-    if kind.str not in STORED_TYPES:
-        kinds = ", ".join(np.dtype(each).name for each in STORED_TYPES)
-        raise InputError(f"`stored_as` gives {quote(given)} for {quote(name)}; the types of files are {kinds}")
-    return kind
-
-
-def first_layout(name: str, values: Any, n_agents: int, asked: np.dtype | None) -> Layout:
-    """Choose the types of a file from the field's first range: float32, bytes for lead times, otherwise as given."""
-    usual = np.dtype("<f4") if values.dtype.kind == "f" else np.dtype(values.dtype).newbyteorder("<")
-    usual = np.dtype("<i4") if usual.str == "<i8" else usual
-    byte = np.dtype(LEAD_TIME_TYPE) if name == LEAD_TIMES and usual.kind == "i" else usual
-    stored = byte if asked is None else asked
-    if stored.str not in STORED_TYPES:
-        raise InputError(f"`{name}` holds {values.dtype} numbers, which are not stored; use float32 or int32")
-    layout = Layout(name, stored, usual if usual.kind == "f" else stored, tuple(values.shape))
-    if not values.shape:
-        return layout
-    shape = (n_agents, *values.shape[1:]) if layout.agents_first else (*values.shape[:-1], n_agents)
-    return dataclasses.replace(layout, shape=shape)
-
-
-def narrowed(layout: Layout, values: np.ndarray) -> np.ndarray:
-    """Bring values to the type of the file; refuse to lose anything that float32 would keep."""
-    wide = values.astype(layout.read) if layout.read.kind == "f" else values
-    with np.errstate(all="ignore"):
-        narrow = wide.astype(layout.stored)
-        back = narrow.astype(wide.dtype)
-    if not np.array_equal(back, wide, equal_nan=wide.dtype.kind == "f"):
-        raise InputError(
-            f"`{layout.name}` has numbers that {layout.stored.name} cannot hold; "
-            f'give the writer a wider type in `stored_as`, like {{"{layout.name}": "{_wider(layout)}"}}'
-        )
-    return narrow
-
-
-def _wider(layout: Layout) -> str:
-    return "float32" if layout.read.kind == "f" else "int32"
-
-
-def layout_of(name: str, given: Mapping[str, Any]) -> Layout:
-    """Read one array's entry of a manifest.
-
-    Raises:
-        ValueError: an entry that no writer makes; also KeyError and TypeError.
-    """
-    shape = tuple(int(length) for length in given["shape"])
-    if not set(given[kind] for kind in ("stored", "read")) <= set(STORED_TYPES) or min(shape, default=1) < 1:
-        raise ValueError(f"the type or shape of {quote(name)} is none that is stored")
-    if "/" in name or "\\" in name or not name.startswith(tuple(f"{part}." for part in PARTS)):
-        raise ValueError(f"{quote(name)} is no field of a population or its paths")
-    return Layout(name, np.dtype(given["stored"]), np.dtype(given["read"]), shape)
-
-
-def data_offset(folder: Path, layout: Layout) -> int:
-    """Return where the numbers of a file begin, after checking that its header and size are those of the manifest."""
-    path = folder / f"{layout.name}.npy"
-    try:
-        with open(path, "rb") as file:
-            npy.read_magic(file)
-            header = npy.read_array_header_1_0(file)
-            offset, size = file.tell(), os.fstat(file.fileno()).st_size
-    except FileNotFoundError as error:
-        raise InputError(f"{named(path)} is missing; copy or write the folder again") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{named(path)} is not a readable array; copy or write the folder again") from error
-    if header != (layout.shape, False, layout.stored):
-        raise InputError(f"{named(path)} is not the array of its manifest; copy or write the folder again")
-    if size != offset + layout.n_bytes:
-        raise cut_short(path, size, offset + layout.n_bytes)
-    return offset
-
-
-def named(path: Path) -> str:
-    """Write a path so that it stays readable in a sentence."""
-    return quote(path, 200)
-
-
-def bad_manifest(folder: Path, reason: str) -> InputError:
-    """Build the sentence for a manifest that no writer made."""
-    return InputError(
-        f"{named(folder / MANIFEST)} is no manifest of stored paths ({quote(reason, 160)}); write the folder again"
-    )
-
-
-def cut_short(path: Path, size: int, needed: int) -> InputError:
-    """Build the sentence for a file that has not the size of its manifest [bytes]."""
-    return InputError(f"{named(path)} has {size} bytes but needs {needed}; copy or write the folder again")
+                fields[item.name] = tuple(value) if isinstance(value, list) else value
+        return kind(**fields)
 
 
 class StoredPaths:
-    """Read ranges of agents from a folder that `PathsWriter` wrote; only the range asked for is in memory.
+    """Read ranges of agents from a folder that `PathsWriter` wrote; only the requested range is in memory.
 
-    Ranges are read at their places in the files, not mapped: on week-major files that is as fast, and pages that were
-    read once do not count as memory of the process.
+    Ranges are read at their positions, not mapped: on week-major files that is as fast, and pages read once do not
+    count as memory of the process.
 
     Attributes:
         folder: where the files are.
         n_agents, n_weeks: size of the whole.
         max_lead: longest lead time of all agents [weeks], so that every range gets the same pipeline.
-        identity: changes whenever what is stored changes.
+        identity: digest of the manifest; changes whenever what is stored changes.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], identity: str) -> None:
@@ -260,8 +214,8 @@ class StoredPaths:
         try:
             self._read_manifest(manifest)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise bad_manifest(folder, f"{type(error).__name__}: {error}") from error
-        self._offsets = {layout.name: data_offset(folder, layout) for layout in self._layouts}
+            raise _bad_manifest(folder, f"{type(error).__name__}: {error}") from error
+        self._offsets = {layout.name: layout.data_offset(folder) for layout in self._layouts}
 
     @staticmethod
     def open(folder: str | Path) -> "StoredPaths":
@@ -272,32 +226,38 @@ class StoredPaths:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise InputError(f"{named(folder)} is not a folder; give the folder that `PathsWriter` wrote")
+            raise InputError(f"{quote(folder, 200)} is not a folder; give the folder that `PathsWriter` wrote")
         try:
             raw = (folder / MANIFEST).read_bytes()
         except OSError as error:
             raise InputError(
-                f"{named(folder)} holds no readable {MANIFEST}; give the folder that `PathsWriter` wrote"
+                f"{quote(folder, 200)} holds no readable {MANIFEST}; give the folder that `PathsWriter` wrote"
             ) from error
         try:
             manifest = json.loads(raw)
         except ValueError as error:
-            raise bad_manifest(folder, "not JSON") from error
-        _check_kind(folder, manifest)
+            raise _bad_manifest(folder, "not JSON") from error
+        is_ours = isinstance(manifest, dict) and manifest.get("kind") == KIND
+        if not is_ours or not isinstance(manifest.get("schema"), int):
+            raise _bad_manifest(folder, "it does not say that it is one")
+        if manifest["schema"] > SCHEMA:
+            raise InputError(
+                f"{quote(folder, 200)} has schema {manifest['schema']} but this version reads up to {SCHEMA}; upgrade "
+                "walras"
+            )
         return StoredPaths(folder, manifest, hashlib.sha256(raw).hexdigest())
 
     def _read_manifest(self, manifest: Mapping[str, Any]) -> None:
         self.n_agents, self.n_weeks, self.max_lead = (int(manifest[k]) for k in ("n_agents", "n_weeks", "max_lead"))
-        self._classes = dict(manifest["classes"])
-        unknown = [name for name in self._classes.values() if name not in KNOWN]
+        self._classes, self._plain = dict(manifest["classes"]), dict(manifest["plain"])
+        unknown = [name for name in self._classes.values() if name not in KNOWN_CLASSES]
         if unknown:
-            raise ValueError(f"it names {join(unknown)}, and known are {join(KNOWN)}")
-        self._plain = dict(manifest["plain"])
-        self._layouts = [layout_of(name, given) for name, given in manifest["arrays"].items()]
+            raise ValueError(f"it names {join(unknown)}, and known are {join(KNOWN_CLASSES)}")
+        self._layouts = [Layout.parse(name, entry) for name, entry in manifest["arrays"].items()]
         sizes = {layout.n_agents for layout in self._layouts} - {None}
         weeks = {layout.shape[-2] for layout in self._layouts if layout.name == DEMAND}
         if sizes != {self.n_agents} or weeks != {self.n_weeks}:
-            raise ValueError("its numbers of agents and weeks do not meet its shapes")
+            raise ValueError("its numbers of agents and weeks do not match its shapes")
 
     def read(self, start: int, stop: int) -> ExogenousPaths:
         """Read the paths of agents start .. stop - 1.
@@ -308,7 +268,7 @@ class StoredPaths:
         return self._read("exogenous", start, stop)
 
     def population(self, start: int, stop: int) -> Population:
-        """Read what agents start .. stop - 1 are.
+        """Read the static attributes of agents start .. stop - 1.
 
         Raises:
             InputError: a range that is empty or leaves the folder's agents.
@@ -318,25 +278,26 @@ class StoredPaths:
     def _read(self, part: str, start: int, stop: int) -> Any:
         if not 0 <= start < stop <= self.n_agents:
             raise InputError(
-                f"agents {start} to {stop - 1} were asked for but {named(self.folder)} holds 0 to "
-                f"{self.n_agents - 1}; ask for a range within these"
+                f"agents {start} to {stop - 1} were requested but {quote(self.folder, 200)} holds 0 to "
+                f"{self.n_agents - 1}; give a range within these"
             )
         layouts = [layout for layout in self._layouts if layout.name.startswith(f"{part}.")]
         arrays = {layout.name: jnp.asarray(self._read_array(layout, start, stop)) for layout in layouts}
         try:
             return Parts(arrays, self._classes, self._plain).assemble(part, PARTS[part])
         except TypeError as error:  # a field without which the class cannot be built
-            raise bad_manifest(self.folder, str(error)) from error
+            raise _bad_manifest(self.folder, str(error)) from error
 
     def _read_array(self, layout: Layout, start: int, stop: int) -> np.ndarray:
-        out = np.empty((layout.rows, (stop - start) * layout.per_agent if layout.shape else 1), layout.stored)
+        shape = layout.shape_of(stop - start)
+        out = np.empty((layout.rows, math.prod(shape) // layout.rows), layout.stored)
         path, offset = self.folder / f"{layout.name}.npy", self._offsets[layout.name]
         with open(path, "rb") as file:
             for row, numbers in enumerate(out):
-                file.seek(offset + layout.place(row, start if layout.shape else 0))
+                file.seek(offset + layout.position(row, start))
                 if file.readinto(numbers.view(np.uint8)) != numbers.nbytes:
-                    raise cut_short(path, path.stat().st_size, offset + layout.n_bytes)
-        return out.reshape(layout.cut(stop - start)).astype(layout.read, copy=False)
+                    raise _wrong_size(path, path.stat().st_size, offset + layout.n_bytes)
+        return out.reshape(shape).astype(layout.read, copy=False)
 
 
 class PathsWriter:
@@ -346,10 +307,9 @@ class PathsWriter:
             for population, exogenous in ranges:
                 writer.write(population, exogenous)
 
-    Files are written aside, in a hidden folder next to the final one; an error removes it. Numbers with a fraction are
-    stored as float32 and read back as such; lead times as bytes. The population is stored with the paths (28 bytes and
-    4 per resource an agent, hundreds the paths), so that whoever opens the folder has the whole question. What is no
-    number, like agents' names, is not stored.
+    Files are written in a hidden folder next to the final one; an error removes it. Fractions are stored and read back
+    as float32, lead times as bytes; names of agents are not stored. The population takes 28 bytes and 4 per resource
+    an agent, the paths hundreds.
 
     Attributes:
         folder: the final name.
@@ -358,7 +318,7 @@ class PathsWriter:
     """
 
     def __init__(self, folder: str | Path, n_agents: int, *, stored_as: Mapping[str, str] | None = None) -> None:
-        """Say where, and how many agents will come.
+        """Prepare a folder.
 
         Args:
             folder: must not exist yet; the folder above it must.
@@ -367,8 +327,8 @@ class PathsWriter:
                 something by it is refused.
         """
         self.folder, self.n_agents, self.written = Path(folder), int(n_agents), 0
-        self._asked = {name: number_type(name, kind) for name, kind in (stored_as or {}).items()}
-        self._aside: Path | None = None
+        self._stored_as = {name: _number_type(name, kind) for name, kind in (stored_as or {}).items()}
+        self._temporary: Path | None = None
         self._first: Parts | None = None
         self._layouts: dict[str, Layout] = {}
         self._files: dict[str, BinaryIO] = {}
@@ -377,15 +337,15 @@ class PathsWriter:
         self._max_lead = 0
 
     def __enter__(self) -> "PathsWriter":
-        """Make the folder aside."""
+        """Make the temporary folder."""
         if self.n_agents < 1:
             raise InputError(f"`n_agents` is {self.n_agents} but at least 1 agent is stored; count the agents to come")
         if self.folder.exists():
-            raise InputError(f"{named(self.folder)} exists already; choose another name, or remove it first")
+            raise InputError(f"{quote(self.folder, 200)} exists already; choose another name, or remove it first")
         try:
-            self._aside = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-unfinished-", dir=self.folder.parent))
+            self._temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-unfinished-", dir=self.folder.parent))
         except OSError as error:
-            raise _not_writable(self.folder, error) from error
+            raise self._not_writable(error) from error
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -394,51 +354,51 @@ class PathsWriter:
             if kind is None:
                 self._finish()
         except OSError as error:
-            raise _not_writable(self.folder, error) from error
+            raise self._not_writable(error) from error
         finally:
             for file in self._files.values():
                 file.close()
-            if self._aside is not None and self._aside.exists():
-                shutil.rmtree(self._aside, ignore_errors=True)
+            if self._temporary is not None and self._temporary.exists():
+                shutil.rmtree(self._temporary, ignore_errors=True)
 
     def write(self, population: Population, exogenous: ExogenousPaths) -> None:
         """Append the next range of agents.
 
         Raises:
             ShapeError: a range that does not fit the ranges before it.
-            InputError: more agents than announced, or numbers that the type asked for cannot hold.
+            InputError: more agents than announced, or numbers that the chosen type cannot hold.
         """
-        if self._aside is None:
+        if self._temporary is None:
             raise InputError("the writer is not open; use `with PathsWriter(...) as writer`")
-        parts = Parts().gather("population", population).gather("exogenous", exogenous)
+        parts = Parts().take_apart("population", population).take_apart("exogenous", exogenous)
         count = exogenous.n_agents
         if self.written + count > self.n_agents or count < 1:
             raise InputError(
                 f"{self.written + count} agents were written but {self.n_agents} announced; announce all that come"
             )
         if self._first is None:
-            self._begin(parts)
+            self._begin(parts, self._temporary)
         self._check_alike(parts, count)
         try:
             for name, layout in self._layouts.items():
-                self._append(layout, np.asarray(parts.arrays[name]), count)
+                self._append(layout, np.asarray(parts.arrays[name]))
         except OSError as error:
-            raise _not_writable(self.folder, error) from error
+            raise self._not_writable(error) from error
         self.written += count
         self._max_lead = max(self._max_lead, exogenous.arrivals.longest() or 0)
 
-    def _begin(self, parts: Parts) -> None:
+    def _begin(self, parts: Parts, folder: Path) -> None:
         """Fix every file's type and shape by the first range."""
-        assert self._aside is not None  # write has checked
-        unknown = set(self._asked) - set(parts.arrays)
+        unknown = set(self._stored_as) - set(parts.arrays)
         if unknown:
             raise InputError(f"`stored_as` names {join(sorted(unknown))} but there are {join(parts.arrays, 20)}")
         self._first = Parts({}, parts.classes, parts.plain)
         for name, values in parts.arrays.items():
-            layout = first_layout(name, values, self.n_agents, self._asked.get(name))
-            file = open(self._aside / f"{name}.npy", "w+b")
+            layout = Layout.choose(name, values, self.n_agents, self._stored_as.get(name))
+            file = open(folder / f"{name}.npy", "w+b")
             self._files[name], self._layouts[name], self._digests[name] = file, layout, hashlib.blake2b(digest_size=16)
-            npy.write_array_header_1_0(file, layout.header)
+            header = {"descr": layout.stored.str, "fortran_order": False, "shape": layout.shape}
+            npy.write_array_header_1_0(file, header)
             self._offsets[name] = file.tell()
             file.truncate(self._offsets[name] + layout.n_bytes)
 
@@ -448,19 +408,19 @@ class PathsWriter:
         if alike != (self._first.classes, self._first.plain, set(self._layouts)):
             raise InputError("this range has other fields, classes or resources than the first; write them alike")
         for name, layout in self._layouts.items():
-            if parts.arrays[name].shape != layout.cut(count):
-                raise shape_mismatch(name, parts.arrays[name].shape, layout.cut(count), "give every range alike")
+            if parts.arrays[name].shape != layout.shape_of(count):
+                raise shape_mismatch(name, parts.arrays[name].shape, layout.shape_of(count), "give every range alike")
 
-    def _append(self, layout: Layout, values: np.ndarray, count: int) -> None:
-        narrow = narrowed(layout, values).reshape(layout.rows, -1)
+    def _append(self, layout: Layout, values: np.ndarray) -> None:
+        narrow = layout.narrow(values).reshape(layout.rows, -1)
         self._digests[layout.name].update(np.ascontiguousarray(narrow).view(np.uint8).data)
         file = self._files[layout.name]
         for row, numbers in enumerate(narrow):
-            file.seek(self._offsets[layout.name] + layout.place(row, self.written if layout.shape else 0))
+            file.seek(self._offsets[layout.name] + layout.position(row, self.written))
             file.write(np.ascontiguousarray(numbers).view(np.uint8).data)
 
     def _finish(self) -> None:
-        assert self._aside is not None  # __enter__ made it
+        assert self._temporary is not None  # __enter__ made it
         if self.written != self.n_agents or self._first is None:
             raise InputError(
                 f"{self.written} agents were written but {self.n_agents} announced; nothing was kept, write all ranges"
@@ -469,12 +429,6 @@ class PathsWriter:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-        write_text(self._aside / MANIFEST, json.dumps(self._manifest(), indent=1))
-        os.chmod(self._aside, 0o755)
-        os.rename(self._aside, self.folder)
-
-    def _manifest(self) -> dict[str, Any]:
-        assert self._first is not None  # _finish has checked
         arrays = {
             name: {
                 "stored": layout.stored.str,
@@ -484,27 +438,41 @@ class PathsWriter:
             }
             for name, layout in self._layouts.items()
         }
-        return {
+        manifest = {
             "kind": KIND,
             "schema": SCHEMA,
             "n_agents": self.n_agents,
             "n_weeks": self._layouts[DEMAND].shape[-2],
-            "max_lead": self._max_lead,
-            "classes": self._first.classes,
-            "plain": self._first.plain,
-            "arrays": arrays,
         }
+        manifest |= {"max_lead": self._max_lead, "classes": self._first.classes, "plain": self._first.plain}
+        write_text(self._temporary / MANIFEST, json.dumps({**manifest, "arrays": arrays}, indent=1))
+        os.chmod(self._temporary, 0o755)
+        os.rename(self._temporary, self.folder)
 
-
-def _not_writable(folder: Path, error: OSError) -> InputError:
-    reason = quote(error.strerror or error)
-    return InputError(f"{named(folder)} cannot be written ({reason}); choose a place with room that you may write to")
-
-
-def _check_kind(folder: Path, manifest: Any) -> None:
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or not isinstance(manifest.get("schema"), int):
-        raise bad_manifest(folder, "it does not say that it is one")
-    if manifest["schema"] > SCHEMA:
-        raise InputError(
-            f"{named(folder)} has schema {manifest['schema']} but this version reads up to {SCHEMA}; upgrade walras"
+    def _not_writable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{quote(self.folder, 200)} cannot be written ({quote(error.strerror or error)}); choose a place with room "
+            "that you may write to"
         )
+
+
+def _number_type(name: str, given: str) -> np.dtype:
+    """Read the type that a user wants a field to be stored in."""
+    try:
+        kind = np.dtype(given).newbyteorder("<")
+    except TypeError:
+        kind = np.dtype(object)
+    if kind.str not in STORED_TYPES:
+        kinds = ", ".join(np.dtype(allowed).name for allowed in STORED_TYPES)
+        raise InputError(f"`stored_as` gives {quote(given)} for {quote(name)}; the types of files are {kinds}")
+    return kind
+
+
+def _bad_manifest(folder: Path, reason: str) -> InputError:
+    return InputError(
+        f"{quote(folder / MANIFEST, 200)} is no manifest of stored paths ({quote(reason, 160)}); write the folder again"
+    )
+
+
+def _wrong_size(path: Path, size: int, needed: int) -> InputError:
+    return InputError(f"{quote(path, 200)} has {size} bytes but needs {needed}; {AGAIN}")

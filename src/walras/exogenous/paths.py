@@ -1,4 +1,4 @@
-"""Own the exogenous paths: all that happens whatever the agents do, so that all randomness is in one place.
+"""Exogenous paths: everything that happens whatever the agents do, so that all randomness is in one place.
 
 CONTRACT: generators build them, `simulate` replays them; the week axis comes first (after an optional scenario axis).
 """
@@ -15,17 +15,16 @@ from walras.exogenous.arrivals import AbstractArrivals, AbstractSupply
 
 
 class ExogenousPaths(eqx.Module):
-    """Hold one path (or, with a leading scenario axis on `demand` and `arrivals`, several) of exogenous history.
+    """One path, or with a leading scenario axis on `demand` and `arrivals` several.
 
-    Fields other than demand and arrivals may have one row for all weeks: what does not change is neither stored nor
-    read week after week.
+    Fields other than demand and arrivals may have a single row for all weeks.
 
     Attributes:
-        demand: units asked for [units/week].
+            demand: units that customers want [units/week].
         sale_price: money per unit sold.
         unit_cost: money per unit ordered.
         arrivals: when orders placed in a week arrive.
-        lead_demand_mean: what the agent expects of the demand of weeks t .. t + lead time [units].
+        lead_demand_mean: the agent's forecast of the demand of weeks t .. t + lead time [units].
         lead_demand_sd: standard deviation of that [units].
         supply: what the vendor accepts of an order placed in that week; None accepts all.
     """
@@ -82,7 +81,7 @@ def lead_time_demand(
     """
     longest = int(lead_time.max(initial=0))
     short = weeks + longest + 1 - mean.shape[0]
-    if short > 0:  # beyond the forecast its last week stands for what follows
+    if short > 0:  # beyond the forecast, its last week is repeated
         mean, sd = (np.concatenate([x, np.repeat(x[-1:], short, axis=0)]) for x in (mean, sd))
     total, variance = np.zeros((weeks, mean.shape[1])), np.zeros((weeks, mean.shape[1]))
     for ahead in range(longest + 1):

@@ -1,8 +1,9 @@
-"""Own the assembly of exogenous paths: demand, prices, costs and lead times of the coming and of the past weeks.
+"""Scenarios of the coming weeks, the replayed past, and generated examples: assembled `ExogenousPaths`.
 
-CONTRACT: builds `ExogenousPaths` from a completed panel and a demand model; same seed, same paths.
+The same seed gives the same paths.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -12,15 +13,21 @@ from jaxtyping import Float
 
 from walras.data.panel import Panel
 from walras.exogenous.arrivals import ORDER_LOG_SD, IntegerLeadTimes, draw_lead_times, lead_time_sd, longest_lead_time
+from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths, lead_time_demand
+from walras.population.generate import generate_panel
+from walras.population.population import Population, population_from_panel
 
 SMALLEST_DEMAND = 1e-6
 """Mean demand below this has no meaningful coefficient of variation [units/week]."""
 
+WEEKS_BEFORE = 52
+"""History before a generated path, on which its forecasts are fitted [weeks]."""
+
 
 @runtime_checkable
 class Demand(Protocol):
-    """Promise what a demand model must offer (see `exogenous.demand_model.DemandModel`)."""
+    """Methods that a demand model needs (see `exogenous.demand.model.DemandModel`)."""
 
     def mean(self, weeks: int) -> np.ndarray:
         """Return expected demand of the coming weeks [week, agent]."""
@@ -45,15 +52,15 @@ def coming_paths(
     seed: int,
     log_sd: float = ORDER_LOG_SD,
 ) -> ExogenousPaths:
-    """Draw possible futures: the weeks after the panel's last one, prices and costs held at their latest.
+    """Draw scenarios of the weeks after the panel's last one; prices and costs stay at their latest.
 
     Args:
         panel: completed panel.
         lead_time: planned lead time of each agent [weeks] [agent].
         demand: fitted demand model.
-        scenarios: number of futures.
+        scenarios: number of scenarios.
         weeks: weeks ahead.
-        seed: decides demand and lead times.
+        seed: of demand and lead times.
         log_sd: spread of the log lead time between orders.
     """
     ahead = weeks + int(lead_time.max(initial=1)) + 1
@@ -75,10 +82,10 @@ def past_paths(
 
 
 def mixed_path(paths: ExogenousPaths, seed: int) -> ExogenousPaths:
-    """Mix the scenarios into one path: every agent follows a scenario of its own.
+    """Mix the scenarios into one path: every agent follows a randomly chosen scenario.
 
-    What agents have in common averages out over the population while every agent's demand stays as lumpy as it is:
-    the expected future of the totals in a single path.
+    Shared shocks average out over the population while each agent's demand stays as lumpy as it is, so that totals
+    follow their expectation in a single path.
     """
     agents, count = paths.n_agents, paths.n_scenarios or 1
     pick = np.random.default_rng([seed, 0x71]).integers(count, size=agents)
@@ -89,8 +96,27 @@ def mixed_path(paths: ExogenousPaths, seed: int) -> ExogenousPaths:
     return paths.map_scenarios(mix)
 
 
+def generate(
+    agents: int = 1000, weeks: int = 52, seed: int = 0, *, resources: Sequence[str] = ("inbound_units",)
+) -> tuple[Population, ExogenousPaths]:
+    """Generate a population of stores' products and one path, ready to simulate.
+
+    The path is the end of a generated history; prices and costs are those of its last week.
+
+    Args:
+        agents: number of agents.
+        weeks: length of the path.
+        seed: another seed gives another population and path.
+        resources: shared resources that are priced, in the order of the resource axis.
+    """
+    panel = generate_panel(agents, weeks + WEEKS_BEFORE, seed)
+    population = population_from_panel(panel, resources=resources)
+    model = DemandModel.fit(panel)
+    return population, past_paths(panel, np.asarray(population.lead_time), model, weeks=weeks, seed=seed)
+
+
 def pipeline_length(lead_time: np.ndarray, log_sd: float = ORDER_LOG_SD) -> int:
-    """Return the room that a pipeline needs for every lead time that can be drawn [weeks]."""
+    """Return the pipeline length that fits every lead time that can be drawn [weeks]."""
     return longest_lead_time(lead_time, log_sd)
 
 

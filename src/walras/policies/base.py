@@ -1,4 +1,4 @@
-"""Own what a local policy is: a pure function of what an agent sees and the announced shadow prices.
+"""What a policy is: a pure function of an agent's observation and the announced shadow prices.
 
 CONTRACT: users bring their own; a policy is an Equinox module whose arrays, if any, have the agent axis last.
 """
@@ -14,11 +14,11 @@ from walras.population.population import Population
 
 
 class PolicyMemory(eqx.Module):
-    """Hold what a policy carries from week to week; all arrays have the agent axis last.
+    """What a policy carries from week to week; all arrays have the agent axis last.
 
     Attributes:
-        read: what it needs to go on reading: the past that happened whatever the agents did.
-        own: what it remembers of its own doing, such as its last orders.
+        exogenous_state: state of `Policy.read`, which depends on exogenous history only.
+        own_state: state that depends on the policy's own actions, such as its last orders.
     """
 
     exogenous_state: Any = None
@@ -26,9 +26,9 @@ class PolicyMemory(eqx.Module):
 
 
 class PublicObservation(eqx.Module):
-    """Hold what every agent knows in a week whatever it did before: everything but its stock.
+    """What every agent knows in a week whatever it did before: everything but its stock.
 
-    Fields but the population have a week axis first where all weeks of a run are read at once.
+    Where all weeks of a run are read at once, fields except the population have a week axis first.
 
     Attributes:
         week: index of the week in the run.
@@ -36,7 +36,7 @@ class PublicObservation(eqx.Module):
         lead_demand_mean, lead_demand_sd: forecast of the demand of weeks t .. t + lead time [units].
         sale_price: money per unit sold this week.
         unit_cost: money per unit ordered this week; `next_unit_cost` the same next week.
-        read: what the policy has read of the past up to this week, where it reads (`Policy.read`).
+        read: output of `Policy.read` for this week, where the policy reads history.
     """
 
     week: Int[Array, "*steps"]
@@ -50,12 +50,12 @@ class PublicObservation(eqx.Module):
 
 
 class Observation(PublicObservation):
-    """Hold what every agent knows when it orders (after receipts, before this week's demand).
+    """What every agent knows when it orders (after receipts, before this week's demand).
 
     Attributes:
         stock_start: stock after receipts [units].
         position: stock_start plus open orders [units].
-        memory: what the policy remembers, where it remembers anything (`Policy.begin`).
+        memory: of the policy, where it has one (`Policy.begin`).
     """
 
     stock_start: Float[Array, " agent"]
@@ -64,35 +64,33 @@ class Observation(PublicObservation):
 
 
 class Policy(eqx.Module):
-    """Decide what every agent orders; every agent on its own (relabelling agents relabels orders).
+    """Decide what every agent orders, each agent on its own (relabelling agents relabels orders).
 
-    A policy may part its work: `encode` sees all that does not depend on stock, and is computed for all weeks (and once
-    for all scenarios) before the first; `decide` finishes within the week. Then `orders` has to equal `decide` of
-    `encode`.
+    A policy may split its work: `encode` computes all that does not depend on stock, for all weeks (and once for all
+    scenarios) in advance; `decide` finishes within the week. `orders` has to equal `decide` of `encode`.
 
-    A policy may also remember: `begin` says what it starts with, `remember` what it keeps of a week, and the state
-    carries it on. What happens whatever the agents do (demand, prices, costs) it can `read` for all weeks of a run in
-    one pass; a run of one week after the other reads the same, a column at a time.
+    A policy may have a memory: `begin` initialises it, `remember` updates what depends on its own orders, and `read`
+    processes exogenous history (demand, prices, costs) for all weeks of a run in one pass.
     """
 
     @property
     def ahead(self) -> int:
-        """Count the weeks beyond the longest lead time whose announced prices the policy wants to see."""
+        """Count the weeks beyond the longest lead time whose announced prices the policy uses."""
         return 1
 
     @property
     def reads_history(self) -> bool:
-        """Tell whether the policy reads the past."""
+        """Tell whether the policy reads exogenous history."""
         return type(self).read is not Policy.read
 
     @property
     def scan_scenarios(self) -> bool:
-        """Tell whether scenarios are better simulated one after the other: what is read of all would fill the cache."""
+        """Tell whether scenarios are better simulated one after the other, to keep what is read in the cache."""
         return False
 
     @abc.abstractmethod
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return orders >= 0 [units], which is not checked: a negative order would take stock back from the pipeline.
+        """Return orders >= 0 [units]; negative orders are not refused and would take stock from the pipeline.
 
         Args:
             observation: what is known now.
@@ -101,7 +99,7 @@ class Policy(eqx.Module):
         """
 
     def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
-        """Return what can be said of a week's orders without knowing the stock; by default nothing."""
+        """Compute what does not depend on stock; by default nothing."""
         return None
 
     def decide(
@@ -111,31 +109,31 @@ class Policy(eqx.Module):
         return self.orders(observation, shadow_prices)
 
     def begin(self, population: Population) -> PolicyMemory | None:
-        """Return the memory of agents of whom nothing is known yet; None for a policy that remembers nothing."""
+        """Return the initial memory; None for a policy without one."""
         return None
 
     def read(self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
-        """Read the weeks of a run in one pass.
+        """Process exogenous history for all weeks of a run in one pass.
 
         Args:
             memory: `PolicyMemory.exogenous_state` at the start of the run.
-            outlooks: what was known in each week, week axis first (the population has none).
-            demand: what was asked for in each week [units]; it is known from the next week on.
+            outlooks: observations of each week, week axis first (the population has none).
+            demand: demand of each week [units], known from the next week on.
 
         Returns:
-            What is known in each week (week axis first, agent axis last), which becomes `PublicObservation.read`: of week t it
-            may depend on what was known in weeks up to t and on the demand of weeks before t. And `PolicyMemory.exogenous_state` after
-            the last week, such that reading on from it is the same as reading all in one pass.
+            `PublicObservation.read` for each week (week axis first, agent axis last), which in week t may depend on
+            observations up to t and demand before t; and the state after the last week, from which reading continues
+            exactly as in one pass.
         """
         return None, memory
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
-        """Return `PolicyMemory.own_state` for the next week, given what was accepted of this week's orders [units]."""
+        """Return `PolicyMemory.own_state` for the next week, given this week's accepted orders [units]."""
         return None if observation.memory is None else observation.memory.own_state
 
 
 class AbstractWrapper(Policy):
-    """Change what another policy orders; all that it sees, says beforehand and remembers stays its own.
+    """Change the orders of another policy, whose encoding and memory are kept.
 
     Attributes:
         policy: whose orders are changed.
@@ -150,38 +148,38 @@ class AbstractWrapper(Policy):
 
     @property
     def reads_history(self) -> bool:
-        """Tell whether the inner policy reads the past."""
+        """Tell whether the inner policy reads history."""
         return self.policy.reads_history
 
     @property
     def scan_scenarios(self) -> bool:
-        """Tell whether the inner policy wants one scenario at a time."""
+        """Tell whether the inner policy scans scenarios."""
         return self.policy.scan_scenarios
 
     def begin(self, population: Population) -> PolicyMemory | None:
-        """Return the inner policy's memory."""
+        """Return the inner policy's initial memory."""
         return self.policy.begin(population)
 
     def read(self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
-        """Let the inner policy read."""
+        """Read by the inner policy."""
         return self.policy.read(memory, outlooks, demand)
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
-        """Let the inner policy remember what was accepted."""
+        """Update the inner policy's own state."""
         return self.policy.remember(observation, orders)
 
     def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
-        """Return what the inner policy can say beforehand."""
+        """Encode by the inner policy."""
         return self.policy.encode(outlook, shadow_prices)
 
     @abc.abstractmethod
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
-        """Return what becomes of the inner policy's orders [units], given what it said beforehand."""
+        """Return the changed orders [units], given the inner policy's encoding."""
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return what encoding and deciding in one go gives."""
+        """Encode and decide in one step."""
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
 

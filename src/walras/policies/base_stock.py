@@ -1,6 +1,7 @@
-"""Own the priced base-stock policies: closed-form answers to an announced path of shadow prices.
+"""Priced base-stock policies (newsvendor, backlog) and the lead-time demand distributions behind their levels.
 
-LAW: spec section 3, the time-coupled critical ratio; the three-week signature of a price pulse is its test.
+LAW: the time-coupled critical ratio of an announced path of shadow prices; the three-week response to a price pulse
+tests it. A further distribution needs a `quantile` that is differentiable in the ratio and finite on [.01, .99].
 """
 
 import abc
@@ -34,8 +35,7 @@ CENTRAL = (
 def standard_normal_quantile(ratio: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return z with Phi(z) = ratio, to single precision for ratios in [.002, .998].
 
-    One branch of one polynomial, which is all that clipped critical ratios need; the library function computes three
-    branches and chooses, at several times the cost.
+    One branch of one polynomial, which suffices for clipped ratios, at a fraction of the library function's cost.
     """
     x = 2.0 * ratio - 1.0
     w = -jnp.log(4.0 * ratio * (1.0 - ratio)) - 2.5
@@ -66,24 +66,24 @@ class NormalDemand(AbstractDemandDistribution):
 
 
 class GammaDemand(AbstractDemandDistribution):
-    """Gamma lead-time demand, never negative and skewed as lumpy series are (Wilson and Hilferty's quantile)."""
+    """Gamma lead-time demand, nonnegative and skewed (Wilson-Hilferty quantile)."""
 
     def quantile(
         self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
     ) -> Float[Array, " agent"]:
-        """Return mean (1 - 1/(9a) + z/(3 sqrt a))^3, a = (mean/sd)^2 the shape of the law."""
+        """Return mean (1 - 1/(9a) + z/(3 sqrt a))^3, a = (mean/sd)^2 the shape."""
         safe_mean = jnp.where(mean > 0, mean, 1.0)
-        # Not the root of a square: its derivative where nothing varies would not be a number.
+        # Not the root of a square, whose derivative at sd = 0 is NaN.
         variation = minimum(sd / safe_mean, jnp.full_like(sd, SMALLEST_SHAPE**-0.5))
         root = positive_part(1.0 - variation**2 / 9.0 + standard_normal_quantile(ratio) * variation / 3.0)
         return jnp.where(mean > 0, safe_mean * root**3, 0.0)
 
 
 LOWEST_RATIO, HIGHEST_RATIO = 0.01, 0.99
-"""Critical ratios outside are clipped: beyond them the quantile of a fitted law means nothing."""
+"""Critical ratios are clipped to this range: quantiles of a fitted distribution mean little outside."""
 
 LEAST_OVERAGE = 0.02
-"""A unit too many costs at least this share of its holding cost, however much dearer it is next week."""
+"""Least cost of overage as a share of the holding cost, however much unit costs rise."""
 
 TINY_COST = 1e-9
 """Keeps a ratio of two zero costs defined [money/unit]."""
@@ -92,7 +92,7 @@ TINY_COST = 1e-9
 def _prices_on_arrival(
     outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"], discount: float
 ) -> tuple[Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"]]:
-    """Return g^-L, and what a unit pays for flow on arrival, a week later, and for storage on arrival [money/unit]."""
+    """Return g^-L and the shadow cost of flow on arrival, flow a week later, and storage on arrival [money/unit]."""
     population, ahead = outlook.population, shadow_prices.shape[0]
     growth = discount ** (-population.lead_time.astype(jnp.float32))
     now, later = (_arrives(population.lead_time + extra, ahead, shadow_prices.dtype) for extra in (0, 1))
@@ -110,9 +110,9 @@ def _prices_on_arrival(
 
 
 def _arrives(lead: Int[Array, " agent"], ahead: int, dtype: DTypeLike) -> Float[Array, "lead agent"]:
-    """Mark the week in which an order arrives by a table of ones and zeros.
+    """Mark the week in which an order arrives by zeros and ones.
 
-    Not an index into the prices: the derivative of an index is a scatter, that of a product is a product.
+    The derivative of a matrix product is a product, that of indexing a slower scatter.
     """
     due = jnp.minimum(lead, ahead - 1)
     return (due[None, :] == jnp.arange(ahead)[:, None]).astype(dtype)
@@ -128,15 +128,14 @@ def _level(
 
 
 class PricedNewsvendor(AbstractOrderUpTo):
-    """Order up to the myopic lost-sales quantile: a product whose margin the price eats stops ordering.
+    """Order up to the myopic lost-sales quantile: a product stops ordering where the price exceeds its margin.
 
-    Spec section 3 (R): Cu = p + penalty - g^-L C_t, Co = h + g^-L (C_t - g C_{t+1}), C_t = c_t + g^L lambda_{t+L},
-    kappa = Cu^+ / (Cu^+ + Co), clipped. A storage price in the arrival week adds to the holding cost. Co never falls
-    below a fiftieth of the holding cost (ours): with a price about to rise it would turn negative, and kappa would jump
-    from 1 to 0 where the price eats the margin.
+    Cu = p + penalty - g^-L C_t, Co = h + g^-L (C_t - g C_{t+1}), C_t = c_t + g^L lambda_{t+L},
+    kappa = Cu^+ / (Cu^+ + Co), clipped. A storage price in the arrival week adds to the holding cost. Co is at least
+    `LEAST_OVERAGE` of the holding cost: before a price rise it would be negative and kappa discontinuous.
 
     Attributes:
-        law: law of lead-time demand.
+        law: distribution of lead-time demand.
         discount: g, the value next week of one unit of money now (1 is no discounting).
     """
 
@@ -146,7 +145,7 @@ class PricedNewsvendor(AbstractOrderUpTo):
     def critical_ratio(
         self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
-        """Return kappa before clipping at the top; 0 where the price eats the margin, 1 where waiting costs more."""
+        """Return kappa before clipping at the top; 0 where the price exceeds the margin, 1 where waiting costs more."""
         population, g = outlook.population, self.discount
         growth, price, later, storage = _prices_on_arrival(outlook, shadow_prices, g)
         cost = growth * outlook.unit_cost + price
@@ -168,10 +167,9 @@ class PricedNewsvendor(AbstractOrderUpTo):
 
 
 class ScaledNewsvendor(PricedNewsvendor):
-    """Order up to the newsvendor's quantile of a corrected forecast: prices act as they do on the newsvendor.
+    """Order up to the newsvendor's quantile of a corrected forecast; with both factors 1 it is the newsvendor.
 
-    With both factors 1 it is the newsvendor. They stand for what the myopic level leaves out (lost sales shorten the
-    pipeline's memory, orders cross) and for a forecast whose mean or spread is off.
+    The factors correct the forecast, and the myopic level for lost sales and crossing orders.
 
     Attributes:
         mean_factor: the forecast's mean is multiplied by this.
@@ -200,7 +198,7 @@ class PricedBaseStock(AbstractOrderUpTo):
     constant price leaves kappa unchanged, a pulse moves orders to the weeks around it.
 
     Attributes:
-        law: law of lead-time demand.
+        law: distribution of lead-time demand.
         discount: g.
     """
 

@@ -1,13 +1,12 @@
-"""Own the neural buyer: one small network that all agents share, on top of the priced newsvendor.
+"""The neural buyer: one small network shared by all agents, which corrects the priced newsvendor.
 
-CONTRACT: weights are stored and shipped; what is fed to the network, and in which order, is part of that promise.
+CONTRACT: weights are stored and shipped; the inputs of the network and their order must not change.
 
 A buyer orders `scale * softplus(target - position)` in units of each agent's demand scale. The target lies between that
-of the priced newsvendor and the same quantile of the agent's own history, plus what the network adds: a dilated causal
-CNN reads the past that happened whatever the agent did, a first layer takes in what is known beforehand (costs,
-forecasts, announced prices around the week of arrival), and an MLP puts in stock and open orders. Only the last part
-depends on stock, so the rest is computed for all weeks of a run in one pass; a run of one week after the other reads a
-column at a time.
+of the priced newsvendor and the same quantile of the agent's own history, plus a learned correction. A dilated causal
+CNN reads exogenous history, a first layer takes what is known in advance (costs, forecasts, announced prices around the
+arrival week), and an MLP adds stock and open orders. Only the last part depends on stock, so the rest is computed for
+all weeks of a run in one pass.
 """
 
 import math
@@ -30,38 +29,38 @@ SMALLEST_SCALE = 1e-3
 """Demand scales below this are taken as this one [units/week]."""
 
 SMALLEST_STAKE = 1e-6
-"""What a lost sale costs is taken to be at least this [money/unit]."""
+"""Least cost of a lost sale [money/unit]."""
 
 COLUMNS = 4
-"""Numbers read of every past week."""
+"""Inputs per past week."""
 
 PROFILE_RATIOS = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Critical ratios at which an agent's past lead-time demand is kept; the first stands for nothing."""
+"""Critical ratios at which quantiles of past lead-time demand are kept; the first quantile is 0."""
 
 PROFILE = len(PROFILE_RATIOS) + 2
-"""Numbers that sum an agent's history up: quantiles of lead-time demand, its week's variation, weeks with demand."""
+"""Length of a demand profile: quantiles of lead-time demand, variation of a week, share of weeks with demand."""
 
 SLOPE = 0.1
-"""Slope of the network's units below zero."""
+"""Slope of the leaky ReLU below zero."""
 
 MOST_VARIATION = 5.0
-"""Coefficients of variation above this look alike to the network."""
+"""Coefficients of variation are capped here."""
 
 MOST_WEEKS = 30.0
-"""Stock and orders beyond so many weeks of demand look alike to the network."""
+"""Stock and orders are capped at this many weeks of demand."""
 
 
 @dataclass(frozen=True)
 class BuyerShape:
-    """Say how large a network is.
+    """Size of a buyer's network.
 
     Attributes:
-        history: channels of the causal CNN; 0 reads no past.
+        history: channels of the causal CNN; 0 for none.
         dilations: of its layers, kernel 2 each; the receptive field is 1 + their sum [weeks].
         hidden: widths of the head's layers.
         open_orders: ages of open orders that are told apart [weeks].
-        before, after: prices are looked at from so many weeks before the arrival of an order to so many after it.
-        profile: the network is told a profile of each agent's history (`demand_profile`).
+        before, after: weeks before and after the arrival of an order whose prices are inputs.
+        profile: a profile of each agent's history is an input (`demand_profile`).
         sharpness: of the softplus, per week of demand; the larger, the nearer to the positive part.
     """
 
@@ -76,22 +75,22 @@ class BuyerShape:
 
     @property
     def offsets(self) -> int:
-        """Count the weeks around an arrival whose prices are looked at."""
+        """Count the weeks around an arrival whose prices are inputs."""
         return self.before + 1 + self.after
 
     @property
     def known(self) -> int:
-        """Count the numbers known beforehand."""
+        """Count the inputs known in advance."""
         return 9 + 2 * self.offsets + self.history + self.profile * (PROFILE + 1)
 
     @property
     def seen(self) -> int:
-        """Count the numbers that depend on stock."""
+        """Count the inputs that depend on stock."""
         return 2 + self.open_orders
 
 
 class Layer(eqx.Module):
-    """Hold a linear map from features to features; features first, agents last."""
+    """Linear map; features first, agents last."""
 
     weight: Float[Array, "out in"]
     bias: Float[Array, " out"]
@@ -108,7 +107,7 @@ class Layer(eqx.Module):
 
 
 class CausalLayer(eqx.Module):
-    """Hold one dilated causal convolution of kernel 2: the present column and the one `dilation` weeks before."""
+    """Dilated causal convolution of kernel 2: this week and the one `dilation` weeks before."""
 
     now: Layer
     before: Float[Array, "out in"]
@@ -125,18 +124,17 @@ class CausalLayer(eqx.Module):
 
 
 def _mapped(weight: Float[Array, "out in"], x: Float[Array, "in *week agent"]) -> Float[Array, "out *week agent"]:
-    """Multiply; all weeks and agents are columns of one matrix, since many small products would take much longer."""
+    """Multiply with all weeks and agents as columns of one matrix, which is faster than many small products."""
     return jnp.matmul(weight, x.reshape(x.shape[0], -1), precision="highest").reshape(-1, *x.shape[1:])
 
 
 def _bend(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return the positive part and a little of the rest, so that no unit dies; an exponential would cost as much as
-    all products together."""
+    """Return the leaky ReLU; an exponential would cost as much as all products together."""
     return jnp.where(x > 0, x, SLOPE * x)
 
 
 class BuyerNetwork(eqx.Module):
-    """Hold all weights of a buyer."""
+    """All weights of a buyer."""
 
     columns: Layer
     convolutions: tuple[CausalLayer, ...]
@@ -147,7 +145,7 @@ class BuyerNetwork(eqx.Module):
 
     @staticmethod
     def draw(shape: BuyerShape, seed: int) -> "BuyerNetwork":
-        """Draw a network whose last layer adds next to nothing: it starts half way between forecast and history."""
+        """Draw a network whose last layer is near zero: it starts half way between forecast and history."""
         keys = iter(jax.random.split(jax.random.key(seed), 8 + 2 * len(shape.dilations) + len(shape.hidden)))
         width = shape.history
         layers = tuple(
@@ -170,7 +168,7 @@ class BuyerNetwork(eqx.Module):
 
 
 class EncodedBuyer(eqx.Module):
-    """Hold what a buyer says of a week before it knows its stock."""
+    """What a buyer computes for a week before it knows its stock."""
 
     target: Float[Array, "*steps agent"]
     usual: Float[Array, "*steps agent"]
@@ -178,7 +176,7 @@ class EncodedBuyer(eqx.Module):
 
 
 class Buyer(Policy):
-    """Order what a trained network says.
+    """Policy given by a trained network.
 
     Attributes:
         network: its weights, shared by all agents.
@@ -197,7 +195,7 @@ class Buyer(Policy):
         return Buyer(self.network, self.shape, self.base, profile)
 
     def with_history(self, units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> "Buyer":
-        """Return the same buyer for agents with this history, summed up where the shape asks for it.
+        """Return the same buyer for agents with this history, with a profile where the shape has one.
 
         Args:
             units: demand of past weeks, known when it orders [units/week].
@@ -207,26 +205,26 @@ class Buyer(Policy):
 
     @staticmethod
     def draw(shape: BuyerShape, seed: int = 0, base: PricedNewsvendor | None = None) -> "Buyer":
-        """Draw an untrained buyer; without a profile it orders nearly what the newsvendor does."""
+        """Draw an untrained buyer, which orders nearly what the newsvendor does."""
         return Buyer(Broadcast(BuyerNetwork.draw(shape, seed)), shape, PricedNewsvendor() if base is None else base)
 
     @property
     def ahead(self) -> int:
-        """Count the weeks after an arrival whose prices it looks at."""
+        """Count the weeks after an arrival whose prices are inputs."""
         return max(self.shape.after, 1)
 
     @property
     def reads_history(self) -> bool:
-        """Tell whether it reads the past."""
+        """Tell whether it reads history."""
         return self.shape.history > 0
 
     @property
     def scan_scenarios(self) -> bool:
-        """Tell that scenarios are simulated one after the other where the past is read."""
+        """Tell that scenarios are simulated one after the other where history is read."""
         return self.reads_history
 
     def begin(self, population: Population) -> PolicyMemory:
-        """Start with nothing ordered and an empty past."""
+        """Return a memory without orders and history."""
         agents, width = population.n_agents, self.shape.history
         own = jnp.zeros((self.shape.open_orders, agents))
         if not self.reads_history:
@@ -237,7 +235,7 @@ class Buyer(Policy):
     def read(
         self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]
     ) -> tuple[Float[Array, "week channel agent"], Any]:
-        """Run the causal CNN over all weeks of a run, each with the demand of the week before it."""
+        """Run the causal CNN over all weeks of a run, with the demand of the week before each."""
         last, lines = memory
         x = self.network.value.columns(self._columns(jnp.concatenate([last[None], demand[:-1]]), outlooks))
         kept = []
@@ -249,7 +247,7 @@ class Buyer(Policy):
     def _columns(
         self, known_demand: Float[Array, "week agent"], outlooks: PublicObservation
     ) -> Float[Array, "column week agent"]:
-        """Compare last week's demand with its scale and with what is expected; the first week of all has none."""
+        """Return inputs per week: last week's demand relative to scale and forecast; -1 marks the missing one."""
         scale = _scale(outlooks.population)
         expected = outlooks.lead_demand_mean / (1.0 + outlooks.population.lead_time)[None, :] / scale[None, :]
         there = known_demand >= 0
@@ -258,7 +256,7 @@ class Buyer(Policy):
         return jnp.stack([jnp.log1p(positive_part(seen)), surprise, jnp.log1p(positive_part(expected)), there * 1.0])
 
     def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> EncodedBuyer:
-        """Return the newsvendor's target in weeks of demand, and the first layer's share of what is known."""
+        """Return the newsvendor's target in weeks of demand, and the first layer's share of the known inputs."""
         scale = _scale(outlook.population)
         target = self.base.target(outlook, shadow_prices) / scale
         ratio = self.base.critical_ratio(outlook, shadow_prices)
@@ -299,7 +297,7 @@ class Buyer(Policy):
         return jnp.concatenate(parts)
 
     def _of_profile(self, scale: Float[Array, " agent"], usual: Float[Array, " agent"]) -> Float[Array, "row agent"]:
-        """Return the profile in weeks of demand; without one, that of an agent of whom only the target is known."""
+        """Return the profile in weeks of demand; without one, zeros and the target."""
         if self.profile is None:
             return jnp.zeros((PROFILE + 1, scale.shape[0])).at[-1].set(jnp.log1p(positive_part(usual)))
         levels, rest = jnp.split(self.profile, [len(PROFILE_RATIOS)])
@@ -308,7 +306,7 @@ class Buyer(Policy):
     def _around_arrival(
         self, population: Population, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, "offset agent"]:
-        """Return what a unit pays for flow, then for storage, in the weeks around its arrival [money/unit]."""
+        """Return the shadow cost of a unit for flow, then storage, in the weeks around its arrival [money/unit]."""
         ahead = shadow_prices.shape[0]
         offsets = np.arange(-self.shape.before, self.shape.after + 1)
         due = population.lead_time[None, :] + offsets[:, None]
@@ -331,7 +329,6 @@ class Buyer(Policy):
         for layer in network.inner:
             x = _bend(layer(x))
         added, share = network.last(x)
-        # Half way between what the forecast says and what the agent's history says, until training knows better.
         target = encoded.target + jax.nn.sigmoid(share) * (encoded.usual - encoded.target) + added
         sharp = self.shape.sharpness
         return scale * jax.nn.softplus(sharp * (target - position)) / sharp
@@ -341,8 +338,7 @@ class Buyer(Policy):
     ) -> tuple[Float[Array, " agent"], Float[Array, "feature agent"]]:
         """Return the position, and with it stock and open orders by age, in weeks of demand.
 
-        What is open is told by age, not by the week of arrival, which nobody knows: the youngest orders are taken to be
-        open first. With a fixed lead time that is exact.
+        Weeks of arrival are unknown, so the youngest orders are assumed to be open; exact with a fixed lead time.
         """
         position, stock = observation.position / scale, observation.stock_start / scale
         left = position - stock
@@ -360,12 +356,12 @@ class Buyer(Policy):
         return jnp.concatenate([orders[None], before[:-1]]) if len(before) else before
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return what encoding and deciding in one go gives."""
+        """Encode and decide in one step."""
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
 
 def demand_profile(units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> Float[np.ndarray, "feature agent"]:
-    """Sum up the history of each agent: quantiles of the demand of L + 1 weeks on end, and how single weeks vary.
+    """Summarise the history of each agent: quantiles of the demand of L + 1 successive weeks, and weekly variation.
 
     Args:
         units: demand of past weeks, at least one [units/week].
@@ -402,5 +398,5 @@ def _scale(population: Population) -> Float[Array, " agent"]:
 
 
 def _squash(x: Float[Array, " agent"]) -> Float[Array, " agent"]:
-    """Bend large numbers of weeks: the network tells 2 from 3 weeks of stock, not 100 from 200."""
+    """Clip to `MOST_WEEKS`."""
     return clip(x, -MOST_WEEKS, MOST_WEEKS)

@@ -1,7 +1,4 @@
-"""Own the terms of a vendor: how a wish becomes an order of at least a minimum, in whole cases, up to a maximum.
-
-LAW: spec section 2, step 4; whole in evaluation, continuous in training; add other terms as a class beside these.
-"""
+"""Order constraints of vendors: minimum order, case packs and maximum, exact in evaluation, continuous in training."""
 
 import abc
 from typing import Any
@@ -18,34 +15,30 @@ from walras.policies.base import AbstractWrapper, Observation, Policy
 
 
 def _numbers(value: Any) -> Any:
-    """Make numbers an array, so that new values compile nothing anew; keep the precision of arrays of fractions."""
+    """Make numbers an array, so that new values do not recompile; arrays of fractions keep their precision."""
     kind = getattr(value, "dtype", None)
     fractions = kind is not None and jnp.issubdtype(kind, jnp.floating)
     return jnp.asarray(value, jax.dtypes.canonicalize_dtype(kind) if fractions else jnp.float32)
 
 
 class AbstractOrderConstraints(eqx.Module):
-    """Turn what an agent wishes into what is placed with the vendor."""
+    """Turn desired orders into orders placed with the vendor."""
 
     @abc.abstractmethod
-    def place(self, wished: Float[Array, " agent"]) -> Float[Array, " agent"]:
-        """Return what is placed [units] for what is wished [units]; it never falls when a wish rises."""
+    def place(self, desired: Float[Array, " agent"]) -> Float[Array, " agent"]:
+        """Return what is placed [units] for what is desired [units]; nondecreasing in it."""
 
     @abc.abstractmethod
     def continuous(self) -> "AbstractOrderConstraints":
-        """Return the continuous form of these terms, for whatever needs derivatives."""
+        """Return the continuous form of these constraints, for derivatives."""
 
 
 class CasePacks(AbstractOrderConstraints):
-    """Place the allowed order that is nearest to the wish; between two equally near, the smaller.
+    """Place the allowed order nearest to the desired one; between two equally near, the smaller.
 
-    Allowed are nothing, and every whole number of cases from the minimum to the maximum. So a wish of up to half the
-    least allowed order places nothing, a larger one at least that order; above, wishes go to the nearest case; beyond
-    the maximum, to the last whole case in it. Nearest rather than always up: what was rounded off is back in the next
-    wish of a policy that looks at its order position, which so stays within half a step of the one it aims at.
-
-    Their derivative is 0 wherever there is one, and the terms themselves are facts without derivative; use `continuous()`
-    where derivatives are needed.
+    Allowed are 0 and every whole number of cases from the minimum to the maximum. Rounding to the nearest rather than
+    up is corrected by the next order of a policy that looks at its position. The derivative is 0 wherever it exists;
+    use `continuous()` where derivatives are needed.
 
     Attributes:
         minimum: least order >= 0 that the vendor takes [units], one number or one per agent.
@@ -58,11 +51,11 @@ class CasePacks(AbstractOrderConstraints):
     maximum: Float[Array, "*agent"]
 
     def __init__(self, minimum: Any = 0.0, case_pack: Any = 1.0, maximum: Any = np.inf) -> None:
-        """Keep the terms, each one number or one per agent; what is not given does not bind.
+        """Set the constraints, each one number or one per agent; what is not given does not bind.
 
         Raises:
             ShapeError: terms for different numbers of agents.
-            InputError: numbers that cannot be terms, and terms that no order can meet, with the agent.
+            InputError: values that are impossible or that no order can meet, with the agent.
         """
         numbers = [_numbers(x) for x in (minimum, case_pack, maximum)]
         shapes = [x.shape for x in numbers if x.ndim]
@@ -72,7 +65,7 @@ class CasePacks(AbstractOrderConstraints):
         self.minimum, self.case_pack, self.maximum = jnp.broadcast_arrays(*numbers)
 
     def __check_init__(self) -> None:
-        """Refuse what cannot be; inside a JAX transform nothing can be looked at."""
+        """Refuse impossible values, which cannot be read inside a JAX transform."""
         numbers = (self.minimum, self.case_pack, self.maximum)
         if any(isinstance(x, jax.core.Tracer) for x in numbers):
             return
@@ -96,27 +89,26 @@ class CasePacks(AbstractOrderConstraints):
         cases = jnp.round(self.maximum / self.case_pack)
         return jax.lax.stop_gradient((cases - (cases * self.case_pack > self.maximum)) * self.case_pack)
 
-    def place(self, wished: Float[Array, " agent"]) -> Float[Array, " agent"]:
-        """Return the allowed order nearest to the wish."""
+    def place(self, desired: Float[Array, " agent"]) -> Float[Array, " agent"]:
+        """Return the allowed order nearest to the desired one."""
         case = jax.lax.stop_gradient(self.case_pack)
-        whole = jnp.floor(wished / case) * case
-        nearest = jnp.where(wished - whole > case / 2, whole + case, whole)
+        whole = jnp.floor(desired / case) * case
+        nearest = jnp.where(desired - whole > case / 2, whole + case, whole)
         at_least = jnp.where(nearest < self.least, self.least, nearest)
         allowed = minimum(self.most, at_least)
-        return jnp.where(wished <= self.least / 2, 0.0, allowed)
+        return jnp.where(desired <= self.least / 2, 0.0, allowed)
 
     def continuous(self) -> "Continuous":
-        """Return what these terms place on average, over wishes spread evenly between allowed orders."""
+        """Return what these constraints place on average."""
         return Continuous(self.most)
 
 
 class Continuous(AbstractOrderConstraints):
-    """Place the wish itself, up to the largest allowed order: whole cases for training.
+    """Place the desired order, up to the largest allowed one: case packs for training.
 
-    It passes through every order that `CasePacks` allows, and between two of them it is what `CasePacks` places on
-    average over evenly spread wishes. The derivative is 1 up to the largest order and 0 beyond it, and at the two ends
-    that of a wish about to fall. It knows nothing of waiting for a minimum: where the least order is many weeks of
-    demand, stock and lost sales differ much from those under whole cases.
+    Between two orders that `CasePacks` allows it is what `CasePacks` places on average. The derivative is 1 up to the
+    largest order and 0 beyond. Waiting for a minimum order is not represented, so where that is many weeks of demand,
+    stock and lost sales differ much.
 
     Attributes:
         most: largest allowed order [units], one number or one per agent.
@@ -124,9 +116,9 @@ class Continuous(AbstractOrderConstraints):
 
     most: Float[Array, "*agent"] = eqx.field(converter=_numbers)
 
-    def place(self, wished: Float[Array, " agent"]) -> Float[Array, " agent"]:
-        """Return the wish, not below 0 and not above the largest allowed order."""
-        return minimum(jax.lax.stop_gradient(self.most), positive_part(wished))
+    def place(self, desired: Float[Array, " agent"]) -> Float[Array, " agent"]:
+        """Return the desired order, clipped to 0 and the largest allowed order."""
+        return minimum(jax.lax.stop_gradient(self.most), positive_part(desired))
 
     def continuous(self) -> "Continuous":
         """Return itself."""
@@ -134,11 +126,11 @@ class Continuous(AbstractOrderConstraints):
 
 
 class Constrained(AbstractWrapper):
-    """Pass what another policy wishes through the vendor's terms.
+    """Apply order constraints to the orders of another policy.
 
     Attributes:
-        policy: what is wished.
-        terms: how a wish is placed.
+        policy: gives the desired orders.
+        terms: the constraints.
     """
 
     policy: Policy
@@ -147,16 +139,18 @@ class Constrained(AbstractWrapper):
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
-        """Return what is placed for what the inner policy decides."""
+        """Return the constrained orders of the inner policy."""
         return self.terms.place(self.policy.decide(encoded, observation, shadow_prices))
 
     def continuous(self) -> "Constrained":
-        """Return the same policy under the continuous form of the terms."""
+        """Return the same policy under the continuous constraints."""
         return Constrained(self.policy, self.terms.continuous())
 
 
 def _refuse(name: str, values: Float[np.ndarray, " agent"], wrong: Bool[np.ndarray, " agent"], needed: str) -> None:
-    """Raise the sentence for the first agent whose terms are wrong, if there is one."""
+    """Raise for the first agent with a wrong value, if there is one."""
     if wrong.any():
         first = int(np.argmax(wrong))
-        raise InputError(f"the {name} of agent {first} is {values[first]:g} but must be {needed}; mend the order terms")
+        raise InputError(
+            f"the {name} of agent {first} is {values[first]:g} but must be {needed}; correct the order terms"
+        )

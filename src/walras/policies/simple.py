@@ -1,7 +1,4 @@
-"""Own the textbook policies with given parameters: order-up-to levels, constant order, (s,S).
-
-OPEN: they do not look at shadow prices; add a policy as a class beside them.
-"""
+"""Textbook policies with given parameters, which ignore shadow prices: base stock, capped, constant, (s, S)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

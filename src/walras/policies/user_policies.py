@@ -1,6 +1,7 @@
-"""Own the policies that people bring as functions: written in JAX, or black boxes called back on NumPy arrays.
+"""Policies given as functions: written in JAX, or black boxes called back on NumPy arrays.
 
-CONTRACT: docs/how-to/write-a-policy.md promises what functions are shown; a policy with memory is a module instead, see `base`.
+CONTRACT: `CallbackView` is what black boxes see. Every mistake in a user's function ends in one sentence. A policy with
+memory is a module instead, see `base`.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from walras.population.population import Population
 
 @dataclass(frozen=True, eq=False)
 class CallbackSpec:
-    """Hold a function such that compiled programs tell it from others by identity, even where it cannot be compared.
+    """A function that is compared by identity, so that compiled programs can be looked up by it.
 
     Attributes:
         function: anything that can be called.
@@ -41,17 +42,17 @@ class CallbackSpec:
 
     @property
     def name(self) -> str:
-        """Name it in a sentence."""
+        """Return the function's name, for sentences."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
     def _identity(self) -> tuple[int, ...]:
-        """Tell it from others; a method is made anew whenever it is looked up, and is the same all the same."""
+        """Return what identifies it; a bound method is a new object at every look-up."""
         if isinstance(self.function, MethodType):
             return id(self.function.__self__), id(self.function.__func__)
         return (id(self.function),)
 
     def __eq__(self, other: object) -> bool:
-        """Call two the same that hold the same function."""
+        """Compare by the function's identity."""
         return isinstance(other, CallbackSpec) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
@@ -61,14 +62,13 @@ class CallbackSpec:
 
 @dataclass(frozen=True)
 class CallbackView:
-    """Hold what agents know when they order, as NumPy arrays: the agents of one block, in all its scenarios.
+    """Observation of a block of agents as NumPy arrays; with scenarios each agent is listed once per scenario.
 
-    Agents are listed one after the other; with scenarios each is listed once for every scenario, so that one call
-    answers for all. How many come in a call is up to the simulator: answer for each by itself.
+    The simulator chooses how many agents come in a call, so the function must treat each by itself.
 
     Attributes:
         week: index of the week in the run.
-        agent: which agent of the population each entry is.
+        agent: index in the population of each entry.
         stock_start: stock after receipts [units].
         position: stock_start plus open orders [units].
         lead_demand_mean, lead_demand_sd: forecast of the demand of weeks t .. t + lead time [units].
@@ -102,7 +102,7 @@ class CallbackView:
 
 
 class _Trouble(NamedTuple):
-    """Hold what went wrong in a call: a sentence with a place for the agent's name."""
+    """An error in a call: a sentence with a place for the agent's name."""
 
     kind: type[WalrasError]
     sentence: str
@@ -110,7 +110,7 @@ class _Trouble(NamedTuple):
     cause: BaseException | None = None
 
     def words(self, population: Population | None = None) -> str:
-        """Say it; without the population the agent has a number only."""
+        """Return the sentence; without a population the agent has a number only."""
         if self.agent is None:
             return self.sentence
         name = f"agent {self.agent}" if population is None else population.name_of(self.agent)
@@ -118,23 +118,23 @@ class _Trouble(NamedTuple):
 
 
 ONE_AT_A_TIME = threading.Lock()
-"""Held while a function runs that is not declared safe for threads: blocks of agents run side by side."""
+"""Held while a function runs that is not declared thread-safe: blocks of agents run in parallel."""
 
 _RAISED: deque[_Trouble] = deque(maxlen=8)
-"""The last troubles, since a compiled program passes on an error's words only; few, as each keeps a traceback."""
+"""The last errors, since a compiled program passes on only their text; few, as each keeps a traceback."""
 
 
 @dataclass(frozen=True)
 class HostCall:
-    """Call a function for all agents of a block, and hold what it needs beside arrays.
+    """Host side of a callback: the function and what it needs beside arrays.
 
     Attributes:
         callee: the function.
         thread_safe: it may run in several threads at once.
         resources: names along the resource axis.
         structure: tree of the parameters.
-        own: for each leaf that is passed, whether agents are its last axis.
-        ranks: and its number of axes, without those of scenarios.
+        own: for each array that is passed, whether agents are its last axis.
+        ranks: its number of axes, without those of scenarios.
     """
 
     callee: CallbackSpec
@@ -146,7 +146,7 @@ class HostCall:
 
     def __call__(self, *leaves: Any) -> Float[np.ndarray, "*case agent"]:
         """Return orders for arrays that may have axes of scenarios in front."""
-        # Copies: the function may keep or change what it is given, the program's memory it may not.
+        # Copies, since the function may keep or change them.
         arrays = [np.array(leaf) for leaf in leaves]
         parts = list(zip(arrays, self.own, self.ranks, strict=True))
         cases = np.broadcast_shapes(*(array.shape[: array.ndim - rank] for array, _, rank in parts))
@@ -159,7 +159,7 @@ class HostCall:
         return np.stack(found).reshape(*cases, agents)
 
     def _checked(self, arrays: list[np.ndarray]) -> Float[np.ndarray, " agent"]:
-        """Call the function for a list of agents, and refuse what cannot be orders."""
+        """Call the function for a list of agents, and refuse invalid orders."""
         seen = self._seen(arrays)
         try:
             with contextlib.nullcontext() if self.thread_safe else ONE_AT_A_TIME:
@@ -167,7 +167,7 @@ class HostCall:
             orders = np.array(answer, np.float32)
         except Exception as error:
             why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
-            sentence = f"the policy `{self.callee.name}` failed in week {seen.week} ({why}); mend the function"
+            sentence = f"the policy `{self.callee.name}` failed in week {seen.week} ({why}); correct the function"
             raise self._raised(_Trouble(InputError, sentence, cause=error)) from error
         trouble = self._trouble(seen, orders, arrays[0])
         if trouble is not None:
@@ -175,7 +175,7 @@ class HostCall:
         return orders
 
     def _trouble(self, seen: CallbackView, orders: np.ndarray, row: np.ndarray) -> _Trouble | None:
-        """Find what is wrong with orders."""
+        """Return the error in orders, or None."""
         who = f"the policy `{self.callee.name}`"
         if orders.shape != seen.position.shape:
             needed = f"needs {seen.position.shape}; return one number for every agent"
@@ -188,7 +188,9 @@ class HostCall:
         first = int(np.argmax(wrong))
         kind = InputError if np.isfinite(orders[first]) else NotFiniteError
         what = f"{who} ordered {orders[first]:g} in week {seen.week} for {{agent}}"
-        return _Trouble(kind, f"{what} but must order 0 or a finite number above; mend the function", int(row[first]))
+        return _Trouble(
+            kind, f"{what} but must order 0 or a finite number above; correct the function", int(row[first])
+        )
 
     def _seen(self, arrays: list[np.ndarray]) -> CallbackView:
         """Name the arrays."""
@@ -205,7 +207,7 @@ class HostCall:
         )
 
     def _raised(self, trouble: _Trouble) -> WalrasError:
-        """Keep a trouble for whoever started the program, and return its error."""
+        """Keep the error for `callback_names`, and return it as an exception."""
         _RAISED.append(trouble)
         return trouble.kind(trouble.words())
 
@@ -221,7 +223,7 @@ BY_AGENT = (
 )
 STATIC = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin")
 PASSED = ("row", "agent", *BY_AGENT, *STATIC, "use", "past_demand", "week", "shadow_prices")
-"""Arrays in the order in which they are passed, before the parameters; the last two are all agents' alike."""
+"""Arrays in the order in which they are passed, before the parameters; the last two are shared by all agents."""
 
 OWN = (*[True] * (len(PASSED) - 2), False, False)
 RANKS = (*[1] * (len(PASSED) - 4), 2, 2, 0, 2)
@@ -229,28 +231,28 @@ RANKS = (*[1] * (len(PASSED) - 4), 2, 2, 0, 2)
 
 @contextlib.contextmanager
 def callback_names(population: Population) -> Iterator[None]:
-    """Turn the error of a program that ended in a function called back into that function's own sentence.
+    """Turn the error of a compiled program whose callback failed into the callback's own sentence.
 
     Args:
-        population: who the agents are, so that the sentence names them.
+        population: whose names are used in the sentence.
 
     Raises:
         InputError, ShapeError, NotFiniteError: the sentence; the function's own error is its cause.
     """
     try:
         yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # which of the two depends on the road through JAX
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # depends on the path through JAX
         text = str(error)
-        trouble = next((each for each in _RAISED if each.words() in text), None)
+        trouble = next((raised for raised in _RAISED if raised.words() in text), None)
         if trouble is None:
             raise
-        with contextlib.suppress(ValueError):  # another thread was told of the same
+        with contextlib.suppress(ValueError):  # another thread reported the same
             _RAISED.remove(trouble)
         raise trouble.kind(trouble.words(population)) from trouble.cause
 
 
 def _flat(array: np.ndarray, cases: tuple[int, ...], rank: int) -> np.ndarray:
-    """List the agents of all cases one after the other: [*case, *axis, agent] to [*axis, case x agent]."""
+    """Flatten cases into agents: [*case, *axis, agent] to [*axis, case x agent]."""
     own = array.shape[array.ndim - rank :]
     full = np.broadcast_to(array, (*cases, *own)).reshape(math.prod(cases), *own)
     return np.array(np.moveaxis(full, 0, -2)).reshape(*own[:-1], math.prod(cases) * own[-1])
@@ -267,46 +269,45 @@ def leaves_passed(values: dict[str, Any], parameters: Sequence[Any]) -> list[Any
 
 
 class FunctionPolicy(Policy):
-    """Order what a plain function says, written in `jax.numpy`; derivatives pass through it.
+    """Policy given by a function written in `jax.numpy`; derivatives pass through it.
 
     Attributes:
         function: `orders(observation, shadow_prices)` or, with parameters, `orders(observation, shadow_prices,
             parameters)`, returning one order >= 0 for every agent [units].
-        parameters: any tree of numbers, all of which can be trained. Arrays with the agent axis last are each agent's
-            own; what is marked `Broadcast` is everybody's, and the function reads it as it was given, without the mark.
+        parameters: any tree of numbers, all of which can be trained. Arrays with the agent axis last are per agent;
+            what is marked `Broadcast` is shared, and the function gets it without the mark.
     """
 
     function: CallbackSpec = eqx.field(static=True)
     parameters: Any = None
 
     def __init__(self, function: Any, parameters: Any = None) -> None:
-        """Keep the function, and its parameters as arrays, so that new values compile nothing anew."""
+        """Keep the function, and its parameters as arrays, so that new values do not recompile."""
         self.function = CallbackSpec(function)
         self.parameters = _as_arrays(parameters)
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return what the function says."""
+        """Return the function's orders."""
         more = () if self.parameters is None else (_unmarked(self.parameters),)
         found = self.function.function(observation, shadow_prices, *more)
         return jnp.asarray(found, observation.position.dtype)
 
 
 class CallbackPolicy(Policy):
-    """Order what any Python function says, called back on NumPy arrays: a table, a rule, a PyTorch model.
+    """Policy given by any Python function, called back on NumPy arrays: a table, a rule, a PyTorch model.
 
-    The function gets a `Seen` and returns one order >= 0 for every agent listed [units], as anything that NumPy turns
-    into an array. It must answer for each agent by itself, the same to the same question whenever asked, and without
-    calling jax. Its value is that of a black box: it has no derivative. With a `surrogate`, derivatives are the
-    surrogate's, taken where the black box has led the stock: an approximation, as good as the surrogate is similar.
+    The function gets a `CallbackView` and returns one order >= 0 per listed agent [units], as anything that NumPy turns
+    into an array. It must be pure, treat each agent by itself and not call jax. It has no derivative; with a
+    `surrogate`, derivatives are approximated by the surrogate's, along the trajectory of the black box.
 
     Attributes:
-        function: from `Seen` to orders.
-        parameters: numbers that come along in `Seen.parameters`; arrays with the agent axis last are cut.
-        surrogate: policy whose derivative stands in for that of the function; None for none.
-        past: weeks of past demand that the function is shown; before the start, an agent's mean demand.
-        thread_safe: the function may run in several threads at once; otherwise it never does.
-        agent: which agents of the whole population these are; filled in before the first cut.
-        row: and where they stand in the population that is being simulated, which knows their names.
+        function: from `CallbackView` to orders.
+        parameters: numbers passed as `CallbackView.parameters`; arrays with the agent axis last are per agent.
+        surrogate: policy whose derivative replaces that of the function; None for none.
+        past: weeks of past demand in `CallbackView.past_demand`; before the start, an agent's mean demand.
+        thread_safe: the function may run in several threads at once.
+        agent: index of each agent in the whole population; set by `number_agents`.
+        row: index of each agent in the simulated population, for its name.
     """
 
     function: CallbackSpec = eqx.field(static=True)
@@ -338,7 +339,7 @@ class CallbackPolicy(Policy):
         self.agent = self.row = None
 
     def numbered(self, n_agents: int, first: int = 0) -> "CallbackPolicy":
-        """Return the same policy, told which agent is which and which parameters are theirs; who knows keeps to it."""
+        """Return the same policy with numbered agents and marked parameters; numbers already set are kept."""
         rows = jnp.arange(n_agents, dtype=jnp.int32)
         agents = rows + first if self.agent is None else self.agent
         mine = agent_axis_of(self.parameters, n_agents)
@@ -347,16 +348,16 @@ class CallbackPolicy(Policy):
 
     @property
     def ahead(self) -> int:
-        """Count the weeks of announced prices beyond the longest lead time: as many as the surrogate wants."""
+        """Count the weeks of announced prices beyond the longest lead time that the surrogate uses."""
         return 1 if self.surrogate is None else self.surrogate.ahead
 
     @property
     def reads_history(self) -> bool:
-        """Tell whether the function is shown the past, or the surrogate reads it."""
+        """Tell whether the function sees past demand, or the surrogate reads history."""
         return self.past > 0 or (self.surrogate is not None and self.surrogate.reads_history)
 
     def begin(self, population: Population) -> PolicyMemory | None:
-        """Return mean demand for the weeks before the first, and the surrogate's own beginning."""
+        """Return mean demand for the weeks before the first, and the surrogate's initial memory."""
         theirs = None if self.surrogate is None else self.surrogate.begin(population)
         if not self.past and theirs is None:
             return None
@@ -364,11 +365,11 @@ class CallbackPolicy(Policy):
         return PolicyMemory((self._before(population) if self.past else None, theirs.exogenous_state), theirs.own_state)
 
     def _before(self, population: Population) -> Float[Array, "past agent"]:
-        """Return what stands for the demand of the weeks before the first."""
+        """Return the demand assumed for the weeks before the first."""
         return jnp.broadcast_to(population.demand_scale, (self.past, population.n_agents))
 
     def read(self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
-        """Cut for every week the demand of the weeks before; let the surrogate read what it wants."""
+        """Return for every week the demand of the weeks before, and what the surrogate reads."""
         before, theirs = (self._before(outlooks.population), None) if memory is None else memory
         found, theirs = (None, theirs) if self.surrogate is None else self.surrogate.read(theirs, outlooks, demand)
         if not self.past:
@@ -378,11 +379,11 @@ class CallbackPolicy(Policy):
         return (known[rows], found), (known[len(demand) :], theirs)
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
-        """Let the surrogate remember."""
+        """Update the surrogate's own state."""
         return None if self.surrogate is None else self.surrogate.remember(self._for_surrogate(observation), orders)
 
     def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
-        """Return the past demand of the week, and what the surrogate can say beforehand."""
+        """Return the past demand of the week, and the surrogate's encoding."""
         past, theirs = (None, None) if outlook.read is None else outlook.read
         if self.surrogate is None:
             return past, None
@@ -392,19 +393,19 @@ class CallbackPolicy(Policy):
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
     ) -> Float[Array, " agent"]:
-        """Return what the function says."""
+        """Return the function's orders."""
         past, theirs = encoded
         if past is None:
             past = self._before(observation.population)
         shown = (self.parameters, observation, shadow_prices, past)
-        return _ask(self, shown, self.surrogate, theirs, self._for_surrogate(observation))
+        return _call_back(self, shown, self.surrogate, theirs, self._for_surrogate(observation))
 
     def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
-        """Return what the function says."""
+        """Return the function's orders."""
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
     def _for_surrogate(self, observation: Observation) -> Observation:
-        """Show the surrogate its own memory."""
+        """Replace the memory by the surrogate's."""
         if observation.memory is None:
             return observation
         _, theirs = observation.memory.exogenous_state
@@ -433,16 +434,16 @@ class CallbackPolicy(Policy):
 
 
 @eqx.filter_custom_jvp
-def _ask(
+def _call_back(
     policy: CallbackPolicy, shown: Any, surrogate: Policy | None, theirs: Any, observation: Observation
 ) -> Float[Array, " agent"]:
-    """Return the function's orders; `theirs` and the observation are what the surrogate sees."""
+    """Return the function's orders; `theirs` and the observation are for the surrogate."""
     return policy._call(shown)
 
 
-@_ask.def_jvp
+@_call_back.def_jvp
 def _slope(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Refuse, or take the surrogate's derivative; reached while a program is traced, before anything runs."""
+    """Refuse, or use the surrogate's derivative; runs while a program is traced."""
     policy, shown, surrogate, theirs, observation = primals
     if surrogate is None:
         raise NoDerivativeError(
@@ -457,14 +458,14 @@ def _slope(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, An
     decide = lambda encoded, seen, prices: surrogate.decide(encoded, seen, prices)  # noqa: E731
     moves = (tangents[3], tangents[4], tangents[1][2])
     _, slope = eqx.filter_jvp(decide, (theirs, observation, shown[2]), moves)
-    return _ask(*primals), slope
+    return _call_back(*primals), slope
 
 
 def number_agents(policy: Policy, n_agents: int, first: int = 0) -> Policy:
-    """Tell every black box within a policy which agent is which, before agents are cut into ranges, blocks or samples.
+    """Number the agents in every black box within a policy, before they are split into ranges, blocks or samples.
 
     Args:
-        policy: any policy; where it holds no black box it stays as it is.
+        policy: any policy; unchanged without a black box.
         n_agents: agents that it is for.
         first: number of the first of them in the whole population.
     """
@@ -479,12 +480,12 @@ def _as_arrays(parameters: Any) -> Any:
 
 
 def _unmarked(parameters: Any) -> Any:
-    """Take the marks off what is shared."""
+    """Remove the marks of what is shared."""
     return jax.tree.map(lambda node: node.value if is_broadcast(node) else node, parameters, is_leaf=is_broadcast)
 
 
 def _marked(node: Any, mine: Any) -> Any:
-    """Mark what is not each agent's own, however long it looks in a block."""
+    """Mark what is shared, whatever its length in a block."""
     return node if is_broadcast(node) or mine is True else Broadcast(node)
 
 

@@ -1,6 +1,6 @@
-"""Own which arrays hold a number for every agent: those whose last axis is as long as there are agents.
+"""Which arrays of a tree have a number for every agent: those whose last axis is as long as there are agents.
 
-CONTRACT: everything that cuts, pads or spreads agents asks here; what is marked `Broadcast` is nobody's own.
+What all agents share, whatever its shape, is marked `Broadcast`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Tree = TypeVar("Tree")
 
 
 class Broadcast(eqx.Module):
-    """Mark what all agents share, such as the weights of a network, however long its arrays happen to be.
+    """Mark of what all agents share, such as the weights of a network.
 
     Attributes:
         value: any pytree; read it as `.value`.
@@ -33,7 +33,7 @@ def is_broadcast(node: Any) -> bool:
 
 
 def agent_axis_of(tree: Tree, n_agents: int) -> Tree:
-    """Mark with True every array that has one number (or column) for every agent, with False all other leaves."""
+    """Return a tree of Booleans: True for every array that has one number (or column) for every agent."""
 
     def mark(node: Any) -> Any:
         if is_broadcast(node):
@@ -44,9 +44,9 @@ def agent_axis_of(tree: Tree, n_agents: int) -> Tree:
 
 
 def map_per_agent(change: Callable[[Any], Any], tree: Tree, n_agents: int) -> Tree:
-    """Change every array that has one number (or column) for every agent; all else passes."""
-    mine, others = eqx.partition(tree, agent_axis_of(tree, n_agents))
-    return eqx.combine(jax.tree.map(change, mine), others)
+    """Apply `change` to every array that has one number (or column) for every agent."""
+    per_agent_part, others = eqx.partition(tree, agent_axis_of(tree, n_agents))
+    return eqx.combine(jax.tree.map(change, per_agent_part), others)
 
 
 def per_agent(
@@ -55,26 +55,28 @@ def per_agent(
     """Return one finite float for every agent.
 
     Args:
-        name: of the argument, as the caller knows it.
-        values: what was given.
+        name: of the argument, for the sentence.
+        values: the given values.
         n_agents: how many are needed; default any number from 1 on.
         lowest: no value may be below.
 
     Raises:
         ShapeError: not one axis, or not as many as needed.
-        InputError: no agent at all, or a value that is no number or too low.
+        InputError: no agents, or a value that is not finite or too low.
     """
-    found = np.asarray(values, float)
-    if found.ndim != 1 or n_agents not in (None, len(found)):
+    array = np.asarray(values, float)
+    if array.ndim != 1 or n_agents not in (None, len(array)):
         needed = "(agent,)" if n_agents is None else (n_agents,)
-        raise shape_mismatch(name, found.shape, needed, "give one number for every agent")
-    if not len(found):
+        raise shape_mismatch(name, array.shape, needed, "give one number for every agent")
+    if not len(array):
         raise InputError(f"`{name}` is empty but needs at least one agent; give one number for every agent")
-    bad = np.flatnonzero(~(np.isfinite(found) & (found >= lowest)))
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= lowest)))
     if len(bad):
         needed = "a finite number" if lowest == -np.inf else f"finite and at least {lowest:g}"
-        raise InputError(f"`{name}` of agent {bad[0]} is {found[bad[0]]:g} but must be {needed}; mend or leave it out")
-    return found
+        raise InputError(
+            f"`{name}` of agent {bad[0]} is {array[bad[0]]:g} but must be {needed}; correct or leave it out"
+        )
+    return array
 
 
 def whole_count(name: str, value: int, lowest: int = 1) -> int:
@@ -84,5 +86,5 @@ def whole_count(name: str, value: int, lowest: int = 1) -> int:
         SettingsError: fewer than `lowest`.
     """
     if value < lowest:
-        raise SettingsError(f"`{name}` is {value} but must be at least {lowest}; ask for a larger number")
+        raise SettingsError(f"`{name}` is {value} but must be at least {lowest}; give a larger number")
     return int(value)

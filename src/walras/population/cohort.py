@@ -1,6 +1,6 @@
-"""Own the drawing of a few agents that stand for all: sampling designs, cohorts, totals and their standard errors.
+"""Cohorts: probability samples of agents that stand for all, with estimated totals and standard errors.
 
-OPEN: a design is a subclass of `AbstractDesign` that says with which chance each agent is drawn, and in which stratum.
+Add a sampling design as a subclass of `AbstractDesign` that returns inclusion probabilities and strata.
 """
 
 from abc import ABC, abstractmethod
@@ -17,16 +17,16 @@ from walras.population.agent_axis import map_per_agent, per_agent, whole_count
 from walras.population.population import N_BUCKETS, Population, bucket_edges, bucket_of
 
 FLOOR_SHARE = 0.1
-"""Everybody counts at least as much as this share of the mean agent, so that nobody is drawn never or hardly ever."""
+"""Smallest size counted, as a share of the mean size, so that no agent has a vanishing chance of being drawn."""
 
 FEWEST = 2
-"""Agents drawn from a stratum at least: one alone says nothing about the spread."""
+"""Least number of agents drawn from a stratum: the spread cannot be estimated from one."""
 
 CERTAIN = 1.0 - 1e-9
-"""A chance from here on is certainty, whatever rounding made of it."""
+"""Chances from here on count as 1, despite rounding."""
 
 NO_SPREAD = 1e-9
-"""What a stratum without any spread counts beside the others, so that places left over have somewhere to go."""
+"""Relative spread of a stratum without any, so that remaining draws can be allocated."""
 
 Tree = TypeVar("Tree")
 Drawn = tuple[Float[np.ndarray, " agent"], Int[np.ndarray, " agent"]]
@@ -34,14 +34,14 @@ Drawn = tuple[Float[np.ndarray, " agent"], Int[np.ndarray, " agent"]]
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Hold which agents were drawn, how many each stands for and how they were drawn.
+    """The drawn agents, how many agents each stands for, and how they were drawn.
 
     Attributes:
         index: their index, ascending.
         weight: 1 / chance of being drawn [agents].
         stratum: the stratum each was drawn in; all 0 for a design without strata.
         n_agents: agents of the target population.
-        design: how they were drawn, in words.
+        design: description of the sampling design.
     """
 
     index: Int[np.ndarray, " drawn"]
@@ -61,7 +61,7 @@ class Cohort:
         return self.n_drawn == self.n_agents
 
     def subset(self, population: Population) -> Population:
-        """Cut the drawn agents, with their names, and let each weigh for those it stands for."""
+        """Return the drawn agents, with their names and weights."""
         if population.n_agents != self.n_agents:
             raise shape_mismatch("population", (population.n_agents,), (self.n_agents,), "give the one drawn from")
         if self.is_complete:
@@ -70,7 +70,7 @@ class Cohort:
         return eqx.tree_at(lambda p: p.weight, drawn, drawn.weight * jnp.asarray(self.weight, jnp.float32))
 
     def select(self, tree: Tree) -> Tree:
-        """Cut the drawn agents out of every array of paths, policy or state (agent axis last); other values pass."""
+        """Select the drawn agents in every array of paths, policy or state (agent axis last); other values pass."""
         return tree if self.is_complete else map_per_agent(lambda node: node[..., self.index], tree, self.n_agents)
 
     def total(self, values: Real[np.ndarray, "*axes drawn"]) -> np.ndarray | float:
@@ -109,22 +109,22 @@ class Cohort:
         return np.sqrt(_scatter(expanded[..., free], (1.0 - chance)[free], self.stratum[free]))
 
     def _checked(self, values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        found = np.asarray(values, float)
-        if found.shape[-1:] != (self.n_drawn,):
+        array = np.asarray(values, float)
+        if array.shape[-1:] != (self.n_drawn,):
             remedy = "cut the drawn agents out with `select`"
-            raise shape_mismatch("values", found.shape, f"(..., {self.n_drawn}), the drawn agents last", remedy)
-        return found
+            raise shape_mismatch("values", array.shape, f"(..., {self.n_drawn}), the drawn agents last", remedy)
+        return array
 
 
 class AbstractDesign(ABC):
-    """Decide with which chance each agent is drawn; drawing and errors follow from the chances alone."""
+    """Sampling design: inclusion probabilities from which drawing and errors follow."""
 
     @abstractmethod
     def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
         """Return each agent's chance of being drawn and its stratum; chances in a stratum add up to a whole number.
 
         Args:
-            size: what agents are known by before the draw, e.g. historical demand [units/week].
+            size: size of each agent known before the draw, e.g. historical demand [units/week].
             n: agents to draw, fewer than there are.
         """
 
@@ -136,24 +136,24 @@ class AbstractDesign(ABC):
         """Draw exactly `n` agents, or all where there are no more.
 
         Args:
-            size: what agents are known by before the draw, 0 or more, e.g. historical demand [units/week].
+            size: size of each agent known before the draw, 0 or more, e.g. historical demand [units/week].
             n: agents to draw.
             random: the same generator state gives the same cohort.
 
         Raises:
             InputError, ShapeError: a size that is negative or no number.
-            SettingsError: fewer agents than the design can do with.
+            SettingsError: fewer agents than the design needs.
         """
         known, n = per_agent("size", size, lowest=0.0), whole_count("n", n)
         if n >= len(known):
             everyone = np.arange(len(known))
             return Cohort(everyone, np.ones(len(known)), np.zeros_like(everyone), len(known), str(self))
         chance, stratum = self.chances(known, n)
-        chosen = np.flatnonzero(systematic(chance, stratum, random))
+        chosen = np.flatnonzero(systematic_sample(chance, stratum, random))
         return Cohort(chosen, 1.0 / chance[chosen], stratum[chosen], len(known), str(self))
 
     def predicted_error(self, size: Real[np.ndarray, " agent"], values: Real[np.ndarray, " agent"], n: int) -> float:
-        """Predict the relative standard error of an estimated total before anybody is drawn.
+        """Predict the relative standard error of an estimated total before the draw.
 
         Exact for equal chances, where it is CV sqrt((1 - n/N) / n) in each stratum; Hajek's approximation else.
 
@@ -163,7 +163,7 @@ class AbstractDesign(ABC):
             n: agents to draw.
 
         Raises:
-            InputError: `values` add up to nothing, so that there is nothing to relate the error to.
+            InputError: `values` add up to 0.
         """
         known, n = per_agent("size", size, lowest=0.0), whole_count("n", n)
         added = per_agent("values", values, len(known))
@@ -176,28 +176,6 @@ class AbstractDesign(ABC):
         free = chance < CERTAIN
         expanded, weight = added[free] / chance[free], (chance * (1.0 - chance))[free]
         return float(np.sqrt(_scatter(expanded, weight, stratum[free]))) / total
-
-    def cohort_size_for(
-        self, size: Real[np.ndarray, " agent"], values: Real[np.ndarray, " agent"], target_error: float
-    ) -> int:
-        """Return the smallest cohort whose predicted relative standard error is at most `target_error` [agents].
-
-        Raises:
-            SettingsError: an error of 0 or less, which only drawing everybody has.
-        """
-        if not target_error > 0.0:
-            raise SettingsError(
-                f"`target_error` is {target_error:g} but must be above 0; give e.g. 0.02, or draw all agents"
-            )
-        known = per_agent("size", size, lowest=0.0)
-        low, high = self.fewest(known), len(known)  # what is above `high` is small enough, what is below `low` is not
-        while low < high:
-            middle = (low + high) // 2
-            if self.predicted_error(known, values, middle) <= target_error:
-                high = middle
-            else:
-                low = middle + 1
-        return low
 
 
 @dataclass(frozen=True)
@@ -219,15 +197,15 @@ class StratifiedSample(AbstractDesign):
 
     Attributes:
         strata: buckets; agents of equal size share one, so there may be fewer.
-        floor_share: every stratum's spread counts as larger by this share of the mean size. Sizes are of the past:
-            without it all would be drawn among the large, and one small agent that has grown would spoil the total.
+        floor_share: added to every stratum's spread, as a share of the mean size: sizes are of the past, and a small
+            agent may have grown.
     """
 
     strata: int = N_BUCKETS
     floor_share: float = FLOOR_SHARE
 
     def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
-        """Return n_b / N_b for everybody in stratum b.
+        """Return n_b / N_b for all agents of stratum b.
 
         Raises:
             SettingsError: fewer agents than two for every stratum, or a floor of 0 or less.
@@ -267,7 +245,7 @@ class ProportionalSample(AbstractDesign):
             SettingsError: a floor of 0 or less, under which agents of size 0 would never be drawn.
         """
         counted = size / max(float(size.mean()), np.finfo(float).tiny) + _floor(self.floor_share)
-        return filled(counted, np.zeros(len(size)), np.ones(len(size)), n), np.zeros(len(size), int)
+        return clip_to_total(counted, np.zeros(len(size)), np.ones(len(size)), n), np.zeros(len(size), int)
 
     def __str__(self) -> str:
         """Name the design."""
@@ -298,13 +276,13 @@ def neyman_allocation(
             f"`n` is {n} but {len(members)} strata need at least {lowest.sum()} agents; draw more or cut fewer strata"
         )
     even = NO_SPREAD * float(spread.max()) if spread.any() else 1.0
-    share = filled(members * (spread + even), lowest.astype(float), members.astype(float), n)
+    share = clip_to_total(members * (spread + even), lowest.astype(float), members.astype(float), n)
     whole = np.floor(share + NO_SPREAD).astype(int)
     whole[np.argsort(whole - share, kind="stable")[: n - whole.sum()]] += 1
     return whole
 
 
-def filled(
+def clip_to_total(
     share: Float[np.ndarray, " part"], lowest: Float[np.ndarray, " part"], highest: Float[np.ndarray, " part"], n: float
 ) -> Float[np.ndarray, " part"]:
     """Return clip(t share, lowest, highest) with the t for which they add up to `n`.
@@ -321,24 +299,21 @@ def filled(
     slope = np.cumsum(np.concatenate([share, -share])[order])
     at = corners[order]
     sums = lowest.sum() + np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(at))])
-    found = np.clip(np.interp(n, sums, at) * share, lowest, highest)
-    free = (found > lowest) & (found < highest)
-    # Rounding in the sums is put right by those who are free to move.
-    return np.where(free, found * ((n - found[~free].sum()) / max(found[free].sum(), 1e-300)), found)
+    parts = np.clip(np.interp(n, sums, at) * share, lowest, highest)
+    free = (parts > lowest) & (parts < highest)
+    # Parts that are not at a bound absorb the rounding of the sums.
+    return np.where(free, parts * ((n - parts[~free].sum()) / max(parts[free].sum(), 1e-300)), parts)
 
 
-def systematic(
+def systematic_sample(
     chance: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"], random: np.random.Generator
 ) -> Bool[np.ndarray, " agent"]:
-    """Mark the drawn: all that are certain, and in each stratum every whole step of the summed chances.
-
-    The order is random, or neighbours in the list could never be drawn together and no error could be estimated;
-    with equal chances it is simple random sampling.
+    """Mark the agents of a systematic sample in random order; with equal chances it is simple random sampling.
 
     Args:
         chance: of each agent; those of a stratum add up to a whole number.
         stratum: of each agent.
-        random: decides on the order and where the steps begin.
+        random: of the order and the first step.
     """
     drawn = chance >= CERTAIN
     free = random.permutation(np.flatnonzero(~drawn))

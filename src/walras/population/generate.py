@@ -1,8 +1,7 @@
-"""Own the embedded default population: a made-up shop whose statistics are those published for real sets.
+"""The default population: a generated shop whose statistics are those published for real data sets.
 
-OPEN: change a constant and the test that holds it to its source. A gift wholesaler's public order lines (4,378
-products, 83 weeks) give the scales, the lumpiness, the prices and the peak; a supermarket's the margins; public
-purchase orders the lead times.
+A gift wholesaler's public order lines (4,378 products, 83 weeks) give scales, lumpiness, prices and peak; a
+supermarket's the margins; public purchase orders the lead times. Tests hold each constant to its source.
 """
 
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ DAYS_PER_YEAR = 365.25
 
 @dataclass(frozen=True)
 class Season:
-    """Describe one category's year: a bump on a flat base.
+    """Seasonal profile of one category: a bump on a flat base.
 
     Attributes:
         name: of the category.
@@ -70,7 +69,7 @@ class Season:
     height: float
 
     def factor(self, day_of_year: np.ndarray) -> np.ndarray:
-        """Multiply mean demand so; the mean over a year is 1."""
+        """Return the factor on mean demand; its mean over a year is 1."""
         return self._bump(day_of_year) / self._bump(np.arange(DAYS_PER_YEAR)).mean()
 
     def _bump(self, day: np.ndarray) -> np.ndarray:
@@ -90,7 +89,7 @@ SEASONS = (
 def generate_panel(
     agents: int = 2000, weeks: int = 120, seed: int = 0, *, last_week: np.datetime64 = LAST_WEEK
 ) -> Panel:
-    """Make up a product table with every field a plan needs.
+    """Generate a product table with every field a plan needs.
 
     Args:
         agents: products.
@@ -147,14 +146,14 @@ def _on_sale(rng: np.random.Generator, weeks: int, agents: int) -> Bool[np.ndarr
 
 
 def _not_ended(rng: np.random.Generator, weeks: int, agents: int) -> Bool[np.ndarray, "week agent"]:
-    """Let the demand of some products end; their zeros go on, as in a table that nobody cleans."""
+    """Let the demand of some products end; their zero weeks stay in the table, as in real ones."""
     ended = rng.random(agents) < ENDED
     end = np.where(ended, np.floor((ENDED_FROM + (1 - ENDED_FROM) * rng.random(agents)) * weeks), weeks)
     return np.arange(weeks)[:, None] < end
 
 
 def _season(starts: np.ndarray, category: np.ndarray) -> Float[np.ndarray, "week agent"]:
-    """Give each product its category's year; the week of Christmas Day is closed."""
+    """Return each product's seasonal factor; the week of Christmas Day is closed."""
     middle = starts + DAYS_PER_WEEK // 2
     of_year = (middle - middle.astype("datetime64[Y]").astype("datetime64[D]")).astype(float)
     factors = np.stack([season.factor(of_year) for season in SEASONS], axis=1)
@@ -177,7 +176,7 @@ def _a_year_before(days: np.ndarray) -> np.ndarray:
 
 
 def _levels(rng: np.random.Generator, weeks: int, agents: int) -> Float[np.ndarray, "week agent"]:
-    """Let each product's level wander around its mean, and shake all products together week by week."""
+    """Return AR(1) log levels per product times a common weekly shock."""
     fresh = LEVEL_LOG_SD * np.sqrt(1 - LEVEL_MEMORY**2)
     level = np.empty((weeks, agents))
     level[0] = LEVEL_LOG_SD * rng.standard_normal(agents)

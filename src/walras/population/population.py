@@ -1,6 +1,6 @@
-"""Own the Population: what each agent is, as numbers the simulator and the maps read.
+"""The population: static attributes of the agents, read from a product table, and the buckets that group them.
 
-CONTRACT: built by `from_panel` or the generator; every field is an array with the agent axis first.
+CONTRACT: every field is an array with the agent axis first.
 """
 
 import dataclasses
@@ -18,16 +18,12 @@ from walras.errors import InputError, SettingsError
 
 
 class AgentNames:
-    """Hold the names of a population's agents, for sentences only; empty where nobody named them.
+    """Names of a population's agents, for error sentences only.
 
-    Strings cannot be arrays of a JAX transform, so names are part of a population's static structure; and whatever
-    is static is compared when a compiled function is looked up. Were names compared, each new table would compile
-    everything anew (and half a million strings would be compared at every call). So all names are equal, on purpose:
-    never compare names with `==`, compare `labels`.
-
-    The price of it: inside a compiled function, and in a population that a compiled function returns, the names are
-    those of whoever compiled it. So compiled code neither reads names nor returns populations; `Population.name_of`
-    gives numbers while a transform runs and where the number of names is not the number of agents.
+    Strings cannot be arrays of a JAX transform, so names are static fields, which are compared when a compiled function
+    is looked up. All names therefore compare equal, or every new table would compile anew. Compare `labels` instead.
+    Inside a compiled function the names are those of the population it was compiled with, so compiled code neither
+    reads names nor returns populations.
 
     Attributes:
         labels: one string per agent [agent]; None where agents have no names.
@@ -52,7 +48,7 @@ class AgentNames:
         )
 
     def of(self, agent: int, n_agents: int) -> str:
-        """Name one agent of so many: `agent "X"`, or `agent 12` where names are missing or do not fit."""
+        """Name one of `n_agents` agents: `agent "X"`, or `agent 12` where names are missing or of another number."""
         if self.labels is None or len(self.labels) != n_agents:
             return f"agent {agent}"
         label = str(self.labels[agent])
@@ -67,12 +63,12 @@ class AgentNames:
         return hash(AgentNames)
 
     def __repr__(self) -> str:
-        """Say how many names there are; never print them all."""
+        """Return the number of names."""
         return f"AgentNames({'none' if self.labels is None else len(self.labels)})"
 
 
 NO_NAMES = AgentNames()
-"""Agents that are known by their number only."""
+"""Names of agents that have none."""
 
 
 RESOURCES = ("inbound_units", "inbound_volume", "storage")
@@ -83,7 +79,7 @@ STOCK_RESOURCES = frozenset({"storage"})
 
 
 class Population(eqx.Module):
-    """Hold the static attributes of the active agents.
+    """Static attributes of the agents.
 
     Attributes:
         holding_cost: money per unit of stock at the end of a week [money/unit/week].
@@ -94,7 +90,7 @@ class Population(eqx.Module):
         use: units of resource per unit received (flow) or per unit on hand (stock) [agent, resource].
         weight: agents of the target population that this agent stands for (1 / inclusion probability).
         resources: names along the resource axis, a subset of `RESOURCES`.
-        names: what agents are called in sentences; never compared, see `AgentNames`.
+        names: of the agents, for sentences; see `AgentNames`.
     """
 
     holding_cost: Float[Array, " agent"]
@@ -112,6 +108,16 @@ class Population(eqx.Module):
         """Count the agents."""
         return self.demand_scale.shape[0]
 
+    def __str__(self) -> str:
+        """Return a small table of medians and ranges."""
+        if isinstance(self.demand_scale, jax.core.Tracer):
+            return repr(self)
+        rows: list[tuple[str, ...]] = [("", "5 %", "median", "95 %")]
+        for name in ("demand_scale", "unit_margin", "holding_cost", "lead_time"):
+            rows.append((name, *(f"{value:.4g}" for value in np.quantile(getattr(self, name), (0.05, 0.5, 0.95)))))
+        table = "\n".join(f"  {row[0]:<14}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
+        return f"Population: {self.n_agents:,} agents, resources {', '.join(self.resources)}\n{table}"
+
     @property
     def stock_resource(self) -> tuple[bool, ...]:
         """Tell for each resource whether stock on hand uses it (True) or receipts do (False)."""
@@ -123,9 +129,9 @@ class Population(eqx.Module):
         Args:
             index: mask, index or slice along the agent axis; names cannot follow a traced one and are dropped.
         """
-        kept = jax.tree.map(lambda leaf: leaf[index], self)
+        selected = jax.tree.map(lambda leaf: leaf[index], self)
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((self, index)))
-        return kept.named(NO_NAMES if traced else self.names.take(index))
+        return selected.named(NO_NAMES if traced else self.names.take(index))
 
     def named(self, names: AgentNames) -> "Population":
         """Return the same agents under these names."""
@@ -139,11 +145,11 @@ class Population(eqx.Module):
 
 
 MAX_PRICE_QUANTILE = 0.99
-"""The highest price tried eats this quantile of the margins per unit of resource: beyond it nobody would order."""
+"""Quantile of margin per unit of resource that is the choke price."""
 
 
 def choke_price(population: Population) -> float:
-    """Return the price beyond which it is no use to go: it eats nearly everybody's margin."""
+    """Return the choke price, the 99th percentile of margin per unit of resource [money per unit of resource]."""
     margin = np.asarray(population.unit_margin)
     use = np.asarray(population.use)
     ratios = margin[:, None] / np.maximum(use, np.finfo(np.float32).tiny)
@@ -213,7 +219,7 @@ def population_from_panel(
 
 
 def _refuse_long(panel: Panel, lead: np.ndarray) -> None:
-    """Refuse lead times beyond a year, which are mostly days taken for weeks."""
+    """Refuse lead times beyond a year, which are mostly days mistaken for weeks."""
     worst = int(np.argmax(lead))
     if lead[worst] > LONGEST_LEAD_TIME:
         raise InputError(

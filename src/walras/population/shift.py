@@ -1,9 +1,9 @@
-"""Own composition shift: populations of the same agents in another mix, tilted along one attribute.
+"""Composition shift: populations of the same agents in another mix, exponentially tilted along one attribute.
 
-OPEN: an attribute to tilt along is one line in `TILTS`; edges, masses and tilts of buckets stay those of the baseline.
+Bucket edges, masses and tilts stay those of the baseline. A further attribute is one line in `TILTS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,7 @@ from walras.population.agent_axis import per_agent, whole_count
 from walras.population.population import N_BUCKETS, bucket_edges, bucket_of
 
 EPS_SHARE = 0.01
-"""Share of the mean that is added before the logarithm, so that a bucket of agents without demand has one too."""
-
-MODERATE = (0.5, 2.0)
-"""Ratios of induced to baseline mean demand within which a shift counts as moderate."""
+"""Share of the mean that is added before the logarithm, which so exists for a bucket without demand."""
 
 
 def _log(mean: Float[np.ndarray, " bucket"], overall: float) -> Float[np.ndarray, " bucket"]:
@@ -36,16 +33,15 @@ TILTS: dict[str, Callable[[Float[np.ndarray, " bucket"], float], Float[np.ndarra
     "volume": _rank,
     "fill_rate": _rank,
 }
-"""What is standardised to the tilt of a bucket: the logarithm of its mean demand; its rank where values may be below
-0 or whole numbers."""
+"""Score of a bucket before standardising: log mean demand, or its rank where values may be negative or whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class CompositionShift:
-    """Draw agents bucket by bucket with weights w_b(alpha) = rho_b exp(alpha z_b) / Z; alpha 0 is the baseline.
+    """Bucket weights w_b(alpha) = rho_b exp(alpha z_b) / Z; alpha 0 is the baseline.
 
-    Buckets are cut once, from the baseline; agents seen later fall into these. Equal values share a bucket, so an
-    attribute of few values (lead times) leaves some buckets empty: they weigh nothing.
+    Buckets are cut once, from the baseline. Equal values share a bucket, so that an attribute of few values (lead
+    times) leaves some buckets empty.
 
     Attributes:
         by: name of the attribute, a key of `TILTS`.
@@ -78,7 +74,7 @@ class CompositionShift:
             n_buckets: buckets to cut.
 
         Raises:
-            SettingsError: an unknown attribute, or no `demand` for a shift by another attribute.
+            SettingsError: an unknown attribute, or `demand` missing for a shift by another attribute.
             InputError, ShapeError: values that are no numbers, or demand below 0.
         """
         if by not in TILTS:
@@ -109,9 +105,9 @@ class CompositionShift:
     def chances(
         self, values: Real[np.ndarray, " agent"], alpha: float, within: Real[np.ndarray, " agent"] | None = None
     ) -> Float[np.ndarray, " agent"]:
-        """Return each agent's chance w_b q(i|b) of being the next one drawn; they add up to 1.
+        """Return each agent's probability w_b q(i|b) of the next draw; they add up to 1.
 
-        Where nobody falls into a bucket, the others share its weight in proportion to theirs.
+        The weight of a bucket without agents is shared by the others in proportion to theirs.
 
         Args:
             values: the attribute of the agents to draw from; need not be the baseline's.
@@ -119,19 +115,19 @@ class CompositionShift:
             within: q, how often an agent is drawn beside others of its bucket, 0 or more; default equally often.
 
         Raises:
-            InputError: nobody is in a bucket that has any weight.
+            InputError: no agent is in a bucket with any weight.
         """
         level = per_agent(self.by, values)
-        asked = np.ones(len(level)) if within is None else per_agent("within", within, len(level), lowest=0.0)
+        share = np.ones(len(level)) if within is None else per_agent("within", within, len(level), lowest=0.0)
         bucket = bucket_of(level, self.edges)
-        there = np.bincount(bucket, asked, minlength=len(self.mass))
-        reached = np.where(there > 0, self.weights(alpha), 0.0)
+        present = np.bincount(bucket, share, minlength=len(self.mass))
+        reached = np.where(present > 0, self.weights(alpha), 0.0)
         if not reached.sum() > 0:
             raise InputError(
-                f"no agent has a {self.by} that the baseline had too, so nobody can be drawn; fit the shift to a "
+                f"no agent has a {self.by} that the baseline had too, so none can be drawn; fit the shift to a "
                 "baseline that covers these agents"
             )
-        return (reached / reached.sum() / np.where(there > 0, there, 1.0))[bucket] * asked
+        return (reached / reached.sum() / np.where(present > 0, present, 1.0))[bucket] * share
 
     def draw(
         self,
@@ -145,9 +141,8 @@ class CompositionShift:
     ) -> Int[np.ndarray, " count"]:
         """Draw the numbers of the agents of a shifted population, in random order.
 
-        With replacement, as for training, every draw is independent and an agent may come twice. Without, each
-        bucket gets its share of `count` (rounded at random), and nobody of it comes twice before everybody of it has
-        come: the mix is kept even where a bucket runs out, and only then are agents repeated.
+        With replacement draws are independent. Without, each bucket gets its share of `count` (randomly rounded), and
+        its agents are repeated only after all of them have been drawn, so that the mix is kept.
 
         Args:
             values, alpha, within: see `chances`.
@@ -161,7 +156,9 @@ class CompositionShift:
         bucket = bucket_of(np.asarray(values, float), self.edges)
         sums = np.cumsum(np.bincount(bucket, chance, minlength=len(self.mass)))
         wanted = np.diff(np.floor(sums / sums[-1] * count + random.uniform()), prepend=0.0).astype(int)
-        drawn = [_in_turn(np.flatnonzero(bucket == b), chance, int(wanted[b]), random) for b in np.flatnonzero(wanted)]
+        drawn = [
+            _draw_in_rounds(np.flatnonzero(bucket == b), chance, int(wanted[b]), random) for b in np.flatnonzero(wanted)
+        ]
         return random.permutation(np.concatenate(drawn))
 
     def mean_ratio(self, alpha: float) -> float:
@@ -182,29 +179,24 @@ class CompositionShift:
             demand: mean demand of the same agents [units/week]; default `values` for a shift by demand.
 
         Raises:
-            InputError: nobody has any demand.
+            InputError: no agent has any demand.
         """
         level = _demand(self.by, per_agent(self.by, values), demand)
         return float(self.chances(values, alpha, within) @ level / (self.chances(values, 0.0, within) @ level))
-
-    def moderate(self, alphas: Sequence[float] | Float[np.ndarray, " shift"]) -> Float[np.ndarray, " kept"]:
-        """Keep the tilts under which mean demand stays within half and twice the baseline's."""
-        low, high = MODERATE
-        return np.array([float(a) for a in alphas if low <= self.mean_ratio(float(a)) <= high])
 
 
 def _demand(
     by: str, level: Float[np.ndarray, " agent"], demand: Real[np.ndarray, " agent"] | None
 ) -> Float[np.ndarray, " agent"]:
-    """Return mean demand, which a shift by demand has already; refuse a population without any."""
+    """Return mean demand, for a shift by demand the attribute itself; refuse a population without any."""
     if demand is None and by != "demand":
-        raise SettingsError(
-            f"a shift by {by} needs to know how much demand it brings along; give `demand`, mean demand by agent"
+        raise SettingsError(f"a shift by {by} needs the demand that comes with it; give `demand`, mean demand by agent")
+    mean = per_agent("demand", level if demand is None else demand, len(level), lowest=0.0)
+    if not mean.any():
+        raise InputError(
+            "`demand` is 0 for all agents but at least one agent needs some; leave out populations without any"
         )
-    found = per_agent("demand", level if demand is None else demand, len(level), lowest=0.0)
-    if not found.any():
-        raise InputError("`demand` is 0 for all agents but somebody must have some; leave out populations without any")
-    return found
+    return mean
 
 
 def _means(values: np.ndarray, bucket: np.ndarray, count: np.ndarray) -> Float[np.ndarray, " bucket"]:
@@ -219,12 +211,12 @@ def _standard(score: Float[np.ndarray, " bucket"], mass: Float[np.ndarray, " buc
     return away / spread if spread > 0 else away
 
 
-def _in_turn(
+def _draw_in_rounds(
     members: Int[np.ndarray, " member"], chance: Float[np.ndarray, " agent"], count: int, random: np.random.Generator
 ) -> Int[np.ndarray, " count"]:
-    """Draw from one bucket without replacement, after as many whole rounds of everybody as `count` holds."""
+    """Draw from one bucket without replacement, after as many full rounds of all as `count` holds."""
     able = members[chance[members] > 0]
     rounds, rest = divmod(count, len(able))
-    own = chance[able]
-    few = random.choice(able, size=rest, replace=False, p=own / own.sum())
+    weight = chance[able]
+    few = random.choice(able, size=rest, replace=False, p=weight / weight.sum())
     return np.concatenate([np.tile(able, rounds), few])

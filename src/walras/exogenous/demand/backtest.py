@@ -1,7 +1,4 @@
-"""Own the score of the demand model: fit before the held-out weeks, compare with what came and with a naive forecast.
-
-FREE: internals; the fields of `ForecastScore` are printed by reports, so rename them with care.
-"""
+"""Rolling backtest of the demand model: fit before held-out weeks, compare with demand and with a naive forecast."""
 
 from dataclasses import asdict, dataclass
 
@@ -20,7 +17,7 @@ NAIVE_WEEKS = 8
 """Weeks in the naive level, for weeks whose year before lies outside the history."""
 
 FEWEST_WEEKS = 8
-"""Fewest weeks before an origin to fit on, and fewest weeks after it to score."""
+"""Least number of weeks before an origin to fit on, and after it to score."""
 
 ORIGINS = 5
 """Origins of the rolling score, spread over the held-out weeks."""
@@ -28,7 +25,7 @@ ORIGINS = 5
 
 @dataclass(frozen=True)
 class ForecastScore:
-    """Hold the errors on held-out weeks; every error is a fraction of the mean demand of the scored weeks.
+    """Errors on held-out weeks, as fractions of the mean demand of the scored weeks.
 
     Attributes:
         reason: why nothing could be scored; empty where it could.
@@ -38,7 +35,7 @@ class ForecastScore:
         aggregate_error: mean absolute error of the weekly total, first origin.
         naive_error: the same of the naive forecast.
         ratio_to_naive: `aggregate_error / naive_error`; below 1 the model is better.
-        bias: mean error of the total, positive where too much was expected.
+        bias: mean error of the total, positive where the forecast was too high.
         crps: continuous ranked probability score of the weekly total.
         product_error: sum of |error| over products and weeks.
         naive_product_error: the same of the naive forecast.
@@ -77,7 +74,7 @@ class ForecastScore:
 
 @dataclass(frozen=True, eq=False)
 class _Origin:
-    """Hold one origin's truth, forecast, naive forecast and drawn totals."""
+    """Demand, forecast, naive forecast and drawn totals after one origin."""
 
     truth: Float[np.ndarray, "ahead agent"]
     mean: Float[np.ndarray, "ahead agent"]
@@ -98,7 +95,7 @@ class _Origin:
         return (truth >= low) & (truth <= high)
 
     def crps(self) -> float:
-        """Score the drawn totals: E|X - y| - E|X - X'| / 2, the pairs by the sorted form."""
+        """Return the CRPS of the drawn totals, E|X - y| - E|X - X'| / 2, the pairs by the sorted form."""
         drawn = np.sort(self.totals, axis=0)
         count = len(drawn)
         near = np.abs(drawn - self.truth.sum(axis=1)).mean(axis=0)
@@ -116,9 +113,9 @@ def backtest(
     season: str = "auto",
     settings: DemandSettings | None = None,
 ) -> ForecastScore:
-    """Fit on the weeks before the held-out ones and score on these; then move the origin through them.
+    """Fit on the weeks before each of several origins in the held-out weeks and score on the weeks after it.
 
-    Products are chosen on the training weeks alone. Later origins have fewer weeks left to score.
+    Products are selected on the training weeks alone.
 
     Args:
         panel: the history, with all its products.
@@ -155,9 +152,9 @@ def _run(
     truth = panel.units[week:][:, sold].astype(np.float64)
     if truth.sum() == 0.0:
         return None
-    known = panel.before(week).take(sold)
-    model = DemandModel.fit(known, season=season, settings=settings)
-    naive, yearly = _naive(known, len(truth))
+    history = panel.before(week).take(sold)
+    model = DemandModel.fit(history, season=season, settings=settings)
+    naive, yearly = _naive(history, len(truth))
     totals = model.sample_total(scenarios, len(truth), seed=seed)
     return _Origin(truth, model.mean(len(truth)).astype(np.float64), naive, yearly, totals)
 
@@ -165,7 +162,7 @@ def _run(
 def _naive(known: Panel, weeks: int) -> tuple[np.ndarray, bool]:
     """Repeat the same week of last year, or the mean of the last 8 weeks where the history does not reach so far back.
 
-    A product that was not on sale a year ago gets 0: filling in its recent level made the naive forecast much worse.
+    A product that was not on sale a year ago gets 0; its recent level makes the naive forecast much worse.
 
     Returns:
         The forecast [week, agent] and whether any of it comes from last year.

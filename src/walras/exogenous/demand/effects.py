@@ -1,6 +1,7 @@
-"""Own the week effect: level and season that all products share, and how uncertain they are in the weeks to come.
+"""Effects that all products share: week (level and season, a Gaussian process in logs) and age of a product.
 
-FREE: internals of the demand model; change them as long as the backtest does not get worse.
+Demand is first cut into product level x week effect x age effect by an alternating fit; the week effect is then
+smoothed and predicted.
 """
 
 from dataclasses import dataclass
@@ -116,16 +117,16 @@ def _posterior(effect: WeekEffect, weeks: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 ALTERNATIONS = 8
-"""Rounds of the alternating fit; more change less than 1e-3."""
+"""Iterations of the alternating fit; more change less than 1e-3."""
 
 AGE_BIN = 6
 """Weeks in a bin of the age effect."""
 
 AGE_BINS = 5
-"""Bins of the age effect; the last one is "grown up" and stays."""
+"""Bins of the age effect; the last one is for mature products."""
 
 LAUNCH_EDGE = 4
-"""A product first seen within this many weeks of the history's start may be older: it counts as grown up."""
+"""A product first seen within this many weeks of the history's start may be older: it counts as mature."""
 
 AGE_PRODUCTS = 15
 """Launched products at which the age effect is half trusted."""
@@ -133,12 +134,12 @@ AGE_PRODUCTS = 15
 
 @dataclass(frozen=True, eq=False)
 class TwoWayEffects:
-    """Hold the raw effects of the alternating fit.
+    """Raw effects of the alternating fit.
 
     Attributes:
         week: week effect, mean 1 over known weeks, 0 where nothing is known [week].
         empty: share of known weeks without any demand.
-        age: demand at an age relative to a grown-up product [age bin].
+        age: demand at an age relative to a mature product [age bin].
     """
 
     week: Float[np.ndarray, " week"]
@@ -147,7 +148,7 @@ class TwoWayEffects:
 
 
 def age_bins(on_sale: Bool[np.ndarray, "week agent"], weeks: Int[np.ndarray, " any"]) -> Int[np.ndarray, "any agent"]:
-    """Return the age bin of each product in the weeks with these indices; the last bin is grown up."""
+    """Return the age bin of each product in the weeks with these indices; the last bin is mature."""
     launch = np.where(on_sale.any(axis=0), on_sale.argmax(axis=0), len(on_sale))
     age = np.clip((weeks[:, None] - launch[None, :]) // AGE_BIN, 0, AGE_BINS - 1)
     return np.where(launch[None, :] < LAUNCH_EDGE, AGE_BINS - 1, age)

@@ -1,11 +1,9 @@
-"""Own the demand of the weeks to come: a scenario generator fitted on the weekly history of a product table.
+"""Demand forecasts and scenarios, fitted on the weekly history of a product table.
 
-OPEN: another generator may stand beside it, with the same `mean`, `sd`, `sample` and `history_mean`.
-
-A product's demand in a week is `mean * common * ratio`. `mean` is the product's level times the week effect (level and
-season of all products, a Gaussian process in logs), `common` draws that process's uncertainty, one path per scenario
-for all products, and `ratio` is demand over fitted mean in a past week. Past weeks are drawn in blocks, the same ones
-for all products, so that zeros, spikes, runs and shocks that hit many products at once stay as they were.
+A product's demand in a week is `mean * common * ratio`: `mean` is the product's level times the week effect (a Gaussian
+process in logs that all products share), `common` draws that process's uncertainty once per scenario, and `ratio` is
+demand over fitted mean in a past week. Past weeks are block-bootstrapped, the same weeks for all products, so that
+zeros, spikes, runs and shocks that hit many products at once are preserved.
 """
 
 from collections.abc import Iterator
@@ -32,7 +30,7 @@ FEW_WEEKS = 8
 
 @dataclass(frozen=True)
 class DemandSettings:
-    """Hold the constants of the fit; the defaults were chosen on training weeks, see the study log.
+    """Constants of the fit; the defaults were chosen on training weeks.
 
     Attributes:
         half_life: weeks after which an observation counts half in a product's level.
@@ -40,11 +38,11 @@ class DemandSettings:
         class_weeks: weeks' worth of weight of the category's level.
         season_weeks: weeks' worth of weight against the product's own season.
         season_width: weeks on either side of the same week a year before that count in the own season.
-        residual_half_life: weeks of the two-sided level that ratios are taken to.
+        residual_half_life: half-life of the two-sided level that ratios are relative to [weeks].
         residual_weeks: how far back ratios are taken.
         block: weeks drawn together.
-        spike: cap on a week's demand, in means of the product's other weeks with demand; what is cut off is given
-            back to all products.
+        spike: cap on a week's demand, in means of the product's other weeks with demand; the excess is spread over
+            all products.
     """
 
     half_life: float = 10.0
@@ -70,7 +68,7 @@ class DemandModel:
         ratio: demand over fitted mean in past weeks, mean 1 per product [past week, agent].
         forecast: the user's own forecast, which replaces the mean in its weeks [units per week].
         integer: demand comes in whole units.
-        limits: sentences on what the history was too short or too thin to say.
+        limits: sentences on what the history is too short or too sparse for.
         settings: the constants of the fit.
     """
 
@@ -89,7 +87,7 @@ class DemandModel:
     _served: Float32[np.ndarray, "week agent"] = field(repr=False)
     _exposure: Float32[np.ndarray, "week agent"] = field(repr=False)
     _base: Float32[np.ndarray, " agent"] = field(repr=False)
-    _lost: float
+    _cap_factor: float
 
     @staticmethod
     def fit(panel: Panel, *, season: str = "auto", settings: DemandSettings | None = None) -> "DemandModel":
@@ -102,7 +100,7 @@ class DemandModel:
 
         Raises:
             InputError: the panel has no weeks or products, or its demand is negative or not finite.
-            SettingsError: `season` is not one of the three words.
+            SettingsError: an unknown `season`.
         """
         _check(panel, season)
         chosen = settings or DemandSettings()
@@ -136,7 +134,7 @@ class DemandModel:
             _served=served,
             _exposure=exposure,
             _base=base,
-            _lost=_lost_to_cap(units, served, known),
+            _cap_factor=_cap_correction(units, served, known),
         )
 
     @property
@@ -153,7 +151,7 @@ class DemandModel:
         """Return the expected demand of the coming `weeks` [units per week]."""
         ahead = _ahead(self.n_weeks, weeks)
         out = self._own_season(ahead) * self._shape(ahead)
-        out *= (self.closings.expected(ahead) * self._lost).astype(np.float32)[:, None]
+        out *= (self.closings.expected(ahead) * self._cap_factor).astype(np.float32)[:, None]
         return self._with_forecast(out)
 
     def sd(self, weeks: int) -> Float32[np.ndarray, "week agent"]:
@@ -211,7 +209,7 @@ class DemandModel:
         """Return the mean that would have been expected in each past week, levels taken from earlier weeks only."""
         decay = 0.5 ** (1.0 / self.settings.half_life)
         shape = self._shape(np.arange(self.n_weeks)) * self.closings.factor[:, None].astype(np.float32)
-        # The class level, worth a few weeks, stands in until the product has a past of its own.
+        # Starts from the level of the class, worth a few weeks.
         weight = np.full(len(self.agents), self.settings.level_weeks)
         total = self._base.astype(np.float64) * weight
         out = np.empty_like(self._served)
@@ -255,7 +253,7 @@ def _check(panel: Panel, season: str) -> None:
         week, agent = np.argwhere(bad)[0]
         raise InputError(
             f"`units` is {panel.units[week, agent]} for product {panel.agents[agent]} in the week of "
-            f"{panel.weeks[week]} but needs finite numbers of at least 0; mend or drop that row"
+            f"{panel.weeks[week]} but needs finite numbers of at least 0; correct or drop that row"
         )
 
 
@@ -284,14 +282,15 @@ def _cap_spikes(units: np.ndarray, spike: float) -> np.ndarray:
 def _smooth(parts: TwoWayEffects, known: np.ndarray, yearly: bool) -> WeekEffect:
     """Smooth the log week effect."""
     seen = np.flatnonzero(known.any(axis=1))
-    # A week without any demand has no log: thin tables get a pinch of the mean in proportion to their empty weeks.
-    pinch = min(0.5, parts.empty) + 1e-6
-    return fit_week_effect(seen, np.log((parts.week[seen] + pinch) / (1.0 + pinch)), season=yearly)
+    # A week without any demand has no log: sparse tables get a small offset in proportion to their empty weeks.
+    offset = min(0.5, parts.empty) + 1e-6
+    return fit_week_effect(seen, np.log((parts.week[seen] + offset) / (1.0 + offset)), season=yearly)
 
 
-def _lost_to_cap(units: np.ndarray, served: np.ndarray, known: np.ndarray) -> float:
-    kept = float(served.sum(dtype=np.float64))
-    return float(units[known].sum(dtype=np.float64)) / kept if kept > 0 else 1.0
+def _cap_correction(units: np.ndarray, served: np.ndarray, known: np.ndarray) -> float:
+    """Return total demand over capped demand."""
+    capped = float(served.sum(dtype=np.float64))
+    return float(units[known].sum(dtype=np.float64)) / capped if capped > 0 else 1.0
 
 
 def _shared(effect: WeekEffect, weeks: np.ndarray) -> np.ndarray:
@@ -301,7 +300,7 @@ def _shared(effect: WeekEffect, weeks: np.ndarray) -> np.ndarray:
 def _class_level(
     served: np.ndarray, exposure: np.ndarray, category: np.ndarray | None
 ) -> Float32[np.ndarray, " agent"]:
-    """Return the mean level of each product's category, the best guess for a product without a past."""
+    """Return the mean level of each product's category, the prior of a product without history."""
     label = np.zeros(served.shape[1], int) if category is None else np.unique(category, return_inverse=True)[1]
     total = np.bincount(label, served.sum(axis=0, dtype=np.float64))
     level = total / np.maximum(np.bincount(label, exposure.sum(axis=0, dtype=np.float64)), 1e-9)
@@ -322,7 +321,7 @@ def _levels(
 def _ratios(
     panel: Panel, served: np.ndarray, exposure: np.ndarray, level: np.ndarray, chosen: DemandSettings
 ) -> Float32[np.ndarray, "past agent"]:
-    """Take demand over its smooth fitted mean in recent usual weeks, and scale it to mean 1 per product."""
+    """Divide demand by its smooth fitted mean in recent usual weeks, and scale to mean 1 per product."""
     rows = np.flatnonzero(exposure.any(axis=1))[-chosen.residual_weeks :]
     if len(rows) == 0:
         return np.ones((1, served.shape[1]), np.float32)
@@ -384,28 +383,30 @@ def _draw_common(random: np.random.Generator, scenarios: int, covariance: np.nda
 
 
 def _offsets(agents: np.ndarray) -> np.ndarray:
-    """Give each product a fixed place in [0, 1) by its name, so that rounding does not depend on the order."""
+    """Return a fixed rounding offset in [0, 1) per product name, so that rounding does not depend on the order."""
     return np.array([crc32(str(name).encode()) / 2**32 for name in agents], np.float32)
 
 
 def _limits(panel: Panel, known: np.ndarray, closings: ClosedWeeks, yearly: bool) -> tuple[str, ...]:
-    out = []
+    sentences = []
     if not yearly:
-        out.append(
+        sentences.append(
             f"No season was estimated from a history of {panel.n_weeks} weeks: yearly peaks ahead are not seen, "
             "and the interval is too narrow if there are any."
         )
     elif panel.n_weeks < year_lag(2):
-        out.append(
+        sentences.append(
             f"The season rests on {panel.n_weeks} weeks, less than two years: a one-off and a yearly peak look alike."
         )
     if panel.n_weeks < year_lag(1):
-        out.append("Closed weeks (holidays) of a year ago were not seen, so none are expected.")
+        sentences.append("Closed weeks (holidays) of a year ago were not seen, so none are expected.")
     short = int((known.sum(axis=0) < FEW_WEEKS).sum())
     if short:
-        out.append(f"{short} products have fewer than {FEW_WEEKS} weeks on sale: their level leans on their category.")
+        sentences.append(
+            f"{short} products have fewer than {FEW_WEEKS} weeks on sale: their level leans on their category."
+        )
     repeated = panel.weeks[~closings.usual]
     if len(repeated):
         dates = ", ".join(str(week) for week in repeated)
-        out.append(f"The weeks of {dates} were closed or short and are expected to be so again a year later.")
-    return tuple(out)
+        sentences.append(f"The weeks of {dates} were closed or short and are expected to be so again a year later.")
+    return tuple(sentences)
