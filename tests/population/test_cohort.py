@@ -13,7 +13,7 @@ from walras.population.cohort import (
     StratifiedSample,
     UniformSample,
     demand_size,
-    filled,
+    clip_to_total,
     neyman_allocation,
 )
 from walras.population.population import AgentNames
@@ -156,7 +156,7 @@ def test_agents_without_size_are_drawn_too():
 @pytest.mark.parametrize("total", [3.0, 5.5, 11.0, 14.0])
 def test_filled_parts_add_up_within_their_bounds(total):
     lowest, highest = np.array([1.0, 0.0, 2.0]), np.array([2.0, 10.0, 2.0])
-    found = filled(np.array([1.0, 3.0, 7.0]), lowest, highest, total)
+    found = clip_to_total(np.array([1.0, 3.0, 7.0]), lowest, highest, total)
     assert found.sum() == pytest.approx(total)
     assert (found >= lowest - 1e-12).all() and (found <= highest + 1e-12).all()
 
@@ -200,7 +200,7 @@ def test_agents_that_stand_for_many_are_drawn_more_often():
 BAD = np.where(np.arange(3000) == 17, np.nan, SIZE)
 MISTAKES = {
     "no number": (lambda d: d.draw(BAD, 100, rng()), InputError, "`size` of agent 17 is nan but must be finite and at"),
-    "negative": (lambda d: d.draw(-SIZE, 100, rng()), InputError, "`size` of agent 0 is -.* at least 0; mend"),
+    "negative": (lambda d: d.draw(-SIZE, 100, rng()), InputError, "`size` of agent 0 is -.* at least 0; correct"),
     "nobody": (lambda d: d.draw(SIZE[:0], 100, rng()), InputError, "`size` is empty but needs at least one agent"),
     "none": (
         lambda d: d.draw(SIZE, 0, rng()),

@@ -20,8 +20,8 @@ def test_good_numbers_pass_as_floats():
         (np.ones((2, 3)), None, ShapeError, r"`size` has shape \(2, 3\) but needs \(agent,\); give one number"),
         (np.ones(3), 4, ShapeError, r"`size` has shape \(3,\) but needs \(4,\); give one number"),
         (np.ones(0), None, InputError, "`size` is empty but needs at least one agent; give"),
-        (np.array([1.0, np.inf]), 2, InputError, "`size` of agent 1 is inf but must be finite and at least 0; mend"),
-        (np.array([-2, 1]), 2, InputError, "`size` of agent 0 is -2 but must be finite and at least 0; mend"),
+        (np.array([1.0, np.inf]), 2, InputError, "`size` of agent 1 is inf but must be finite and at least 0; correct"),
+        (np.array([-2, 1]), 2, InputError, "`size` of agent 0 is -2 but must be finite and at least 0; correct"),
     ],
 )
 def test_bad_numbers_end_in_a_sentence(values, needed, kind, sentence):
@@ -30,7 +30,7 @@ def test_bad_numbers_end_in_a_sentence(values, needed, kind, sentence):
 
 
 def test_values_without_a_lowest_must_be_finite():
-    with pytest.raises(InputError, match="`margin` of agent 0 is nan but must be a finite number; mend or leave it"):
+    with pytest.raises(InputError, match="`margin` of agent 0 is nan but must be a finite number; correct or leave it"):
         per_agent("margin", np.array([np.nan]))
 
 

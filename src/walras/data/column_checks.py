@@ -1,7 +1,7 @@
-"""Own the checks of single cells: identifiers, dates, numbers and labels, each naming the first bad row.
+"""Parsing of single columns (identifiers, dates, numbers, labels); each reports the first bad row.
 
-CONTRACT: every function returns one value per row and tells `findings` what is wrong; rows are counted from 1,
-without the header.
+Every function returns one value per row and reports problems to `findings`; rows are counted from 1, without the
+header.
 """
 
 import datetime
@@ -24,13 +24,13 @@ NO_DAY = np.iinfo(np.int32).min
 
 @dataclass
 class Column:
-    """Hold one column together with the words that sentences need.
+    """One column with the names that sentences need.
 
     Attributes:
-        table: how sentences call the table.
+        table: name of the table, for sentences.
         name: our name of the field.
         values: the cells.
-        findings: told what is wrong.
+        findings: gets the problems.
     """
 
     table: str
@@ -40,7 +40,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Name the field of the table."""
+        """Return the field and its table, for sentences."""
         return f"`{self.name}` of {self.table}"
 
     def problem(self, bad: np.ndarray, needed: str, value: Callable[[int], object] | None = None) -> None:
@@ -56,7 +56,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Codes:
-    """Hold texts as codes into sorted labels; -1 where the cell is empty."""
+    """Texts as codes into sorted labels; -1 where the cell is empty."""
 
     codes: np.ndarray
     labels: np.ndarray
@@ -113,16 +113,16 @@ def days(column: Column) -> np.ndarray:
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
-        found = _days_of_times(values)
+        parsed = _days_of_times(values)
     elif _is_text(values.type):
-        found = _days_of_text(values)
+        parsed = _days_of_text(values)
     elif pa.types.is_null(values.type):
-        found = np.full(len(values), NO_DAY, dtype=np.int32)
+        parsed = np.full(len(values), NO_DAY, dtype=np.int32)
     else:
         column.findings.problem(f"{column.title} holds {values.type} values; it needs dates such as 2024-01-31")
         return np.full(len(values), NO_DAY, dtype=np.int32)
-    column.problem(found == NO_DAY, "dates are written like 2024-01-31")
-    return found
+    column.problem(parsed == NO_DAY, "dates are written like 2024-01-31")
+    return parsed
 
 
 def numbers(column: Column, low: float = 0.0, high: float = LARGEST) -> np.ndarray:
@@ -143,13 +143,13 @@ def numbers(column: Column, low: float = 0.0, high: float = LARGEST) -> np.ndarr
     elif not _is_number(values.type):
         column.findings.problem(f"{column.title} holds {values.type} values; it needs numbers")
         return np.full(len(values), np.nan)
-    found = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    column.problem(np.isinf(found), "it needs a finite number")
-    below, above = found < low, np.isfinite(found) & (found > high)
-    column.problem(below & np.isfinite(found), f"it must be {low:g} or more")
+    parsed = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    column.problem(np.isinf(parsed), "it needs a finite number")
+    below, above = parsed < low, np.isfinite(parsed) & (parsed > high)
+    column.problem(below & np.isfinite(parsed), f"it must be {low:g} or more")
     column.problem(above, f"it must be at most {high:g}")
     outside = below | above
-    return found if not outside.any() else np.where(outside, np.nan, found)
+    return parsed if not outside.any() else np.where(outside, np.nan, parsed)
 
 
 def _is_text(kind: pa.DataType) -> bool:

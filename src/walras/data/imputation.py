@@ -1,12 +1,13 @@
-"""Own what is assumed where a table is silent, and the words that say so.
+"""Assumptions where a table is silent: each a stated distribution, and random numbers keyed by product name.
 
-CONTRACT: each assumption is a stated distribution, drawn per product from its name and the seed, so that a product's
-numbers do not depend on which other products are there. Assumed fields' provenance starts with "assumed".
+CONTRACT: draws depend on the product's name, the purpose and the seed only, so that they do not change with the other
+products of the table. The provenance of assumed fields starts with "assumed".
 """
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,8 +27,8 @@ def keyed_uniform(names: np.ndarray, purpose: str, seed: int) -> Float[np.ndarra
     """Draw one number between 0 and 1 (both excluded) for each name.
 
     Args:
-        names: products, vendors or whatever the number belongs to [agent].
-        purpose: what the number is for; another purpose gives an independent number.
+        names: products or vendors [agent].
+        purpose: another purpose gives an independent number.
         seed: any whole number.
     """
     distinct, place = np.unique(names, return_inverse=True)
@@ -79,8 +80,8 @@ def complete_panel(panel: Panel, *, seed: int = 0) -> Panel:
     Returns:
         A panel whose price, unit cost, lead time, volume, fill rate, vendor and category are all there.
     """
-    for rule in (_vendor, _category, _price, _unit_cost, _lead_time, _volume, _fill_rate):
-        panel = rule(panel, seed)
+    for name in FIELDS:
+        panel = _fill(panel, name, *_rules(panel, seed)[name])
     return panel
 
 
@@ -107,89 +108,66 @@ def vendor_labels(names: np.ndarray, seed: int) -> np.ndarray:
     return np.char.add("vendor ", np.char.zfill((index + 1).astype(np.str_), len(str(count))))
 
 
-@dataclass(frozen=True)
-class Assumption:
-    """Fill one field.
+def _rules(panel: Panel, seed: int) -> dict[str, tuple[str, Callable[[], np.ndarray]]]:
+    """Return for each field its distribution in words and a function that draws one value per product."""
+    names = panel.agents
 
-    Attributes:
-        field: of the panel.
-        words: the distribution, for people.
-        draw: one value per product.
-    """
+    def price() -> np.ndarray:
+        score = keyed_normal(names, "price", seed)
+        drawn = PRICE_MEDIAN * np.exp(score * np.where(score < 0, *PRICE_LOG_SDS))
+        return np.broadcast_to(drawn, panel.units.shape).copy()
 
-    field: str
-    words: str
-    draw: Callable[[], np.ndarray]
+    return {
+        "vendor": (
+            "products are assigned at random to about as many vendors as the square root of their number",
+            lambda: vendor_labels(names, seed),
+        ),
+        "category": (
+            f'all products are in one category, "{CATEGORY}"',
+            lambda: np.full(panel.n_agents, CATEGORY),
+        ),
+        "price": (
+            f"constant per product, lognormal around {PRICE_MEDIAN:g} (5th and 95th percentile 0.5 and 14)",
+            price,
+        ),
+        "unit_cost": (
+            "sale price times one minus a gross margin drawn per product (5th, 50th, 95th percentile 7, 29, 46 %)",
+            lambda: np.asarray(panel.price) * (1.0 - gross_margins(names, seed)),
+        ),
+        "lead_time": (
+            f"whole weeks, Gamma-shaped (shape {LEAD_SHAPE:g}) around a median of {LEAD_MEDIAN:g} weeks with a vendor "
+            f"component (log standard deviation {LEAD_LOG_SD_VENDOR:.2f}), cut to "
+            f"{LEAD_BOUNDS[0]:g}-{LEAD_BOUNDS[1]:g} weeks",
+            lambda: lead_times(names, np.asarray(panel.vendor), seed),
+        ),
+        "volume": (
+            f"lognormal with median 1 (log standard deviation {VOLUME_LOG_SD:g})",
+            lambda: np.exp(VOLUME_LOG_SD * keyed_normal(names, "volume", seed)),
+        ),
+        "fill_rate": ("vendors deliver what is ordered (fill rate 1)", lambda: np.ones(panel.n_agents)),
+    }
 
-    def fill(self, panel: Panel) -> Panel:
-        """Fill the field where it is missing and say so; nothing is drawn where all is given."""
-        given = getattr(panel, self.field)
-        missing = np.ones(panel.n_agents, dtype=bool) if given is None else _missing(given)
-        if not missing.any():
-            return panel
-        drawn = self.draw()
-        if given is not None:
-            drawn = np.where(missing, drawn, given)
-        return _filled(panel, self.field, drawn, given is None, missing, self.words)
+
+FIELDS = ("vendor", "category", "price", "unit_cost", "lead_time", "volume", "fill_rate")
+"""Fields that may be assumed, in an order in which later ones may use earlier ones."""
+
+
+def _fill(panel: Panel, name: str, words: str, draw: Callable[[], np.ndarray]) -> Panel:
+    """Fill a field where it is missing and record it; nothing is drawn where all is given."""
+    given = getattr(panel, name)
+    missing = np.ones(panel.n_agents, dtype=bool) if given is None else _missing(given)
+    if not missing.any():
+        return panel
+    values, origin = draw(), f"assumed: {words}"
+    if given is not None:
+        values = np.where(missing, values, given)
+        before = panel.provenance.get(name, "given")
+        origin = f"{before}; {missing.sum():,} of {panel.n_agents:,} products {origin}"
+    change: dict[str, Any] = {name: values, "provenance": {**panel.provenance, name: origin}}
+    return replace(panel, **change)
 
 
 def _missing(given: np.ndarray) -> np.ndarray:
     if given.dtype.kind in "UO":
         return given == NOT_RECORDED
     return np.isnan(given).any(axis=0) if given.ndim > 1 else np.isnan(given)
-
-
-def _filled(panel: Panel, field: str, values: np.ndarray, whole: bool, missing: np.ndarray, words: str) -> Panel:
-    origin = f"assumed: {words}"
-    if not whole:
-        before = panel.provenance.get(field, "given")
-        origin = f"{before}; {missing.sum():,} of {panel.n_agents:,} products {origin}"
-    return replace(panel, **{field: values}, provenance={**panel.provenance, field: origin})  # type: ignore[arg-type]
-
-
-def _vendor(panel: Panel, seed: int) -> Panel:
-    words = "products are assigned at random to about as many vendors as the square root of their number"
-    return Assumption("vendor", words, lambda: vendor_labels(panel.agents, seed)).fill(panel)
-
-
-def _category(panel: Panel, seed: int) -> Panel:
-    words = f'all products are in one category, "{CATEGORY}"'
-    return Assumption("category", words, lambda: np.full(panel.n_agents, CATEGORY)).fill(panel)
-
-
-def _price(panel: Panel, seed: int) -> Panel:
-    def draw() -> np.ndarray:
-        score = keyed_normal(panel.agents, "price", seed)
-        price = PRICE_MEDIAN * np.exp(score * np.where(score < 0, *PRICE_LOG_SDS))
-        return np.broadcast_to(price, panel.units.shape).copy()
-
-    words = f"constant per product, lognormal around {PRICE_MEDIAN:g} (5th and 95th percentile 0.5 and 14)"
-    return Assumption("price", words, draw).fill(panel)
-
-
-def _unit_cost(panel: Panel, seed: int) -> Panel:
-    def draw() -> np.ndarray:
-        return np.asarray(panel.price) * (1.0 - gross_margins(panel.agents, seed))
-
-    words = "sale price times one minus a gross margin drawn per product (5th, 50th, 95th percentile 7, 29, 46 %)"
-    return Assumption("unit_cost", words, draw).fill(panel)
-
-
-def _lead_time(panel: Panel, seed: int) -> Panel:
-    words = (
-        f"whole weeks, Gamma-shaped (shape {LEAD_SHAPE:g}) around a median of {LEAD_MEDIAN:g} weeks with a vendor "
-        f"component (log standard deviation {LEAD_LOG_SD_VENDOR:.2f}), cut to "
-        f"{LEAD_BOUNDS[0]:g}-{LEAD_BOUNDS[1]:g} weeks"
-    )
-    return Assumption("lead_time", words, lambda: lead_times(panel.agents, np.asarray(panel.vendor), seed)).fill(panel)
-
-
-def _volume(panel: Panel, seed: int) -> Panel:
-    words = f"lognormal with median 1 (log standard deviation {VOLUME_LOG_SD:g})"
-    draw = Assumption("volume", words, lambda: np.exp(VOLUME_LOG_SD * keyed_normal(panel.agents, "volume", seed)))
-    return draw.fill(panel)
-
-
-def _fill_rate(panel: Panel, seed: int) -> Panel:
-    words = "vendors deliver what is ordered (fill rate 1)"
-    return Assumption("fill_rate", words, lambda: np.ones(panel.n_agents)).fill(panel)

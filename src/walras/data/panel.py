@@ -1,4 +1,4 @@
-"""Own the Panel: one checked, time-major picture of a product table.
+"""The Panel: one checked, time-major product table.
 
 CONTRACT: readers and adapters build it, everything after reads it; fields are numpy, never changed in place.
 """
@@ -12,11 +12,13 @@ from jaxtyping import Bool, Float
 from walras.errors import SettingsError
 
 DAYS_PER_WEEK = 7
+WEEKLY = ("units", "on_sale", "price", "unit_cost", "on_hand", "orders", "receipts")
+"""Fields with a week axis of the history and an agent axis."""
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Hold weekly product data as dense arrays; `None` means the table did not have the column.
+    """Weekly product data as dense arrays; `None` means that the table lacks the column.
 
     Attributes:
         agents: product identifiers (`str`, sorted) [agent].
@@ -33,7 +35,7 @@ class Panel:
         volume: volume of one unit [volume].
         fill_rate: share of an order the vendor usually delivers, 0..1.
         vendor, category: labels (`str`) [agent].
-        provenance: for each field, in words, where its numbers come from ("given", "assumed: ...").
+        provenance: for each field, the source of its numbers in words ("given", "assumed: ...").
         notes: sentences about what was dropped, summed or filled while reading.
     """
 
@@ -65,6 +67,17 @@ class Panel:
         """Count the products."""
         return int(self.units.shape[1])
 
+    def __str__(self) -> str:
+        """Return a small table: size, dates, and where each field comes from."""
+        rows = [
+            ("products", f"{self.n_agents:,}"),
+            ("weeks", f"{self.n_weeks:,}, {self.weeks[0]} to {self.weeks[-1]}" if self.n_weeks else "0"),
+            ("units", f"{self.units.sum():,.0f}"),
+            *((name, origin) for name, origin in self.provenance.items()),
+            *(("note", note) for note in self.notes),
+        ]
+        return "\n".join(["Panel", *(f"  {name:<12}{value}" for name, value in rows)])
+
     @property
     def assumed_columns(self) -> tuple[str, ...]:
         """Name the fields whose numbers were assumed, not given."""
@@ -74,20 +87,14 @@ class Panel:
         """Date the `count` weeks that follow the history (`datetime64[D]`) [count]."""
         return self.weeks[-1] + DAYS_PER_WEEK * np.arange(1, count + 1)
 
-    def take(self, keep: np.ndarray) -> "Panel":
-        """Keep the agents that `keep` (mask or index) selects, in that order."""
-        per_week = ("units", "on_sale", "price", "unit_cost", "on_hand", "orders", "receipts", "forecast")
-        per_agent = ("agents", "lead_time", "volume", "fill_rate", "vendor", "category")
-        change: dict[str, np.ndarray] = {}
-        for name in per_week:
-            value = getattr(self, name)
-            if value is not None:
-                change[name] = value[:, keep]
-        for name in per_agent:
-            value = getattr(self, name)
-            if value is not None:
-                change[name] = value[keep]
-        return replace(self, **change)  # type: ignore[arg-type]
+    def take(self, index: np.ndarray) -> "Panel":
+        """Keep the agents that `index` (mask or numbers) selects, in that order."""
+        selected = {
+            name: getattr(self, name)[..., index]
+            for name in (*WEEKLY, "forecast", "agents", "lead_time", "volume", "fill_rate", "vendor", "category")
+            if getattr(self, name) is not None
+        }
+        return replace(self, **selected)
 
     def before(self, week: int) -> "Panel":
         """Keep the first `week` weeks of history; a forecast is dropped, since its weeks no longer follow."""
@@ -98,9 +105,8 @@ class Panel:
         return self._cut(slice(week, None))
 
     def _cut(self, weeks: slice) -> "Panel":
-        names = ("weeks", "units", "on_sale", "price", "unit_cost", "on_hand", "orders", "receipts")
-        change = {name: getattr(self, name)[weeks] for name in names if getattr(self, name) is not None}
-        return replace(self, **change)
+        names = ("weeks", *WEEKLY)
+        return replace(self, **{name: getattr(self, name)[weeks] for name in names if getattr(self, name) is not None})
 
 
 def active_agents(panel: Panel, weeks: int = 26) -> Bool[np.ndarray, " agent"]:

@@ -1,6 +1,4 @@
-"""Own the way from a user's table to a Panel.
-
-EDGE: people's files come in here; every rule is listed below and each has a test.
+"""From a user's table to a Panel.
 
 Rules. A table is weekly when all its dates fall on one weekday; a week is named by that date. Otherwise it is read as
 daily records and summed to weeks that end with the last recorded day; days before the first complete week are dropped.
@@ -33,13 +31,12 @@ from walras.data.records import (
     read_static,
 )
 from walras.data.weekly import (
-    AbstractDensify,
     OneRowPerCell,
     SummedRows,
     WeekGrid,
     fill_weeks,
     format_date,
-    last_of_each,
+    latest_per_agent,
     to_weekly,
     weekday,
 )
@@ -69,7 +66,7 @@ def read_panel(source: Any, *, columns: Mapping[str, str] | None = None, static:
 
 
 def build_panel(source: Any, columns: Mapping[str, str] | None, static: Any, findings: FailFast) -> Panel | None:
-    """Read a panel, telling `findings` everything; None when there were problems."""
+    """Read a panel, reporting problems and notes to `findings`; None when there were problems."""
     records = read_records(source, columns, findings, also=names_of_source(static))
     attributes = None if static is None else read_static(static, columns, findings)
     if findings.has_problems or records is None or not is_valid(records):
@@ -85,14 +82,14 @@ def build_panel(source: Any, columns: Mapping[str, str] | None, static: Any, fin
 
 @dataclass(frozen=True)
 class Placed:
-    """Hold records whose rows know their week and agent.
+    """Records with the week and agent of each row.
 
     Attributes:
         records: the checked rows.
         grid: the weeks.
         agents: product of each agent.
         agent: agent of each row; -1 for products without history.
-        history: rows of the history that count.
+        history: rows of the history.
         ahead: rows of the forecast.
         order: all rows by date.
     """
@@ -105,8 +102,8 @@ class Placed:
     ahead: np.ndarray
     order: np.ndarray
 
-    def scatter(self, rows: np.ndarray, weeks: int, start: int, findings: FailFast) -> AbstractDensify:
-        """Place some rows in a block of weeks; repeated rows of a weekly table are a problem."""
+    def densify(self, rows: np.ndarray, weeks: int, start: int, findings: FailFast) -> OneRowPerCell | SummedRows:
+        """Return dense values of some rows in a block of weeks; repeated rows of a weekly table are a problem."""
         week = self.grid.week[rows] - start
         key = week.astype(np.int64) * self.agents.size + self.agent[rows]
         if self.grid.daily:
@@ -136,7 +133,7 @@ def _place(records: Records, findings: FailFast) -> Placed | None:
     last = records.day[recorded].max()
     forecast = records.numbers.get("forecast", np.full(units.size, np.nan))
     ahead = ~recorded & np.isfinite(forecast) & (records.day > last)
-    if not _explained(records, recorded | ahead, findings):
+    if not _has_values(records, recorded | ahead, findings):
         return None
     grid = to_weekly(records.day, recorded, records.table, findings)
     if grid is None:
@@ -158,7 +155,7 @@ def _place(records: Records, findings: FailFast) -> Placed | None:
     return Placed(records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable"))
 
 
-def _explained(records: Records, known: np.ndarray, findings: FailFast) -> bool:
+def _has_values(records: Records, known: np.ndarray, findings: FailFast) -> bool:
     """Refuse rows that have neither units nor a forecast for the weeks after the last."""
     unknown = np.flatnonzero(~known)
     if unknown.size == 0:
@@ -186,7 +183,7 @@ def _note_left_out(records: Records, with_history: np.ndarray, findings: FailFas
 def _panel(placed: Placed, findings: FailFast) -> Panel:
     """Build the dense arrays."""
     records, grid, rows = placed.records, placed.grid, placed.history
-    cells = placed.scatter(rows, grid.n_weeks, 0, findings)
+    cells = placed.densify(rows, grid.n_weeks, 0, findings)
     recorded = cells.recorded
     weekly = {
         name: cells.total(records.numbers[name][rows])
@@ -232,7 +229,7 @@ def _on_sale(
 
 
 def _note_gaps(recorded: np.ndarray, on_sale: np.ndarray, findings: FailFast) -> None:
-    """Say how many weeks without a record count as no demand."""
+    """Note how many weeks without a record count as no demand."""
     later = np.logical_or.accumulate(recorded[::-1], axis=0)[::-1]
     gaps = on_sale & ~recorded
     for mask, where in ((gaps & later, "inside its series"), (gaps & ~later, "after its last record")):
@@ -248,21 +245,21 @@ def _attributes(placed: Placed) -> dict[str, np.ndarray]:
     """Take each product's last recorded attributes."""
     records, count = placed.records, placed.agents.size
     order = placed.order[placed.agent[placed.order] >= 0]
-    found = {
-        name: last_of_each(records.numbers[name], placed.agent, order, count)
+    attributes = {
+        name: latest_per_agent(records.numbers[name], placed.agent, order, count)
         for name in NUMBERS_PER_AGENT
         if name in records.numbers
     }
     for name, coded in records.labels.items():
         codes = np.where(coded.codes < 0, np.nan, coded.codes)
-        found[name] = _words(last_of_each(codes, placed.agent, order, count), coded.labels)
-    return found
+        attributes[name] = _words(latest_per_agent(codes, placed.agent, order, count), coded.labels)
+    return attributes
 
 
 def _words(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Turn codes into labels; NaN becomes "not recorded"."""
-    every = np.append(labels.astype(object), NOT_RECORDED)
-    return every[np.nan_to_num(codes, nan=labels.size).astype(int)].astype(np.str_)
+    choices = np.append(labels.astype(object), NOT_RECORDED)
+    return choices[np.nan_to_num(codes, nan=labels.size).astype(int)].astype(np.str_)
 
 
 def _forecast(placed: Placed, findings: FailFast) -> Float[np.ndarray, "ahead agent"] | None:
@@ -282,7 +279,7 @@ def _forecast(placed: Placed, findings: FailFast) -> Float[np.ndarray, "ahead ag
     if far.size:
         findings.problem(
             f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {rows[far[0]] + 1}, more than "
-            f"{MOST_WEEKS_AHEAD} weeks ahead; mend the date"
+            f"{MOST_WEEKS_AHEAD} weeks ahead; correct the date"
         )
         return None
     return _dense_forecast(placed, rows, findings)
@@ -297,7 +294,7 @@ def _dense_forecast(placed: Placed, rows: np.ndarray, findings: FailFast) -> Flo
         findings.note("the last, incomplete week of the daily forecast was dropped.")
     if weeks == 0:
         return None
-    dense = placed.scatter(rows, weeks, grid.n_weeks, findings).total(placed.records.numbers["forecast"][rows])
+    dense = placed.densify(rows, weeks, grid.n_weeks, findings).total(placed.records.numbers["forecast"][rows])
     if np.isnan(dense).any():
         findings.note(f"{plural(int(np.isnan(dense).sum()), 'product-week')} of the forecast are not given.")
     return dense
@@ -325,24 +322,24 @@ def _with_static(panel: Panel, static: Records, findings: FailFast) -> Panel:
 def _joined(panel: Panel, static: Records, row: np.ndarray, findings: FailFast) -> Panel:
     change: dict[str, Any] = {}
     for name, values in static.numbers.items():
-        mine = np.where(row >= 0, values[row], np.nan)
-        theirs = getattr(panel, name)
+        joined = np.where(row >= 0, values[row], np.nan)
+        present = getattr(panel, name)
         if name in NUMBERS_PER_AGENT:
-            change[name] = mine if theirs is None else np.where(np.isnan(mine), theirs, mine)
-        elif theirs is None:
-            change[name] = np.broadcast_to(mine, panel.units.shape).copy()
+            change[name] = joined if present is None else np.where(np.isnan(joined), present, joined)
+        elif present is None:
+            change[name] = np.broadcast_to(joined, panel.units.shape).copy()
         else:
             findings.note(f"`{name}` of {static.table} was not used, since the table itself has it by week.")
     for name, coded in static.labels.items():
         codes = np.where((row >= 0) & (coded.codes[row] >= 0), coded.codes[row].astype(float), np.nan)
         words = _words(codes, coded.labels)
-        theirs = getattr(panel, name)
-        change[name] = words if theirs is None else np.where(np.isnan(codes), theirs, words)
+        present = getattr(panel, name)
+        change[name] = words if present is None else np.where(np.isnan(codes), present, words)
     return replace(panel, **change)
 
 
 def _finished(panel: Panel, findings: FailFast) -> Panel:
-    """Fill the gaps of prices and costs and say where every field comes from."""
+    """Fill the gaps of prices and costs and record where every field comes from."""
     change: dict[str, Any] = {}
     origin = {"units": GIVEN}
     for name in (*MONEY, *FLOWS[1:], "on_hand", *NUMBERS_PER_AGENT, *LABELS):
@@ -360,14 +357,14 @@ def _finished(panel: Panel, findings: FailFast) -> Panel:
 
 @dataclass(frozen=True)
 class TableCheck:
-    """Say what a table holds.
+    """Result of checking a table.
 
     Attributes:
         rows: rows of the table.
-        agents: products; 0 where the problems are too many to tell.
+        agents: products; 0 where the table could not be read.
         weeks: weeks of history, likewise.
         first_week, last_week: first days of the first and last week (ISO), or None.
-        columns: our name -> the table's name, for the fields found.
+        columns: our name -> the table's name, for the fields it has.
         problems: one sentence per reason to refuse the table; empty when it can be planned with.
         notes: one sentence per thing that was handled.
     """
@@ -392,7 +389,7 @@ class TableCheck:
 
 
 def check_table(source: Any, *, columns: Mapping[str, str] | None = None, static: Any = None) -> TableCheck:
-    """Look at a table without stopping at the first problem.
+    """Check a table without stopping at the first problem.
 
     Args:
         source: path or frame, as for `read_panel`.
@@ -403,7 +400,7 @@ def check_table(source: Any, *, columns: Mapping[str, str] | None = None, static
     panel: Panel | None = None
     try:
         panel = build_panel(source, columns, static, findings)
-    except WalrasError as error:  # no table at all: nothing more to gather
+    except WalrasError as error:  # not a table at all
         findings.problem(str(error))
     if panel is not None and not findings.problems and not active_agents(panel).any():
         findings.problem("no product sold anything in the last 26 weeks, so none would be planned; give a later table")

@@ -1,20 +1,18 @@
-"""Own the checked rows of a long table: every cell typed, nothing placed in weeks yet.
+"""The checked rows of a long table: its columns matched to our fields, every cell typed, not yet placed in weeks.
 
-CONTRACT: `read_records` is the only reader of long tables; adapters make a table and come through here too.
+CONTRACT: `read_records` is the only reader of long tables; `--column ours=theirs` and adapters end here.
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from walras.data.column_checks import LARGEST, NO_DAY, Codes, Column, days, numbers, one_array, texts
-from walras.data.sources import Source, existing_file, open_source
-from walras.errors import FailFast, InputError, SettingsError, join, quote
+from walras.data.sources import Source, open_source
+from walras.errors import FailFast, SettingsError, join, quote
 
 REQUIRED = ("unique_id", "ds", "units")
 FLOWS = ("units", "orders", "receipts", "forecast")
@@ -30,7 +28,7 @@ TEXT = ("unique_id", *LABELS)
 
 
 def checked_mapping(columns: Mapping[str, Any] | None) -> dict[str, str]:
-    """Refuse a mapping that names a field we do not know or uses one column twice.
+    """Refuse a mapping that names an unknown field or uses one column twice.
 
     Args:
         columns: our name -> the table's name.
@@ -67,19 +65,6 @@ def parse_options(options: Iterable[str]) -> dict[str, str]:
     return checked_mapping(mapping)
 
 
-def read_mapping(path: str | Path) -> dict[str, str]:
-    """Read the `[columns]` table of a TOML file."""
-    path = existing_file(Path(path))
-    try:
-        document = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name} is not a TOML file ({quote(error, 100)}); mend it") from error
-    table = document.get("columns")
-    if not isinstance(table, dict):
-        raise SettingsError(f'{path.name} has no [columns] table; write [columns] and below it e.g. units = "qty"')
-    return checked_mapping(table)
-
-
 def match_columns(
     names: Sequence[str],
     mapping: Mapping[str, str],
@@ -88,29 +73,29 @@ def match_columns(
     name: str,
     findings: FailFast,
 ) -> dict[str, str]:
-    """Find which of the table's columns is which field: our name -> the table's name.
+    """Match the table's columns to our fields: our name -> the table's name.
 
     Args:
         names: columns the table has.
         mapping: the user's mapping, already checked.
         fields: fields this kind of table may have.
         required: fields it must have.
-        name: how sentences call the table.
-        findings: told about missing and unused columns.
+        name: of the table, for sentences.
+        findings: gets missing and unused columns.
     """
     taken = set(mapping.values())
-    found = {}
+    match = {}
     for ours in fields:
         theirs = mapping.get(ours, ours)
         if theirs in names and (ours in mapping or theirs not in taken):
-            found[ours] = theirs
-    missing = [ours for ours in required if ours not in found]
+            match[ours] = theirs
+    missing = [ours for ours in required if ours not in match]
     if missing:
         findings.problem(_missing_sentence(missing, names, mapping, name))
-    unused = [column for column in names if column not in found.values()]
+    unused = [column for column in names if column not in match.values()]
     if unused:
         findings.note(f"columns of {name} that were not used: {join(unused)}.")
-    return found
+    return match
 
 
 def _missing_sentence(missing: Sequence[str], names: Sequence[str], mapping: Mapping[str, str], name: str) -> str:
@@ -130,10 +115,10 @@ HIGHEST = {"fill_rate": 1.0}
 
 @dataclass(frozen=True)
 class Records:
-    """Hold the rows of a table, checked cell by cell.
+    """Rows of a table, checked cell by cell.
 
     Attributes:
-        table: how sentences call the table.
+        table: name of the table, for sentences.
         columns: our name -> the table's name, for the fields it has.
         products: product of each row.
         day: days since 1970 of each row; empty for a static table.
@@ -156,7 +141,7 @@ class Records:
 
 @dataclass(frozen=True)
 class OpenTable:
-    """Hold the raw columns that were matched to our fields."""
+    """Raw columns that were matched to our fields."""
 
     table: str
     columns: Mapping[str, str]
@@ -175,11 +160,11 @@ def read_records(
     Args:
         source: path or frame.
         columns: our name -> the table's name.
-        findings: told what is wrong.
+        findings: gets problems and notes.
         also: names of the static table, where mapped columns may be found too.
 
     Returns:
-        The records, or None when gathering problems and nothing usable is left.
+        The records; None when problems are collected and nothing usable is left.
     """
     mapping = checked_mapping(columns)
     opened = open_source(source)
@@ -249,7 +234,7 @@ def _labels(raw: OpenTable, findings: FailFast) -> dict[str, Codes]:
 
 
 def _refuse_unknown(mapping: Mapping[str, str], names: tuple[str, ...], table: str) -> None:
-    """Refuse a mapping to a column that no table has: it is always a slip of the pen."""
+    """Refuse a mapping to a column that no table has."""
     for ours, theirs in mapping.items():
         if theirs not in names:
             raise SettingsError(

@@ -1,7 +1,4 @@
-"""Own how a file or a frame becomes Arrow columns: Parquet, CSV, and anything with `__arrow_c_stream__`.
-
-OPEN: a further kind of source is a class with `names` and `read`; `open_source` chooses.
-"""
+"""Open a file or a frame as Arrow columns: Parquet, CSV, and anything with `__arrow_c_stream__`."""
 
 import csv
 import io
@@ -25,7 +22,7 @@ SEPARATORS = (",", ";", "\t", "|")
 
 @runtime_checkable
 class Source(Protocol):
-    """Give the column names first, and then only the columns that are asked for."""
+    """A table whose column names are known before the requested columns are read."""
 
     name: str
     names: list[str]
@@ -87,7 +84,7 @@ class CsvSource:
         if ragged:
             needed, given = ragged.groups()
             return InputError(
-                f"{self.name} has {plural(int(given), 'field')} {where} but its header names {needed}; mend that row"
+                f"{self.name} has {plural(int(given), 'field')} {where} but its header names {needed}; correct that row"
             )
         if "UTF8" in message:
             return _wrong_encoding(self.name, where)
@@ -112,7 +109,7 @@ def open_source(source: Any, name: str = "the table") -> Source:
 
     Args:
         source: path of a .parquet or .csv file, or an object with `__arrow_c_stream__`.
-        name: how sentences call a frame; files are called by their file name.
+        name: of a frame, for sentences; files have their file name.
 
     Raises:
         InputError: when there is nothing readable there.

@@ -1,10 +1,11 @@
-"""Own how dates become weeks: weekly tables keep their weekday, daily ones are summed up to the last day.
+"""From dates to weeks, and from rows to dense [week, agent] arrays.
 
-CONTRACT: a week is named by its first day. All dates on one weekday make a table weekly; anything else is daily.
+A week is named by its first day. A table whose dates all fall on one weekday is weekly; any other is daily, and its
+rows are summed to weeks that end with the last recorded day.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -21,7 +22,7 @@ FEWEST_MONTHS = 3
 
 @dataclass(frozen=True)
 class WeekGrid:
-    """Hold the weeks and where each row falls.
+    """The weeks of a table, and the week of each row.
 
     Attributes:
         first_day: first day of the first week [days since 1970].
@@ -52,7 +53,7 @@ def weekday(day: Days) -> Days:
 
 
 def format_date(day: int | np.integer) -> str:
-    """Write a day as people do."""
+    """Write a day as an ISO date."""
     return str(np.datetime64(int(day), "D"))
 
 
@@ -62,8 +63,8 @@ def to_weekly(day: np.ndarray, is_history: np.ndarray, table: str, findings: Fai
     Args:
         day: days since 1970 [row].
         is_history: the row records units (the others are a forecast) [row].
-        table: how sentences call the table.
-        findings: told what was summed and dropped.
+        table: name of the table in sentences.
+        findings: takes notes of what was summed and dropped.
     """
     known = np.unique(day[is_history])
     if int(known[-1] - known[0]) > MOST_WEEKS * DAYS_PER_WEEK:
@@ -72,7 +73,7 @@ def to_weekly(day: np.ndarray, is_history: np.ndarray, table: str, findings: Fai
         row = int(np.flatnonzero(is_history & (day == odd))[0]) + 1
         findings.problem(
             f"`ds` of {table} runs from {format_date(known[0])} to {format_date(known[-1])}, more than fifty years; "
-            f"mend the date {format_date(odd)} in data row {row}"
+            f"correct the date {format_date(odd)} in data row {row}"
         )
         return None
     if _monthly(known):
@@ -90,7 +91,7 @@ def _weekly(day: np.ndarray, known: np.ndarray) -> WeekGrid:
 
 
 def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: FailFast) -> WeekGrid:
-    """Count weeks back from the last recorded day, so that the last week is complete."""
+    """Count weeks backwards from the last recorded day, so that the last week is complete."""
     end, begin = int(known[-1]) + 1, int(known[0])
     count = -(-(end - begin) // DAYS_PER_WEEK)
     missing = count * DAYS_PER_WEEK - (end - begin)
@@ -113,7 +114,7 @@ def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: Fail
 
 
 def _monthly(known: np.ndarray) -> bool:
-    """Recognise tables with one date per calendar month: the same day of the month, or the last one."""
+    """Detect one date per calendar month: the same day of the month, or the last one."""
     dates = known.astype("datetime64[D]")
     months = dates.astype("datetime64[M]")
     if known.size < FEWEST_MONTHS or np.unique(months).size != known.size:
@@ -124,34 +125,12 @@ def _monthly(known: np.ndarray) -> bool:
 
 
 LEAST_WEIGHT = 1e-9
-"""Weight of a day without sales, so that its price counts where nothing was sold all week [units]."""
-
-
-@runtime_checkable
-class AbstractDensify(Protocol):
-    """Place the values of rows in cells."""
-
-    @property
-    def recorded(self) -> Bool[np.ndarray, "week agent"]:
-        """Mark the cells that have a row."""
-        ...
-
-    def total(self, values: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Add up a flow; NaN where no row says anything."""
-        ...
-
-    def average(self, values: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Average by weight; NaN where no row says anything."""
-        ...
-
-    def latest(self, values: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Take the last recorded value; NaN where no row says anything."""
-        ...
+"""Weight of a day without sales, which matters where nothing was sold all week [units]."""
 
 
 @dataclass(frozen=True)
 class OneRowPerCell:
-    """Place a weekly table: each cell has at most one row.
+    """Dense values of a weekly table: each cell has at most one row.
 
     Attributes:
         row_of_cell: row of each cell, -1 where there is none [week agent].
@@ -179,7 +158,7 @@ class OneRowPerCell:
 
 @dataclass(frozen=True)
 class SummedRows:
-    """Place a daily table: a cell has any number of rows.
+    """Dense values of a daily table: a cell has any number of rows.
 
     Attributes:
         key: cell of each row, week-major [row].
@@ -197,19 +176,19 @@ class SummedRows:
         return self._count(np.ones(self.key.size, dtype=bool)) > 0
 
     def total(self, values: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Add up the days of a week."""
+        """Sum the days of a week; NaN where no row has a value."""
         known = np.isfinite(values)
         return np.where(self._count(known) > 0, self._sum(np.where(known, values, 0.0)), np.nan)
 
     def average(self, values: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Average the days of a week, weighted."""
+        """Average the days of a week, weighted; NaN where no row has a value."""
         weight = np.where(np.isfinite(values), np.nan_to_num(weights) + LEAST_WEIGHT, 0.0)
         in_all = self._sum(weight)
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._sum(np.where(weight > 0, values, 0.0) * weight) / in_all
 
     def latest(self, values: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Take the last day that says something."""
+        """Take the last recorded value; NaN where there is none."""
         rows = self.order[np.isfinite(values[self.order])]
         cells = np.full(self.shape[0] * self.shape[1], np.nan)
         cells[self.key[rows]] = values[rows]
@@ -232,7 +211,9 @@ def fill_weeks(values: Float[np.ndarray, "week agent"]) -> Float[np.ndarray, "we
     return filled
 
 
-def last_of_each(values: np.ndarray, agent: np.ndarray, order: np.ndarray, agents: int) -> Float[np.ndarray, " agent"]:
+def latest_per_agent(
+    values: np.ndarray, agent: np.ndarray, order: np.ndarray, agents: int
+) -> Float[np.ndarray, " agent"]:
     """Take each agent's last recorded value; NaN where there is none.
 
     Args:
@@ -242,6 +223,6 @@ def last_of_each(values: np.ndarray, agent: np.ndarray, order: np.ndarray, agent
         agents: how many agents there are.
     """
     rows = order[np.isfinite(values[order])]
-    found = np.full(agents, np.nan)
-    found[agent[rows]] = values[rows]
-    return found
+    latest = np.full(agents, np.nan)
+    latest[agent[rows]] = values[rows]
+    return latest

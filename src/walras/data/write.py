@@ -1,7 +1,4 @@
-"""Own how files come to disk: written aside in the same folder, then renamed, so that nobody ever sees half a file.
-
-EDGE: every file the package writes goes through `write_atomic`.
-"""
+"""Atomic writing of files: each is written beside its place and then renamed, so that no half-written file appears."""
 
 import os
 import tempfile
@@ -21,32 +18,32 @@ OPEN_TO_ALL = 0o666
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place.
+    """Let `write` fill a temporary file beside `path`, then rename it.
 
     Args:
-        path: where the file shall be; its folder must exist.
-        write: fills the path it is given.
+        path: the file; its folder must exist.
+        write: writes to the path it gets.
 
     Raises:
         InputError: when the folder cannot be written to.
     """
     path = Path(path)
-    aside = _aside(path)
+    temporary = _temporary_file(path)
     try:
-        write(aside)
-        os.chmod(aside, OPEN_TO_ALL & ~_umask())
-        os.replace(aside, path)
+        write(temporary)
+        os.chmod(temporary, OPEN_TO_ALL & ~_umask())
+        os.replace(temporary, path)
     except OSError as error:
         raise _not_writable(path, error) from error
     finally:  # also after Ctrl-C
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
 
-    def write(aside: Path) -> None:
-        aside.write_bytes(text.encode("utf-8"))
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(text.encode("utf-8"))
 
     write_atomic(path, write)
 
@@ -56,15 +53,15 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray] | pa.Table) 
     path = Path(path)
     table = columns if isinstance(columns, pa.Table) else pa.table({name: _arrow(columns[name]) for name in columns})
     if path.suffix.lower() == ".parquet":
-        write_atomic(path, lambda aside: pq.write_table(table, aside, compression="zstd"))
+        write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
     elif path.suffix.lower() == ".csv":
-        write_atomic(path, lambda aside: pacsv.write_csv(table, aside))
+        write_atomic(path, lambda temporary: pacsv.write_csv(table, temporary))
     else:
         raise InputError(f"{path.name} ends in {quote(path.suffix or 'no suffix')}; write to .parquet or .csv")
 
 
 def panel_to_table(panel: Panel) -> pa.Table:
-    """Write a panel as the long table it could be read from: history rows on sale, then the forecast."""
+    """Return a panel as a long table that can be read again: history rows on sale, then the forecast."""
     week, agent = np.nonzero(panel.on_sale)
     order = np.lexsort((week, agent))
     week, agent = week[order], agent[order]
@@ -105,7 +102,7 @@ def _arrow(values: np.ndarray) -> pa.Array:
     return pa.array(values, from_pandas=True)
 
 
-def _aside(path: Path) -> Path:
+def _temporary_file(path: Path) -> Path:
     try:
         if path.is_dir():
             raise InputError(f"{quote(path, 200)} is a folder; give the name of a file to write")
@@ -117,7 +114,7 @@ def _aside(path: Path) -> Path:
 
 
 def _umask() -> int:
-    """Read the permissions that new files lack; there is no way to ask without setting."""
+    """Read the umask, which cannot be read without setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,6 +1,6 @@
-"""Own the list of public data sets whose original files can be read as they were published.
+"""Readers of public data sets in their original files.
 
-OPEN: add a module with `read(path) -> Panel` beside these and name it here; it is imported only when it is used.
+Add a module with `read(path) -> Panel` and name it in `ADAPTERS`; it is imported when it is used.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Own the reading of the Favorita set as Kaggle publishes it: a folder with `train.csv` and `items.csv`.
+"""The Favorita set as Kaggle publishes it: a folder with `train.csv` and `items.csv`.
 
-EDGE: 125 million rows are read in chunks and summed to weeks as they pass, so that they never lie in memory together.
+Its 125 million rows are read in chunks and summed to weeks, so that they are never in memory together.
 """
 
 import os
@@ -103,7 +103,7 @@ def _chunks(path: Path) -> Iterator[pa.RecordBatch]:
         yield from pacsv.open_csv(path, pacsv.ReadOptions(block_size=CHUNK_BYTES), convert_options=convert)
     except pa.ArrowException as error:
         reason = quote(error, 160)
-        raise InputError(f"{path.name} has a row that is not Favorita's ({reason}); mend that row") from error
+        raise InputError(f"{path.name} has a row that is not Favorita's ({reason}); correct that row") from error
 
 
 def _weekly_sums(path: Path, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,8 +146,8 @@ def _refuse_gaps(columns: list[pa.Array], name: str, before: int) -> None:
 def _refuse_odd(back: np.ndarray, units: np.ndarray, name: str, before: int) -> None:
     for bad, why in (
         (back < 0, "`date` of {} is later than the last row's in data row {}; sort the file by date"),
-        (back > MOST_WEEKS, "`date` of {} is more than fifty years before the last row's in data row {}; mend it"),
-        (~np.isfinite(units), "`unit_sales` of {} is not a finite number in data row {}; mend it"),
+        (back > MOST_WEEKS, "`date` of {} is more than fifty years before the last row's in data row {}; correct it"),
+        (~np.isfinite(units), "`unit_sales` of {} is not a finite number in data row {}; correct it"),
     ):
         if bad.any():
             raise InputError(why.format(name, before + int(np.flatnonzero(bad)[0]) + 1))
@@ -180,7 +180,7 @@ def _families(path: Path, item: np.ndarray, findings: FailFast) -> np.ndarray | 
         return None
     source = open_source(path)
     if not {"item_nbr", "family"} <= set(source.names):
-        raise InputError(f"{path.name} lacks item_nbr or family; its columns are {join(source.names)}: mend it")
+        raise InputError(f"{path.name} lacks item_nbr or family; its columns are {join(source.names)}: correct it")
     table = source.read(["item_nbr", "family"], ["item_nbr", "family"])
     numbers = texts(Column(path.name, "item_nbr", one_array(table["item_nbr"]), findings), needed=True)
     family = texts(Column(path.name, "family", one_array(table["family"]), findings), needed=True)

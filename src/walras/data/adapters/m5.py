@@ -1,6 +1,6 @@
-"""Own the reading of the M5 set as Kaggle publishes it: a folder with sales, calendar and prices as CSV.
+"""The M5 set as Kaggle publishes it: a folder with sales, calendar and prices as CSV.
 
-EDGE: Walmart weeks (Saturday to Friday) that are complete in the sales file; a product is on sale once it has a price.
+Walmart weeks (Saturday to Friday) that are complete in the sales file; a product is on sale once it has a price.
 """
 
 from collections.abc import Sequence
@@ -62,9 +62,9 @@ def _columns(path: Path, wanted: Sequence[str], text: Sequence[str] = ()) -> pa.
 
 def _whole(column: Column) -> np.ndarray:
     """Read whole numbers that every row must have."""
-    found = numbers(column)
-    column.problem(np.isnan(found), "every row needs one")
-    return found.astype(np.int64)
+    values = numbers(column)
+    column.problem(np.isnan(values), "every row needs one")
+    return values.astype(np.int64)
 
 
 def _calendar(path: Path, findings: FailFast) -> tuple[dict[str, int], dict[int, np.datetime64]]:

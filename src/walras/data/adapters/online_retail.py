@@ -1,6 +1,6 @@
-"""Own the reading of Online Retail II as UCI publishes it: one xlsx with two sheets, or the same lines as CSV.
+"""Online Retail II as UCI publishes it: one xlsx with two sheets, or the same lines as CSV.
 
-EDGE: invoice lines become weekly sales. Cancellations, lines that are no products and returns are dropped and counted.
+Invoice lines become weekly sales; cancellations, lines that are no products and returns are dropped and counted.
 """
 
 import re
@@ -83,7 +83,7 @@ def _sheet(rows: Iterator[tuple[Any, ...]], name: str) -> pa.Table:
 
 
 def _text(cell: Any) -> str | None:
-    """Write cells alike, so that a workbook and a CSV take the same road."""
+    """Convert cells to text, as in a CSV."""
     if isinstance(cell, datetime):
         return cell.isoformat(" ")
     return None if cell is None else str(cell)
@@ -158,8 +158,8 @@ def _iso(values: pa.Array) -> pa.Array:
     return pa.DictionaryArray.from_arrays(coded.indices, pa.array(words, pa.string())).dictionary_decode()
 
 
-def _iso_day(found: re.Match[str]) -> str:
-    month, day, year = (int(part) for part in found.groups())
+def _iso_day(match: re.Match[str]) -> str:
+    month, day, year = (int(part) for part in match.groups())
     return f"{year:04d}-{month:02d}-{day:02d}"
 
 
