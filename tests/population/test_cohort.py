@@ -12,8 +12,8 @@ from walras.population.cohort import (
     ProportionalSample,
     StratifiedSample,
     UniformSample,
-    demand_size,
     clip_to_total,
+    demand_size,
     neyman_allocation,
 )
 from walras.population.population import AgentNames

@@ -20,7 +20,7 @@ class ExogenousPaths(eqx.Module):
     Fields other than demand and arrivals may have a single row for all weeks.
 
     Attributes:
-            demand: units that customers want [units/week].
+        demand: units that customers want [units/week].
         sale_price: money per unit sold.
         unit_cost: money per unit ordered.
         arrivals: when orders placed in a week arrive.
