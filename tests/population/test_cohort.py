@@ -205,7 +205,7 @@ MISTAKES = {
     "none": (
         lambda d: d.draw(SIZE, 0, rng()),
         SettingsError,
-        "`n` is 0 but must be at least 1; ask for a larger number",
+        "`n` is 0 but must be at least 1; give a larger number",
     ),
     "nothing": (lambda d: d.predicted_error(SIZE, 0 * USE, 99), InputError, "`values` add up to 0 but a relative"),
     "uncut": (

@@ -35,5 +35,5 @@ def test_values_without_a_lowest_must_be_finite():
 
 
 def test_counts_below_the_lowest_end_in_a_sentence():
-    with pytest.raises(SettingsError, match="`n` is 1 but must be at least 2; ask for a larger number"):
+    with pytest.raises(SettingsError, match="`n` is 1 but must be at least 2; give a larger number"):
         whole_count("n", 1, 2)
