@@ -122,10 +122,7 @@ def _rules(panel: Panel, seed: int) -> dict[str, tuple[str, Callable[[], np.ndar
             "products are assigned at random to about as many vendors as the square root of their number",
             lambda: vendor_labels(names, seed),
         ),
-        "category": (
-            f'all products are in one category, "{CATEGORY}"',
-            lambda: np.full(panel.n_agents, CATEGORY),
-        ),
+        "category": (f'all products are in one category, "{CATEGORY}"', lambda: np.full(panel.n_agents, CATEGORY)),
         "price": (
             f"constant per product, lognormal around {PRICE_MEDIAN:g} (5th and 95th percentile 0.5 and 14)",
             price,

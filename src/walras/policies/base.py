@@ -12,6 +12,12 @@ from jaxtyping import Array, Float, Int
 from walras.clipping import positive_part
 from walras.population.population import Population
 
+ShadowPrices = Float[Array, "lead resource"]
+"""Announced prices, this week's first [money per unit of resource]."""
+
+PerAgent = Float[Array, " agent"]
+"""One number per agent, such as orders [units]."""
+
 
 class PolicyMemory(eqx.Module):
     """What a policy carries from week to week; all arrays have the agent axis last.
@@ -89,7 +95,7 @@ class Policy(eqx.Module):
         return False
 
     @abc.abstractmethod
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return orders >= 0 [units]; negative orders are not refused and would take stock from the pipeline.
 
         Args:
@@ -98,13 +104,11 @@ class Policy(eqx.Module):
                 [money per unit of resource].
         """
 
-    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
+    def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> Any:
         """Compute what does not depend on stock; by default nothing."""
         return None
 
-    def decide(
-        self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return orders >= 0 [units], given what `encode` returned for this week."""
         return self.orders(observation, shadow_prices)
 
@@ -168,17 +172,15 @@ class AbstractWrapper(Policy):
         """Update the inner policy's own state."""
         return self.policy.remember(observation, orders)
 
-    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
+    def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> Any:
         """Encode by the inner policy."""
         return self.policy.encode(outlook, shadow_prices)
 
     @abc.abstractmethod
-    def decide(
-        self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the changed orders [units], given the inner policy's encoding."""
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Encode and decide in one step."""
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
@@ -187,26 +189,19 @@ class AbstractOrderUpTo(Policy):
     """Order the inventory position up to a level that does not depend on stock."""
 
     @abc.abstractmethod
-    def target(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the order-up-to level [units]."""
 
-    def encode(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the order-up-to level [units]."""
         return self.target(outlook, shadow_prices)
 
     def decide(
-        self,
-        encoded: Float[Array, " agent"],
-        observation: Observation,
-        shadow_prices: Float[Array, "lead resource"],
-    ) -> Float[Array, " agent"]:
+        self, encoded: Float[Array, " agent"], observation: Observation, shadow_prices: ShadowPrices
+    ) -> PerAgent:
         """Return (target - position)^+."""
         return positive_part(encoded - observation.position)
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return (target - position)^+."""
         return self.decide(self.target(observation, shadow_prices), observation, shadow_prices)

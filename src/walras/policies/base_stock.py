@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from walras.clipping import clip, minimum, positive_part
-from walras.policies.base import AbstractOrderUpTo, PublicObservation
+from walras.policies.base import AbstractOrderUpTo, PerAgent, PublicObservation, ShadowPrices
 
 SMALLEST_SHAPE = 0.05
 """Gamma shapes below this (a coefficient of variation above 4.5) are treated as this one."""
@@ -51,7 +51,7 @@ class AbstractDemandDistribution(eqx.Module):
     @abc.abstractmethod
     def quantile(
         self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
-    ) -> Float[Array, " agent"]:
+    ) -> PerAgent:
         """Return F^{-1}(ratio) [units] for demand with this mean and standard deviation."""
 
 
@@ -60,7 +60,7 @@ class NormalDemand(AbstractDemandDistribution):
 
     def quantile(
         self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
-    ) -> Float[Array, " agent"]:
+    ) -> PerAgent:
         """Return the normal quantile; it can be negative for small ratios."""
         return mean + standard_normal_quantile(ratio) * sd
 
@@ -70,7 +70,7 @@ class GammaDemand(AbstractDemandDistribution):
 
     def quantile(
         self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
-    ) -> Float[Array, " agent"]:
+    ) -> PerAgent:
         """Return mean (1 - 1/(9a) + z/(3 sqrt a))^3, a = (mean/sd)^2 the shape."""
         safe_mean = jnp.where(mean > 0, mean, 1.0)
         # Not the root of a square, whose derivative at sd = 0 is NaN.
@@ -90,7 +90,7 @@ TINY_COST = 1e-9
 
 
 def _prices_on_arrival(
-    outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"], discount: float
+    outlook: PublicObservation, shadow_prices: ShadowPrices, discount: float
 ) -> tuple[Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"]]:
     """Return g^-L and the shadow cost of flow on arrival, flow a week later, and storage on arrival [money/unit]."""
     population, ahead = outlook.population, shadow_prices.shape[0]
@@ -98,7 +98,7 @@ def _prices_on_arrival(
     now, later = (_arrives(population.lead_time + extra, ahead, shadow_prices.dtype) for extra in (0, 1))
     stock = population.stock_resource
 
-    def price(arrives: Float[Array, "lead agent"], stored: bool) -> Float[Array, " agent"]:
+    def price(arrives: Float[Array, "lead agent"], stored: bool) -> PerAgent:
         total = jnp.zeros_like(outlook.unit_cost)
         for index, is_stock in enumerate(stock):
             if is_stock == stored:
@@ -118,9 +118,7 @@ def _arrives(lead: Int[Array, " agent"], ahead: int, dtype: DTypeLike) -> Float[
     return (due[None, :] == jnp.arange(ahead)[:, None]).astype(dtype)
 
 
-def _level(
-    ratio: Float[Array, " agent"], law: AbstractDemandDistribution, outlook: PublicObservation
-) -> Float[Array, " agent"]:
+def _level(ratio: Float[Array, " agent"], law: AbstractDemandDistribution, outlook: PublicObservation) -> PerAgent:
     """Return the quantile of lead-time demand at `ratio`; below the lowest ratio it falls linearly to nothing."""
     level = law.quantile(clip(ratio, LOWEST_RATIO, HIGHEST_RATIO), outlook.lead_demand_mean, outlook.lead_demand_sd)
     fade = clip(ratio / LOWEST_RATIO, 0.0, 1.0)
@@ -142,9 +140,7 @@ class PricedNewsvendor(AbstractOrderUpTo):
     law: AbstractDemandDistribution = GammaDemand()
     discount: float = eqx.field(static=True, default=1.0)
 
-    def critical_ratio(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def critical_ratio(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return kappa before clipping at the top; 0 where the price exceeds the margin, 1 where waiting costs more."""
         population, g = outlook.population, self.discount
         growth, price, later, storage = _prices_on_arrival(outlook, shadow_prices, g)
@@ -159,9 +155,7 @@ class PricedNewsvendor(AbstractOrderUpTo):
         ratio = under / jnp.where(regular, denominator, 1.0)
         return jnp.where(regular, ratio, jnp.where(under > 0, 1.0, 0.0))
 
-    def target(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the quantile of lead-time demand at kappa [units]."""
         return _level(self.critical_ratio(outlook, shadow_prices), self.law, outlook)
 
@@ -179,9 +173,7 @@ class ScaledNewsvendor(PricedNewsvendor):
     mean_factor: Float[Array, "*agent"] = eqx.field(kw_only=True)
     sd_factor: Float[Array, "*agent"] = eqx.field(kw_only=True)
 
-    def target(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the quantile of corrected lead-time demand at kappa [units]."""
         corrected = eqx.tree_at(
             lambda o: (o.lead_demand_mean, o.lead_demand_sd),
@@ -205,9 +197,7 @@ class PricedBaseStock(AbstractOrderUpTo):
     law: AbstractDemandDistribution = NormalDemand()
     discount: float = eqx.field(static=True, default=1.0)
 
-    def critical_ratio(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def critical_ratio(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return kappa clipped to [.01, .99]; the penalty for a unit short and week is `lost_sale_penalty`."""
         population, g = outlook.population, self.discount
         growth, price, later, storage = _prices_on_arrival(outlook, shadow_prices, g)
@@ -215,8 +205,6 @@ class PricedBaseStock(AbstractOrderUpTo):
         short, over = population.lost_sale_penalty, population.holding_cost + storage
         return clip((short - step) / (short + over + TINY_COST), LOWEST_RATIO, HIGHEST_RATIO)
 
-    def target(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the quantile of lead-time demand at kappa [units]."""
         return _level(self.critical_ratio(outlook, shadow_prices), self.law, outlook)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.clipping import clip, positive_part
-from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
+from walras.policies.base import Observation, PerAgent, Policy, PolicyMemory, PublicObservation, ShadowPrices
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.agent_axis import Broadcast
 from walras.population.population import Population
@@ -255,7 +255,7 @@ class Buyer(Policy):
         surprise = jnp.log1p(positive_part(seen)) - jnp.log1p(positive_part(expected))
         return jnp.stack([jnp.log1p(positive_part(seen)), surprise, jnp.log1p(positive_part(expected)), there * 1.0])
 
-    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> EncodedBuyer:
+    def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> EncodedBuyer:
         """Return the newsvendor's target in weeks of demand, and the first layer's share of the known inputs."""
         scale = _scale(outlook.population)
         target = self.base.target(outlook, shadow_prices) / scale
@@ -267,7 +267,7 @@ class Buyer(Policy):
     def _known(
         self,
         outlook: PublicObservation,
-        shadow_prices: Float[Array, "lead resource"],
+        shadow_prices: ShadowPrices,
         target: Float[Array, " agent"],
         usual: Float[Array, " agent"],
         ratio: Float[Array, " agent"],
@@ -303,9 +303,7 @@ class Buyer(Policy):
         levels, rest = jnp.split(self.profile, [len(PROFILE_RATIOS)])
         return jnp.concatenate([jnp.log1p(levels / scale[None, :]), rest, jnp.log1p(positive_part(usual))[None]])
 
-    def _around_arrival(
-        self, population: Population, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, "offset agent"]:
+    def _around_arrival(self, population: Population, shadow_prices: ShadowPrices) -> Float[Array, "offset agent"]:
         """Return the shadow cost of a unit for flow, then storage, in the weeks around its arrival [money/unit]."""
         ahead = shadow_prices.shape[0]
         offsets = np.arange(-self.shape.before, self.shape.after + 1)
@@ -319,9 +317,7 @@ class Buyer(Policy):
             flow, stored = (flow, stored + price) if is_stock else (flow + price, stored)
         return jnp.concatenate([flow, stored])
 
-    def decide(
-        self, encoded: EncodedBuyer, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def decide(self, encoded: EncodedBuyer, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return scale x softplus(target - position), the target corrected by the network."""
         network, scale = self.network.value, _scale(observation.population)
         position, seen = self._seen(observation, scale)
@@ -355,7 +351,7 @@ class Buyer(Policy):
         before = jnp.zeros((0, *orders.shape)) if observation.memory is None else observation.memory.own_state
         return jnp.concatenate([orders[None], before[:-1]]) if len(before) else before
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Encode and decide in one step."""
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
@@ -383,7 +379,7 @@ def demand_profile(units: Float[np.ndarray, "week agent"], lead_time: np.ndarray
     return rows.astype(np.float32)
 
 
-def _quantile_of(profile: Float[Array, "feature agent"], ratio: Float[Array, " agent"]) -> Float[Array, " agent"]:
+def _quantile_of(profile: Float[Array, "feature agent"], ratio: Float[Array, " agent"]) -> PerAgent:
     """Interpolate an agent's past lead-time demand at a critical ratio [units]."""
     total = profile[0]
     for index, (low, high) in enumerate(zip(PROFILE_RATIOS[:-1], PROFILE_RATIOS[1:], strict=True)):
@@ -392,11 +388,11 @@ def _quantile_of(profile: Float[Array, "feature agent"], ratio: Float[Array, " a
     return total
 
 
-def _scale(population: Population) -> Float[Array, " agent"]:
+def _scale(population: Population) -> PerAgent:
     scale = population.demand_scale
     return jnp.where(scale > SMALLEST_SCALE, scale, SMALLEST_SCALE)
 
 
-def _squash(x: Float[Array, " agent"]) -> Float[Array, " agent"]:
+def _squash(x: Float[Array, " agent"]) -> PerAgent:
     """Clip to `MOST_WEEKS`."""
     return clip(x, -MOST_WEEKS, MOST_WEEKS)

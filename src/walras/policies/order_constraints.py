@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from walras.clipping import minimum, positive_part
 from walras.errors import InputError, shape_mismatch
-from walras.policies.base import AbstractWrapper, Observation, Policy
+from walras.policies.base import AbstractWrapper, Observation, PerAgent, Policy, ShadowPrices
 
 
 def _numbers(value: Any) -> Any:
@@ -25,7 +25,7 @@ class AbstractOrderConstraints(eqx.Module):
     """Turn desired orders into orders placed with the vendor."""
 
     @abc.abstractmethod
-    def place(self, desired: Float[Array, " agent"]) -> Float[Array, " agent"]:
+    def place(self, desired: Float[Array, " agent"]) -> PerAgent:
         """Return what is placed [units] for what is desired [units]; nondecreasing in it."""
 
     @abc.abstractmethod
@@ -89,7 +89,7 @@ class CasePacks(AbstractOrderConstraints):
         cases = jnp.round(self.maximum / self.case_pack)
         return jax.lax.stop_gradient((cases - (cases * self.case_pack > self.maximum)) * self.case_pack)
 
-    def place(self, desired: Float[Array, " agent"]) -> Float[Array, " agent"]:
+    def place(self, desired: Float[Array, " agent"]) -> PerAgent:
         """Return the allowed order nearest to the desired one."""
         case = jax.lax.stop_gradient(self.case_pack)
         whole = jnp.floor(desired / case) * case
@@ -116,7 +116,7 @@ class Continuous(AbstractOrderConstraints):
 
     most: Float[Array, "*agent"] = eqx.field(converter=_numbers)
 
-    def place(self, desired: Float[Array, " agent"]) -> Float[Array, " agent"]:
+    def place(self, desired: Float[Array, " agent"]) -> PerAgent:
         """Return the desired order, clipped to 0 and the largest allowed order."""
         return minimum(jax.lax.stop_gradient(self.most), positive_part(desired))
 
@@ -136,9 +136,7 @@ class Constrained(AbstractWrapper):
     policy: Policy
     terms: AbstractOrderConstraints
 
-    def decide(
-        self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the constrained orders of the inner policy."""
         return self.terms.place(self.policy.decide(encoded, observation, shadow_prices))
 

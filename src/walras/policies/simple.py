@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from walras.clipping import minimum, positive_part
-from walras.policies.base import AbstractOrderUpTo, Observation, Policy, PublicObservation
+from walras.policies.base import AbstractOrderUpTo, Observation, PerAgent, Policy, PublicObservation, ShadowPrices
 
 
 class OrderUpTo(Policy):
@@ -16,7 +16,7 @@ class OrderUpTo(Policy):
 
     level: Float[Array, "*agent"]
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return (S - position)^+."""
         return positive_part(self.level - observation.position)
 
@@ -32,7 +32,7 @@ class CappedBaseStock(Policy):
     level: Float[Array, "*agent"]
     cap: Float[Array, "*agent"]
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the lesser of (S - position)^+ and the cap."""
         wanted = positive_part(self.level - observation.position)
         return minimum(wanted, jnp.broadcast_to(self.cap, wanted.shape))
@@ -49,9 +49,7 @@ class ForecastBaseStock(AbstractOrderUpTo):
     mean_factor: Float[Array, "*agent"]
     sd_factor: Float[Array, "*agent"]
 
-    def target(
-        self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return a x mean + b x standard deviation, not below 0 [units]."""
         return positive_part(self.mean_factor * outlook.lead_demand_mean + self.sd_factor * outlook.lead_demand_sd)
 
@@ -65,7 +63,7 @@ class ConstantOrder(Policy):
 
     quantity: Float[Array, "*agent"]
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the constant."""
         return jnp.broadcast_to(self.quantity, observation.position.shape)
 
@@ -81,7 +79,7 @@ class ReorderPoint(Policy):
     reorder_point: Float[Array, "*agent"]
     level: Float[Array, "*agent"]
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return S - position where position <= s, else nothing."""
         due = observation.position <= self.reorder_point
         return jnp.where(due, positive_part(self.level - observation.position), 0.0)

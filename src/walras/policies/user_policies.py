@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.errors import InputError, NoDerivativeError, NotFiniteError, ShapeError, WalrasError, one_line
-from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
+from walras.policies.base import Observation, PerAgent, Policy, PolicyMemory, PublicObservation, ShadowPrices
 from walras.population.agent_axis import Broadcast, agent_axis_of, is_broadcast
 from walras.population.population import Population
 
@@ -286,7 +286,7 @@ class FunctionPolicy(Policy):
         self.function = CallbackSpec(function)
         self.parameters = _as_arrays(parameters)
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the function's orders."""
         more = () if self.parameters is None else (_unmarked(self.parameters),)
         found = self.function.function(observation, shadow_prices, *more)
@@ -382,7 +382,7 @@ class CallbackPolicy(Policy):
         """Update the surrogate's own state."""
         return None if self.surrogate is None else self.surrogate.remember(self._for_surrogate(observation), orders)
 
-    def encode(self, outlook: PublicObservation, shadow_prices: Float[Array, "lead resource"]) -> Any:
+    def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> Any:
         """Return the past demand of the week, and the surrogate's encoding."""
         past, theirs = (None, None) if outlook.read is None else outlook.read
         if self.surrogate is None:
@@ -390,9 +390,7 @@ class CallbackPolicy(Policy):
         known = eqx.tree_at(lambda o: o.read, outlook, theirs, is_leaf=_is_none)
         return past, self.surrogate.encode(known, shadow_prices)
 
-    def decide(
-        self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]
-    ) -> Float[Array, " agent"]:
+    def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the function's orders."""
         past, theirs = encoded
         if past is None:
@@ -400,7 +398,7 @@ class CallbackPolicy(Policy):
         shown = (self.parameters, observation, shadow_prices, past)
         return _call_back(self, shown, self.surrogate, theirs, self._for_surrogate(observation))
 
-    def orders(self, observation: Observation, shadow_prices: Float[Array, "lead resource"]) -> Float[Array, " agent"]:
+    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the function's orders."""
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
@@ -412,7 +410,7 @@ class CallbackPolicy(Policy):
         memory = PolicyMemory(theirs, observation.memory.own_state)
         return eqx.tree_at(lambda o: o.memory, observation, memory, is_leaf=_is_none)
 
-    def _call(self, shown: Any) -> Float[Array, " agent"]:
+    def _call(self, shown: Any) -> PerAgent:
         """Call the function from within a compiled program."""
         parameters, observation, shadow_prices, past = shown
         people, agents = observation.population, observation.position.shape[0]
@@ -436,7 +434,7 @@ class CallbackPolicy(Policy):
 @eqx.filter_custom_jvp
 def _call_back(
     policy: CallbackPolicy, shown: Any, surrogate: Policy | None, theirs: Any, observation: Observation
-) -> Float[Array, " agent"]:
+) -> PerAgent:
     """Return the function's orders; `theirs` and the observation are for the surrogate."""
     return policy._call(shown)
 
