@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from lab.capacity_families import calibrate_level
 from lab.encoding import index_cohort
 from walras.errors import SettingsError
 from walras.evaluation.metrics import BURN_IN_WEEKS
-from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity, calibrate_level
+from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.closed_loop import CapacityTarget
 from walras.maps.file import LearnedMap

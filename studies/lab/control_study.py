@@ -22,13 +22,13 @@ from lab.capacity_benchmark import (
     BenchmarkSizes,
     CapacityBenchmark,
 )
+from lab.capacity_families import unseen_families
 from lab.controllers import ControlMethod, DualMapController, NoControl, ProportionalRationing
 from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
 from lab.forecast_study import BASELINE
 from lab.results import path_interval
 from lab.runner import Part, parts_under
 from walras.errors import SettingsError
-from walras.exogenous.capacity import unseen_families
 from walras.maps.closed_loop import DualMap
 from walras.maps.features import HORIZON, MapInputs
 from walras.maps.file import LearnedMap

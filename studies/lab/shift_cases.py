@@ -12,15 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lab.capacity_families import calibrate_level, unseen_families
 from walras.evaluation.metrics import NEAR_LIMIT
-from walras.exogenous.capacity import (
-    AbstractCapacityFamily,
-    HaarCapacity,
-    HaarPrices,
-    PulsePrices,
-    calibrate_level,
-    unseen_families,
-)
+from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity, HaarPrices, PulsePrices
 from walras.maps.features import HORIZON, units_of
 from walras.maps.rollout import MapRollout, PopulationWindow, roll_out
 from walras.planning.prices.dual_ascent import adapt_step

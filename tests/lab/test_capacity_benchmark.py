@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from lab.capacity_benchmark import BenchmarkSizes, CapacityBenchmark, ControlOutcome
+from lab.capacity_families import StepCapacity
 from lab.control_study import TERMS, CycleError, cycle_error, cycle_values, loss_terms
 from lab.controllers import ControlMethod, DualMapController, NoControl, ProportionalRationing
 from lab.evaluate_control import CLAIRVOYANT, ClairvoyantBound, MethodMetrics, evaluate
 from walras.errors import InputError, SettingsError
-from walras.exogenous.capacity import HaarCapacity, StepCapacity
+from walras.exogenous.capacity import HaarCapacity
 from walras.maps.features import AHEAD, ATTRIBUTES, TOTALS, FeatureScaling
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork, MapShape

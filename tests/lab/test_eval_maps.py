@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lab import eval_maps, shift_cases
+from lab.capacity_families import StepCapacity
 from lab.encoding import index_sample
 from lab.encoding_cost import one_pass_step, window, windows_step
 from lab.eval_cohorts import RepeatedPopulation, cohort_errors, cohort_forecast, resample_world
@@ -17,7 +18,6 @@ from lab.resampling import SPAN, ScenarioBootstrap
 from lab.shift_cases import ShiftCases, ShiftSizes, draw_capacity, fit_prices, kinds, use_under_prices
 from lab.twins import KINDS, twin_cases
 from walras.evaluation.metrics import NEAR_LIMIT
-from walras.exogenous.capacity import StepCapacity
 from walras.maps.features import HORIZON, LOOK_BACK
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork

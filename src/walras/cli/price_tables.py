@@ -112,7 +112,7 @@ def _rows(path: Path, resources: tuple[str, ...], columns: tuple[str, ...]) -> R
 
     source = open_source(path, path.name)
     needed = (*KEYS, *columns)
-    table = source.read([name for name in needed if name in source.names], text=KEYS)
+    table = source.read([name for name in needed if name in source.names], KEYS)
     present = {*table.column_names, *(["resource"] if len(resources) == 1 else [])}
     missing = [name for name in needed if name not in present]
     if missing:

@@ -3,10 +3,11 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -20,88 +21,19 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 SEPARATORS = (",", ";", "\t", "|")
 
 
-@runtime_checkable
-class Source(Protocol):
-    """A table whose column names are known before the requested columns are read."""
+@dataclass(frozen=True)
+class Source:
+    """A table whose column names are known before any column is read.
+
+    Attributes:
+        name: of the table, for sentences.
+        names: of its columns.
+        read: returns the columns in its first argument; those in the second stay text (identifiers keep leading zeros).
+    """
 
     name: str
     names: list[str]
-
-    def read(self, wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
-        """Read the `wanted` columns; those in `text` stay text (identifiers keep their leading zeros)."""
-        ...
-
-
-@dataclass
-class ParquetSource:
-    """Read a Parquet file."""
-
-    name: str
-    names: list[str]
-    path: Path
-
-    def read(self, wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
-        """Read the `wanted` columns with the types the file states."""
-        try:
-            return pq.read_table(self.path, columns=list(wanted), partitioning=None)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise _unreadable(self.name, "a Parquet file", error) from error
-
-
-@dataclass
-class CsvSource:
-    """Read a CSV file in UTF-8."""
-
-    name: str
-    names: list[str]
-    path: Path
-    separator: str
-
-    def read(self, wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
-        """Read the `wanted` columns, inferring the types of those that are not text."""
-        types = {name: pa.dictionary(pa.int32(), pa.string()) for name in text}
-        try:
-            return self._arrow(wanted, types, threads=True)
-        except pa.ArrowException:
-            pass
-        try:  # only a single-threaded pass knows the row it failed in
-            return self._arrow(wanted, types, threads=False)
-        except pa.ArrowException as error:
-            raise self._explain(str(error)) from error
-
-    def _arrow(self, wanted: Sequence[str], types: dict[str, pa.DataType], threads: bool) -> pa.Table:
-        return pacsv.read_csv(
-            self.path,
-            read_options=pacsv.ReadOptions(use_threads=threads, block_size=1 << 24),
-            parse_options=pacsv.ParseOptions(delimiter=self.separator, newlines_in_values=not threads),
-            convert_options=pacsv.ConvertOptions(include_columns=list(wanted), column_types=types),
-        )
-
-    def _explain(self, message: str) -> InputError:
-        row = re.search(r"Row #(\d+)", message)
-        where = f"in data row {int(row.group(1)) - 1}" if row else "in some row"
-        ragged = re.search(r"Expected (\d+) columns, got (\d+)", message)
-        if ragged:
-            needed, given = ragged.groups()
-            return InputError(
-                f"{self.name} has {plural(int(given), 'field')} {where} but its header names {needed}; correct that row"
-            )
-        if "UTF8" in message:
-            return _wrong_encoding(self.name, where)
-        return _unreadable(self.name, f"CSV ({where})", message)
-
-
-@dataclass
-class FrameSource:
-    """Read a pandas, polars or Arrow table through the Arrow PyCapsule interface."""
-
-    name: str
-    names: list[str]
-    table: pa.Table
-
-    def read(self, wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
-        """Select the `wanted` columns."""
-        return self.table.select(list(wanted))
+    read: Callable[[Sequence[str], Iterable[str]], pa.Table]
 
 
 def open_source(source: Any, name: str = "the table") -> Source:
@@ -119,7 +51,7 @@ def open_source(source: Any, name: str = "the table") -> Source:
     if hasattr(source, "__arrow_c_stream__"):
         table = _from_stream(source, name)
         _refuse_repeated(table.column_names, name)
-        return FrameSource(name, list(table.column_names), table)
+        return Source(name, list(table.column_names), lambda wanted, text: table.select(list(wanted)))
     raise InputError(
         f"{name} is of type {type(source).__name__}; give the path of a .parquet or .csv file, or a pandas, polars or "
         "Arrow table"
@@ -151,16 +83,23 @@ def _open_file(path: Path) -> Source:
     raise InputError(f"{path.name} ends in {quote(suffix or 'no suffix')}; give a .parquet or .csv file")
 
 
-def _open_parquet(path: Path) -> ParquetSource:
+def _open_parquet(path: Path) -> Source:
     try:
         names = list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path.name, "a Parquet file", error) from error
     _refuse_repeated(names, path.name)
-    return ParquetSource(path.name, names, path)
+
+    def read(wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
+        try:
+            return pq.read_table(path, columns=list(wanted), partitioning=None)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _unreadable(path.name, "a Parquet file", error) from error
+
+    return Source(path.name, names, read)
 
 
-def _open_csv(path: Path) -> CsvSource:
+def _open_csv(path: Path) -> Source:
     with path.open("rb") as file:
         head = file.read(SNIFFED_BYTES)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
@@ -175,7 +114,42 @@ def _open_csv(path: Path) -> CsvSource:
     separator = max(SEPARATORS, key=header.count)
     names = next(csv.reader(io.StringIO(header), delimiter=separator))
     _refuse_repeated(names, path.name)
-    return CsvSource(path.name, names, path, separator)
+    return Source(path.name, names, partial(_read_csv, path, separator))
+
+
+def _read_csv(path: Path, separator: str, wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
+    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in text}
+
+    def read(threads: bool) -> pa.Table:
+        return pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(use_threads=threads, block_size=1 << 24),
+            parse_options=pacsv.ParseOptions(delimiter=separator, newlines_in_values=not threads),
+            convert_options=pacsv.ConvertOptions(include_columns=list(wanted), column_types=types),
+        )
+
+    try:
+        return read(threads=True)
+    except pa.ArrowException:
+        pass
+    try:  # only a single-threaded pass knows the row it failed in
+        return read(threads=False)
+    except pa.ArrowException as error:
+        raise _csv_error(path.name, str(error)) from error
+
+
+def _csv_error(name: str, message: str) -> InputError:
+    row = re.search(r"Row #(\d+)", message)
+    where = f"in data row {int(row.group(1)) - 1}" if row else "in some row"
+    ragged = re.search(r"Expected (\d+) columns, got (\d+)", message)
+    if ragged:
+        needed, given = ragged.groups()
+        return InputError(
+            f"{name} has {plural(int(given), 'field')} {where} but its header names {needed}; correct that row"
+        )
+    if "UTF8" in message:
+        return _wrong_encoding(name, where)
+    return _unreadable(name, f"CSV ({where})", message)
 
 
 def _from_stream(source: Any, name: str) -> pa.Table:

@@ -144,16 +144,14 @@ class OneRowPerCell:
         return self.row_of_cell >= 0
 
     def total(self, values: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Take the value of the only row."""
+        """Take the value of the only row; NaN where there is none."""
         return np.where(self.row_of_cell >= 0, values[self.row_of_cell], np.nan)
 
     def average(self, values: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "week agent"]:
         """Take the value of the only row."""
         return self.total(values)
 
-    def latest(self, values: np.ndarray) -> Float[np.ndarray, "week agent"]:
-        """Take the value of the only row."""
-        return self.total(values)
+    latest = total
 
 
 @dataclass(frozen=True)
