@@ -72,7 +72,7 @@ class Panel:
         rows = [
             ("products", f"{self.n_agents:,}"),
             ("weeks", f"{self.n_weeks:,}, {self.weeks[0]} to {self.weeks[-1]}" if self.n_weeks else "0"),
-            ("units", f"{self.units.sum():,.0f}"),
+            ("total units", f"{self.units.sum():,.0f}"),
             *((name, origin) for name, origin in self.provenance.items()),
             *(("note", note) for note in self.notes),
         ]
