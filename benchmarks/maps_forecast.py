@@ -29,8 +29,8 @@ from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.train.agent_pool import AgentPool, pools_from_generator
 from walras.train.history import FIRST_FORECAST
-from walras.train.map_task import MapEpisodes
-from walras.train.primal_task import PrimalTask, network_config
+from walras.train.map_task import MapEpisodes, network_config
+from walras.train.primal_task import PrimalTask
 from walras.train.settings import MapTraining
 
 EPOCH_REPRESENTATION = "bucketized"
