@@ -75,17 +75,13 @@ _fixed_point_forward
 _fixed_point_back
 
 # to be removed by the redesign
-read_mapping
 excludes
 two_process_speedup
 flatness
 is_moderate_shift
-tune_near_limit
 n_slots
 _forecast_note
 marginal
 initial_state
-cohort_size_for
-moderate
 summary_line
 WARM_UP
