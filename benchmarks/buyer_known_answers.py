@@ -31,7 +31,7 @@ from walras.progress import on_terminal
 from walras.simulation.run import simulate
 from walras.simulation.state import State
 from walras.train.buyer_training import BuyerTask
-from walras.train.loop.train import train
+from walras.train.loop import train
 from walras.train.settings import BuyerTraining
 
 SETTINGS = BuyerTraining(steps=1500, assess_every=100, patience=15, checkpoint_every=500)

@@ -37,9 +37,9 @@ from walras.simulation.run import Rollout, simulate
 from walras.train.buyer_episodes import HistoryEpisodes
 from walras.train.buyer_training import RESOURCES, BuyerTask, TrainedBuyer, load_buyer
 from walras.train.history import HistorySplit, train_test_split
+from walras.train.policy_comparison import with_history
 from walras.train.settings import BuyerTraining
 from walras.train.shocks import typical_prices
-from walras.train.tuning.policy_comparison import with_history
 
 HEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 """Of the pulse, in median margins."""

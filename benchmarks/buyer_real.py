@@ -23,8 +23,7 @@ from walras.evaluation.ranking import reward_ratio
 from walras.progress import on_terminal
 from walras.train.buyer_training import load_buyer, train_buyer
 from walras.train.history import HistorySplit, train_test_split
-from walras.train.settings import BuyerTraining
-from walras.train.tuning.policy_comparison import (
+from walras.train.policy_comparison import (
     COMPETITORS,
     HELD_OUT_PRICES,
     evaluate_policy,
@@ -32,6 +31,7 @@ from walras.train.tuning.policy_comparison import (
     tuning_problem,
     with_history,
 )
+from walras.train.settings import BuyerTraining
 
 UNSEEN = 0.3
 HOLDOUT = 26

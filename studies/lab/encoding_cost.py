@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from walras.maps.features import LOOK_BACK, FeatureScaling
 from walras.maps.network import MapNetwork
-from walras.train.primal_task import SMALL_USE, PrimalExample, TrainState, example_loss
+from walras.train.loop import TrainState
+from walras.train.primal_task import SMALL_USE, PrimalExample, example_loss
 
 Loss = tuple[Float[Array, ""], MapNetwork]
 

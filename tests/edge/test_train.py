@@ -13,13 +13,13 @@ from fit_run import LineTask
 
 import walras
 from walras.cli import app
-from walras.train.loop.train import train
+from walras.train.loop import train
 from walras.train.settings import BuyerTraining, read_training
 
 SLOWLY = """
 import sys, time, types
 from fit_run import LineTask
-from walras.train.loop.train import train
+from walras.train.loop import train
 stand_in = types.ModuleType("walras.train.buyer_training")
 def train_buyer(panel, settings, folder, **named):
     return train(LineTask(hook=lambda number: time.sleep(0.02)), settings, folder, **named)

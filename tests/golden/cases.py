@@ -67,10 +67,8 @@ from walras.train.buyer_training import BuyerTask
 from walras.train.dual_task import DualTask
 from walras.train.history import train_test_split
 from walras.train.map_task import MapEpisodes
-from walras.train.primal_task import PrimalTask
-from walras.train.settings import BuyerTraining, MapTraining
-from walras.train.shocks import mixed_prices, typical_prices
-from walras.train.tuning.families import (
+from walras.train.policy_comparison import price_path
+from walras.train.policy_families import (
     BestBaseStock,
     CappedBaseStockFamily,
     ConstantOrderFamily,
@@ -79,8 +77,10 @@ from walras.train.tuning.families import (
     SsPolicy,
     TunedNewsvendor,
 )
-from walras.train.tuning.policy_comparison import price_path
-from walras.train.tuning.policy_value import Objective, TuningProblem
+from walras.train.policy_value import Objective, TuningProblem
+from walras.train.primal_task import PrimalTask
+from walras.train.settings import BuyerTraining, MapTraining
+from walras.train.shocks import mixed_prices, typical_prices
 
 Values = dict[str, Any]
 CASES: dict[str, Callable[[], Values]] = {}

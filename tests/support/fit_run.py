@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from walras.train.loop.train import TrainingTask, TrainResult, train
+from walras.train.loop import TrainingTask, TrainResult, train
 from walras.train.settings import TrainSettings
 
 SETTINGS = TrainSettings(steps=120, seed=3, assess_every=10, patience=5, checkpoint_every=7, keep=2)

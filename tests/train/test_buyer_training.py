@@ -42,7 +42,7 @@ from walras.train.buyer_training import (
     train_buyer,
     worth,
 )
-from walras.train.loop.train import train
+from walras.train.loop import train
 from walras.train.settings import BuyerTraining
 
 STORES, WEEKS, WARM_UP, FREE, LEAD = 6, 7, 2, 2, 2

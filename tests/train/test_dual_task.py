@@ -20,7 +20,7 @@ from walras.policies.user_policies import CallbackPolicy
 from walras.train import dual_task as dual
 from walras.train import primal_task as primal
 from walras.train.dual_task import DualExample, DualTask, Weights, dual_loss, episode_terms
-from walras.train.loop.train import train
+from walras.train.loop import train
 
 POLICY = Shy()
 STRETCH = window()

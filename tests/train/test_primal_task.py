@@ -14,15 +14,8 @@ from small_stretches import Shy
 from walras.maps.features import HORIZON
 from walras.maps.rollout import roll_out
 from walras.train import primal_task as primal
-from walras.train.loop.train import train
-from walras.train.primal_task import (
-    PrimalTask,
-    TrainState,
-    apply_gradients,
-    example_loss,
-    forecast_error,
-    search_proposals,
-)
+from walras.train.loop import TrainState, apply_gradients, train
+from walras.train.primal_task import PrimalTask, example_loss, forecast_error, search_proposals
 
 POLICY = Shy()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from walras.evaluation.ranking import Ranking
     from walras.train.history import HistorySplit
-    from walras.train.tuning.policy_comparison import PolicyComparison
+    from walras.train.policy_comparison import PolicyComparison
 
 OUT = Path("walras-out/policies")
 CompareFlags = Annotated[CompareSettings | None, Parameter(name="*")]
@@ -42,8 +42,8 @@ def compare_command(
     chosen, table_settings = read_compare_settings(settings, flags, options.table_flags(static, column, layout))
     options.require_writable(out)
     from walras.report.formatting import day
+    from walras.train import policy_comparison
     from walras.train.history import train_test_split
-    from walras.train.tuning import policy_comparison
 
     policy_comparison.select_names(chosen.policies)
     with on_terminal() as progress:

@@ -16,7 +16,7 @@ from walras.train.settings import BuyerTraining, MapTraining, read_map_training,
 
 if TYPE_CHECKING:
     from walras.data.panel import Panel
-    from walras.train.loop.train import TrainResult
+    from walras.train.loop import TrainResult
 
 BUYER_OUT, MAPS_OUT = Path("walras-out/buyer"), Path("walras-out/interface")
 BuyerFlags = Annotated[BuyerTraining | None, Parameter(name="*")]

@@ -17,7 +17,7 @@ from walras.policies.buyer import Buyer
 from walras.progress import Progress
 from walras.train.buyer_training import load_buyer
 from walras.train.history import train_test_split
-from walras.train.tuning.policy_comparison import COMPETITORS, evaluate_policy, tuning_problem, with_history
+from walras.train.policy_comparison import COMPETITORS, evaluate_policy, tuning_problem, with_history
 
 RIVALS = {"newsvendor": "the newsvendor", "base-stock": "the best base-stock level of each product"}
 """Policies that the buyer has to beat: the closed form, and tuned levels; with their names in sentences."""

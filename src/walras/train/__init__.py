@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from walras.data.panel import Panel
     from walras.policies.base import Policy
     from walras.progress import Progress
-    from walras.train.loop.train import TrainResult
+    from walras.train.loop import TrainResult
+    from walras.train.policy_comparison import PolicyComparison
     from walras.train.settings import BuyerTraining, MapTraining, map_training
-    from walras.train.tuning.policy_comparison import PolicyComparison
 
 __all__ = ["BuyerTraining", "MapTraining", "buyer", "compare_policies", "dual", "map_training", "primal"]
 
@@ -102,11 +102,11 @@ def compare_policies(
         panel: as read.
         names: of the competitors; all where none is named.
         holdout: last weeks, used for evaluation only.
-        options: of `walras.train.tuning.policy_comparison.compare_on_split`, such as `shadow_price` or `competitors`.
+        options: of `walras.train.policy_comparison.compare_on_split`, such as `shadow_price` or `competitors`.
     """
     from walras.config import HistorySettings
+    from walras.train import policy_comparison
     from walras.train.history import train_test_split
-    from walras.train.tuning import policy_comparison
 
     split = train_test_split(panel, HistorySettings(holdout=holdout), progress=progress)
     return policy_comparison.compare_on_split(split, names, progress=progress, **options)

@@ -30,12 +30,8 @@ from walras.train.shocks import lagged_forecast
 REFIT_WEEKS = 4
 """Weeks between two fits of the forecast: 6,000 agents over 300 weeks are prepared in well under a minute."""
 
-ACTIVE_WEEKS = 26
-"""An agent is active in a week if it sold in this many weeks before it."""
-
-KIND, LAYOUT = "world", 1
-"""Kind of a stored pool, and the version of its fields."""
-
+ACTIVE_WEEKS = 26  # an agent is active in a week if it sold in this many weeks before it
+KIND, LAYOUT = "world", 1  # kind of a stored pool, and the version of its fields
 PATHS = ("demand", "sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
 ATTRIBUTES = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin", "use", "weight")
 ARRAYS = ("expected", "fit_week", "on_sale", "active", "holidays")
@@ -46,31 +42,24 @@ class AgentPool:
     """Agents over many weeks: attributes, exogenous paths and rolling forecasts.
 
     No forecast of a week depends on that week's demand or later's.
-
-    Attributes:
-        population: the agents; attributes are read off all weeks, or off the first `known_weeks` of the table alone.
-        exogenous: with a row for every week in every field, and an integer lead time drawn for every order.
-        expected: mean demand forecast at each fit for the weeks from `fit_week` on [units/week].
-        fit_week: first week forecast at each fit, which used the weeks before it alone.
-        weeks: first day of each week (`datetime64[D]`) [week]; the first one has a forecast.
-        on_sale: the agent is on the market in that week (from its first record on).
-        active: the agent sold shortly before that week.
-        holidays: weeks since the last holiday and to the next, 0..1, of all weeks and of those `expected` looks ahead.
-        max_lead: longest lead time that an order can take [weeks]; `dataclasses.replace` may raise it, so that several
-            pools share compiled code.
-        notes: sentences on how the pool was made.
     """
 
+    # the agents; attributes are read off all weeks, or off the first `known_weeks` of the table alone
     population: Population
+    # with a row for every week in every field, and an integer lead time drawn for every order
     exogenous: ExogenousPaths
+    # mean demand forecast at each fit for the weeks from `fit_week` on [units/week]
     expected: Float32[np.ndarray, "fit ahead agent"]
-    fit_week: Int[np.ndarray, " fit"]
-    weeks: np.ndarray
-    on_sale: Bool[np.ndarray, "week agent"]
-    active: Bool[np.ndarray, "week agent"]
+    fit_week: Int[np.ndarray, " fit"]  # first week forecast at each fit, which used the weeks before it alone
+    weeks: np.ndarray  # first day of each week (`datetime64[D]`) [week]; the first one has a forecast
+    on_sale: Bool[np.ndarray, "week agent"]  # the agent is on the market in that week (from its first record on)
+    active: Bool[np.ndarray, "week agent"]  # the agent sold shortly before that week
+    # weeks since the last holiday and to the next, 0..1, of all weeks and of those `expected` looks ahead
     holidays: Float32[np.ndarray, "reach 2"]
+    # longest lead time that an order can take [weeks]; `dataclasses.replace` may raise it, so that several pools
+    # share compiled code
     max_lead: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences on how the pool was made
 
     @property
     def n_agents(self) -> int:

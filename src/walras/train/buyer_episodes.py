@@ -22,64 +22,38 @@ from walras.train.history import FIRST_FORECAST, HistorySplit
 from walras.train.settings import BuyerTraining
 from walras.train.shocks import LONGEST_BLOCK, common_factors, lagged_forecast, mixed_prices, typical_prices
 
-SMALLEST_DEMAND = 0.02
-"""Demand scale of a product that is known to have sold nothing [units/week]."""
-
-RECENT_WEEKS = 26
-"""Products without a sale in this many weeks before those that count have weight 0."""
-
-SHOCKS = (0.4, 2.5)
-"""Common shocks are measured within these bounds: closures and the like stay in part what they were."""
-
-SMALLEST_MONEY = 1e-6
-"""Least money an agent has at stake [money/week]."""
-
-MOST_STOCK = 3.0
-"""Initial stock is drawn up to this many times the expected demand of a lead time."""
-
-VALIDATION_PRICES = 11
-"""Seed of the prices of validation."""
-
-N_VALIDATION = 3
-"""Validation episodes without prices, and as many with them, each under its own shocks."""
-
-FEWEST_AGENTS = 8
-"""Fewest products to learn from, and for validation."""
+SMALLEST_DEMAND = 0.02  # demand scale of a product that is known to have sold nothing [units/week]
+RECENT_WEEKS = 26  # products without a sale in this many weeks before those that count have weight 0
+SHOCKS = (0.4, 2.5)  # common shocks are measured within these bounds: closures and the like stay in part what they were
+SMALLEST_MONEY = 1e-6  # least money an agent has at stake [money/week]
+MOST_STOCK = 3.0  # initial stock is drawn up to this many times the expected demand of a lead time
+VALIDATION_PRICES = 11  # seed of the prices of validation
+N_VALIDATION = 3  # validation episodes without prices, and as many with them, each under its own shocks
+FEWEST_AGENTS = 8  # fewest products to learn from, and for validation
 
 
 class Episode(eqx.Module):
-    """One rollout to learn from.
+    """One rollout to learn from."""
 
-    Attributes:
-        population: its agents; `weight` is what each counts for in the loss.
-        exogenous, initial: as in `simulate`.
-        shadow_prices: charged in each week [money per unit of resource].
-        notice: weeks ahead of which each is announced.
-        week_weight: what each week counts for; 0 for first weeks in which the effect of the start wears off.
-        stake: unit in which money is measured: the sum over agents of weight x demand scale x cost of a lost sale
-            [money/week].
-        profile: of each agent's history before the weeks that count, where policies may know it.
-    """
-
-    population: Population
-    exogenous: ExogenousPaths
-    initial: State
-    shadow_prices: Float[Array, "week resource"]
-    notice: Int[Array, "week resource"]
+    population: Population  # its agents; `weight` is what each counts for in the loss
+    exogenous: ExogenousPaths  # as in `simulate`
+    initial: State  # as in `simulate`
+    shadow_prices: Float[Array, "week resource"]  # charged in each week [money per unit of resource]
+    notice: Int[Array, "week resource"]  # weeks ahead of which each is announced
+    # what each week counts for; 0 for first weeks in which the effect of the start wears off
     week_weight: Float[Array, " week"]
+    # unit in which money is measured: the sum over agents of weight x demand scale x cost of a lost sale
+    # [money/week]
     stake: Float[Array, ""]
+    # of each agent's history before the weeks that count, where policies may know it
     profile: Float[Array, "feature agent"] | None = None
 
 
 class EpisodeSource(abc.ABC):
-    """Draw training episodes, all of the same shapes, and hold those for validation.
+    """Draw training episodes, all of the same shapes, and hold those for validation."""
 
-    Attributes:
-        backlog: unmet demand waits.
-        free_weeks: last weeks whose orders are not learned from, since the episode ends before what they cost shows.
-    """
-
-    backlog: bool = False
+    backlog: bool = False  # unmet demand waits
+    # last weeks whose orders are not learned from, since the episode ends before what they cost shows
     free_weeks: int = 0
 
     @abc.abstractmethod

@@ -67,17 +67,12 @@ SHORTEST_PART = 4
 
 
 class Learner(AbstractWrapper):
-    """Wrap a policy for training: orders can be nudged, and those of some weeks have no derivative.
+    """Wrap a policy for training: orders can be nudged, and those of some weeks have no derivative."""
 
-    Attributes:
-        policy: that decides.
-        nudge: added to every order [units], to differentiate the loss in the orders themselves; None for nothing.
-        learns: weeks whose orders have a derivative.
-    """
-
-    policy: Policy
+    policy: Policy  # that decides
+    # added to every order [units], to differentiate the loss in the orders themselves; None for nothing
     nudge: Float[Array, "week agent"] | None
-    learns: Broadcast
+    learns: Broadcast  # weeks whose orders have a derivative
 
     def decide(
         self, encoded: Any, observation: Observation, shadow_prices: Float[Array, "lead resource"]

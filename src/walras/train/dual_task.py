@@ -20,47 +20,33 @@ from walras.policies.base import Policy
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.simulation.state import State
-from walras.train.loop.task import TrainState, apply_gradients
+from walras.train.loop import TrainState, apply_gradients
 from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode
 from walras.train.settings import MapTraining
 from walras.train.shocks import drawn_capacity
 
-VALIDATION = 4
-"""Validation episodes."""
-
-ORIGINS = 2
-"""Weeks of an episode from which the consistency of issued prices is measured."""
+VALIDATION = 4  # validation episodes
+ORIGINS = 2  # weeks of an episode from which the consistency of issued prices is measured
 
 
 class DualExample(eqx.Module):
-    """An episode that a dual map learns from.
+    """An episode that a dual map learns from."""
 
-    Attributes:
-        window, cohort: agents that are coordinated, and those whose histories are read.
-        plan: capacity to keep to.
-        origins: weeks after the first whose issued prices are compared with those that followed.
-    """
-
-    window: PopulationWindow
-    cohort: CohortIndex
-    plan: CapacityTarget
-    origins: Int[Array, " origin"]
+    window: PopulationWindow  # agents that are coordinated, and those whose histories are read
+    cohort: CohortIndex  # agents that are coordinated, and those whose histories are read
+    plan: CapacityTarget  # capacity to keep to
+    origins: Int[Array, " origin"]  # weeks after the first whose issued prices are compared with those that followed
 
 
 class Weights(eqx.Module):
-    """Weights of the terms of the loss (spec eq. 10).
+    """Weights of the terms of the loss (spec eq. 10)."""
 
-    Attributes:
-        violation, price, consistency: 100, 1 and 100 in the published training.
-        slackness: not in the published training, whose loss is lowest at prices too high in weeks with room.
-        burn_in: first coordinated weeks whose violation and prices do not count.
-    """
-
-    violation: float = eqx.field(static=True)
-    price: float = eqx.field(static=True)
-    consistency: float = eqx.field(static=True)
+    violation: float = eqx.field(static=True)  # 100, 1 and 100 in the published training
+    price: float = eqx.field(static=True)  # 100, 1 and 100 in the published training
+    consistency: float = eqx.field(static=True)  # 100, 1 and 100 in the published training
+    # not in the published training, whose loss is lowest at prices too high in weeks with room
     slackness: float = eqx.field(static=True)
-    burn_in: int = eqx.field(static=True)
+    burn_in: int = eqx.field(static=True)  # first coordinated weeks whose violation and prices do not count
 
     @staticmethod
     def of(settings: MapTraining) -> "Weights":

@@ -23,56 +23,38 @@ from walras.progress import Progress
 from walras.simulation.run import simulate
 from walras.simulation.state import State, empty_state
 
-FIRST_FORECAST = 8
-"""Weeks of history before the first forecast: the first training week comes after them."""
-
-FEWEST_WEEKS = 8
-"""Fewest training weeks."""
-
-HELD_OUT = 15_485_863
-"""Added to the seed for the lead times of the held-out weeks, which training never draws."""
-
+FIRST_FORECAST = 8  # weeks of history before the first forecast: the first training week comes after them
+FEWEST_WEEKS = 8  # fewest training weeks
+HELD_OUT = 15_485_863  # added to the seed for the lead times of the held-out weeks, which training never draws
 Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True, eq=False)
 class RollingForecast:
-    """One fit of the forecast, made from the weeks before `week` alone.
+    """One fit of the forecast, made from the weeks before `week` alone."""
 
-    Attributes:
-        week: first week that is forecast, counted from the first week of the history.
-        weekly: mean demand of `week` and the weeks after it [units/week].
-        lead_mean: mean of the demand of weeks t .. t + L, in the weeks t until the next fit [units].
-        lead_sd: standard deviation of that [units].
-    """
-
-    week: int
-    weekly: Float32[np.ndarray, "ahead agent"]
+    week: int  # first week that is forecast, counted from the first week of the history
+    weekly: Float32[np.ndarray, "ahead agent"]  # mean demand of `week` and the weeks after it [units/week]
+    # mean of the demand of weeks t .. t + L, in the weeks t until the next fit [units]
     lead_mean: Float32[np.ndarray, "week agent"]
-    lead_sd: Float32[np.ndarray, "week agent"]
+    lead_sd: Float32[np.ndarray, "week agent"]  # standard deviation of that [units]
 
 
 @dataclass(frozen=True, eq=False)
 class RollingHistory:
-    """A table's history with a forecast of every week.
+    """A table's history with a forecast of every week."""
 
-    Attributes:
-        panel: completed panel of the agents.
-        population: the agents, their attributes read off the known weeks alone.
-        fits: of the forecast, in the order of their weeks.
-        lead_mean, lead_sd: mean and standard deviation of the demand of weeks t .. t + L, for every week t from
-            `FIRST_FORECAST` on [units].
-        log_sd: spread of the log lead time between orders of an agent.
-        notes: a sentence on products that were left out.
-    """
-
-    panel: Panel
-    population: Population
-    fits: tuple[RollingForecast, ...]
+    panel: Panel  # completed panel of the agents
+    population: Population  # the agents, their attributes read off the known weeks alone
+    fits: tuple[RollingForecast, ...]  # of the forecast, in the order of their weeks
+    # mean and standard deviation of the demand of weeks t .. t + L, for every week t from `FIRST_FORECAST` on
+    # [units]
     lead_mean: Float32[np.ndarray, "week agent"]
+    # mean and standard deviation of the demand of weeks t .. t + L, for every week t from `FIRST_FORECAST` on
+    # [units]
     lead_sd: Float32[np.ndarray, "week agent"]
-    log_sd: float
-    notes: tuple[str, ...]
+    log_sd: float  # spread of the log lead time between orders of an agent
+    notes: tuple[str, ...]  # a sentence on products that were left out
 
     @property
     def lead_time(self) -> np.ndarray:
@@ -162,17 +144,12 @@ def rolling_fits(
 
 @dataclass(frozen=True, eq=False)
 class HistoryWeeks:
-    """A span of history as it is replayed.
+    """A span of history as it is replayed."""
 
-    Attributes:
-        weeks: first day of each week (`datetime64[D]`) [week].
-        exogenous: recorded demand with each draw of the lead times [draw, week, agent], and rolling forecasts.
-        initial: stock and open orders that every policy starts with.
-    """
-
-    weeks: np.ndarray
+    weeks: np.ndarray  # first day of each week (`datetime64[D]`) [week]
+    # recorded demand with each draw of the lead times [draw, week, agent], and rolling forecasts
     exogenous: ExogenousPaths
-    initial: State
+    initial: State  # stock and open orders that every policy starts with
 
     def take(self, index: Any) -> "HistoryWeeks":
         """Keep the agents that `index` selects, in that order."""
@@ -185,25 +162,15 @@ class HistoryWeeks:
 
 @dataclass(frozen=True, eq=False)
 class HistorySplit:
-    """A history split into weeks that policies are tuned or trained on, and later weeks that evaluate them.
+    """A history split into weeks that policies are tuned or trained on, and later weeks that evaluate them."""
 
-    Attributes:
-        panel: completed panel of the agents, held-out weeks included.
-        population: the agents, read off the training weeks alone.
-        training: weeks to learn from; the first weeks of the table serve the first forecast only.
-        holdout: later weeks; `initial` is what the newsvendor left at the end of training.
-        discount: worth next week of one unit of money now.
-        log_sd: spread of the log lead time between orders of a product.
-        notes: sentences on how it was made.
-    """
-
-    panel: Panel
-    population: Population
-    training: HistoryWeeks
-    holdout: HistoryWeeks
-    discount: float
-    log_sd: float
-    notes: tuple[str, ...]
+    panel: Panel  # completed panel of the agents, held-out weeks included
+    population: Population  # the agents, read off the training weeks alone
+    training: HistoryWeeks  # weeks to learn from; the first weeks of the table serve the first forecast only
+    holdout: HistoryWeeks  # later weeks; `initial` is what the newsvendor left at the end of training
+    discount: float  # worth next week of one unit of money now
+    log_sd: float  # spread of the log lead time between orders of a product
+    notes: tuple[str, ...]  # sentences on how it was made
 
     @property
     def n_agents(self) -> int:

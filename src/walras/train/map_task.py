@@ -20,39 +20,26 @@ from walras.population.cohort import ProportionalSample, StratifiedSample, Unifo
 from walras.population.population import Population, bucket_edges
 from walras.population.shift import CompositionShift
 from walras.train.agent_pool import AgentPool
-from walras.train.loop.task import TrainingTask, TrainState, clipped_adam
+from walras.train.loop import TrainingTask, TrainState, clipped_adam
 from walras.train.settings import MapTraining
 from walras.train.shocks import draw_common
 
 DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())
 """How cohorts are drawn in training, equally likely."""
 
-LEAST_MARGIN = 1e-6
-"""Smaller margins count as this [money/unit]."""
-
-SHIFTED_BY = ("demand", "economics")
-"""Attributes whose composition shifts in training, equally likely."""
-
-EXAMPLES = 12
-"""Rollouts on which the scaling of features is measured once, before training."""
-
-FIRST_EXAMPLE = 2**31
-"""Number of the first of them: no step has it."""
+LEAST_MARGIN = 1e-6  # smaller margins count as this [money/unit]
+SHIFTED_BY = ("demand", "economics")  # attributes whose composition shifts in training, equally likely
+EXAMPLES = 12  # rollouts on which the scaling of features is measured once, before training
+FIRST_EXAMPLE = 2**31  # number of the first of them: no step has it
 
 
 @dataclass(frozen=True, eq=False)
 class SampledEpisode:
-    """A population over some weeks, and the cohort that a map reads of it.
+    """A population over some weeks, and the cohort that a map reads of it."""
 
-    Attributes:
-        window: all agents that are simulated.
-        cohort: agents whose histories are read.
-        random: source of all later draws.
-    """
-
-    window: PopulationWindow
-    cohort: CohortIndex
-    random: np.random.Generator
+    window: PopulationWindow  # all agents that are simulated
+    cohort: CohortIndex  # agents whose histories are read
+    random: np.random.Generator  # source of all later draws
 
 
 class MapEpisodes:
@@ -140,21 +127,14 @@ def network_config(settings: MapTraining) -> MapShape:
 
 
 class MapTask(TrainingTask):
-    """Base of the primal and the dual task.
+    """Base of the primal and the dual task."""
 
-    Attributes:
-        settings, episodes, policy: sizes, what is trained on, and the policy that agents follow.
-        shape: sizes of the network.
-        scaling: of features, measured once.
-        optimizer: with its schedule.
-    """
-
-    settings: MapTraining
-    episodes: MapEpisodes
-    policy: Policy
-    shape: MapShape
-    scaling: FeatureScaling
-    optimizer: optax.GradientTransformation
+    settings: MapTraining  # sizes, what is trained on, and the policy that agents follow
+    episodes: MapEpisodes  # sizes, what is trained on, and the policy that agents follow
+    policy: Policy  # sizes, what is trained on, and the policy that agents follow
+    shape: MapShape  # sizes of the network
+    scaling: FeatureScaling  # of features, measured once
+    optimizer: optax.GradientTransformation  # with its schedule
 
     def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: Policy) -> None:
         """Keep what is trained on."""

@@ -23,7 +23,7 @@ from walras.progress import Progress
 from walras.train.agent_pool import AgentPool, pools_from_generator
 from walras.train.dual_task import DualTask, check_dual
 from walras.train.history import FIRST_FORECAST
-from walras.train.loop.train import TrainResult, refuse_other_settings, train
+from walras.train.loop import TrainResult, refuse_other_settings, train
 from walras.train.map_task import FIRST_EXAMPLE, MapEpisodes
 from walras.train.primal_task import (
     FIRST_PRICED,
@@ -37,20 +37,13 @@ from walras.train.primal_task import (
 from walras.train.settings import MapTraining
 from walras.train.shocks import drawn_capacity
 
-POOLS = "worlds"
-"""Folder of the agent pools of trainings, which may be deleted: fitting forecasts takes minutes."""
-
+POOLS = "worlds"  # folder of the agent pools of trainings, which may be deleted: fitting forecasts takes minutes
 MADE_FROM = ("seed", "worlds", "world_agents", "world_weeks", "refit_weeks", "held_out_weeks", "resources")
 """Settings that pools depend on; those of other settings are other files."""
 
-VALIDATION_SHARE = 0.2
-"""Share of a table's agents used for validation only."""
-
-VALIDATION_SEED = 7_919
-"""Added to the seed for the generated validation pool."""
-
-EXAMPLES = 64
-"""Populations over which the training support is measured."""
+VALIDATION_SHARE = 0.2  # share of a table's agents used for validation only
+VALIDATION_SEED = 7_919  # added to the seed for the generated validation pool
+EXAMPLES = 64  # populations over which the training support is measured
 
 _summary = eqx.filter_jit(summary_of)
 

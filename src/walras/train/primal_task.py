@@ -27,52 +27,32 @@ from walras.maps.network import EncodedPopulation, MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import Policy
-from walras.train.loop.task import TrainState, apply_gradients
+from walras.train.loop import TrainState, apply_gradients
 from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode
 from walras.train.settings import MapTraining
 from walras.train.shocks import DRAWN, drawn_capacity, drawn_prices
 
-VALIDATION = 8
-"""Validation rollouts."""
-
-WATCHED = 96
-"""Slots of a cohort whose own use is part of the loss."""
-
-AGENT_WEIGHT = 0.1
-"""Weight of their errors, which are mostly noise, beside those of the population."""
-
+VALIDATION = 8  # validation rollouts
+WATCHED = 96  # slots of a cohort whose own use is part of the loss
+AGENT_WEIGHT = 0.1  # weight of their errors, which are mostly noise, beside those of the population
 SMALL_ORDER, SMALL_USE = 1.0, 0.2
 """Smaller forecasts count as this large in the loss, since orders are lumpy: of an agent in units of its mean demand,
 of the population in units of its mean use."""
 
-FIRST_PRICED = 26
-"""First week in which a dual map issues prices: later origins then have a history with prices in it."""
-
-QUERY_SPACING = 32
-"""Weeks between the origins of price queries that are strung together."""
-
-SEARCH_STEPS, SEARCH_RATE = 40, 0.15
-"""Steps of the price search, and its step size."""
-
-PRICE_WEIGHT = 0.01
-"""Weight of prices in the search, so that prices fall to zero in weeks with room."""
+FIRST_PRICED = 26  # first week in which a dual map issues prices: later origins then have a history with prices in it
+QUERY_SPACING = 32  # weeks between the origins of price queries that are strung together
+SEARCH_STEPS, SEARCH_RATE = 40, 0.15  # steps of the price search, and its step size
+PRICE_WEIGHT = 0.01  # weight of prices in the search, so that prices fall to zero in weeks with room
 
 
 class PrimalExample(eqx.Module):
-    """What a primal map learns from one rollout, at several origins.
+    """What a primal map learns from one rollout, at several origins."""
 
-    Attributes:
-        inputs: features, not yet scaled.
-        prices: of the coming weeks in median unit margins.
-        use: of the coming weeks, relative to S(P).
-        watched: slots whose own use is part of the loss; None where no agents are read.
-        agent_use: use of these in units of their demand scale x the base of the coming weeks.
-    """
-
-    inputs: MapInputs
-    prices: Float[Array, "origin ahead resource"]
-    use: Float[Array, "origin ahead resource"]
-    watched: Int[Array, " watched"] | None
+    inputs: MapInputs  # features, not yet scaled
+    prices: Float[Array, "origin ahead resource"]  # of the coming weeks in median unit margins
+    use: Float[Array, "origin ahead resource"]  # of the coming weeks, relative to S(P)
+    watched: Int[Array, " watched"] | None  # slots whose own use is part of the loss; None where no agents are read
+    # use of these in units of their demand scale x the base of the coming weeks
     agent_use: Float[Array, "origin ahead watched resource"] | None
 
     def without_agents(self) -> "PrimalExample":
@@ -204,13 +184,9 @@ def _free_and_capacity(
 
 @dataclass(frozen=True, eq=False)
 class DualProposals(PriceProposal):
-    """Propose the prices that a trained dual map charges to keep a population to a drawn capacity.
+    """Propose the prices that a trained dual map charges to keep a population to a drawn capacity."""
 
-    Attributes:
-        dual: the map.
-    """
-
-    dual: LearnedMap
+    dual: LearnedMap  # the map
 
     def propose(
         self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling

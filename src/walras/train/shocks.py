@@ -12,27 +12,16 @@ from walras.exogenous.capacity import AnnouncedPrices, HaarCapacity, HaarPrices,
 from walras.maps.features import units_of
 from walras.population.population import Population
 
-HALF_LIFE = 8.0
-"""Weeks after which a forecast has followed half of a common change."""
-
-LONGEST_BLOCK = 8
-"""Most weeks on which a common shock is constant."""
-
-KINDS = ("none", "haar", "pulse")
-"""Kinds of a resource's prices in a buyer's episode, equally likely."""
-
-ALWAYS = 1_000
-"""Notice of prices that are known from the start [weeks]."""
-
-LEAST_USE = 1e-9
-"""Least use per unit in a typical price."""
-
+HALF_LIFE = 8.0  # weeks after which a forecast has followed half of a common change
+LONGEST_BLOCK = 8  # most weeks on which a common shock is constant
+KINDS = ("none", "haar", "pulse")  # kinds of a resource's prices in a buyer's episode, equally likely
+ALWAYS = 1_000  # notice of prices that are known from the start [weeks]
+LEAST_USE = 1e-9  # least use per unit in a typical price
 MIXED = ("none", "haar", "haar", "pulses", "pulses")
 DRAWN = {"mixed": MIXED, "drawn": MIXED, "haar": ("haar",)}
 """Kinds of prices drawn for each resource of a map's rollout, equally likely, by the setting `prices`."""
 
-ROOMY_SHARE, MOST_ROOM = 0.25, 2.5
-"""Share of capacity paths with room to spare, and their largest factor."""
+ROOMY_SHARE, MOST_ROOM = 0.25, 2.5  # share of capacity paths with room to spare, and their largest factor
 
 
 def draw_common(random: np.random.Generator, weeks: int, spread: float) -> Float[np.ndarray, " week"]:

@@ -13,7 +13,7 @@ from walras.policies.simple import ConstantOrder
 from walras.population.generate import generate_panel
 from walras.simulation.run import simulate
 from walras.train.history import train_test_split
-from walras.train.tuning.policy_comparison import (
+from walras.train.policy_comparison import (
     COMPETITORS,
     compare_on_split,
     evaluate_policy,
@@ -21,7 +21,7 @@ from walras.train.tuning.policy_comparison import (
     select_names,
     tuning_problem,
 )
-from walras.train.tuning.policy_value import TunedPolicy
+from walras.train.policy_value import TunedPolicy
 
 NAMES = ("newsvendor", "base-stock", "constant-order")
 

@@ -6,7 +6,7 @@ Scores are formulas.
 import numpy as np
 import pytest
 
-from walras.train.tuning.grid_search import GridSpec, grid_search
+from walras.train.policy_families import GridSpec, grid_search
 
 PEAKS = np.array([0.0, 3.3, 7.9, 10.0])
 RANGE = (np.zeros(4), np.full(4, 10.0))

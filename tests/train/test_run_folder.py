@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from walras.errors import InputError
-from walras.train.loop.records import Metrics, RunRecord, finite, machine, read_metrics
+from walras.train.run_folder import Metrics, RunRecord, finite, machine, read_metrics
 
 
 @pytest.fixture

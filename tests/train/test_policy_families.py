@@ -16,7 +16,7 @@ from walras.policies.simple import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.state import empty_state
-from walras.train.tuning.families import (
+from walras.train.policy_families import (
     BestBaseStock,
     CappedBaseStockFamily,
     ConstantOrderFamily,
@@ -27,7 +27,7 @@ from walras.train.tuning.families import (
     SsPolicy,
     TunedNewsvendor,
 )
-from walras.train.tuning.policy_value import Objective, TuningProblem, policy_value
+from walras.train.policy_value import Objective, TuningProblem, policy_value
 
 STORES, WEEKS, WARM_UP = 400, 260, 60
 COUNTED = WEEKS - WARM_UP

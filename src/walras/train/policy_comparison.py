@@ -18,8 +18,7 @@ from walras.progress import Progress
 from walras.simulation.state import State
 from walras.train.buyer_training import load_buyer
 from walras.train.history import HistorySplit
-from walras.train.shocks import typical_prices
-from walras.train.tuning.families import (
+from walras.train.policy_families import (
     BestBaseStock,
     CappedBaseStockFamily,
     ConstantOrderFamily,
@@ -31,20 +30,15 @@ from walras.train.tuning.families import (
     TunedNewsvendor,
     in_multiples,
 )
-from walras.train.tuning.policy_value import Objective, TunedPolicy, TuningProblem, policy_value
+from walras.train.policy_value import Objective, TunedPolicy, TuningProblem, policy_value
+from walras.train.shocks import typical_prices
 
-GROUPINGS = (0, 10, 1)
-"""Parameters per agent, per demand bucket, and one for all: training weeks decide which is best."""
-
-WARM_UP_SHARE = 5
-"""The first fifth of the training weeks is warm-up, in which orders open at the start arrive."""
-
+GROUPINGS = (0, 10, 1)  # parameters per agent, per demand bucket, and one for all: training weeks decide which is best
+WARM_UP_SHARE = 5  # the first fifth of the training weeks is warm-up, in which orders open at the start arrive
 PULSE_HEIGHT, HAAR_LEVEL, HAAR_BLOCK = 0.5, 0.25, 4
 """Height of a pulse, and mean of a Haar path, in median margins; weeks on which a Haar path is constant."""
 
-HELD_OUT_PRICES = 7919
-"""Added to the seed for the prices of the held-out weeks."""
-
+HELD_OUT_PRICES = 7919  # added to the seed for the prices of the held-out weeks
 Competitor = Callable[[HistorySplit, TuningProblem], TunedPolicy]
 
 
@@ -80,17 +74,11 @@ COMPETITORS: dict[str, Competitor] = {
 
 @dataclass(frozen=True)
 class PolicyComparison:
-    """Outcome of a comparison.
+    """Outcome of a comparison."""
 
-    Attributes:
-        ranking: on the held-out weeks.
-        tuned: name -> competitor with the parameters that were chosen.
-        outcomes: name -> what it earned for every agent in the held-out weeks.
-    """
-
-    ranking: Ranking
-    tuned: Mapping[str, TunedPolicy]
-    outcomes: Mapping[str, PolicyOutcome]
+    ranking: Ranking  # on the held-out weeks
+    tuned: Mapping[str, TunedPolicy]  # name -> competitor with the parameters that were chosen
+    outcomes: Mapping[str, PolicyOutcome]  # name -> what it earned for every agent in the held-out weeks
 
     def __str__(self) -> str:
         """Show the ranking as a table."""

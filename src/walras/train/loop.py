@@ -4,6 +4,7 @@ A run that was killed at any moment and started again ends with the same bits as
 step depends on is in the state, the step's number, and the task's settings.
 """
 
+import abc
 import json
 import math
 import time
@@ -13,50 +14,107 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
+import optax
+from jaxtyping import Array
 
 from walras.data.array_file import flatten, restore, write_arrays
 from walras.errors import InputError, NotFiniteError, SettingsError, quote
 from walras.progress import Progress
-from walras.train.loop.checkpoint import Checkpoint, Checkpoints
-from walras.train.loop.records import METRICS, RUN, Metrics, RunRecord, versions
-from walras.train.loop.task import TrainingTask
+from walras.train.run_folder import METRICS, RUN, Checkpoint, Checkpoints, Metrics, RunRecord, versions
 from walras.train.settings import TrainSettings
 
 CHECKPOINTS, FITTED = "checkpoints", "fitted.walras"
-BATCH = 16
-"""Most steps whose metrics are fetched from the device together: fetching makes the next step wait."""
+BATCH = 16  # most steps whose metrics are fetched from the device together: fetching makes the next step wait
+BATCH_SECONDS = 1.0  # longest time until metrics are fetched and progress is shown [seconds]
 
-BATCH_SECONDS = 1.0
-"""Longest time until metrics are fetched and progress is shown [seconds]."""
+
+class TrainingTask(abc.ABC):
+    """What is trained: its initial state, a step, and its validation."""
+
+    kind: str  # of the result, such as "buyer"; checkpoints are of the kind "buyer training"
+    loss: str = "loss"  # metric of a step that has to stay finite
+    # validation metric that has to fall; the parameters with its lowest value are returned
+    monitor: str = "held_out_loss"
+
+    @abc.abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """Return what numbers depend on beside the settings, such as `walras.data.resume_log.digest` of the data.
+
+        A training is resumed only with the same values.
+        """
+
+    @abc.abstractmethod
+    def begin(self, seed: int) -> Any:
+        """Return the initial state: a pytree with parameters, optimizer state and all else a step needs.
+
+        It is called again on resume, for the structure that stored numbers are put into.
+        """
+
+    @abc.abstractmethod
+    def step(self, state: Any, number: int) -> tuple[Any, Mapping[str, Any]]:
+        """Return the state after one step, and its scalar metrics.
+
+        Shapes and types stay; the given state is neither changed nor donated, since it is written if the step is
+        interrupted. Draws follow from a seed and `number` (1 for the first step), which has to enter `eqx.filter_jit`
+        as `np.int32(number)`: a Python number would be compiled in at every step.
+        """
+
+    @abc.abstractmethod
+    def validate(self, state: Any) -> Mapping[str, Any]:
+        """Return scalar metrics on held-out data, `monitor` among them; named differently from those of a step."""
+
+    def parameters(self, state: Any) -> Any:
+        """Return the part of the state that is the result; by default all."""
+        return state
+
+
+class TrainState(eqx.Module):
+    """State from step to step: weights, their running average, and the optimizer's state."""
+
+    network: Any
+    average: Any
+    optimizer: Any
+
+    @staticmethod
+    def of(network: Any, optimizer: optax.GradientTransformation) -> "TrainState":
+        """Start from a network."""
+        return TrainState(network, network, optimizer.init(eqx.filter(network, eqx.is_inexact_array)))
+
+
+def clipped_adam(
+    learning_rate: float, updates: int, last_rate: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """Return Adam on clipped gradients, its step size falling along a half cosine to the share `last_rate`."""
+    rate = optax.cosine_decay_schedule(learning_rate, updates, last_rate)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
+
+
+def apply_gradients(
+    state: TrainState, gradient: Any, averaged: float | Array, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Make one update along a gradient; the running average keeps the share `averaged` of itself."""
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer)
+    network = eqx.apply_updates(state.network, updates)
+    average = jax.tree.map(lambda old, new: averaged * old + (1 - averaged) * new, state.average, network)
+    return TrainState(network, average, optimizer_state)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainResult:
-    """Outcome of a training.
+    """Outcome of a training."""
 
-    Attributes:
-        parameters: those with the lowest monitored metric; also in the file `path`.
-        state: after the last step.
-        step: steps done.
-        best_step: step after which the parameters were best.
-        best_value: their monitored metric.
-        stopped: "steps" where all steps were done, "patience" where the monitored metric no longer fell.
-        notes: sentences on what was handled, such as a damaged checkpoint.
-        path: file of kind `task.kind` that holds the parameters.
-        seconds: time spent over all starts [seconds].
-    """
-
-    parameters: Any
-    state: Any
-    step: int
-    best_step: int
-    best_value: float
-    stopped: str
-    notes: tuple[str, ...]
-    path: Path
-    seconds: float
+    parameters: Any  # those with the lowest monitored metric; also in the file `path`
+    state: Any  # after the last step
+    step: int  # steps done
+    best_step: int  # step after which the parameters were best
+    best_value: float  # their monitored metric
+    stopped: str  # "steps" where all steps were done, "patience" where the monitored metric no longer fell
+    notes: tuple[str, ...]  # sentences on what was handled, such as a damaged checkpoint
+    path: Path  # file of kind `task.kind` that holds the parameters
+    seconds: float  # time spent over all starts [seconds]
 
     def __str__(self) -> str:
         """Show steps, time and the best validation as a small table."""

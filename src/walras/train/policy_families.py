@@ -2,8 +2,9 @@
 
 import abc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -16,16 +17,127 @@ from walras.policies.base_stock import AbstractDemandDistribution, GammaDemand, 
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock, OrderUpTo, ReorderPoint
 from walras.population.population import bucket_edges, bucket_of
-from walras.train.tuning.grid_search import GridSpec, Parameters, grid_search, whole_multiples
-from walras.train.tuning.policy_value import TunedPolicy, TuningProblem
+from walras.train.policy_value import TunedPolicy, TuningProblem
 
+Parameters = dict[str, Float[np.ndarray, " group"]]
+Score = Callable[[Parameters], Float[np.ndarray, " group"]]
 Ranges = dict[str, tuple[Float[np.ndarray, " group"], Float[np.ndarray, " group"]]]
 
-TINY = 1e-6
-"""Least holding cost in the economic order quantity [money/unit/week]."""
+TINY = 1e-6  # least holding cost in the economic order quantity [money/unit/week]
+FOLDS = 3  # times that a choice is tuned on first weeks and evaluated on those that follow
 
-FOLDS = 3
-"""Times that a choice is tuned on first weeks and evaluated on those that follow."""
+
+@dataclass(frozen=True)
+class GridSpec:
+    """How finely to search."""
+
+    points: tuple[int, int] = (17, 9)  # candidates per parameter in a round, for one parameter and for two or more
+    # the last round's spacing is at most this share of a parameter's range, likewise
+    resolution: tuple[float, float] = (1e-3, 1e-2)
+    most_polish: int = 8  # rounds of single steps to either side at the end, where parameters are whole multiples
+
+
+@dataclass(frozen=True, eq=False)
+class GridResult:
+    """Best candidate of each group."""
+
+    parameters: Parameters  # name -> value per group
+    value: Float[np.ndarray, " group"]  # score per group
+    tried: int  # candidates that were scored
+
+
+class _Best:
+    """Best candidate of each group so far; of equally good ones the first."""
+
+    def __init__(self, score: Score) -> None:
+        self._score = score
+        self.parameters: Parameters = {}
+        self.value: np.ndarray | None = None
+        self.tried = 0
+
+    def offer(self, candidate: Parameters) -> bool:
+        """Score a candidate and return whether it is better for any group."""
+        value = np.asarray(self._score(candidate), float)
+        self.tried += 1
+        if self.value is None:
+            self.value, self.parameters = value, {name: x.copy() for name, x in candidate.items()}
+            return True
+        better = value > self.value
+        self.value = np.where(better, value, self.value)
+        self.parameters = {name: np.where(better, x, self.parameters[name]) for name, x in candidate.items()}
+        return bool(better.any())
+
+
+def grid_search(
+    score: Score,
+    ranges: Mapping[str, tuple[Float[np.ndarray, " group"], Float[np.ndarray, " group"]]],
+    *,
+    starts: Sequence[Parameters] = (),
+    steps: Mapping[str, float] | None = None,
+    grid: GridSpec | None = None,
+) -> GridResult:
+    """Find the parameters with the highest score for every group by itself.
+
+    The whole grid over the ranges is scored, then a smaller one around each group's best, and so on. Nothing is assumed
+    of the score's shape beyond what the first grid resolves, and the result is never worse than a given start.
+
+    Args:
+        score: maps one candidate per group to one score per group, higher is better.
+        ranges: name -> lowest and highest value per group.
+        starts: further candidates; they may lie outside the ranges.
+        steps: name -> whole multiples that the parameter must be; others are continuous.
+        grid: how finely.
+    """
+    grid, steps, best = grid or GridSpec(), steps or {}, _Best(score)
+    points, resolution = ((pair[0] if len(ranges) == 1 else pair[1]) for pair in (grid.points, grid.resolution))
+    low, high = ({name: np.asarray(pair[side], float) for name, pair in ranges.items()} for side in (0, 1))
+    bottom, top, share = low, high, 1.0 / (points - 1)
+    while True:
+        for candidate in _candidates(bottom, top, int(points), steps):
+            best.offer(candidate)
+        if share <= resolution:
+            break
+        spacing = {name: (high[name] - low[name]) * share for name in ranges}
+        bottom = {name: np.maximum(best.parameters[name] - spacing[name], low[name]) for name in ranges}
+        top = {name: np.minimum(best.parameters[name] + spacing[name], high[name]) for name in ranges}
+        share *= 2.0 / (points - 1)
+    # Only now: a good start beside a better region would keep the grid from zooming in on that region.
+    for start in starts:
+        best.offer(start)
+    _local_search(best, steps, low, grid.most_polish)
+    assert best.value is not None  # a grid has at least one candidate
+    return GridResult(best.parameters, best.value, best.tried)
+
+
+def _candidates(low: Parameters, high: Parameters, points: int, steps: Mapping[str, float]) -> Iterator[Parameters]:
+    """Spread candidates evenly over each group's box, without those that rounding makes equal."""
+    seen: set[bytes] = set()
+    for shares in product(np.linspace(0.0, 1.0, points), repeat=len(low)):
+        candidate = {
+            name: whole_multiples(low[name] + share * (high[name] - low[name]), steps.get(name))
+            for name, share in zip(low, shares, strict=True)
+        }
+        key = b"".join(x.tobytes() for x in candidate.values())
+        if key not in seen:
+            seen.add(key)
+            yield candidate
+
+
+def whole_multiples(values: np.ndarray, step: float | None) -> np.ndarray:
+    """Round to whole multiples of a step; None leaves values as they are."""
+    return values if step is None else np.rint(values / step) * step
+
+
+def _local_search(best: _Best, steps: Mapping[str, float], low: Parameters, most: int) -> None:
+    """Step to either side of whole multiples until no group gains."""
+    for _ in range(most):
+        gained = False
+        for name, step in steps.items():
+            for side in (-step, step):
+                moved = np.maximum(best.parameters[name] + side, low[name])
+                gained |= best.offer({**best.parameters, name: moved})
+        if not gained:
+            return
 
 
 class PolicyFamily(abc.ABC):
@@ -43,16 +155,12 @@ class PolicyFamily(abc.ABC):
 
 @dataclass(frozen=True)
 class SearchedFamily(PolicyFamily):
-    """Family tuned by grid search, with separate candidates for every agent or group of agents.
+    """Family tuned by grid search, with separate candidates for every agent or group of agents."""
 
-    Attributes:
-        groups: 0 gives every agent its own parameters, n gives n buckets of similar demand theirs; 1 is one set of
-            parameters for all. Own parameters overfit where the history is short.
-        grid: how finely to search.
-    """
-
+    # 0 gives every agent its own parameters, n gives n buckets of similar demand theirs; 1 is one set of
+    # parameters for all. Own parameters overfit where the history is short
     groups: int = 0
-    grid: GridSpec = field(default_factory=GridSpec)
+    grid: GridSpec = field(default_factory=GridSpec)  # how finely to search
 
     title: ClassVar[str]
     in_units: ClassVar[tuple[str, ...]] = ()
@@ -301,16 +409,11 @@ class Rescaled(PolicyFamily):
 
     A level that is best in hindsight covers the largest demand seen and no more: on short histories it is too low for
     the future, and later weeks show by how much.
-
-    Attributes:
-        family: that is searched.
-        factors: to choose from.
-        folds: as in `time_series_splits`.
     """
 
-    family: SearchedFamily
-    factors: tuple[float, ...] = (0.85, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.5)
-    folds: int = FOLDS
+    family: SearchedFamily  # that is searched
+    factors: tuple[float, ...] = (0.85, 1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.5)  # to choose from
+    folds: int = FOLDS  # as in `time_series_splits`
 
     @property
     def name(self) -> str:

@@ -21,63 +21,43 @@ from walras.simulation.setup import cut_agents
 from walras.simulation.state import State
 from walras.simulation.week import WeekRecord
 
-BLOCK = 4096
-"""Agents simulated at a time: the traces of 156 weeks, summed as they come, are a few megabytes."""
+BLOCK = 4096  # agents simulated at a time: the traces of 156 weeks, summed as they come, are a few megabytes
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What counts in the value of a policy.
+    """What counts in the value of a policy."""
 
-    Attributes:
-        warm_up: first weeks that do not count; what a policy added to its stock in them is charged at unit cost.
-        backlog: unmet demand waits instead of being lost.
-        order_cost: cost of placing an order, whatever its size [money/order].
-        stop: weeks from this one on do not count, as if the paths ended before it; None counts all.
-    """
-
-    warm_up: int = 0
-    backlog: bool = False
-    order_cost: float = 0.0
-    stop: int | None = None
+    warm_up: int = 0  # first weeks that do not count; what a policy added to its stock in them is charged at unit cost
+    backlog: bool = False  # unmet demand waits instead of being lost
+    order_cost: float = 0.0  # cost of placing an order, whatever its size [money/order]
+    stop: int | None = None  # weeks from this one on do not count, as if the paths ended before it; None counts all
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyValue:
-    """Outcome of a policy for each agent in the weeks that count, mean over scenarios.
+    """Outcome of a policy for each agent in the weeks that count, mean over scenarios."""
 
-    Attributes:
-        value: reward - payments - order costs + worth of what is left - worth of what the warm-up added [money].
-        payments: shadow prices x use [money].
-        demand, sales, orders: units in all weeks that count.
-        stock: mean stock at the end of a week [units].
-        order_weeks: weeks with an order.
-    """
-
+    # reward - payments - order costs + worth of what is left - worth of what the warm-up added [money]
     value: Float[np.ndarray, " agent"]
-    payments: Float[np.ndarray, " agent"]
-    demand: Float[np.ndarray, " agent"]
-    sales: Float[np.ndarray, " agent"]
-    orders: Float[np.ndarray, " agent"]
-    stock: Float[np.ndarray, " agent"]
-    order_weeks: Float[np.ndarray, " agent"]
+    payments: Float[np.ndarray, " agent"]  # shadow prices x use [money]
+    demand: Float[np.ndarray, " agent"]  # units in all weeks that count
+    sales: Float[np.ndarray, " agent"]  # units in all weeks that count
+    orders: Float[np.ndarray, " agent"]  # units in all weeks that count
+    stock: Float[np.ndarray, " agent"]  # mean stock at the end of a week [units]
+    order_weeks: Float[np.ndarray, " agent"]  # weeks with an order
 
 
 @dataclass(frozen=True, eq=False)
 class TuningProblem:
-    """Data that policies are tuned on.
+    """Data that policies are tuned on."""
 
-    Attributes:
-        population, exogenous, initial, shadow_prices: as in `simulate`.
-        objective: what counts.
-        round_to: orders, and parameters in units, are whole multiples of this [units]; None for any amount.
-    """
-
-    population: Population
-    exogenous: ExogenousPaths
-    initial: State
-    shadow_prices: Float[Array, "*scenario week resource"] | None = None
-    objective: Objective = field(default_factory=Objective)
+    population: Population  # as in `simulate`
+    exogenous: ExogenousPaths  # as in `simulate`
+    initial: State  # as in `simulate`
+    shadow_prices: Float[Array, "*scenario week resource"] | None = None  # as in `simulate`
+    objective: Objective = field(default_factory=Objective)  # what counts
+    # orders, and parameters in units, are whole multiples of this [units]; None for any amount
     round_to: float | None = None
 
     @property
@@ -112,23 +92,15 @@ class TuningProblem:
 
 @dataclass(frozen=True, eq=False)
 class TunedPolicy:
-    """Policy whose parameters were chosen on the weeks of a `TuningProblem`.
+    """Policy whose parameters were chosen on the weeks of a `TuningProblem`."""
 
-    Attributes:
-        name: for tables.
-        policy: with the best parameters.
-        value: of each agent on those weeks: in sample, so no estimate of what the policy is worth [money].
-        parameters: name -> value per agent.
-        seconds: that tuning took.
-        tried: candidates that were simulated.
-    """
-
-    name: str
-    policy: Policy
+    name: str  # for tables
+    policy: Policy  # with the best parameters
+    # of each agent on those weeks: in sample, so no estimate of what the policy is worth [money]
     value: Float[np.ndarray, " agent"]
-    parameters: Mapping[str, Float[np.ndarray, " agent"]]
-    seconds: float = 0.0
-    tried: int = 0
+    parameters: Mapping[str, Float[np.ndarray, " agent"]]  # name -> value per agent
+    seconds: float = 0.0  # that tuning took
+    tried: int = 0  # candidates that were simulated
 
     def __str__(self) -> str:
         """Show candidates, time, and the median of each parameter."""

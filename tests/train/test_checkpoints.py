@@ -12,8 +12,8 @@ import pytest
 
 from walras.data.array_file import read_arrays, write_arrays
 from walras.errors import InputError
-from walras.train.loop import checkpoint
-from walras.train.loop.checkpoint import Checkpoints
+from walras.train import run_folder as checkpoint
+from walras.train.run_folder import Checkpoints
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ SECOND = """
 import sys
 from pathlib import Path
 from walras.errors import InputError
-from walras.train.loop.checkpoint import Checkpoints
+from walras.train.run_folder import Checkpoints
 try:
     with Checkpoints(Path(sys.argv[1]), "thing"):
         print("in")

@@ -21,8 +21,8 @@ from fit_run import SETTINGS, LineTask, leaves
 from walras.data.array_file import read_arrays, restore
 from walras.errors import InputError, NotFiniteError, SettingsError
 from walras.progress import Progress
-from walras.train.loop.records import read_metrics
-from walras.train.loop.train import refuse_other_settings, train
+from walras.train.loop import refuse_other_settings, train
+from walras.train.run_folder import read_metrics
 
 KILLS = int(os.environ.get("WALRAS_KILLS", "2"))
 PROGRAM = [sys.executable, fit_run.__file__]
