@@ -34,8 +34,7 @@ from walras.simulation.setup import slice_agents
 from walras.simulation.state import State
 from walras.train.buyer_episodes import Episode, EpisodeSource, HistoryEpisodes
 from walras.train.history import FEWEST_WEEKS, FIRST_FORECAST, train_test_split
-from walras.train.loop.task import TrainingTask, TrainState, apply_gradients, clipped_adam
-from walras.train.loop.train import TrainResult, train
+from walras.train.loop import TrainingTask, TrainResult, TrainState, apply_gradients, clipped_adam, train
 from walras.train.settings import BuyerTraining
 
 PARTS = 2
