@@ -10,18 +10,33 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lab.capacity_benchmark import BenchmarkCase, BenchmarkPopulation, ComputeCost, ControlOutcome
-from walras.maps.closed_loop import AbstractPriceController, DualMap, PrimalSearch, run_closed_loop, step_week
-from walras.maps.features import units_of
+from walras.maps.closed_loop import (
+    AbstractPriceController,
+    DualMap,
+    adam_on_softplus_prices,
+    run_closed_loop,
+    softplus_prices,
+    step_week,
+)
+from walras.maps.features import HORIZON, FeatureScaling, units_of
 from walras.maps.file import LearnedMap
+from walras.maps.network import MapNetwork
 from walras.maps.rollout import PopulationWindow
 from walras.policies.base import AbstractWrapper, Observation, Policy
 from walras.population.population import Population
+from walras.simulation.controller import ControlObservation, Issued
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
 from walras.simulation.state import State
+
+SMALLEST_CAPACITY = 1e-6
+"""Capacities, relative to S(P), below this count as this when ratios are formed."""
+
+BETAS = (0.5, 0.8)
+"""Decay of Adam's moments in the search on a primal map, short: a week whose violation is gone gives up its price."""
 
 
 class ControlMethod(abc.ABC):
@@ -91,6 +106,83 @@ class DualMapController(ControlMethod):
         return _run_map(case, self.dual, DualMap(self.dual.network, self.dual.scaling))
 
 
+class PrimalSearch(AbstractPriceController):
+    """Search prices `softplus(nu)` at which a frozen primal map predicts use within capacity (spec section 8), by Adam.
+
+    The loss is the mean squared relative violation plus a small price term, without which weeks with slack would keep a
+    price. The first search starts from nu = 0, later ones from last week's result shifted by a week. A search ends when
+    the mean of |min(lambda, (K - U) / K)| is below `tolerance`, or after `most` steps; weeks that exceed capacity at
+    the highest price do not count, since open orders no longer respond to prices.
+
+    Attributes:
+        network, scaling: of the primal map.
+        rate: step of Adam in nu; it falls as 1 / sqrt(1 + step / 10), or the last steps would oscillate.
+        most: steps at most.
+        tolerance: residual at which the search ends.
+        price_weight: of the mean price beside violation.
+        ceiling: highest price [median unit margins].
+    """
+
+    network: MapNetwork
+    scaling: FeatureScaling
+    rate: float = 0.4
+    most: int = 60
+    tolerance: float = 5e-3
+    price_weight: float = 1e-2
+    ceiling: float = 4.0
+
+    def begin(self, n_resources: int) -> Float[Array, "ahead resource"]:
+        """Return nu = 0."""
+        return jnp.zeros((HORIZON, n_resources))
+
+    def issue(self, observation: ControlObservation) -> Float[Array, "ahead resource"]:
+        """Return the prices of `step`."""
+        return jnp.asarray(self.step(observation).prices)
+
+    def step(self, observation: ControlObservation) -> Issued:
+        """Search on from last week's nu; a query is one evaluation of the map with its slope in the prices."""
+
+        def utilization(prices: Array) -> Array:
+            return self.network.utilization(observation.encoded, prices)
+
+        assert observation.capacity is not None  # the loop over a map always has a target
+        nu, queries = self.search(utilization, observation.capacity, observation.memory)
+        return Issued(softplus_prices(nu, self.ceiling), jnp.concatenate([nu[1:], nu[-1:]]), queries)
+
+    def search(
+        self,
+        utilization: Callable[[Array], Array],
+        capacity: Float[Array, "ahead resource"],
+        start: Float[Array, "ahead resource"],
+    ) -> tuple[Float[Array, "ahead resource"], Int[Array, ""]]:
+        """Return the last nu, and how often `utilization` (from prices to use, both relative) was evaluated."""
+        limit = jnp.maximum(capacity, SMALLEST_CAPACITY)
+
+        def loss(prices: Array) -> tuple[Array, Array]:
+            over = (utilization(prices) - limit) / limit
+            return (jnp.maximum(over, 0.0) ** 2).mean() + self.price_weight * prices.mean(), self.residual(prices, over)
+
+        return adam_on_softplus_prices(
+            loss,
+            start,
+            learning_rate=lambda step: self.rate / jnp.sqrt(1 + step / 10),
+            max_steps=self.most,
+            betas=BETAS,
+            tolerance=self.tolerance,
+            ceiling=self.ceiling,
+        )
+
+    def residual(
+        self, prices: Float[Array, "ahead resource"], over: Float[Array, "ahead resource"]
+    ) -> Float[Array, ""]:
+        """Return the mean of |min(lambda, (K - U) / K)|, 0 in weeks over capacity at the highest price.
+
+        Prices are lambda [median unit margins], `over` is (U - K) / K.
+        """
+        saturated = (prices >= 0.999 * self.ceiling) & (over > 0)
+        return jnp.where(saturated, 0.0, jnp.abs(jnp.minimum(prices, -over))).mean()
+
+
 @dataclass(frozen=True, eq=False)
 class PrimalMapController(ControlMethod):
     """A search every week for the prices at which use fits, as forecast by a frozen primal map.
@@ -98,7 +190,7 @@ class PrimalMapController(ControlMethod):
     Attributes:
         name: in tables.
         primal: the map, of any representation; it knows what a dual map knows.
-        settings: of the search that differ from the defaults of `walras.maps.closed_loop.PrimalSearch`.
+        settings: of the search that differ from the defaults of `PrimalSearch`.
     """
 
     name: str

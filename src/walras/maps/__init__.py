@@ -15,7 +15,6 @@ _HOME = {
     "load_map": "file",
     "save_map": "file",
     "DualMap": "closed_loop",
-    "PrimalSearch": "closed_loop",
     "CapacityTarget": "closed_loop",
     "run_closed_loop": "closed_loop",
 }

@@ -1,7 +1,7 @@
-"""Closed loop: every week a map issues prices, agents order, and the map sees the result in the next week.
+"""Closed loop in one compiled scan: every week a map issues prices, agents order, and the map sees the result.
 
 LAW: in week t receipts are in when prices for weeks t + 1 .. t + HORIZON are issued; the first of them is charged in
-week t + 1 (spec section 2). This is the loop of `simulation.controller` as one compiled scan, for controllers on maps.
+week t + 1 (spec section 2).
 """
 
 import math
@@ -30,7 +30,6 @@ from walras.maps.features import (
 )
 from walras.maps.network import MapNetwork
 from walras.maps.pooling import CohortIndex
-from walras.maps.probes import PreparedProbes
 from walras.maps.rollout import PopulationWindow
 from walras.parallel.process import Sequential
 from walras.policies.base import Policy
@@ -39,12 +38,6 @@ from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
 from walras.simulation.setup import Setup
 from walras.simulation.state import State
-
-SMALLEST_CAPACITY = 1e-6
-"""Capacities, relative to S(P), below this count as this when ratios are formed."""
-
-BETAS = (0.5, 0.8)
-"""Decay of Adam's moments in the search on a primal map, short: a week whose violation is gone gives up its price."""
 
 
 def adam_on_softplus_prices(
@@ -57,35 +50,22 @@ def adam_on_softplus_prices(
     tolerance: float = -math.inf,
     ceiling: float = math.inf,
 ) -> tuple[Float[Array, "*axes ahead resource"], Int[Array, ""]]:
-    """Minimise a loss of prices `min(softplus(nu), ceiling)` by Adam on nu.
+    """Minimise a loss of prices `min(softplus(nu), ceiling)` by Adam on nu; return the last nu and the evaluations.
 
     Args:
         loss: from prices to loss and residual.
         start: first nu.
         learning_rate: step size in nu, of the number of the step.
-        max_steps: most steps; may be traced.
+        max_steps: may be traced.
         betas: decay of Adam's first and second moment.
         tolerance: residual at which the search ends.
         ceiling: highest price; nu is kept below it, since beyond it the loss has no slope.
-
-    Returns:
-        The last nu, and the number of evaluations of the loss.
     """
     adam, highest = optax.scale_by_adam(*betas), math.log(math.expm1(ceiling)) if ceiling < math.inf else math.inf
 
-    def evaluate(nu: Array) -> tuple[Array, Array]:
-        def of_nu(nu: Array) -> tuple[Array, Array]:
-            return loss(softplus_prices(nu, ceiling))
-
-        (_, residual), slope = jax.value_and_grad(of_nu, has_aux=True)(nu)
-        return slope, residual
-
-    def unfinished(state: tuple) -> Array:
-        return ~state[3]
-
     def update(state: tuple) -> tuple:
         nu, moments, count, _ = state
-        slope, residual = evaluate(nu)
+        (_, residual), slope = jax.value_and_grad(lambda nu: loss(softplus_prices(nu, ceiling)), has_aux=True)(nu)
         finished = (residual <= tolerance) | (count >= max_steps)
         move, moments = adam.update(slope, moments)
         moved = jnp.minimum(nu - learning_rate(count) * move, highest)
@@ -93,7 +73,7 @@ def adam_on_softplus_prices(
 
     nu = jnp.minimum(start, highest)
     state = (nu, adam.init(nu), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    nu, _, evaluations, _ = jax.lax.while_loop(unfinished, update, state)
+    nu, _, evaluations, _ = jax.lax.while_loop(lambda state: ~state[3], update, state)
     return nu, evaluations
 
 
@@ -105,8 +85,8 @@ def softplus_prices(nu: Float[Array, "*axes"], ceiling: float = math.inf) -> Flo
 class AbstractPriceController(eqx.Module, Controller):
     """A controller on a map. In `ControlObservation` and `Issued`, prices and capacity are relative (`Units`)."""
 
-    network: eqx.AbstractVar[MapNetwork]  # reads histories and coming weeks
-    scaling: eqx.AbstractVar[FeatureScaling]  # of its features
+    network: eqx.AbstractVar[MapNetwork]
+    scaling: eqx.AbstractVar[FeatureScaling]
 
 
 class DualMap(AbstractPriceController):
@@ -124,112 +104,27 @@ class DualMap(AbstractPriceController):
         return Issued(self.issue(observation), observation.memory, jnp.ones((), jnp.int32))
 
 
-class PrimalSearch(AbstractPriceController):
-    """Search prices `softplus(nu)` at which a frozen primal map predicts use within capacity (spec section 8), by Adam.
-
-    The loss is the mean squared relative violation plus a small price term, without which weeks with slack would keep a
-    price. The first search starts from nu = 0, later ones from last week's result shifted by a week. A search ends when
-    the mean of |min(lambda, (K - U) / K)| is below `tolerance`, or after `most` steps; weeks that exceed capacity at
-    the highest price do not count, since open orders no longer respond to prices.
-    """
-
-    network: MapNetwork  # of the primal map
-    scaling: FeatureScaling
-    rate: float = 0.4  # step of Adam in nu; it falls as 1 / sqrt(1 + step / 10), or the last steps would oscillate
-    most: int = 60  # steps at most
-    tolerance: float = 5e-3  # residual at which the search ends
-    price_weight: float = 1e-2  # of the mean price beside violation
-    ceiling: float = 4.0  # highest price [median unit margins]
-
-    def begin(self, n_resources: int) -> Float[Array, "ahead resource"]:
-        """Return nu = 0."""
-        return jnp.zeros((HORIZON, n_resources))
-
-    def issue(self, observation: ControlObservation) -> Float[Array, "ahead resource"]:
-        """Return the prices of `step`."""
-        return jnp.asarray(self.step(observation).prices)
-
-    def step(self, observation: ControlObservation) -> Issued:
-        """Search on from last week's nu; a query is one evaluation of the map with its slope in the prices."""
-
-        def utilization(prices: Array) -> Array:
-            return self.network.utilization(observation.encoded, prices)
-
-        assert observation.capacity is not None  # the loop over a map always has a target
-        nu, queries = self.search(utilization, observation.capacity, observation.memory)
-        return Issued(softplus_prices(nu, self.ceiling), jnp.concatenate([nu[1:], nu[-1:]]), queries)
-
-    def search(
-        self,
-        utilization: Callable[[Array], Array],
-        capacity: Float[Array, "ahead resource"],
-        start: Float[Array, "ahead resource"],
-    ) -> tuple[Float[Array, "ahead resource"], Int[Array, ""]]:
-        """Return the last nu, and how often `utilization` (from prices to use, both relative) was evaluated."""
-        limit = jnp.maximum(capacity, SMALLEST_CAPACITY)
-
-        def loss(prices: Array) -> tuple[Array, Array]:
-            over = (utilization(prices) - limit) / limit
-            return (jnp.maximum(over, 0.0) ** 2).mean() + self.price_weight * prices.mean(), self.residual(prices, over)
-
-        return adam_on_softplus_prices(
-            loss,
-            start,
-            learning_rate=lambda step: self.rate / jnp.sqrt(1 + step / 10),
-            max_steps=self.most,
-            betas=BETAS,
-            tolerance=self.tolerance,
-            ceiling=self.ceiling,
-        )
-
-    def residual(
-        self, prices: Float[Array, "ahead resource"], over: Float[Array, "ahead resource"]
-    ) -> Float[Array, ""]:
-        """Return the mean of |min(lambda, (K - U) / K)|, 0 in weeks over capacity at the highest price.
-
-        Prices are lambda [median unit margins], `over` is (U - K) / K.
-        """
-        saturated = (prices >= 0.999 * self.ceiling) & (over > 0)
-        return jnp.where(saturated, 0.0, jnp.abs(jnp.minimum(prices, -over))).mean()
-
-
 class CapacityTarget(eqx.Module):
-    """Capacity that a closed loop is to keep to.
+    """Capacity that a closed loop is to keep to."""
 
-    Attributes:
-        capacity: K of every week of the window [units of resource]; the last one holds for later weeks.
-        first: first week in which prices are issued.
-    """
-
-    capacity: Float[Array, "week resource"]
-    first: int = eqx.field(static=True)
+    capacity: Float[Array, "week resource"]  # of the window [units of resource]; the last row holds for later weeks
+    first: int = eqx.field(static=True)  # first week in which prices are issued
 
     def coming(self, week: Array) -> Float[Array, "ahead resource"]:
         """Return the capacity of the weeks after a week."""
-        last = self.capacity.shape[0] - 1
-        return self.capacity[jnp.minimum(week + 1 + jnp.arange(HORIZON), last)]
+        return self.capacity[jnp.minimum(week + 1 + jnp.arange(HORIZON), self.capacity.shape[0] - 1)]
 
 
 class ClosedLoopResult(eqx.Module):
-    """Outcome of the coordinated weeks, `first` and those after it.
+    """Outcome of the coordinated weeks, the first with prices and those after it."""
 
-    Attributes:
-        issued: prices for the weeks after each week, as issued in it [money per unit of resource].
-        charged: price of each week.
-        utilization: use of each resource.
-        reward: money of each week, price payments not deducted.
-        end_value: value of what is left at the end [money].
-        states: before each week and its receipts; leading week axis.
-        queries: evaluations of the map in each week; None where they are not counted.
-    """
-
-    issued: Float[Array, "week ahead resource"]
-    charged: Float[Array, "week resource"]
-    utilization: Float[Array, "week resource"]
-    reward: Float[Array, " week"]
-    end_value: Float[Array, ""]
-    states: State
-    queries: Int[Array, " week"] | None = None
+    issued: Float[Array, "week ahead resource"]  # in each week for those after it [money per unit of resource]
+    charged: Float[Array, "week resource"]  # price of each week
+    utilization: Float[Array, "week resource"]  # [units of resource]
+    reward: Float[Array, " week"]  # money of each week, price payments not deducted
+    end_value: Float[Array, ""]  # value of what is left at the end [money]
+    states: State  # before each week and its receipts; leading week axis
+    queries: Int[Array, " week"] | None = None  # evaluations of the map in each week; None where they are not counted
 
 
 def run_closed_loop(
@@ -239,19 +134,14 @@ def run_closed_loop(
     target: CapacityTarget,
     controller: AbstractPriceController,
 ) -> ClosedLoopResult:
-    """Issue prices, simulate a week, and go on, with histories read one week at a time.
+    """Issue prices, simulate a week, and go on, with the cohort's histories read one week at a time.
 
-    Args:
-        window, cohort_index: agents and weeks, and whose histories are read.
-        policy: of the agents.
-        target: capacity to keep to; weeks before `target.first` have no prices.
-        controller: issues the prices, e.g. a dual map.
+    Weeks before `target.first` have no prices.
     """
     loop = _Loop(window, cohort_index, policy, target, controller, units_of(window.population))
     weeks = jnp.arange(target.first, window.n_weeks)
-    _, (issued, charged, use, reward, ends, states, queries) = jax.lax.scan(
-        lambda carry, week: loop.step(carry, week), loop.begin(), weeks
-    )
+    outputs = jax.lax.scan(lambda carry, week: loop.step(carry, week), loop.begin(), weeks)[1]  # loop is not hashable
+    issued, charged, use, reward, ends, states, queries = outputs
     return ClosedLoopResult(issued, charged, use, reward, ends[-1], states, queries)
 
 
@@ -308,9 +198,13 @@ class _Loop(eqx.Module):
         """Go through one week."""
         network, agents, embeddings = self.controller.network, carry.agents, None
         population, (history, known) = self.window.population, self._observe(carry, week)
-        reads, probes = network.agents is not None, self._probes(carry, history, known)
+        reads, probes = network.agents is not None, self.cohort_index.probes
+        ready = None
+        if probes is not None:
+            on_order = carry.state.pipeline
+            ready = prepare_probes_now(population, probes, history, known, on_order, self.policy, self.units)
         parts = (population, self.cohort_index, history, known, self.units)
-        inputs = self.controller.scaling(map_inputs(*parts, reads_agents=reads, probes=probes))
+        inputs = self.controller.scaling(map_inputs(*parts, reads_agents=reads, probes=ready))
         if network.agents is not None and inputs.agents is not None and inputs.valid is not None:
             agents, embeddings = network.agents.read(agents, inputs.agents[0], inputs.valid[0])
         totals, read_totals = network.totals.read(carry.totals, inputs.totals[0])
@@ -329,7 +223,7 @@ class _Loop(eqx.Module):
         state, window = carry.state, self.window
         valid = window.valid[week].astype(jnp.float32)
         before = (carry.demand_before, carry.orders_before)
-        history = AgentHistory.of_week(state, window.exogenous, week, *before, valid)
+        history = AgentHistory.of_week(window.exogenous, state, week, *before, valid)
         per_unit = window.population.weight[:, None] * window.population.use
         due = state.pipeline[: HORIZON + 1] @ per_unit
         known = KnownFuture(
@@ -339,12 +233,6 @@ class _Loop(eqx.Module):
             holidays=jax.lax.dynamic_slice_in_dim(window.holidays, week + 1, HORIZON),
         )
         return history, known
-
-    def _probes(self, carry: _Carry, history: AgentHistory, known: KnownFuture) -> PreparedProbes | None:
-        probes, population = self.cohort_index.probes, self.window.population
-        if probes is None:
-            return None
-        return prepare_probes_now(population, probes, history, known, carry.state.pipeline, self.policy, self.units)
 
 
 def price_window(
@@ -360,11 +248,9 @@ def step_week(
 ) -> tuple[Float[Array, " total"], Any, State, Float[Array, ""]]:
     """Simulate one week under announced prices (its own and later ones) [money per unit of resource].
 
-    Returns:
-        Use of each resource and then reward, traces, the state after the week, and the value of what is left.
+    Return use of each resource and then reward, traces, the state after the week, and the value of what is left.
     """
     exogenous = window.exogenous
-    following = exogenous.unit_cost[jnp.minimum(week + 1, exogenous.n_weeks - 1)]
     setup = Setup(
         window.population,
         week_of(exogenous, week),
@@ -375,7 +261,7 @@ def step_week(
         Record(agents=True, flows=()),
         backlog=False,
         block=window.population.n_agents,
-        following_cost=following,
+        following_cost=exogenous.unit_cost[jnp.minimum(week + 1, exogenous.n_weeks - 1)],
         first_week=week,
     )
     (rows, _, end), (after, traces), _ = setup.run()

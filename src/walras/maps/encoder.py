@@ -39,9 +39,8 @@ from walras.simulation.run import window_length
 
 Layers = tuple[tuple[Array, ...], ...]
 
+# Slots pooled at a time: for `MANY` agents or more (a tile's scores stay in the cache), and for fewer.
 TILE, SMALL_TILE, MANY = 128, 16, 4096
-"""Slots pooled at a time: for `MANY` agents or more (a tile's scores stay in the cache), and for fewer."""
-
 _prepare_probes_now = eqx.filter_jit(prepare_probes_now)
 
 
@@ -62,12 +61,12 @@ class ConvCache:
 
     def append(self, agents: tuple[Array, ...] | None, totals: tuple[Array, ...]) -> "ConvCache":
         """Return the cache with the newest week in place of the oldest."""
-        moved = None if self.agents is None or agents is None else _appended(self.agents, agents)
-        return ConvCache(moved, _appended(self.totals, totals))
 
+        def appended(layers: Layers, newest: tuple[Array, ...]) -> Layers:
+            return tuple((*weeks[1:], new) for weeks, new in zip(layers, newest, strict=True))
 
-def _appended(layers: Layers, newest: tuple[Array, ...]) -> Layers:
-    return tuple((*weeks[1:], new) for weeks, new in zip(layers, newest, strict=True))
+        moved = None if self.agents is None or agents is None else appended(self.agents, agents)
+        return ConvCache(moved, appended(self.totals, totals))
 
 
 def _by_week(rings: tuple[Array, ...]) -> Layers:
@@ -162,8 +161,7 @@ class EncoderState:
     learned: LearnedMap  # the map
     reader: PopulationReader  # reads the population
     encoded: EncodedPopulation  # the population at the origin
-    # the population as a vector, to compare with those of training; None where the map gives none
-    summary: Float[Array, " summary"] | None
+    summary: Float[Array, " summary"] | None  # to compare populations by; None where the map gives none
     policy: Policy | None = None  # of the agents, for the map's probes; None where it is not given
     cache: ConvCache | None = None  # of the convolutions; None before the first `step`
 
@@ -180,8 +178,7 @@ class EncoderState:
     ) -> "EncoderState":
         """Encode a population, given without names; `cohort` are the agents whose histories are read.
 
-        Raises:
-            InputError: a map with probes lacks the agents' policy or open orders.
+        A map with probes that lacks the agents' policy or open orders is an InputError.
         """
         tile = TILE if cohort.n_drawn >= MANY else SMALL_TILE
         probes = probes_for(learned, population, cohort, seed)
@@ -191,13 +188,13 @@ class EncoderState:
         encoded, summary = reader.read(latest(history.agent_history), history.known, prepared)
         return EncoderState(learned, reader, encoded, summary, policy)
 
-    def step(self, before: AgentHistory, history: History) -> "EncoderState":
-        """Read the next week.
+    @property
+    def parts(self) -> tuple[MapNetwork, EncodedPopulation]:
+        """Network and encoded population, as queries need them."""
+        return self.learned.network, self.encoded
 
-        Args:
-            before: the history up to the week before; used in the first step alone.
-            history: the next week, and what is then known of the coming ones.
-        """
+    def step(self, before: AgentHistory, history: History) -> "EncoderState":
+        """Read the next week; the history before it is used in the first step alone."""
         cache = self.cache
         if cache is None:
             agents, totals = self.reader.caches(latest(before))

@@ -19,23 +19,14 @@ from walras.population.population import Population
 from walras.simulation.state import State
 from walras.simulation.week import WeekRecord
 
-FEATURES = 1
-"""Version of the features below."""
+FEATURES = 1  # version of the features below
+HORIZON = 26  # coming weeks that maps answer for
+LOOK_BACK = 64  # weeks of history that an embedding sees
+LEAST_DEMAND = 0.02  # demand scales below count as this [units/week]
+LEAST_BASE = 0.05  # answers are relative to at least this share of S(P)
 
-HORIZON = 26
-"""Coming weeks that maps answer for."""
-
-LOOK_BACK = 64
-"""Weeks of history that an embedding sees."""
-
-LEAST_DEMAND = 0.02
-"""Demand scales below count as this [units/week]."""
-
-LEAST_BASE = 0.05
-"""Answers are relative to at least this share of S(P)."""
-
+# Numbers per agent and week, static ones per agent, numbers per total and resource, per coming week and resource.
 AGENT_FEATURES, ATTRIBUTES, TOTALS, AHEAD = 13, 7, 4, 3
-"""Numbers per agent and week, static ones per agent, numbers per total and resource, per coming week and resource."""
 
 PRICES_AND_FORECASTS = ("sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
 
@@ -68,15 +59,9 @@ class AgentHistory(eqx.Module):
     def from_traces(
         exogenous: ExogenousPaths, traces: WeekRecord, initial: State, valid: Float[Array, "week agent"]
     ) -> "AgentHistory":
-        """Read the history off a simulation that kept its traces.
+        """Read the history off a simulation of one path that kept its traces, from its initial state.
 
         Orders that arrive in the week in which they are placed are receipts in the traces, but not here.
-
-        Args:
-            exogenous: one path, all fields with all weeks.
-            traces: of the same weeks.
-            initial: state before the first of them.
-            valid: 1 where an agent has a history.
         """
         position = initial.stock_end + initial.pipeline.sum(0)
         at_once = jax.vmap(lambda arrivals, placed: arrivals.spread(placed, initial.max_lead)[0])
@@ -87,48 +72,32 @@ class AgentHistory(eqx.Module):
             receipts=receipts,
             stock_start=stock_before + receipts,
             position=position[None] + jnp.concatenate([jnp.zeros_like(change[:1]), change[:-1]]),
-            demand_before=_previous_week(traces.demand),
-            orders_before=_previous_week(traces.orders),
+            demand_before=jnp.concatenate([traces.demand[:1], traces.demand[:-1]]),
+            orders_before=jnp.concatenate([traces.orders[:1], traces.orders[:-1]]),
             **{name: getattr(exogenous, name) for name in PRICES_AND_FORECASTS},
             valid=valid,
         )
 
     @staticmethod
     def of_week(
-        state: State,
         exogenous: ExogenousPaths,
+        state: State,
         week: Array | int,
         demand_before: Float[Array, " agent"],
         orders_before: Float[Array, " agent"],
         valid: Float[Array, " agent"],
     ) -> "AgentHistory":
-        """Return the history of one week alone.
-
-        Args:
-            state: before the week, so that its receipts are the first row of the pipeline.
-            exogenous: prices and forecasts with all weeks.
-            week: index into them.
-            demand_before, orders_before: of the previous week [units].
-            valid: 1 where an agent has a history.
-        """
+        """Return the history of one week alone, given the state before its receipts; `exogenous` holds all weeks."""
         receipts = state.pipeline[0]
-        return AgentHistory(
-            receipts=receipts[None],
-            stock_start=(state.stock_end + receipts)[None],
-            position=(state.stock_end + state.pipeline.sum(0))[None],
-            demand_before=demand_before[None],
-            orders_before=orders_before[None],
-            **{name: getattr(exogenous, name)[week][None] for name in PRICES_AND_FORECASTS},
-            valid=valid[None],
-        )
+        fields = {name: getattr(exogenous, name)[week] for name in PRICES_AND_FORECASTS}
+        fields |= {"demand_before": demand_before, "orders_before": orders_before, "valid": valid}
+        stock, position = state.stock_end + receipts, state.stock_end + state.pipeline.sum(0)
+        row = AgentHistory(receipts=receipts, stock_start=stock, position=position, **fields)
+        return jax.tree.map(lambda leaf: leaf[None], row)
 
     def of_agents(self, index: Int[Array, " slot"]) -> "AgentHistory":
         """Return the history of some agents."""
         return jax.tree.map(lambda leaf: leaf[:, index], self)
-
-
-def _previous_week(series: Float[Array, "week agent"]) -> Float[Array, "week agent"]:
-    return jnp.concatenate([series[:1], series[:-1]])
 
 
 class KnownFuture(eqx.Module):
@@ -150,10 +119,8 @@ class KnownFuture(eqx.Module):
 class Units(eqx.Module):
     """The units in which a map sees a population."""
 
-    # S(P), the sum over agents of weight x demand scale x use per unit [units of resource/week]
-    use: Float[Array, " resource"]
-    # the median over demand of the margin per unit of resource [money per unit of resource]
-    price: Float[Array, " resource"]
+    use: Float[Array, " resource"]  # S(P): sum of weight x demand scale x use per unit [units of resource/week]
+    price: Float[Array, " resource"]  # median over demand of the margin [money per unit of resource]
     demand: Float[Array, ""]  # the sum over agents of weight x demand scale [units/week]
 
 
@@ -167,8 +134,7 @@ class Baseline(eqx.Module):
 class MapInputs(eqx.Module):
     """All that a map reads of a population."""
 
-    # features of every agent in every week; None for maps that read none
-    agents: Float[Array, "week slot trait"] | None
+    agents: Float[Array, "week slot trait"] | None  # features of every agent; None for maps that read none
     totals: Float[Array, "week total"]  # features of the population in every week
     future: Float[Array, "*origin ahead outlook"]  # features of the coming weeks of every origin
     baseline: Baseline  # what answers start from
@@ -183,12 +149,7 @@ def open_orders(
     """Return use in weeks t, t + 1, ..., t + HORIZON by orders accepted before week t [units], summed over agents."""
     weight = population.weight[:, None] * population.use
     lead = initial.max_lead
-
-    def due(week: tuple) -> Float[Array, "lead resource"]:
-        arrivals, placed = week
-        return arrivals.spread(placed, lead) @ weight
-
-    new = jax.lax.map(due, (exogenous.arrivals, orders))
+    new = jax.lax.map(lambda week: week[0].spread(week[1], lead) @ weight, (exogenous.arrivals, orders))
     weeks = orders.shape[0]
     by_week = jnp.zeros((weeks + lead + HORIZON + 1, weight.shape[1])).at[:lead].add(initial.pipeline @ weight)
 
@@ -207,7 +168,7 @@ def stock_use(population: Population, history: AgentHistory) -> Float[Array, "we
 
 
 def units_of(population: Population) -> Units:
-    """Return the units in which a map sees a population.
+    """Return a population's units.
 
     The median margin weights agents by their demand, not equally as spec section 5 has it: what a price does to a total
     depends on the agents that make it up (docs/decisions/0009).
@@ -292,7 +253,7 @@ def future_features(known: KnownFuture, units: Units) -> Float[Array, "*origin a
 
 
 def baseline_of(population: Population, known: KnownFuture, units: Units) -> Baseline:
-    """Return what answers are relative to."""
+    """Return what answers start from."""
     scale = units.use.reshape((1,) * (known.stock.ndim - 1) + units.use.shape)
     level = jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
     flow = 1.0 - jnp.asarray(population.stock_resource, jnp.float32)
@@ -352,28 +313,17 @@ def prepare_probes_now(
     policy: Policy,
     units: Units,
 ) -> PreparedProbes:
-    """Prepare probes at the last week of the whole population's history.
-
-    Args:
-        on_order: open orders of all agents by the week in which they arrive, the history's last first.
-    """
+    """Prepare probes at the last week of the history; `on_order` begins with the orders that arrive in it."""
     state = agent_state_of(history.of_agents(probes.index), on_order[:, probes.index])
     return prepare_probes(population, probes, state, known.expected, policy, units.price, units.use)
 
 
-MASKED_COLUMNS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "economics": ((5, 9), (1, 2, 3)),
-    "prices": ((), ()),
-}
-"""What a map may be kept from seeing: columns of agents' features (margin, holding cost) and of attributes (both and
-the penalty). The unit of shadow prices stays the population's median margin. Prices are no feature: the network leaves
-them out (`MapShape.sees_prices`)."""
+# What a map may be kept from seeing: columns of agents' features (margin, holding cost) and of attributes (both and the
+# penalty). The unit of shadow prices stays. Prices are no feature: the network leaves them out (`sees_prices`).
+MASKED_COLUMNS: dict[str, tuple[list[int], list[int]]] = {"economics": ([5, 9], [1, 2, 3]), "prices": ([], [])}
 
-MASKED_SPREAD = 1e30
-"""Spread of masked features: whatever their values are, they are scaled to 0."""
-
-FAR = 6.0
-"""Spreads from the mean at which scaled features are clipped."""
+MASKED_SPREAD = 1e30  # spread of masked features: whatever their values are, they are scaled to 0
+FAR = 6.0  # spreads from the mean at which scaled features are clipped
 
 
 class FeatureScaling(eqx.Module):
@@ -386,16 +336,12 @@ class FeatureScaling(eqx.Module):
 
     @staticmethod
     def fit(examples: list[MapInputs], masked: Sequence[str] = ()) -> "FeatureScaling":
-        """Measure features over examples; those that do not vary are only centred.
+        """Measure features over unscaled examples; those that do not vary are only centred.
 
-        Args:
-            examples: not scaled.
-            masked: what the map is not to see, keys of `MASKED_COLUMNS`; hidden in every later use of the map too.
+        What is `masked` (keys of `MASKED_COLUMNS`) is hidden in every later use of the map too.
         """
-        columns = [list(sum(places, ())) for places in zip(*(MASKED_COLUMNS[name] for name in masked), strict=True)]
-        of_agents, of_attributes = columns or [[], []]
-        filled = [np.asarray(inputs.pooled.weight) > 0 for inputs in examples]
-        pairs = list(zip(examples, filled, strict=True))
+        of_agents, of_attributes = (sum((MASKED_COLUMNS[name][side] for name in masked), []) for side in (0, 1))
+        pairs = [(inputs, np.asarray(inputs.pooled.weight) > 0) for inputs in examples]
         agents = [np.asarray(inputs.agents)[:, there] for inputs, there in pairs if inputs.agents is not None]
         return FeatureScaling(
             _moments(agents, of_agents),

@@ -24,15 +24,13 @@ from walras.maps.representations import REPRESENTATIONS
 from walras.population.cohort import Cohort
 from walras.population.population import Population
 
-VERSION = 1
-"""Of what a file holds and how its weights are wired."""
+VERSION = 1  # of what a file holds and how its weights are wired
 
 PRIMAL, DUAL = "primal map", "dual map"
-KINDS = (PRIMAL, DUAL)
-"""Kinds of maps: prices to utilization, and capacity to prices."""
+KINDS = (PRIMAL, DUAL)  # kinds of maps: prices to utilization, and capacity to prices
 
+# Names of sizes and weights that files call by an earlier name.
 STORED_NAMES = {"n_probes": "delegates", "network.agent_head": "network.each"}
-"""Names of sizes and weights that files call by an earlier name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +74,7 @@ def probes_for(learned: LearnedMap, population: Population, cohort: Cohort, seed
 
 
 def save_map(path: str | Path, learned: LearnedMap) -> None:
-    """Write a map to one file, aside and then renamed; the folder must exist.
-
-    Raises:
-        InputError: facts that JSON cannot hold, a folder that cannot be written to.
-    """
+    """Write a map to one file, aside and then renamed; InputError if JSON cannot hold its facts or no file is made."""
     arrays = {
         **{f"network{name}": values for name, values in flatten(learned.network).items()},
         **{f"scaling{name}": values for name, values in flatten(learned.scaling).items()},
@@ -98,21 +92,25 @@ def save_map(path: str | Path, learned: LearnedMap) -> None:
 
 
 def load_map(path: str | Path | Traversable, kind: str) -> LearnedMap:
-    """Read a map; no code is run, and every byte is checked.
-
-    Args:
-        path: a file written by `save_map`, also one inside an installed package.
-        kind: one of `KINDS`.
+    """Read a map of one of `KINDS`; no code is run, and every byte is checked.
 
     Raises:
         DamagedFileError, InputError: a damaged file, one of another kind or version, or one that contradicts itself.
     """
     stored = read_arrays(path, kind)
-    _check_version(stored)
+    version = stored.header.get("version"), stored.header.get("features")
+    if version != (VERSION, FEATURES):
+        raise InputError(
+            f"{stored.source} holds a {stored.kind} of version {quote(version[0])} with features {quote(version[1])} "
+            f"but this walras reads version {VERSION} with features {FEATURES}; train it again"
+        )
     shape = _shape_of(stored)
     stored = replace(stored, arrays=_renamed(stored.arrays, {old: new for new, old in STORED_NAMES.items()}))
     network = restore(jax.eval_shape(lambda: MapNetwork.draw(shape, 0)), stored, "network")
-    scaling = restore(_blank_scaling(shape), stored, "scaling")
+    m = shape.resources  # a map that reads no agents has no moments of them
+    widths = (AGENT_FEATURES if shape.kind.reads_agents else 0, ATTRIBUTES, TOTALS * m, AHEAD * m + 2)
+    blank = jax.eval_shape(lambda: FeatureScaling(*(jnp.zeros((2, width)) for width in widths)))
+    scaling = restore(blank, stored, "scaling")
     resources, edges = tuple(stored.header["resources"]), stored.arrays.get("edges")
     if len(resources) != shape.resources or edges is None or edges.shape != (shape.buckets - 1,):
         raise _contradiction(stored)
@@ -128,15 +126,6 @@ def _renamed(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
     return {rename(name): values for name, values in arrays.items()}
 
 
-def _check_version(stored: Stored) -> None:
-    version = stored.header.get("version"), stored.header.get("features")
-    if version != (VERSION, FEATURES):
-        raise InputError(
-            f"{stored.source} holds a {stored.kind} of version {quote(version[0])} with features {quote(version[1])} "
-            f"but this walras reads version {VERSION} with features {FEATURES}; train it again"
-        )
-
-
 def _shape_of(stored: Stored) -> MapShape:
     """Read the sizes off the header."""
     names: dict[str, str] = {old: new for new, old in STORED_NAMES.items()}
@@ -144,7 +133,9 @@ def _shape_of(stored: Stored) -> MapShape:
         sizes: Any = dict(stored.header["shape"]).items()
         given: dict[str, Any] = {names.get(name, name): tuple(v) if isinstance(v, list) else v for name, v in sizes}
         shape = MapShape(**given)
-        sized = shape.n_probes >= 0 and all(isinstance(size, int) and size > 0 for size in _positive_sizes(shape))
+        others = [v for name, v in asdict(shape).items() if name not in ("representation", "n_probes", "sees_prices")]
+        positive = [size for value in others for size in (value if isinstance(value, tuple) else (value,))]
+        sized = shape.n_probes >= 0 and all(isinstance(size, int) and size > 0 for size in positive)
         usable = sized and isinstance(shape.sees_prices, bool) and stored.header["facts"] is not None
     except (KeyError, TypeError, ValueError):
         raise _contradiction(stored) from None
@@ -156,18 +147,6 @@ def _shape_of(stored: Stored) -> MapShape:
             f"{join(sorted(REPRESENTATIONS), 20)}; read it with the walras that wrote it, or train it again"
         )
     return shape
-
-
-def _positive_sizes(shape: MapShape) -> list[Any]:
-    values = [v for name, v in asdict(shape).items() if name not in ("representation", "n_probes", "sees_prices")]
-    return [size for value in values for size in (value if isinstance(value, tuple) else (value,))]
-
-
-def _blank_scaling(shape: MapShape) -> FeatureScaling:
-    """Return the shapes of a scaling; a map that reads no agents has none of their moments."""
-    m = shape.resources
-    widths = (AGENT_FEATURES if shape.kind.reads_agents else 0, ATTRIBUTES, TOTALS * m, AHEAD * m + 2)
-    return jax.eval_shape(lambda: FeatureScaling(*(jnp.zeros((2, width)) for width in widths)))
 
 
 def _contradiction(stored: Stored) -> InputError:

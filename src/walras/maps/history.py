@@ -1,4 +1,4 @@
-"""History: the past of a population and what is known of its coming weeks, at one origin, as given to maps.
+"""History: the past of a population and what is known of its coming weeks, as given to maps.
 
 CONTRACT: the origin is the last week: its receipts are in, its orders are not yet placed.
 """
@@ -25,10 +25,9 @@ class History:
     """The past of a population, and what is known of the coming weeks.
 
     Attributes:
-        agent_history: of all agents up to the origin; any number of weeks, of which the last 64 are read.
+        agent_history: of all agents up to the origin; the last 64 weeks are read.
         known: of the coming weeks, at the origin.
-        on_order: open orders by the week in which they arrive, the origin's own first [units]; needed by maps with
-            probes, None where it is not known.
+        on_order: open orders by week of arrival, the origin's own first [units]; None where no map has probes.
     """
 
     agent_history: AgentHistory
@@ -36,11 +35,7 @@ class History:
     on_order: Float[Array, "lead agent"] | None = None
 
     def __post_init__(self) -> None:
-        """Check shapes and numbers.
-
-        Raises:
-            ShapeError, InputError: the field is named.
-        """
+        """Check shapes and numbers; ShapeError and InputError name the field."""
         _check_agents(self.agent_history)
         _check_known(self.known)
         if self.on_order is not None:
@@ -76,12 +71,10 @@ class History:
 
         Args:
             population, exogenous, initial: what was simulated, one path without scenarios.
-            traces: `rollout.agents` of a simulation with `Record.traces()`, of the same weeks.
+            traces: `rollout.agents` of a simulation with `Record.traces()`.
             expected_use: forecast use of the origin's week and the 26 after it if all agents received what they ask
-                for, summed over agents with their weights [units of resource]; default the agents' forecasts of the
-                last week, spread evenly over their lead times and going on unchanged.
-            holidays: weeks since the last holiday and to the next, 0..1, of the 26 weeks after the origin; default 1,
-                no holiday near.
+                for, summed with weights [units of resource]; default the last week's forecasts, going on unchanged.
+            holidays: weeks since the last holiday and to the next, 0..1, of the 26 weeks after; default 1, none near.
             valid: 1 where an agent was on sale; default everywhere.
 
         Raises:
@@ -93,7 +86,10 @@ class History:
         if traces.receipts.shape != (weeks, agents):
             needed = f"({weeks}, {agents}), one path of all weeks and agents"
             raise shape_mismatch("traces", tuple(traces.receipts.shape), needed, "simulate without scenarios")
-        expected_use = _steady_use(population, exogenous) if expected_use is None else expected_use
+        if expected_use is None:
+            weekly = exogenous.lead_demand_mean[-1] / (population.lead_time + 1.0)
+            steady = (population.weight * weekly) @ population.use
+            expected_use = jnp.broadcast_to(steady, (HORIZON + 1, steady.shape[0]))
         holidays = np.ones((HORIZON, 2)) if holidays is None else holidays
         _check_rows("expected", expected_use, (HORIZON + 1, len(population.resources)))
         _check_rows("holidays", holidays, (HORIZON, 2))
@@ -109,12 +105,6 @@ class History:
             holidays=jnp.asarray(holidays, jnp.float32),
         )
         return History(agent_history, known, pipeline_at(all_weeks.arrivals, traces.orders, initial, weeks - 1))
-
-
-def _steady_use(population: Population, exogenous: ExogenousPaths) -> Float[Array, "from_now resource"]:
-    weekly = exogenous.lead_demand_mean[-1] / (population.lead_time + 1.0)
-    use = (population.weight * weekly) @ population.use
-    return jnp.broadcast_to(use, (HORIZON + 1, use.shape[0]))
 
 
 def _check_agents(history: AgentHistory) -> None:
@@ -134,12 +124,9 @@ def _check_known(known: KnownFuture) -> None:
     if known.stock.ndim != 1:
         needed = "[resource], of one origin"
         raise shape_mismatch("history.known.stock", tuple(known.stock.shape), needed, "cut one origin out")
-    shapes: dict[str, tuple[int, ...]] = {
-        "expected": (HORIZON + 1, *resources),
-        "committed": (HORIZON + 1, *resources),
-        "stock": resources,
-        "holidays": (HORIZON, 2),
-    }
+    rows = (HORIZON + 1, *resources)
+    shapes: dict[str, tuple[int, ...]] = {"expected": rows, "committed": rows, "stock": resources}
+    shapes["holidays"] = (HORIZON, 2)
     for name, shape in shapes.items():
         _check_rows(name, getattr(known, name), shape)
         axes = ("week", "column") if len(shape) == 2 else ("resource",)
@@ -147,7 +134,6 @@ def _check_known(known: KnownFuture) -> None:
 
 
 def _checked_on_order(on_order: Any, agents: int) -> Array:
-    """Return open orders as an array."""
     shape = tuple(np.shape(on_order))
     if len(shape) != 2 or shape[1] != agents or not shape[0]:
         raise shape_mismatch("history.on_order", shape, f"[lead, {agents} agents]", "give a row for every week")

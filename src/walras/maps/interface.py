@@ -1,7 +1,4 @@
-"""Interface: trained maps in one folder, which encode a population and then answer a planner.
-
-A folder is shipped or kept by users: `primal.walras`, `dual.walras` and `coverage.walras`, with at least one map.
-"""
+"""Interface: trained maps in one folder (`FILES` and `SUPPORT_FILE`), which encode a population for a planner."""
 
 import shutil
 import tempfile
@@ -27,17 +24,14 @@ from walras.policies.base import Policy
 from walras.population.cohort import Cohort, StratifiedSample, demand_size
 from walras.population.population import NO_NAMES, Population, choke_price
 
-SHIPPED = ("default", "retail")
-"""Interfaces that come with the package."""
+SHIPPED = ("default", "retail")  # interfaces that come with the package
 
 FILES = {PRIMAL: "primal.walras", DUAL: "dual.walras"}
 SUPPORT_FILE = "coverage.walras"
 
-COHORT = 20_000
-"""Most agents that are read by default; of more, a cohort of this size is drawn."""
+COHORT = 20_000  # most agents that are read by default; of more, a cohort of this size is drawn
 
-_units_of = jax.jit(units_of)
-"""Compiled as one program: a dozen small ones would take as long as a query each."""
+_units_of = jax.jit(units_of)  # compiled as one program: a dozen small ones would take as long as a query each
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +50,7 @@ class Interface:
     source: str = "the interface"
 
     def __post_init__(self) -> None:
-        """Check that the maps belong together.
-
-        Raises:
-            InputError: no map, maps of the other kind, of different resources, or a dual map that cannot be one.
-        """
+        """Check that there is a map and that maps belong together; InputError if not."""
         for kind, learned in {PRIMAL: self.primal, DUAL: self.dual}.items():
             if learned is not None and learned.kind != kind:
                 raise InputError(f"a {quote(learned.kind)} was given as {kind} but a {kind} is needed; swap the two")
@@ -102,10 +92,7 @@ class Interface:
 
     @staticmethod
     def load(name_or_path: str | Path) -> "Interface":
-        """Read a folder that `save` wrote, or one that comes with the package.
-
-        Args:
-            name_or_path: "default", "retail", or a folder.
+        """Read a folder that `save` wrote, or one that comes with the package ("default", "retail").
 
         Raises:
             InputError: no such folder, no map in it, or a damaged file.
@@ -130,10 +117,7 @@ class Interface:
         return Interface(maps.get(PRIMAL), maps.get(DUAL), support, source)
 
     def save(self, folder: str | Path) -> None:
-        """Write all to a folder, aside and then renamed; an interface that was there is replaced.
-
-        Args:
-            folder: where; the folder around it must exist.
+        """Write all to a folder in an existing one, aside and then renamed; an interface there is replaced.
 
         Raises:
             InputError: a folder that holds other things than an interface, or that cannot be written to.
@@ -143,7 +127,11 @@ class Interface:
         try:
             aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
-                self._write(aside / "new")
+                (aside / "new").mkdir()
+                for learned in self._maps:
+                    save_map(aside / "new" / FILES[learned.kind], learned)
+                if self.support is not None:
+                    save_support(aside / "new" / SUPPORT_FILE, self.support)
                 if folder.exists():
                     folder.rename(aside / "old")
                 (aside / "new").rename(folder)
@@ -154,13 +142,6 @@ class Interface:
             raise InputError(
                 f"{quote(folder, 200)} cannot be written ({reason}); choose a place that you may write to"
             ) from error
-
-    def _write(self, folder: Path) -> None:
-        folder.mkdir()
-        for learned in self._maps:
-            save_map(folder / FILES[learned.kind], learned)
-        if self.support is not None:
-            save_support(folder / SUPPORT_FILE, self.support)
 
     def encode(
         self,
@@ -188,8 +169,7 @@ class Interface:
             ShapeError, InputError, SettingsError: other resources, agents or weeks than needed; a reserve for a map
                 that does not say how far off it is.
         """
-        self._check(population, history, weeks, reserve)
-        _check_agents(population, policy, seed)
+        self._check(population, policy, history, weeks, reserve, seed)
         read, error = _cohort_to_read(population, history, cohort, seed)
         anonymous = population.named(NO_NAMES)
         units = _units_of(anonymous)
@@ -214,17 +194,19 @@ class Interface:
             reserve=reserve,
         )
 
-    def _check(self, population: Population, history: History, weeks: int, reserve: float) -> None:
+    def _check(
+        self, population: Population, policy: Any, history: History, weeks: int, reserve: float, seed: int
+    ) -> None:
         if population.resources != self.resources:
             raise InputError(
                 f"the population uses {join(population.resources)} but the maps of {self.source} know "
                 f"{join(self.resources)}; load maps that were trained for these resources"
             )
         shape = (history.n_agents, history.known.stock.shape[0])
-        needed = (population.n_agents, len(population.resources))
-        if shape != needed:
+        own = (population.n_agents, len(population.resources))
+        if shape != own:
             remedy = "give the history of the same agents and resources"
-            raise shape_mismatch("history", f"{shape} (agents, resources)", f"{needed} as the population", remedy)
+            raise shape_mismatch("history", f"{shape} (agents, resources)", f"{own} as the population", remedy)
         if not 2 <= weeks <= HORIZON + 1:
             raise SettingsError(f"`weeks` is {weeks} but a view has 2 to {HORIZON + 1} weeks; give one of these")
         if not 0.0 <= reserve < float("inf"):
@@ -233,15 +215,13 @@ class Interface:
             raise SettingsError(
                 f"`reserve` is {reserve:g} but the maps of {self.source} do not say how far off they are; give 0"
             )
-
-
-def _check_agents(population: Population, policy: Any, seed: int) -> None:
-    if policy is not None and not isinstance(policy, Policy):
-        raise InputError(f"`policy` is {quote(policy)} but must be a policy; give an instance, e.g. PricedNewsvendor()")
-    if not float(np.sum(np.asarray(population.weight))) > 0:
-        raise InputError("all agents have weight 0 but one above 0 is needed; give a weight to those who count")
-    if seed < 0:
-        raise SettingsError(f"`seed` is {seed} but must be 0 or more; give e.g. 0")
+        if policy is not None and not isinstance(policy, Policy):
+            needed = "must be a policy; give an instance, e.g. PricedNewsvendor()"
+            raise InputError(f"`policy` is {quote(policy)} but {needed}")
+        if not float(np.sum(np.asarray(population.weight))) > 0:
+            raise InputError("all agents have weight 0 but one above 0 is needed; give a weight to those who count")
+        if seed < 0:
+            raise SettingsError(f"`seed` is {seed} but must be 0 or more; give e.g. 0")
 
 
 def _cohort_to_read(

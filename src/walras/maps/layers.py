@@ -1,12 +1,10 @@
-"""Layers of the map networks: linear maps, perceptrons, dilated causal convolutions, and the heads of both maps.
+"""Layers of the map networks, drawn with numpy from a seed: linear, convolutions over weeks, and the heads of maps.
 
-Weights are drawn with numpy, so that a seed gives the same ones everywhere. Why these are not those of `equinox.nn`:
-docs/decisions/0016-libraries.md.
+Why these are not those of `equinox.nn`: docs/decisions/0016-libraries.md.
 """
 
 import math
 from itertools import pairwise
-from math import gcd
 
 import equinox as eqx
 import jax
@@ -14,17 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-EPSILON = 1e-5
-"""Added to variances before their root is taken."""
-
-ZERO_OUTPUT_USE = math.log(math.e - 1.0)
-"""softplus of this is 1: an output of 0 means that use equals expected demand."""
-
-LOW_PRICE = -3.0
-"""An output of 0 means a price of a twentieth of the median margin."""
-
-LEAST_USE = 1e-4
-"""Relative use below this has no logarithm that matters."""
+EPSILON = 1e-5  # added to variances before their root is taken
+ZERO_OUTPUT_USE = math.log(math.e - 1.0)  # softplus of this is 1: an output of 0 means that use equals expected demand
+LOW_PRICE = -3.0  # an output of 0 means a price of a twentieth of the median margin
+LEAST_USE = 1e-4  # relative use below this has no logarithm that matters
 
 
 class Linear(eqx.Module):
@@ -98,18 +89,14 @@ class DilatedCNN(eqx.Module):
         valid: Float[Array, "week *axes"] | None = None,
         spacing: int = 1,
     ) -> Float[Array, "read *axes made"]:
-        """Read a whole series in one pass.
+        """Read a whole series in one pass; `valid` is 1 where there is history (None: everywhere).
 
-        Args:
-            series: week axis first.
-            valid: 1 where there is history, else 0; None where all of it is.
-            spacing: weeks between outputs, counted back from the last. A layer is computed only where a later one
-                needs it: five times less work with every eighth week.
+        `spacing` are the weeks between outputs, counted back from the last. A layer is computed only where a later one
+        needs it: five times less work with every eighth week.
         """
-        mask = None if valid is None else valid[..., None]
-        x, step = series if mask is None else series * mask, 1
+        (x, mask), step = _masked(series, valid), 1
         for index, dilation in enumerate(self.dilations):
-            wider = gcd(spacing, *self.dilations[index + 1 :]) // step
+            wider = math.gcd(spacing, *self.dilations[index + 1 :]) // step
             earlier = _shifted(x, dilation // step)
             step *= wider
             x, earlier = _every(x, wider), _every(earlier, wider)
@@ -125,8 +112,7 @@ class DilatedCNN(eqx.Module):
         self, series: Float[Array, "week *axes given"], valid: Float[Array, "week *axes"] | None = None
     ) -> tuple[Array, ...]:
         """Return the cache after a whole series: the last `dilation` inputs of each layer."""
-        mask = None if valid is None else valid[..., None]
-        x, cache = series if mask is None else series * mask, []
+        (x, mask), cache = _masked(series, valid), []
         for index, dilation in enumerate(self.dilations):
             missing = max(dilation - x.shape[0], 0)
             cache.append(jnp.concatenate([jnp.zeros((missing, *x.shape[1:]), x.dtype), x[-dilation:]]))
@@ -148,12 +134,15 @@ class DilatedCNN(eqx.Module):
         valid: Float[Array, "*axes"] | None = None,
     ) -> tuple[tuple[Array, ...], Float[Array, "*axes made"]]:
         """Read the next week, given each layer's input `dilation` weeks ago; return the new inputs and the output."""
-        mask = None if valid is None else valid[..., None]
-        x, inputs = column if mask is None else column * mask, []
+        (x, mask), inputs = _masked(column, valid), []
         for index, before in enumerate(earlier):
             inputs.append(x)
             x = self._layer(index, x, before, mask)
         return tuple(inputs), x
+
+
+def _masked(x: Array, valid: Array | None) -> tuple[Array, Array | None]:
+    return (x, None) if valid is None else (x * valid[..., None], valid[..., None])
 
 
 def _every(x: Array, step: int) -> Array:

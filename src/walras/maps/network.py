@@ -1,7 +1,4 @@
-"""Network of a map: reads history once, coming weeks and a signal in every query, and answers.
-
-The signal is shadow prices (primal map) or capacity (dual map). Sizes are stored with the weights.
-"""
+"""Network of a map: reads history once, and in every query coming weeks and a signal (prices or capacity)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +14,12 @@ from walras.maps.pooling import PooledAgents
 from walras.maps.probes import PreparedProbes
 from walras.maps.representations import REPRESENTATIONS, AbstractRepresentation, BottomUp, Widths
 
+Plan = Float[Array, "*axes ahead resource"]
+
 SLACK_SCALE, LEAST_CAPACITY = 4.0, 0.05
 """Capacities vary by about a quarter; less than a twentieth of expected use is read as that much."""
 
-CORRECTIONS = 3
-"""Times that a dual map corrects its prices by the use of its probes."""
+CORRECTIONS = 3  # times that a dual map corrects its prices by the use of its probes
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ class MapNetwork(eqx.Module):
     context: Linear  # brings the totals' embedding into the query
     basis: Perceptron  # the answer of the totals alone; the representation adds what the population's mix changes
     representation: AbstractRepresentation  # of the population
-    # predicts each agent by itself, which is how reading histories is learned; None where the representation does so
-    # itself, or no agents are read
+    # Predicts each agent, by which reading histories is learned; None where the representation does so or reads none
     agent_head: BottomUp | None
     sees_prices: bool = eqx.field(static=True, default=True)  # as in `MapShape`
 
@@ -101,12 +98,9 @@ class MapNetwork(eqx.Module):
         )
 
     def encode(self, inputs: MapInputs, spacing: int = 1) -> EncodedPopulation:
-        """Encode a population at several origins in one pass over its history.
+        """Encode a population at several origins, `spacing` weeks apart, in one pass over its history.
 
-        Args:
-            inputs: scaled; weeks end with the last origin, `future` and `baseline` have one row per origin. Without
-                agents the answer is that of the totals alone.
-            spacing: weeks between origins.
+        Scaled inputs end with the last origin's week; without agents the answer is that of the totals alone.
         """
         return self.encode_on(self.embed_agents(inputs, spacing), inputs, spacing)
 
@@ -140,9 +134,7 @@ class MapNetwork(eqx.Module):
         context = self.context(encoded.totals)[..., None, :]
         return read + jnp.broadcast_to(context, read.shape)
 
-    def forward(
-        self, encoded: EncodedPopulation, signal: Float[Array, "*axes ahead signal"]
-    ) -> Float[Array, "*axes ahead resource"]:
+    def forward(self, encoded: EncodedPopulation, signal: Float[Array, "*axes ahead signal"]) -> Plan:
         """Return the output before any head."""
         query = self.embed_query(encoded, signal)
         if self.representation.by_agent:
@@ -152,9 +144,7 @@ class MapNetwork(eqx.Module):
             return basis
         return basis + self.representation.forward(encoded.prepared, encoded.pooled, query)
 
-    def utilization(
-        self, encoded: EncodedPopulation, shadow_prices: Float[Array, "*axes ahead resource"]
-    ) -> Float[Array, "*axes ahead resource"]:
+    def utilization(self, encoded: EncodedPopulation, shadow_prices: Plan) -> Plan:
         """Return use relative to S(P); prices are in median unit margins (the primal head).
 
         Use by open orders is added where the representation answers for the population as a whole: only orders yet to
@@ -166,8 +156,8 @@ class MapNetwork(eqx.Module):
         return use if self.representation.by_agent else use + _prepend_axes(encoded.baseline.due, use.ndim)
 
     def probe_features(
-        self, encoded: EncodedPopulation, shadow_prices: Float[Array, "*axes ahead resource"]
-    ) -> tuple[Float[Array, "*axes ahead signal"], Float[Array, "*axes ahead resource"] | float]:
+        self, encoded: EncodedPopulation, shadow_prices: Plan
+    ) -> tuple[Float[Array, "*axes ahead signal"], Plan | float]:
         """Return the signal read beside the coming weeks, and the output that the probes' new orders amount to."""
         probes = encoded.probes
         if not self.sees_prices:
@@ -180,9 +170,7 @@ class MapNetwork(eqx.Module):
         moved = use - _prepend_axes(probes.free, use.ndim) / level
         return jnp.concatenate([shadow_prices, use, moved], -1), inverse_head(ordered)
 
-    def shadow_prices(
-        self, encoded: EncodedPopulation, capacity: Float[Array, "*axes ahead resource"]
-    ) -> Float[Array, "*axes ahead resource"]:
+    def shadow_prices(self, encoded: EncodedPopulation, capacity: Plan) -> Plan:
         """Return prices in median unit margins; capacity is relative to S(P) (the dual head).
 
         The network reads the logarithm of capacity over expected use, scaled to vary like other features: capacity

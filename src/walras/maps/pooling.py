@@ -1,7 +1,4 @@
-"""How agents are laid out for pooling: slots in tiles of one demand bucket each, with weights, shares and attributes.
-
-An agent of weight w represents w identical agents; empty slots have weight 0 and change nothing.
-"""
+"""How agents are laid out for pooling: slots in tiles of one demand bucket each; empty slots have weight 0."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,8 +9,7 @@ from walras.maps.probes import ProbeAgents
 from walras.population.cohort import Cohort
 from walras.population.population import bucket_of
 
-EMPTY = -1
-"""Index of an empty slot."""
+EMPTY = -1  # index of an empty slot
 
 
 class PooledAgents(eqx.Module):
@@ -55,11 +51,9 @@ def slots_for(count: int, n_buckets: int, tile: int) -> int:
 def pack_by_bucket(
     bucket: Int[np.ndarray, " agent"], n_buckets: int, tile: int
 ) -> tuple[Int[np.ndarray, " slot"], Int[np.ndarray, " tile"]]:
-    """Sort agents into tiles of one bucket each, with `tile` slots.
+    """Return the agent in each slot (`EMPTY` for none) of tiles of one bucket each, and the bucket of each tile.
 
-    Returns:
-        The agent in each slot (`EMPTY` for none), and the bucket of each tile. Their lengths depend only on the number
-        of agents, so that compiled programs fit all populations of a size.
+    Lengths depend only on the number of agents, so that compiled programs fit all populations of a size.
     """
     tiles = slots_for(len(bucket), n_buckets, tile) // tile
     slot = np.full((tiles, tile), EMPTY, np.int64)
@@ -91,13 +85,7 @@ class CohortIndex(eqx.Module):
         tile: int,
         probes: ProbeAgents | None = None,
     ) -> "CohortIndex":
-        """Lay a cohort out in tiles of one demand bucket each.
-
-        Args:
-            size: demand scale of the whole population [units/week].
-            edges: inner edges of the buckets.
-            tile: slots of a tile.
-        """
+        """Lay a cohort out in tiles by demand; `size` and inner bucket `edges` are demand scales [units/week]."""
         slot, bucket = pack_by_bucket(bucket_of(size[cohort.index], edges), len(edges) + 1, tile)
         index, weight = cohort.index[slot], np.where(slot != EMPTY, cohort.weight[slot], 0.0)
         slots = jnp.asarray(index, jnp.int32), jnp.asarray(weight, jnp.float32), jnp.asarray(bucket)

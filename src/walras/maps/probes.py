@@ -1,8 +1,9 @@
 """Probes: a few hundred agents, drawn by demand, whose own policies are simulated in every query of a map.
 
-LAW: probes know what agents know at the origin and no more: demand and lead times of the coming weeks are drawn once
-around forecasts, the same for all queries, so that equal queries have equal answers.
+Demand and lead times of the coming weeks are drawn once around forecasts, so that equal queries have equal answers.
 """
+
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -21,11 +22,8 @@ from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.state import State
 
-LEAST = 1e-6
-"""Forecasts below count as this, so that shares of them are defined."""
-
-LEAST_SHAPE, MOST_SHAPE = 0.05, 1e4
-"""Smallest and largest shape of the gamma distribution of weekly demand."""
+LEAST = 1e-6  # forecasts below count as this, so that shares of them are defined
+LEAST_SHAPE, MOST_SHAPE = 0.05, 1e4  # smallest and largest shape of the gamma distribution of weekly demand
 
 
 class ProbeAgents(eqx.Module):
@@ -38,13 +36,9 @@ class ProbeAgents(eqx.Module):
 
 
 def draw_probes(population: Population, count: int, weeks: int, seed: int) -> ProbeAgents:
-    """Draw probes with probability proportional to demand, and their random numbers.
+    """Draw probes with probability proportional to demand, and random numbers for the weeks from the origin on.
 
-    Args:
-        population: agents to draw from; those of weight 0 are not drawn.
-        count: of probes; fewer agents than that are drawn several times.
-        weeks: of a query, the origin's own included.
-        seed: same seed, same draw.
+    Agents of weight 0 are not drawn; of fewer agents than `count`, each is drawn several times.
     """
     random = np.random.default_rng([seed, 0xDE1E])
     size = np.asarray(population.weight, float) * np.maximum(np.asarray(population.demand_scale, float), LEAST)
@@ -65,8 +59,7 @@ class AgentState(eqx.Module):
     """State of agents at an origin, before its receipts."""
 
     stock_end: Float[Array, "*origin agent"]  # of the week before [units]
-    # open orders by the week in which they arrive, the origin's own first [units]
-    pipeline: Float[Array, "*origin lead agent"]
+    pipeline: Float[Array, "*origin lead agent"]  # open orders by week of arrival, the origin's own first [units]
     sale_price: Float[Array, "*origin agent"]  # of the origin's week [money/unit]
     unit_cost: Float[Array, "*origin agent"]
     lead_demand_mean: Float[Array, "*origin agent"]  # forecast demand of a lead time from the origin on [units]
@@ -86,13 +79,12 @@ class PreparedProbes(eqx.Module):
     free: Float[Array, "*origin ahead resource"]  # use without prices, relative to S(P)
 
     def use(self, shadow_prices: Float[Array, "*axes ahead resource"]) -> Float[Array, "*axes ahead resource"]:
-        """Simulate the probes; return use relative to S(P).
+        """Simulate the probes under prices in median unit margins; return use relative to S(P).
 
-        Args:
-            shadow_prices: of the weeks after the origin, in median unit margins; axes in front of origins' are free.
+        Axes in front of those of origins are free.
         """
-        parts = (self.population, self.policy, self.unit, self.scale)
-        return _simulated_use(*parts, self.exogenous, self.state, shadow_prices)
+        parts = (self.population, self.exogenous, self.policy, self.state)
+        return _simulated_use(*parts, shadow_prices, self.unit, self.scale)
 
 
 def prepare_probes(
@@ -104,55 +96,44 @@ def prepare_probes(
     unit: Float[Array, " resource"],
     scale: Float[Array, " resource"],
 ) -> PreparedProbes:
-    """Prepare probes at one or several origins.
+    """Prepare probes at one or several origins; `unit` and `scale` as in `PreparedProbes`.
 
     Args:
-        population, policy: of all agents, with weights.
-        probes: agents to simulate.
+        population, policy: of all agents.
         states: of the probes alone.
         expected: forecast use of the origin's week and the coming ones; only its shape over time counts.
-        unit, scale: see `PreparedProbes`.
     """
     drawn = population.take(probes.index)
     drawn = eqx.tree_at(lambda p: p.weight, drawn, drawn.weight * probes.weight)
     numbered = number_agents(policy, population.n_agents)  # a callback sees agents' numbers in the whole population
     own_policy = map_per_agent(lambda leaf: leaf[..., probes.index], numbered, population.n_agents)
     states, expected = jax.lax.stop_gradient((states, expected))
-
-    def paths(state: AgentState, shape: Array) -> ExogenousPaths:
-        return gamma_paths(drawn, probes, state, shape)
-
+    paths = partial(_gamma_paths, drawn, probes)
     exogenous = (jax.vmap(paths) if expected.ndim == 3 else paths)(states, expected)
     state = State(states.stock_end, states.pipeline)
     per_unit = drawn.weight[:, None] * drawn.use / scale[None, :]
     flow = 1.0 - jnp.asarray(drawn.stock_resource, jnp.float32)
     flow = flow.reshape((1,) * (expected.ndim - 1) + flow.shape)
-    due = _coming_rows(states.pipeline @ per_unit, expected.shape[-2] - 1) * flow
-    free = _simulated_use(drawn, own_policy, unit, scale, exogenous, state, jnp.zeros(due.shape))
+    rows, ahead = (states.pipeline @ per_unit)[..., 1 : expected.shape[-2], :], expected.shape[-2] - 1
+    due = jnp.pad(rows, [(0, 0)] * (rows.ndim - 2) + [(0, ahead - rows.shape[-2]), (0, 0)]) * flow
+    free = _simulated_use(drawn, exogenous, own_policy, state, jnp.zeros(due.shape), unit, scale)
     return PreparedProbes(drawn, exogenous, state, own_policy, unit, scale, due, free)
-
-
-def _coming_rows(values: Float[Array, "*axes lead resource"], count: int) -> Float[Array, "*axes ahead resource"]:
-    """Return the rows after the first, zeros beyond the last."""
-    cut = values[..., 1 : 1 + count, :]
-    return jnp.pad(cut, [(0, 0)] * (cut.ndim - 2) + [(0, count - cut.shape[-2]), (0, 0)])
 
 
 def _simulated_use(
     population: Population,
-    policy: Policy,
-    unit: Float[Array, " resource"],
-    scale: Float[Array, " resource"],
     exogenous: ExogenousPaths,
+    policy: Policy,
     state: State,
     prices: Float[Array, "*axes ahead resource"],
+    unit: Float[Array, " resource"],
+    scale: Float[Array, " resource"],
 ) -> Float[Array, "*axes ahead resource"]:
+    run = partial(simulate, record=Record.use_and_reward(), throw=False)
+
     def one(exogenous: ExogenousPaths, state: State, row: Array) -> Array:
         charged = jnp.pad(row * unit[None, :], ((1, 0), (0, 0)))
-        record = Record.use_and_reward()
-        rollout = simulate(
-            population, exogenous, policy, initial=state, shadow_prices=charged, record=record, throw=False
-        )
+        rollout = run(population, exogenous, policy, initial=state, shadow_prices=charged)
         return rollout.totals.utilization[1:] / scale[None, :]
 
     n_origin_axes = state.stock_end.ndim - 1
@@ -163,11 +144,8 @@ def _simulated_use(
     return jax.vmap(lambda plan: per_plan(exogenous, state, plan))(plans).reshape(prices.shape)
 
 
-def gamma_paths(
-    population: Population,
-    probes: ProbeAgents,
-    state: AgentState,
-    expected: Float[Array, "from_now resource"],
+def _gamma_paths(
+    population: Population, probes: ProbeAgents, state: AgentState, expected: Float[Array, "from_now resource"]
 ) -> ExogenousPaths:
     """Draw the coming weeks around agents' forecasts: each agent's own level, and the common shape over time."""
     shape = jnp.maximum(expected.sum(-1), LEAST)
@@ -202,13 +180,9 @@ def gamma_demand(
 def pipeline_at(
     arrivals: AbstractArrivals, orders: Float[Array, "week agent"], initial: State, week: Array | int
 ) -> Float[Array, "lead agent"]:
-    """Return open orders at a week by the week in which they arrive, that week first.
+    """Return open orders before a week's receipts by the week in which they arrive, that week first [units].
 
-    Args:
-        arrivals: of all weeks; when orders arrive.
-        orders: accepted in each week [units]; those of the week itself and later ones do not count.
-        initial: its pipeline was placed before the first week.
-        week: its receipts are not yet in.
+    Of `orders`, accepted in each week, those of the week itself and later ones do not count.
     """
     lead, last = initial.max_lead, orders.shape[0] - 1
     none = jnp.zeros_like(initial.pipeline)

@@ -1,7 +1,7 @@
 """Population representations: how a map turns the embeddings of many agents into one answer per query.
 
-A new one subclasses `AbstractRepresentation`, or `AbstractPooling` if it gives a vector for every coming week, and is
-listed in `REPRESENTATIONS`, whose names are stored with trained maps.
+A new one is listed in `REPRESENTATIONS`, whose names are stored with trained maps. Attention to agents has no maximum
+(keys and queries are normalised, so that scores are at most sqrt(dim)), and agents' weights count as multiplicities.
 """
 
 import abc
@@ -12,18 +12,120 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from walras.maps.attention import (
-    Attention,
-    AttentionCache,
-    attended_features,
-    attended_mean,
-    attention_cache,
-    sums_by_bucket,
-)
-from walras.maps.layers import Linear, Perceptron, inverse_head, relative_use
+from walras.maps.layers import Linear, Perceptron, inverse_head, normalise, relative_use
 from walras.maps.pooling import PooledAgents
+
+Query = Float[Array, "*axes ahead query"]
+Answer = Float[Array, "*axes ahead resource"]
+
+EMPTY_SUM = 1e-9  # sum of attention below which a bucket is empty
+
+
+class AttentionCache(eqx.Module):
+    """Keys and values laid out tile by tile for queries; values are multiplied by the weight of their slot."""
+
+    keys: Float[Array, "tile slot dim"]
+    values: Float[Array, "tile slot sums"]
+    bucket: Int[Array, " tile"]
+
+
+class Attention(eqx.Module):
+    """Attend to items from queries: `z = sum_i softmax_i(q . k_i / sqrt(dim)) v_i` (spec eq. 8)."""
+
+    query: Linear  # Wq
+    key: Linear  # Wk
+    value: Perceptron  # two layers (ours): what an agent will do is no linear function of its embedding
+
+    @staticmethod
+    def draw(random: np.random.Generator, query: int, item: int, dim: int) -> "Attention":
+        """Draw weights for queries and items of these widths, and keys and values of dimension `dim`."""
+        of_query, of_key = (Linear.draw(random, given, dim) for given in (query, item))
+        return Attention(of_query, of_key, Perceptron.draw(random, (item, item, dim)))
+
+    def items(
+        self, embeddings: Float[Array, "*axes item channel"], pooled: PooledAgents | None = None
+    ) -> tuple[Array, Array]:
+        """Return keys and values; a value ends with a 1, so that one sum gives numerator and denominator.
+
+        Values of agents (`pooled`) are doubled: once per agent, once in proportion to demand (ours), since use is a sum
+        in which large agents count for more.
+        """
+        values = self.value(embeddings)
+        values = jnp.concatenate([values, jnp.ones_like(values[..., :1])], -1)
+        if pooled is not None:
+            size = jnp.broadcast_to(pooled.relative_size()[:, None], (*values.shape[:-1], 1))
+            values = jnp.concatenate([values, values * size], -1)
+        return normalise(self.key(embeddings)), values
+
+    def scores(self, keys: Array, query: Query) -> Float[Array, "*axes ahead item"]:
+        """Return exp(q . k / sqrt(dim)), not yet divided by its sum."""
+        scaled = normalise(self.query(query)) / self.key.bias.shape[0] ** 0.5
+        return jnp.exp(scaled @ jnp.swapaxes(keys, -1, -2))
+
+
+def attention_cache(items: tuple[Array, Array], pooled: PooledAgents) -> AttentionCache:
+    """Lay the keys and values of one origin out for queries."""
+    keys, values = (part.reshape(-1, pooled.tile, part.shape[-1]) for part in items)
+    return AttentionCache(keys, values * pooled.weight.reshape(*values.shape[:2], 1), pooled.bucket)
+
+
+def sums_by_bucket(
+    attention: Attention,
+    items: tuple[Array, Array] | AttentionCache,
+    pooled: PooledAgents,
+    query: Query,
+) -> Float[Array, "*axes ahead bucket sums"]:
+    """Return for every bucket the attended sum of its values and, last, the sum of attention itself.
+
+    An `AttentionCache` gives the same sums one tile after the other in the processor's cache: five times faster for
+    many plans, and no score of every agent for every plan in memory. Items of another form may have axes of origins.
+    """
+    if isinstance(items, AttentionCache):
+        axes, flat = query.shape[:-1], query.reshape(-1, query.shape[-1])
+
+        def add(sums: Array, tile: AttentionCache) -> tuple[Array, None]:
+            return sums.at[tile.bucket].add(attention.scores(tile.keys, flat) @ tile.values), None
+
+        empty = jnp.zeros((pooled.n_buckets, flat.shape[0], items.values.shape[-1]), flat.dtype)
+        return jnp.moveaxis(jax.lax.scan(add, empty, items)[0], 0, 1).reshape(*axes, pooled.n_buckets, -1)
+    keys, values = items
+    weight = pooled.weight.reshape((1,) * (query.ndim - 1) + pooled.weight.shape)
+    scores = attention.scores(keys, query) * weight
+    tiles = scores.reshape(*scores.shape[:-1], -1, pooled.tile)
+    by_tile = values.reshape(*values.shape[:-2], -1, pooled.tile, values.shape[-1])
+    sums = jnp.einsum("...hts,...tsd->...thd", tiles, by_tile)
+    return jnp.einsum("...thd,tb->...hbd", sums, pooled.of_bucket())
+
+
+def attended_features(
+    sums: Float[Array, "*axes sums"], weight: Float[Array, "*rest"], size: Float[Array, "*rest"]
+) -> tuple[Float[Array, "*axes channel"], Float[Array, "*axes"]]:
+    """Return what `sums_by_bucket` says of groups with shares `weight` of agents and `size` of demand, and `nonempty`.
+
+    The features are the means per agent and per unit of demand, and the logarithms of the attention itself (ours): a
+    mean alone does not tell whether a price suits all agents or hardly any.
+    """
+    by_number, by_demand = jnp.split(sums, 2, axis=-1)
+    mean, nonempty = attended_mean(by_number)
+    means = jnp.concatenate([mean, attended_mean(by_demand)[0]], -1)
+    masses = [_log_mean(part[..., -1], total) for part, total in ((by_number, weight), (by_demand, size))]
+    return jnp.concatenate([means, jnp.stack(masses, -1)], -1), nonempty
+
+
+def attended_mean(sums: Float[Array, "*axes sums"]) -> tuple[Float[Array, "*axes channel"], Float[Array, "*axes"]]:
+    """Return the attended mean, 0 for an empty group, and 1 where the group has members, else 0."""
+    total = sums[..., -1]
+    nonempty = total > EMPTY_SUM
+    mean = sums[..., :-1] / jnp.where(nonempty, total, 1.0)[..., None]
+    return jnp.where(nonempty[..., None], mean, 0.0), nonempty.astype(sums.dtype)
+
+
+def _log_mean(mass: Array, total: Array) -> Array:
+    total = jnp.broadcast_to(total, mass.shape)
+    nonempty = (mass > EMPTY_SUM) & (total > EMPTY_SUM)
+    return jnp.where(nonempty, jnp.log(jnp.where(nonempty, mass, 1.0) / jnp.where(nonempty, total, 1.0)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -60,9 +162,7 @@ class AbstractRepresentation(eqx.Module):
         """Return what does not depend on the query."""
 
     @abc.abstractmethod
-    def forward(
-        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead resource"]:
+    def forward(self, prepared: Any, pooled: PooledAgents, query: Query) -> Answer:
         """Return the answer to a query, before the map's head."""
 
     def cache(self, prepared: Any, pooled: PooledAgents) -> Any:
@@ -79,15 +179,12 @@ class AbstractPooling(AbstractRepresentation):
 
     decoder: eqx.AbstractVar[Perceptron]
 
-    @abc.abstractmethod
-    def pool(
-        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead channel"]:
-        """Return the population as seen from each coming week."""
+    def pool(self, prepared: Any, pooled: PooledAgents, query: Query) -> Float[Array, "*axes ahead channel"]:
+        """Return the population as seen from each coming week; by default the prepared vector."""
+        wide = prepared.reshape((1,) * (query.ndim - 1 - prepared.ndim) + (*prepared.shape[:-1], 1, prepared.shape[-1]))
+        return jnp.broadcast_to(wide, (*query.shape[:-1], prepared.shape[-1]))
 
-    def forward(
-        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead resource"]:
+    def forward(self, prepared: Any, pooled: PooledAgents, query: Query) -> Answer:
         """Decode the pooled vector beside the query."""
         return self.decoder(jnp.concatenate([self.pool(prepared, pooled, query), query], -1))
 
@@ -118,9 +215,7 @@ class BucketizedEmbedding(AbstractPooling):
         """Lay keys and values out tile by tile."""
         return attention_cache(prepared, pooled)
 
-    def pool(
-        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead channel"]:
+    def pool(self, prepared: Any, pooled: PooledAgents, query: Query) -> Float[Array, "*axes ahead channel"]:
         """Return the attended and the demand-weighted mean over buckets, beside all shares."""
         sums = sums_by_bucket(self.within, prepared, pooled, query)
         share = pooled.shares()
@@ -161,9 +256,7 @@ class PerAgentEmbedding(AbstractPooling):
         """Lay keys and values out tile by tile."""
         return attention_cache(prepared, pooled)
 
-    def pool(
-        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead channel"]:
+    def pool(self, prepared: Any, pooled: PooledAgents, query: Query) -> Float[Array, "*axes ahead channel"]:
         """Return the attended mean over all agents."""
         sums = sums_by_bucket(self.attention, prepared, pooled, query).sum(-2)
         return attended_features(sums, pooled.weight.sum(), pooled.weight.sum())[0]
@@ -190,12 +283,6 @@ class DeepSets(AbstractPooling):
         made = self.inner(embeddings)
         return jnp.concatenate([weighted_mean(made, pooled.weight), weighted_mean(made, pooled.size)], -1)
 
-    def pool(
-        self, prepared: Float[Array, "..."], pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead channel"]:
-        """Repeat the vector for every coming week."""
-        return jnp.broadcast_to(prepared[..., None, :], (*query.shape[:-1], prepared.shape[-1]))
-
     def summary(self, embeddings: Float[Array, "slot channel"], pooled: PooledAgents) -> Float[Array, " summary"]:
         """Return the pooled vector."""
         return self.prepare(embeddings, pooled)
@@ -215,9 +302,7 @@ class GlobalAggregate(AbstractRepresentation):
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, pooled: PooledAgents) -> None:
         """Prepare nothing."""
 
-    def forward(
-        self, prepared: None, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead resource"]:
+    def forward(self, prepared: None, pooled: PooledAgents, query: Query) -> Answer:
         """Return zeros."""
         return jnp.zeros((*query.shape[:-1], self.resources))
 
@@ -242,13 +327,6 @@ class MomentVector(AbstractPooling):
     def prepare(self, embeddings: Float[Array, "..."] | None, pooled: PooledAgents) -> Float[Array, " channel"]:
         """Return the network's output for the moments."""
         return self.inner(moments(pooled))
-
-    def pool(
-        self, prepared: Float[Array, " channel"], pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead channel"]:
-        """Repeat the vector for every coming week."""
-        wide = prepared.reshape((1,) * (query.ndim - 1) + prepared.shape)
-        return jnp.broadcast_to(wide, (*query.shape[:-1], prepared.shape[-1]))
 
     def summary(self, embeddings: Float[Array, "..."] | None, pooled: PooledAgents) -> Float[Array, " summary"]:
         """Return the moments."""
@@ -293,21 +371,22 @@ class BottomUp(AbstractRepresentation):
         """Return the agents' side of the first layer."""
         return self.of_agent(embeddings)
 
-    def agent_use(
-        self, prepared: Any, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead slot resource"]:
+    def agent_use(self, prepared: Any, query: Query) -> Float[Array, "*axes ahead slot resource"]:
         """Return each agent's use in units of its demand scale, relative to what is expected of all."""
         from_query = self.of_query(query)[..., :, None, :]
         first = prepared[..., None, :, :]
         both = first.reshape((1,) * (from_query.ndim - first.ndim) + first.shape) + from_query
         return relative_use(self.decoder(jax.nn.elu(both)))
 
-    def forward(
-        self, prepared: Any, pooled: PooledAgents, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead resource"]:
+    def forward(self, prepared: Any, pooled: PooledAgents, query: Query) -> Answer:
         """Return the output whose use is the demand-weighted mean of the agents' use."""
         if isinstance(prepared, AgentTiles):
-            return inverse_head(self._tile_by_tile(prepared, query))
+
+            def add(total: Array, tile: AgentTiles) -> tuple[Array, None]:
+                return total + jnp.einsum("...sr,s->...r", self.agent_use(tile.first, query), tile.share), None
+
+            empty = jnp.zeros((*query.shape[:-1], self.decoder.layers[-1].bias.shape[0]), query.dtype)
+            return inverse_head(jax.lax.scan(add, empty, prepared)[0])
         share = pooled.size / pooled.size.sum()
         return inverse_head(jnp.einsum("...hsr,s->...hr", self.agent_use(prepared, query), share))
 
@@ -315,15 +394,6 @@ class BottomUp(AbstractRepresentation):
         """Lay the agents' side out tile by tile."""
         share = (pooled.size / pooled.size.sum()).reshape(-1, pooled.tile)
         return AgentTiles(prepared.reshape(*share.shape, -1), share)
-
-    def _tile_by_tile(
-        self, prepared: AgentTiles, query: Float[Array, "*axes ahead query"]
-    ) -> Float[Array, "*axes ahead resource"]:
-        def add(total: Array, tile: AgentTiles) -> tuple[Array, None]:
-            return total + jnp.einsum("...sr,s->...r", self.agent_use(tile.first, query), tile.share), None
-
-        empty = jnp.zeros((*query.shape[:-1], self.decoder.layers[-1].bias.shape[0]), query.dtype)
-        return jax.lax.scan(add, empty, prepared)[0]
 
 
 def weighted_mean(values: Float[Array, "*axes slot channel"], weight: Float[Array, " slot"]) -> Float[Array, "..."]:

@@ -1,5 +1,7 @@
 """Rollouts for training maps: a population window simulated under prices, and what maps read in each of its weeks."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -23,23 +25,20 @@ from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, pipeline
 from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
-from walras.simulation.run import Rollout, simulate
+from walras.simulation.run import simulate
 from walras.simulation.state import State
 
 
 class PopulationWindow(eqx.Module):
     """Some agents over some weeks, cut out of a pool of agents."""
 
-    # the agent in each slot; weight 0 marks an empty slot, whose numbers are those of some agent
-    population: Population
+    population: Population  # the agent in each slot; weight 0 marks an empty slot, which repeats some agent
     exogenous: ExogenousPaths  # one path, every field with a row for every week
     initial: State  # stock of the expected demand of a lead time, nothing on order
     valid: Bool[Array, "week slot"]  # the slot's agent was on sale in that week: it has a history
-    # sum over agents of weight x use x expected demand of weeks t, t + 1, ..., t + HORIZON, as known in week t before
-    # its demand [units of resource]
+    # Use if all receive the expected demand of weeks t .. t + HORIZON, as known in week t [units of resource]
     expected_use: Float[Array, "week ahead resource"]
-    # weeks since the last holiday and to the next, 0..1, of weeks t .. t + HORIZON for every week t
-    holidays: Float[Array, "reach 2"]
+    holidays: Float[Array, "reach 2"]  # weeks since the last holiday and to the next, 0..1; HORIZON more weeks
 
     @property
     def n_weeks(self) -> int:
@@ -63,19 +62,9 @@ class MapRollout(eqx.Module):
 @eqx.filter_jit
 def roll_out(window: PopulationWindow, policy: Policy, shadow_prices: Float[Array, "week resource"]) -> MapRollout:
     """Simulate a window under prices that are announced in full."""
-    rollout = simulate(
-        window.population,
-        window.exogenous,
-        policy,
-        initial=window.initial,
-        shadow_prices=shadow_prices,
-        record=Record(agents=True, flows=()),
-        throw=False,
-    )
-    return _map_rollout(window, rollout, policy)
-
-
-def _map_rollout(window: PopulationWindow, rollout: Rollout, policy: Policy) -> MapRollout:
+    options: Any = {"record": Record(agents=True, flows=()), "throw": False}
+    parts = (window.population, window.exogenous, policy)
+    rollout = simulate(*parts, initial=window.initial, shadow_prices=shadow_prices, **options)
     traces = rollout.agents
     assert traces is not None  # they are in the record
     valid = window.valid.astype(jnp.float32)
@@ -114,13 +103,7 @@ def inputs_of(
     *,
     reads_agents: bool,
 ) -> MapInputs:
-    """Return what a map reads at the last origins of the first `weeks` weeks, not yet scaled.
-
-    Args:
-        weeks: up to and with the last origin.
-        origins: their number.
-        spacing: weeks between two.
-    """
+    """Return what a map reads, not yet scaled, at a number of origins with a spacing, the last in row `weeks - 1`."""
     first = weeks - 1 - spacing * (origins - 1)
     history = jax.tree.map(lambda leaf: leaf[:weeks], rollout.agent_history)
     known = jax.tree.map(lambda leaf: leaf[first:weeks:spacing], rollout.known)
@@ -133,7 +116,7 @@ def inputs_of(
 def probes_at(
     rollout: MapRollout, window: PopulationWindow, probes: ProbeAgents, weeks: int, origins: int, spacing: int
 ) -> PreparedProbes:
-    """Prepare probes at the last origins of the first `weeks` weeks, as `inputs_of` counts them."""
+    """Prepare probes at the origins of `inputs_of`."""
     index, history = probes.index, rollout.agent_history.of_agents(probes.index)
     initial = jax.tree.map(lambda leaf: leaf[..., index], window.initial)
     arrivals = jax.tree.map(lambda leaf: leaf[..., index], window.exogenous.arrivals)
@@ -153,6 +136,5 @@ def horizon_slices(
     series: Float[Array, "week resource"], weeks: int, origins: int, spacing: int = 1
 ) -> Float[Array, "origin ahead resource"]:
     """Return the weeks after each origin of a series."""
-    first = weeks - 1 - spacing * (origins - 1)
-    start = first + spacing * jnp.arange(origins)
+    start = weeks - 1 - spacing * (origins - 1) + spacing * jnp.arange(origins)
     return series[start[:, None] + jnp.arange(1, HORIZON + 1)[None, :]]

@@ -1,7 +1,4 @@
-"""Training support: what training covered of populations, prices, capacities and policies, and what is outside of it.
-
-CONTRACT: stored with trained maps as "coverage"; its sentences are repeated in reports.
-"""
+"""Training support: what training covered of populations, prices, capacities and policies (stored as "coverage")."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -25,15 +22,10 @@ from walras.population.agent_axis import is_broadcast
 
 
 def policy_hash(policy: Policy, n_agents: int | None = None) -> str:
-    """Return the SHA-256 of all that makes a policy behave as it does.
+    """Return the SHA-256 of a policy's class, settings, arrays, and functions by module and name (not their code).
 
-    It covers the class, its settings, the content of its arrays, and functions by module and name (not their code).
-    Arrays with a number for every agent (`population.agent_axis`) count by their place alone: they describe the agents,
-    not how they decide, and another population has others.
-
-    Args:
-        policy: of the agents.
-        n_agents: agents of the population it was made for; None counts every array whole.
+    Arrays with a number for each of `n_agents` count by their place alone (None counts every array whole): they
+    describe the agents, not how they decide, and another population has others.
     """
     digest = hashlib.sha256()
     for part in _parts(policy, n_agents):
@@ -93,20 +85,11 @@ KIND, VERSION = "coverage", 1
 
 ARRAYS = ("mean", "whitening", "distance", "price", "capacity")
 
-MARGIN = 1.1
-"""Factor by which training may be exceeded without a warning."""
-
-SHRINK = 0.1
-"""Share of a covariance that is made diagonal: there are few populations for many numbers."""
-
-LEAST_SPREAD = 1e-3
-"""Least standard deviation of each number of a summary."""
-
-FOLDS = 5
-"""Distances are cross-validated: a population's own summary would draw the mean towards it."""
-
-FEWEST = 2 * FOLDS
-"""Least number of populations for which distances are measured."""
+MARGIN = 1.1  # factor by which training may be exceeded without a warning
+SHRINK = 0.1  # share of a covariance that is made diagonal: there are few populations for many numbers
+LEAST_SPREAD = 1e-3  # least standard deviation of each number of a summary
+FOLDS = 5  # distances are cross-validated: a population's own summary would draw the mean towards it
+FEWEST = 2 * FOLDS  # least number of populations for which distances are measured
 
 
 @dataclass
@@ -115,7 +98,7 @@ class QueryRange:
 
     queries: int = 0  # plans whose utilization was computed
     price: float = 0.0  # highest price [median margins]
-    lowest: float = np.inf  # capacity relative to S(P); infinite and 0 before the first
+    lowest: float = np.inf  # capacity relative to S(P)
     highest: float = 0.0
 
     def note(self, prices: np.ndarray | None = None, capacity: np.ndarray | None = None, queries: int = 0) -> None:
@@ -130,29 +113,17 @@ class QueryRange:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSupport:
-    """What training covered.
+    """What training covered."""
 
-    Attributes:
-        kind: the map whose summaries of populations these are.
-        mean: of the summaries.
-        whitening: a matrix W; |(summary - mean) W| is a distance in standard deviations (Mahalanobis).
-        distance: in training: median, 99.5 % quantile and largest; all 0 where there are no summaries.
-        price: 99 % quantile and largest of weekly prices [median margins].
-        capacity: lowest and highest, relative to S(P); infinite and 0 where no map saw capacity.
-        weeks: fewest weeks of history.
-        policy: its hash.
-        policy_name: its class.
-    """
-
-    kind: str
-    mean: Float[np.ndarray, " summary"]
-    whitening: Float[np.ndarray, "summary white"]
-    distance: tuple[float, float, float]
-    price: tuple[float, float]
-    capacity: tuple[float, float]
-    weeks: int
-    policy: str
-    policy_name: str
+    kind: str  # the map whose summaries of populations these are
+    mean: Float[np.ndarray, " summary"]  # of the summaries
+    whitening: Float[np.ndarray, "summary white"]  # W: |(summary - mean) W| is a Mahalanobis distance
+    distance: tuple[float, float, float]  # median, 99.5 % quantile and largest in training; 0 without summaries
+    price: tuple[float, float]  # 99 % quantile and largest of weekly prices [median margins]
+    capacity: tuple[float, float]  # lowest and highest, relative to S(P); infinite and 0 where no map saw capacity
+    weeks: int  # fewest weeks of history
+    policy: str  # its hash
+    policy_name: str  # its class
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
@@ -171,13 +142,10 @@ class TrainingSupport:
 
         Args:
             summaries: a vector per example population (`summary_of`); None, or none at all, for maps without.
-            prices: of each example, any axes [median margins].
-            policy: of the agents.
-            n_agents: agents of a population, to tell each agent's own numbers from the policy's.
-            capacities: of each example, any axes, relative to S(P).
+            prices, capacities: of each example, any axes [median margins; relative to S(P)].
+            n_agents: as in `policy_hash`.
             weeks: fewest weeks of history at any origin.
             kind: the map whose summaries these are.
-            facts: further words and numbers.
         """
         known = np.array([np.asarray(summary, float) for summary in summaries if summary is not None])
         mean, whitening, distance = np.zeros(0), np.zeros((0, 0)), (0.0, 0.0, 0.0)
@@ -211,22 +179,18 @@ class TrainingSupport:
         policy_id: tuple[str, str] | None = None,
         query_range: QueryRange | None = None,
     ) -> tuple[str, ...]:
-        """Say what of a population, its history, policy (hash and name) and queries is outside of training.
-
-        Returns:
-            One sentence per reason.
-        """
+        """Say in sentences what of a population, its history, policy (hash and name) and queries is outside."""
         reasons = []
         if policy_id is not None and policy_id[0] != self.policy:
-            reasons.append(_other_policy(policy_id[1], self.policy_name))
+            given, trained = policy_id[1], self.policy_name
+            same = f"agents follow a `{given}` that is not the one with which the maps were trained"
+            other = f"agents follow `{given}` but the maps were trained with `{trained}`"
+            reasons.append(same if given == trained else other)
         if weeks is not None and weeks < self.weeks:
             reasons.append(f"the history has {weeks} weeks but training saw no fewer than {self.weeks}")
         if summary is not None and self.distance[2] > 0.0 and (far := self.far(summary)) > MARGIN:
             reasons.append(f"the population is {far:.1f} times as far from those of training as the furthest of them")
-        return (*reasons, *(() if query_range is None else self._query_reasons(query_range)))
-
-    def _query_reasons(self, query: QueryRange) -> list[str]:
-        reasons, (low, high) = [], self.capacity
+        query, (low, high) = query_range or QueryRange(), self.capacity
         if query.price > MARGIN * self.price[1]:
             reasons.append(
                 f"prices up to {query.price:.2g} median margins were asked but training saw up to {self.price[1]:.2g}"
@@ -239,7 +203,7 @@ class TrainingSupport:
             reasons.append(
                 f"capacity up to {query.highest:.2g} times typical use was asked but training saw up to {high:.2g}"
             )
-        return reasons
+        return tuple(reasons)
 
 
 def save_support(path: str | Path, support: TrainingSupport) -> None:
@@ -250,11 +214,7 @@ def save_support(path: str | Path, support: TrainingSupport) -> None:
 
 
 def load_support(path: str | Path | Traversable) -> TrainingSupport:
-    """Read a training support; no code is run, and every byte is checked.
-
-    Raises:
-        DamagedFileError, InputError: a damaged file, another kind of file, or one of another version.
-    """
+    """Read a training support; no code is run; a damaged file or one of another kind or version is an InputError."""
     stored = read_arrays(path, KIND)
     header, arrays = stored.header, stored.arrays
     if header.get("version") != VERSION:
@@ -264,13 +224,14 @@ def load_support(path: str | Path | Traversable) -> TrainingSupport:
         )
     try:
         median, quantile, largest = arrays["distance"].tolist()
+        (usual, highest), (low, high) = arrays["price"].tolist(), arrays["capacity"].tolist()
         support = TrainingSupport(
             kind=header["kind"],
             mean=arrays["mean"],
             whitening=arrays["whitening"],
             distance=(median, quantile, largest),
-            price=_pair(arrays["price"]),
-            capacity=_pair(arrays["capacity"]),
+            price=(usual, highest),
+            capacity=(low, high),
             weeks=int(header["weeks"]),
             policy=str(header["policy"]),
             policy_name=str(header["policy_name"]),
@@ -290,11 +251,6 @@ def summary_of(network: MapNetwork, inputs: MapInputs) -> Float[Array, " summary
         valid = None if inputs.valid is None else inputs.valid[-LOOK_BACK:]
         embeddings = network.agents(inputs.agents[-LOOK_BACK:], valid, LOOK_BACK)[-1]
     return network.representation.summary(embeddings, inputs.pooled)
-
-
-def _pair(values: np.ndarray) -> tuple[float, float]:
-    low, high = values.tolist()
-    return low, high
 
 
 def _flat(examples: Iterable[Any]) -> np.ndarray:
@@ -318,9 +274,3 @@ def _cross_validated_distances(rows: np.ndarray) -> np.ndarray:
         mean, whitening = _whitened(rows[fold != number])
         away[fold == number] = np.linalg.norm((rows[fold == number] - mean) @ whitening, axis=1)
     return away
-
-
-def _other_policy(given: str, trained: str) -> str:
-    if given == trained:
-        return f"agents follow a `{given}` that is not the one with which the maps were trained"
-    return f"agents follow `{given}` but the maps were trained with `{trained}`"

@@ -23,11 +23,11 @@ from walras.maps.network import EncodedPopulation, MapNetwork
 from walras.maps.support import QueryRange, TrainingSupport
 from walras.population.population import Population, price_scale
 
-PLANS = 64
-"""Plans answered at once; more are answered in groups, so that memory does not grow with them."""
+Plans = Float[Array, "plan week resource"]
 
-FIRST_ORDERS = 0.01
-"""Share of demand whose orders must be able to arrive in a week for the week to count as controllable."""
+PLANS = 64  # plans answered at once; more are answered in groups, so that memory does not grow with them
+
+FIRST_ORDERS = 0.01  # share of demand whose orders must be able to arrive in a week for it to count as controllable
 
 NO_PRIMAL = "this interface holds no primal map but utilization needs one; load one that was saved with a primal map"
 NO_DUAL = (
@@ -56,7 +56,7 @@ class LearnedView:
         population: the whole population; a cohort carries its weights.
         units: in which the maps see it.
         primal, dual: the encoded population; None where the interface has no such map.
-        n_weeks, resources: see `PlannerView`.
+        n_weeks: of the view, the origin's own included.
         history: at the origin; after `advance` its last week alone.
         weeks_read: weeks of the past in all.
         max_price: choke price, beyond which nothing is ordered [money per unit of the first resource].
@@ -137,9 +137,8 @@ class LearnedView:
     def utilization(self, shadow_prices: Any) -> Any:
         """Return utilization to plan for: expected, and `reserve` standard deviations of the map's own error more.
 
-        Args:
-            shadow_prices: [*plans, week, resource] [money per unit of resource]. A jax array gives a jax array, through
-                which derivatives pass; all else gives numpy.
+        Prices are [*plans, week, resource] [money per unit of resource]. A jax array gives a jax array, through which
+        derivatives pass; all else gives numpy.
 
         Raises:
             ShapeError, InputError: other weeks or resources, no number, or an interface without a primal map.
@@ -152,16 +151,15 @@ class LearnedView:
         return self._use(shadow_prices, replace(self.conversion, reserve_factor=ones))
 
     def shadow_prices(self, capacity: Any) -> Any:
-        """Return the prices at which the population fits a capacity, 0 in week 0, likewise.
+        """Return the prices at which the population fits a capacity [units of resource], 0 in week 0, likewise.
 
-        Args:
-            capacity: [*plans, week, resource] [units of resource]; the reserve's share of it is left free.
+        The reserve's share of capacity is left free.
         """
         if self.dual is None:
             raise InputError(NO_DUAL)
         capacity = self._checked(capacity, "capacity")
         self.query_range.note(capacity=_in_units(capacity, self.units.use))
-        return self._in_groups(partial(_prices, *self._parts(self.dual)), capacity)
+        return self._in_groups(partial(_prices, *self.dual.parts, self.conversion), capacity)
 
     def jacobian(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
@@ -171,7 +169,8 @@ class LearnedView:
             needed = f"({self.n_weeks}, {len(self.resources)}), one plan"
             raise shape_mismatch("shadow_prices", tuple(np.shape(shadow_prices)), needed, "ask plan by plan")
         prices = jnp.asarray(self._checked(shadow_prices, "shadow_prices"), jnp.float32)
-        return _finite(np.asarray(_slope(*self._parts(self.primal), prices), float).reshape(prices.size, prices.size))
+        slope = np.asarray(_slope(*self.primal.parts, self.conversion, prices), float)
+        return _finite(slope.reshape(prices.size, prices.size))
 
     def spread(self, shadow_prices: Float[np.ndarray, "week resource"]) -> Float[np.ndarray, "week resource"]:
         """Return the relative standard deviation of the map's error, which does not depend on the prices."""
@@ -228,12 +227,7 @@ class LearnedView:
             raise InputError(NO_PRIMAL)
         prices = self._checked(shadow_prices, "shadow_prices")
         self.query_range.note(_in_units(prices, self.units.price), queries=int(np.prod(prices.shape[:-2])))
-        return self._in_groups(partial(_utilization, *self._parts(self.primal, conversion)), prices)
-
-    def _parts(
-        self, state: EncoderState, conversion: UnitConversion | None = None
-    ) -> tuple[MapNetwork, EncodedPopulation, UnitConversion]:
-        return state.learned.network, state.encoded, self.conversion if conversion is None else conversion
+        return self._in_groups(partial(_utilization, *self.primal.parts, conversion), prices)
 
     def _in_groups(self, answer: Any, plans: Any) -> Any:
         """Answer a group of plans at a time; numpy arrays are padded to a few sizes, so that little is compiled."""
@@ -314,11 +308,7 @@ def controllable_weeks(population: Population, weeks: int) -> Bool[np.ndarray, "
 
 
 def relative_error(facts: Mapping[str, Any], weeks: int, resources: int) -> Float[np.ndarray, "week resource"]:
-    """Read the relative error of each week of a view off a map's facts; that of week 0 is 0.
-
-    Raises:
-        InputError: the facts do not hold a number for each coming week, or a row of one for each resource.
-    """
+    """Read the relative error of each week of a view off a map's facts, by week or by resource too; 0 in week 0."""
     errors = np.zeros((HORIZON + 1, resources))
     if "relative_error" in facts:
         given = np.asarray(facts["relative_error"], float)
@@ -345,12 +335,7 @@ def _like(values: Float[Array, " resource"], array: Array) -> Array:
 
 
 @eqx.filter_jit
-def _utilization(
-    network: MapNetwork,
-    encoded: EncodedPopulation,
-    conversion: UnitConversion,
-    plans: Float[Array, "plan week resource"],
-) -> Float[Array, "plan week resource"]:
+def _utilization(network: MapNetwork, encoded: EncodedPopulation, conversion: UnitConversion, plans: Plans) -> Plans:
     signal = _coming_weeks(plans / _like(conversion.price, plans))
     use = network.utilization(encoded, signal) * _like(conversion.use, signal)
     now = jnp.broadcast_to(_like(conversion.now, plans), plans[:, :1].shape)
@@ -358,22 +343,12 @@ def _utilization(
 
 
 @eqx.filter_jit
-def _prices(
-    network: MapNetwork,
-    encoded: EncodedPopulation,
-    conversion: UnitConversion,
-    plans: Float[Array, "plan week resource"],
-) -> Float[Array, "plan week resource"]:
+def _prices(network: MapNetwork, encoded: EncodedPopulation, conversion: UnitConversion, plans: Plans) -> Plans:
     signal = _coming_weeks(plans / conversion.reserve_factor[None] / _like(conversion.use, plans))
     prices = network.shadow_prices(encoded, signal) * _like(conversion.price, signal)
     return jnp.concatenate([jnp.zeros_like(plans[:, :1]), prices[:, : plans.shape[1] - 1]], axis=1)
 
 
 @eqx.filter_jit
-def _slope(
-    network: MapNetwork,
-    encoded: EncodedPopulation,
-    conversion: UnitConversion,
-    prices: Float[Array, "week resource"],
-) -> Float[Array, "week resource week resource"]:
+def _slope(network: MapNetwork, encoded: EncodedPopulation, conversion: UnitConversion, prices: Array) -> Array:
     return jax.jacfwd(lambda plan: _utilization(network, encoded, conversion, plan[None])[0])(prices)

@@ -133,7 +133,7 @@ def map_history(
     valid = jnp.asarray(panel.on_sale[-weeks:], jnp.float32)
     before = AgentHistory.from_traces(past.exogenous, traces, past.initial, valid)
     on_sale = jnp.ones_like(initial.pipeline[0])
-    now = AgentHistory.of_week(initial, coming, 0, traces.demand[-1], traces.orders[-1], on_sale)
+    now = AgentHistory.of_week(coming, initial, 0, traces.demand[-1], traces.orders[-1], on_sale)
     ledger: AgentHistory = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), before, now)
     per_unit = np.asarray(population.weight)[:, None] * np.asarray(population.use)
     holidays = holiday_distance(panel.next_weeks(1)[0], HORIZON + 1)[1:]
