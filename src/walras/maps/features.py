@@ -91,9 +91,8 @@ class AgentHistory(eqx.Module):
         receipts = state.pipeline[0]
         fields = {name: getattr(exogenous, name)[week] for name in PRICES_AND_FORECASTS}
         fields |= {"demand_before": demand_before, "orders_before": orders_before, "valid": valid}
-        stock, position = state.stock_end + receipts, state.stock_end + state.pipeline.sum(0)
-        row = AgentHistory(receipts=receipts, stock_start=stock, position=position, **fields)
-        return jax.tree.map(lambda leaf: leaf[None], row)
+        fields |= {"stock_start": state.stock_end + receipts, "position": state.stock_end + state.pipeline.sum(0)}
+        return AgentHistory(receipts=receipts[None], **{name: row[None] for name, row in fields.items()})
 
     def of_agents(self, index: Int[Array, " slot"]) -> "AgentHistory":
         """Return the history of some agents."""
