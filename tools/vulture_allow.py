@@ -21,14 +21,12 @@ check_policy
 to_frame
 policy_gradient
 MemorySource
-with_ready
 read_metrics
 from_score
 from_choice
 FromPolicy
 
 # Fields of results that go into records as a whole (`asdict`, `fields`) and are read there by name.
-correlation
 mean_violation
 near_limit_mean_violation
 near_limit_share
@@ -70,18 +68,8 @@ past_demand
 order_weeks
 
 # Arguments and functions that jax calls or requires.
-perturbed
-_fixed_point_forward
-_fixed_point_back
 
 # to be removed by the redesign
-excludes
-two_process_speedup
-flatness
-is_moderate_shift
-n_slots
 _forecast_note
 marginal
 initial_state
-summary_line
-WARM_UP
