@@ -29,7 +29,7 @@ from walras.policies.simple import OrderUpTo
 from walras.population.agent_axis import Broadcast
 from walras.progress import on_terminal
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.buyer_training import BuyerTask
 from walras.train.loop import train
 from walras.train.settings import BuyerTraining

@@ -47,7 +47,7 @@ def make_chunk(weeks: int, number: int) -> tuple[Any, ...]:
     from walras.exogenous.arrivals import IntegerLeadTimes
     from walras.exogenous.paths import ExogenousPaths
     from walras.population.population import Population
-    from walras.simulation.state import State
+    from walras.simulation.week import State
 
     random = np.random.default_rng([number, 7])
 

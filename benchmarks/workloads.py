@@ -26,7 +26,7 @@ from walras.population.population import Population
 from walras.simulation.gradients import reward_gradient
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State, empty_state
+from walras.simulation.week import State, empty_state
 
 WEEKS = 156
 LEAD, MEAN_DEMAND = 2, 5.0

@@ -29,7 +29,7 @@ from walras.population.population import price_scale
 from walras.population.shift import CompositionShift
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.agent_pool import AgentPool
 
 COMPOSITIONS: Mapping[str, float] = {"low": -0.5, "baseline": 0.0, "high": 0.5}

@@ -30,7 +30,7 @@ from walras.population.population import Population
 from walras.simulation.controller import ControlObservation, Issued
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 SMALLEST_CAPACITY = 1e-6
 """Capacities, relative to S(P), below this count as this when ratios are formed."""

@@ -25,7 +25,7 @@ from walras.policies.base import Policy
 from walras.population.population import bucket_edges, bucket_of
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 SWEEPS, BISECTIONS = 30, 24
 """Sweeps over the coming weeks; each finds every week's price by bisection given its neighbours' prices."""

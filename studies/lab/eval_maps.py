@@ -1,7 +1,7 @@
 """Forecasts of learned maps on shifted populations, beside those of probe agents, expected demand and simulation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -20,8 +20,8 @@ from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices
 from walras.policies.base import Policy
 from walras.population.population import Population
-from walras.simulation.run import simulate_issued
-from walras.simulation.state import State
+from walras.simulation.run import prepare, run_setup, window_length
+from walras.simulation.week import State
 from walras.train.agent_pool import AgentPool
 from walras.train.primal_task import make_example
 
@@ -122,8 +122,11 @@ def _simulate(
     issued: Float[np.ndarray, "week ahead resource"] | Float[Array, "week ahead resource"],
     first: Float[np.ndarray, " resource"] | Float[Array, " resource"],
 ) -> tuple[Float[Array, "week resource"], State]:
-    parts = (population, exogenous, policy)
-    rollout = simulate_issued(*parts, initial=state, issued=jnp.asarray(issued), first=jnp.asarray(first))
+    issued, setup = jnp.asarray(issued), prepare(population, exogenous, policy, state, values=False)
+    charged = jnp.concatenate([jnp.asarray(first)[None], issued[:-1, 0]])
+    ahead = np.minimum(np.arange(window_length(policy, state.max_lead) - 1), issued.shape[1] - 1)
+    windows = jnp.concatenate([charged[:, None], issued[:, ahead]], axis=1)
+    rollout = run_setup(replace(setup, windows=windows), charged)
     return rollout.totals.utilization, rollout.final
 
 

@@ -23,7 +23,7 @@ from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNews
 from walras.policies.simple import ReorderPoint
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 SHARP = GaussNewton(tolerance=1e-6, max_iterations=60)
 WEEKS = 12

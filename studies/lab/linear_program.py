@@ -20,7 +20,7 @@ from walras.exogenous.paths import constant_paths
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base import Observation, Policy
 from walras.population.population import Population
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 WEEKS, UNIT_COST, GRANTED = 26, 0.01, 0.8
 """Weeks; cost of a unit; share of demand that capacity covers from the third week on."""

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from walras.errors import InputError, shape_mismatch
-from walras.evaluation.metrics import SMALL_USE
-from walras.evaluation.tallies import finite_array, mean_ratio, path_contributions
+from walras.evaluation.inference import finite_array
+from walras.evaluation.metrics import SMALL_USE, mean_ratio, path_contributions
 
 FORECAST_AXES = ("path", "origin", "week", "resource")
 TWIN_AXES = ("pair", "twin", "origin", "week", "resource")

@@ -20,7 +20,7 @@ from walras.policies.base import Policy
 from walras.population.population import N_BUCKETS, Population, bucket_edges, bucket_of
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 FIRST, AFTER = 10, 5
 """First week of a pulse, by which nearly all orders can have arrived; weeks kept after its start."""

@@ -38,7 +38,7 @@ from walras.simulation.controller import Controller, ControlObservation, closed_
 from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.agent_pool import AgentPool
 
 SLOPE_AGENTS = 300

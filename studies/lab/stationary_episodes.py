@@ -12,7 +12,7 @@ from lab.textbook import identical_agents
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.population.population import Population
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.buyer_episodes import Episode, EpisodeSource
 
 

@@ -21,7 +21,7 @@ from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State, empty_state
+from walras.simulation.week import State, empty_state
 
 WEEKS = 300
 """Simulated; the first third is dropped."""

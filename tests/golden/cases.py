@@ -60,7 +60,7 @@ from walras.population.population import Population
 from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.agent_pool import AgentPool, pools_from_generator
 from walras.train.buyer_episodes import HistoryEpisodes
 from walras.train.buyer_training import BuyerTask

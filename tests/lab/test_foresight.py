@@ -12,7 +12,7 @@ from walras.exogenous.paths import constant_paths
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 WEEKS, AGENTS = 26, 30
 UNIT_COST, SALE_PRICE = 0.5, 2.0

@@ -42,7 +42,7 @@ from walras.maps.pooling import PooledAgents
 from walras.policies.simple import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 SHOP = replace(shop(), weight=jnp.asarray([1, 2, 0.5, 1, 0, 3, 1], jnp.float32))
 POLICY = OrderUpTo(jnp.asarray(40.0 + 5.0 * np.arange(AGENTS), jnp.float32))

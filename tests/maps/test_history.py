@@ -18,7 +18,7 @@ from walras.maps.history import History
 from walras.policies.simple import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 WEEKS = 8
 

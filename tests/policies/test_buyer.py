@@ -31,7 +31,7 @@ from walras.population.agent_axis import map_per_agent
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.setup import cut_agents
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 PEOPLE = shop()
 PATHS = happenings(PEOPLE)

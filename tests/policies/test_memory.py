@@ -17,7 +17,7 @@ from walras.simulation.gradients import policy_gradient
 from walras.simulation.out_of_core import ChunkedRecord, MemorySource, simulate_out_of_core
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 
 class Recaller(Policy):

@@ -30,7 +30,7 @@ from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.simple import ConstantOrder, OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 ARRIVALS = ("integer", "shares", "constant")
 SUPPLY = ("all", "limit", "share", "share, then limit")

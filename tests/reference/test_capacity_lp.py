@@ -10,7 +10,7 @@ from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import constant_paths
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.population.population import Population
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 WEEKS, PRODUCTS, UNIT_COST = 26, 100, 0.01
 OBJECTIVE, SUM_OF_PRICES, LARGEST_PRICE = 13294.955, 137.5487, 7.1488

@@ -21,7 +21,7 @@ from walras.exogenous.paths import constant_paths
 from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
 from walras.policies.simple import OrderUpTo, ReorderPoint
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 LONGEST = 10
 HALF_THOUSANDTH = 5e-4

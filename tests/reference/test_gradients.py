@@ -16,7 +16,7 @@ from walras.policies.simple import OrderUpTo
 from walras.population.population import Population
 from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 WEEKS, AGENTS, SCENARIOS = 9, 6, 2
 STEP = 2.0**-16

@@ -13,7 +13,7 @@ from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.policies.base_stock import AbstractDemandDistribution, PricedNewsvendor
 from walras.policies.simple import OrderUpTo
 from walras.simulation.run import simulate
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 STEP = 2.0**-6
 """Small, and exact in single precision."""

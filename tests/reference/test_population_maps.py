@@ -14,7 +14,7 @@ from walras.planning.prices.dual_ascent import GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import NormalDemand, PricedNewsvendor
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 SHARP = GaussNewton(tolerance=1e-6, max_iterations=60)
 WEEKS = 8

@@ -8,7 +8,7 @@ from textbook import lead_times, run_traced, stores
 
 from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 HOLDING, PENALTY = 1.0, 4.0
 MEAN, SPREAD = 40.0, 6.0

@@ -19,7 +19,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.population.population import AgentNames
 from walras.simulation import checks
 from walras.simulation.checks import check_shapes, check_values
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 PEOPLE = shop().named(AgentNames([f"shop-{letter}" for letter in "abcdefg"]))
 NAN, INF = float("nan"), float("inf")

@@ -26,7 +26,7 @@ from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
 from walras.policies.simple import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import announced_windows, default_state, simulate, week_of
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 
 POPULATION = shop()
 PATHS = happenings(POPULATION)

@@ -8,8 +8,7 @@ from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLim
 from walras.policies.simple import ConstantOrder, OrderUpTo
 from walras.population.population import Population
 from walras.simulation.record import FLOWS, Record, as_totals
-from walras.simulation.state import State, WeekInputs, empty_state
-from walras.simulation.week import Week
+from walras.simulation.week import State, Week, WeekInputs, empty_state
 
 
 def one(*values: float) -> jnp.ndarray:

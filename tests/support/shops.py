@@ -12,7 +12,7 @@ from walras.policies.base import Policy
 from walras.policies.simple import OrderUpTo, ReorderPoint
 from walras.population.population import Population
 from walras.simulation.controller import Controller, ControlObservation
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 AGENTS, WEEKS, MAX_LEAD, SCENARIOS = 7, 8, 3, 3
 ALL_RESOURCES = ("inbound_units", "inbound_volume", "storage")

@@ -20,7 +20,7 @@ from walras.maps.rollout import PopulationWindow
 from walras.policies.base import Policy
 from walras.population.cohort import UniformSample
 from walras.population.population import bucket_edges
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 WEEKS, FIRST, READ, LEAD = 46, 10, 16, 5
 

@@ -15,8 +15,7 @@ from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate
-from walras.simulation.state import State, empty_state
-from walras.simulation.week import WeekRecord
+from walras.simulation.week import State, WeekRecord, empty_state
 
 AGENTS, WEEKS, WARM_UP = 20_000, 300, 100
 ERRORS = 3.5

@@ -15,7 +15,7 @@ from walras.exogenous.paths import constant_paths
 from walras.policies.simple import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 from walras.train.policy_families import (
     BestBaseStock,
     CappedBaseStockFamily,

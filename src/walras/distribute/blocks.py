@@ -17,18 +17,11 @@ from walras.errors import SettingsError
 TILE = 256
 """Agents that are summed first; a block is a whole number of tiles."""
 
+STACKED_ROWS = 9  # from here on a stack is compiled by itself
 CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-USUAL_CACHE = 1 << 20
-"""Second-level cache of a core where the system does not report it [bytes]."""
-
-LARGEST_BLOCK = 2048
-"""Larger blocks gain nothing on any processor tried."""
-
-STACKED_ROWS = 9
-"""Rows from which a stack is compiled by itself."""
-
-ACCELERATOR_BLOCK = 1 << 19
-"""Block size on an accelerator, which has no cache to stay in but thousands of threads to fill."""
+USUAL_CACHE = 1 << 20  # bytes of a core's second-level cache where the system does not report it
+LARGEST_BLOCK = 2048  # larger blocks gain nothing on any processor tried
+ACCELERATOR_BLOCK = 1 << 19  # an accelerator has no cache to stay in but thousands of threads to fill
 
 
 def blocked_sums(rows: Sequence[Float[Array, " agent"]], weight: Float[Array, " agent"]) -> Float[Array, "tile row"]:
@@ -58,17 +51,11 @@ def pairwise_sum(parts: Float[Array, "tile *row"]) -> Float[Array, "*row"]:
 
 
 def map_blocks(body: Callable[[Array | int, int], Any], first: Array | int, n_agents: int, block: int) -> Any:
-    """Run `body(start, size)` over consecutive blocks of agents and concatenate the results.
+    """Run `body(start, size)` over consecutive blocks of agents from `first` on and concatenate the results.
 
-    Args:
-        body: returns `(parts, kept, once)`: sums by tile (tile axis second to last), values by agent (agent axis last),
-            and values that are the same for every block. It is checkpointed: a gradient keeps nothing of a block.
-        first: agent to start with.
-        n_agents: agents in all.
-        block: agents per block, whole tiles.
-
-    Returns:
-        The sums by tile (tile axis first, for `pairwise_sum`), the values by agent, and those of the first block.
+    `body` returns sums by tile (tile axis second to last), values by agent (agent axis last), and values that are the
+    same for every block; it is checkpointed, so that a gradient keeps nothing of a block. The result has the sums with
+    the tile axis first (for `pairwise_sum`), the values by agent, and those of the first block.
     """
     whole, rest = divmod(n_agents, block)
     alone = whole + (rest > 0) == 1
@@ -77,9 +64,9 @@ def map_blocks(body: Callable[[Array | int, int], Any], first: Array | int, n_ag
     if whole > 1:
         pieces.append(jax.lax.map(lambda number: run(first + number * block, block), jnp.arange(whole)))
     elif whole:
-        pieces.append(_one_piece(run(first, block)))
+        pieces.append(jax.tree.map(lambda leaf: leaf[None], run(first, block)))
     if rest:
-        pieces.append(_one_piece(run(first + whole * block, rest)))
+        pieces.append(jax.tree.map(lambda leaf: leaf[None], run(first + whole * block, rest)))
     parts, kept, once = zip(*pieces, strict=True)
     return (
         concatenate_pieces([jax.tree.map(_tiles_first, part) for part in parts], 0),
@@ -93,28 +80,18 @@ def concatenate_pieces(pieces: Sequence[Any], axis: int) -> Any:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=axis), *pieces)
 
 
-def _one_piece(piece: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[None], piece)
-
-
 def _tiles_first(leaf: Float[Array, "block *axes tile row"]) -> Float[Array, "all *axes row"]:
-    """Merge the tiles of all blocks into one leading axis."""
     moved = jnp.moveaxis(leaf, -2, 1)
     return moved.reshape(-1, *moved.shape[2:])
 
 
 def _merge_blocks(leaf: Float[Array, "block *axes agent"]) -> Float[Array, "*axes all"]:
-    """Merge the agents of all blocks into one last axis."""
     moved = jnp.moveaxis(leaf, 0, -2)
     return moved.reshape(*moved.shape[:-2], moved.shape[-2] * moved.shape[-1])
 
 
 def block_size(bytes_per_agent: int, wanted: int | None = None) -> int:
-    """Choose the number of agents of a block, so that their state stays in half of a core's cache.
-
-    Args:
-        bytes_per_agent: carried and read per agent and week [bytes].
-        wanted: agents per block; None chooses.
+    """Choose how many agents, of so many bytes a week, stay in half of a core's cache; or check the number `wanted`.
 
     Raises:
         SettingsError: not a positive multiple of a tile.

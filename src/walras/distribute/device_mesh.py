@@ -19,7 +19,6 @@ from walras.errors import ShapeError
 Tree = TypeVar("Tree")
 
 AXIS = "agents"
-"""Name of the one axis of the mesh."""
 
 FIRST, LAST, SHARED = 0, -1, None
 """Position of the agent axis of an argument: first, last, or none (every device holds all of it)."""
@@ -29,8 +28,7 @@ FIRST, LAST, SHARED = 0, -1, None
 class AgentMesh:
     """Devices in a row along the agents: each holds an equal, contiguous part of them, in order.
 
-    Attributes:
-        mesh: one axis, `AXIS`; may hold the devices of many processes.
+    The mesh has one axis, `AXIS`, and may hold the devices of many processes.
     """
 
     mesh: Mesh
@@ -47,7 +45,7 @@ class AgentMesh:
 
     @property
     def n_devices(self) -> int:
-        """Return the number of devices."""
+        """Count the devices."""
         return self.mesh.size
 
     @property
@@ -76,10 +74,6 @@ class AgentMesh:
     def place(self, tree: Tree, axis: int | None) -> Tree:
         """Put arrays onto the devices; with several processes each passes its own part of the agents.
 
-        Args:
-            tree: arrays; other leaves pass.
-            axis: `FIRST`, `LAST` or `SHARED`.
-
         Raises:
             ShapeError: agents that do not divide evenly.
         """
@@ -99,22 +93,18 @@ class AgentMesh:
     def totals(self, local: Tree) -> Tree:
         """Add up the totals of all processes in one exchange; the result is the same in every process.
 
-        They are added in the order of the processes in double precision, and rounded once.
-
-        Args:
-            local: totals of this process's agents; shapes are the same in all processes.
+        They are added in the order of the processes in double precision, and rounded once; shapes are the same in all.
         """
-        arrays, structure = jax.tree.flatten(jax.tree.map(np.asarray, local))
-        if len(self.processes) > 1:
-            rows = [_unpack(row, arrays) for row in _exchange(_pack(arrays))]
-            arrays = [_add(parts) for parts in zip(*rows, strict=True)]
-        return jax.tree.unflatten(structure, arrays)
+        return self._combine(local, lambda rows: [_add(parts) for parts in zip(*rows, strict=True)])
 
     def first(self, value: Tree) -> Tree:
         """Broadcast the value of process 0, for decisions that all must take alike; shapes are the same in all."""
-        arrays, structure = jax.tree.flatten(jax.tree.map(np.asarray, value))
+        return self._combine(value, lambda rows: rows[0])
+
+    def _combine(self, own: Tree, choose: Callable[[list[list[np.ndarray]]], list[np.ndarray]]) -> Tree:
+        arrays, structure = jax.tree.flatten(jax.tree.map(np.asarray, own))
         if len(self.processes) > 1:
-            arrays = _unpack(_exchange(_pack(arrays))[0], arrays)
+            arrays = choose([_unpack(row, arrays) for row in _exchange(_pack(arrays))])
         return jax.tree.unflatten(structure, arrays)
 
     def first_bytes(self, raw: bytes) -> bytes:
@@ -142,9 +132,6 @@ def sharded(
         axes: position of the agent axis of each argument; leaves that are no arrays pass, scalars are shared.
         kept: where given, `function` returns (totals, values by agent) and this is the position of the agent axis of
             the latter, by leaf or by branch; `SHARED` for what is the same on all devices.
-
-    Returns:
-        The function of all agents: the totals, the same on every device; with `kept` also the values by agent.
     """
 
     def whole(*arguments: Any) -> Any:
@@ -167,7 +154,7 @@ def sharded(
 
 
 def pad(tree: Tree, axis: int, agents: int) -> Tree:
-    """Repeat the last agent along `axis` (`FIRST` or `LAST`) until there are `agents`; added agents need weight zero."""
+    """Repeat the last agent along `axis` (`FIRST` or `LAST`) up to `agents`; added agents need weight zero."""
 
     def grow(leaf: Any) -> Any:
         if not isinstance(leaf, np.ndarray | jax.Array) or leaf.ndim == 0 or leaf.shape[axis] >= agents:

@@ -15,41 +15,29 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from walras.errors import LostWorkerError, SettingsError, WalrasError, one_line
 
+# Environment variables of a process started here: address of process 0, number of processes, own number.
 COORDINATOR, PROCESSES, PROCESS = "WALRAS_COORDINATOR", "WALRAS_PROCESSES", "WALRAS_PROCESS"
-"""Environment variables of a process that was started here: address of process 0, number of processes, own number."""
-
-EXIT_LOST = 75
-"""Exit code where a process was lost: the input is fine, and the same command may succeed (EX_TEMPFAIL)."""
-
-EXIT_DEFECT, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
-
-PATIENCE = 30
-"""Seconds without a heartbeat after which a process is given up; a killed one is noticed at once."""
-
-GRACE = 2.0
-"""Seconds to wait for the cause where the first process that ended did so because of a loss elsewhere."""
-
-POLL = 0.05
-"""Seconds between two polls of the processes."""
-
+# EXIT_LOST (EX_TEMPFAIL): the input is fine, and the same command may succeed.
+EXIT_DEFECT, EXIT_MISTAKE, EXIT_LOST, EXIT_INTERRUPTED = 1, 2, 75, 130
+PATIENCE = 30  # seconds without a heartbeat; a killed process is noticed at once
+GRACE = 2.0  # seconds to wait for the cause where a process ended because of a loss elsewhere
+POLL = 0.05  # seconds between two polls of the processes
 AGAIN = "start the same command again: it continues after the last finished chunk of agents"
-
+OTHER_LOST = f"another process of the run was lost, so this one stopped; {AGAIN}"
 # Messages of the libraries that exchange totals between processes, when the other end is gone.
 LOST = re.compile(
     r"^(unknown|internal|unavailable|aborted|cancelled|deadline_exceeded):"
     r".*(gloo|nccl|connection|socket|coordination|heartbeat|barrier|deadline)",
     re.IGNORECASE | re.DOTALL,
 )
-
-CHATTER = b"[Gloo]"
-"""Start of the lines that a library prints to stdout when processes connect."""
+CHATTER = b"[Gloo]"  # lines that a library prints to stdout when processes connect
 
 
 @contextmanager
@@ -67,14 +55,13 @@ def join_cluster(
 
     Args:
         coordinator: address:port of process 0.
-        n_processes: number of processes.
-        process_id: number of this process, from 0.
+        n_processes, process_id: number of processes, and of this one, from 0.
         patience: seconds without a heartbeat after which a process is given up.
 
     Raises:
         SettingsError: no cluster was found, or it is described in part.
     """
-    _join(coordinator, n_processes, process_id, patience)
+    _join((coordinator, n_processes, process_id), patience)
     try:
         yield
     except BaseException as error:
@@ -86,10 +73,10 @@ def join_cluster(
 def run_processes(
     n_processes: int, command: Sequence[str], *, cores: Sequence[int] | None = None, logs: Path | None = None
 ) -> None:
-    """Run a command as several processes of one run on this machine, connected over the loopback interface.
+    """Run a command as several processes of one run on this machine; what process 0 prints is passed on.
 
     Args:
-        n_processes: number of processes; what process 0 prints is passed on.
+        n_processes: number of processes.
         command: program and arguments, the same for all; it calls `join_cluster()` before anything else.
         cores: processor core for each process; by default they share all cores.
         logs: folder for the output of each process; by default it is dropped.
@@ -98,30 +85,30 @@ def run_processes(
         LostWorkerError: a process was lost; the others have been ended.
         SettingsError: cores or a number of processes that this machine does not have.
     """
-    _check(n_processes, cores)
-    coordinator = f"127.0.0.1:{_free_port()}"
+    if n_processes < 1:
+        raise SettingsError(f"the number of processes is {n_processes} but needs to be at least 1; give e.g. 2")
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if cores is not None and (len(cores) != n_processes or not set(cores) <= allowed):
+        raise SettingsError(
+            f"cores {list(cores)} were given for {n_processes} processes but each needs one of {sorted(allowed)}; "
+            "name one core for each process, or none"
+        )
+    with socket.socket() as listener:  # a free port
+        listener.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
     common = {COORDINATOR: coordinator, PROCESSES: str(n_processes)}
     _supervise(command, [{**common, PROCESS: str(number)} for number in range(n_processes)], cores, logs)
 
 
 def watch_process(command: Sequence[str], *, logs: Path | None = None) -> None:
-    """Run the one process of a cluster run that this task holds, and report its loss in one sentence.
-
-    Args:
-        command: program and arguments; it calls `join_cluster()` before anything else.
-        logs: folder for the output of the process.
-
-    Raises:
-        LostWorkerError: this process, or another one of the run, was lost.
-    """
+    """Run the one process of a cluster run that this task holds; arguments and errors as of `run_processes`."""
     _supervise(command, None, None, logs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command as one or several processes (`python -m walras.distribute.launch`) and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m walras.distribute.launch", description="Run one command as several processes."
-    )
+    """Run a command as one or several processes from the command line, and return the exit code."""
+    name, about = "python -m walras.distribute.launch", "Run one command as several processes."
+    parser = argparse.ArgumentParser(prog=name, description=about)
     parser.add_argument("--processes", type=int, help="on this machine; without it, one process of a cluster's run")
     parser.add_argument("--cores", help="core for each process, e.g. 0,1")
     parser.add_argument("--logs", type=Path, help="folder for the output of each process")
@@ -131,11 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.processes is None:
             watch_process(command, logs=given.logs)
-        else:
-            run_processes(given.processes, command, cores=_parse_cores(given.cores), logs=given.logs)
+            return 0
+        if given.cores is not None and not re.fullmatch(r"\d+(,\d+)*", given.cores):
+            raise SettingsError(f"`--cores {given.cores}` is not a list of core numbers; give e.g. 0,1")
+        cores = None if given.cores is None else [int(core) for core in given.cores.split(",")]
+        run_processes(given.processes, command, cores=cores, logs=given.logs)
     except WalrasError as error:
-        print(f"walras: {error}", file=sys.stderr)
-        return EXIT_LOST if isinstance(error, LostWorkerError) else EXIT_MISTAKE
+        return _report(error)
     except KeyboardInterrupt:
         print(f"walras: stopped by Ctrl-C; {AGAIN}", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -144,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class _Worker:
-    """A started process and the file of its output."""
+    """A started process, the file of its output, and the thread that passes its output on."""
 
     number: int
     process: "subprocess.Popen[bytes]"
@@ -161,13 +150,16 @@ class _Worker:
 def _supervise(
     command: Sequence[str], environments: list[dict[str, str]] | None, cores: Sequence[int] | None, logs: Path | None
 ) -> None:
-    """Run a process for each environment, or the one process of a cluster run (None); raise where one is lost."""
-    with _folder(logs) as folder:
+    """Run a process for each environment, or (None) the one process of a cluster run; raise where one is lost."""
+    if logs is not None:
+        logs.mkdir(parents=True, exist_ok=True)
+    folder = nullcontext(logs) if logs else tempfile.TemporaryDirectory(prefix="walras-", ignore_cleanup_errors=True)
+    with folder as place:
         workers: list[_Worker] = []
         try:
             for number, own in enumerate([{}] if environments is None else environments):
                 core = None if cores is None else cores[number]
-                workers.append(_start(number, command, {**os.environ, **own}, folder, core, echo=number == 0))
+                workers.append(_start(number, command, {**os.environ, **own}, Path(place), core))
             lost = _wait(workers)
             if lost is not None:
                 raise _lost_error(lost, None if environments is None else len(workers), logs)
@@ -175,35 +167,26 @@ def _supervise(
             _stop(workers)
 
 
-def _start(
-    number: int, command: Sequence[str], environment: dict[str, str], folder: Path, core: int | None, *, echo: bool
-) -> _Worker:
+def _start(number: int, command: Sequence[str], environment: dict[str, str], folder: Path, core: int | None) -> _Worker:
     """Start one process; its stdin closes when this process ends, which ends it too (`_follow`)."""
     log = folder / f"worker-{number}.log"
-    with open(log, "wb") as output, _pinned(core):
+    with open(log, "wb") as output, nullcontext() if core is None else _pinned(core):
         try:
+            stdout = output if number else subprocess.PIPE
             process = subprocess.Popen(
-                list(command),
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if echo else output,
-                stderr=output,
+                list(command), env=environment, stdin=subprocess.PIPE, stdout=stdout, stderr=output
             )
         except (OSError, IndexError) as error:
             raise SettingsError(f"the command `{' '.join(command)}` cannot be started: {error}; check it") from None
-    reader = None
-    if echo:
-        reader = threading.Thread(target=_pass_on, args=(process.stdout,), daemon=True)
+    reader = None if number else threading.Thread(target=_pass_on, args=(process.stdout,), daemon=True)
+    if reader is not None:
         reader.start()
     return _Worker(number, process, log, reader)
 
 
 @contextmanager
-def _pinned(core: int | None) -> Iterator[None]:
+def _pinned(core: int) -> Iterator[None]:
     """Pin processes started here to one core, which they inherit from this thread."""
-    if core is None:
-        yield
-        return
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -215,8 +198,7 @@ def _pinned(core: int | None) -> Iterator[None]:
 def _pass_on(stream: Any) -> None:
     for line in stream:
         if not line.startswith(CHATTER):
-            sys.stdout.write(line.decode(errors="replace"))
-            sys.stdout.flush()
+            print(line.decode(errors="replace"), end="", flush=True)
 
 
 def _wait(workers: list[_Worker]) -> _Worker | None:
@@ -244,67 +226,28 @@ def _stop(workers: list[_Worker]) -> None:
         worker.process.wait()
         if worker.reader is not None:
             worker.reader.join(GRACE)
-        for stream in (worker.process.stdin, worker.process.stdout):
-            if stream is not None:
-                stream.close()
+        for stream in filter(None, (worker.process.stdin, worker.process.stdout)):
+            stream.close()
 
 
 def _lost_error(worker: _Worker, of: int | None, logs: Path | None) -> LostWorkerError:
     if of is None and worker.rank > 1:
-        return LostWorkerError(f"another process of the run was lost, so this one stopped; {AGAIN}")
+        return LostWorkerError(OTHER_LOST)
     name = "the process" if of is None else f"process {worker.number} of {of}"
     code = worker.process.returncode
     log = "" if logs is None else f" (its log is {worker.log})"
     if code < 0:
         signals = {number.value: number.name for number in signal.Signals}
-        end = f"was ended by signal {-code} ({signals.get(-code, 'unnamed')})"
-        return LostWorkerError(f"{name} {end}{log}; {AGAIN}")
+        unix = signals.get(-code, "unnamed")
+        return LostWorkerError(f"{name} was ended by signal {-code} ({unix}){log}; {AGAIN}")
     lines = [line for line in worker.log.read_text(errors="replace").splitlines() if line.strip()]
     last = f', saying "{one_line(lines[-1]).removeprefix("walras: ")}"' if lines else ""
     return LostWorkerError(f"{name} ended with exit code {code}{last}{log}; correct that, and {AGAIN}")
 
 
-@contextmanager
-def _folder(logs: Path | None) -> Iterator[Path]:
-    if logs is not None:
-        logs.mkdir(parents=True, exist_ok=True)
-        yield logs
-        return
-    with tempfile.TemporaryDirectory(prefix="walras-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _check(n_processes: int, cores: Sequence[int] | None) -> None:
-    if n_processes < 1:
-        raise SettingsError(f"the number of processes is {n_processes} but needs to be at least 1; give e.g. 2")
-    if cores is None:
-        return
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    if len(cores) != n_processes or not set(cores) <= allowed:
-        raise SettingsError(
-            f"cores {list(cores)} were given for {n_processes} processes but each needs one of {sorted(allowed)}; "
-            "name one core for each process, or none"
-        )
-
-
-def _parse_cores(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise SettingsError(f"`--cores {text}` is not a list of core numbers; give e.g. 0,1")
-    return [int(core) for core in text.split(",")]
-
-
-def _join(coordinator: str | None, n_processes: int | None, process_id: int | None, patience: int) -> None:
+def _join(given: tuple[str | None, int | None, int | None], patience: int) -> None:
     import jax
 
-    given = (coordinator, n_processes, process_id)
     more: dict[str, Any] = {}
     if given == (None, None, None) and COORDINATOR in os.environ:
         given = (os.environ[COORDINATOR], int(os.environ[PROCESSES]), int(os.environ[PROCESS]))
@@ -321,8 +264,9 @@ def _join(coordinator: str | None, n_processes: int | None, process_id: int | No
         jax.distributed.initialize(*given, heartbeat_timeout_seconds=patience, **more)
     except ValueError as error:
         raise SettingsError(
-            f"no cluster was found ({one_line(str(error)).rstrip('.')}); start with `python -m walras.distribute.launch "
-            "--processes 2 -- ...`, with mpirun or srun, or give coordinator, n_processes and process_id"
+            f"no cluster was found ({one_line(str(error)).rstrip('.')}); start with "
+            "`python -m walras.distribute.launch --processes 2 -- ...`, with mpirun or srun, or give coordinator, "
+            "n_processes and process_id"
         ) from None
     except RuntimeError as error:
         if "must be called before" not in str(error):
@@ -340,11 +284,9 @@ def _follow() -> None:
 
 
 def _report(error: BaseException) -> int:
-    """Print what ended this process, and return its exit code."""
     # Not by class: jax reports errors of its libraries as its own error or as a ValueError.
     if isinstance(error, Exception) and LOST.match(str(error)):
-        print(f"walras: another process of the run was lost, so this one stopped; {AGAIN}", file=sys.stderr)
-        return EXIT_LOST
+        error = LostWorkerError(OTHER_LOST)
     if isinstance(error, WalrasError):
         print(f"walras: {error}", file=sys.stderr)
         return EXIT_LOST if isinstance(error, LostWorkerError) else EXIT_MISTAKE

@@ -1,7 +1,4 @@
-"""Threads: one compiled program on different agents, side by side on all cores of a processor.
-
-Results come back in the order of the tasks; the number of threads changes the time only.
-"""
+"""Threads: one compiled program on different agents, side by side on all cores of a processor."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,12 +12,10 @@ import jax.numpy as jnp
 
 Result = TypeVar("Result")
 
-BLOCKS_AT_ONCE = 64
-"""Blocks that one call of a compiled program runs: long enough to hide the call, short enough to balance threads."""
-
+BLOCKS_AT_ONCE = 64  # of one call of a compiled program: enough to hide the call, few enough to balance threads
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""Compiler options for a processor: wide vectors (narrower ones where there are none), and kernels one after the other,
-since the small kernels of a week take less time than waking another thread; our own threads fill the cores."""
+"""Wide vectors (narrower ones where there are none), and kernels one after the other, since the small kernels of a week
+take less time than waking another thread; our own threads fill the cores."""
 
 
 @cache
@@ -44,7 +39,7 @@ def cores() -> int:
 
 
 def run_parallel(tasks: Sequence[Callable[[], Result]], n_threads: int) -> list[Result]:
-    """Run all tasks on a pool of threads, which suffice as a compiled program releases the GIL; raise the first error."""
+    """Run all tasks on threads, which suffice as a compiled program releases the GIL; raise the first error."""
     if n_threads == 1 or len(tasks) == 1:
         return [task() for task in tasks]
     double = jax.dtypes.canonicalize_dtype(float) == jnp.float64  # a setting of the calling thread
@@ -59,14 +54,8 @@ def run_parallel(tasks: Sequence[Callable[[], Result]], n_threads: int) -> list[
 def map_ranges(run: Callable[..., Result], arguments: tuple, n_agents: int, block: int) -> list[Result]:
     """Run `run(*arguments, first, count)`, compiled, over ranges of whole blocks; on all cores unless traced.
 
-    Args:
-        run: a module-level function, since what is compiled for it is kept as long as the process lives.
-        arguments: arrays, and values that can be compared, which are compiled in.
-        n_agents: agents in all.
-        block: agents per block.
-
-    Returns:
-        One result for every range, in the order of the agents.
+    `run` is a module-level function, since what is compiled for it is kept as long as the process lives. Returns one
+    result for every range, in the order of the agents.
     """
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
     n_threads = 1 if traced else cores()

@@ -10,30 +10,22 @@ import numpy.typing as npt
 from jaxtyping import Float
 from scipy.special import stdtrit
 
-from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.evaluation.tallies import finite_array
+from walras.errors import InputError, NotFiniteError, SettingsError, shape_mismatch
 
-FEW_PATHS = 8
-"""Below this number of paths Student's t replaces the bootstrap."""
+FEW_PATHS = 8  # below this Student's t replaces the bootstrap
+DRAWS = 2000  # bootstrap samples; 50 of them lie beyond each end of a 95 % interval
+DRAWS_AT_ONCE = 4_000_000  # resampling counts in memory at a time (32 MB)
+LEAST_SPREAD = 0.1
+"""Smallest squared standard error of a resample, relative to the sample's: if most values are equal some resamples have
+no spread, and dividing by it would make the interval arbitrarily wide."""
 
-DRAWS = 2000
-"""Bootstrap samples; 50 of them lie beyond each end of a 95 % interval."""
-
-DRAWS_AT_ONCE = 4_000_000
-"""Resampling counts held in memory at a time (32 MB)."""
+Samples = Float[np.ndarray, "sample path"]
+Ends = tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval.
-
-    Attributes:
-        estimate: the mean.
-        low, high: ends of the interval.
-        level: nominal coverage.
-        count: number of paths.
-        method: name of the method.
-    """
+    """A mean over `count` paths with the ends of its confidence interval, nominal coverage and method."""
 
     estimate: float
     low: float
@@ -43,7 +35,6 @@ class Interval:
     method: str
 
     def __str__(self) -> str:
-        """Print as `estimate [low, high]`."""
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
@@ -64,6 +55,9 @@ def mean_interval(values: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> 
         values: one number per path, at least two [path].
         level: nominal coverage, between 0 and 1.
         seed: of the resampling.
+
+    Raises:
+        InputError, SettingsError: fewer than two paths, or a level outside 0 and 1.
     """
     given = _ready(values, level)
     method = "Student's t over paths" if len(given) < FEW_PATHS else "studentised bootstrap by path"
@@ -72,14 +66,7 @@ def mean_interval(values: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> 
 
 
 def paired_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
-    """Return an interval of the mean difference `ours - theirs` of two methods on the same paths.
-
-    Args:
-        ours: one number per path [path].
-        theirs: the other method's, same paths in the same order [path].
-        level: nominal coverage, between 0 and 1.
-        seed: of the resampling.
-    """
+    """Return an interval of the mean difference `ours - theirs` of two methods on the same paths, in the same order."""
     left, right = finite_array("ours", ours, ("path",)), finite_array("theirs", theirs, ("path",))
     if left.shape != right.shape:
         raise shape_mismatch("theirs", right.shape, left.shape, "pass both methods' values on the same paths")
@@ -102,16 +89,30 @@ def jackknife_interval(whole: float, without: npt.ArrayLike, level: float = 0.95
     left = _ready(without, level)
     # The standard error of the mean of these pseudo-values is that of the measure.
     low, high = _student(-(len(left) - 1) * (left - left.mean())[None, :], level)
-    return Interval(
-        float(whole), whole + float(low[0]), whole + float(high[0]), level, len(left), "jackknife by path, Student's t"
-    )
+    method = "jackknife by path, Student's t"
+    return Interval(float(whole), whole + float(low[0]), whole + float(high[0]), level, len(left), method)
 
 
-def interval_bounds(
-    samples: Float[np.ndarray, "sample path"], level: float, seed: int
-) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+def interval_bounds(samples: Samples, level: float, seed: int) -> Ends:
     """Return both ends for many samples at once, which share the resampling."""
     return _student(samples, level) if samples.shape[1] < FEW_PATHS else _studentised(samples, level, seed)
+
+
+def finite_array(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> np.ndarray:
+    """Return the array in double precision.
+
+    Raises:
+        ShapeError: the number of axes differs from `axes`.
+        NotFiniteError: a number is NaN or infinite.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != len(axes):
+        raise shape_mismatch(name, array.shape, list(axes), "add or select the missing axes")
+    if not np.isfinite(array).all():
+        place = np.argwhere(~np.isfinite(array))[0]
+        where = ", ".join(f"{axis} {index}" for axis, index in zip(axes, place, strict=True))
+        raise NotFiniteError(f"`{name}` is not finite at {where} and needs finite numbers; repair that entry")
+    return array
 
 
 def _ready(values: npt.ArrayLike, level: float) -> Float[np.ndarray, " path"]:
@@ -123,23 +124,17 @@ def _ready(values: npt.ArrayLike, level: float) -> Float[np.ndarray, " path"]:
     return array
 
 
-def _moments(
-    samples: Float[np.ndarray, "sample path"],
-) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+def _moments(samples: Samples) -> Ends:
     return samples.mean(axis=1), samples.std(axis=1, ddof=1) / np.sqrt(samples.shape[1])
 
 
-def _student(
-    samples: Float[np.ndarray, "sample path"], level: float
-) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+def _student(samples: Samples, level: float) -> Ends:
     mean, error = _moments(samples)
     reach = stdtrit(samples.shape[1] - 1, (1 + level) / 2) * error
     return mean - reach, mean + reach
 
 
-def _studentised(
-    samples: Float[np.ndarray, "sample path"], level: float, seed: int
-) -> tuple[Float[np.ndarray, " sample"], Float[np.ndarray, " sample"]]:
+def _studentised(samples: Samples, level: float, seed: int) -> Ends:
     """Bootstrap the t statistic, whose skewness corrects the interval."""
     mean, error = _moments(samples)
     centred = samples - mean[:, None]
@@ -150,14 +145,7 @@ def _studentised(
     return mean - low * error, mean - high * error
 
 
-LEAST_SPREAD = 0.1
-"""Smallest squared standard error of a resample, relative to the sample's: if most values are equal some resamples have
-no spread, and dividing by it would make the interval arbitrarily wide."""
-
-
-def _resampled_t(
-    scaled: Float[np.ndarray, "sample path"], rng: np.random.Generator
-) -> Float[np.ndarray, "sample draw"]:
+def _resampled_t(scaled: Samples, rng: np.random.Generator) -> Float[np.ndarray, "sample draw"]:
     number = scaled.shape[1]
     step = max(1, DRAWS_AT_ONCE // number)
     pieces = []

@@ -1,4 +1,4 @@
-"""Measures of coordination: violation of capacity, idle capacity, complementarity, and reward kept.
+"""Measures of coordination (violation of capacity, idle capacity, complementarity, reward kept) from tallies that add.
 
 LAW: every reported measure follows from here; changing one changes what published numbers mean.
 
@@ -7,47 +7,39 @@ Weeks without capacity (K = 0) have no ratio. They are left out of every mean *r
 compare U with a multiple of K and need no division, so a closed week that is used counts there.
 """
 
+from abc import ABC
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.evaluation.inference import mean_interval
-from walras.evaluation.tallies import (
-    AbstractTally,
-    broadcast_to_paths,
-    finite_array,
-    mean_ratio,
-    path_contributions,
-    path_numbers,
-)
+from walras.evaluation.inference import finite_array, mean_interval
 
 NEAR_LIMIT = 0.9
 """A week is near its limit when the unconstrained utilization exceeds this share of capacity."""
 
-OVER = 0.10
-"""A week counts as badly violated when utilization exceeds capacity by more than this share."""
-
-BURN_IN_WEEKS = 6
-"""Weeks that control studies skip, while orders placed before the first price still arrive; plans skip none."""
-
-SMALL_USE = 0.05
-"""Weeks that use less than this share of the path's mean utilization have no relative forecast error."""
+OVER = 0.10  # a week is badly violated when utilization exceeds capacity by more than this share
+BURN_IN_WEEKS = 6  # that control studies skip, while orders before the first price still arrive; plans skip none
+SMALL_USE = 0.05  # weeks with less than this share of the path's mean utilization have no relative forecast error
+NO_DIFFERENCE = 1e-4
+"""Share of the rewards below which a denominator is noise: rewards are summed in single precision, and the oracle's
+search stops about as far from its optimum."""
 
 Weekly = Float[np.ndarray, "path week resource"]
 Sums = Float[np.ndarray, "path resource"]
 
 
 def per_capacity(amount: Weekly, capacity: Weekly) -> Weekly:
-    """Divide by capacity, with 0 where there is none (callers leave those weeks out of their counts)."""
+    """Divide by capacity, with 0 where there is none; callers do not count those weeks."""
     return np.divide(amount, capacity, out=np.zeros_like(amount), where=capacity > 0)
 
 
 def violation(utilization: Weekly, capacity: Weekly) -> Weekly:
-    """Return `max(U - K, 0) / K`, a fraction; 0 in weeks without capacity, which callers do not count."""
+    """Return `max(U - K, 0) / K`, a fraction."""
     return per_capacity(np.maximum(utilization - capacity, 0.0), capacity)
 
 
@@ -55,20 +47,103 @@ def complementarity(shadow_prices: Weekly, utilization: Weekly, capacity: Weekly
     """Return `|min(lambda', K - U)| / K` with the scaled price `lambda' = K lambda / price_scale`.
 
     The price is brought to the units of capacity first (a price of one unit margin weighs as much as an empty week);
-    compared raw, a few money units against thousands of units of capacity would always look complementary.
-
-    Args:
-        shadow_prices: prices lambda [money per unit of resource].
-        utilization: U [units of resource].
-        capacity: K [units of resource].
-        price_scale: median unit margin of the population [money].
+    compared raw, a few money units against thousands of units of capacity would always look complementary. Prices are
+    in money per unit of resource, U and K in units of resource, the scale is the median unit margin [money].
     """
-    gap = per_capacity(capacity - utilization, capacity)
-    return np.abs(np.minimum(shadow_prices / price_scale, gap))
+    return np.abs(np.minimum(shadow_prices / price_scale, per_capacity(capacity - utilization, capacity)))
+
+
+Tally = TypeVar("Tally", bound="AbstractTally")
+
+
+@dataclass(frozen=True, eq=False)
+class AbstractTally(ABC):
+    """Sums by path that merge with `+`, over weeks of the same paths and over different paths alike.
+
+    `paths` has the numbers of the paths, increasing and unique.
+    """
+
+    paths: Int[np.ndarray, " path"]
+
+    def __add__(self: Tally, other: Any) -> Tally:
+        """Merge: sums of the same path add, other paths are joined."""
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        union = np.union1d(self.paths, other.paths)
+        names = [item.name for item in fields(self) if item.name != "paths"]
+        return type(self)(paths=union, **{name: self._merged(name, other, union) for name in names})
+
+    def __radd__(self: Tally, other: Any) -> Tally:
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def _merged(self, name: str, other: Any, union: Int[np.ndarray, " path"]) -> np.ndarray | None:
+        ours, theirs = getattr(self, name), getattr(other, name)
+        if ours is None and theirs is None:
+            return None
+        if ours is None or theirs is None:
+            raise InputError(f"`{name}` was recorded in one tally only and both need it; record it in both or in none")
+        if ours.shape[1:] != theirs.shape[1:]:
+            needed = (len(theirs), *ours.shape[1:])
+            raise shape_mismatch(name, theirs.shape, needed, "merge tallies of the same resources")
+        total = np.zeros((len(union), *ours.shape[1:]), np.result_type(ours, theirs))
+        total[np.searchsorted(union, self.paths)] += ours
+        total[np.searchsorted(union, other.paths)] += theirs
+        return total
+
+
+def path_numbers(count: int, first_path: int) -> Int[np.ndarray, " path"]:
+    """Number the paths of one piece, starting at `first_path`."""
+    return np.arange(first_path, first_path + count)
+
+
+def broadcast_to_paths(
+    name: str, values: npt.ArrayLike, shape: tuple[int, ...], minimum: float = -np.inf
+) -> np.ndarray:
+    """Broadcast `[week, resource]` to the paths, or check `[path, week, resource]`; nothing is below `minimum`."""
+    with_paths = np.ndim(values) == len(shape)
+    array = finite_array(name, values, ("path", "week", "resource") if with_paths else ("week", "resource"))
+    if array.shape != (shape if with_paths else shape[1:]):
+        raise shape_mismatch(name, array.shape, f"{shape[1:]} or {shape}", "cut all arrays to the same paths and weeks")
+    if array.size and array.min() < minimum:
+        raise InputError(f"`{name}` is {array.min():g} somewhere and needs at least {minimum:g}; correct that entry")
+    return np.broadcast_to(array, shape)
+
+
+def mean_ratio(sums: Float[np.ndarray, "*shape"], counts: Float[np.ndarray, "*shape"]) -> float | None:
+    """Average `sums / counts` over the entries with a count; None if there is none."""
+    has = counts > 0
+    return float(np.mean(sums[has] / counts[has])) if has.any() else None
+
+
+def path_contributions(sums: Sums, counts: Sums) -> tuple[Int[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
+    """Return one value per path whose mean is `mean_ratio`, for inference over paths.
+
+    If every path has the same number of counted resources this is the path's own mean. Otherwise the mean is a ratio
+    of two sums over paths, and the values are its linearisation, whose spread gives its standard error. Paths without
+    a count are left out; the first result has the positions of the others.
+    """
+    has = counts > 0
+    share = np.divide(sums, counts, out=np.zeros_like(sums), where=has).sum(axis=1)
+    number = has.sum(axis=1)
+    kept = np.flatnonzero(number)
+    if not kept.size:
+        return kept, np.zeros(0)
+    share, number = share[kept], number[kept]
+    mean = share.sum() / number.sum()
+    return kept, mean + (share - mean * number) / number.mean()
 
 
 @dataclass(frozen=True)
-class ControlMetrics:
+class Measures:
+    """Measures derived from a tally, in the fields of a dataclass."""
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return the measures by name, ready for a record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ControlMetrics(Measures):
     """How well utilization kept to capacity; ratios are per path and resource, then averaged.
 
     Attributes:
@@ -104,10 +179,6 @@ class ControlMetrics:
     zero_capacity_weeks: int
     zero_capacity_weeks_used: int
 
-    def as_dict(self) -> dict[str, float | int | None]:
-        """Return the measures by name, ready for a record."""
-        return asdict(self)
-
 
 RATIOS: Mapping[str, tuple[str, str]] = {
     "mean_violation": ("violation", "open_weeks"),
@@ -125,16 +196,9 @@ RATIOS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, eq=False)
 class ControlTally(AbstractTally):
-    """Counts of weeks and sums of weekly ratios, per path and resource.
+    """Counts of weeks (open: K > 0; short: U0 > K; closed: K = 0) and sums of weekly ratios, by path and resource.
 
-    Attributes:
-        weeks, open_weeks: weeks counted; of them, those with K > 0.
-        near_weeks, near_open_weeks: near-limit weeks; of them, those with K > 0.
-        short_open_weeks: weeks with U0 > K > 0.
-        over_weeks, near_over_weeks: weeks over 10 %, all and near-limit.
-        used_closed_weeks: weeks with K = 0 and U > 0.
-        violation, near_violation, idle: sums of the weekly ratios.
-        committed_violation, slack_value, residual: the same where the optional arguments were given.
+    The last three are there where the optional arguments of `control_tally` were given.
     """
 
     weeks: Sums
@@ -159,8 +223,9 @@ class ControlTally(AbstractTally):
 
     def metrics(self) -> ControlMetrics:
         """Derive every measure from the sums."""
+        pairs = {name: [getattr(self, part) for part in parts] for name, parts in RATIOS.items()}
         return ControlMetrics(
-            **{name: self._ratio(name) for name in RATIOS},
+            **{name: None if sums is None else mean_ratio(sums, counts) for name, (sums, counts) in pairs.items()},
             slackness=None if self.slack_value is None else float(self.slack_value.sum(axis=1).mean()),
             paths=len(self.paths),
             weeks=int(self.weeks.sum()),
@@ -183,10 +248,6 @@ class ControlTally(AbstractTally):
             return {}
         kept, values = path_contributions(sums, counts)
         return dict(zip(self.paths[kept].tolist(), values.tolist(), strict=True))
-
-    def _ratio(self, measure: str) -> float | None:
-        sums, counts = (getattr(self, name) for name in RATIOS[measure])
-        return None if sums is None else mean_ratio(sums, counts)
 
 
 CONTROL_MEASURES = (*RATIOS, "slackness")
@@ -282,16 +343,12 @@ def _check_settings(shape: tuple[int, ...], burn_in: int, price_scale: float | N
         raise SettingsError(f"`price_scale` is {price_scale} and needs to be positive; pass the median unit margin")
 
 
-NO_DIFFERENCE = 1e-4
-"""Share of the rewards below which a denominator is noise: rewards are summed in single precision, and the oracle's
-search stops about as far from its optimum."""
-
 REWARD_MEASURES = ("reward_kept", "regret_ratio", "pooled_regret_ratio")
 """Measures that have a value per path and so an interval."""
 
 
 @dataclass(frozen=True)
-class RewardMetrics:
+class RewardMetrics(Measures):
     """How much reward is left under coordination; ratios are per path, then averaged.
 
     Attributes:
@@ -309,10 +366,6 @@ class RewardMetrics:
     paths: int
     reward_kept_left_out: int
     regret_left_out: int
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """Return the measures by name, ready for a record."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,15 +405,16 @@ class RewardTally(AbstractTally):
         The pooled ratio is one of two sums over paths, and the values are its linearisation.
         """
         if measure not in REWARD_MEASURES:
-            raise SettingsError(
-                f"`measure` is {measure!r} and needs to be one of {', '.join(REWARD_MEASURES)}; choose one"
-            )
+            known = ", ".join(REWARD_MEASURES)
+            raise SettingsError(f"`measure` is {measure!r} and needs to be one of {known}; choose one")
         lost, floor = self._lost()
         given_up = self.unconstrained_reward - self.oracle_reward
         if measure == "pooled_regret_ratio":
             pooled = self.metrics().pooled_regret_ratio
-            values = None if pooled is None else pooled + (lost - pooled * given_up) / given_up.mean()
-            return {} if values is None else dict(zip(self.paths.tolist(), values.tolist(), strict=True))
+            if pooled is None:
+                return {}
+            values = pooled + (lost - pooled * given_up) / given_up.mean()
+            return dict(zip(self.paths.tolist(), values.tolist(), strict=True))
         over, under = (self.reward, self.oracle_reward) if measure == "reward_kept" else (lost, given_up)
         counted = under > floor
         return dict(zip(self.paths[counted].tolist(), (over[counted] / under[counted]).tolist(), strict=True))
@@ -376,10 +430,11 @@ def reward_tally(
     """Collect the rewards of some paths, so that pieces can be added.
 
     Args:
-        reward: of the method [money; path].
-        oracle_reward: of the oracle at equal violation, on the same paths [money; path].
-        unconstrained_reward: R0, prices 0 throughout, on the same paths [money; path].
+        reward, oracle_reward, unconstrained_reward: as in `RewardTally`, on the same paths [money; path].
         first_path: number of the first path.
+
+    Raises:
+        InputError, ShapeError, NotFiniteError: no path, different paths, or a number that is not finite.
     """
     given = {"reward": reward, "oracle_reward": oracle_reward, "unconstrained_reward": unconstrained_reward}
     rewards = {name: finite_array(name, values, ("path",)) for name, values in given.items()}

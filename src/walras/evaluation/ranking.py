@@ -9,15 +9,12 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from walras.errors import InputError, SettingsError, shape_mismatch
-from walras.evaluation.inference import Interval, mean_interval
-from walras.evaluation.tallies import finite_array
+from walras.evaluation.inference import Interval, finite_array, mean_interval
 
 MOST_UNITS = 1000
 """More agents than this are pooled at random into this many groups of similar size before resampling."""
 
-EXACT = "exact"
-"""Method of an interval without width: a policy compared with itself."""
-
+EXACT = "exact"  # method of an interval without width: a policy compared with itself
 Pool = Callable[[np.ndarray], np.ndarray]
 
 
@@ -26,12 +23,10 @@ class PolicyOutcome:
     """Reward, sales and stock of one policy by agent, in the weeks it is evaluated on; all policies on the same paths.
 
     Attributes:
-        name: of the policy.
         reward: less payments for resources; stock is charged at the start and valued at the end, both at unit cost
             [money; agent].
         demand, sales: in all weeks [units; agent].
         stock: mean stock at the end of a week [units; agent].
-        weeks: number of weeks.
         seconds: time for tuning or training.
     """
 
@@ -44,7 +39,6 @@ class PolicyOutcome:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers of different agents, and numbers that are not finite."""
         for name in ("reward", "demand", "sales", "stock"):
             values = finite_array(name, getattr(self, name), ("agent",))
             if values.shape != self.reward.shape:
@@ -65,16 +59,11 @@ class PolicyOutcome:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One row of a ranking.
+    """One row of a ranking; units as in `PolicyOutcome`.
 
     Attributes:
-        name: of the policy.
-        reward: total [money].
-        difference: total reward minus that of the reference [money], with its interval.
-        ratio: total reward over that of the reference, with its interval; None where the reference earns nothing.
-        service: sales over demand.
-        stock_weeks: mean stock in weeks of mean demand.
-        seconds: time for tuning or training.
+        difference: total reward minus that of the reference [money].
+        ratio: total reward over that of the reference; None where the reference earns nothing.
     """
 
     name: str
@@ -87,33 +76,16 @@ class Ranked:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row by name, ready for a record."""
-        ratio, difference = self.ratio, self.difference
-        return {
-            "policy": self.name,
-            "reward": self.reward,
-            "ratio": ratio and ratio.estimate,
-            "ratio_low": ratio and ratio.low,
-            "ratio_high": ratio and ratio.high,
-            "difference": difference.estimate,
-            "difference_low": difference.low,
-            "difference_high": difference.high,
-            "service": self.service,
-            "stock_weeks": self.stock_weeks,
-            "seconds": self.seconds,
-        }
+        row: dict[str, Any] = {"policy": self.name, "reward": self.reward}
+        for name, interval in (("ratio", self.ratio), ("difference", self.difference)):
+            ends = (None, None, None) if interval is None else (interval.estimate, interval.low, interval.high)
+            row |= zip((name, f"{name}_low", f"{name}_high"), ends, strict=True)
+        return row | {"service": self.service, "stock_weeks": self.stock_weeks, "seconds": self.seconds}
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Policies by total reward, the best first.
-
-    Attributes:
-        rows: one per policy.
-        reference: name of the policy that the others are compared with.
-        agents: number of agents.
-        level: nominal coverage of the intervals.
-        method: name of their method.
-    """
+    """Policies by total reward, the best first, compared with `reference`; `method` is that of the intervals."""
 
     rows: tuple[Ranked, ...]
     reference: str
@@ -133,7 +105,6 @@ class Ranking:
         return (head, *(_cells(row) for row in self.rows))
 
     def __str__(self) -> str:
-        """Print as a table."""
         return _aligned(self.cells())
 
 
@@ -166,22 +137,13 @@ def rank(
 
 def _row(outcome: PolicyOutcome, reference: PolicyOutcome, pool: Pool, level: float, seed: int) -> Ranked:
     ours, theirs, same = pool(outcome.reward), pool(reference.reward), outcome is reference
-    difference = _total(ours - theirs, same, level, seed)
-    ratio = _ratio(ours, theirs, same, level, seed)
-    return Ranked(
-        outcome.name, float(ours.sum()), difference, ratio, outcome.service, outcome.stock_weeks, outcome.seconds
-    )
+    difference, ratio = _total(ours - theirs, same, level, seed), _ratio(ours, theirs, same, level, seed)
+    facts = (outcome.service, outcome.stock_weeks, outcome.seconds)
+    return Ranked(outcome.name, float(ours.sum()), difference, ratio, *facts)
 
 
 def reward_ratio(ours: npt.ArrayLike, theirs: npt.ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval | None:
-    """Return the ratio of two total rewards with its interval, paired by agent; None if `theirs` is not positive.
-
-    Args:
-        ours: one number per agent [money; agent].
-        theirs: the other policy's, same agents in the same order [money; agent].
-        level: nominal coverage.
-        seed: of pooling and resampling.
-    """
+    """Return the ratio of two totals [money; agent], paired by agent; None if that of `theirs` is not positive."""
     left, right = finite_array("ours", ours, ("agent",)), finite_array("theirs", theirs, ("agent",))
     if left.shape != right.shape:
         raise shape_mismatch("theirs", right.shape, left.shape, "pass both policies' rewards for the same agents")
@@ -216,13 +178,12 @@ def _pools(agents: int, seed: int) -> Pool:
 
 
 def _total(values: Float[np.ndarray, " unit"], same: bool, level: float, seed: int) -> Interval:
-    """Return a sum over agents with its interval."""
     count = len(values)
     if same:
         return Interval(0.0, 0.0, 0.0, level, count, EXACT)
     mean = mean_interval(values, level, seed)
-    low, high = count * mean.low, count * mean.high
-    return Interval(float(values.sum()), low, high, level, count, mean.method.replace("path", "agent"))
+    method = mean.method.replace("path", "agent")
+    return Interval(float(values.sum()), count * mean.low, count * mean.high, level, count, method)
 
 
 def _ratio(ours: np.ndarray, theirs: np.ndarray, same: bool, level: float, seed: int) -> Interval | None:
@@ -254,10 +215,6 @@ def _cells(row: Ranked) -> tuple[str, ...]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[row[0].ljust(first), *map(str.rjust, row[1:], others)] for row in rows]
+    return "\n".join("  ".join(row).rstrip() for row in cells)

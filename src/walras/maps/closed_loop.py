@@ -37,7 +37,7 @@ from walras.simulation.controller import Controller, ControlObservation, Issued
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of, window_length
 from walras.simulation.setup import Setup
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 
 def adam_on_softplus_prices(

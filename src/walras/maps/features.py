@@ -16,8 +16,7 @@ from walras.maps.pooling import CohortIndex, PooledAgents
 from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, prepare_probes
 from walras.policies.base import Policy
 from walras.population.population import Population
-from walras.simulation.state import State
-from walras.simulation.week import WeekRecord
+from walras.simulation.week import State, WeekRecord
 
 FEATURES = 1  # version of the features below
 HORIZON = 26  # coming weeks that maps answer for

@@ -16,8 +16,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.maps.features import HORIZON, PRICES_AND_FORECASTS, AgentHistory, KnownFuture, open_orders, stock_use
 from walras.maps.probes import pipeline_at
 from walras.population.population import Population
-from walras.simulation.state import State
-from walras.simulation.week import WeekRecord
+from walras.simulation.week import State, WeekRecord
 
 
 @dataclass(frozen=True, eq=False)

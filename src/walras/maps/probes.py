@@ -20,7 +20,7 @@ from walras.population.cohort import ProportionalSample
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 LEAST = 1e-6  # forecasts below count as this, so that shares of them are defined
 LEAST_SHAPE, MOST_SHAPE = 0.05, 1e4  # smallest and largest shape of the gamma distribution of weekly demand

@@ -26,7 +26,7 @@ from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 
 class PopulationWindow(eqx.Module):

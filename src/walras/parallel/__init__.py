@@ -32,13 +32,7 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True)
 class ParallelRun:
-    """Result of `run`.
-
-    Attributes:
-        actions: of all events, in order [event]; final as far as `info` says.
-        state: after the last final event.
-        info: how much work it was.
-    """
+    """Result of `run`: the actions of all events, final as far as `info` says, and the state after the last of them."""
 
     actions: Any
     state: Any
@@ -56,7 +50,6 @@ class ParallelRun:
         return None if verified is None else bool(verified)
 
     def __str__(self) -> str:
-        """Print a small table."""
         rows = {
             "events": f"{len(self.actions):,}",
             "rounds": f"{int(self.info.rounds):,}",

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,30 +15,15 @@ from walras.parallel.picard import Picard
 from walras.parallel.process import AbstractEngine, AdditiveProcess, DecisionProcess, n_events, over_events
 from walras.parallel.strategies import AbstractWindow, ChainSegments, NoOp, SlidingWindow
 
-MANY = 65_536
-"""Events from which measuring costs less than it saves."""
-
-SMALL, LARGE = 2, 16
-"""Sizes of the two timed windows [wide batches]."""
-
-REPEATS = 5
-"""Timed repeats after compilation; the fastest counts, since other load only ever slows a run."""
-
-LENGTHS = (64, 16)
-"""Segment lengths that are tried where a window has a longer chain [events]."""
-
-CLEARLY = 0.8
-"""Segments need to take less than this share of the seconds: they cost policy calls, and timings are noisy."""
+MANY = 65_536  # events from which measuring costs less than it saves
+SMALL, LARGE = 2, 16  # sizes of the two timed windows [wide batches]
+REPEATS = 5  # timed after compilation; the fastest counts, since other load only ever slows a run
+LENGTHS = (64, 16)  # of segments that are tried where a window has a longer chain [events]
+CLEARLY = 0.8  # share of the seconds that segments must save below: they cost policy calls, and timings are noisy
 
 
 def default_engine(n_events: int, window: AbstractWindow | None = None, *, verify: bool = False) -> Picard:
-    """Return the parallel engine for a number of events: one window for few of them, a measured one for many.
-
-    Args:
-        n_events: of the trajectory.
-        window: instead of the default one.
-        verify: also run sequentially, and compare.
-    """
+    """Return the parallel engine for a number of events: one window for few of them, a measured one for many."""
     if window is None:
         window = SlidingWindow() if n_events <= MANY else AutoWindow()
     return Picard(window, verify=verify)
@@ -52,15 +37,11 @@ class WindowCosts:
     per_call: float
 
     def window(self, share: float) -> float:
-        """Return the fewest events for which rounds cost at most a share of the calls: `per_round <= share W per_call`.
-
-        The smaller the window, the fewer guesses behind a binding limit are evaluated in vain.
-        """
+        """Return the fewest events W for which `per_round <= share W per_call`: small windows guess less in vain."""
         return self.per_round / (share * self.per_call)
 
 
-@dataclass(frozen=True)
-class RunTiming:
+class RunTiming(NamedTuple):
     """What a run of the first events took."""
 
     seconds: float
@@ -71,15 +52,8 @@ class RunTiming:
 class AutoWindow(SlidingWindow):
     """Choose window size and segment length by the costs of a round and of a call, measured on the first events.
 
-    Measured once per shapes of arrays; `choice` is the last one. Timings differ between runs, and so may the numbers of
-    rounds, but never the actions.
-
-    Args:
-        share: what rounds may cost over what calls cost.
-        clock: returns seconds.
-
-    Raises:
-        SettingsError: the share is not positive.
+    Rounds may cost a positive `share` of what calls cost. Measured once per shapes of arrays; `choice` is the last one.
+    Timings differ between runs, and so may the numbers of rounds, but never the actions.
     """
 
     def __init__(self, share: float = 0.25, clock: Callable[[], float] = time.perf_counter):
@@ -103,7 +77,9 @@ class AutoWindow(SlidingWindow):
         settings = (engine.rows, engine.assignment, engine.certified, _shapes((process, initial, events)))
         if settings not in self._measured:
             calibrator = _Calibrator(engine, process, initial, events, self.clock)
-            costs = calibrator.costs(SMALL * wide, min(LARGE * wide, horizon // 2))
+            large = min(LARGE * wide, horizon // 2)
+            windows = [replace(engine, window=SlidingWindow(size)) for size in (SMALL * wide, large)]
+            costs = fit_costs(*calibrator.time_runs(windows, 2 * large))
             size = power_of_two_within(costs.window(self.share), SMALL * wide, horizon)
             self._measured[settings] = (costs, size, calibrator.segment_length(size))
         self.costs, size, length = self._measured[settings]
@@ -132,18 +108,13 @@ def fit_costs(small: RunTiming, large: RunTiming) -> WindowCosts:
 
 @dataclass(frozen=True)
 class _Calibrator:
-    """Times an engine on the first events."""
+    """Times engines on the first events."""
 
     engine: Picard
     process: DecisionProcess
     initial: PyTree
     events: PyTree
     clock: Callable[[], float]
-
-    def costs(self, small: int, large: int) -> WindowCosts:
-        """Time two window sizes on the same events."""
-        engines = [replace(self.engine, window=SlidingWindow(size)) for size in (small, large)]
-        return fit_costs(*self.time_runs(engines, 2 * large))
 
     def segment_length(self, size: int) -> int | None:
         """Return the fastest segment length in a window of that size, or None where whole chains are."""
@@ -171,9 +142,8 @@ class _Calibrator:
                 started = self.clock()
                 jax.block_until_ready(engine.run(self.process, self.initial, events)[0])
                 seconds[number] = min(seconds[number], self.clock() - started)
-        return [
-            RunTiming(best, int(info.rounds), int(info.policy_calls)) for best, info in zip(seconds, infos, strict=True)
-        ]
+        pairs = zip(seconds, infos, strict=True)
+        return [RunTiming(best, int(info.rounds), int(info.policy_calls)) for best, info in pairs]
 
     def _first_events(self, count: int) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[:count], self.events)

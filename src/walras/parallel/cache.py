@@ -13,8 +13,7 @@ from walras.parallel.process import AdditiveProcess, AdditiveState, DecisionProc
 PerEvent = Int[Array, " event"]
 Flags = Bool[Array, " event"]
 
-RUN = 64
-"""Events of a run: summed one after the other within it, side by side across runs."""
+RUN = 64  # events that are summed one after the other, side by side with other runs
 
 
 class ActionCache(eqx.Module):
@@ -45,13 +44,9 @@ def empty_cache(process: DecisionProcess, state: PyTree, events: PyTree, actions
 
 
 class KeyChains(eqx.Module):
-    """The events of a window by key.
+    """The events of a window by key: in `order`, with the first place of their key, and their own place.
 
-    Attributes:
-        order: the events, key by key.
-        start: first place of the same key, for every place of `order`.
-        place: place in `order`, for every event.
-        live: False for padding behind the last event.
+    `live` is False for padding behind the last event.
     """
 
     order: PerEvent
@@ -135,13 +130,12 @@ def apply_action(process: DecisionProcess, state: PyTree, event: PyTree, action:
 def _changes(
     process: AdditiveProcess, events: PyTree, actions: PerEvent, counted: Flags
 ) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
-    """Return what every counted event adds."""
     own, shared = over_events(process.change, events, actions)
     return jnp.where(counted[:, None], own, 0), jnp.where(counted[:, None], shared, 0)
 
 
 def exclusive_sums(values: Int[Array, "event column"]) -> Int[Array, "event column"]:
-    """Return, for every row, the sum of the rows before it; with `RUN` serial steps and few passes over memory."""
+    """Sum, for every row, the rows before it; with `RUN` serial steps and few passes over memory."""
     n, width = values.shape
     runs = jnp.pad(values, ((0, -n % RUN), (0, 0))).reshape(-1, RUN, width)
     totals = runs.sum(1, dtype=values.dtype)

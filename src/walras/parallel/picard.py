@@ -40,23 +40,20 @@ from walras.parallel.strategies import (
 WIDE, NARROW = 256, 16
 """Rows of a batch: where a level has many events, and where it has few, at the end of long chains."""
 
+# In large windows a round of less than a 1/16 of the events has shorter lists (one more compilation).
 SMALL_PART, LARGE_WINDOW = 16, 1 << 14
-"""In windows of at least `LARGE_WINDOW` events a round of less than a 1/16 of them has shorter lists (one more
-compilation)."""
 
 
 class PicardInfo(EngineInfo):
-    """How much work a run was, and whether it converged.
+    """How much work a run was.
 
     Attributes:
-        policy_calls: decisions evaluated because they were not certain.
-        encode_calls: evaluations of `encode`.
+        policy_calls, encode_calls: decisions evaluated because they were not certain, and evaluations of `encode`.
         serial_steps: levels that waited for each other.
         evaluated_rows: rows evaluated, with padding.
         committed: events that are final; all where `converged`.
         verified: whether all actions equal the sequential ones; None unless compared.
-        events: of the trajectory.
-        window: events that were iterated on together.
+        events, window: number of events of the trajectory, and of those iterated on together.
     """
 
     encode_calls: Int[Array, ""]
@@ -69,7 +66,6 @@ class PicardInfo(EngineInfo):
     window: int = eqx.field(static=True)
 
     def __str__(self) -> str:
-        """Print a small table."""
         rows = {
             "converged": bool(self.converged),
             "events final": f"{int(self.committed):,} of {self.events:,}",
@@ -132,7 +128,6 @@ class Picard(AbstractEngine):
     verify: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
-        """Check the arguments."""
         for name, kind, example in (
             ("window", AbstractWindow, "a window, e.g. `SlidingWindow(4096)`"),
             ("assignment", AbstractAssignment | None, "an assignment, e.g. `ByKey()`"),
@@ -142,9 +137,8 @@ class Picard(AbstractEngine):
             ("verify", bool, "True or False"),
         ):
             if not isinstance(getattr(self, name), kind):  # type: ignore[arg-type]
-                raise SettingsError(
-                    f"`{name}` is {getattr(self, name)!r} but needs to be of another type; give {example}"
-                )
+                given = f"`{name}` is {getattr(self, name)!r}"
+                raise SettingsError(f"{given} but needs to be of another type; give {example}")
         rows, most = self.rows, self.max_rounds
         pair = isinstance(rows, tuple) and len(rows) == 2 and all(type(number) is int and number > 0 for number in rows)
         if not pair or rows[0] % rows[1]:
@@ -158,11 +152,7 @@ class Picard(AbstractEngine):
             )
 
     def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, PicardInfo]:
-        """Run; the records are the actions, the final state is that after the last event that is final.
-
-        Raises:
-            InputError: the transition is no `DecisionProcess`, or there are no events.
-        """
+        """Run; the records are the actions, the final state is that after the last event that is final."""
         process = require_decision_process(transition, initial, inputs, self.assignment)
         engine = self.window.resolve(self, process, initial, inputs)
         assert isinstance(engine, Picard)
@@ -178,12 +168,7 @@ class Picard(AbstractEngine):
 def require_decision_process(
     transition: Transition, initial: PyTree, events: PyTree, assignment: AbstractAssignment | None = None
 ) -> DecisionProcess:
-    """Return the transition if it can be run in parallel.
-
-    Raises:
-        InputError: it is no `DecisionProcess`, there are no events, or a JAX transform is under way.
-        SettingsError: processes of several events, though states do not add up.
-    """
+    """Return the transition if it can be run in parallel; else raise `InputError` or `SettingsError`."""
     if not isinstance(transition, DecisionProcess):
         raise InputError(
             f"the transition is a {type(transition).__name__} but the parallel engine needs one that takes a decision "
@@ -219,9 +204,9 @@ def keys_of(process: DecisionProcess, events: PyTree) -> Int[ndarray, " event"]:
 
 
 class _Run:
-    """One run: the window that begins at event `offset`, and what is known of it.
+    """One run: the window that begins at event `offset`; its first `n_final` events are final.
 
-    Its first `n_final` events are final. Of these and the next, `n_certified` were decided on final actions only.
+    Of these and the next, `n_certified` were decided on final actions only.
     """
 
     def __init__(self, engine: Picard, process: DecisionProcess, initial: PyTree, events: PyTree):
@@ -235,13 +220,13 @@ class _Run:
         self.actions = np.array(engine.start.actions(process, initial, events))
         self.counts = WorkCounts()
         self.offset = self.n_final = self.n_certified = 0
-        self._group()
-        self.window = rounds.init_window(self.problem, self.index, initial, jax.device_put(self._window_actions()))
+        actions = self._group()
+        self.window = rounds.init_window(self.problem, self.index, initial, actions)
         self.invalid = np.asarray(self.window.observed.invalid)
 
     @property
     def live(self) -> int:
-        """Return the number of events in the window, without padding."""
+        """Count the events in the window, without padding."""
         return min(self.size, self.horizon - self.offset)
 
     @property
@@ -249,15 +234,13 @@ class _Run:
         """Say whether every action is final."""
         return self.offset >= self.horizon
 
-    def _window_actions(self) -> Int[ndarray, " event"]:
-        part = self.actions[self.offset : self.offset + self.size]
-        return np.pad(part, (0, self.size - len(part)))
-
-    def _group(self) -> None:
-        """Group the events of the window into chains."""
+    def _group(self) -> Int[Array, " event"]:
+        """Group the events of the window into chains, and return their first actions."""
         keys = self.keys[self.offset : self.offset + self.live]
         self.chains = group_by_process(keys, self.assignment.processes(keys, self.offset))
         self.index = rounds.WindowIndex.of(self.chains, self.offset, self.size)
+        part = self.actions[self.offset : self.offset + self.size]
+        return jax.device_put(np.pad(part, (0, self.size - len(part))))
 
     def step(self, may_evaluate: bool) -> bool:
         """Advance the window, or do a round if that is allowed; return whether anything was done."""
@@ -286,9 +269,8 @@ class _Run:
         if self.finished:
             self.final = rounds.finish((self.problem, before, self.window.cache, count), self.window.state)
             return
-        self._group()
-        constants = (self.problem, before, self.index, jax.device_put(self._window_actions()))
-        self.window = rounds.advance_window(constants, self.window)
+        actions = self._group()
+        self.window = rounds.advance_window((self.problem, before, self.index, actions), self.window)
         self.invalid = np.asarray(self.window.observed.invalid)
 
     def _iterate(self, invalid: Bool[ndarray, " event"]) -> None:

@@ -1,6 +1,6 @@
-"""Transitions, processes that take one decision a step, and the engines that run them.
+"""Transitions, processes that take one decision a step, and engines.
 
-CONTRACT: simulations implement `DecisionProcess` or `AdditiveProcess`; every engine returns what `Sequential` returns.
+CONTRACT: every engine returns what `Sequential` returns.
 """
 
 import abc
@@ -44,10 +44,7 @@ class DecisionProcess(eqx.Module):
         """Choose the action: the cheap part. `allowed` holds for it."""
 
     def still_valid(self, action: Int[Array, ""], before: PyTree, now: PyTree) -> Bool[Array, ""]:
-        """Certify that an action decided on inputs `before` is also decided on inputs `now`, given the same code.
-
-        True must be certain; False costs one evaluation.
-        """
+        """Certify that an action decided on `before` is decided on `now` too, for the same code; False costs a call."""
         return trees_equal(before, now)
 
     @abc.abstractmethod
@@ -82,10 +79,7 @@ class AdditiveState(eqx.Module):
 
 
 class AdditiveProcess(DecisionProcess):
-    """A process whose actions add integers to the row of the event's key and to the shared row of an `AdditiveState`.
-
-    The states before all events are then prefix sums.
-    """
+    """A process whose actions add integers to the row of an event's key and to the shared row, hence prefix sums."""
 
     @abc.abstractmethod
     def key(self, event: PyTree) -> Int[Array, ""]:
@@ -152,7 +146,7 @@ def trees_equal(first: PyTree, second: PyTree) -> Bool[Array, ""]:
 
 
 def rows_equal(first: PyTree, second: PyTree, rows: int) -> Bool[Array, " event"]:
-    """Compare two trees event by event (first axis); trees without arrays are equal."""
+    """Compare two trees event by event; trees without arrays are equal."""
     equal = jnp.ones(rows, bool)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         equal &= (a == b).reshape(rows, -1).all(axis=1)

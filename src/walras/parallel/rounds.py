@@ -1,6 +1,6 @@
 """Compiled programs of a parallel run: begin the first window, do one round, advance the window, finish.
 
-One call per round and one per advance, since every call to the device and every transfer has a fixed cost.
+There is one call per round and one per advance, since calls and transfers have a fixed cost.
 """
 
 from typing import Any
@@ -106,7 +106,7 @@ class PackedBatches(eqx.Module):
 
 
 class EvaluationCounts(eqx.Module):
-    """Numbers of evaluations: of `encode`, and of decisions that were not certain."""
+    """Evaluations of `encode`, and of decisions that were not certain."""
 
     encodes: Int[Array, ""]
     calls: Int[Array, ""]
@@ -132,14 +132,9 @@ def iterate(
     rows: tuple[int, int],
     recompute: bool,
 ) -> tuple[ActionCache, Observed, EvaluationCounts]:
-    """Do one round: evaluate the listed events, then certify all.
+    """Do one round: evaluate the listed events, then certify all; all but `constants` is donated.
 
-    Args:
-        constants: the problem, the window, its batches, and the state at its first event.
-        cache: donated.
-        observed: donated.
-        rows: of a wide and of a narrow batch.
-        recompute: evaluate every listed event, certain or not.
+    These are the problem, the window, its batches, and the state at its first event.
     """
     problem, index, batches, state = constants
     events = problem.window_events(index)
@@ -151,11 +146,9 @@ def iterate(
 def advance_window(
     constants: tuple[Problem, WindowIndex, WindowIndex, Int[Array, " event"]], window: WindowState
 ) -> WindowState:
-    """Begin the window later, and keep what is known of the events that stay in it.
+    """Begin the window later, and keep what is known of the events that stay in it; `window` is donated.
 
-    Args:
-        constants: the problem, the window before and now, and the actions to begin with.
-        window: donated.
+    `constants` are the problem, the window before and now, and the actions to begin with.
     """
     problem, before, now, actions = constants
     count = now.offset - before.offset
@@ -171,7 +164,7 @@ def advance_window(
 
 @eqx.filter_jit(donate="all-except-first")
 def finish(constants: tuple[Problem, WindowIndex, ActionCache, Int[Array, ""]], state: PyTree) -> PyTree:
-    """Return the state after the first events of a window, a given number of them; `state` is donated."""
+    """Return the state after a number of first events of a window; `state` is donated."""
     problem, index, cache, count = constants
     return problem.states.after(problem.process, state, problem.window_events(index), cache.action, count)
 
@@ -185,15 +178,9 @@ def evaluate(
     rows: tuple[int, int],
     recompute: bool,
 ) -> tuple[ActionCache, EvaluationCounts]:
-    """Evaluate the listed events of a window.
+    """Evaluate the listed events of a window, on their own and the shared part of the state before each.
 
-    Args:
-        events: of the window.
-        observed: own and shared part of the state before every event.
-        cache: what is known so far.
-        batches: what to evaluate.
-        rows: of a wide and of a narrow batch.
-        recompute: evaluate every listed event, certain or not.
+    `rows` are those of a wide and of a narrow batch; with `recompute` certain decisions are evaluated too.
     """
     listed_events = batches.lists[0]
     places = jnp.minimum(jnp.pad(listed_events, (0, max(rows))), len(cache.action) - 1)
@@ -280,7 +267,6 @@ class _Batch(eqx.Module):
         return ActionCache(action, jnp.ones_like(live), inputs, code, now), encoded, called
 
     def _correct(self, events: PyTree, old: ActionCache, new: ActionCache, corrections: tuple, live: Array) -> tuple:
-        """Add the changes of the new actions and subtract those of the old ones."""
         process = self.process
         assert isinstance(process, AdditiveProcess)
         added, taken = (over_events(process.change, events, action) for action in (new.action, old.action))
@@ -291,7 +277,6 @@ class _Batch(eqx.Module):
 
 
 def _where_rows(where: Bool[Array, " row"], new: PyTree, old: PyTree) -> PyTree:
-    """Select rows of `new` or `old`."""
 
     def pick(one: Array, other: Array) -> Array:
         return jnp.where(where.reshape(-1, *(1,) * (one.ndim - 1)), one, other)

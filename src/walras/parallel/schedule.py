@@ -1,7 +1,4 @@
-"""Which events are evaluated together in a round: chains of events, cut into batches of equal length.
-
-Plain index arithmetic on the host; it changes the work, never the result.
-"""
+"""Which events are evaluated together in a round: chains of events, cut into batches; it never changes the result."""
 
 from dataclasses import dataclass
 
@@ -11,11 +8,8 @@ from numpy import ndarray
 
 from walras.parallel.strategies import run_starts
 
-WIDE_COST = 5.0
-"""Cost of a level of a wide batch over one of a narrow batch: most of either is the call, not the rows (measured)."""
-
-NEVER = np.iinfo(np.int32).max
-"""Position beyond the end of any chain."""
+WIDE_COST = 5.0  # of a level, over a narrow batch's: most of either is the call, not the rows (measured)
+NEVER = np.iinfo(np.int32).max  # position beyond the end of any chain
 
 
 @dataclass(frozen=True)
@@ -24,8 +18,7 @@ class ProcessChains:
 
     Attributes:
         order: the events, chain by chain.
-        chain: number of the chain, for every place of `order`.
-        position: earlier events of the same chain, for every place of `order`.
+        chain, position: number of the chain and of its earlier events, for every place of `order`.
         key_order: the events, key by key.
         key_start: first place of the same key, for every place of `key_order`.
     """
@@ -57,11 +50,9 @@ class Batches:
 
     Attributes:
         events: all events to evaluate, level by level.
-        level_start: where the events of a level begin in `events`.
-        level_count: how many events a level has, one for each of its chains that is that long.
-        batch_level: first level of a batch.
-        batch_depth: levels of a batch.
-        n_narrow: the first so many batches are narrow, the others wide.
+        level_start, level_count: where a level begins in `events`, and its events: one of each chain that is that long.
+        batch_level, batch_depth: first level of a batch, and number of its levels.
+        n_narrow: number of narrow batches; wide ones follow.
     """
 
     events: Int[ndarray, " listed"]
@@ -83,14 +74,7 @@ class Batches:
 
 
 def plan_batches(chains: ProcessChains, invalid: Bool[ndarray, " event"], wide: int, narrow: int) -> Batches:
-    """Schedule every chain from its first invalid event to its end.
-
-    Args:
-        chains: of the window.
-        invalid: events whose decision is not certified, in the order of time.
-        wide: chains of a wide batch.
-        narrow: chains of a narrow batch, for the longest chains.
-    """
+    """Schedule every chain from its first invalid event to its end, in batches of `wide` or `narrow` chains."""
     n_chains = int(chains.chain[-1]) + 1
     # Later events of a chain build on earlier ones: all from the first invalid one on are evaluated again.
     places = np.flatnonzero(invalid[chains.order])
@@ -123,11 +107,7 @@ def plan_batches(chains: ProcessChains, invalid: Bool[ndarray, " event"], wide: 
 
 
 def _cut_batches(lengths: Int[ndarray, " chain"], wide: int, narrow: int) -> tuple[int, Int[ndarray, " batch"]]:
-    """Cut chains of falling length into narrow and then wide batches at the least cost.
-
-    Returns:
-        The number of narrow batches, and the rank of the first chain of every batch.
-    """
+    """Cut chains of falling length into narrow, then wide batches; return how many are narrow, and all first ranks."""
     wide_first = np.arange(0, len(lengths), wide)
     if wide == narrow:
         return 0, wide_first

@@ -1,10 +1,8 @@
-"""What can be varied in the parallel engine: first guess, assignment of events to processes, and window.
-
-Every choice changes the work only, never the result.
-"""
+"""Choices of the parallel engine that change the work, never the result: first guess, assignment, and window."""
 
 import abc
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,27 +38,23 @@ class WarmStart(AbstractInitialGuess):
         self.given = jnp.asarray(actions, jnp.int32)
 
     def actions(self, process: DecisionProcess, initial: PyTree, events: PyTree) -> Int[Array, " event"]:
-        """Return the given actions.
-
-        Raises:
-            ShapeError: there is not one action for every event.
-        """
+        """Return the given actions, and refuse another number than one for every event."""
         needed = (n_events(events),)
         if self.given.shape != needed:
             raise shape_mismatch("actions", self.given.shape, f"{needed} [event]", "give one action for every event")
         return self.given
 
 
+@dataclass(frozen=True, eq=False)
 class FromPolicy(AbstractInitialGuess):
     """Guess the actions of a cheaper process on the same events, run by its own engine."""
 
-    def __init__(self, process: DecisionProcess, engine: AbstractEngine):
-        self.process, self.engine = process, engine
+    process: DecisionProcess
+    engine: AbstractEngine
 
     def actions(self, process: DecisionProcess, initial: PyTree, events: PyTree) -> Int[Array, " event"]:
         """Run the cheaper process."""
-        trajectory, _ = self.engine.run(self.process, initial, events)
-        return trajectory.records
+        return self.engine.run(self.process, initial, events)[0].records
 
 
 class AbstractAssignment(abc.ABC):
@@ -68,12 +62,7 @@ class AbstractAssignment(abc.ABC):
 
     @abc.abstractmethod
     def processes(self, keys: HostInts, offset: int) -> HostInts:
-        """Return the process of every event, as any integers.
-
-        Args:
-            keys: the key of every event of the window.
-            offset: number of the window's first event in the whole trajectory.
-        """
+        """Return the process, any integer, of every event of a window that begins with event `offset`, by its key."""
 
 
 class ByKey(AbstractAssignment):
@@ -92,15 +81,14 @@ class PerEvent(AbstractAssignment):
         return np.arange(len(keys), dtype=np.int32)
 
 
+@dataclass(frozen=True, eq=False)
 class ChainSegments(AbstractAssignment):
-    """One process per segment of `length` consecutive events of a key.
+    """One process per segment of `length` consecutive events of a key; the length is a positive whole number."""
 
-    Raises:
-        SettingsError: the length is no positive whole number.
-    """
+    length: int
 
-    def __init__(self, length: int):
-        self.length = positive_integer("length", length)
+    def __post_init__(self) -> None:
+        positive_integer("length", self.length)
 
     def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Number the segments."""
@@ -111,33 +99,29 @@ class ChainSegments(AbstractAssignment):
         return (keys.astype(np.int64) * (len(keys) // self.length + 1)) + position // self.length
 
 
+@dataclass(frozen=True, eq=False)
 class RandomAssignment(AbstractAssignment):
-    """One of `number` processes, drawn for every event.
+    """One of `number` processes, a positive whole number, drawn for every event."""
 
-    Raises:
-        SettingsError: the number is no positive whole number.
-    """
+    number: int
+    seed: int = 0
 
-    def __init__(self, number: int, seed: int = 0):
-        self.number, self.seed = positive_integer("number", number), seed
+    def __post_init__(self) -> None:
+        positive_integer("number", self.number)
 
     def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Draw the processes, the same ones whenever a window starts at `offset`."""
         return np.random.default_rng((self.seed, offset)).integers(self.number, size=len(keys))
 
 
+@dataclass(frozen=True, eq=False)
 class CustomAssignment(AbstractAssignment):
     """The processes that `function(keys, offset)` returns."""
 
-    def __init__(self, function: Callable[[ndarray, int], ndarray]):
-        self.function = function
+    function: Callable[[ndarray, int], ndarray]
 
     def processes(self, keys: HostInts, offset: int) -> HostInts:
-        """Call the function.
-
-        Raises:
-            InputError: it does not return one integer for every event.
-        """
+        """Call the function, and refuse anything but one integer for every event."""
         processes = np.asarray(self.function(keys, offset))
         if processes.shape != keys.shape or not np.issubdtype(processes.dtype, np.integer):
             raise InputError(
@@ -154,20 +138,16 @@ class AbstractWindow(abc.ABC):
 
     @abc.abstractmethod
     def should_advance(self, n_final: int, size: int) -> bool:
-        """Say whether to advance when the first `n_final` of `size` events are final; later guesses are kept."""
+        """Say whether to advance when the first `n_final` of `size` events are final."""
 
     def resolve(
         self, engine: AbstractEngine, process: DecisionProcess, initial: PyTree, events: PyTree
     ) -> AbstractEngine:
-        """Return the engine to run, for windows whose size depends on the problem."""
+        """Return the engine to run; another one where the size of the window depends on the problem."""
         return engine
 
     def length(self, horizon: int) -> int:
-        """Return the number of events of a window.
-
-        Raises:
-            SettingsError: the window is larger than the horizon.
-        """
+        """Return the number of events of a window, and refuse one larger than the horizon."""
         if self.size is not None and self.size > horizon:
             raise SettingsError(
                 f"the window has {self.size} events but there are only {horizon}; leave `size` out to take them all "
@@ -177,11 +157,7 @@ class AbstractWindow(abc.ABC):
 
 
 class SlidingWindow(AbstractWindow):
-    """Advance to the first event that is not final, once a share `refill` of the window is final.
-
-    Args:
-        size: events in the window; all where not given.
-        refill: 0 advances after every round, 1 when all is final.
+    """Advance to the first event that is not final, once a share `refill` of the window's `size` events is final.
 
     Raises:
         SettingsError: the size is no positive whole number, or the share is not within 0 and 1.
@@ -198,15 +174,11 @@ class SlidingWindow(AbstractWindow):
         return n_final > 0 and n_final >= self.refill * size
 
 
-class FixedWindows(AbstractWindow):
+class FixedWindows(SlidingWindow):
     """Finish a window before the next one begins; no guesses are kept across windows."""
 
     def __init__(self, size: int | None = None):
-        self.size = None if size is None else positive_integer("size", size)
-
-    def should_advance(self, n_final: int, size: int) -> bool:
-        """Advance when all is final."""
-        return n_final == size
+        super().__init__(size, refill=1.0)
 
 
 def run_starts(*sorted_values: HostInts) -> Int[ndarray, " run"]:
@@ -219,11 +191,7 @@ def run_starts(*sorted_values: HostInts) -> Int[ndarray, " run"]:
 
 
 def positive_integer(name: str, value: object) -> int:
-    """Return a whole number of at least one.
-
-    Raises:
-        SettingsError: it is something else.
-    """
+    """Return a whole number of at least one, and refuse anything else."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise SettingsError(f"`{name}` is {value!r} but needs to be a whole number of at least 1; give e.g. 64")
     return int(value)

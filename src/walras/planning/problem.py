@@ -29,7 +29,7 @@ from walras.population.population import Population, latest_prices, population_f
 from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import week_of, window_length
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 UNSEEN = 104_729
 """Added to the seed for the paths that the finished plan is verified on; the planner never draws them."""

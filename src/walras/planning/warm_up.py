@@ -19,7 +19,7 @@ from walras.policies.base import Policy
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate
-from walras.simulation.state import State, empty_state
+from walras.simulation.week import State, empty_state
 
 WARM_UP_WEEKS = 30
 """Weeks of history replayed to find a plausible state; several times the longest lead time."""

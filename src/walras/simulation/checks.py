@@ -1,6 +1,6 @@
-"""Checks of what is simulated; errors name the field, the week and the agent, all counted from 0.
+"""Checks of what is simulated: shapes always, numbers where they are concrete, and a policy by its shapes.
 
-Shapes are always checked, numbers where they are concrete, and a policy by its shapes before anything is compiled.
+Errors name the field, the week and the agent, all counted from 0.
 """
 
 import math
@@ -21,15 +21,14 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.population.agent_axis import is_broadcast, map_per_agent
 from walras.population.population import Population
-from walras.simulation.state import KNOWN, State, read_weeks
+from walras.simulation.week import KNOWN, State, read_weeks
 
 SHARE_TOLERANCE = 1e-4
 """Arrival shares may miss a sum of 1 by this: a hundred roundings of single precision."""
 
+MOST_CHECKED = 1024
 CHECKED_POLICIES: dict[Any, None] = {}
 """Shapes of the policies that have passed `check_policy_call`, oldest first; at most `MOST_CHECKED`."""
-
-MOST_CHECKED = 1024
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,11 @@ class _Rule:
 
 
 CHECK_COST = "check that agent's prices and costs in the table"
-RULES = {
+COSTS = ("population.holding_cost", "population.lost_sale_penalty", "exogenous.sale_price", "exogenous.unit_cost")
+RULES = dict.fromkeys(COSTS, _Rule(remedy=CHECK_COST)) | {
     "population.demand_scale": _Rule(remedy="check that agent's demand in the table"),
-    "population.holding_cost": _Rule(remedy=CHECK_COST),
-    "population.lost_sale_penalty": _Rule(remedy=CHECK_COST),
     "population.unit_margin": _Rule(lowest=None, remedy=CHECK_COST),
     "exogenous.demand": _Rule(remedy="fill gaps and take returns out before the paths are built"),
-    "exogenous.sale_price": _Rule(remedy=CHECK_COST),
-    "exogenous.unit_cost": _Rule(remedy=CHECK_COST),
     "exogenous.lead_demand_mean": _Rule(lowest=None, remedy="check that agent's forecast"),
     "exogenous.lead_demand_sd": _Rule(remedy="check that agent's forecast"),
     "initial.stock_end": _Rule(remedy="start without backlog, or let demand wait with `backlog=True`"),
@@ -88,8 +84,6 @@ class _Field:
     """An array and its axes.
 
     Attributes:
-        name: as the caller of `simulate` knows it.
-        array: numpy or JAX array, or its tracer inside a transform.
         axes: names of its last axes; an axis before them is that of scenarios.
         scenarios: "may", "must" (where the paths have scenarios) or "never" be an axis of it.
         known: its axes are certain (not an arrival or supply model that this module does not know).
@@ -131,7 +125,8 @@ class _Field:
             return
         first = [f"{several} scenarios"] if scenarios and self.scenarios == "must" else []
         either = " with or without an axis of scenarios" if scenarios and self.scenarios == "may" else ""
-        needed = ", ".join([*first, *(_length(axis, sizes.get(axis)) for axis in self.axes)])
+        named = ((axis, sizes.get(axis)) for axis in self.axes)
+        needed = ", ".join([*first, *(axis if n is None else f"{n} {axis}{'s' * (n != 1)}" for axis, n in named)])
         raise shape_mismatch(self.name, shape, f"[{needed}]{either}", SHAPE_REMEDY[self.name.split(".")[0]])
 
     def first(self, is_bad: Callable[[np.ndarray], np.ndarray]) -> tuple[dict[str, int], float]:
@@ -166,15 +161,13 @@ def check_values(
     population: Population,
     exogenous: ExogenousPaths,
     initial: State,
-    shadow_prices: Any | None = None,
+    shadow_prices: Any = None,
     *,
     backlog: bool = False,
 ) -> None:
-    """Refuse numbers out of range; tracers of a JAX transform are skipped.
+    """Refuse numbers out of range; tracers are skipped. With `backlog`, stock at the start may be negative.
 
     JAX arrays are read once, however often they are passed; numpy arrays every time, since they may have changed.
-
-    With `backlog`, stock at the start may be negative, which is demand that waits.
 
     Raises:
         NotFiniteError: a NaN or infinity, with the field, week and agent where it comes first.
@@ -193,13 +186,7 @@ def check_values(
     _check_shares(population, exogenous)
 
 
-def _length(axis: str, size: int | None) -> str:
-    """Name the length of an axis: `7 agents`, or `agent` where any length will do."""
-    return axis if size is None else f"{size} {axis}{'' if size == 1 else 's'}"
-
-
 def _sizes(population: Population, exogenous: ExogenousPaths) -> dict[str, int | None]:
-    """Return how long each axis must be; demand decides weeks and scenarios."""
     demand = exogenous.demand
     if demand.ndim not in (2, 3):
         needed = f"[week, {population.n_agents} agents] or [scenario, week, {population.n_agents} agents]"
@@ -272,7 +259,6 @@ def locate(
 
 
 def _check_lead_times(population: Population, exogenous: ExogenousPaths, initial: State) -> None:
-    """Refuse lead times that are no whole number of weeks or that the pipeline has no room for."""
     if not isinstance(exogenous.arrivals, IntegerLeadTimes) or not is_concrete(weeks := exogenous.arrivals.weeks):
         return
     if weeks.dtype.kind not in "iu":
@@ -289,7 +275,6 @@ def _check_lead_times(population: Population, exogenous: ExogenousPaths, initial
 
 
 def _check_shares(population: Population, exogenous: ExogenousPaths) -> None:
-    """Refuse shares that lose or create units."""
     if not isinstance(exogenous.arrivals, ArrivalShares) or not is_concrete(shares := exogenous.arrivals.shares):
         return
     if cached_stats(shares, gap_from_one) <= SHARE_TOLERANCE:
@@ -321,13 +306,8 @@ _NOT_IN_JAX = (  # the last covers conversions to bool
 def check_policy_call(population: Population, policy: Policy, ahead: int, block: int) -> None:
     """Refuse a policy whose arrays do not fit the agents, or that JAX cannot compile; other errors of it pass.
 
-    Orders of one week are traced without computing a number, for all agents and for one block of them, so that a wrong
-    length is found even where it happens to fit a block. Policies of the same shapes are traced once.
-
-    Args:
-        population, policy: the agents and what they order.
-        ahead: weeks of announced prices [weeks].
-        block: agents that are simulated together.
+    Orders of one week, with prices of `ahead` weeks, are traced without computing a number, for all agents and for one
+    block, so that a wrong length is found even where it fits a block. Policies of the same shapes are traced once.
 
     Raises:
         ShapeError: an array that is neither one number, nor one per agent, nor marked as shared.
@@ -352,27 +332,25 @@ def _trace_orders(population: Population, policy: Policy, agents: int, ahead: in
     try:
         shape = eqx.filter_eval_shape(partial(_one_week, ahead=ahead), people, part).shape
     except _NOT_IN_JAX as error:
+        first = one_line(str(error).strip().splitlines()[0])[:160] if str(error).strip() else type(error).__name__
         raise InputError(
             f"the policy `{name_of(policy)}` looks at numbers that are only known while the program runs "
-            f"({_first_line(error)}); write it with `jax.numpy` (`jnp.where` for `if`), or wrap the function in "
+            f"({first}); write it with `jax.numpy` (`jnp.where` for `if`), or wrap the function in "
             "`walras.policies.user_policies.CallbackPolicy`"
         ) from error
     except (TypeError, ValueError) as error:
         suspect = _suspect(policy, population.n_agents)
         if suspect is None:
             raise
-        raise shape_mismatch(
-            f"{name_of(policy)}{suspect[0]}",
-            suspect[1],
-            f"one number or [..., {population.n_agents} agents], as the policy cannot be evaluated with it",
-            "give one number for every agent, or mark as `walras.population.agent_axis.Broadcast` what all agents share",
-        ) from error
+        needed = f"one number or [..., {population.n_agents} agents], as the policy cannot be evaluated with it"
+        shared = "mark as `walras.population.agent_axis.Broadcast` what all agents share"
+        remedy = f"give one number for every agent, or {shared}"
+        raise shape_mismatch(f"{name_of(policy)}{suspect[0]}", suspect[1], needed, remedy) from error
     if shape != (agents,):
         raise shape_mismatch("the policy's orders", shape, "[agents]", "order one number for every agent")
 
 
 def _one_week(population: Population, policy: Policy, *, ahead: int) -> Any:
-    """Call the policy as the first week does."""
     zeros = jnp.zeros_like(population.demand_scale)
     prices, fields = jnp.zeros((ahead, len(population.resources))), dict.fromkeys(KNOWN, zeros)
     memory, read, week = policy.begin(population), None, jnp.asarray(0, jnp.int32)
@@ -395,12 +373,8 @@ def _suspect(policy: Policy, n_agents: int) -> tuple[str, tuple[int, ...]] | Non
 
 
 def name_of(policy: Policy) -> str:
-    """Name a policy in a sentence: by its function where it is one, else by its class."""
+    """Name a policy by its function where it is one, else by its class."""
     return str(getattr(getattr(policy, "function", None), "name", type(policy).__name__))
-
-
-def _first_line(error: BaseException) -> str:
-    return one_line(str(error).strip().splitlines()[0])[:160] if str(error).strip() else type(error).__name__
 
 
 # --- statistics of arrays ---------------------------------------------------------------------------------------------
@@ -409,10 +383,7 @@ _STATS: dict[tuple[int, Callable], Any] = {}
 
 
 def cached_stats(array: Any, measure: Callable[[Any], Any]) -> Any:
-    """Return `measure(array)`, remembered for as long as a JAX array lives, since it never changes.
-
-    Numpy arrays can be written to and are measured every time. `measure` is a module-level function.
-    """
+    """Return what a module-level function measures, remembered for as long as a JAX array lives."""
     if not isinstance(array, jax.Array):
         return measure(array)
     key = (id(array), measure)
@@ -428,7 +399,7 @@ def is_concrete(array: Any) -> bool:
 
 
 def min_max(array: Any) -> tuple[float, float]:
-    """Return the least and the greatest number; both are NaN where any number is NaN. No copy is made."""
+    """Return the least and the greatest number, or NaN where any number is NaN; no copy is made."""
     lows, highs = zip(*(_min_max_of_piece(piece) for piece, _ in _pieces(array)), strict=True)
     return float(np.min(lows)), float(np.max(highs))
 
@@ -442,12 +413,9 @@ def gap_from_one(shares: Any) -> float:
 def first_place(
     array: Any, is_bad: Callable[[np.ndarray], np.ndarray], axis: int | None
 ) -> tuple[tuple[int, ...], float]:
-    """Return the index of the first bad number along `axis`, and the number; this process must hold one.
+    """Return the index of the first bad number, and the number; this process must hold one.
 
-    Args:
-        array: numpy or JAX array, concrete.
-        is_bad: marks the bad numbers of one slice.
-        axis: the array is read slice by slice along it, in order; None reads it at once.
+    The array is read slice by slice along `axis`, in order, or at once (None).
     """
     places = []
     for piece, start in _pieces(array):
@@ -488,7 +456,6 @@ def _min_max_of_piece(piece: Any) -> tuple[float, float]:
 
 
 def _rows(piece: Any, axis: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield slices along an axis as numpy arrays, one at a time."""
     piece = np.asarray(piece) if axis is None or _on_host(piece) else piece
     if axis is None:
         yield 0, piece

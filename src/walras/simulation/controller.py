@@ -1,7 +1,7 @@
-"""Controllers: whatever issues shadow prices week by week, and the loop that runs one.
+"""Controllers, which issue shadow prices week by week, and the loop that runs one.
 
 CONTRACT: every week, with that week's receipts known, a controller issues prices for the weeks after it; the first of
-them is charged in the next week.
+them is charged in the next week (docs/decisions/0017-one-controller.md).
 """
 
 import abc
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 Prices = Float[Array, "*scenario ahead resource"] | Float[np.ndarray, "*scenario ahead resource"]
 """Prices of the weeks after the present one."""
@@ -51,7 +51,7 @@ class Issued(eqx.Module):
     Attributes:
         prices: of the weeks after this one; the last row holds for later weeks.
         memory: passed to the same controller next week.
-        queries: how often the controller evaluated its model; None where it does not count.
+        queries: how often the controller evaluated its model, where it counts.
     """
 
     prices: Prices
@@ -89,16 +89,9 @@ def closed_loop(
     n_weeks: int,
     n_resources: int,
 ) -> list[Week]:
-    """Run a controller that may do anything in between, hence week by week in Python.
+    """Run a controller that may do anything in between, hence week by week in Python; return the results of all weeks.
 
-    Args:
-        controller: issues the prices.
-        run_week: from week, state, prices charged in it and prices issued in it to the next state and a result.
-        state: at the start.
-        n_weeks, n_resources: length of the run, and of each row of prices.
-
-    Returns:
-        The results of all weeks.
+    `run_week` makes the next state and a result of a week, its state, and the prices charged and issued in it.
     """
     charged, memory = controller.opening_prices(n_resources), controller.begin(n_resources)
     announced, results = None, []

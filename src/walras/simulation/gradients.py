@@ -1,8 +1,9 @@
 """Derivatives of a simulation: reward in shadow prices and in a policy's parameters, utilization in prices.
 
-CONTRACT: sums over agents have the sum of the agents' derivatives; each block of agents is differentiated by itself.
+Each block of agents is differentiated by itself, and the derivatives of sums over agents are added.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,18 +16,16 @@ from walras.distribute.blocks import concatenate_pieces, map_blocks, pairwise_su
 from walras.distribute.threads import map_ranges
 from walras.errors import shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
-from walras.parallel.process import AbstractEngine
 from walras.policies.base import Policy
 from walras.policies.user_policies import callback_names
 from walras.population.agent_axis import agent_axis_of
 from walras.population.population import Population
 from walras.simulation.record import Record, Totals, as_totals
-from walras.simulation.run import announced_windows, full_prices, prepare, window_length
+from walras.simulation.run import PathPrices, announced_windows, full_prices, prepare, window_length
 from walras.simulation.setup import Setup
-from walras.simulation.state import State
 
 DIRECTIONS_AT_ONCE = 4
-"""Price directions pushed through a block of agents together in forward mode: fastest of 4, 8, 13 and 26."""
+"""Price directions pushed through a block of agents together: fastest of 4, 8, 13 and 26."""
 
 
 def reward_gradient(
@@ -34,21 +33,19 @@ def reward_gradient(
     exogenous: ExogenousPaths,
     policy: Policy,
     *,
-    initial: State | None = None,
-    shadow_prices: Float[Array, "*priced week resource"],
-    engine: AbstractEngine | None = None,
-    backlog: bool = False,
-    block_agents: int | None = None,
+    shadow_prices: PathPrices,
     weights_of_use: Float[Array, "*weighted week resource"] | None = None,
-) -> tuple[Float[Array, "*scenario"], Float[Array, "*priced week resource"]]:
+    **settings: Any,
+) -> tuple[Float[Array, "*scenario"], PathPrices]:
     """Return total reward and its gradient in the shadow prices (reverse mode).
 
     With `weights_of_use` it is the gradient of reward + sum(weights * utilization) at fixed weights: a Lagrangian whose
     multipliers are minus the weights, up to the constant for the capacity.
 
     Args:
-        population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents: as in `simulate`.
+        population, exogenous, policy, shadow_prices: as in `simulate`.
         weights_of_use: money per unit of resource used [*scenario, week, resource]; default none.
+        settings: `initial`, `engine`, `backlog` and `block_agents` of `simulate`.
 
     Returns:
         The value of every scenario [money]; and the derivative of its sum over scenarios, of the shape of
@@ -57,7 +54,7 @@ def reward_gradient(
     Raises:
         ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`; weights of another shape.
     """
-    case = _Case.of(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    case = _Case.of(population, exogenous, policy, shadow_prices, **settings)
     weights = _full_weights(case, weights_of_use)
     totals, end, slope = _sum_ranges(case.map_ranges(_reward_range, weights))
     return _value(totals, end, weights), slope
@@ -68,34 +65,23 @@ def policy_gradient(
     exogenous: ExogenousPaths,
     policy: Policy,
     *,
-    initial: State | None = None,
-    shadow_prices: Float[Array, "*priced week resource"] | None = None,
-    engine: AbstractEngine | None = None,
-    backlog: bool = False,
-    block_agents: int | None = None,
+    shadow_prices: PathPrices | None = None,
     weights_of_use: Float[Array, "*weighted week resource"] | None = None,
+    **settings: Any,
 ) -> tuple[Float[Array, "*scenario"], Policy]:
     """Return total reward and its gradient in the policy's arrays of floating-point numbers (reverse mode).
 
-    Args:
-        population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents: as in `simulate`.
-        weights_of_use: as in `reward_gradient`.
-
-    Returns:
-        The value as in `reward_gradient`; and a policy that holds, in place of every such array, the derivative of the
-        value's sum over scenarios, and None in place of all else (as `equinox.filter_grad`). Arrays whose last axis is
-        that of the agents hold each agent's own derivative; other arrays are shared by all agents.
-
-    Raises:
-        ShapeError, InputError, NotFiniteError, SettingsError: as `reward_gradient`.
+    Arguments and errors are those of `reward_gradient`. The gradient is a policy that holds, in place of every such
+    array, the derivative of the value's sum over scenarios, and None in place of all else (as `equinox.filter_grad`).
+    Arrays whose last axis is that of the agents hold each agent's own derivative; all agents share the others.
     """
-    case = _Case.of(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    case = _Case.of(population, exogenous, policy, shadow_prices, **settings)
     weights = _full_weights(case, weights_of_use)
     sums, theirs = zip(*case.map_ranges(_policy_range, weights), strict=True)
     totals, end, flat = _sum_ranges(sums)
-    shared = jax.tree.map(
-        lambda slope, leaf: slope.reshape(leaf.shape), flat, _split_shared(policy, population.n_agents)
-    )
+    numbers = eqx.filter(policy, eqx.is_inexact_array)
+    like = eqx.partition(numbers, agent_axis_of(numbers, population.n_agents))[1]
+    shared = jax.tree.map(lambda slope, leaf: slope.reshape(leaf.shape), flat, like)
     return _value(totals, end, weights), eqx.combine(concatenate_pieces(theirs, -1), shared)
 
 
@@ -104,53 +90,31 @@ def utilization_jvp(
     exogenous: ExogenousPaths,
     policy: Policy,
     *,
-    initial: State | None = None,
-    shadow_prices: Float[Array, "*priced week resource"],
+    shadow_prices: PathPrices,
     direction: Float[Array, "*directed week resource"],
-    engine: AbstractEngine | None = None,
-    backlog: bool = False,
-    block_agents: int | None = None,
+    **settings: Any,
 ) -> tuple[Float[Array, "*scenario week resource"], Float[Array, "*scenario week resource"]]:
     """Return utilization and its derivative along a direction of the shadow prices (forward mode).
 
-    Args:
-        population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents: as in `simulate`.
-        direction: change of the prices, of their shape or without their scenario axis [money per unit of resource].
-
-    Raises:
-        ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`; a direction of another shape.
+    The direction is a change of the prices, of their shape or without their scenario axis [money per unit of resource].
+    The rest, and the errors, are as in `reward_gradient`.
     """
-    case = _Case.of(population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
+    case = _Case.of(population, exogenous, policy, shadow_prices, **settings)
     along = _as_wide(direction, case.shadow_prices.shape, "direction", "give one number for every price")
     totals, _, slope = _sum_ranges(case.map_ranges(_jvp_range, along))
     return totals.utilization, slope
 
 
 def utilization_jacobian(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    *,
-    initial: State | None = None,
-    shadow_prices: Float[Array, "*priced week resource"],
-    engine: AbstractEngine | None = None,
-    backlog: bool = False,
-    block_agents: int | None = None,
+    population: Population, exogenous: ExogenousPaths, policy: Policy, *, shadow_prices: PathPrices, **settings: Any
 ) -> Float[Array, "*scenario week resource week resource"]:
     """Return the derivative of utilization in the shadow prices, all entries of it (forward mode).
 
-    Args:
-        population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents: as in `simulate`.
-
-    Returns:
-        The change of use [units of resource], first two axes, per unit of price [money per unit of resource], last two;
-        with scenarios each one's use in the prices that it is charged.
-
-    Raises:
-        ShapeError, InputError, NotFiniteError, SettingsError: as `simulate`.
+    It is the change of use [units of resource], first two axes, per unit of price [money per unit of resource], last
+    two; with scenarios each one's use in the prices that it is charged. Arguments and errors are as in
+    `reward_gradient`.
     """
-    given = (population, exogenous, policy, initial, shadow_prices, engine, backlog, block_agents)
-    case = _Case.of(*given, carried=1 + DIRECTIONS_AT_ONCE)
+    case = _Case.of(population, exogenous, policy, shadow_prices, carried=1 + DIRECTIONS_AT_ONCE, **settings)
     flat = _sum_ranges(case.map_ranges(_jacobian_range))
     entry = case.shadow_prices.shape[-2:]
     return flat.reshape(*flat.shape[:-2], *entry, *entry)
@@ -160,49 +124,40 @@ class _Case(eqx.Module):
     """A setup and the prices that are announced in it, of all agents or of a block of them."""
 
     setup: Setup
-    shadow_prices: Float[Array, "*priced week resource"]
+    shadow_prices: PathPrices
 
     @staticmethod
     def of(
-        population: Population,
-        exogenous: ExogenousPaths,
-        policy: Policy,
-        initial: State | None,
-        shadow_prices: Float[Array, "*priced week resource"] | None,
-        engine: AbstractEngine | None,
-        backlog: bool,
-        block_agents: int | None,
-        carried: int = 1,
+        population: Population, exogenous: ExogenousPaths, policy: Policy, prices: PathPrices | None, **settings: Any
     ) -> "_Case":
-        """Check the arguments and fill in defaults as `simulate` does; `carried` as in `prepare`."""
-        rest = (initial, shadow_prices, engine, Record.use_and_reward(), backlog, block_agents)
-        setup = prepare(population, exogenous, policy, *rest, carried=carried)
-        return _Case(setup, full_prices(population, exogenous, shadow_prices))
+        """Check the arguments and fill in defaults as `simulate` does."""
+        record = Record.use_and_reward()
+        setup = prepare(population, exogenous, policy, shadow_prices=prices, record=record, **settings)
+        return _Case(setup, full_prices(population, exogenous, prices))
 
     def map_ranges(self, run: Any, *more: Any) -> list[Any]:
         """Run ranges of agents, side by side where nothing is being traced."""
         with callback_names(self.setup.population):
             return map_ranges(run, (self, *more), self.setup.population.n_agents, self.setup.block)
 
-    def cut(self, start: Array | int, size: int) -> "_Case":
-        """Cut out a block of agents."""
-        return _Case(self.setup.cut(start, size), self.shadow_prices)
-
     def run(
-        self, policy: Policy, shadow_prices: Float[Array, "*priced week resource"]
+        self, policy: Policy, shadow_prices: PathPrices
     ) -> tuple[Float[Array, "*scenario week tile row"], Float[Array, "*scenario tile one"]]:
         """Return utilization and reward in rows, and the value of what is left, by tile."""
         windows = announced_windows(shadow_prices, window_length(policy, self.setup.initial.max_lead))
         (rows, _, end), _, _ = replace(self.setup, policy=policy, windows=windows).run()
         return rows, end
 
-    def use(self, shadow_prices: Float[Array, "*priced week resource"]) -> Float[Array, "*scenario week tile resource"]:
-        """Return utilization by tile."""
-        return self.run(self.setup.policy, shadow_prices)[0][..., :-1]
+    def map_blocks(self, differentiate: Callable[["_Case"], Any], first: Array | int, count: int) -> Any:
+        """Differentiate `count` agents from `first` on, block after block."""
+
+        def body(start: Array | int, size: int) -> Any:
+            return differentiate(_Case(self.setup.cut(start, size), self.shadow_prices))
+
+        return map_blocks(body, first, count, self.setup.block)
 
 
 def _full_weights(case: _Case, weights: Array | None) -> Float[Array, "*scenario week resource"] | None:
-    """Give weights the scenario axis of the paths; None stays."""
     if weights is None:
         return None
     scenarios = () if case.setup.exogenous.n_scenarios is None else (case.setup.exogenous.n_scenarios,)
@@ -219,23 +174,19 @@ def _as_wide(values: Array, shape: tuple[int, ...], name: str, remedy: str) -> F
 
 
 def _objective(rows: Array, end: Array, weights: Array | None) -> Float[Array, ""]:
-    """Add up all money of a block, and its weighted use."""
     money = rows[..., -1].sum() + end.sum()
     return money if weights is None else money + (rows[..., :-1] * weights[..., None, :]).sum()
 
 
 def _value(totals: Totals, end: Float[Array, "*scenario one"], weights: Array | None) -> Float[Array, "*scenario"]:
-    """Return the differentiated value of every scenario."""
     money = totals.reward.sum(-1) + end[..., 0]
     return money if weights is None else money + (weights * totals.utilization).sum((-2, -1))
 
 
 def _reward_range(case: _Case, weights: Array | None, first: Array | int, count: int) -> Any:
-    """Differentiate `count` agents from `first` on in the prices, block after block."""
+    """Differentiate `count` agents from `first` on in the prices."""
 
-    def body(start: Array | int, size: int) -> Any:
-        part = case.cut(start, size)
-
+    def body(part: _Case) -> Any:
         def objective(prices: Array) -> Any:
             rows, end = part.run(part.setup.policy, prices)
             return _objective(rows, end, weights), (rows, end)
@@ -243,15 +194,14 @@ def _reward_range(case: _Case, weights: Array | None, first: Array | int, count:
         slope, sums = jax.grad(objective, has_aux=True)(case.shadow_prices)
         return (*sums, slope[..., None, :]), None, None
 
-    return map_blocks(body, first, count, case.setup.block)[0]
+    return case.map_blocks(body, first, count)[0]
 
 
 def _policy_range(case: _Case, weights: Array | None, first: Array | int, count: int) -> Any:
     """Differentiate `count` agents from `first` on in the policy: shared arrays are summed, the rest concatenated."""
-    is_own = _is_own(case.setup.policy, case.setup.population.n_agents)
+    is_own = agent_axis_of(eqx.filter(case.setup.policy, eqx.is_inexact_array), case.setup.population.n_agents)
 
-    def body(start: Array | int, size: int) -> Any:
-        part = case.cut(start, size)
+    def body(part: _Case) -> Any:
         numbers, others = eqx.partition(part.setup.policy, eqx.is_inexact_array)
 
         def objective(numbers: Policy) -> Any:
@@ -262,20 +212,19 @@ def _policy_range(case: _Case, weights: Array | None, first: Array | int, count:
         theirs, shared = eqx.partition(slope, is_own)
         return (*sums, jax.tree.map(lambda leaf: leaf.reshape(1, -1), shared)), theirs, None
 
-    sums, theirs, _ = map_blocks(body, first, count, case.setup.block)
+    sums, theirs, _ = case.map_blocks(body, first, count)
     return sums, theirs
 
 
 def _jvp_range(case: _Case, along: Array, first: Array | int, count: int) -> Any:
-    """Push one direction of the prices through `count` agents from `first` on, block after block."""
+    """Push one direction of the prices through `count` agents from `first` on."""
 
-    def body(start: Array | int, size: int) -> Any:
-        part = case.cut(start, size)
+    def body(part: _Case) -> Any:
         run = lambda prices: part.run(part.setup.policy, prices)  # noqa: E731
         sums, (slope, _) = jax.jvp(run, (case.shadow_prices,), (along,))
         return (*sums, slope[..., :-1]), None, None
 
-    return map_blocks(body, first, count, case.setup.block)[0]
+    return case.map_blocks(body, first, count)[0]
 
 
 def _jacobian_range(case: _Case, first: Array | int, count: int) -> Float[Array, "one *scenario entry entry"]:
@@ -284,18 +233,18 @@ def _jacobian_range(case: _Case, first: Array | int, count: int) -> Float[Array,
     entry = prices.shape[-2:]
     directions = _directions(entry[0] * entry[1])
 
-    def body(start: Array | int, size: int) -> Any:
-        part = case.cut(start, size)
+    def body(part: _Case) -> Any:
+        def use(prices: Array) -> Float[Array, "*scenario week resource"]:
+            return part.run(part.setup.policy, prices)[0][..., :-1].sum(-2)
 
         def push(direction: Float[Array, " entry"]) -> Float[Array, "*scenario week resource"]:
-            along = jnp.broadcast_to(direction.reshape(entry), prices.shape)
-            return jax.jvp(lambda p: part.use(p).sum(-2), (prices,), (along,))[1]
+            return jax.jvp(use, (prices,), (jnp.broadcast_to(direction.reshape(entry), prices.shape),))[1]
 
         columns = jax.lax.map(jax.vmap(push), directions)
         columns = columns.reshape(-1, *columns.shape[2:-2], 1, entry[0] * entry[1])
         return jnp.swapaxes(jnp.moveaxis(columns, 0, -1), -3, -2), None, None
 
-    slopes = pairwise_sum(map_blocks(body, first, count, case.setup.block)[0])
+    slopes = pairwise_sum(case.map_blocks(body, first, count)[0])
     return slopes[None, ..., : entry[0] * entry[1]]
 
 
@@ -306,19 +255,9 @@ def _directions(entries: int) -> Float[Array, "batch direction entry"]:
     return jnp.eye(batches * size, entries, dtype=jnp.float32).reshape(batches, size, entries)
 
 
-def _is_own(policy: Policy, n_agents: int) -> Policy:
-    """Mark the policy's arrays that hold a number for every agent."""
-    return agent_axis_of(eqx.filter(policy, eqx.is_inexact_array), n_agents)
-
-
-def _split_shared(policy: Policy, n_agents: int) -> Policy:
-    """Return the policy's arrays that all agents share."""
-    return eqx.partition(eqx.filter(policy, eqx.is_inexact_array), _is_own(policy, n_agents))[1]
-
-
 @eqx.filter_jit
 def _sum_ranges(pieces: Any) -> Any:
-    """Add up the parts of all ranges in the order of the agents, by one tree; rows are named."""
+    """Add up the parts of all ranges in the order of the agents, and name rows."""
     sums = jax.tree.map(pairwise_sum, concatenate_pieces(pieces, 0))
     if isinstance(sums, tuple):
         rows, end, slope = sums

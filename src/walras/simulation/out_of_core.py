@@ -1,6 +1,6 @@
 """Simulation of populations that do not fit in memory: chunk after chunk of agents, totals added.
 
-CONTRACT: others implement sources; the same chunk size gives the same bits, resumed or not.
+CONTRACT: the same chunk size gives the same bits, resumed or not.
 """
 
 import abc
@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ from walras.population.population import AgentNames, Population
 from walras.progress import Progress
 from walras.simulation.record import Record, Totals
 from walras.simulation.run import Rollout, default_state, simulate
-from walras.simulation.state import State, empty_state
-from walras.simulation.week import WeekRecord
+from walras.simulation.week import State, WeekRecord, empty_state
 
 CHUNK_AGENTS = 65536
 """Agents per chunk: 156 weeks of them are about 220 MB of paths, and two chunks are in memory at once."""
@@ -53,9 +53,7 @@ Piece = dict[str, np.ndarray]
 class AbstractSource(abc.ABC):
     """Supplies any chunk of agents of a population that need not be in memory as a whole.
 
-    Attributes:
-        n_agents, n_weeks: size of the whole.
-        max_lead: longest lead time of all agents [weeks], so that every chunk gets the same pipeline.
+    `max_lead` is the longest lead time of all agents [weeks], so that every chunk gets the same pipeline.
     """
 
     n_agents: int
@@ -75,7 +73,6 @@ class StoredSource(AbstractSource):
     """Reads chunks from a folder of stored paths; every agent starts empty."""
 
     def __init__(self, stored: StoredPaths) -> None:
-        """Keep the open folder."""
         self.stored = stored
         self.n_agents, self.n_weeks, self.max_lead = stored.n_agents, stored.n_weeks, stored.max_lead
 
@@ -92,7 +89,6 @@ class MemorySource(AbstractSource):
     """Cuts chunks out of a population and paths that are in memory."""
 
     def __init__(self, population: Population, exogenous: ExogenousPaths, initial: State | None = None) -> None:
-        """Keep the arguments of `simulate`."""
         self._whole = population, exogenous, default_state(population, exogenous) if initial is None else initial
         self.n_agents, self.n_weeks, self.max_lead = population.n_agents, exogenous.n_weeks, self._whole[2].max_lead
 
@@ -107,12 +103,7 @@ class MemorySource(AbstractSource):
 
 @dataclass(frozen=True)
 class ChunkedRecord:
-    """What to keep beyond totals.
-
-    Attributes:
-        agents: indices of the agents whose `WeekRecord` is kept, in this order.
-        final: also keep the state of all agents after the last week.
-    """
+    """Keep beyond totals the `WeekRecord` of agents, by index, and the state of all agents after the last week."""
 
     agents: Sequence[int] = ()
     final: bool = False
@@ -123,13 +114,9 @@ class ChunkedTotals:
     """The result of a simulation by chunks; names and units as in `Rollout`.
 
     Attributes:
-        totals: sums over all agents per week, as float64 NumPy arrays.
+        totals, end_value: as float64 NumPy arrays.
         agents: traces of the agents in the record [*scenario, week, agent], in its order.
         final: state of all agents after the last week, where the record asks for it.
-        end_value: value of stock and open orders at the end, as float64 [money].
-        shadow_prices: price charged in each week.
-        n_agents: agents simulated.
-        n_chunks: number of chunks.
         resumed: number of chunks that were taken from the journal.
     """
 
@@ -148,11 +135,8 @@ class ChunkedTotals:
         return np.asarray(np.asarray(self.totals.reward).sum(-1) + self.end_value)
 
     def __str__(self) -> str:
-        """Return the size of the run and its reward in one line."""
-        return (
-            f"{self.n_agents:,} agents x {np.asarray(self.totals.reward).shape[-1]} weeks in {self.n_chunks} chunks "
-            f"({self.resumed} from the journal), reward {float(self.reward.mean()):,.2f}"
-        )
+        size = f"{self.n_agents:,} agents x {np.asarray(self.totals.reward).shape[-1]} weeks in {self.n_chunks} chunks"
+        return f"{size} ({self.resumed} from the journal), reward {float(self.reward.mean()):,.2f}"
 
 
 def simulate_out_of_core(
@@ -171,10 +155,9 @@ def simulate_out_of_core(
 ) -> ChunkedTotals:
     """Simulate chunk after chunk of agents, the next one being read while one is computed, and add the totals.
 
-    Every chunk is a call of `simulate`, whose float32 totals are added as float64 in the order of the agents: the same
-    `chunk_agents` gives the same bits, and agrees with `simulate` to its rounding. With a mesh of several processes all
-    of them make the same call; each reads and simulates its own part of every chunk, only totals (and the traces and
-    states in the record) cross, and the result is the same in all. Process 0 alone keeps the journal.
+    Every chunk is a call of `simulate`, whose float32 totals are added as float64 in the order of the agents, and agree
+    with one call of it to its rounding. With a mesh of several processes all make the same call; each reads and
+    simulates its part of every chunk, only totals (and what the record asks for) cross, and all get the same result.
 
     Args:
         source: supplies population, paths and initial state of any chunk.
@@ -184,8 +167,8 @@ def simulate_out_of_core(
         engine, backlog, block_agents: as in `simulate`.
         record: what to keep beyond totals.
         chunk_agents: agents in memory at once, twice (one chunk is computed, one is read).
-        journal: a folder in which every finished chunk is stored, so that the same call resumes. A damaged chunk is
-            computed again.
+        journal: a folder in which process 0 stores every finished chunk, so that the same call resumes. A damaged
+            chunk is computed again.
         mesh: devices for every chunk; `AgentMesh.of()` for all devices of all processes that have joined
             (`walras.distribute.launch`). By default this process alone.
         progress: called after every chunk.
@@ -218,7 +201,6 @@ def simulate_out_of_core(
 
 
 def _check(source: AbstractSource, shadow_prices: Array, record: ChunkedRecord, chunk_agents: int) -> None:
-    """Refuse a chunk size, prices and agents that do not fit the source."""
     if chunk_agents < 1:
         raise InputError(f"`chunk_agents` is {chunk_agents} but a chunk has at least 1 agent; give e.g. {CHUNK_AGENTS}")
     if shadow_prices.ndim < 2 or shadow_prices.shape[-2] != source.n_weeks:
@@ -246,7 +228,7 @@ class _ChunkedRun:
     mesh: AgentMesh
 
     def job(self, chunk_agents: int) -> dict[str, object]:
-        """Name everything that the bits of a chunk follow from, except the policy, which may differ by chunk."""
+        """Name everything that the bits of a chunk follow from; the policy is logged with each chunk."""
         return {
             "agents": self.source.n_agents,
             "weeks": self.source.n_weeks,
@@ -274,21 +256,14 @@ class _ChunkedRun:
 
     def finished(self, log: ResumeLog | None, chunks: list[Span]) -> dict[Span, Piece]:
         """Return the finished chunks of the journal that process 0 keeps, in every process."""
-        pieces: dict[Span, Piece] = {}
-        for chunk in chunks:
-            if log is None or not log.has(chunk):
-                continue
-            piece = log.completed(chunk, digest(self.policy_of(chunk)))
-            if piece is not None:
-                pieces[chunk] = piece
+        logged = [] if log is None else [chunk for chunk in chunks if log.has(chunk)]
+        stored = {chunk: log.completed(chunk, digest(self.policy_of(chunk))) for chunk in logged if log is not None}
+        pieces = {chunk: piece for chunk, piece in stored.items() if piece is not None}
         if len(self.mesh.processes) == 1:
             return pieces
         done = self.mesh.first(np.array([chunk in pieces for chunk in chunks]))
-        return {
-            chunk: _broadcast(pieces.get(chunk), self.mesh)
-            for chunk, is_done in zip(chunks, done, strict=True)
-            if is_done
-        }
+        wanted = [chunk for chunk, is_done in zip(chunks, done, strict=True) if is_done]
+        return {chunk: _broadcast(pieces.get(chunk), self.mesh) for chunk in wanted}
 
     def simulate_all(self, chunks: list[Span]) -> Generator[tuple[Span, Piece], None, None]:
         """Simulate chunk after chunk while a thread reads the next one."""
@@ -336,19 +311,8 @@ class _ChunkedRun:
         return {name: cut(values, 0, count, axis=_agent_axis(name)) for name, values in named.items()}
 
     def _simulate(self, inputs: Inputs, policy: Policy, record: Record) -> Rollout:
-        population, exogenous, initial = inputs
-        return simulate(
-            population,
-            exogenous,
-            policy,
-            initial=initial,
-            shadow_prices=self.prices,
-            engine=self.engine,
-            record=record,
-            backlog=self.backlog,
-            block_agents=self.block_agents,
-            mesh=self.mesh.here,
-        )
+        run = partial(simulate, *inputs[:2], policy, initial=inputs[2], shadow_prices=self.prices, mesh=self.mesh.here)
+        return run(engine=self.engine, record=record, backlog=self.backlog, block_agents=self.block_agents)
 
     def result(self, pieces: list[Piece], resumed: int) -> ChunkedTotals:
         """Add the totals of all chunks in the order of the agents as float64, and line up agents."""
@@ -359,16 +323,11 @@ class _ChunkedRun:
                 np.add(values, piece[name], out=values)
         # Built from the first chunk and refilled: the fields are arrays of jax, which hold no float64.
         first = Totals(*(jnp.asarray(pieces[0][name]) for name in names))
-        return ChunkedTotals(
-            totals=jax.tree.unflatten(jax.tree.structure(first), [sums[name] for name in names]),
-            agents=self._all_traces(pieces) if self.record.agents else None,
-            final=self._final_state(pieces) if self.record.final else None,
-            end_value=sums["end_value"],
-            shadow_prices=self.prices,
-            n_agents=self.source.n_agents,
-            n_chunks=len(pieces),
-            resumed=resumed,
-        )
+        totals = jax.tree.unflatten(jax.tree.structure(first), [sums[name] for name in names])
+        agents = self._all_traces(pieces) if self.record.agents else None
+        final = self._final_state(pieces) if self.record.final else None
+        counts = (self.source.n_agents, len(pieces), resumed)
+        return ChunkedTotals(totals, agents, final, sums["end_value"], self.prices, *counts)
 
     def _all_traces(self, pieces: list[Piece]) -> WeekRecord:
         place = np.argsort(np.argsort(np.asarray(self.record.agents)))  # from the agents' order to that of the record
@@ -396,12 +355,11 @@ def _broadcast(piece: Piece | None, mesh: AgentMesh) -> Piece:
 
 
 def _agent_axis(name: str) -> int:
-    """Return the agent axis of an array of a piece."""
     return -2 if name.endswith(".utilization") else -1
 
 
 def _placed(named: Mapping[str, Array], places: np.ndarray, count: int) -> Piece:
-    """Put agents in their places among `count` of a chunk, zeros elsewhere, so that processes' parts can be added."""
+    """Put agents in their places among `count`, zeros elsewhere, so that processes' parts can be added."""
 
     def put(values: np.ndarray, axis: int) -> np.ndarray:
         if len(places) == count == values.shape[axis]:
@@ -431,12 +389,10 @@ def _read_ahead(source: AbstractSource, parts: list[Span]) -> Generator[Inputs, 
 
 
 def _take(inputs: Inputs, agents: np.ndarray | slice) -> Inputs:
-    """Take agents out of a population (agent axis first), paths and a state (agent axis last)."""
     population, exogenous, state = inputs
     count = population.n_agents
     return population.take(agents), _take_last(exogenous, agents, count), _take_last(state, agents, count)
 
 
 def _take_last(tree: Any, agents: np.ndarray | slice, count: int) -> Any:
-    """Take agents out of every array whose last axis has `count` agents; others are shared by all."""
     return map_per_agent(lambda leaf: leaf[..., agents], tree, count)

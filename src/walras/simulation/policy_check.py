@@ -1,10 +1,8 @@
-"""`check_policy`: simulate a policy in several ways that must not matter, and report where they do.
-
-A check is a function from a `_Case` to a sentence or None, listed in `QUESTIONS`.
-"""
+"""`check_policy`: simulate a policy in several ways that must not matter, and report where they do."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -22,26 +20,19 @@ from walras.simulation.checks import locate, name_of
 from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.record import Record
 from walras.simulation.run import default_state, simulate, window_length
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 TOLERANCE = 1e-4
 """Orders count as equal within this share of the largest order: a network may sum in another order."""
 
-CHANGED_WEEKS = 3
-"""Number of weeks, spread over the run, from which on the future is exchanged."""
+CHANGED_WEEKS = 3  # spread over the run, from which on the future is exchanged
 
 Orders = Float[np.ndarray, "week agent"]
 
 
 @dataclass(frozen=True)
 class PolicyFindings:
-    """The result of checking a policy.
-
-    Attributes:
-        policy: its name.
-        checks: the checks, in words.
-        findings: one sentence for each check that failed.
-    """
+    """The checks of a policy, in words, and one sentence for each that failed."""
 
     policy: str
     checks: tuple[str, ...]
@@ -53,7 +44,6 @@ class PolicyFindings:
         return not self.findings
 
     def __str__(self) -> str:
-        """List the findings, or say that there are none."""
         if self.ok:
             return f"`{self.policy}` passed all {len(self.checks)} checks: {', '.join(self.checks)}"
         return "\n".join(f"- {finding}" for finding in self.findings)
@@ -89,14 +79,14 @@ def check_policy(
     prices = _some_prices(population, exogenous.n_weeks) if shadow_prices is None else jnp.asarray(shadow_prices)
     policy = number_agents(policy, population.n_agents)
     case = _Case(population, _with_all_rows(exogenous), policy, initial, prices)
-    checks, findings = [], []
+    checks: list[str] = []
+    findings: list[str] = []
     for question in QUESTIONS if questions is None else questions:
         checks.append(question.__name__.strip("_").replace("_", " "))
         try:
-            finding = question(case)
+            findings += filter(None, [question(case)])
         except WalrasError as error:  # what the simulator refuses is a finding too
-            finding = str(error)
-        findings += [] if finding is None else [finding]
+            findings.append(str(error))
         if question is _finite_and_not_negative and findings:
             break  # what cannot be simulated cannot be compared
     return PolicyFindings(name_of(policy), tuple(checks), tuple(findings))
@@ -104,8 +94,6 @@ def check_policy(
 
 @dataclass(frozen=True)
 class _Case:
-    """A run whose parts are exchanged."""
-
     population: Population
     exogenous: ExogenousPaths
     policy: Policy
@@ -114,16 +102,9 @@ class _Case:
 
     def orders(self, controller: Controller | None = None) -> Float[np.ndarray, "*scenario week agent"]:
         """Simulate, and return what was ordered, refused orders included."""
-        traces = simulate(
-            self.population,
-            self.exogenous,
-            self.policy,
-            initial=self.initial,
-            shadow_prices=self.shadow_prices if controller is None else None,
-            controller=controller,
-            record=Record.traces(),
-            throw=False,
-        ).agents
+        run = partial(simulate, self.population, self.exogenous, self.policy, initial=self.initial)
+        prices = self.shadow_prices if controller is None else None
+        traces = run(shadow_prices=prices, controller=controller, record=Record.traces(), throw=False).agents
         assert traces is not None  # the record asks for them
         return np.asarray(traces.orders + traces.refused)
 
@@ -144,9 +125,8 @@ class _Case:
             return None
         week, column = np.argwhere(wrong)[0].tolist()
         where = locate(self.population, week=week, agent=column if agents is None else int(agents[column]))
-        return (
-            f"{name}: `{name_of(self.policy)}` orders {mine[week, column]:g} {where}, and then {other[week, column]:g}"
-        )
+        before = f"{name}: `{name_of(self.policy)}` orders {mine[week, column]:g} {where}"
+        return f"{before}, and then {other[week, column]:g}"
 
 
 Question = Callable[[_Case], str | None]
@@ -182,7 +162,6 @@ def _the_same_week_by_week(case: _Case) -> str | None:
 
 
 def _the_same_in_scenarios(case: _Case) -> str | None:
-    """Run beside the reversed path."""
     own = lambda e: (e.demand, e.arrivals)  # noqa: E731
     both = jax.tree.map(lambda leaf: jnp.stack([leaf, jnp.flip(leaf, 0)]), own(case.exogenous))
     doubled = replace(case, exogenous=eqx.tree_at(own, case.exogenous, both))

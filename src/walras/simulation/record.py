@@ -1,7 +1,4 @@
-"""What a simulation keeps: totals by default, on request totals by group and per-agent traces.
-
-The record decides the memory of a run; totals are summed by tile of agents (`walras.distribute.blocks`).
-"""
+"""What a simulation keeps: totals by default, on request totals by group and per-agent traces."""
 
 import equinox as eqx
 import jax
@@ -40,8 +37,7 @@ class Record(eqx.Module):
     """What to keep beyond totals.
 
     Attributes:
-        group: number of each agent's group, to keep utilization by group; None for no groups.
-        n_groups: number of groups.
+        group: number of each agent's group, of `n_groups`, to keep utilization by group; None for no groups.
         agents: also keep every agent's `WeekRecord` (memory: week x agent per quantity).
         flows: which totals to keep besides utilization and reward; each costs time.
     """
@@ -52,7 +48,6 @@ class Record(eqx.Module):
     flows: tuple[str, ...] = eqx.field(static=True, default=FLOWS)
 
     def __check_init__(self) -> None:
-        """Refuse unknown totals."""
         unknown = [name for name in self.flows if name not in FLOWS]
         if unknown:
             raise SettingsError(f"total `{unknown[0]}` is not known; choose from {', '.join(FLOWS)}")
@@ -83,9 +78,8 @@ class Record(eqx.Module):
         """Return the sums of one week by tile: totals in rows, utilization in cells of group and resource."""
         used = [week.utilization[:, index] for index in range(week.utilization.shape[1])]
         rows = blocked_sums([*used, week.reward, *(getattr(week, name) for name in self.flows)], weight)
-        return rows, None if self.group is None else _by_group(
-            week.utilization * weight[:, None], self.group, self.n_groups
-        )
+        use = week.utilization * weight[:, None]
+        return rows, None if self.group is None else _by_group(use, self.group, self.n_groups)
 
 
 def _by_group(

@@ -1,8 +1,6 @@
-"""`simulate`: one pure function that runs a population through its exogenous paths.
+"""`simulate`: one pure function that runs a population through its exogenous paths."""
 
-CONTRACT: same arguments, same rollout.
-"""
-
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -16,22 +14,28 @@ from jaxtyping import Array, Float, Int
 from walras.distribute.blocks import block_size, concatenate_pieces, pairwise_sum
 from walras.distribute.device_mesh import AgentMesh
 from walras.distribute.threads import map_ranges
-from walras.errors import InputError, SettingsError, shape_mismatch
+from walras.errors import InputError, NotFiniteError, SettingsError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
 from walras.parallel.process import AbstractEngine, EngineInfo, Sequential
 from walras.policies.base import Policy
 from walras.policies.user_policies import callback_names, number_agents
 from walras.population.population import Population
-from walras.simulation.checks import check_policy_call, check_shapes, check_values
+from walras.simulation.checks import check_policy_call, check_shapes, check_values, locate
 from walras.simulation.controller import Controller, Prices, closed_loop
-from walras.simulation.nan_report import raise_if_nonfinite
 from walras.simulation.record import Record, Totals, as_totals
 from walras.simulation.setup import Setup, run_range, run_sharded, swap_agents_resources
-from walras.simulation.state import State, empty_state
-from walras.simulation.week import WeekRecord
+from walras.simulation.week import State, WeekRecord, empty_state
 
-ROWS_PER_WEEK = 24
-"""Numbers per agent that one week reads and writes beside the pipeline; sets how many agents fit in a cache."""
+PathPrices = Float[Array, "*priced week resource"]
+"""Prices of all weeks [money per unit of resource]; no scenario axis where all scenarios are charged the same."""
+
+Notice = Int[Array, "week resource"] | None
+Place = tuple[int, int, int]  # week, scenario and agent, in the order in which places are compared
+ROWS_PER_WEEK = 24  # numbers per agent that a week reads and writes beside the pipeline: how many agents fit in a cache
+TRACED_AGENTS, FEWEST_TRACED = (
+    8192,
+    256,
+)  # traced at a time in the search for the first NaN; the most over all scenarios
 
 
 class Rollout(eqx.Module):
@@ -43,9 +47,8 @@ class Rollout(eqx.Module):
         agents: per-agent traces [*scenario, week, agent], where the record asks for them.
         final: state after the last week.
         end_value: unit cost x (stock + open orders) at the end, so that starving the last weeks earns nothing [money].
-        shadow_prices: price charged in each week; no scenario axis where all scenarios were charged the same.
-        info: the engine's account of its work.
-        block_agents: agents that were simulated together.
+        shadow_prices: price charged in each week.
+        info, block_agents: the engine's account of its work, and the number of agents simulated together.
     """
 
     totals: Totals
@@ -53,7 +56,7 @@ class Rollout(eqx.Module):
     agents: WeekRecord | None
     final: State
     end_value: Float[Array, "*scenario"]
-    shadow_prices: Float[Array, "*priced week resource"]
+    shadow_prices: PathPrices
     info: EngineInfo
     block_agents: int = eqx.field(static=True)
 
@@ -72,9 +75,8 @@ class Rollout(eqx.Module):
             values = getattr(self.totals, field.name)
             if values is not None:  # stock is no flow: its mean over weeks says more than its sum
                 is_stock = field.name == "stock_end"
-                rows["mean stock" if is_stock else field.name.replace("_", " ")] = (
-                    values.mean(-1) if is_stock else values.sum(-1)
-                )
+                name = "mean stock" if is_stock else field.name.replace("_", " ")
+                rows[name] = values.mean(-1) if is_stock else values.sum(-1)
         rows |= {f"utilization {i}": self.totals.utilization[..., i].sum(-1) for i in range(resources)}
         title = f"{weeks} weeks" + (f", mean of {scenarios} scenarios" if self.end_value.ndim else "")
         return "\n".join([title, *(f"  {name:<18}{float(np.mean(value)):>16,.2f}" for name, value in rows.items())])
@@ -86,7 +88,7 @@ def simulate(
     policy: Policy,
     *,
     initial: State | None = None,
-    shadow_prices: Float[Array, "*scenario week resource"] | None = None,
+    shadow_prices: PathPrices | None = None,
     controller: Controller | None = None,
     notice: Int[Array, "announced resource"] | None = None,
     engine: AbstractEngine | None = None,
@@ -108,8 +110,7 @@ def simulate(
         controller: issues prices week by week instead; give one or the other.
         notice: weeks ahead of which each week's price is announced, 0 only in the week itself; before that agents see
             no price. By default all prices are known from the start.
-        engine: how the weeks are strung together; default sequential.
-        record: what to keep; default totals.
+        engine, record: how the weeks are strung together (sequentially) and what to keep (totals).
         backlog: unmet demand waits instead of being lost.
         block_agents: agents simulated together, a multiple of 256; by default what the processor's cache holds. No
             bit of the result depends on it where the policy treats agents independently (the compiler chooses the
@@ -135,7 +136,7 @@ def simulate(
             rollout = _run_controlled(setup, controller, mesh)
         else:
             prices = full_prices(population, exogenous, shadow_prices)
-            rollout = _run(_announced(setup, prices, notice), prices, mesh)
+            rollout = run_setup(_announced(setup, prices, notice), prices, mesh)
         if throw:
             retrace = partial(_retrace, setup, rollout.shadow_prices, notice, mesh)
             raise_if_nonfinite(population, rollout.totals.reward, rollout.end_value, retrace)
@@ -143,16 +144,10 @@ def simulate(
 
 
 def _retrace(
-    setup: Setup,
-    shadow_prices: Float[Array, "*priced week resource"],
-    notice: Int[Array, "week resource"] | None,
-    mesh: AgentMesh | None,
-    first: int,
-    last: int,
+    setup: Setup, shadow_prices: PathPrices, notice: Notice, mesh: AgentMesh | None, first: int, last: int
 ) -> WeekRecord:
-    """Simulate a range of agents again under the prices that were charged, and return their traces."""
     part = replace(setup.cut(first, last - first), record=Record.traces())
-    agents = _run(_announced(part, shadow_prices, notice), shadow_prices, mesh).agents
+    agents = run_setup(_announced(part, shadow_prices, notice), shadow_prices, mesh).agents
     assert agents is not None  # the record asks for them
     return agents
 
@@ -162,7 +157,7 @@ def prepare(
     exogenous: ExogenousPaths,
     policy: Policy,
     initial: State | None = None,
-    shadow_prices: Float[Array, "*priced week resource"] | None = None,
+    shadow_prices: PathPrices | None = None,
     engine: AbstractEngine | None = None,
     record: Record | None = None,
     backlog: bool = False,
@@ -173,10 +168,8 @@ def prepare(
 ) -> Setup:
     """Check the arguments of `simulate`, and fill in its defaults; no windows of prices yet.
 
-    Args:
-        population, exogenous, policy, initial, shadow_prices, engine, record, backlog, block_agents: as in `simulate`.
-        values: also check the numbers, not only the shapes.
-        carried: how many copies of an agent's state are carried from week to week; sets the block size.
+    With `values` numbers are checked too. The block size follows from `carried`, the copies of an agent's state that
+    are carried from week to week.
     """
     record = Record.totals() if record is None else record
     initial = default_state(population, exogenous) if initial is None else initial
@@ -194,37 +187,68 @@ def prepare(
     return Setup(population, exogenous, policy, initial, None, engine, record, backlog, block)
 
 
-def simulate_issued(
+def raise_if_nonfinite(
     population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    *,
-    initial: State,
-    issued: Float[Array, "week ahead resource"],
-    first: Float[Array, " resource"] | None = None,
-    record: Record | None = None,
-) -> Rollout:
-    """Run one path through prices that are re-issued every week; may be compiled and differentiated.
+    reward: Float[Array | np.ndarray, "*scenario week"],
+    end_value: Float[Array | np.ndarray, "*scenario"],
+    retrace: Callable[[int, int], WeekRecord],
+) -> None:
+    """Refuse a simulation whose reward or end value [money] is not finite; never inside a JAX transform.
 
-    Args:
-        population, exogenous, policy, initial: as in `simulate`, and not checked.
-        issued: prices of the weeks after each week, as issued in it; the first of them is charged
-            [money per unit of resource].
-        first: charged in the first week; default 0.
-        record: what to keep; default totals.
+    Instead of storing all traces, `retrace` simulates agents first to last - 1 again and returns theirs
+    [*scenario, week, agent]. All calls have ranges of one length, so that one compilation serves them.
+
+    Raises:
+        NotFiniteError: naming the week and agent of the first order or reward that is NaN or infinite.
     """
-    first = jnp.zeros((1, issued.shape[-1])) if first is None else first[None]
-    charged = jnp.concatenate([first, issued[:-1, 0]])
-    ahead = np.minimum(np.arange(window_length(policy, initial.max_lead) - 1), issued.shape[1] - 1)
-    windows = jnp.concatenate([charged[:, None], issued[:, ahead]], axis=1)
-    block = block_size(bytes_per_agent(exogenous, policy, initial), None)
-    record = Record.totals() if record is None else record
-    setup = Setup(population, exogenous, policy, initial, windows, Sequential(), record, False, block)
-    return _run(setup, charged, None)
+    if isinstance(reward, jax.core.Tracer) or isinstance(end_value, jax.core.Tracer):
+        return
+    if np.isfinite(np.asarray(reward)).all() and np.isfinite(np.asarray(end_value)).all():
+        return
+    several = reward.ndim == 2
+    orders: list[Place] = []
+    rewards: list[Place] = []
+    for first, last in agent_ranges(population.n_agents, reward.shape[0] if several else 1):
+        traces = retrace(first, last)
+        orders += _first_nonfinite(traces.orders, first)
+        rewards += _first_nonfinite(traces.reward, first)
+    order, money = min(orders, default=None), min(rewards, default=None)
+
+    def words(place: Place) -> str:
+        week, scenario, agent = place
+        return locate(population, week=week, scenario=scenario if several else None, agent=agent)
+
+    if order is not None and (money is None or order[0] <= money[0]):
+        raise NotFiniteError(
+            f"the policy's order is not a finite number {words(order)}; "
+            "check the policy and the paths of that agent for NaN and huge values"
+        )
+    if money is not None:
+        raise NotFiniteError(
+            f"the reward is not a finite number {words(money)}; "
+            "check that agent's demand, prices and costs for NaN and huge values"
+        )
+    raise NotFiniteError("the total reward is not a finite number; check the prices, costs and weights for huge values")
+
+
+def agent_ranges(n_agents: int, n_scenarios: int = 1) -> Iterator[tuple[int, int]]:
+    """Cut agents into ranges of one length, shorter for more scenarios; the last range overlaps the one before it."""
+    size = min(n_agents, max(TRACED_AGENTS // n_scenarios, FEWEST_TRACED))
+    for first in range(0, n_agents, size):
+        start = min(first, n_agents - size)
+        yield start, start + size
+
+
+def _first_nonfinite(values: Float[Array | np.ndarray, "*scenario week agent"], offset: int) -> list[Place]:
+    """Return the earliest week, and the first scenario and agent in it, with a NaN or infinity, if any."""
+    bad = ~np.isfinite(np.asarray(values))
+    by_week = np.moveaxis(bad.reshape(-1, *bad.shape[-2:]), 1, 0)  # [week, scenario, agent]
+    week, scenario, agent = np.unravel_index(int(np.argmax(by_week)), by_week.shape)
+    return [(int(week), int(scenario), int(agent) + offset)] if by_week[week, scenario, agent] else []
 
 
 def _several_devices(mesh: AgentMesh | None) -> AgentMesh | None:
-    """Refuse devices of other processes; the default device alone needs no mesh, and then uses all cores."""
+    """Refuse devices of other processes; the default device alone needs no mesh and uses all cores."""
     if mesh is None or list(mesh.mesh.devices.flat) == jax.local_devices()[:1]:
         return None
     if mesh.processes != (jax.process_index(),):
@@ -237,18 +261,15 @@ def _several_devices(mesh: AgentMesh | None) -> AgentMesh | None:
 
 def _checked_notice(
     notice: Int[Array, "announced resource"] | None, population: Population, exogenous: ExogenousPaths
-) -> Int[Array, "week resource"] | None:
-    """Refuse a notice for other weeks or resources."""
-    if notice is None:
-        return None
-    needed = (exogenous.n_weeks, len(population.resources))
-    if np.shape(notice) != needed:
-        raise shape_mismatch("notice", np.shape(notice), f"[{needed[0]} weeks, {needed[1]} resources]", "give one each")
-    return jnp.asarray(notice)
+) -> Notice:
+    weeks, resources = exogenous.n_weeks, len(population.resources)
+    if notice is not None and np.shape(notice) != (weeks, resources):
+        raise shape_mismatch("notice", np.shape(notice), f"[{weeks} weeks, {resources} resources]", "give one each")
+    return None if notice is None else jnp.asarray(notice)
 
 
 def bytes_per_agent(exogenous: ExogenousPaths, policy: Policy, initial: State) -> int:
-    """Estimate what a run keeps in cache of an agent: its state, and what its policy has encoded beforehand."""
+    """Estimate what a run keeps in cache of an agent: its state, and what its policy has encoded [bytes]."""
     carried = (initial.max_lead + ROWS_PER_WEEK) * (exogenous.n_scenarios or 1)
     encodes = type(policy).encode is not Policy.encode
     return 4 * (carried + (exogenous.n_weeks if encodes else 0))
@@ -266,16 +287,11 @@ def window_length(policy: Policy, max_lead: int) -> int:
 
 @partial(jax.jit, static_argnames="length")
 def announced_windows(
-    shadow_prices: Float[Array, "*scenario week resource"],
-    length: int,
-    notice: Int[Array, "week resource"] | None = None,
+    shadow_prices: PathPrices, length: int, notice: Notice = None
 ) -> Float[Array, "*scenario week lead resource"]:
-    """Cut, for every week, the prices of that week and the next ones; the last price holds after the end.
+    """Cut, for every week, the prices of that week and the next ones (`length` in all); the last price holds.
 
-    Args:
-        shadow_prices: charged in each week [money per unit of resource].
-        length: weeks of a window.
-        notice: weeks ahead of which each price is announced; what is not announced yet is seen as 0.
+    `notice` is the number of weeks ahead of which each price is announced; before that it is seen as 0.
     """
     ahead = np.arange(length)
     weeks = shadow_prices.shape[-2]
@@ -284,27 +300,20 @@ def announced_windows(
     return window if notice is None else jnp.where(notice[index] >= ahead[None, :, None], window, 0.0)
 
 
-def full_prices(
-    population: Population, exogenous: ExogenousPaths, shadow_prices: Float[Array, "*scenario week resource"] | None
-) -> Float[Array, "*scenario week resource"]:
-    """Fill in zeros; prices that all scenarios share keep no scenario axis, so that policies see them once."""
+def full_prices(population: Population, exogenous: ExogenousPaths, shadow_prices: PathPrices | None) -> PathPrices:
+    """Fill in zeros; shared prices get no scenario axis, so that policies see them once."""
     if shadow_prices is None:
         return jnp.zeros((exogenous.n_weeks, len(population.resources)))
     return jnp.asarray(shadow_prices, jnp.float32)
 
 
-def _announced(
-    setup: Setup,
-    shadow_prices: Float[Array, "*priced week resource"],
-    notice: Int[Array, "week resource"] | None = None,
-) -> Setup:
-    """Announce the prices of all weeks."""
+def _announced(setup: Setup, shadow_prices: PathPrices, notice: Notice) -> Setup:
     length = window_length(setup.policy, setup.initial.max_lead)
     return replace(setup, windows=announced_windows(shadow_prices, length, notice))
 
 
-def _run(setup: Setup, charged: Float[Array, "*priced week resource"], mesh: AgentMesh | None) -> Rollout:
-    """Run all agents, on the devices of a mesh or on all cores where nothing is being traced, and add up their tiles."""
+def run_setup(setup: Setup, charged: PathPrices, mesh: AgentMesh | None = None) -> Rollout:
+    """Run all agents, on a mesh or on all cores where nothing is being traced, and add up their tiles."""
     if mesh is not None:
         sums, kept, info = run_sharded(setup, mesh)
         return _rollout(sums, kept, info, charged, setup.record, setup.block)
@@ -313,16 +322,14 @@ def _run(setup: Setup, charged: Float[Array, "*priced week resource"], mesh: Age
 
 
 @eqx.filter_jit
-def _gather(pieces: list[Any], charged: Float[Array, "*priced week resource"], record: Record, block: int) -> Rollout:
+def _gather(pieces: list[Any], charged: PathPrices, record: Record, block: int) -> Rollout:
     """Add up the tiles of all ranges in order, and put their agents one after the other."""
     parts, kept, infos = zip(*pieces, strict=True)
     sums = jax.tree.map(pairwise_sum, concatenate_pieces(parts, 0))
     return _rollout(sums, concatenate_pieces(kept, -1), infos[0], charged, record, block)
 
 
-def _rollout(
-    sums: Any, kept: Any, info: EngineInfo, charged: Float[Array, "*priced week resource"], record: Record, block: int
-) -> Rollout:
+def _rollout(sums: Any, kept: Any, info: EngineInfo, charged: PathPrices, record: Record, block: int) -> Rollout:
     """Name the sums over all agents, and what is kept of each agent."""
     (rows, cells, end), (final, traces) = sums, kept
     groups = None if cells is None else cells.reshape(*cells.shape[:-1], record.n_groups, -1)
@@ -336,32 +343,20 @@ def _run_controlled(setup: Setup, controller: Controller, mesh: AgentMesh | None
 
     def run_week(week: int, state: State, charged: Array, issued: Prices) -> tuple[State, Rollout]:
         now = _per_scenario(jnp.asarray(charged, jnp.float32)[..., None, :], exogenous)
-        window = jnp.concatenate([now, _per_scenario(_cut_or_hold(issued, ahead), exogenous)], axis=-2)
+        issued = jnp.asarray(issued, jnp.float32)  # cut to what policies see, or the last row held
+        issued = issued[..., np.minimum(np.arange(ahead), issued.shape[-2] - 1), :]
+        window = jnp.concatenate([now, _per_scenario(issued, exogenous)], axis=-2)
         index = jnp.asarray(week)
         following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.unit_cost.shape[0] - 1))]
-        part = replace(
-            setup,
-            exogenous=week_of(exogenous, index),
-            initial=state,
-            windows=window[..., None, :, :],
-            following_cost=following,
-            first_week=index,
-        )
-        rollout = _run(part, now, mesh)
+        part = replace(setup, exogenous=week_of(exogenous, index), initial=state, windows=window[..., None, :, :])
+        rollout = run_setup(replace(part, following_cost=following, first_week=index), now, mesh)
         return rollout.final, rollout
 
     weeks = closed_loop(controller, run_week, setup.initial, exogenous.n_weeks, len(setup.population.resources))
     return _concatenate(weeks, 0 if exogenous.n_scenarios is None else 1)
 
 
-def _cut_or_hold(issued: Prices, length: int) -> Float[Array, "*scenario length resource"]:
-    """Cut prices to what policies see, or hold the last row."""
-    issued = jnp.asarray(issued, jnp.float32)
-    return issued[..., np.minimum(np.arange(length), issued.shape[-2] - 1), :]
-
-
 def _per_scenario(prices: Array, exogenous: ExogenousPaths) -> Float[Array, "*scenario ahead resource"]:
-    """Repeat prices for every scenario."""
     if exogenous.n_scenarios is not None and prices.ndim == 2:
         return jnp.broadcast_to(prices, (exogenous.n_scenarios, *prices.shape))
     return prices
@@ -372,18 +367,14 @@ def week_of(exogenous: ExogenousPaths, week: Array, count: int = 1) -> Exogenous
     """Cut `count` weeks from `week` on; `week` is an array, so that one compilation serves all weeks."""
     axis = 0 if exogenous.n_scenarios is None else 1
     shared = eqx.tree_at(lambda e: (e.demand, e.arrivals), exogenous, (None, None))
-    cut = jax.tree.map(
-        # one row for all weeks stays one
-        lambda leaf: leaf if leaf.shape[0] == 1 else jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=0),
-        shared,
-    )
-    own = (exogenous.demand, exogenous.arrivals)
-    own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, week, count, axis=axis), own)
+    slice_weeks = partial(jax.lax.dynamic_slice_in_dim, start_index=week, slice_size=count)
+    # One row for all weeks stays one.
+    cut = jax.tree.map(lambda leaf: leaf if leaf.shape[0] == 1 else slice_weeks(leaf, axis=0), shared)
+    own = jax.tree.map(partial(slice_weeks, axis=axis), (exogenous.demand, exogenous.arrivals))
     return eqx.tree_at(lambda e: (e.demand, e.arrivals), cut, own, is_leaf=lambda x: x is None)
 
 
 def _concatenate(weeks: list[Rollout], week_axis: int) -> Rollout:
-    """Put one-week rollouts one after the other."""
     last = weeks[-1]
     parts = [(week.totals, week.groups, week.agents, week.shadow_prices) for week in weeks]
     totals, groups, agents, prices = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=week_axis), *parts)

@@ -1,7 +1,4 @@
-"""One run of all agents or some: what it needs (`Setup`), and how it goes over blocks, threads and devices.
-
-LAW: what a week does is in `week.py`; here weeks and agents are strung together, and no block size changes a bit.
-"""
+"""One run of all agents or some: what it needs (`Setup`), and how it goes over weeks, blocks and devices."""
 
 from functools import partial
 from typing import Any, TypeVar
@@ -20,8 +17,17 @@ from walras.policies.base import Policy, PolicyMemory
 from walras.population.agent_axis import agent_axis_of, map_per_agent
 from walras.population.population import Population
 from walras.simulation.record import Record
-from walras.simulation.state import State, WeekInputs, encode_weeks, read_weeks, shared_inputs, split_static
-from walras.simulation.week import Week, WeekCarry, WeekRecord
+from walras.simulation.week import (
+    State,
+    Week,
+    WeekCarry,
+    WeekInputs,
+    WeekRecord,
+    encode_weeks,
+    read_weeks,
+    shared_inputs,
+    split_static,
+)
 
 Tree = TypeVar("Tree")
 
@@ -75,7 +81,10 @@ class Setup(eqx.Module):
         paths = (exogenous.demand, exogenous.arrivals)
         if exogenous.n_scenarios is None:
             return run_path(*paths, encoded, windows, self.initial)
-        initial, own_prices = _per_scenario(self.initial, exogenous.n_scenarios), windows.ndim == 4
+        initial, own_prices = self.initial, windows.ndim == 4
+        if initial.stock_end.ndim == 1:  # the same for all scenarios
+            wide = lambda leaf: jnp.broadcast_to(leaf, (exogenous.n_scenarios, *leaf.shape))  # noqa: E731
+            initial = jax.tree.map(wide, initial)
         if policy.scan_scenarios:
             # What is read has a row for every week: of all scenarios at once it would not stay in the cache.
             def next_path(path: Any) -> Any:
@@ -88,15 +97,14 @@ class Setup(eqx.Module):
 
     def _run_path(
         self,
-        weeks: Int[Array, " week"],
+        weeks: Array,
         fields: dict[str, Any],
-        demand: Float[Array, "week agent"],
+        demand: Array,
         arrivals: Any,
         encoded: Any,
-        windows: Float[Array, "week lead resource"],
+        windows: Array,
         state: State,
     ) -> Any:
-        """Run one scenario, week after week."""
         population, policy, exogenous, record = self.population, self.policy, self.exogenous, self.record
         memory = policy.begin(population) if state.memory is None else state.memory
         if policy.reads_history:
@@ -125,12 +133,7 @@ def run_range(setup: Setup, first: Array | int, count: int) -> Any:
 
 
 def cut_agents(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    start: Array | int,
-    size: int,
+    population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State, start: Array | int, size: int
 ) -> tuple[Population, ExogenousPaths, Policy, State]:
     """Cut `size` agents from `start` on out of everything that is theirs."""
     people = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=0), population)
@@ -146,13 +149,6 @@ def slice_agents(tree: Tree, start: Array | int, size: int, n_agents: int) -> Tr
     return map_per_agent(cut, tree, n_agents)
 
 
-def _per_scenario(state: State, scenarios: int) -> State:
-    """Let every scenario start from the same state, where each has none of its own."""
-    if state.stock_end.ndim == 2:
-        return state
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (scenarios, *leaf.shape)), state)
-
-
 def swap_agents_resources(record: WeekRecord) -> WeekRecord:
     """Exchange the last two axes of utilization: agents last, as in all other traces, or back again."""
     return eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
@@ -161,9 +157,8 @@ def swap_agents_resources(record: WeekRecord) -> WeekRecord:
 def run_sharded(setup: Setup, mesh: AgentMesh) -> Any:
     """Run all agents, every device its own part of them.
 
-    Returns:
-        Sums over all agents, the same on every device; what is kept by agent, each on the device that ran it; and the
-        engine's account.
+    Returns sums over all agents, the same on every device; what is kept by agent, each on the device that ran it; and
+    the engine's account.
     """
     count = setup.population.n_agents
     rest = eqx.tree_at(_placed_apart, setup, (None,) * 4)
@@ -199,7 +194,7 @@ def _run_placed(population: Population, by_agent: Any, common: Any, mesh: AgentM
 
 
 def _padded(mesh: AgentMesh, count: int, shared: Any) -> int:
-    """Fill the devices; an array that all share must not look as if it had one entry for each agent of a part."""
+    """Fill the devices, so that no array that all share looks as if it had one entry for each agent of a part."""
     lengths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(shared) if eqx.is_array(leaf) and jnp.ndim(leaf)}
     part = mesh.padded(count) // mesh.n_devices
     while not lengths.isdisjoint((part, part * mesh.n_devices)):

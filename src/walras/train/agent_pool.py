@@ -23,7 +23,7 @@ from walras.population.agent_axis import map_per_agent
 from walras.population.generate import generate_panel
 from walras.population.population import AgentNames, Population
 from walras.progress import Progress
-from walras.simulation.state import empty_state
+from walras.simulation.week import empty_state
 from walras.train.history import FIRST_FORECAST, RollingHistory
 from walras.train.shocks import lagged_forecast
 

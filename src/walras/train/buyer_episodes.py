@@ -17,7 +17,7 @@ from walras.exogenous.capacity import AnnouncedPrices
 from walras.exogenous.paths import ExogenousPaths
 from walras.policies.buyer import demand_profile
 from walras.population.population import Population
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.history import FIRST_FORECAST, HistorySplit
 from walras.train.settings import BuyerTraining
 from walras.train.shocks import LONGEST_BLOCK, common_factors, lagged_forecast, mixed_prices, typical_prices

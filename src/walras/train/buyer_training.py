@@ -31,7 +31,7 @@ from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.setup import slice_agents
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.buyer_episodes import Episode, EpisodeSource, HistoryEpisodes
 from walras.train.history import FEWEST_WEEKS, FIRST_FORECAST, train_test_split
 from walras.train.loop import TrainingTask, TrainResult, TrainState, apply_gradients, clipped_adam, train

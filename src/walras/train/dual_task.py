@@ -19,7 +19,7 @@ from walras.maps.rollout import PopulationWindow, inputs_of, roll_out
 from walras.policies.base import Policy
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.loop import TrainState, apply_gradients
 from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode
 from walras.train.settings import MapTraining

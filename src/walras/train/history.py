@@ -21,7 +21,7 @@ from walras.population.agent_axis import map_per_agent
 from walras.population.population import Population, latest_prices, population_from_panel
 from walras.progress import Progress
 from walras.simulation.run import simulate
-from walras.simulation.state import State, empty_state
+from walras.simulation.week import State, empty_state
 
 FIRST_FORECAST = 8  # weeks of history before the first forecast: the first training week comes after them
 FEWEST_WEEKS = 8  # fewest training weeks

@@ -15,7 +15,7 @@ from walras.exogenous.capacity import haar_noise
 from walras.policies.buyer import Buyer
 from walras.population.population import Population
 from walras.progress import Progress
-from walras.simulation.state import State
+from walras.simulation.week import State
 from walras.train.buyer_training import load_buyer
 from walras.train.history import HistorySplit
 from walras.train.policy_families import (

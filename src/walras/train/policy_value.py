@@ -18,8 +18,7 @@ from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.setup import cut_agents
-from walras.simulation.state import State
-from walras.simulation.week import WeekRecord
+from walras.simulation.week import State, WeekRecord
 
 BLOCK = 4096  # agents simulated at a time: the traces of 156 weeks, summed as they come, are a few megabytes
 

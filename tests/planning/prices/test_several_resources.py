@@ -10,7 +10,7 @@ from walras.planning.prices.dual_ascent import DualSolution, GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.population import Population
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 RESOURCES = ("inbound_units", "inbound_volume", "storage")
 STORAGE = RESOURCES.index("storage")

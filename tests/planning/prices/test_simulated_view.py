@@ -22,7 +22,7 @@ from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
 from walras.simulation.controller import ControlObservation
 from walras.simulation.run import simulate, week_of, window_length
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 AGENTS, WEEKS, LEAD, PATHS = 40, 8, 2, 3
 

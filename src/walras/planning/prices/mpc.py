@@ -17,7 +17,7 @@ from walras.progress import Progress
 from walras.simulation.controller import Controller, ControlObservation, Prices
 from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.run import week_of, window_length
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 
 class MPCController(Controller):

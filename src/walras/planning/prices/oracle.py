@@ -19,7 +19,7 @@ from walras.policies.simple import ConstantOrder
 from walras.population.population import Population
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 PathGrid = Float[np.ndarray, "path week resource"]
 """One number per path, week and resource."""

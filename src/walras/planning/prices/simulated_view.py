@@ -26,7 +26,7 @@ from walras.population.population import Population, choke_price, price_scale
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.run import simulate
-from walras.simulation.state import State
+from walras.simulation.week import State
 
 NO_DIFFERENCE = 1e-4
 """Relative difference in utilization below which future orders are said to make none."""

@@ -8,10 +8,9 @@ from shops import AGENTS, SCENARIOS, happenings, order_up_to, prices, shop, star
 
 from walras.errors import NotFiniteError
 from walras.population.population import AgentNames
-from walras.simulation import nan_report
-from walras.simulation.nan_report import agent_ranges, raise_if_nonfinite
+from walras.simulation import run as run_module
 from walras.simulation.record import Record
-from walras.simulation.run import simulate
+from walras.simulation.run import agent_ranges, raise_if_nonfinite, simulate
 
 PEOPLE = shop().named(AgentNames([f"shop-{letter}" for letter in "abcdefg"]))
 
@@ -44,8 +43,8 @@ def judge(seen, asked: list | None = None, total: float = np.nan) -> None:
 
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch):
-    monkeypatch.setattr(nan_report, "TRACED_AGENTS", 3)
-    monkeypatch.setattr(nan_report, "FEWEST_TRACED", 2)
+    monkeypatch.setattr(run_module, "TRACED_AGENTS", 3)
+    monkeypatch.setattr(run_module, "FEWEST_TRACED", 2)
 
 
 def test_ranges_cover_everybody_and_have_one_length():
