@@ -1,7 +1,4 @@
-"""Own the proof that maps read what was known in a week, no more, and see every population in its own units.
-
-FREE: one tiny shop with orders on their way at the start, simulated in one piece and week by week.
-"""
+"""Maps read what was known in a week, no more, and see every population in its own units."""
 
 from dataclasses import replace
 

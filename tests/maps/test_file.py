@@ -1,7 +1,4 @@
-"""Own the proof that a map comes back from its file bit for bit, and that no other file passes for one.
-
-EDGE: sentences are read by people.
-"""
+"""A map is read from its file bit for bit, and no other file passes for one."""
 
 import jax
 import numpy as np

@@ -1,7 +1,4 @@
-"""Own the proof that a history says what happened up to its origin, and refuses what is no history.
-
-FREE: one tiny shop, simulated with traces.
-"""
+"""A history holds what happened up to its origin; what is no history is refused."""
 
 from dataclasses import replace
 

@@ -1,7 +1,4 @@
-"""Own the proof that an interface comes back from its folder, and says what does not belong together.
-
-EDGE: folders are kept by users.
-"""
+"""An interface is read from the folder it was saved to, and refuses what does not belong together."""
 
 from dataclasses import replace
 
@@ -124,7 +121,7 @@ def test_a_cohort_is_read_of_many(maps, monkeypatch):
     assert views[0].scale == whole.scale and not views[0].scale_error.any()
 
 
-def test_what_training_has_not_seen_is_said(maps):
+def test_queries_outside_of_training_are_reported(maps):
     view = maps.encode(PEOPLE, STORY, PricedNewsvendor())
     assert view.out_of_distribution == ()
     view.utilization(np.full((3, 26, 1), 0.9 * float(view.units.price[0])))
@@ -139,7 +136,7 @@ def test_what_training_has_not_seen_is_said(maps):
     assert view.check_query(shadow_prices=first_week_only) == ()
 
 
-def test_another_population_policy_or_history_is_said(maps):
+def test_another_population_policy_or_history_is_reported(maps):
     far = people(seed=1)
     far = replace(far, demand_scale=far.demand_scale * 50, unit_margin=far.unit_margin * jnp.arange(1.0, 41.0) ** 2)
     short = History(cut(STORY.agent_history, slice(-5, None)), STORY.known)

@@ -1,7 +1,4 @@
-"""Own the proof that histories are read causally, over exactly 64 weeks, and the same however the weeks come.
-
-FREE: random weights of three channels; one network with all dilations is compiled for most tests.
-"""
+"""Histories are read causally, over exactly 64 weeks, and the same however the weeks come."""
 
 import jax
 import jax.numpy as jnp

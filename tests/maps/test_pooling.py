@@ -1,4 +1,4 @@
-"""Own the proof that agents are laid out completely, in tiles of one bucket, in a number of slots that is fixed."""
+"""Agents are laid out completely, in tiles of one bucket, in a fixed number of slots."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ EDGE_CASES = [np.zeros(17, int), np.full(17, BUCKETS - 1), np.arange(17) % BUCKE
 
 
 @pytest.mark.parametrize("bucket", [*DRAWN, *EDGE_CASES], ids=lambda each: "".join(map(str, each)))
-def test_everybody_has_one_slot_in_a_tile_of_the_right_bucket(bucket):
+def test_every_agent_has_one_slot_in_a_tile_of_the_right_bucket(bucket):
     slot, of_tile = pack_by_bucket(bucket, BUCKETS, TILE)
     assert slot.shape == (slots_for(17, BUCKETS, TILE),) and of_tile.shape == (slots_for(17, BUCKETS, TILE) // TILE,)
     assert sorted(slot[slot != EMPTY]) == list(range(17))
@@ -21,7 +21,7 @@ def test_everybody_has_one_slot_in_a_tile_of_the_right_bucket(bucket):
     np.testing.assert_array_equal(bucket[slot[there]], np.repeat(of_tile, TILE)[there])
 
 
-def test_so_many_slots_are_enough_and_some_need_them():
+def test_slots_are_enough_and_some_populations_need_them():
     """Each bucket may leave a tile nearly empty."""
     assert slots_for(1, BUCKETS, TILE) == 9 and slots_for(17, 1, 1) == 17 and slots_for(17, BUCKETS, TILE) == 24
     worst = np.repeat(np.arange(BUCKETS), [1, 1, 1, 4])

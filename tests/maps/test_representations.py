@@ -1,7 +1,4 @@
-"""Own the contract of representations: the same population gives the same answer, however it is written down.
-
-FREE: random embeddings of ten agents in slots of four; weights are untrained.
-"""
+"""Representations: the same population gives the same answer, in whatever order and weights it is given."""
 
 import equinox as eqx
 import jax
@@ -83,7 +80,7 @@ def test_the_order_of_agents_does_not_matter(answer, plain):
     np.testing.assert_allclose(answer(*laid_out(order, WEIGHT[order])), plain, **CLOSE)
 
 
-def test_a_weight_stands_for_so_many_alike(answer, plain):
+def test_a_weight_counts_as_a_multiplicity(answer, plain):
     each = np.repeat(np.arange(AGENTS), WEIGHT.astype(int))
     np.testing.assert_allclose(answer(*laid_out(each, np.ones(len(each)))), plain, **CLOSE)
 

@@ -1,7 +1,4 @@
-"""Own the proof that what is cut out of a world is what was there, and that empty slots are nobody.
-
-FREE: one tiny made-up world with three resources.
-"""
+"""A window holds the agents and weeks of its pool; empty slots count for nothing."""
 
 from dataclasses import replace
 
@@ -144,12 +141,12 @@ def test_equal_sizes_are_compiled_once(world):
 
 
 @pytest.mark.parametrize("start, weeks", [(-1, 5), (0, 41), (36, 5), (0, 0)])
-def test_weeks_outside_the_world_are_one_sentence(world, start, weeks):
+def test_weeks_outside_the_pool_are_refused(world, start, weeks):
     with pytest.raises(InputError, match=f"{weeks} weeks from week {start} on .* weeks 0 to 39;"):
         world.window(AGENTS, start, weeks)
 
 
-def test_other_mistakes_are_one_sentence(world):
+def test_unknown_agents_and_other_shapes_are_refused(world):
     with pytest.raises(InputError, match="agents from 0 to 12 .* agents 0 to 11"):
         world.window(np.array([0, 12]), 0, 5)
     with pytest.raises(ShapeError, match=r"`common` has shape \(4,\) but needs \(5,\)"):

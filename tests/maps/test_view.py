@@ -1,7 +1,4 @@
-"""Own the proof that a view answers as its maps do: whoever stands where, in whatever groups, week after week.
-
-FREE: maps are untrained; what they say means nothing, but it must be the same for the same population.
-"""
+"""A view answers as its maps do, in any order of agents, in any group of plans, week after week."""
 
 import equinox as eqx
 import jax
@@ -87,7 +84,7 @@ def test_the_order_of_agents_does_not_matter(view):
     np.testing.assert_allclose(answers(other), answers(view), **CLOSE)
 
 
-def test_an_agent_that_stands_for_several_counts_as_so_many():
+def test_a_weight_counts_as_that_many_agents():
     """Half of the agents stand for all, the others for nobody: the same number of slots, so nothing is compiled."""
     times = np.array([1, 3] * 10 + [0] * 20)
     each = np.repeat(np.arange(40), times)

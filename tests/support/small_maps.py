@@ -1,7 +1,4 @@
-"""Own tiny populations with histories, and untrained maps, that tests of maps share.
-
-FREE: sizes stay the same where they can, since every new size is a compilation.
-"""
+"""Tiny populations with histories, and untrained maps; sizes are shared, since every new one is compiled."""
 
 from dataclasses import replace
 

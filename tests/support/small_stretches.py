@@ -1,7 +1,4 @@
-"""Own tiny stretches and what reads them, made up without a table, that tests of closed loops share.
-
-FREE: 40 agents, 16 of them read; weeks and sizes stay the same where they can, since every new size is a compilation.
-"""
+"""Tiny population windows for tests of closed loops: 40 agents, 16 of them read; every new size is compiled."""
 
 import equinox as eqx
 import jax.numpy as jnp
