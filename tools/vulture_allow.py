@@ -18,6 +18,7 @@ model_config
 
 # Documented for users (README and docs), with no caller of our own.
 check_policy
+check_query
 to_frame
 policy_gradient
 MemorySource
