@@ -1,9 +1,22 @@
-"""The command line: `app` parses and reports errors, one module per command group does the work."""
+"""The `walras` program; Ctrl-C ends it with one line and exit code 130, however deep in compiled code it is."""
 
 import os
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from walras.cli.signals import EXIT_INTERRUPTED, exit_interrupted, watch_interrupts
+EXIT_INTERRUPTED = 130
+"""Exit code that a shell expects of a program ended by Ctrl-C (128 + SIGINT)."""
+
+GRACE = 2.0
+"""Time that Python code has, after Ctrl-C, to restore files and end by itself [seconds]."""
+
+_lock = threading.Lock()
+_printed = False
 
 
 def run_program() -> None:
@@ -20,3 +33,66 @@ def run_program() -> None:
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def exit_interrupted() -> int:
+    """Print the one line, once even if several threads call this, and return the exit code."""
+    global _printed
+    with _lock:
+        if not _printed:
+            print(
+                "walras: stopped by Ctrl-C; files that were being written are as they were before",
+                file=sys.stderr,
+                flush=True,
+            )
+            _printed = True
+    return EXIT_INTERRUPTED
+
+
+def watch_interrupts() -> None:
+    """Start a thread that ends the program if the KeyboardInterrupt is lost or delayed.
+
+    A signal handler runs only between two steps of Python code, and an exception that it raises inside a callback of a
+    compiled library is dropped; the byte that the signal writes into a pipe is seen at once.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while True:
+            if signal.SIGINT in os.read(reader, 64):
+                time.sleep(GRACE)
+                os._exit(exit_interrupted())
+
+    threading.Thread(target=wait, name="walras-interrupts", daemon=True).start()
+    default = sys.unraisablehook
+
+    def quiet(lost: Any) -> None:
+        # Dropped by a callback of a compiled library: the thread above ends the program.
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            default(lost)
+
+    sys.unraisablehook = quiet
+
+
+@contextmanager
+def record_interrupts() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on Ctrl-C as Python does, and record it in the list that is yielded."""
+    global _printed
+    with _lock:
+        _printed = False
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def record(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, record)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,7 +1,4 @@
-"""The `walras` command: parsing, exit codes, and one sentence for every error.
-
-Commands are registered as strings, so that help and errors do not wait for jax to be imported.
-"""
+"""The `walras` command: parsing, exit codes, and one sentence for every error."""
 
 import difflib
 import os
@@ -15,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 
 from walras import __version__
-from walras.cli.signals import exit_interrupted, record_interrupts, reset
+from walras.cli import exit_interrupted, record_interrupts
 from walras.errors import WalrasError, one_line
 
 EXIT_FINE = 0
@@ -24,6 +21,7 @@ EXIT_MISTAKE = 2
 HELP = "Plan shared capacity for very large populations of agents that decide for themselves, with shadow prices."
 EPILOGUE = "Every command takes --json (one JSON object as the last line) and --debug (show where a defect came from)."
 
+# Functions are named by strings, so that help and errors do not wait for jax to be imported.
 COMMANDS = {
     "demo": ("walras.cli.plan:demo_command", "Plan the embedded population: no file needed."),
     "plan": ("walras.cli.plan:plan_command", "Plan capacity for the products of a table."),
@@ -41,7 +39,6 @@ COMMANDS = {
     "fulfil optimise": ("walras.cli.fulfil:optimise_fulfilment", "Learn prices of stock and capacity."),
     "fulfil benchmark": ("walras.cli.fulfil:benchmark_fulfilment", "Time it against one order at a time."),
 }
-"""Command -> the function that runs it, and its help."""
 
 GROUPS = {
     "data": "Check or generate tables.",
@@ -67,16 +64,11 @@ def build_app() -> App:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; never raises.
-
-    Args:
-        argv: the words after `walras`; by default those of this process.
-    """
+    """Run one command, by default that of this process, and return its exit code; never raises."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     interrupts: list[int] = []
-    reset()
     try:
         with record_interrupts() as interrupts:
             return dispatch(words)
@@ -125,28 +117,21 @@ def print_error(sentence: str, code: int) -> int:
 def parse_sentence(error: CycloptsError) -> str:
     """Turn the parser's message, which may have several sentences, into one."""
     if isinstance(error, UnknownCommandError):
-        return _unknown_command(error)
+        given = (error.unused_tokens or [""])[0]
+        # The parser's own message would import every command to list its aliases.
+        names = [] if error.app is None else sorted(name for name in error.app if not name.startswith("-"))
+        near = difflib.get_close_matches(given, names, n=1)
+        advice = f"did you mean `{near[0]}`?" if near else f"the commands are {', '.join(names)}"
+        return f"`{given}` is not a command; {advice}"
     if isinstance(error, UnusedCliTokensError):
         return f"`{' '.join(error.unused_tokens or [])}` is more than this command takes; --help shows what it takes"
-    if type(error.__cause__).__module__.startswith("pydantic"):
-        return _flag_sentence(error.__cause__)
+    cause: Any = error.__cause__
+    if type(cause).__module__.startswith("pydantic"):
+        from walras.config import PlanFields, validation_sentence
+
+        return validation_sentence(cause, PlanFields, "the flags")
     text = one_line(str(error)).rstrip(".")
     return re.sub(r"\. ([A-Z])", lambda match: "; " + match.group(1).lower(), text[:1].lower() + text[1:])
-
-
-def _unknown_command(error: UnknownCommandError) -> str:
-    given = (error.unused_tokens or [""])[0]
-    # The parser's own message would import every command to list its aliases.
-    names = [] if error.app is None else sorted(name for name in error.app if not name.startswith("-"))
-    near = difflib.get_close_matches(given, names, n=1)
-    advice = f"did you mean `{near[0]}`?" if near else f"the commands are {', '.join(names)}"
-    return f"`{given}` is not a command; {advice}"
-
-
-def _flag_sentence(error: Any) -> str:
-    from walras.config import PlanFields, validation_sentence
-
-    return validation_sentence(error, PlanFields, "the flags")
 
 
 def write_crash_log(error: Exception) -> str:

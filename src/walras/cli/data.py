@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.output import print_files, print_json, print_text
+from walras.cli.options import NO_FLAGS
 from walras.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ def check_command(
     table: Annotated[Path, Parameter(help="table of products and weeks, Parquet or CSV")],
     /,
     *,
-    settings: options.SettingsFile = None,
-    static: options.Static = None,
-    column: options.Columns = (),
+    table_flags: options.ColumnFlags = NO_FLAGS,
     as_json: options.Json = False,
 ) -> None:
     """Describe a table: what is in it, every problem, and what is repaired while reading it.
@@ -29,12 +27,12 @@ def check_command(
     from walras.data.read import check_table
     from walras.data.sources import existing_file
 
-    _, layout = options.load_settings(settings, None, static, column)
+    _, layout = table_flags.read()
     check = check_table(existing_file(table), columns=layout.columns, static=layout.static)
     if as_json:
-        print_json(check.as_dict())
+        options.print_json(check.as_dict())
     else:
-        print_text(*_sentences(check))
+        options.print_text(*_sentences(check))
     if not check.ok:
         more = len(check.problems) - 1
         raise InputError(check.problems[0].rstrip(".") + (f" (and {more} more)" if more else ""))
@@ -69,8 +67,6 @@ def generate_command(
     panel = generate_panel(agents, weeks, seed)
     table = panel_to_table(panel)
     write_table(out, table)
-    if as_json:
-        print_json({"rows": table.num_rows, "agents": panel.n_agents, "weeks": panel.n_weeks, "files": [out]})
-    else:
-        print_text(f"{panel.n_agents:,} products over {panel.n_weeks:,} weeks, {table.num_rows:,} rows.")
-        print_files([out])
+    facts = {"rows": table.num_rows, "agents": panel.n_agents, "weeks": panel.n_weeks}
+    sentence = f"{panel.n_agents:,} products over {panel.n_weeks:,} weeks, {table.num_rows:,} rows."
+    options.print_result(as_json, facts, [sentence], [out])

@@ -1,7 +1,4 @@
-"""`walras fulfil`: order fulfilment, decided in parallel with the result of one order after the other.
-
-Heavy imports are inside the commands, so that help stays fast.
-"""
+"""`walras fulfil`: order fulfilment, decided in parallel with the result of one order after the other."""
 
 import time
 from pathlib import Path
@@ -11,8 +8,13 @@ from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.app import EXIT_DEFECT, EXIT_FINE, print_error
-from walras.cli.output import print_files, print_json, print_text
-from walras.domains.fulfilment.generate import GENERATED_FIELDS, DecisionSettings, InstanceSettings, LearningSettings
+from walras.domains.fulfilment.generate import (
+    GENERATED_FIELDS,
+    DecisionSettings,
+    InstanceSettings,
+    LearningSettings,
+    generate_instance,
+)
 from walras.errors import SettingsError
 from walras.progress import on_terminal
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 OUT = Path("walras-out/fulfilment")
 Table = Annotated[
-    Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty; a generated instance without")
+    Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty (default: a generated instance)")
 ]
 Stock = Annotated[Path | None, Parameter(name="--stock-file", help="stock: unique_id, centre, stock")]
 Places = Annotated[
@@ -63,11 +65,8 @@ def simulate_fulfilment(
         used = effective_settings(settings, {"table": table, "stock_file": stock_file, "places": places})
         facts = {**result_fields(result), **audit_fields(result, audit), "seconds": seconds, "settings": used}
         files = write_fulfilment(result, audit, facts, out)
-    if as_json:
-        print_json({**facts, "files": files})
-    else:
-        print_text(*outcome_sentences(result, audit), *work_sentences(result, seconds))
-        print_files(files)
+    sentences = (*outcome_sentences(result, audit), *work_sentences(result, seconds))
+    options.print_result(as_json, facts, sentences, files)
     return exit_code(facts.get("verified"))
 
 
@@ -84,9 +83,14 @@ def optimise_fulfilment(
     settings = flags or LearningSettings()
     with on_terminal() as progress:
         progress.stage("Reading the orders")
-        instance, unseen = split_orders(open_instance(table, settings, stock_file, places), settings, table)
-        progress.stage("Learning prices")
+        instance = open_instance(table, settings, stock_file, places)
         from walras.domains.fulfilment.optimise import learn_prices
+
+        if table is None:
+            unseen = generate_instance(**generator_settings(settings), draw=1)
+        else:
+            instance, unseen = instance.halves()
+        progress.stage("Learning prices")
 
         samples = [instance.resampled(settings.seed + number) for number in range(settings.samples)] or [instance]
         learned = learn_prices(
@@ -99,11 +103,10 @@ def optimise_fulfilment(
         facts = evaluate_prices(instance, unseen, learned.rule)
     if as_json:
         history = {name: getattr(learned, name) for name in ("rewards", "seconds", "step_seconds", "rounds")}
-        print_json({"reward": learned.reward, **history, **facts})
+        options.print_json({"reward": learned.reward, **history, **facts})
         return
-    print_text(
-        f"Means over the {len(samples)} samples that prices were learned on:", str(learned), *format_gains(facts)
-    )
+    title = f"Means over the {len(samples)} samples that prices were learned on:"
+    options.print_text(title, str(learned), *format_gains(facts))
 
 
 def benchmark_fulfilment(*, flags: Decision = None, as_json: options.Json = False) -> int:
@@ -126,9 +129,9 @@ def benchmark_fulfilment(*, flags: Decision = None, as_json: options.Json = Fals
     facts = result_fields(result) | {"exact": bool(np.array_equal(expected, result.actions)), "seconds": seconds}
     facts |= {"sequential_device_s": sequential, "sequential_device_over_ours": sequential / seconds}
     if as_json:
-        print_json(facts)
+        options.print_json(facts)
     else:
-        print_text("\n".join(f"{name:30}{value}" for name, value in facts.items()))
+        options.print_text("\n".join(f"{name:30}{value}" for name, value in facts.items()))
     return exit_code(facts["exact"])
 
 
@@ -146,17 +149,11 @@ def exit_code(same: bool | None) -> int:
 def open_instance(
     table: Path | None, settings: InstanceSettings, stock_file: Path | None = None, places: Path | None = None
 ) -> "Instance":
-    """Read orders, or generate an instance.
-
-    Raises:
-        SettingsError: settings of a generated instance beside a table, or the other way round.
-    """
+    """Read orders, or generate an instance; refuse settings of one beside the other."""
     if table is None:
         for name, given in (("--stock-file", stock_file), ("--places", places)):
             if given is not None:
                 raise SettingsError(f"`{name}` belongs to a table of orders, but none was named; name one")
-        from walras.domains.fulfilment.generate import generate_instance
-
         instance = generate_instance(**generator_settings(settings))
     else:
         extra = [name for name in GENERATED_FIELDS if name in settings.model_fields_set]
@@ -188,18 +185,9 @@ def effective_settings(settings: DecisionSettings, files: dict[str, Path | None]
 
 
 def generator_settings(settings: InstanceSettings) -> dict[str, Any]:
-    """Return the arguments of `generate_instance`."""
+    """Return the settings as arguments of `generate_instance`."""
     fields = {name: getattr(settings, name) for name in (*GENERATED_FIELDS, "refills", "seed")}
     return fields | {"stock_share": settings.stock, "capacity_share": settings.capacity}
-
-
-def split_orders(instance: "Instance", settings: LearningSettings, table: Path | None) -> tuple["Instance", "Instance"]:
-    """Return orders to learn from, and others to evaluate on: the later half of a table, or another draw."""
-    if table is not None:
-        return instance.halves()
-    from walras.domains.fulfilment.generate import generate_instance
-
-    return instance, generate_instance(**generator_settings(settings), draw=1)
 
 
 def evaluate_prices(given: "Instance", unseen: "Instance", rule: "Dual") -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.output import print_files, print_json, print_text
+from walras.cli.options import NO_FLAGS
 from walras.config import CompareSettings, read_compare_settings
 from walras.errors import plural
 from walras.progress import on_terminal
@@ -30,18 +29,18 @@ def compare_command(
     /,
     *,
     flags: CompareFlags = None,
-    settings: options.SettingsFile = None,
-    static: options.Static = None,
-    column: options.Columns = (),
-    layout: options.Format = None,
+    table_flags: options.TableFlags = NO_FLAGS,
     out: options.Out = OUT,
     as_json: options.Json = False,
 ) -> None:
     """Tune policies on the earlier weeks of a table and rank them on its last weeks, replayed as they were."""
     started = time.perf_counter()
-    chosen, table_settings = read_compare_settings(settings, flags, options.table_flags(static, column, layout))
+    chosen, table_settings = read_compare_settings(table_flags.settings, flags, table_flags.fields())
     options.require_writable(out)
+    import pyarrow
+
     from walras.report.formatting import day
+    from walras.report.publish import json_writer, table_writers, write_all_or_nothing
     from walras.train import policy_comparison
     from walras.train.history import train_test_split
 
@@ -60,17 +59,16 @@ def compare_command(
             progress=progress,
         )
     facts = _facts(split, result, chosen)
-    files = _write(facts, result.ranking, out)
-    if as_json:
-        print_json({**facts, "seconds": time.perf_counter() - started, "files": files})
-        return
-    print_text(
+    rows = pyarrow.Table.from_pylist([row.as_dict() for row in result.ranking.rows])
+    writers = {"policies.csv": table_writers("policies", rows)["policies.csv"], "policies.json": json_writer(facts)}
+    files = write_all_or_nothing(out, writers)
+    parts = (
         f"{plural(split.n_agents, 'product')}: tuned on {plural(facts['training_weeks'], 'week')}, judged on the "
         f"{plural(facts['holdout_weeks'], 'week')} from {day(split.holdout.weeks[0])} on.",
         _console_table(result.ranking) if sys.stdout.isatty() else str(result),
         f"Intervals cover {100 * result.ranking.level:g} %: {result.ranking.method}.",
     )
-    print_files(files)
+    options.print_result(as_json, {**facts, "seconds": time.perf_counter() - started}, parts, files)
 
 
 def _facts(split: "HistorySplit", result: "PolicyComparison", settings: CompareSettings) -> dict[str, Any]:
@@ -92,17 +90,6 @@ def _facts(split: "HistorySplit", result: "PolicyComparison", settings: CompareS
         "assumed_columns": list(split.panel.assumed_columns),
         "notes": list(split.notes),
     }
-
-
-def _write(facts: dict[str, Any], ranking: "Ranking", folder: Path) -> list[Path]:
-    import pyarrow
-    import pyarrow.csv
-
-    from walras.report.publish import Writer, json_writer, write_all_or_nothing
-
-    rows = pyarrow.Table.from_pylist([row.as_dict() for row in ranking.rows])
-    writers: dict[str, Writer] = {"policies.csv": partial(pyarrow.csv.write_csv, rows)}
-    return write_all_or_nothing(folder, {**writers, "policies.json": json_writer(facts)})
 
 
 def _console_table(ranking: "Ranking") -> "Table":

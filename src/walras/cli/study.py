@@ -1,7 +1,4 @@
-"""`walras study list`, `run` and `report`: numbered studies and their results.
-
-Studies and the package `lab` that runs them belong to the project's source, not to the installed package.
-"""
+"""`walras study list`, `run` and `report`: numbered studies of the project's source and their results."""
 
 import os
 import sys
@@ -12,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.output import print_files, print_json, print_text
+from walras.cli.options import print_files, print_json, print_result, print_text
 from walras.errors import InputError
 
 if TYPE_CHECKING:
     from lab.study import Study
 
 OUT = Path("walras-out/studies")
-ALL = "all"
-"""Stands for every study."""
-
 REAL_DATA = "WALRAS_REAL_DATA"
 """Environment variable that names the folder of real tables."""
 
@@ -31,6 +25,7 @@ Studies = Annotated[
 Size = Annotated[Literal["smoke", "small", "full"], Parameter(help="seconds, minutes, or hours")]
 Data = Annotated[Path | None, Parameter(help=f"folder of real tables (default: ${REAL_DATA}, else generated data)")]
 Minutes = Annotated[float, Parameter(help="start no part later than this many minutes after the start")]
+Out = Annotated[Path, Parameter(name="--out", help="folder for parts, results and pages")]
 Record = Annotated[bool, Parameter(negative=(), help="write the results beside the study, where list and report read")]
 
 
@@ -40,9 +35,6 @@ def load_studies(folder: Path | None) -> "list[Study]":
     Args:
         folder: the `studies` folder of a checkout; by default that of the present folder or one above it, else the one
             that the package itself was checked out with.
-
-    Raises:
-        InputError: there is no such folder.
     """
     here = Path.cwd()
     candidates = [above / "studies" for above in (here, *here.parents, Path(__file__).resolve().parents[3])]
@@ -88,14 +80,14 @@ def run_command(
     minutes: Minutes = float("inf"),
     record: Record = False,
     studies: Studies = None,
-    out: Annotated[Path, Parameter(name="--out", help="folder for parts and results")] = OUT,
+    out: Out = OUT,
     as_json: options.Json = False,
 ) -> None:
     """Run one study, or all in turn; parts that are in the folder already are read, not measured again."""
     known = load_studies(studies)
     from lab.study import find_study
 
-    chosen = known if number == ALL else [find_study(number, known)]
+    chosen = known if number == "all" else [find_study(number, known)]
     tables = data or (Path(os.environ[REAL_DATA]) if os.environ.get(REAL_DATA) else None)
     if tables is not None and not tables.is_dir():
         raise InputError(
@@ -108,9 +100,9 @@ def run_command(
     facts = []
     for study in chosen:
         left = max(minutes - (time.monotonic() - started) / 60, 0.0)
-        facts.append(_run_one(study, known, size, tables, out, minutes=left, record=record, quiet=as_json))
+        facts.append(_run_one(study, known, size, tables, out, left, record, as_json))
     if as_json:
-        print_json({"studies": facts} if number == ALL else facts[0])
+        print_json({"studies": facts} if number == "all" else facts[0])
 
 
 def _run_one(
@@ -119,7 +111,6 @@ def _run_one(
     size: str,
     tables: Path | None,
     out: Path,
-    *,
     minutes: float,
     record: bool,
     quiet: bool,
@@ -150,18 +141,15 @@ def _run_one(
 def report_command(
     *,
     studies: Studies = None,
-    out: Annotated[Path, Parameter(name="--out", help="folder for the page")] = OUT,
+    out: Out = OUT,
     as_json: options.Json = False,
 ) -> None:
     """Write one page with all answers beside the published figures."""
-    found = load_studies(studies)
+    known = load_studies(studies)
     from lab.study_page import study_page
     from walras.report.publish import text_writer, write_all_or_nothing
 
     options.require_writable(out)
-    files = write_all_or_nothing(out, {"studies.html": text_writer(study_page(found))})
-    if as_json:
-        answered = sum(study.recorded() is not None for study in found)
-        print_json({"studies": len(found), "answered": answered, "files": [str(file) for file in files]})
-        return
-    print_files(files)
+    files = write_all_or_nothing(out, {"studies.html": text_writer(study_page(known))})
+    answered = sum(study.recorded() is not None for study in known)
+    print_result(as_json, {"studies": len(known), "answered": answered}, [], files)

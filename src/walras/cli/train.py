@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from walras.cli import options
-from walras.cli.output import print_files, print_json, print_text
-from walras.config import TableFormat, TableSettings, checked
+from walras.cli.options import NO_FLAGS
+from walras.config import TableSettings, checked
 from walras.errors import SettingsError
 from walras.progress import Progress, on_terminal
 from walras.train.settings import BuyerTraining, MapTraining, read_map_training, read_training
@@ -38,17 +38,14 @@ def buyer_command(
     /,
     *,
     flags: BuyerFlags = None,
-    settings: options.SettingsFile = None,
-    static: options.Static = None,
-    column: options.Columns = (),
-    layout: options.Format = None,
+    table_flags: options.TableFlags = NO_FLAGS,
     out: BuyerOut = BUYER_OUT,
     resume: Resume = True,
     as_json: options.Json = False,
 ) -> None:
     """Train a buyer that responds to shadow prices; a stopped training is resumed."""
-    chosen, in_file = read_training(settings, flags, BuyerTraining)
-    table_settings = _table_settings(table, in_file, static, column, layout)
+    chosen, in_file = read_training(table_flags.settings, flags, BuyerTraining)
+    table_settings = _table_settings(table, in_file, table_flags)
 
     def train(panel: "Panel | None", progress: Progress, command: list[str]) -> "TrainResult":
         from walras.train.buyer_training import train_buyer
@@ -67,16 +64,13 @@ def _map_command(kind: str, text: str) -> Callable[..., None]:
         *,
         preset: Preset = "small",
         flags: MapFlags = None,
-        settings: options.SettingsFile = None,
-        static: options.Static = None,
-        column: options.Columns = (),
-        layout: options.Format = None,
+        table_flags: options.TableFlags = NO_FLAGS,
         out: MapsOut = MAPS_OUT,
         resume: Resume = True,
         as_json: options.Json = False,
     ) -> None:
-        chosen, in_file = read_map_training(kind, preset, settings, flags)
-        table_settings = _table_settings(table, in_file, static, column, layout)
+        chosen, in_file = read_map_training(kind, preset, table_flags.settings, flags)
+        table_settings = _table_settings(table, in_file, table_flags)
 
         def train(panel: "Panel | None", progress: Progress, command: list[str]) -> "TrainResult":
             from walras.train.maps_training import train_map
@@ -98,11 +92,9 @@ dual_command = _map_command(
 )
 
 
-def _table_settings(
-    table: Path | None, in_file: TableSettings, static: Path | None, column: tuple[str, ...], layout: TableFormat | None
-) -> TableSettings:
+def _table_settings(table: Path | None, in_file: TableSettings, flags: options.TableFlags) -> TableSettings:
     """Join the settings of the table from file and flags; refuse them without a table."""
-    given = in_file.model_dump(exclude_unset=True) | options.table_flags(static, column, layout)
+    given = in_file.model_dump(exclude_unset=True) | flags.fields()
     if table is None and given:
         raise SettingsError(
             f"`{min(given)}` says how to read a table, but no table was named; name one, or leave it out"
@@ -123,14 +115,11 @@ def _train(
         progress.stage("Reading the table" if table else "Starting")
         panel = None if table is None else options.load_panel(table, table_settings)
         result = train(panel, progress, ["walras", *sys.argv[1:]])
-    if as_json:
-        names = ("step", "best_step", "best_value", "stopped", "seconds", "notes")
-        print_json({**{name: getattr(result, name) for name in names}, "files": [result.path]})
-        return
+    names = ("step", "best_step", "best_value", "stopped", "seconds", "notes")
     end = "all steps were done" if result.stopped == "steps" else "the validation value no longer improved"
-    print_text(
+    sentences = (
         *result.notes,
         f"{result.step:,} steps in {result.seconds:,.0f} s: {end}.",
         f"Best after step {result.best_step:,}, with validation value {result.best_value:.6g}.",
     )
-    print_files([result.path])
+    options.print_result(as_json, {name: getattr(result, name) for name in names}, sentences, [result.path])
