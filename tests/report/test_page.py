@@ -10,7 +10,7 @@ import report_example
 
 from walras.config import CostSettings
 from walras.planning.result import Search
-from walras.report import page
+from walras.report import page, summary
 
 VOID = {"meta", "br", "img", "hr", "link", "input", "use", "path", "rect", "stop"}
 
@@ -127,7 +127,7 @@ def test_assumed_columns_are_named(one_page):
     ],
 )
 def test_only_given_numbers_are_called_real(result, provenance, words):
-    sentences = " ".join(page.data_sources(replace(result, provenance=provenance))["sentences"])
+    sentences = " ".join(summary.data_sources(replace(result, provenance=provenance))["sentences"])
     assert words in sentences
     assert ("Nothing was assumed" in sentences) == (words == "Nothing was assumed")
 
@@ -199,10 +199,12 @@ def test_nothing_is_said_to_be_reissued_that_was_not(result, text_of, one_page):
 def test_assumed_capacity_and_rates_are_named(result):
     costs = CostSettings().model_dump()
     settings = {"plan": {"regular_share": 0.8}, "costs": costs}
-    text = " ".join(page.data_sources(replace(result, settings=settings, provenance={}))["sentences"])
+    text = " ".join(summary.data_sources(replace(result, settings=settings, provenance={}))["sentences"])
     assert "assumed 0.8 × mean expected use without prices" in text and "shares of the median unit margin" in text
     settings = {"costs": {**costs, "regular_capacity": 9.0, "regular_rate": 0.01}}
-    text = " ".join(page.data_sources(replace(result, settings=settings, provenance={"units": "given"}))["sentences"])
+    text = " ".join(
+        summary.data_sources(replace(result, settings=settings, provenance={"units": "given"}))["sentences"]
+    )
     assert "Nothing was assumed" in text
 
 

@@ -130,7 +130,7 @@ def simulate_command(
         from walras.planning.policy_selection import select_policy
         from walras.planning.problem import build_simulation
         from walras.population.generate import generate_panel
-        from walras.report.price_comparison import comparison_sentences, write_comparison
+        from walras.report.page import comparison_sentences, write_comparison
 
         if table is None:
             panel = generate_panel(agents, history, chosen.seed)

@@ -1,7 +1,4 @@
-"""Charts of a plan: demand, capacity against use, shadow prices, change by group, money, convergence.
-
-Every chart takes what it shows and a `FigureSize`, and returns a figure.
-"""
+"""Charts of plans and simulations: demand, capacity and use, shadow prices, change by group, money, convergence."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from walras.planning.compare_prices import PriceComparison
 from walras.planning.result import GroupUse, PlanResult
 from walras.report import formatting, style
 from walras.report.style import FigureSize, Label, last_of
@@ -36,6 +34,11 @@ def steps(axes: Axes, edges: np.ndarray, values: np.ndarray, **look: Any) -> Any
     return axes.stairs(np.asarray(values, dtype=float), edges, baseline=None, **look)
 
 
+def line(axes: Axes, edges: np.ndarray, values: np.ndarray, text: str, color: str, **look: Any) -> Label:
+    """Draw one level per week, labelled at its end."""
+    return Label(steps(axes, edges, values, color=color, **look), text, last_of(values), color)
+
+
 def band(axes: Axes, edges: np.ndarray, low: np.ndarray, high: np.ndarray, **look: Any) -> Any:
     """Fill between two levels per week."""
     low, high = (np.append(part, part[-1:]).astype(float) for part in (low, high))
@@ -50,15 +53,12 @@ def demand_chart(result: PlanResult, size: FigureSize) -> Figure:
     arrivals = result.receipts[1]
     labels = []
     if len(past):
-        line = steps(axes, past, result.history_demand, color=style.CAPACITY, linewidth=1.3)
-        labels.append(Label(line, "Demand so far", last_of(result.history_demand), style.CAPACITY))
+        labels.append(line(axes, past, result.history_demand, "Demand so far", style.CAPACITY, linewidth=1.3))
     fan = band(axes, coming, low, high, color=style.FORECAST, alpha=0.22)
-    median = steps(axes, coming, middle, color=style.FORECAST, linewidth=1.8)
-    received = steps(axes, coming, arrivals, color=style.PLAN, linewidth=1.3, linestyle=DASHED)
     labels += [
-        Label(median, "Demand expected\n(median)", last_of(middle), style.FORECAST),
+        line(axes, coming, middle, "Demand expected\n(median)", style.FORECAST, linewidth=1.8),
         Label(fan, "9 of 10 futures", last_of(high), style.FORECAST),
-        Label(received, "Arrivals under\nthe plan (median)", last_of(arrivals), style.PLAN),
+        line(axes, coming, arrivals, "Arrivals under\nthe plan (median)", style.PLAN, linewidth=1.3, linestyle=DASHED),
     ]
     axes.set_ylim(0, style.top_of(result.history_demand, high, arrivals))
     axes.axvline(coming[0], color=style.QUIET, linewidth=0.8)
@@ -84,20 +84,22 @@ def capacity_chart(result: PlanResult, resource: int, size: FigureSize) -> Figur
     low, middle, high = result.verified_utilization[:, :, resource]
     without, committed = result.unconstrained[1, :, resource], result.committed[:, resource]
     grey = band(axes, edges, np.zeros_like(committed), committed, color=style.COMMITTED, alpha=0.45)
-    dotted = steps(axes, edges, without, color=style.WITHOUT, linewidth=1.3, linestyle=DOTTED)
+    end, basis = last_of(planned), price_basis(result)
+    dotted = line(axes, edges, without, "Use without prices\n(median)", style.WITHOUT, linewidth=1.3, linestyle=DOTTED)
     fan = band(axes, edges, low, high, color=style.PLAN, alpha=0.25)
     purchases = _purchases(axes, edges, regular, planned)
-    line = steps(axes, edges, middle, color=style.PLAN, linewidth=1.8)
-    dots = _expected_use(axes, edges, result.record.utilization[:, resource])
-    black = steps(axes, edges, planned, color=style.CAPACITY, linewidth=2.0)
+    median = line(axes, edges, middle, f"Median of futures,\n{basis}", style.PLAN, linewidth=1.8)
+    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.6, "markeredgewidth": 0.9, "zorder": 4}
+    middles, expected = (edges[:-1] + edges[1:]) / 2, result.record.utilization[:, resource]
+    (dots,) = axes.plot(middles, expected, color=style.PLAN, markerfacecolor="white", **look)
+    black = line(axes, edges, planned, "Capacity planned", style.CAPACITY, linewidth=2.0)
     axes.set_ylim(0, style.top_of(planned, regular, high, without, committed))
-    end, basis = last_of(planned), price_basis(result)
     labels = [
         *_failing_weeks(axes, result),
-        Label(dotted, "Use without prices\n(median)", end, style.WITHOUT),
-        Label(black, "Capacity planned", end, style.CAPACITY),
+        dotted,
+        black,
         *purchases,
-        Label(line, f"Median of futures,\n{basis}", end, style.PLAN),
+        median,
         Label(fan, f"9 of 10 futures,\n{basis}", end, style.PLAN),
         Label(dots, "Expected at\nplanned prices", end, style.PLAN),
         Label(grey, "Already committed", end, style.QUIET),
@@ -108,8 +110,7 @@ def capacity_chart(result: PlanResult, resource: int, size: FigureSize) -> Figur
 
 
 def _purchases(axes: Axes, edges: np.ndarray, regular: np.ndarray, planned: np.ndarray) -> list[Label]:
-    line = steps(axes, edges, regular, color=style.CAPACITY, linewidth=1.0, linestyle=(0, (5, 2)))
-    labels = [Label(line, "Regular capacity", last_of(regular), style.CAPACITY)]
+    labels = [line(axes, edges, regular, "Regular capacity", style.CAPACITY, linewidth=1.0, linestyle=(0, (5, 2)))]
     above = np.where(planned > regular * (1 + BOUGHT_FROM), planned, regular)
     if (above > regular).any():
         fill = band(axes, edges, regular, above, facecolor=style.BOUGHT, alpha=0.55, hatch="////", edgecolor="white")
@@ -117,12 +118,6 @@ def _purchases(axes: Axes, edges: np.ndarray, regular: np.ndarray, planned: np.n
         text = f"Bought above it\n({formatting.percent(share)} of regular)"
         labels.append(Label(fill, text, float((above[-1] + regular[-1]) / 2), "#8A5A00"))
     return labels
-
-
-def _expected_use(axes: Axes, edges: np.ndarray, utilization: np.ndarray) -> Any:
-    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.6, "markeredgewidth": 0.9, "zorder": 4}
-    (dots,) = axes.plot((edges[:-1] + edges[1:]) / 2, utilization, color=style.PLAN, markerfacecolor="white", **look)
-    return dots
 
 
 def _failing_weeks(axes: Axes, result: PlanResult) -> list[Label]:
@@ -145,28 +140,23 @@ def price_chart(result: PlanResult, resource: int, size: FigureSize) -> Figure:
     edges = style.edges(result.weeks)
     planned, reissued = result.record.shadow_prices[:, resource], result.reissued_prices[:, resource]
     axes.stairs(planned, edges, fill=True, color=style.PLAN, alpha=0.18, linewidth=0)
-    line = steps(axes, edges, planned, color=style.PLAN, linewidth=1.8)
-    labels = [Label(line, "Price planned", last_of(planned), style.PLAN)]
+    labels = [line(axes, edges, planned, "Price planned", style.PLAN, linewidth=1.8)]
     if reissues(result):
-        line = steps(axes, edges, reissued, color=style.FAILS, linewidth=1.3, linestyle=DASHED)
-        labels.append(Label(line, "Price re-issued weekly\n(mean over futures)", last_of(reissued), style.FAILS))
+        text = "Price re-issued weekly\n(mean over futures)"
+        labels.append(line(axes, edges, reissued, text, style.FAILS, linewidth=1.3, linestyle=DASHED))
     axes.set_ylim(0, style.top_of(planned, reissued))
     margin = result.money.get("price_scale")
     if resource == 0 and margin is not None and 0 < margin < 1.6 * axes.get_ylim()[1]:
         axes.set_ylim(0, max(axes.get_ylim()[1], 1.15 * margin))
-        line = axes.axhline(margin, color=style.QUIET, linewidth=1.0, linestyle=(0, (1, 1.5)))
-        labels.append(Label(line, "Median margin\nof one unit sold", float(margin), style.QUIET))
+        level = axes.axhline(margin, color=style.QUIET, linewidth=1.0, linestyle=(0, (1, 1.5)))
+        labels.append(Label(level, "Median margin\nof one unit sold", float(margin), style.QUIET))
     style.week_axis(axes, size, result.weeks)
     unit = f"money per unit ({formatting.resource_name(result.resources[resource])})"
     return style.finish_axes(figure, axes, size, labels, unit)
 
 
 def largest_groups(group: GroupUse) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Select the groups with the largest change, in that order, and sum the others.
-
-    Returns:
-        Labels, use without prices and use under the plan.
-    """
+    """Return labels, use without prices and planned use of the groups that change most; the others are summed."""
     without, planned = (np.asarray(part, dtype=float) for part in (group.unconstrained, group.planned))
     labels = list(group.labels)
     if len(labels) <= MOST_GROUPS:
@@ -258,11 +248,7 @@ def _cut(label: str, letters: int) -> str:
 
 
 def residuals(trace: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
-    """Select the trace's columns that measure convergence.
-
-    Returns:
-        Name -> one value per iteration (NaN where absent); empty where there is nothing to draw.
-    """
+    """Select the trace's columns that measure convergence, NaN where absent; empty where there is nothing to draw."""
     if len(trace) < 2:
         return {}
     names = [name for name in trace[0] if any(word in name for word in RESIDUALS)]
@@ -277,8 +263,8 @@ def convergence_chart(result: PlanResult, size: FigureSize) -> Figure:
     colours = (style.PLAN, style.FAILS, style.FORECAST, style.WITHOUT)
     for (name, values), colour in zip(residuals(result.record.trace).items(), colours, strict=False):
         shown = np.where(values > 0, values, np.nan)
-        (line,) = axes.plot(np.arange(1, len(values) + 1), shown, color=colour, linewidth=1.5)
-        ends.append((line, name.replace("_", " "), np.log10(shown[np.isfinite(shown)][-1]), colour))
+        (curve,) = axes.plot(np.arange(1, len(values) + 1), shown, color=colour, linewidth=1.5)
+        ends.append((curve, name.replace("_", " "), np.log10(shown[np.isfinite(shown)][-1]), colour))
     axes.set_yscale("log")
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -287,5 +273,34 @@ def convergence_chart(result: PlanResult, size: FigureSize) -> Figure:
     low, high = axes.get_ylim()
     # Labels are placed on a linear scale, so the ends of lines move to where a linear axis would have them.
     scale = (high - low) / np.log10(high / low)
-    labels = [Label(line, text, low + scale * float(end - np.log10(low)), colour) for line, text, end, colour in ends]
+    labels = [Label(curve, text, low + scale * float(end - np.log10(low)), colour) for curve, text, end, colour in ends]
     return style.finish_axes(figure, axes, size, labels, "distance from convergence, by revision of the plan")
+
+
+def use_chart(comparison: PriceComparison, resource: int, size: FigureSize) -> Figure:
+    """Draw the quantiles of a resource's simulated use with prices, and the median without prices."""
+    figure, axes = style.new_figure(size)
+    edges = style.edges(comparison.weeks)
+    low, middle, high = comparison.utilization[:, :, resource]
+    free = comparison.unconstrained[1, :, resource]
+    fan = band(axes, edges, low, high, color=style.PLAN, alpha=0.2)
+    labels = [
+        line(axes, edges, middle, "Use (median)", style.PLAN, linewidth=1.8),
+        Label(fan, "9 of 10 futures", last_of(high), style.PLAN),
+    ]
+    if comparison.shadow_prices.any():
+        text = "Without prices\n(median)"
+        labels.append(line(axes, edges, free, text, style.WITHOUT, linewidth=1.3, linestyle=DOTTED))
+    axes.set_ylim(0, style.top_of(high, free))
+    style.week_axis(axes, size, comparison.weeks)
+    return style.finish_axes(figure, axes, size, labels, f"{comparison.resources[resource]} per week")
+
+
+def charged_price_chart(comparison: PriceComparison, resource: int, size: FigureSize) -> Figure:
+    """Draw the prices that a simulation charged for a resource."""
+    figure, axes = style.new_figure(size)
+    prices = np.asarray(comparison.shadow_prices[:, resource])
+    labels = [line(axes, style.edges(comparison.weeks), prices, "Shadow price", style.PLAN, linewidth=1.8)]
+    axes.set_ylim(0, style.top_of(prices))
+    style.week_axis(axes, size, comparison.weeks)
+    return style.finish_axes(figure, axes, size, labels, f"money per unit of {comparison.resources[resource]}")

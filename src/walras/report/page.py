@@ -1,19 +1,16 @@
-"""The report of a finished plan: `report.html` and the tables and JSON beside it.
-
-Sentences that are the same for every plan stand in `templates/plan.html`; this module computes the others.
-"""
+"""The reports of plans and simulations: HTML pages, and the tables and JSON beside them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from walras.config import CostSettings
 from walras.errors import plural
-from walras.planning.result import GroupUse, PlanResult, Search
+from walras.planning.compare_prices import PriceComparison, comparison_summary, comparison_table, reward_kept
+from walras.planning.result import GroupUse, PlanResult
 from walras.report import charts
 from walras.report.formatting import (
     MEASURES,
@@ -47,7 +44,7 @@ from walras.report.publish import (
 from walras.report.style import picture
 from walras.report.summary import (
     VIOLATION_TARGET,
-    assumed_columns,
+    data_sources,
     exceeds,
     group_table,
     headline,
@@ -58,6 +55,7 @@ from walras.report.summary import (
     reissues,
     shown_measures,
     shown_verdict,
+    simulated_products,
     stages,
     total_seconds,
     verdicts,
@@ -74,14 +72,7 @@ Tile = tuple[str, str, str, str]
 
 
 def write_report(result: PlanResult, folder: Path) -> list[Path]:
-    """Write the page and its tables; an interrupted call leaves the earlier report as it was.
-
-    Args:
-        result: a finished plan.
-        folder: where the files go; made if it is not there, other files in it are left alone.
-
-    Returns:
-        Paths of `report.html`, `plan.parquet`, `plan.csv`, `groups.csv` and `report.json`.
+    """Write `report.html`, `plan.parquet`, `plan.csv`, `groups.csv` and `report.json`, all together or none.
 
     Raises:
         InputError: `folder` cannot be written.
@@ -360,106 +351,15 @@ def _measure_row(result: PlanResult, name: str) -> tuple[str, ...]:
     )
 
 
-TAG_COLOURS = {"your data": "given", "computed": "derived"}
-"""CSS class of the tag of an origin; the others look like "assumed"."""
-
-
-def data_sources(result: PlanResult) -> dict[str, Any]:
-    """Say which numbers are real and which are assumed, in sentences and by column."""
-    kinds = {name: _origin_kind(origin) for name, origin in result.provenance.items()}
-    rows = [
-        (name, kinds[name], TAG_COLOURS.get(kinds[name], "assumed"), _origin_text(origin))
-        for name, origin in result.provenance.items()
-    ]
-    rows.sort(key=lambda row: (row[2] != "assumed", row[0]))
-    search = result.search
-    if search.interface == "learned":
-        reasons = "; ".join(search.outside_training)
-        text = f"learned maps ({search.maps}), corrected and checked by simulating {_simulated(search)}"
-        text += f"; outside of their training: {reasons}" if reasons else ""
-        kind, colour = ("outside training", "assumed") if reasons else ("learned", "derived")
-        rows.insert(0, ("use at given prices", kind, colour, text))
-    return {"sentences": [*_assumed_costs(result), *_origin_sentences(result, kinds)], "rows": rows}
-
-
-def _origin_sentences(result: PlanResult, kinds: Mapping[str, str]) -> list[str]:
-    """Say how much of the input is real; only what is stated to be given is called real."""
-    if not kinds:
-        return ["The input did not say where its numbers come from."]
-    sentences = []
-    if generated := [name for name, kind in kinds.items() if kind == "generated"]:
-        sentences.append(f"This plan is about generated products: {listing(generated, 12)} were not measured.")
-    if assumed := assumed_columns(result):
-        sentences.append(
-            f"{len(assumed)} of {plural(len(kinds), 'column')} {'is' if len(assumed) == 1 else 'are'} assumed, not "
-            f"measured: {listing(assumed, 12)}. The amounts of money, the prices and which products use less depend on "
-            "them; give the real columns to replace them."
-        )
-    if partly := [name for name, kind in kinds.items() if kind == "partly assumed"]:
-        sentences.append(f"Assumed for some of the products: {listing(partly, 12)}.")
-    if not sentences and not _assumed_costs(result):
-        sentences.append("Nothing was assumed: every column used was given or computed from given ones.")
-    return sentences
-
-
-def _assumed_costs(result: PlanResult) -> list[str]:
-    """Name regular capacity and rates that the plan assumes because they were not given."""
-    costs, plan = result.settings.get("costs"), result.settings.get("plan")
-    if not isinstance(costs, Mapping) or "regular_capacity" not in costs:
-        return []
-    by_resource = costs.get("resource") or {}
-    free = [name for name in result.resources if {**costs, **by_resource.get(name, {})}["regular_capacity"] is None]
-    sentences = []
-    if free:
-        share = plan.get("regular_share") if isinstance(plan, Mapping) else None
-        size = "a share of the" if share is None else f"{number(share)} ×"
-        sentences.append(
-            f"Regular capacity ({listing(map(resource_name, free))}): assumed {size} mean expected use without prices. "
-            "Purchases, tight weeks and every price depend on it; give the real one as regular_capacity."
-        )
-    defaults = CostSettings().model_dump()
-    rates = [name for name in defaults if name.endswith("_rate") or name.startswith("ramp_")]
-    if costs.get("rates") == "margin" and all(costs.get(name) == defaults[name] for name in rates):
-        texts = [f"{name.removesuffix('_rate').replace('_', ' ')} {defaults[name]:g}" for name in rates]
-        sentences.append(
-            f"Rates of capacity: assumed, shares of the median unit margin ({listing(texts, len(texts))})."
-        )
-    return sentences
-
-
-def _origin_kind(origin: str) -> str:
-    for kind in ("generated", "assumed"):
-        if origin.startswith(kind):
-            return kind
-    if origin.startswith("given"):
-        return "partly assumed" if "assumed" in origin else "your data"
-    return "computed"
-
-
-def _origin_text(origin: str) -> str:
-    for word, alone in (("assumed", "no distribution stated"), ("given", "as in the table")):
-        if origin.startswith(word):
-            return origin[len(word) :].lstrip(" :,;").strip() or alone
-    return origin
-
-
-def _simulated(search: Search) -> str:
-    """Say how often every product, or a cohort, was simulated during the search."""
-    if not search.cohort:
-        return f"every product {plural(search.simulations, 'time')}"
-    others = plural(search.simulations - search.full_simulations, "time")
-    return f"a cohort of {search.cohort} products {others} and every product {plural(search.full_simulations, 'time')}"
-
-
 def run_info(result: PlanResult) -> dict[str, Any]:
     """Say how the plan was made: convergence, queries, settings, counts, time."""
     record, search = result.record, result.search
-    queries, of = int(record.queries), f" of {_simulated(search)}" if search.cohort else ""
+    queries, of = int(record.queries), f" of {simulated_products(search)}" if search.cohort else ""
     if search.interface == "learned":
         simulations = plural(search.simulations, "simulation")
-        asked = f"{plural(queries, 'query', 'queries')} to learned maps, corrected by {simulations}{of}"
+        queried = f"{plural(queries, 'query', 'queries')} to learned maps, corrected by {simulations}{of}"
     else:
-        asked = plural(queries, "simulated query", "simulated queries") + of
+        queried = plural(queries, "simulated query", "simulated queries") + of
     behind = [(title_of(name), number(value)) for name, value in result.verified.items() if name not in MEASURES]
     counts = [(name.replace("_", " "), f"{int(value):,}") for name, value in result.counts.items()]
     seconds = number(total_seconds(result))
@@ -469,7 +369,7 @@ def run_info(result: PlanResult) -> dict[str, Any]:
     return {
         "converged": record.converged,
         "revisions": plural(int(record.iterations), "revision"),
-        "queries": asked,
+        "queries": queried,
         "reason": record.stop_reason.strip().rstrip("."),
         "seconds": seconds,
         "convergence": converging
@@ -481,3 +381,53 @@ def run_info(result: PlanResult) -> dict[str, Any]:
             ("Time by stage", (("Stage", ""), ("Seconds", "n")), [*times, ("total", seconds)]),
         ),
     }
+
+
+def comparison_sentences(comparison: PriceComparison) -> list[str]:
+    """Say what the prices did."""
+    weeks = comparison.weeks
+    products, span = plural(comparison.counts["active"], "product"), plural(len(weeks), "week")
+    lines = [f"{products} over {span}, {day(weeks[0])} to {day(weeks[-1] + 6)}."]
+    for index, name in enumerate(comparison.resources):
+        use, free = (values[1, :, index] for values in (comparison.utilization, comparison.unconstrained))
+        lines.append(
+            f"{name}: {number(use.mean())} per week in the median future, {number(free.mean())} without prices; the "
+            f"most is {number(use.max())} in the week of {day(weeks[int(use.argmax())])}."
+        )
+    kept = reward_kept(comparison)
+    if comparison.shadow_prices.any() and kept is not None:
+        lines.append(f"The prices keep {percent(kept)} of the reward that the products earn without prices.")
+    return lines
+
+
+def comparison_page(comparison: PriceComparison) -> str:
+    """Return the self-contained HTML page of a simulation."""
+    resources = [_simulated_resource(comparison, index, name) for index, name in enumerate(comparison.resources)]
+    origins = [f"{name}: {origin}" for name, origin in comparison.provenance.items()]
+    content = {
+        "title": f"Simulation: {listing(comparison.resources)} from {day(comparison.weeks[0])}",
+        "sentences": comparison_sentences(comparison),
+        "resources": resources,
+        "sources": [*origins, *comparison.notes],
+    }
+    return render_page("price_comparison.html", content)
+
+
+def _simulated_resource(comparison: PriceComparison, index: int, name: str) -> dict[str, Any]:
+    priced = comparison.shadow_prices[:, index].any()
+    return {
+        "title": title_of(name),
+        "use": picture(f"use-{index}", f"Use of {name}", charts.use_chart, comparison, index),
+        "prices": priced
+        and picture(f"price-{index}", f"Shadow prices of {name}", charts.charged_price_chart, comparison, index),
+    }
+
+
+def write_comparison(comparison: PriceComparison, folder: Path, seconds: float) -> list[Path]:
+    """Write `simulation.html`, `.parquet`, `.csv` and `.json`; an interrupted call leaves the earlier files."""
+    writers = {
+        "simulation.html": text_writer(comparison_page(comparison)),
+        **table_writers("simulation", arrow_table(comparison_table(comparison))),
+        "simulation.json": json_writer({**comparison_summary(comparison), "seconds": seconds}),
+    }
+    return write_all_or_nothing(folder, writers)

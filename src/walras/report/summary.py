@@ -11,9 +11,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from walras.config import CostSettings
 from walras.errors import plural
-from walras.planning.result import PlanResult, quantile_names
+from walras.planning.result import PlanResult, Search, quantile_names
 from walras.report import formatting
+from walras.report.formatting import listing, number, resource_name
 from walras.report.publish import jsonable
 
 MOST_CONSOLE_ROWS = 30
@@ -80,7 +82,7 @@ def headline(result: PlanResult) -> str:
         if exceeds(verdict)
     ]
     span = plural(len(result.weeks), "week")
-    when = f": {formatting.listing(bad)}" if len(bad) <= MOST_DATES else ""
+    when = f": {listing(bad)}" if len(bad) <= MOST_DATES else ""
     verb = "exceeds" if len(bad) == 1 else "exceed"
     over = f"{len(bad)} of {span} {verb} capacity noticeably (by more than 1\u00a0% on average){when}."
     target = formatting.percent(VIOLATION_TARGET, 0)
@@ -199,6 +201,97 @@ def plan_summary(result: PlanResult) -> dict[str, Any]:
     return jsonable(summary)
 
 
+TAG_COLOURS = {"your data": "given", "computed": "derived"}
+"""CSS class of the tag of an origin; the others look like "assumed"."""
+
+
+def data_sources(result: PlanResult) -> dict[str, Any]:
+    """Say which numbers are real and which are assumed, in sentences and by column."""
+    kinds = {name: _origin_kind(origin) for name, origin in result.provenance.items()}
+    rows = [
+        (name, kinds[name], TAG_COLOURS.get(kinds[name], "assumed"), _origin_text(origin))
+        for name, origin in result.provenance.items()
+    ]
+    rows.sort(key=lambda row: (row[2] != "assumed", row[0]))
+    search = result.search
+    if search.interface == "learned":
+        reasons = "; ".join(search.outside_training)
+        text = f"learned maps ({search.maps}), corrected and checked by simulating {simulated_products(search)}"
+        text += f"; outside of their training: {reasons}" if reasons else ""
+        kind, colour = ("outside training", "assumed") if reasons else ("learned", "derived")
+        rows.insert(0, ("use at given prices", kind, colour, text))
+    return {"sentences": [*_assumed_costs(result), *_origin_sentences(result, kinds)], "rows": rows}
+
+
+def _origin_sentences(result: PlanResult, kinds: Mapping[str, str]) -> list[str]:
+    """Say how much of the input is real; only what is stated to be given is called real."""
+    if not kinds:
+        return ["The input did not say where its numbers come from."]
+    sentences = []
+    if generated := [name for name, kind in kinds.items() if kind == "generated"]:
+        sentences.append(f"This plan is about generated products: {listing(generated, 12)} were not measured.")
+    if assumed := assumed_columns(result):
+        sentences.append(
+            f"{len(assumed)} of {plural(len(kinds), 'column')} {'is' if len(assumed) == 1 else 'are'} assumed, not "
+            f"measured: {listing(assumed, 12)}. The amounts of money, the prices and which products use less depend on "
+            "them; give the real columns to replace them."
+        )
+    if partly := [name for name, kind in kinds.items() if kind == "partly assumed"]:
+        sentences.append(f"Assumed for some of the products: {listing(partly, 12)}.")
+    if not sentences and not _assumed_costs(result):
+        sentences.append("Nothing was assumed: every column used was given or computed from given ones.")
+    return sentences
+
+
+def _assumed_costs(result: PlanResult) -> list[str]:
+    """Name regular capacity and rates that the plan assumes because they were not given."""
+    costs, plan = result.settings.get("costs"), result.settings.get("plan")
+    if not isinstance(costs, Mapping) or "regular_capacity" not in costs:
+        return []
+    by_resource = costs.get("resource") or {}
+    free = [name for name in result.resources if {**costs, **by_resource.get(name, {})}["regular_capacity"] is None]
+    sentences = []
+    if free:
+        share = plan.get("regular_share") if isinstance(plan, Mapping) else None
+        size = "a share of the" if share is None else f"{number(share)} ×"
+        sentences.append(
+            f"Regular capacity ({listing(map(resource_name, free))}): assumed {size} mean expected use without prices. "
+            "Purchases, tight weeks and every price depend on it; give the real one as regular_capacity."
+        )
+    defaults = CostSettings().model_dump()
+    rates = [name for name in defaults if name.endswith("_rate") or name.startswith("ramp_")]
+    if costs.get("rates") == "margin" and all(costs.get(name) == defaults[name] for name in rates):
+        texts = [f"{name.removesuffix('_rate').replace('_', ' ')} {defaults[name]:g}" for name in rates]
+        sentences.append(
+            f"Rates of capacity: assumed, shares of the median unit margin ({listing(texts, len(texts))})."
+        )
+    return sentences
+
+
+def _origin_kind(origin: str) -> str:
+    for kind in ("generated", "assumed"):
+        if origin.startswith(kind):
+            return kind
+    if origin.startswith("given"):
+        return "partly assumed" if "assumed" in origin else "your data"
+    return "computed"
+
+
+def _origin_text(origin: str) -> str:
+    for word, alone in (("assumed", "no distribution stated"), ("given", "as in the table")):
+        if origin.startswith(word):
+            return origin[len(word) :].lstrip(" :,;").strip() or alone
+    return origin
+
+
+def simulated_products(search: Search) -> str:
+    """Say how often every product, or a cohort, was simulated during the search."""
+    if not search.cohort:
+        return f"every product {plural(search.simulations, 'time')}"
+    others = plural(search.simulations - search.full_simulations, "time")
+    return f"a cohort of {search.cohort} products {others} and every product {plural(search.full_simulations, 'time')}"
+
+
 def console_summary(result: PlanResult) -> Group:
     """Show a plan in the terminal: the headline, measures, and the weeks with a price or an overrun."""
     style = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}[level(result)]
@@ -243,7 +336,7 @@ def _console_weeks(result: PlanResult) -> Group:
         table.add_row(
             str(columns["week"][row]),
             *([Text(str(columns["resource"][row]))] if several else []),
-            *(formatting.number(columns[name][row]) for name in ("capacity", "utilization")),
+            *(number(columns[name][row]) for name in ("capacity", "utilization")),
             formatting.price(columns["shadow_price"][row], highest[row % len(highest)]),
             Text(verdict, style="red" if exceeds(verdict) else ""),
         )
