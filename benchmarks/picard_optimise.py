@@ -24,8 +24,7 @@ from table import machine
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.optimise import clairvoyant_bound, learn_prices
 from walras.domains.fulfilment.policies import Greedy, scarcity_prices
-from walras.domains.fulfilment.process import orders_of, process_of
-from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.process import fulfil, orders_of, process_of
 from walras.errors import WalrasError
 from walras.parallel.process import run_sequentially
 

@@ -234,9 +234,8 @@ class ResourceCosts(Settings):
 class CostSettings(ResourceCosts):
     """Costs of all resources, and of single ones under `[resource.NAME]`.
 
-    Rates are shares of the population's median unit margin (`rates = "margin"`, the default) or money per unit of the
-    resource (`rates = "money"`). With volume or storage as a resource use money: a share of a unit's margin would
-    be charged per unit of volume, or per unit and week of stock.
+    Rates are shares of the population's median unit margin (`rates = "margin"`) or money per unit of the resource
+    (`rates = "money"`), which volume and storage need: a unit's margin says nothing of a unit of volume.
     """
 
     rates: Literal["margin", "money"] = Field("margin", description="unit of the rates: shares of the margin, or money")
@@ -275,11 +274,7 @@ def _rising(name: str, value: float, below: str, least: float) -> None:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        SettingsError: the file is missing, unreadable or not TOML; with the line.
-    """
+    """Read a TOML file; raise `SettingsError` if it is missing, unreadable or not TOML."""
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
@@ -297,15 +292,10 @@ def read_costs(path: Path | None) -> CostSettings:
 def read_settings(
     path: Path | None, flags: PlanFields | None = None, table_flags: Mapping[str, Any] | None = None
 ) -> tuple[PlanSettings, TableSettings]:
-    """Join a settings file with flags, which take precedence.
+    """Join a settings file with the given flags, which take precedence.
 
     The file has the fields of `PlanSettings` and of `TableSettings` side by side; `[economics]` and `[columns]` are
     its tables.
-
-    Args:
-        path: a TOML file, or None.
-        flags: only its explicitly given fields are used.
-        table_flags: fields of `TableSettings` given as flags.
     """
     return _read_both(PlanFields, PlanSettings, path, flags, table_flags)
 
@@ -327,7 +317,10 @@ def _read_both(
     """Read a file with the fields of `kind` and of the table; each is validated alone as one of `fields`."""
     content = {} if path is None else read_toml(path)
     source = "the flags" if path is None else str(path)
-    _refuse_unknown(content, {**kind.model_fields, **TableSettings.model_fields}, source)
+    allowed = {**kind.model_fields, **TableSettings.model_fields}
+    for name in content:
+        if name not in allowed:
+            raise SettingsError(_unknown(name, allowed, source))
     table = {key: value for key, value in content.items() if key in TableSettings.model_fields}
     own = {key: value for key, value in content.items() if key not in table}
     checked(fields, own, source)
@@ -348,11 +341,7 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def checked(kind: type[Model], values: Mapping[str, Any], source: str) -> Model:
-    """Validate values as a settings model.
-
-    Raises:
-        SettingsError: one sentence with the field, the value and what is allowed.
-    """
+    """Validate values as a settings model; raise `SettingsError` with the field, the value and what is allowed."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
@@ -371,20 +360,11 @@ def validation_sentence(error: ValidationError, kind: type[BaseModel], source: s
         return f"{_unknown(path[-1], _fields_at(kind, path[:-1]), source)}{more}"
     if first["type"] == "value_error":
         return f"{first['ctx']['error']} (in {source}){more}"
-    return f"`{name}` is {_shorten(first['input'])} in {source}; {_demand(first['msg'])}{more}"
-
-
-def _demand(message: str) -> str:
-    """Replace pydantic's wording by ours."""
+    message, value = first["msg"], repr(first["input"])
     for theirs, ours in PLAIN_WORDS.items():
         message = re.sub(theirs, ours, message)
-    return message[:1].lower() + message[1:]
-
-
-def _shorten(value: Any) -> str:
-    """Quote a value, shortened if it is long."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+    value = value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 3] + "..."
+    return f"`{name}` is {value} in {source}; {message[:1].lower()}{message[1:]}{more}"
 
 
 def _unknown(name: str, allowed: Mapping[str, Any], source: str) -> str:
@@ -392,12 +372,6 @@ def _unknown(name: str, allowed: Mapping[str, Any], source: str) -> str:
     name = name if name.isprintable() else repr(name)
     advice = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(allowed)}"
     return f"`{name}` in {source} is not a setting; {advice}"
-
-
-def _refuse_unknown(values: Mapping[str, Any], allowed: Mapping[str, Any], source: str) -> None:
-    for name in values:
-        if name not in allowed:
-            raise SettingsError(_unknown(name, allowed, source))
 
 
 def _fields_at(kind: type[BaseModel], path: list[str]) -> Mapping[str, Any]:

@@ -32,7 +32,7 @@ from walras.data.imputation import complete_panel, gross_margins, keyed_normal, 
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.optimise import learn_prices
 from walras.domains.fulfilment.policies import make_policy
-from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.process import fulfil
 from walras.evaluation.inference import mean_interval
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLimit, draw_lead_times
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from walras.domains.fulfilment.audit import Audit
     from walras.domains.fulfilment.instance import Instance
     from walras.domains.fulfilment.policies import Dual
-    from walras.domains.fulfilment.run import FulfilmentResult
+    from walras.domains.fulfilment.process import FulfilmentResult
 
 OUT = Path("walras-out/fulfilment")
 Table = Annotated[
@@ -194,7 +194,7 @@ def evaluate_prices(given: "Instance", unseen: "Instance", rule: "Dual") -> dict
     """Compare learned prices with greedy and with the clairvoyant bound."""
     from walras.domains.fulfilment.optimise import MOST_VARIABLES, clairvoyant_bound
     from walras.domains.fulfilment.policies import Greedy
-    from walras.domains.fulfilment.run import fulfil
+    from walras.domains.fulfilment.process import fulfil
 
     facts: dict[str, Any] = {}
     for name, instance in (("given", given), ("unseen", unseen)):
@@ -260,7 +260,7 @@ def audit_fields(result: "FulfilmentResult", audit: "Audit") -> dict[str, Any]:
 def simulate_orders(instance: "Instance", settings: DecisionSettings, verify: bool) -> tuple["FulfilmentResult", float]:
     """Decide all orders in parallel; return the result and the seconds it took."""
     from walras.domains.fulfilment.policies import make_policy
-    from walras.domains.fulfilment.run import fulfil
+    from walras.domains.fulfilment.process import fulfil
     from walras.parallel.autotune import default_engine
     from walras.parallel.strategies import SlidingWindow
 

@@ -1,7 +1,4 @@
-"""The sentences, tables and page of `walras fulfil simulate`.
-
-Programs read the column names; files appear all together or not at all.
-"""
+"""The sentences, tables and page of `walras fulfil simulate`; programs read the column names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from walras.domains.fulfilment.audit import Audit
-    from walras.domains.fulfilment.run import FulfilmentResult
+    from walras.domains.fulfilment.process import FulfilmentResult
     from walras.report.style import FigureSize
 
 STEPS = 60
 """Intervals of the horizon in the picture."""
-
-MOST_NAMED = 6
-"""Centres that a sentence names."""
 
 REASON_TEXTS = {
     "no stock": "where no centre had the units in stock",
@@ -55,7 +49,7 @@ def outcome_sentences(result: "FulfilmentResult", audit: "Audit") -> list[str]:
     total = plural(instance.n_centres, "centre")
     if not len(out):
         return [*lines, f"None of {total} ran out of capacity."]
-    names = listing([f"{instance.names[i]} ({_when(result, int(audit.out_after[i]))})" for i in out], MOST_NAMED)
+    names = listing([f"{instance.names[i]} ({_when(result, int(audit.out_after[i]))})" for i in out])
     return [*lines, f"{len(out)} of {total} ran out of capacity: {names}."]
 
 
@@ -68,7 +62,7 @@ def work_sentences(result: "FulfilmentResult", seconds: float) -> list[str]:
         f"in {seconds:.2f} s, compilation included; no stock and no capacity was ever below zero."
     ]
     if verified is not None:
-        lines.append(f"Deciding one by one gives {'the same' if verified else 'SOMETHING ELSE'}.")
+        lines.append(f"Deciding one by one gives {'the same' if verified else 'other actions'}.")
     return lines
 
 

@@ -19,7 +19,7 @@ from walras.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-Writer = Callable[[Path], None]
+Writer = Callable[[Path], Any]
 
 
 @cache
@@ -34,13 +34,7 @@ def _environment(folder: Path) -> jinja2.Environment:
 
 
 def render_page(template: str, content: Mapping[str, Any], folder: Path = TEMPLATES) -> str:
-    """Render a self-contained HTML page; text is escaped, `markupsafe.Markup` is not.
-
-    Args:
-        template: file name, which may extend `base.html` and import `macros.html`.
-        content: variables of the template.
-        folder: where the template lies.
-    """
+    """Render a self-contained HTML page from a template in `folder`; text is escaped, `markupsafe.Markup` is not."""
     return _environment(folder).get_template(template).render(content)
 
 
@@ -67,11 +61,7 @@ def jsonable(value: Any) -> Any:
 
 def text_writer(text: str) -> Writer:
     """Return a writer of a text file."""
-
-    def write(path: Path) -> None:
-        path.write_text(text, encoding="utf-8")
-
-    return write
+    return lambda path: path.write_text(text, encoding="utf-8")
 
 
 def json_writer(facts: Mapping[str, Any], indent: int | None = 1) -> Writer:
@@ -103,30 +93,15 @@ def table_writers(name: str, table: pa.Table) -> dict[str, Writer]:
 
 
 def write_all_or_nothing(folder: Path, writers: Mapping[str, Writer]) -> list[Path]:
-    """Write files to a hidden folder, then rename them into place together.
+    """Write files to a hidden folder, then rename them into place together; other files in the folder stay.
 
     Args:
-        folder: where the files go; made if it is not there, other files in it are left alone.
+        folder: made if it is not there.
         writers: file name -> what writes it to a path; called in this order.
-
-    Returns:
-        The files' paths, in the order of `writers`.
 
     Raises:
         InputError: `folder` cannot be used as a folder.
     """
-    _open_folder(folder)
-    aside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
-        for name, write in writers.items():
-            write(aside / name)
-        _swap(folder, aside, list(writers))
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return [folder / name for name in writers]
-
-
-def _open_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -136,6 +111,14 @@ def _open_folder(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"The report folder `{folder}` cannot be written; allow that or name another one")
+    aside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    try:
+        for name, write in writers.items():
+            write(aside / name)
+        _swap(folder, aside, list(writers))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return [folder / name for name in writers]
 
 
 def _swap(folder: Path, aside: Path, names: list[str]) -> None:
@@ -152,12 +135,8 @@ def _swap(folder: Path, aside: Path, names: list[str]) -> None:
             os.replace(aside / name, folder / name)
     except BaseException:
         for name in done:
-            _restore(old / name, folder / name, aside / name)
+            if (old / name).exists():
+                os.replace(old / name, folder / name)
+            elif not (aside / name).exists():
+                (folder / name).unlink(missing_ok=True)
         raise
-
-
-def _restore(old: Path, place: Path, new: Path) -> None:
-    if old.exists():
-        os.replace(old, place)
-    elif not new.exists():
-        place.unlink(missing_ok=True)

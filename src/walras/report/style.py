@@ -60,15 +60,9 @@ Corner = Literal["lower left", "upper left"]
 
 @dataclass(frozen=True)
 class FigureSize:
-    """Size and margins of a figure [inch]; lines are labelled at their ends if there is room, else in a legend below.
+    """Size and margins of a figure [inch], its CSS class, and the most dates on its axis and letters of a group's name.
 
-    Attributes:
-        name: CSS class of the figure in the page.
-        width, height: size of a figure along weeks.
-        left: margin for the numbers of the vertical axis.
-        ends: margin for labels at the right; 0 puts them in a legend below.
-        ticks: most dates on the axis.
-        letters: most letters of a group's name.
+    `ends` is the margin for labels at the ends of lines; 0 puts them in a legend below.
     """
 
     name: str
@@ -109,13 +103,9 @@ def new_figure(size: FigureSize, height: float | None = None) -> tuple[Figure, A
 def finish_axes(
     figure: Figure, axes: Axes, size: FigureSize, labels: Sequence[Label], unit: str, legend: bool = False
 ) -> Figure:
-    """Write the unit and the labels.
+    """Write the unit of the vertical axis, and labels at the lines' ends; a narrow figure has a legend below.
 
-    Args:
-        figure, axes, size: what was drawn, and its size.
-        labels: at their lines' ends; a narrow figure has them in a legend below.
-        unit: of the vertical axis.
-        legend: use a legend on wide figures too, for lines that run together and whose ends say nothing.
+    `legend` puts one beside wide figures too, for lines that run together and whose ends say nothing.
     """
     rows = 0 if size.ends else len(labels)
     height = figure.get_figheight() + rows * LEGEND_ROW
@@ -179,12 +169,7 @@ def _label_ends(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Move labels apart within 0..1, keeping their order.
-
-    Args:
-        wanted: preferred centres [share of the axis].
-        heights: heights of the labels [share of the axis].
-    """
+    """Move labels of some heights apart around the wanted centres, keeping their order [shares of the axis]."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     places = [0.0] * len(wanted)
     floor = 0.0
@@ -252,13 +237,7 @@ def last_of(values: np.ndarray) -> float:
 
 
 def to_svg(figure: Figure, title: str, prefix: str) -> Markup:
-    """Write a figure as SVG inside a page: without headers, with ids that no other figure has.
-
-    Args:
-        figure: the figure.
-        title: label for screen readers.
-        prefix: of all ids; letters, digits and dashes.
-    """
+    """Write a figure as SVG inside a page: without headers, labelled for screen readers, with a prefix to all ids."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -283,13 +262,12 @@ Picture = tuple[tuple[str, Markup], ...]
 
 
 def picture(name: str, title: str, draw: Callable[..., Figure], *shown: Any) -> Picture:
-    """Draw a figure in every size.
+    """Draw what is `shown` in every size.
 
     Args:
         name: prefix of its ids, unique in the page.
         title: label for screen readers.
         draw: takes `shown` and a `FigureSize`.
-        shown: what is drawn.
     """
     with drawing():
         return tuple((size.name, to_svg(draw(*shown, size), title, f"{name}-{size.name}")) for size in FIGURE_SIZES)

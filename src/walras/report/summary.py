@@ -1,4 +1,4 @@
-"""What is said of a finished plan: verdicts, tables by week and group, `report.json`, and the terminal's summary.
+"""Summaries of a plan: verdicts, tables by week and group, origins, `report.json`, and the terminal's summary.
 
 CONTRACT: other programs read the keys of `plan_summary` and the columns of the tables; new ones are added at the end.
 """
@@ -105,12 +105,7 @@ def shown_verdict(result: PlanResult) -> list[str]:
 
 
 def group_table(result: PlanResult) -> dict[str, np.ndarray]:
-    """Return the change in use by group as columns, one row per group.
-
-    Returns:
-        `grouping`, `group`, mean use `unconstrained` and `planned` [use of the first resource over the horizon],
-        their difference `change` and `change_share` (NaN where nothing was used).
-    """
+    """Return mean use and its change by group as columns [first resource, whole horizon]; no use has no share."""
     groups = result.groups
     without = np.concatenate([np.asarray(group.unconstrained, dtype=float) for group in groups] or [np.zeros(0)])
     planned = np.concatenate([np.asarray(group.planned, dtype=float) for group in groups] or [np.zeros(0)])
@@ -142,11 +137,7 @@ def total_seconds(result: PlanResult) -> float:
 
 
 def plan_summary(result: PlanResult) -> dict[str, Any]:
-    """Collect what programs read of a plan, ready for strict JSON.
-
-    Returns:
-        Dictionaries, lists, strings and numbers; per-week values are lists in the order of `weeks`.
-    """
+    """Collect what programs read of a plan, ready for strict JSON; values by week are lists in the order of `weeks`."""
     record, search = result.record, result.search
 
     def by_resource(values: np.ndarray) -> dict[str, Any]:

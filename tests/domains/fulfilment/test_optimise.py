@@ -9,7 +9,7 @@ from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import NONE, make_instance
 from walras.domains.fulfilment.optimise import clairvoyant_bound, learn_prices
 from walras.domains.fulfilment.policies import Greedy, make_policy, scarcity_prices
-from walras.domains.fulfilment.run import FulfilmentResult, fulfil
+from walras.domains.fulfilment.process import FulfilmentResult, fulfil
 from walras.errors import InputError, SettingsError
 from walras.parallel.picard import Picard
 from walras.parallel.process import EngineInfo, Sequential

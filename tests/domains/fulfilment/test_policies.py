@@ -22,7 +22,7 @@ from walras.domains.fulfilment.policies import (
     priced,
     stock_levels,
 )
-from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.process import fulfil
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import SlidingWindow

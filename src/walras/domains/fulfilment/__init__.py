@@ -17,8 +17,7 @@ _MODULES = {
         "priced",
         "scarcity_prices",
     ),
-    "process": ("AbstractFulfilmentRule", "Order"),
-    "run": ("FulfilmentResult", "fulfil"),
+    "process": ("AbstractFulfilmentRule", "FulfilmentResult", "Order", "fulfil"),
     "audit": ("audit_actions", "check_actions"),
     "optimise": ("LearnedPrices", "clairvoyant_bound", "learn_prices"),
 }

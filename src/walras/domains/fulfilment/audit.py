@@ -1,7 +1,4 @@
-"""What a trajectory did, computed from its actions alone: feasibility, reward, and an account by centre.
-
-CONTRACT: programs read the names of the reasons.
-"""
+"""What a trajectory did, computed from its actions alone: feasibility, reward, and an account by centre."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +11,10 @@ from walras.domains.fulfilment.instance import NONE, UNIT, Instance
 from walras.errors import InputError, shape_mismatch
 
 REASONS = ("no stock", "no capacity", "turned away")
-"""Why an order was not filled: no centre had the units; none of those had the capacity; the policy rejected it."""
+"""Why an order was not filled: no centre had the units; none of those had the capacity; the policy rejected it.
+
+CONTRACT: programs read these names.
+"""
 
 CHUNK = 1 << 16
 """Unfilled orders that are examined together, to bound memory."""

@@ -1,7 +1,4 @@
-"""Instances read from tables of order lines, with stock and places from files or assumed.
-
-Parquet or CSV; errors name the file, the row and the field.
-"""
+"""Instances read from tables of order lines, with stock and places from files or assumed."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,14 +50,7 @@ class OrderLines:
 
 @dataclass(frozen=True)
 class Places:
-    """Coordinates of places, and which of them are centres.
-
-    Attributes:
-        spots: place -> latitude and longitude.
-        names: of the centres.
-        weight: share of stock and capacity that each centre has.
-        capacity: of the centres, where a file gives it [units].
-    """
+    """Latitude and longitude of places; names, shares of stock and capacity, and given capacity [units] of centres."""
 
     spots: dict[str, tuple[float, float]]
     names: tuple[str, ...]
@@ -161,11 +151,7 @@ def _read_lines(path: Path) -> OrderLines:
 
 
 def _times(column: Column) -> ndarray:
-    """Read times, which may not fall.
-
-    Raises:
-        InputError: they are no times, one is empty, or one is before that of the row above.
-    """
+    """Read times, which may not fall."""
     import pyarrow as pa
 
     kind = column.values.type
@@ -200,11 +186,7 @@ def _read_places(path: Path) -> Places:
 
 
 def _targets(lines: OrderLines, sites: Places) -> Float[ndarray, "destination two"]:
-    """Return the coordinates of the destinations.
-
-    Raises:
-        InputError: a destination without coordinates.
-    """
+    """Return the coordinates of the destinations; refuse one without."""
     for code, name in enumerate(lines.country.labels):
         if str(name) not in sites.spots:
             row = int(np.flatnonzero(lines.country.codes == code)[0])
@@ -216,11 +198,7 @@ def _targets(lines: OrderLines, sites: Places) -> Float[ndarray, "destination tw
 
 
 def _read_stock(path: Path, lines: OrderLines, sites: Places) -> tuple[ndarray, Int[ndarray, "product centre"]]:
-    """Read stock by product and centre; return the names of the products and their stock.
-
-    Raises:
-        InputError: a row is invalid, or an order is for a product without a row.
-    """
+    """Read stock by product and centre; return the names of the products and their stock."""
     read = _read_columns(path, ("unique_id", "centre", "stock"), ("unique_id", "centre"))
     product, centre = (texts(read[name], needed=True) for name in ("unique_id", "centre"))
     units = _integers(read["stock"], 0).astype(np.int64)

@@ -1,7 +1,6 @@
 """Generated instances of order fulfilment, and the settings of the commands.
 
-LAW: popularity of products is a power of their rank, stock and capacity follow the population of the places, rewards
-fall with distance.
+Popularity of products is a power of their rank, stock and capacity follow population, rewards fall with distance.
 """
 
 from typing import Literal
@@ -53,8 +52,7 @@ def generate_instance(
     """Draw an instance.
 
     Args:
-        orders: number of orders.
-        products: number of products.
+        orders, products: their numbers.
         centres: the 30 largest cities, and smaller random places beyond them.
         beta: weight of a product is its rank to this power; 0 is flat, real catalogues have -0.6 to -0.8.
         stock_share: units in stock of a product over the units ordered of it.
@@ -101,7 +99,7 @@ def generate_instance(
 
 
 def _check(counts: dict[str, int], shares: dict[str, float], others: dict[str, int], beta: float) -> None:
-    """Check ranges and size."""
+    """Refuse numbers out of range, and instances that do not fit in memory."""
     for name, value in counts.items():
         if value < 1:
             raise SettingsError(f"`{name}` is {value} but at least 1 is needed; give e.g. 1000")
@@ -121,14 +119,7 @@ def _check(counts: dict[str, int], shares: dict[str, float], others: dict[str, i
 def allocate(
     total: float, shares: Float[ndarray, " centre"], refills: int, orders: int, random: np.random.Generator
 ) -> dict[str, Int[ndarray, "..."]]:
-    """Split capacity over centres and evenly over the start and the refills, which are evenly spaced over the orders.
-
-    Args:
-        total: of all centres and times [units].
-        shares: of the centres.
-        refills: number of refills.
-        orders: number of orders.
-        random: of the rounding.
+    """Split total capacity [units] over centres, and evenly over the start and evenly spaced refills.
 
     Returns:
         `capacity`, `refill_before` and `refill` of an instance.

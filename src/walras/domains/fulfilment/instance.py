@@ -1,7 +1,6 @@
-"""Instances of order fulfilment: a sequence of orders, and centres with stock and capacity.
+"""Instances of order fulfilment: orders that come one after the other, and centres with stock and capacity.
 
-LAW: orders come one after the other; each is sent from one centre that has its units in stock and the capacity, or not
-at all.
+LAW: each order is sent from one centre that has its units in stock and the capacity, or not at all.
 """
 
 from collections.abc import Mapping
@@ -125,18 +124,12 @@ def make_instance(
     refill: ArrayLike | None = None,
     names: tuple[str, ...] = (),
 ) -> Instance:
-    """Build an instance from arrays and check it.
+    """Build an instance from arrays of the shapes of its fields and check it.
 
     Args:
-        product: [order].
-        destination: [order].
+        product, destination, stock, capacity, refill_before, refill, names: fields of the instance.
         reward: of one unit [money, destination, centre]; rounded to 1/65,536.
-        stock: [product, centre].
-        capacity: [centre].
         quantity: [order]; one unit each where not given.
-        refill_before: [refill].
-        refill: [refill, centre].
-        names: of the centres.
 
     Raises:
         InputError: a value out of range; which one, and what is needed.

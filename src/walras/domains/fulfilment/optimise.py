@@ -15,8 +15,7 @@ from scipy.optimize import linprog
 
 from walras.domains.fulfilment.instance import LARGEST, UNIT, Instance
 from walras.domains.fulfilment.policies import Dual
-from walras.domains.fulfilment.process import FulfilmentProcess, Order, orders_of, process_of
-from walras.domains.fulfilment.run import FulfilmentResult, fulfil
+from walras.domains.fulfilment.process import FulfilmentProcess, FulfilmentResult, Order, fulfil, orders_of, process_of
 from walras.errors import InputError, SettingsError
 from walras.parallel.autotune import default_engine
 from walras.parallel.cache import KeyChains, PrefixSums

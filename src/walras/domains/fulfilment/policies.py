@@ -40,11 +40,9 @@ class Greedy(AbstractFulfilmentRule):
 
 
 class Dual(AbstractFulfilmentRule):
-    """Score by the reward minus the shadow prices of stock and capacity; reject where that is negative.
+    """Score by the reward minus the shadow prices of stock and capacity [1/65,536 of money]; reject where negative.
 
-    Attributes:
-        stock_price: by product and centre, or one row for all products [1/65,536 of money].
-        capacity_price: by centre [1/65,536 of money].
+    `stock_price` may have one row for all products.
     """
 
     stock_price: Int[Array, "product centre"]
@@ -59,11 +57,7 @@ class Dual(AbstractFulfilmentRule):
 class CapacityPriced(AbstractFulfilmentRule):
     """Another rule with a price of capacity that rises linearly with the share of granted capacity that is used.
 
-    Built by `priced`.
-
-    Attributes:
-        base: the other rule.
-        strength: price of a centre whose capacity is used up [1/1,024 of money].
+    Built by `priced`; `strength` is the price of a centre whose capacity is used up [1/1,024 of money].
     """
 
     base: AbstractFulfilmentRule
@@ -142,14 +136,9 @@ def integer_share(part: PerCentre, whole: PerCentre) -> PerCentre:
 def random_network(
     samples: Int[ndarray, "row centre"], options: int, width: int, seed: int, strength: float
 ) -> PolicyNetwork:
-    """Draw a network with two hidden layers whose scores have a standard deviation of `strength` over the samples.
+    """Draw a network with two hidden layers of `width` units and a score for every option.
 
-    Args:
-        samples: levels of stock rows, on which the powers of two are chosen.
-        options: number of outputs.
-        width: units of a hidden layer.
-        seed: of the weights.
-        strength: standard deviation of the scores [rewards of 1].
+    Its scores have a standard deviation of `strength` [rewards of 1] over the samples, which are levels of stock rows.
     """
     random = np.random.default_rng((seed, width))
     largest = min(63, EXACT // (2 * MOST_ACTIVE * max(width, samples.shape[1])))

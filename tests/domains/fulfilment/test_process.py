@@ -10,7 +10,7 @@ from walras.domains.fulfilment.audit import exhausted, total_reward
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.instance import NONE
 from walras.domains.fulfilment.policies import Greedy
-from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.process import fulfil
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import PerEvent, WarmStart
 
@@ -41,7 +41,7 @@ def test_a_start_that_no_world_has_is_never_told(instance):
 WRONG = """
 from walras.domains.fulfilment.generate import generate_instance
 from walras.domains.fulfilment.policies import Greedy
-from walras.domains.fulfilment.run import fulfil
+from walras.domains.fulfilment.process import fulfil
 from walras.parallel.picard import Picard
 from walras.errors import WalrasError
 
