@@ -5,8 +5,19 @@ uses is dead. A new entry goes under the reason that holds for it; `make check` 
 """
 
 # Commands: registered as strings in the command line's table.
-demo
-generate
+run_program
+check_command
+generate_command
+plan_command
+demo_command
+simulate_command
+compare_command
+list_command
+run_command
+report_command
+buyer_command
+primal_command
+dual_command
 simulate_fulfilment
 optimise_fulfilment
 benchmark_fulfilment
