@@ -31,6 +31,7 @@ model_config
 check_policy
 check_query
 to_frame
+generate
 policy_gradient
 MemorySource
 read_metrics
