@@ -12,27 +12,7 @@ from walras.errors import plural
 from walras.planning.compare_prices import PriceComparison, comparison_summary, comparison_table, reward_kept
 from walras.planning.result import GroupUse, PlanResult
 from walras.report import charts
-from walras.report.formatting import (
-    MEASURES,
-    NOT_DEFINED,
-    NOT_GIVEN,
-    day,
-    day_month,
-    fix_plurals,
-    flat,
-    interval,
-    is_missing,
-    listing,
-    measure,
-    number,
-    percent,
-    price,
-    resource_name,
-    reward_given_up,
-    short_number,
-    signed,
-    title_of,
-)
+from walras.report import formatting as fmt
 from walras.report.publish import (
     arrow_table,
     json_writer,
@@ -49,11 +29,11 @@ from walras.report.summary import (
     group_table,
     headline,
     level,
+    measure_rows,
     oracle_basis,
     plan_summary,
     price_basis,
     reissues,
-    shown_measures,
     shown_verdict,
     simulated_products,
     stages,
@@ -90,9 +70,9 @@ def write_report(result: PlanResult, folder: Path) -> list[Path]:
 def plan_page(result: PlanResult) -> str:
     """Return the self-contained HTML page of a plan."""
     judged = verdicts(result)
-    names = [resource_name(name) for name in result.resources]
+    names = [fmt.resource_name(name) for name in result.resources]
     content = {
-        "title": f"Capacity plan: {listing(names)}, {day(result.weeks[0])} to {day(result.weeks[-1] + 6)}",
+        "title": f"Capacity plan: {fmt.listing(names)}, {fmt.day(result.weeks[0])} to {fmt.day(result.weeks[-1] + 6)}",
         "basis": basis(result),
         "grade": level(result),
         "verdict": [headline(result), *shown_verdict(result)],
@@ -109,7 +89,7 @@ def plan_page(result: PlanResult) -> str:
         "money": _money(result),
         "verification": _verification(result),
         "sources": data_sources(result),
-        "notes": [fix_plurals(note) for note in result.notes],
+        "notes": [fmt.fix_plurals(note) for note in result.notes],
         "run": run_info(result),
     }
     return render_page("plan.html", content)
@@ -148,7 +128,7 @@ def failing_weeks(result: PlanResult) -> list[str]:
 
 def _failing_week(result: PlanResult, week: int) -> str:
     over = [text for index in range(len(result.resources)) if (text := _overrun(result, week, index))]
-    return f"{day(result.weeks[week])}: {'; '.join([verdicts(result)[week], *over])}"
+    return f"{fmt.day(result.weeks[week])}: {'; '.join([verdicts(result)[week], *over])}"
 
 
 def _failing_together(result: PlanResult, weeks: Sequence[int]) -> str:
@@ -160,7 +140,7 @@ def _failing_together(result: PlanResult, weeks: Sequence[int]) -> str:
     reason = judged[weeks[0]]
     if figures:
         reason = re.sub(r"\d+", f"{min(figures)} to {max(figures)}", reason, count=1)
-    days = listing((day_month(result.weeks[week]) for week in weeks), most=len(weeks))
+    days = fmt.listing((fmt.day_month(result.weeks[week]) for week in weeks), most=len(weeks))
     return f"{reason}, {len(weeks)} weeks: {days}. The most crowded in the median: {_failing_week(result, worst)}"
 
 
@@ -170,9 +150,11 @@ def _overrun(result: PlanResult, week: int, resource: int) -> str:
     if not (np.isfinite(used) and granted > 0 and used > granted):
         return ""
     committed = float(result.committed[week, resource])
-    already = f", {number(committed)} already committed" if committed > granted else ""
-    name = resource_name(result.resources[resource])
-    return f"{number(used)} for {number(granted)} {name} ({signed(percent(used / granted - 1))}{already})"
+    already = f", {fmt.number(committed)} already committed" if committed > granted else ""
+    name = fmt.resource_name(result.resources[resource])
+    return (
+        f"{fmt.number(used)} for {fmt.number(granted)} {name} ({fmt.signed(fmt.percent(used / granted - 1))}{already})"
+    )
 
 
 TILES = {
@@ -193,10 +175,10 @@ def tiles(result: PlanResult) -> list[Tile]:
     kind = "good" if all_fit else "" if grade == "good" else grade
     entries = [("Weeks that fit", f"{fitting} of {len(judged)}", small, kind)]
     entries += [_measure_tile(result, name) for name in TILES if name in result.verified]
-    if not is_missing(result.money.get("acquisition_cost")):
+    if not fmt.is_missing(result.money.get("acquisition_cost")):
         small = "money, for capacity over the planned weeks"
-        entries.append(("Cost of capacity", short_number(result.money["acquisition_cost"]), small, ""))
-    if given_up := reward_given_up(result.money):
+        entries.append(("Cost of capacity", fmt.short_number(result.money["acquisition_cost"]), small, ""))
+    if given_up := fmt.reward_given_up(result.money):
         small = "of reward: sales less purchases, against no coordination, which does not fit"
         entries.append(("Cost of staying within capacity", given_up[1], small, ""))
     return entries + [_price_tile(result, index) for index in range(len(result.resources))]
@@ -204,26 +186,26 @@ def tiles(result: PlanResult) -> list[Tile]:
 
 def _measure_tile(result: PlanResult, name: str) -> Tile:
     value = result.verified[name]
-    span = interval(name, result.intervals.get(name))
+    span = fmt.interval(name, result.intervals.get(name))
     small, kind = TILES[name] + (f"; 95 % interval {span}" if span else ""), ""
     if name == "reward_kept" and (paths := oracle_basis(result)):
         small += f"; computed {paths}"
     if name == "near_limit_mean_violation":
-        if is_missing(value):
+        if fmt.is_missing(value):
             small = "no week is near its limit"
         else:
             kind = "good" if float(value or 0) <= VIOLATION_TARGET else "fair"
-            small += f"; {price_basis(result)}; target {percent(VIOLATION_TARGET, 0)} or less"
-    return title_of(name), measure(name, value), small, kind
+            small += f"; {price_basis(result)}; target {fmt.percent(VIOLATION_TARGET, 0)} or less"
+    return fmt.title_of(name), fmt.measure(name, value), small, kind
 
 
 def _price_tile(result: PlanResult, resource: int) -> Tile:
     prices = result.record.shadow_prices[:, resource]
-    name = f"Highest shadow price, {resource_name(result.resources[resource])}"
+    name = f"Highest shadow price, {fmt.resource_name(result.resources[resource])}"
     if not np.nanmax(prices, initial=0.0) > 0:
         return name, "0", "every week has unused capacity", ""
     week = int(np.nanargmax(prices))
-    return name, number(prices[week]), f"money per unit, week of {day_month(result.weeks[week])}", ""
+    return name, fmt.number(prices[week]), f"money per unit, week of {fmt.day_month(result.weeks[week])}", ""
 
 
 def recommendation(result: PlanResult, resource: int) -> str:
@@ -235,14 +217,14 @@ def recommendation(result: PlanResult, resource: int) -> str:
     bought = "regular capacity is enough and nothing is bought above it"
     if weeks:
         most = int(np.argmax(above))
-        share = f" (+{percent(above[most] / regular[most], 0)})" if regular[most] > 0 else ""
+        share = f" (+{fmt.percent(above[most] / regular[most], 0)})" if regular[most] > 0 else ""
         bought = (
-            f"the plan buys {number(above.sum())} above regular capacity in {plural(weeks, 'week')}, "
-            f"most in the week of {day(result.weeks[most])}: {number(above[most])}{share}"
+            f"the plan buys {fmt.number(above.sum())} above regular capacity in {plural(weeks, 'week')}, "
+            f"most in the week of {fmt.day(result.weeks[most])}: {fmt.number(above[most])}{share}"
         )
     priced = int((prices > NEGLIGIBLE_PRICE * max(float(np.nanmax(prices, initial=0.0)), 1e-300)).sum())
     tight = f"the shadow price is above zero in {priced} of {plural(len(prices), 'week')}"
-    return f"For {resource_name(result.resources[resource])}, {bought}; {tight}."
+    return f"For {fmt.resource_name(result.resources[resource])}, {bought}; {tight}."
 
 
 def _resource(result: PlanResult, index: int, name: str) -> dict[str, Any]:
@@ -258,13 +240,13 @@ def _week_row(result: PlanResult, week: int, resource: int) -> tuple[str, ...]:
     low, _, high = result.verified_utilization[:, week, resource]
     prices = result.record.shadow_prices[:, resource]
     return (
-        Markup(f'{day_month(date)}<span class="x"> {date.astype(object).year}</span>'),
-        number(result.regular_capacity[week, resource]),
-        number(granted),
-        number(used),
-        percent(used / granted, 0) if granted > 0 else NOT_DEFINED,
-        f"{number(low)} – {number(high)}",
-        price(prices[week], float(np.nanmax(prices, initial=0.0))),
+        Markup(f'{fmt.day_month(date)}<span class="x"> {date.astype(object).year}</span>'),
+        fmt.number(result.regular_capacity[week, resource]),
+        fmt.number(granted),
+        fmt.number(used),
+        fmt.percent(used / granted, 0) if granted > 0 else fmt.NOT_DEFINED,
+        f"{fmt.number(low)} – {fmt.number(high)}",
+        fmt.price(prices[week], float(np.nanmax(prices, initial=0.0))),
         verdicts(result)[week],
     )
 
@@ -294,41 +276,41 @@ def forecast_accuracy(result: PlanResult) -> dict[str, Any]:
     weeks = f"the last {plural(int(score['holdout']), 'week')}" if "holdout" in score else "the last known weeks"
     naive = f" ({score['naive']})" if score.get("naive") else ""
     sentence = f"The method was fitted without {weeks} and compared with actual demand and a naive forecast{naive}."
-    if not is_missing(ratio := score.get("ratio_to_naive")):
+    if not fmt.is_missing(ratio := score.get("ratio_to_naive")):
         gain = 1 - float(ratio)  # type: ignore[arg-type]
         how = "smaller" if gain >= 0 else "larger"
-        sentence += f" Its error of the weekly total was {percent(abs(gain), 0)} {how} than the naive one's."
+        sentence += f" Its error of the weekly total was {fmt.percent(abs(gain), 0)} {how} than the naive one's."
     rows = [
         (
             label,
-            signed(percent(score[name])) if name == "bias" else percent(score[name]),
-            percent(score.get(naive_name)) if naive_name in score else "",
+            fmt.signed(fmt.percent(score[name])) if name == "bias" else fmt.percent(score[name]),
+            fmt.percent(score.get(naive_name)) if naive_name in score else "",
         )
         for label, name, naive_name in SCORES
         if name in score
     ]
     known = {name for names in SCORES for name in names[1:]} | set(OTHER_SCORES)
-    rest = [(name.replace("_", " "), value, "") for name, value in flat(score) if name.split(".")[0] not in known]
+    rest = [(name.replace("_", " "), value, "") for name, value in fmt.flat(score) if name.split(".")[0] not in known]
     return {"sentence": sentence, "rows": [*rows, *rest]}
 
 
 def _group(group: GroupUse, index: int) -> dict[str, Any]:
     change, base = float(np.sum(group.planned) - np.sum(group.unconstrained)), float(np.sum(group.unconstrained))
-    share = f" ({signed(percent(change / base))})" if base > 0 else ""
+    share = f" ({fmt.signed(fmt.percent(change / base))})" if base > 0 else ""
     return {
         "title": group.title,
         "picture": picture(f"groups-{index}", f"Change in use by {group.title}", charts.reduction_chart, group),
-        "change": f"{signed(number(change))} units in all{share}",
+        "change": f"{fmt.signed(fmt.number(change))} units in all{share}",
         "many": len(group.labels) > charts.MOST_GROUPS,
     }
 
 
 def _money(result: PlanResult) -> dict[str, Any]:
-    given_up, payments = reward_given_up(result.money), result.money.get("price_payments")
+    given_up, payments = fmt.reward_given_up(result.money), result.money.get("price_payments")
     return {
         "picture": picture("money", "Reward and cost over the planned weeks", charts.money_chart, result),
-        "given_up": given_up and (number(given_up[0]), given_up[1]),
-        "payments": None if is_missing(payments) else number(payments),
+        "given_up": given_up and (fmt.number(given_up[0]), given_up[1]),
+        "payments": None if fmt.is_missing(payments) else fmt.number(payments),
     }
 
 
@@ -336,19 +318,11 @@ def _verification(result: PlanResult) -> dict[str, Any]:
     def count(name: str, noun: str) -> str:
         return plural(int(result.counts[name]), noun) if name in result.counts else f"several {noun}s"
 
-    rows = [_measure_row(result, name) for name in shown_measures(result)]
+    rows = [
+        (*cells, fmt.MEASURES[name][1] + (f"; computed {basis}" if basis else ""))
+        for name, basis, cells in measure_rows(result)
+    ]
     return {"scenarios": count("scenarios", "scenario"), "paths": count("paths", "other path"), "rows": rows}
-
-
-def _measure_row(result: PlanResult, name: str) -> tuple[str, ...]:
-    paths = oracle_basis(result) if name == "reward_kept" else ""
-    return (
-        title_of(name),
-        measure(name, result.verified[name]),
-        interval(name, result.intervals.get(name)),
-        *([measure(name, result.verified_fixed.get(name))] if reissues(result) else []),
-        MEASURES[name][1] + (f"; computed {paths}" if paths else ""),
-    )
 
 
 def run_info(result: PlanResult) -> dict[str, Any]:
@@ -360,10 +334,12 @@ def run_info(result: PlanResult) -> dict[str, Any]:
         queried = f"{plural(queries, 'query', 'queries')} to learned maps, corrected by {simulations}{of}"
     else:
         queried = plural(queries, "simulated query", "simulated queries") + of
-    behind = [(title_of(name), number(value)) for name, value in result.verified.items() if name not in MEASURES]
+    behind = [
+        (fmt.title_of(name), fmt.number(value)) for name, value in result.verified.items() if name not in fmt.MEASURES
+    ]
     counts = [(name.replace("_", " "), f"{int(value):,}") for name, value in result.counts.items()]
-    seconds = number(total_seconds(result))
-    times = [(name.replace("_", " "), number(value)) for name, value in stages(result).items()]
+    seconds = fmt.number(total_seconds(result))
+    times = [(name.replace("_", " "), fmt.number(value)) for name, value in stages(result).items()]
     numbers = (("Name", ""), ("Number", "n"))
     converging = charts.residuals(record.trace)
     return {
@@ -375,7 +351,7 @@ def run_info(result: PlanResult) -> dict[str, Any]:
         "convergence": converging
         and picture("loop", "Convergence of the planning loop", charts.convergence_chart, result),
         "tables": (
-            ("Settings", (("Setting", ""), ("Value", "")), flat(result.settings, absent=NOT_GIVEN)),
+            ("Settings", (("Setting", ""), ("Value", "")), fmt.flat(result.settings, absent=fmt.NOT_GIVEN)),
             ("Counts", numbers, counts),
             ("Numbers behind the measures", numbers, behind),
             ("Time by stage", (("Stage", ""), ("Seconds", "n")), [*times, ("total", seconds)]),
@@ -387,16 +363,16 @@ def comparison_sentences(comparison: PriceComparison) -> list[str]:
     """Say what the prices did."""
     weeks = comparison.weeks
     products, span = plural(comparison.counts["active"], "product"), plural(len(weeks), "week")
-    lines = [f"{products} over {span}, {day(weeks[0])} to {day(weeks[-1] + 6)}."]
+    lines = [f"{products} over {span}, {fmt.day(weeks[0])} to {fmt.day(weeks[-1] + 6)}."]
     for index, name in enumerate(comparison.resources):
         use, free = (values[1, :, index] for values in (comparison.utilization, comparison.unconstrained))
         lines.append(
-            f"{name}: {number(use.mean())} per week in the median future, {number(free.mean())} without prices; the "
-            f"most is {number(use.max())} in the week of {day(weeks[int(use.argmax())])}."
+            f"{name}: {fmt.number(use.mean())} per week in the median future, {fmt.number(free.mean())} without prices; "
+            f"the most is {fmt.number(use.max())} in the week of {fmt.day(weeks[int(use.argmax())])}."
         )
     kept = reward_kept(comparison)
     if comparison.shadow_prices.any() and kept is not None:
-        lines.append(f"The prices keep {percent(kept)} of the reward that the products earn without prices.")
+        lines.append(f"The prices keep {fmt.percent(kept)} of the reward that the products earn without prices.")
     return lines
 
 
@@ -405,7 +381,7 @@ def comparison_page(comparison: PriceComparison) -> str:
     resources = [_simulated_resource(comparison, index, name) for index, name in enumerate(comparison.resources)]
     origins = [f"{name}: {origin}" for name, origin in comparison.provenance.items()]
     content = {
-        "title": f"Simulation: {listing(comparison.resources)} from {day(comparison.weeks[0])}",
+        "title": f"Simulation: {fmt.listing(comparison.resources)} from {fmt.day(comparison.weeks[0])}",
         "sentences": comparison_sentences(comparison),
         "resources": resources,
         "sources": [*origins, *comparison.notes],
@@ -416,7 +392,7 @@ def comparison_page(comparison: PriceComparison) -> str:
 def _simulated_resource(comparison: PriceComparison, index: int, name: str) -> dict[str, Any]:
     priced = comparison.shadow_prices[:, index].any()
     return {
-        "title": title_of(name),
+        "title": fmt.title_of(name),
         "use": picture(f"use-{index}", f"Use of {name}", charts.use_chart, comparison, index),
         "prices": priced
         and picture(f"price-{index}", f"Shadow prices of {name}", charts.charged_price_chart, comparison, index),

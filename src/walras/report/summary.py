@@ -28,7 +28,7 @@ VIOLATION_TARGET = 0.03
 
 
 def verdicts(result: PlanResult) -> list[str]:
-    """Return one verdict per week; weeks without one are "not judged"."""
+    """Return one verdict per week, "not judged" where there is none."""
     missing = len(result.weeks) - len(result.week_verdicts)
     return [*result.week_verdicts[: len(result.weeks)], *[NOT_JUDGED] * missing]
 
@@ -57,12 +57,18 @@ def level(result: PlanResult) -> str:
     return "good" if near is None or formatting.is_missing(near) or near <= VIOLATION_TARGET else "fair"
 
 
-def shown_measures(result: PlanResult) -> list[str]:
-    """List the measures that are shown, in order."""
+def measure_rows(result: PlanResult) -> list[tuple[str, str, list[str]]]:
+    """List the shown measures: name, basis, and cells with title, value, interval and value at fixed prices."""
     # Hardly constrained paths inflate the mean of ratios, so the ratio is shown only beside the pooled one.
     pooled = not formatting.is_missing(result.verified.get("pooled_regret_ratio"))
     hidden = () if pooled else ("regret_ratio", "pooled_regret_ratio")
-    return [name for name in formatting.MEASURES if name in result.verified and name not in hidden]
+    rows = []
+    for name in (name for name in formatting.MEASURES if name in result.verified and name not in hidden):
+        fixed = [formatting.measure(name, result.verified_fixed.get(name))] if reissues(result) else []
+        span = formatting.interval(name, result.intervals.get(name))
+        cells = [formatting.title_of(name), formatting.measure(name, result.verified[name]), span, *fixed]
+        rows.append((name, oracle_basis(result) if name == "reward_kept" else "", cells))
+    return rows
 
 
 def oracle_basis(result: PlanResult) -> str:
@@ -298,14 +304,8 @@ def _console_measures(result: PlanResult) -> Table:
     both = reissues(result)
     for heading in ("re-issued weekly" if both else "planned prices", "95 % interval", *["fixed prices"] * both):
         table.add_column(heading, justify="right")
-    for name in shown_measures(result):
-        basis = oracle_basis(result) if name == "reward_kept" else ""
-        table.add_row(
-            formatting.title_of(name) + (f", {basis}" if basis else ""),
-            formatting.measure(name, result.verified[name]),
-            formatting.interval(name, result.intervals.get(name)),
-            *([formatting.measure(name, result.verified_fixed.get(name))] if both else []),
-        )
+    for _, basis, (title, *cells) in measure_rows(result):
+        table.add_row(title + (f", {basis}" if basis else ""), *cells)
     return table
 
 
