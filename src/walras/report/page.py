@@ -367,8 +367,8 @@ def comparison_sentences(comparison: PriceComparison) -> list[str]:
     for index, name in enumerate(comparison.resources):
         use, free = (values[1, :, index] for values in (comparison.utilization, comparison.unconstrained))
         lines.append(
-            f"{name}: {fmt.number(use.mean())} per week in the median future, {fmt.number(free.mean())} without prices; "
-            f"the most is {fmt.number(use.max())} in the week of {fmt.day(weeks[int(use.argmax())])}."
+            f"{name}: {fmt.number(use.mean())} per week in the median future, "
+            f"{fmt.number(free.mean())} without prices; the most is {fmt.number(use.max())} in the week of {fmt.day(weeks[int(use.argmax())])}."
         )
     kept = reward_kept(comparison)
     if comparison.shadow_prices.any() and kept is not None:
