@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from walras.config import EconomicsSettings
-from walras.data.array_file import Stored, read_arrays, write_arrays
+from walras.data.array_file import read_arrays, write_arrays
 from walras.data.panel import DAYS_PER_WEEK, Panel
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.exogenous.arrivals import ORDER_LOG_SD, IntegerLeadTimes, draw_lead_times
@@ -27,9 +27,7 @@ from walras.simulation.week import empty_state
 from walras.train.history import FIRST_FORECAST, RollingHistory
 from walras.train.shocks import lagged_forecast
 
-REFIT_WEEKS = 4
-"""Weeks between two fits of the forecast: 6,000 agents over 300 weeks are prepared in well under a minute."""
-
+REFIT_WEEKS = 4  # weeks between two fits of the forecast: 6,000 agents over 300 weeks take well under a minute
 ACTIVE_WEEKS = 26  # an agent is active in a week if it sold in this many weeks before it
 KIND, LAYOUT = "world", 1  # kind of a stored pool, and the version of its fields
 PATHS = ("demand", "sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd")
@@ -39,15 +37,10 @@ ARRAYS = ("expected", "fit_week", "on_sale", "active", "holidays")
 
 @dataclass(frozen=True, eq=False)
 class AgentPool:
-    """Agents over many weeks: attributes, exogenous paths and rolling forecasts.
+    """Agents over many weeks; no forecast of a week depends on that week's demand or later's."""
 
-    No forecast of a week depends on that week's demand or later's.
-    """
-
-    # the agents; attributes are read off all weeks, or off the first `known_weeks` of the table alone
-    population: Population
-    # with a row for every week in every field, and an integer lead time drawn for every order
-    exogenous: ExogenousPaths
+    population: Population  # attributes are read off all weeks, or off the first `known_weeks` of the table alone
+    exogenous: ExogenousPaths  # a row for every week in every field, an integer lead time drawn for every order
     # mean demand forecast at each fit for the weeks from `fit_week` on [units/week]
     expected: Float32[np.ndarray, "fit ahead agent"]
     fit_week: Int[np.ndarray, " fit"]  # first week forecast at each fit, which used the weeks before it alone
@@ -56,9 +49,7 @@ class AgentPool:
     active: Bool[np.ndarray, "week agent"]  # the agent sold shortly before that week
     # weeks since the last holiday and to the next, 0..1, of all weeks and of those `expected` looks ahead
     holidays: Float32[np.ndarray, "reach 2"]
-    # longest lead time that an order can take [weeks]; `dataclasses.replace` may raise it, so that several pools
-    # share compiled code
-    max_lead: int
+    max_lead: int  # longest lead time of an order [weeks]; `replace` may raise it, so that pools share compiled code
     notes: tuple[str, ...] = ()  # sentences on how the pool was made
 
     @property
@@ -87,7 +78,6 @@ class AgentPool:
         """Forecast every week of a table from the weeks before, and draw the lead times of its orders.
 
         Args:
-            panel: as read; its own forecast is not used, since it is about other weeks.
             resources, economics: in the order of the resource axis; costs that the table does not give.
             refit_weeks: weeks between two fits of the forecast.
             known_weeks: first weeks of the table, off which agents and their attributes are read; None reads all.
@@ -100,11 +90,16 @@ class AgentPool:
         """
         known_weeks = panel.n_weeks if known_weeks is None else known_weeks
         _check_lengths(panel, known_weeks, refit_weeks)
+        sold = np.asarray((panel.units[:known_weeks] > 0).any(axis=0))
+        if not sold.any():
+            raise InputError(
+                f"none of the {panel.n_agents} products sold in {known_weeks} weeks; give a table with demand in them"
+            )
         ahead = HORIZON + refit_weeks + 1
         history = RollingHistory.from_panel(
             panel,
             known_weeks,
-            _ever_sold(panel, known_weeks),
+            sold,
             f"sold nothing in {known_weeks} weeks",
             resources=resources,
             economics=economics or EconomicsSettings(),
@@ -212,7 +207,11 @@ class AgentPool:
         """
         stored = read_arrays(path, KIND)
         header, arrays = stored.header, stored.arrays
-        _check_layout(stored)
+        if header.get("layout") != LAYOUT:
+            raise InputError(
+                f"{stored.source} has fields of layout {header.get('layout')} but this walras reads layout {LAYOUT}; make "
+                "the pool again"
+            )
         attributes = {name: jnp.asarray(arrays[f"population.{name}"]) for name in ATTRIBUTES}
         names, n_weeks = AgentNames(header["names"]), len(arrays["exogenous.demand"])
         return AgentPool(
@@ -267,11 +266,8 @@ def pools_from_generator(
 ) -> Iterator[AgentPool]:
     """Generate pools lazily, one after the other.
 
-    Args:
-        count: number of pools.
-        agents, weeks: of each, before products without sales and the first `FIRST_FORECAST` weeks are dropped.
-        seed: of all that is drawn.
-        options: passed on to `AgentPool.from_panel`.
+    `agents` and `weeks` count those of a generated table, before products without sales and the first `FIRST_FORECAST`
+    weeks are dropped; `options` are those of `AgentPool.from_panel`.
     """
     for number in range(count):
         drawn = int(np.random.default_rng([seed, number, 0x30BD]).integers(2**31))
@@ -293,16 +289,6 @@ def _check_lengths(panel: Panel, known_weeks: int, refit_weeks: int) -> None:
         )
 
 
-def _ever_sold(panel: Panel, known_weeks: int) -> np.ndarray:
-    """Select the agents that sold in the known weeks."""
-    mask = np.asarray((panel.units[:known_weeks] > 0).any(axis=0))
-    if not mask.any():
-        raise InputError(
-            f"none of the {panel.n_agents} products sold in {known_weeks} weeks; give a table with demand in them"
-        )
-    return mask
-
-
 def _sold_before(panel: Panel, weeks: int) -> Bool[np.ndarray, "week agent"]:
     """Mark the agents that sold in the `weeks` weeks before each week."""
     if weeks < 1:
@@ -320,7 +306,6 @@ def _given_or_ones(name: str, values: np.ndarray | None, length: int) -> Float[n
 
 
 def _paths(numbers: Sequence[np.ndarray], lead_times: np.ndarray) -> ExogenousPaths:
-    """Build paths from the fields named in `PATHS` and the lead times of orders."""
     fields: dict[str, Any] = {name: jnp.asarray(part, jnp.float32) for name, part in zip(PATHS, numbers, strict=True)}
     return ExogenousPaths(arrivals=IntegerLeadTimes(jnp.asarray(lead_times)), **fields)
 
@@ -329,11 +314,3 @@ def _take_agents(population: Population, index: np.ndarray, weight: Float32[np.n
     """Take agents on the host: sizes change from call to call, and on a device each would be compiled."""
     taken = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), population)
     return replace(taken, weight=jnp.asarray(weight), names=population.names.take(index))
-
-
-def _check_layout(stored: Stored) -> None:
-    layout = stored.header.get("layout")
-    if layout != LAYOUT:
-        raise InputError(
-            f"{stored.source} has fields of layout {layout} but this walras reads layout {LAYOUT}; make the pool again"
-        )

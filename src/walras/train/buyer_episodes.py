@@ -24,7 +24,7 @@ from walras.train.shocks import LONGEST_BLOCK, common_factors, lagged_forecast, 
 
 SMALLEST_DEMAND = 0.02  # demand scale of a product that is known to have sold nothing [units/week]
 RECENT_WEEKS = 26  # products without a sale in this many weeks before those that count have weight 0
-SHOCKS = (0.4, 2.5)  # common shocks are measured within these bounds: closures and the like stay in part what they were
+SHOCKS = (0.4, 2.5)  # bounds of measured common shocks: closures and the like stay in part what they were
 SMALLEST_MONEY = 1e-6  # least money an agent has at stake [money/week]
 MOST_STOCK = 3.0  # initial stock is drawn up to this many times the expected demand of a lead time
 VALIDATION_PRICES = 11  # seed of the prices of validation
@@ -36,25 +36,21 @@ class Episode(eqx.Module):
     """One rollout to learn from."""
 
     population: Population  # its agents; `weight` is what each counts for in the loss
-    exogenous: ExogenousPaths  # as in `simulate`
-    initial: State  # as in `simulate`
+    exogenous: ExogenousPaths
+    initial: State
     shadow_prices: Float[Array, "week resource"]  # charged in each week [money per unit of resource]
     notice: Int[Array, "week resource"]  # weeks ahead of which each is announced
-    # what each week counts for; 0 for first weeks in which the effect of the start wears off
-    week_weight: Float[Array, " week"]
-    # unit in which money is measured: the sum over agents of weight x demand scale x cost of a lost sale
-    # [money/week]
+    week_weight: Float[Array, " week"]  # what each week counts for; 0 while the effect of the start wears off
+    # unit of money: the sum over agents of weight x demand scale x cost of a lost sale [money/week]
     stake: Float[Array, ""]
-    # of each agent's history before the weeks that count, where policies may know it
-    profile: Float[Array, "feature agent"] | None = None
+    profile: Float[Array, "feature agent"] | None = None  # of each agent's history before the weeks that count
 
 
 class EpisodeSource(abc.ABC):
     """Draw training episodes, all of the same shapes, and hold those for validation."""
 
     backlog: bool = False  # unmet demand waits
-    # last weeks whose orders are not learned from, since the episode ends before what they cost shows
-    free_weeks: int = 0
+    free_weeks: int = 0  # last weeks whose orders are not learned from: the episode ends before what they cost shows
 
     @abc.abstractmethod
     def identity(self) -> Mapping[str, Any]:
@@ -71,10 +67,7 @@ class EpisodeSource(abc.ABC):
 
 @dataclass(frozen=True, eq=False)
 class ObservedHistory:
-    """Recorded demand and forecasts of some products, without lead times; prices may have one row for all weeks.
-
-    Attributes: as in `ExogenousPaths`.
-    """
+    """Recorded demand and forecasts of some products, without lead times; prices may have one row for all weeks."""
 
     demand: Float[np.ndarray, "week agent"]
     sale_price: Float[np.ndarray, "#week agent"]
@@ -115,17 +108,12 @@ class ObservedHistory:
 class HistoryEpisodes(EpisodeSource):
     """Replay training weeks of drawn products; other products, on these weeks and the later ones, are for validation.
 
-    Only one past was observed: what all products had in common in it (a season, a strike) would be learned by heart.
-    So each week's common shock is taken out of the recorded demand and replaced by a drawn one; forecasts follow it
-    with a lag, as they would have.
+    Only one past was observed: what all products had in common in it (a season, a strike) would be learned by heart. So
+    each week's common shock is replaced by a drawn one, which forecasts follow with a lag.
     """
 
     def __init__(self, split: HistorySplit, settings: BuyerTraining) -> None:
-        """Divide the products, and estimate each week's common shock.
-
-        Raises:
-            InputError: too few products.
-        """
+        """Divide the products (`InputError` where they are too few), and estimate each week's common shock."""
         self.split, self.settings = split, settings
         self.recorded = ObservedHistory.of(split.training.exogenous)
         random = np.random.default_rng([settings.seed, 0x1EA])

@@ -37,32 +37,15 @@ from walras.train.history import FEWEST_WEEKS, FIRST_FORECAST, train_test_split
 from walras.train.loop import TrainingTask, TrainResult, TrainState, apply_gradients, clipped_adam, train
 from walras.train.settings import BuyerTraining
 
-PARTS = 2
-"""Parts of an episode's agents that are differentiated in parallel; the bits do not depend on the number of cores."""
-
-LAST_RATE = 0.02
-"""Share of the first step size at the end of the half cosine."""
-
-AVERAGED = 0.995
-"""Share of the weights' running average that a step keeps: single steps are noisy."""
-
-KIND, VERSION = "buyer", 1
-"""Kind of a buyer's file, and the version of the network's inputs and their order."""
-
-SHIPPED = "buyer.walras"
-"""File of the buyer that comes with the package."""
-
-BUYER, GRADIENTS = "buyer.walras", "gradient_by_week.csv"
-"""Files that a training of a buyer adds to its folder."""
-
-GENERATED_AGENTS, GENERATED_WEEKS = 4000, 130
-"""Size of the population that is generated where no table is given."""
-
-RESOURCES = ("inbound_units", "storage")
-"""Resources priced in training: one used on arrival and one by stock, the two cases that a buyer distinguishes."""
-
-SHORTEST_PART = 4
-"""The held-out weeks are at most the table's divided by this."""
+PARTS = 2  # of an episode's agents, differentiated in parallel; bits do not depend on the number of cores
+LAST_RATE = 0.02  # share of the first step size at the end of the half cosine
+AVERAGED = 0.995  # share of the weights' running average that a step keeps: single steps are noisy
+KIND, VERSION = "buyer", 1  # kind of a buyer's file, and the version of the network's inputs and their order
+SHIPPED = "buyer.walras"  # file of the buyer that comes with the package
+BUYER, GRADIENTS = "buyer.walras", "gradient_by_week.csv"  # files that a training of a buyer adds to its folder
+GENERATED_AGENTS, GENERATED_WEEKS = 4000, 130  # size of the population that is generated where no table is given
+RESOURCES = ("inbound_units", "storage")  # priced in training: one used on arrival and one by stock
+SHORTEST_PART = 4  # the held-out weeks are at most the table's divided by this
 
 
 class Learner(AbstractWrapper):
@@ -90,12 +73,7 @@ def episode_loss(
     Discounted reward minus priced use, `sum_t w_t (r_t - lambda_t . u_t)` (spec section 3), plus the worth of what is
     added to stock and open orders. Weeks of weight 0 are simulated without being learned from.
 
-    Args:
-        policy: that agents follow.
-        episode: agents, paths, prices and weights.
-        backlog: unmet demand waits.
-        free_weeks: last weeks whose orders have no derivative.
-        nudge: added to orders [units].
+    `free_weeks` counts the last weeks whose orders have no derivative; `nudge` is added to orders [units].
     """
     weeks = episode.exogenous.n_weeks
     # Orders before the weeks that count would be stock without a price.
@@ -125,9 +103,8 @@ def episode_loss(
 def worth(episode: Episode, units: Float[Array, " agent"]) -> Float[Array, ""]:
     """Return the worth of stock and open orders: unit cost less the holding cost until they are sold [money].
 
-    Valued at unit cost alone, stock at the end of an episode would be as good as sold, and buyers would learn to fill
-    the shelves. Sold at the mean rate of demand m, a stock of x waits x / 2m weeks on average; it is never worth less
-    than nothing.
+    Valued at unit cost alone, stock at the end would be as good as sold, and buyers would learn to fill the shelves.
+    Sold at the mean rate of demand m, a stock of x waits x / 2m weeks on average; its worth is never negative.
     """
     population = episode.population
     waits = population.holding_cost * units / (2.0 * population.demand_scale)
@@ -237,8 +214,8 @@ def gradient_by_week(
 ) -> Float[Array, " week"]:
     """Return the norm over agents of the loss's derivative in the orders of each week.
 
-    A norm that grows or vanishes towards the first weeks shows exploding or vanishing gradients through the simulator;
-    that it falls in the last weeks is due to the end of the episode. Weeks that are not learned from have norm 0.
+    If it grows or vanishes towards the first weeks, gradients through the simulator explode or vanish; that it falls in
+    the last weeks is due to the end of the episode. Weeks that are not learned from have norm 0.
     """
     nudge = jnp.zeros((episode.exogenous.n_weeks, episode.population.n_agents))
     buyer = buyer.with_profile(episode.profile)
@@ -260,11 +237,7 @@ def train_buyer(
 ) -> TrainResult:
     """Train a buyer on a table's history, or resume a training; `path` of the result is the buyer's file.
 
-    Args:
-        panel: as read; a generated population where None.
-        settings: of the training.
-        folder: for checkpoints, records, and the buyer.
-        resume: continue the folder's training, or begin again.
+    A population is generated where `panel` is None; `resume` continues the folder's training.
 
     Raises:
         InputError: too few weeks or products; a folder of another training.
@@ -288,10 +261,9 @@ def train_buyer(
         "held_out_loss": result.best_value,
         "settings": settings.model_dump(),
     }
-    path = Path(folder) / BUYER
-    save_buyer(path, buyer, facts)
+    save_buyer(Path(folder) / BUYER, buyer, facts)
     _write_gradients(task, buyer, Path(folder) / GRADIENTS)
-    return replace(result, path=path)
+    return replace(result, path=Path(folder) / BUYER)
 
 
 def _history_settings(panel: Panel, settings: BuyerTraining) -> HistorySettings:
@@ -328,8 +300,7 @@ def save_buyer(path: str | Path, buyer: Buyer, facts: Mapping[str, Any]) -> None
 def load_buyer(path: str | Path | Traversable | None = None) -> TrainedBuyer:
     """Read a buyer; no code is run, and every byte is checked.
 
-    Raises:
-        DamagedFileError, InputError: a damaged file, another kind of file, or one of another version.
+    A damaged file, another kind of file, or one of another version is refused.
     """
     stored = read_arrays(files("walras.policies") / SHIPPED if path is None else path, KIND)
     shape, discount = _stored_shape(stored)
@@ -339,7 +310,6 @@ def load_buyer(path: str | Path | Traversable | None = None) -> TrainedBuyer:
 
 
 def _stored_shape(stored: Stored) -> tuple[BuyerShape, float]:
-    """Read shape and discount off the header."""
     version = stored.header.get("version")
     if version != VERSION:
         raise InputError(
@@ -347,9 +317,8 @@ def _stored_shape(stored: Stored) -> tuple[BuyerShape, float]:
             "train it again"
         )
     try:
-        fields: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in dict(stored.header["shape"]).items()
-        }
+        shape = dict(stored.header["shape"]).items()
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in shape}
         return BuyerShape(**fields), float(stored.header["discount"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{stored.source} does not say what shape its buyer has; train it again") from None

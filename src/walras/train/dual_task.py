@@ -12,18 +12,25 @@ from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
 from walras.maps.closed_loop import CapacityTarget, ClosedLoopResult, DualMap, run_closed_loop
-from walras.maps.features import HORIZON, FeatureScaling, units_of
+from walras.maps.features import HORIZON, FeatureScaling, MapInputs, units_of
 from walras.maps.network import MapNetwork
 from walras.maps.pooling import CohortIndex
-from walras.maps.rollout import PopulationWindow, inputs_of, roll_out
+from walras.maps.rollout import PopulationWindow, inputs_of
 from walras.policies.base import Policy
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.simulation.week import State
 from walras.train.loop import TrainState, apply_gradients
-from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode
+from walras.train.map_task import (
+    EXAMPLES,
+    FIRST_EXAMPLE,
+    MapEpisodes,
+    MapTask,
+    SampledEpisode,
+    free_and_capacity,
+    rolled_free,
+)
 from walras.train.settings import MapTraining
-from walras.train.shocks import drawn_capacity
 
 VALIDATION = 4  # validation episodes
 ORIGINS = 2  # weeks of an episode from which the consistency of issued prices is measured
@@ -32,8 +39,8 @@ ORIGINS = 2  # weeks of an episode from which the consistency of issued prices i
 class DualExample(eqx.Module):
     """An episode that a dual map learns from."""
 
-    window: PopulationWindow  # agents that are coordinated, and those whose histories are read
-    cohort: CohortIndex  # agents that are coordinated, and those whose histories are read
+    window: PopulationWindow  # agents that are coordinated
+    cohort: CohortIndex  # agents whose histories are read
     plan: CapacityTarget  # capacity to keep to
     origins: Int[Array, " origin"]  # weeks after the first whose issued prices are compared with those that followed
 
@@ -41,23 +48,17 @@ class DualExample(eqx.Module):
 class Weights(eqx.Module):
     """Weights of the terms of the loss (spec eq. 10)."""
 
-    violation: float = eqx.field(static=True)  # 100, 1 and 100 in the published training
-    price: float = eqx.field(static=True)  # 100, 1 and 100 in the published training
-    consistency: float = eqx.field(static=True)  # 100, 1 and 100 in the published training
-    # not in the published training, whose loss is lowest at prices too high in weeks with room
-    slackness: float = eqx.field(static=True)
+    violation: float = eqx.field(static=True)  # this, price and consistency: 100, 1 and 100 in the published training
+    price: float = eqx.field(static=True)
+    consistency: float = eqx.field(static=True)
+    slackness: float = eqx.field(static=True)  # not published: without it the loss is lowest at too high prices
     burn_in: int = eqx.field(static=True)  # first coordinated weeks whose violation and prices do not count
 
     @staticmethod
     def of(settings: MapTraining) -> "Weights":
         """Read them off settings."""
-        return Weights(
-            settings.violation_weight,
-            settings.price_weight,
-            settings.consistency_weight,
-            settings.slackness_weight,
-            settings.burn_in,
-        )
+        terms = (settings.violation_weight, settings.price_weight, settings.consistency_weight)
+        return Weights(*terms, settings.slackness_weight, settings.burn_in)
 
 
 def episode_terms(
@@ -120,16 +121,8 @@ def dual_loss(
 _apply_gradients = eqx.filter_jit(apply_gradients)
 
 
-@eqx.filter_jit
-def _loss_and_gradient(
-    network: MapNetwork, scaling: FeatureScaling, example: DualExample, policy: Policy, weights: Weights
-) -> Any:
-    return eqx.filter_value_and_grad(dual_loss, has_aux=True)(network, scaling, example, policy, weights)
-
-
-@eqx.filter_jit
-def _loss(network: MapNetwork, scaling: FeatureScaling, example: DualExample, policy: Policy, weights: Weights) -> Any:
-    return dual_loss(network, scaling, example, policy, weights)
+_loss = eqx.filter_jit(dual_loss)
+_loss_and_gradient = eqx.filter_jit(eqx.filter_value_and_grad(dual_loss, has_aux=True))
 
 
 def check_dual(settings: MapTraining) -> None:
@@ -167,35 +160,23 @@ class DualTask(MapTask):
     kind, monitor = "dual map", "held_out_loss"
 
     def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: Policy) -> None:
-        """Keep what is trained on, and measure features once.
-
-        Raises:
-            SettingsError: a representation or lengths that a dual map cannot have.
-        """
         check_dual(settings)
         super().__init__(settings, episodes, policy)
         self.weights = Weights.of(settings)
         drawn = (episodes.draw(FIRST_EXAMPLE + number) for number in range(EXAMPLES))
-        self.scaling = FeatureScaling.fit(
-            [self._unpriced_inputs(episode) for episode in drawn], settings.masked_features
-        )
+        inputs = [self._unpriced_inputs(episode) for episode in drawn]
+        self.scaling = FeatureScaling.fit(inputs, settings.masked_features)
         self.validation = [self.example(episode) for episode in episodes.validation(VALIDATION)]
 
-    def _unpriced_inputs(self, episode: SampledEpisode) -> Any:
-        settings = self.settings
-        rolled = roll_out(episode.window, self.policy, self._no_prices)
-        origins, reads = settings.weeks - settings.first_origin, self.shape.kind.reads_agents
-        return inputs_of(rolled, episode.window, episode.cohort, settings.weeks, origins, reads_agents=reads)
-
-    @property
-    def _no_prices(self) -> Float[Array, "week resource"]:
-        return jnp.zeros((self.settings.weeks, len(self.settings.resources)))
+    def _unpriced_inputs(self, episode: SampledEpisode) -> MapInputs:
+        rolled, weeks = rolled_free(episode, self.policy), self.settings.weeks
+        origins, reads = weeks - self.settings.first_origin, self.shape.kind.reads_agents
+        return inputs_of(rolled, episode.window, episode.cohort, weeks, origins, reads_agents=reads)
 
     def example(self, episode: SampledEpisode) -> DualExample:
         """Draw a capacity path at the scale of the population's own use, and origins."""
-        free = roll_out(episode.window, self.policy, self._no_prices)
         first = self.settings.first_origin
-        capacity = drawn_capacity(episode.random, np.asarray(free.utilization, float), first)
+        _, capacity = free_and_capacity(episode, self.policy, first)
         last = self.settings.weeks - first - HORIZON - 1
         origins = episode.random.integers(0, last + 1, ORIGINS)
         plan = CapacityTarget(jnp.asarray(capacity, jnp.float32), first)

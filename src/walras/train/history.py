@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int8
+from jaxtyping import Float32
 
 from walras.config import EconomicsSettings, HistorySettings
 from walras.data.imputation import complete_panel
@@ -26,7 +26,6 @@ from walras.simulation.week import State, empty_state
 FIRST_FORECAST = 8  # weeks of history before the first forecast: the first training week comes after them
 FEWEST_WEEKS = 8  # fewest training weeks
 HELD_OUT = 15_485_863  # added to the seed for the lead times of the held-out weeks, which training never draws
-Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +46,8 @@ class RollingHistory:
     panel: Panel  # completed panel of the agents
     population: Population  # the agents, their attributes read off the known weeks alone
     fits: tuple[RollingForecast, ...]  # of the forecast, in the order of their weeks
-    # mean and standard deviation of the demand of weeks t .. t + L, for every week t from `FIRST_FORECAST` on
-    # [units]
+    # mean and standard deviation of the demand of weeks t .. t + L, for every t from `FIRST_FORECAST` on [units]
     lead_mean: Float32[np.ndarray, "week agent"]
-    # mean and standard deviation of the demand of weeks t .. t + L, for every week t from `FIRST_FORECAST` on
-    # [units]
     lead_sd: Float32[np.ndarray, "week agent"]
     log_sd: float  # spread of the log lead time between orders of an agent
     notes: tuple[str, ...]  # a sentence on products that were left out
@@ -81,19 +77,14 @@ class RollingHistory:
         seed: int = 0,
         progress: Progress,
     ) -> "RollingHistory":
-        """Complete a panel, read its population and forecast every week from the weeks before.
+        """Complete a panel, read its population off the known weeks and forecast every week from the weeks before.
 
-        Args:
-            panel: as read; its own forecast is not used.
-            known_weeks: first weeks, off which attributes of agents are read.
-            sold: agents to keep, as a mask.
-            dropped: what the note says of the others: "... sold nothing in ...".
-            resources, economics: in the order of the resource axis; costs that the table does not give.
-            log_sd, refit_weeks, ahead: as in `rolling_fits`.
-            seed: of what the table lacks.
+        Agents in the mask `sold` are kept; `dropped` is what the note says of the others: "... sold nothing in ...".
+        `seed` fills what the table lacks; `log_sd`, `refit_weeks` and `ahead` are those of `rolling_fits`.
         """
         n_dropped = int((~sold).sum())
         notes = (f"{n_dropped} products {dropped} and are left out.",) if n_dropped else ()
+        # A forecast in the table is about other weeks.
         completed = complete_panel(replace(panel.take(sold), forecast=None), seed=seed)
         population = population_from_panel(
             completed.before(known_weeks),
@@ -102,8 +93,15 @@ class RollingHistory:
             lost_sale_penalty_share=economics.lost_sale_penalty,
         )
         progress.stage("Forecasting every week from the weeks before")
-        rolling: dict[str, Any] = {"log_sd": log_sd, "refit_weeks": refit_weeks, "ahead": ahead, "progress": progress}
-        fits = tuple(rolling_fits(completed, np.asarray(population.lead_time), **rolling))
+        rolling = rolling_fits(
+            completed,
+            np.asarray(population.lead_time),
+            log_sd=log_sd,
+            refit_weeks=refit_weeks,
+            ahead=ahead,
+            progress=progress,
+        )
+        fits = tuple(rolling)
         mean, deviation = (np.concatenate([getattr(fit, name) for fit in fits]) for name in ("lead_mean", "lead_sd"))
         return RollingHistory(completed, population, fits, mean, deviation, log_sd, notes)
 
@@ -124,9 +122,8 @@ def rolling_fits(
 
     Args:
         panel, lead_time: the history; planned lead time L [weeks] [agent].
-        log_sd: spread of the log lead time between orders, for the standard deviation.
-        refit_weeks: weeks between two fits.
-        ahead: fewest weeks of weekly demand to forecast at each fit.
+        log_sd: spread of the log lead time between orders.
+        refit_weeks, ahead: weeks between two fits, and fewest weeks of weekly demand to forecast at each.
     """
     first, reach = FIRST_FORECAST, int(lead_time.max(initial=0)) + 1
     vary = lead_time_sd(lead_time, log_sd)
@@ -153,11 +150,10 @@ class HistoryWeeks:
 
     def take(self, index: Any) -> "HistoryWeeks":
         """Keep the agents that `index` selects, in that order."""
-
-        def cut(tree: Tree) -> Tree:
-            return map_per_agent(lambda leaf: leaf[..., index], tree, self.exogenous.n_agents)
-
-        return HistoryWeeks(self.weeks, cut(self.exogenous), cut(self.initial))
+        exogenous, initial = map_per_agent(
+            lambda leaf: leaf[..., index], (self.exogenous, self.initial), self.exogenous.n_agents
+        )
+        return HistoryWeeks(self.weeks, exogenous, initial)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,13 +192,8 @@ def train_test_split(
 ) -> HistorySplit:
     """Split a table's history into training weeks and held-out weeks.
 
-    Agents, prices, costs and attributes are chosen and read on the training weeks alone. The forecast of every week,
-    training and held-out alike, comes from a model fitted on the weeks before it, so that a policy sees forecasts of
-    the same quality in both.
-
-    Args:
-        panel: as read; a forecast in it is not used, since it is about other weeks.
-        settings: how many weeks to hold out, which lead times and prices to replay.
+    Agents, prices, costs and attributes are read on the training weeks alone. The forecast of every week, training and
+    held-out alike, comes from a model fitted on the weeks before it; one in the table is not used.
 
     Raises:
         InputError: fewer weeks than needed, no product that sold, a product without a lead time that can be planned.
@@ -225,10 +216,15 @@ def train_test_split(
     past, later = (
         _replayed(history, span, split, settings) for span in ((FIRST_FORECAST, split), (split, panel.n_weeks))
     )
+    lead_times = f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}."
+    if settings.lead_times == "planned":
+        lead_times = "Every order takes exactly its product's typical lead time."
     progress.stage("Finding the state at the end of training")
     start = empty_state(history.population.n_agents, history.max_lead, past.lead_demand_mean[0])
     policy = PricedNewsvendor(discount=settings.economics.discount)
-    left = simulate(history.population, _first_draw(past), policy, initial=start).final
+    arrivals = IntegerLeadTimes(past.arrivals.weeks[0])  # type: ignore[attr-defined]
+    first_draw = replace(past, demand=past.demand[0], arrivals=arrivals)
+    left = simulate(history.population, first_draw, policy, initial=start).final
     return HistorySplit(
         panel=history.panel,
         population=history.population,
@@ -236,12 +232,11 @@ def train_test_split(
         holdout=HistoryWeeks(panel.weeks[split:], later, left),
         discount=settings.economics.discount,
         log_sd=history.log_sd,
-        notes=(*panel.notes, *history.notes, _lead_time_note(settings)),
+        notes=(*panel.notes, *history.notes, lead_times),
     )
 
 
 def _split_week(panel: Panel, holdout: int) -> int:
-    """Return the first held-out week."""
     split, needed = panel.n_weeks - holdout, FIRST_FORECAST + FEWEST_WEEKS
     if split >= needed:
         return split
@@ -257,7 +252,6 @@ def _split_week(panel: Panel, holdout: int) -> int:
 
 
 def _sold_lately(panel: Panel, split: int, active_weeks: int) -> np.ndarray:
-    """Select the agents that sold shortly before the held-out weeks."""
     mask = active_agents(panel.before(split), active_weeks)
     if not mask.any():
         raise InputError(
@@ -271,12 +265,14 @@ def _replayed(history: RollingHistory, span: tuple[int, int], split: int, settin
     """Combine the recorded demand of a span of weeks with draws of the lead times."""
     (first, last), panel = span, history.panel
     seed = settings.seed + (HELD_OUT if first >= split else 0)
-    lead_times: Int8[np.ndarray, "draw week agent"] = draw_lead_times(
-        history.lead_time, (settings.draws, last - first), log_sd=history.log_sd, seed=seed
-    )
+    shape = (settings.draws, last - first)
+    lead_times = draw_lead_times(history.lead_time, shape, log_sd=history.log_sd, seed=seed)
     demand = np.broadcast_to(panel.units[first:last].astype(np.float32), lead_times.shape)
     rows = slice(first - FIRST_FORECAST, last - FIRST_FORECAST)
-    price, cost = _prices_and_costs(panel, first, last, split, settings)
+    if settings.prices == "latest":  # one row for all weeks
+        price, cost = (part[None] for part in latest_prices(panel.before(split)))
+    else:
+        price, cost = (np.asarray(part)[first:last].astype(np.float32) for part in (panel.price, panel.unit_cost))
     return ExogenousPaths(
         demand=jnp.asarray(demand),
         sale_price=jnp.asarray(price),
@@ -285,17 +281,6 @@ def _replayed(history: RollingHistory, span: tuple[int, int], split: int, settin
         lead_demand_mean=jnp.asarray(history.lead_mean[rows]),
         lead_demand_sd=jnp.asarray(history.lead_sd[rows]),
     )
-
-
-def _prices_and_costs(
-    panel: Panel, first: int, last: int, split: int, settings: HistorySettings
-) -> tuple[Float[np.ndarray, "#week agent"], Float[np.ndarray, "#week agent"]]:
-    """Return sale price and unit cost [money/unit]: one row for all weeks, or as recorded."""
-    if settings.prices == "latest":
-        price, cost = latest_prices(panel.before(split))
-        return price[None], cost[None]
-    price, cost = (np.asarray(part)[first:last].astype(np.float32) for part in (panel.price, panel.unit_cost))
-    return price, cost
 
 
 def _concatenated(first: ExogenousPaths, later: ExogenousPaths) -> ExogenousPaths:
@@ -310,15 +295,3 @@ def _concatenated(first: ExogenousPaths, later: ExogenousPaths) -> ExogenousPath
 
     names = ("demand", "sale_price", "unit_cost", "arrivals", "lead_demand_mean", "lead_demand_sd")
     return ExogenousPaths(**{name: join(name) for name in names})
-
-
-def _first_draw(paths: ExogenousPaths) -> ExogenousPaths:
-    """Drop the scenario axis, keeping the first draw."""
-    arrivals = IntegerLeadTimes(paths.arrivals.weeks[0])  # type: ignore[attr-defined]
-    return replace(paths, demand=paths.demand[0], arrivals=arrivals)
-
-
-def _lead_time_note(settings: HistorySettings) -> str:
-    if settings.lead_times == "planned":
-        return "Every order takes exactly its product's typical lead time."
-    return f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}."

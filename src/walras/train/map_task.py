@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float
@@ -14,18 +15,17 @@ from walras.maps.features import HORIZON, FeatureScaling
 from walras.maps.network import MapNetwork, MapShape
 from walras.maps.pooling import CohortIndex
 from walras.maps.probes import draw_probes
-from walras.maps.rollout import PopulationWindow
+from walras.maps.rollout import MapRollout, PopulationWindow, roll_out
 from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample
-from walras.population.population import Population, bucket_edges
+from walras.population.population import bucket_edges
 from walras.population.shift import CompositionShift
 from walras.train.agent_pool import AgentPool
 from walras.train.loop import TrainingTask, TrainState, clipped_adam
 from walras.train.settings import MapTraining
-from walras.train.shocks import draw_common
+from walras.train.shocks import draw_common, drawn_capacity
 
-DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())
-"""How cohorts are drawn in training, equally likely."""
+DESIGNS = (UniformSample(), StratifiedSample(), ProportionalSample())  # of cohorts, equally likely
 
 LEAST_MARGIN = 1e-6  # smaller margins count as this [money/unit]
 SHIFTED_BY = ("demand", "economics")  # attributes whose composition shifts in training, equally likely
@@ -43,17 +43,11 @@ class SampledEpisode:
 
 
 class MapEpisodes:
-    """Draw populations and weeks to train on, and others for validation.
-
-    Attributes:
-        pools, validation_pools: out of which they are cut.
-        edges: inner edges of the demand buckets, frozen from all agents of the training pools.
-    """
+    """Draw populations and weeks to train on, and others for validation; freeze demand buckets from the pools."""
 
     def __init__(
         self, pools: Sequence[AgentPool], settings: MapTraining, validation_pools: Sequence[AgentPool] = ()
     ) -> None:
-        """Freeze the buckets."""
         self.settings = settings
         demand = np.concatenate([np.asarray(pool.population.demand_scale) for pool in pools])
         self.edges = bucket_edges(demand, settings.buckets)
@@ -78,7 +72,8 @@ class MapEpisodes:
         pool = pools[int(random.integers(len(pools)))]
         by = SHIFTED_BY[random.integers(len(SHIFTED_BY))]
         alpha = random.uniform(-1, 1) * settings.composition_shift
-        values = shifted_attribute(pool.population, by)
+        population = pool.population  # by mean demand [units/week] or unit margin [money/unit]
+        values = np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
         shift = CompositionShift.fit(values, by, np.asarray(pool.population.demand_scale))
         start = int(random.integers(pool.n_weeks - settings.weeks + 1))
         within = self._margin_tilt(pool, start, random)
@@ -106,9 +101,18 @@ class MapEpisodes:
         return pool.active[start + self.settings.first_origin] * np.exp(tilt * 12.0**0.5 * rank)
 
 
-def shifted_attribute(population: Population, by: str) -> Float[np.ndarray, " agent"]:
-    """Return the attribute along which a composition shifts: mean demand [units/week] or unit margin [money/unit]."""
-    return np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
+def rolled_free(episode: SampledEpisode, policy: Policy) -> MapRollout:
+    """Simulate an episode without prices."""
+    no_prices = jnp.zeros((episode.window.n_weeks, len(episode.window.population.resources)))
+    return roll_out(episode.window, policy, no_prices)
+
+
+def free_and_capacity(
+    episode: SampledEpisode, policy: Policy, first: int
+) -> tuple[MapRollout, Float[np.ndarray, "week resource"]]:
+    """Return the rollout without prices, and a capacity path at the scale of its use from week `first` on."""
+    free = rolled_free(episode, policy)
+    return free, drawn_capacity(episode.random, np.asarray(free.utilization, float), first)
 
 
 def network_config(settings: MapTraining) -> MapShape:
@@ -129,24 +133,20 @@ def network_config(settings: MapTraining) -> MapShape:
 class MapTask(TrainingTask):
     """Base of the primal and the dual task."""
 
-    settings: MapTraining  # sizes, what is trained on, and the policy that agents follow
-    episodes: MapEpisodes  # sizes, what is trained on, and the policy that agents follow
-    policy: Policy  # sizes, what is trained on, and the policy that agents follow
+    settings: MapTraining
+    episodes: MapEpisodes
+    policy: Policy  # that agents follow
     shape: MapShape  # sizes of the network
     scaling: FeatureScaling  # of features, measured once
     optimizer: optax.GradientTransformation  # with its schedule
 
+    updates_per_step = 1  # of the optimizer
+
     def __init__(self, settings: MapTraining, episodes: MapEpisodes, policy: Policy) -> None:
-        """Keep what is trained on."""
         self.settings, self.episodes, self.policy = settings, episodes, policy
         self.shape = network_config(settings)
         updates = settings.steps * self.updates_per_step
         self.optimizer = clipped_adam(settings.learning_rate, updates, settings.last_rate, settings.clip_norm)
-
-    @property
-    def updates_per_step(self) -> int:
-        """Updates of the optimizer in one step."""
-        return 1
 
     def identity(self) -> Mapping[str, Any]:
         """Return what the episodes depend on, and the policy."""

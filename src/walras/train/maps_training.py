@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
 from walras.data.panel import Panel
@@ -24,7 +23,7 @@ from walras.train.agent_pool import AgentPool, pools_from_generator
 from walras.train.dual_task import DualTask, check_dual
 from walras.train.history import FIRST_FORECAST
 from walras.train.loop import TrainResult, refuse_other_settings, train
-from walras.train.map_task import FIRST_EXAMPLE, MapEpisodes
+from walras.train.map_task import FIRST_EXAMPLE, MapEpisodes, free_and_capacity
 from walras.train.primal_task import (
     FIRST_PRICED,
     AnyOf,
@@ -35,12 +34,10 @@ from walras.train.primal_task import (
     check_primal,
 )
 from walras.train.settings import MapTraining
-from walras.train.shocks import drawn_capacity
 
 POOLS = "worlds"  # folder of the agent pools of trainings, which may be deleted: fitting forecasts takes minutes
+# Settings that pools depend on; those of other settings are other files.
 MADE_FROM = ("seed", "worlds", "world_agents", "world_weeks", "refit_weeks", "held_out_weeks", "resources")
-"""Settings that pools depend on; those of other settings are other files."""
-
 VALIDATION_SHARE = 0.2  # share of a table's agents used for validation only
 VALIDATION_SEED = 7_919  # added to the seed for the generated validation pool
 EXAMPLES = 64  # populations over which the training support is measured
@@ -63,20 +60,17 @@ def train_map(
 ) -> TrainResult:
     """Train a primal or a dual map, or resume a training.
 
-    Where the folder has a trained dual map, a primal one is also trained under the prices that it proposes.
+    Where the folder has a trained dual map, a primal one is also trained under the prices that it proposes. The path of
+    the result is the file of the map.
 
     Args:
         kind: "primal map" or "dual map".
         panel: table to train on, as read; generated populations where None.
-        settings: of the training.
         folder: of the interface; the training has a folder of its own in it.
         policy: that agents follow, valid for any population; the priced newsvendor where not given.
         pools: folder of prepared agent pools, which several interfaces may share; one in `folder` where not given.
         support: measure the training support of a primal map, which planning needs.
         resume: continue the folder's training, or begin again.
-
-    Returns:
-        The result; `path` is the file of the map.
 
     Raises:
         InputError: too few weeks or products; a folder of another training.
@@ -118,8 +112,7 @@ def measure_support(learned: LearnedMap, task: PrimalTask) -> TrainingSupport:
         inputs = inputs_of(rolled, episode.window, episode.cohort, weeks, 1, reads_agents=reads)
         summaries.append(_summary(network, learned.scaling(inputs)))
         prices.append(np.asarray(horizon_slices(charged / rolled.units.price[None, :], weeks, 1)))
-        free = roll_out(episode.window, task.policy, jnp.zeros_like(charged))
-        capacity = drawn_capacity(episode.random, np.asarray(free.utilization, float), FIRST_PRICED)
+        _, capacity = free_and_capacity(episode, task.policy, FIRST_PRICED)
         capacities.append(capacity[FIRST_PRICED:] / np.asarray(rolled.units.use, float))
     size = task.settings.population_size
     return TrainingSupport.fit(summaries, prices, task.policy, n_agents=size, capacities=capacities, kind=learned.kind)

@@ -35,9 +35,8 @@ from walras.train.shocks import typical_prices
 
 GROUPINGS = (0, 10, 1)  # parameters per agent, per demand bucket, and one for all: training weeks decide which is best
 WARM_UP_SHARE = 5  # the first fifth of the training weeks is warm-up, in which orders open at the start arrive
-PULSE_HEIGHT, HAAR_LEVEL, HAAR_BLOCK = 0.5, 0.25, 4
-"""Height of a pulse, and mean of a Haar path, in median margins; weeks on which a Haar path is constant."""
-
+PULSE_HEIGHT, HAAR_LEVEL = 0.5, 0.25  # height of a pulse, and mean of a Haar path, in median margins
+HAAR_BLOCK = 4  # weeks on which a Haar path is constant
 HELD_OUT_PRICES = 7919  # added to the seed for the prices of the held-out weeks
 Competitor = Callable[[HistorySplit, TuningProblem], TunedPolicy]
 
@@ -54,17 +53,14 @@ def _tuned_newsvendor(discount: float) -> CrossValidated:
     return CrossValidated((Newsvendor(discount=discount), *corrected), "tuned-newsvendor")
 
 
-_FORECAST_BASE_STOCK = CrossValidated(
-    tuple(ForecastBaseStockFamily(groups=n) for n in GROUPINGS), "forecast-base-stock"
-)
-
+_ON_FORECAST = CrossValidated(tuple(ForecastBaseStockFamily(groups=n) for n in GROUPINGS), "forecast-base-stock")
 COMPETITORS: dict[str, Competitor] = {
     "buyer": lambda split, problem: with_history(split, load_buyer().buyer, problem.round_to),
     "newsvendor": lambda split, problem: Newsvendor(discount=split.discount).tune(problem),
     "tuned-newsvendor": lambda split, problem: _tuned_newsvendor(split.discount).tune(problem),
     "base-stock": lambda split, problem: BestBaseStock().tune(problem),
     "scaled-base-stock": lambda split, problem: Rescaled(BestBaseStock()).tune(problem),
-    "forecast-base-stock": lambda split, problem: _FORECAST_BASE_STOCK.tune(problem),
+    "forecast-base-stock": lambda split, problem: _ON_FORECAST.tune(problem),
     "capped-base-stock": lambda split, problem: CappedBaseStockFamily().tune(problem),
     "reorder-point": lambda split, problem: SsPolicy().tune(problem),
     "constant-order": lambda split, problem: ConstantOrderFamily().tune(problem),
@@ -100,13 +96,12 @@ def compare_on_split(
     """Tune policies on the training weeks of a split and rank them on its held-out weeks.
 
     Args:
-        split: training and held-out weeks, from `train_test_split`.
+        split: from `train_test_split`.
         names: of the competitors; all where none is named.
         shadow_price: charged for the resources in both, drawn anew for the held-out weeks.
         round_to: orders are whole multiples of this [units].
         against: competitor that the others are compared with; the best where not given.
         level: nominal coverage of the intervals.
-        seed: of prices and intervals.
         competitors: name -> competitor; `COMPETITORS` where not given.
 
     Raises:
@@ -128,11 +123,7 @@ def compare_on_split(
 
 
 def select_names(names: Sequence[str], competitors: Mapping[str, Competitor] | None = None) -> tuple[str, ...]:
-    """Return the names of the competitors, all where none is named.
-
-    Raises:
-        SettingsError: an unknown name, or one named twice.
-    """
+    """Return the names of the competitors, all where none is named; refuse unknown names and names given twice."""
     known = COMPETITORS if competitors is None else competitors
     for name in names:
         if name not in known:
@@ -169,12 +160,11 @@ def evaluate_policy(
     is valued, so that the reward is what the held-out weeks earned.
 
     Args:
-        split: whose agents act.
-        tuned: the policy.
+        split, tuned: whose agents act, and the policy.
         name: in the ranking; the policy's own where not given.
         initial: stock and open orders to begin the held-out weeks with instead, the same for all policies.
-        shadow_prices: of the held-out weeks, announced in full [money per unit of resource].
-        training_prices: of the weeks before, where the policy runs through them.
+        shadow_prices, training_prices: of the held-out weeks and of those before, announced in full [money per unit of
+            resource].
     """
     weeks, warm_up = (split.whole, len(split.training.weeks)) if initial is None else (split.holdout, 0)
     start = weeks.initial if initial is None else initial
@@ -203,17 +193,10 @@ def _prices_or_zeros(prices: Array | None, weeks: int, split: HistorySplit) -> F
 
 
 def price_path(kind: PriceKind, population: Population, weeks: int, seed: int) -> Float[Array, "week resource"] | None:
-    """Draw a path of shadow prices of about the size that capacity is worth; None for no prices.
+    """Draw a path of shadow prices of about the size that capacity is worth [money per unit of resource].
 
-    Args:
-        kind: "pulse" is two weeks at half the median margin, somewhere in the middle; "haar" moves around a quarter
-            of it in blocks of four weeks.
-        population: whose margins set the scale; for storage, whose holding costs do.
-        weeks: length.
-        seed: the same seed gives the same path.
-
-    Returns:
-        Prices [money per unit of resource].
+    "pulse" is two weeks at half the median margin (or holding cost, for storage), somewhere in the middle; "haar" moves
+    around a quarter of it in blocks of four weeks; "none" gives None. The same seed gives the same path.
     """
     if kind == "none":
         return None

@@ -86,7 +86,6 @@ def grid_search(
         ranges: name -> lowest and highest value per group.
         starts: further candidates; they may lie outside the ranges.
         steps: name -> whole multiples that the parameter must be; others are continuous.
-        grid: how finely.
     """
     grid, steps, best = grid or GridSpec(), steps or {}, _Best(score)
     points, resolution = ((pair[0] if len(ranges) == 1 else pair[1]) for pair in (grid.points, grid.resolution))
@@ -163,15 +162,16 @@ class SearchedFamily(PolicyFamily):
     grid: GridSpec = field(default_factory=GridSpec)  # how finely to search
 
     title: ClassVar[str]
-    in_units: ClassVar[tuple[str, ...]] = ()
+    in_units: ClassVar[tuple[str, ...]] = ()  # parameters in units of product
+    builds: ClassVar[Callable[..., Policy]]  # policy from the parameters in the order of `ranges`
 
     @abc.abstractmethod
     def ranges(self, problem: TuningProblem) -> Ranges:
         """Return the lowest and highest value of each parameter, per agent; groups get the widest of their agents."""
 
-    @abc.abstractmethod
     def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
         """Return the policy with these parameters per agent."""
+        return type(self).builds(*parameters.values())
 
     def starts(self, problem: TuningProblem) -> Sequence[Parameters]:
         """Return candidates per agent that are tried besides: the result is no worse than they are."""
@@ -196,7 +196,8 @@ class SearchedFamily(PolicyFamily):
             name: (_widest(low, group, count, np.minimum), _widest(high, group, count, np.maximum))
             for name, (low, high) in self.ranges(problem).items()
         }
-        starts = [{name: _first(x, group, count) for name, x in start.items()} for start in self.starts(problem)]
+        firsts = np.unique(group, return_index=True)[1]
+        starts = [{name: x[firsts] for name, x in start.items()} for start in self.starts(problem)]
         steps = {name: problem.round_to for name in self.in_units if problem.round_to is not None}
         result = grid_search(score, ranges, starts=starts, steps=steps, grid=self.grid)
         parameters = _per_agent(result.parameters, group)
@@ -223,14 +224,11 @@ class BestBaseStock(SearchedFamily):
 
     title: ClassVar[str] = "base-stock"
     in_units: ClassVar[tuple[str, ...]] = ("level",)
+    builds: ClassVar[Callable[..., Policy]] = OrderUpTo
 
     def ranges(self, problem: TuningProblem) -> Ranges:
         """Search levels up to the highest that could have been of use."""
         return {"level": _from_zero(problem.max_useful_position)}
-
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
-        """Return the order-up-to policy."""
-        return OrderUpTo(parameters["level"])
 
 
 @dataclass(frozen=True)
@@ -239,6 +237,7 @@ class CappedBaseStockFamily(SearchedFamily):
 
     title: ClassVar[str] = "capped base-stock"
     in_units: ClassVar[tuple[str, ...]] = ("level", "cap")
+    builds: ClassVar[Callable[..., Policy]] = CappedBaseStock
 
     def ranges(self, problem: TuningProblem) -> Ranges:
         """Search levels around the best one without a cap, rather above than below it, and caps up to a large week."""
@@ -249,10 +248,6 @@ class CappedBaseStockFamily(SearchedFamily):
         """Begin at the best base-stock level with a cap that never binds."""
         level = _base_stock_level(self, problem)
         return ({"level": level, "cap": np.maximum(level, problem.max_useful_position)},)
-
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
-        """Return the capped policy."""
-        return CappedBaseStock(parameters["level"], parameters["cap"])
 
 
 @dataclass(frozen=True)
@@ -286,14 +281,11 @@ class ConstantOrderFamily(SearchedFamily):
 
     title: ClassVar[str] = "constant order"
     in_units: ClassVar[tuple[str, ...]] = ("quantity",)
+    builds: ClassVar[Callable[..., Policy]] = ConstantOrder
 
     def ranges(self, problem: TuningProblem) -> Ranges:
         """Search quantities up to the largest week."""
         return {"quantity": _from_zero(problem.max_demand(1))}
-
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
-        """Return the constant order."""
-        return ConstantOrder(parameters["quantity"])
 
 
 @dataclass(frozen=True)
@@ -301,14 +293,11 @@ class ForecastBaseStockFamily(SearchedFamily):
     """Order up to a x mean + b x standard deviation of the forecast: levels that follow a product's demand."""
 
     title: ClassVar[str] = "base-stock on the forecast"
+    builds: ClassVar[Callable[..., Policy]] = ForecastBaseStock
 
     def ranges(self, problem: TuningProblem) -> Ranges:
         """Search around mean + safety stock, from none to far more than any distribution would need."""
         return _factor_ranges(problem, mean=(0.0, 2.0), sd=(-1.0, 3.5))
-
-    def policy(self, parameters: Mapping[str, Float[Array, " agent"]]) -> Policy:
-        """Return the policy with these factors."""
-        return ForecastBaseStock(parameters["mean_factor"], parameters["sd_factor"])
 
 
 @dataclass(frozen=True)
@@ -338,13 +327,9 @@ class TunedNewsvendor(SearchedFamily):
 class Newsvendor(PolicyFamily):
     """The priced newsvendor as it is, without parameters."""
 
+    name: ClassVar[str] = "newsvendor"
     law: AbstractDemandDistribution = field(default_factory=GammaDemand)
     discount: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """Name for tables."""
-        return "newsvendor"
 
     def tune(self, problem: TuningProblem) -> TunedPolicy:
         """Return the policy with its value."""
@@ -355,10 +340,7 @@ class Newsvendor(PolicyFamily):
 
 
 def time_series_splits(problem: TuningProblem, folds: int = FOLDS) -> Iterator[tuple[TuningProblem, TuningProblem]]:
-    """Cut the second half of the weeks that count into consecutive parts.
-
-    Yields:
-        The problem of the weeks before a part, and that of the part.
+    """Yield problems of the weeks before each of `folds` parts of the second half, and of the part.
 
     Raises:
         SettingsError: too few weeks for this many parts.
@@ -455,13 +437,6 @@ def _per_agent(parameters: Parameters, group: np.ndarray) -> dict[str, Float[np.
 def _widest(values: np.ndarray, group: np.ndarray, count: int, join: np.ufunc) -> Float[np.ndarray, " group"]:
     out = np.full(count, np.inf if join is np.minimum else -np.inf)
     join.at(out, group, values)
-    return out
-
-
-def _first(values: np.ndarray, group: np.ndarray, count: int) -> Float[np.ndarray, " group"]:
-    """Return the value of the first agent of each group."""
-    out = np.zeros(count)
-    out[group[::-1]] = values[::-1]
     return out
 
 

@@ -5,6 +5,7 @@ Agents are simulated in blocks and only sums over weeks are kept, so that large 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -38,26 +39,25 @@ class PolicyValue:
     """Outcome of a policy for each agent in the weeks that count, mean over scenarios."""
 
     # reward - payments - order costs + worth of what is left - worth of what the warm-up added [money]
-    value: Float[np.ndarray, " agent"]
+    value: Float[np.ndarray, " agent"]  # reward - payments - order costs + worth left - worth added in warm-up [money]
     payments: Float[np.ndarray, " agent"]  # shadow prices x use [money]
-    demand: Float[np.ndarray, " agent"]  # units in all weeks that count
-    sales: Float[np.ndarray, " agent"]  # units in all weeks that count
-    orders: Float[np.ndarray, " agent"]  # units in all weeks that count
+    demand: Float[np.ndarray, " agent"]  # this and the next two: units in all weeks that count
+    sales: Float[np.ndarray, " agent"]
+    orders: Float[np.ndarray, " agent"]
     stock: Float[np.ndarray, " agent"]  # mean stock at the end of a week [units]
     order_weeks: Float[np.ndarray, " agent"]  # weeks with an order
 
 
 @dataclass(frozen=True, eq=False)
 class TuningProblem:
-    """Data that policies are tuned on."""
+    """Data that policies are tuned on; paths, start and prices as in `simulate`."""
 
-    population: Population  # as in `simulate`
-    exogenous: ExogenousPaths  # as in `simulate`
-    initial: State  # as in `simulate`
-    shadow_prices: Float[Array, "*scenario week resource"] | None = None  # as in `simulate`
-    objective: Objective = field(default_factory=Objective)  # what counts
-    # orders, and parameters in units, are whole multiples of this [units]; None for any amount
-    round_to: float | None = None
+    population: Population
+    exogenous: ExogenousPaths
+    initial: State
+    shadow_prices: Float[Array, "*scenario week resource"] | None = None
+    objective: Objective = field(default_factory=Objective)
+    round_to: float | None = None  # orders, and parameters in units, are whole multiples of this [units]; None: any
 
     @property
     def n_agents(self) -> int:
@@ -66,14 +66,12 @@ class TuningProblem:
 
     def evaluate(self, policy: Policy) -> PolicyValue:
         """Return the value of a policy for every agent."""
-        return policy_value(
-            self.population,
-            self.exogenous,
-            policy,
-            initial=self.initial,
-            shadow_prices=self.shadow_prices,
-            objective=self.objective,
-        )
+        given: dict[str, Any] = {
+            "initial": self.initial,
+            "shadow_prices": self.shadow_prices,
+            "objective": self.objective,
+        }
+        return policy_value(self.population, self.exogenous, policy, **given)
 
     def max_demand(self, weeks: int) -> Float[np.ndarray, " agent"]:
         """Return each agent's largest demand in this many consecutive weeks, over all scenarios [units]."""
@@ -95,8 +93,7 @@ class TunedPolicy:
 
     name: str  # for tables
     policy: Policy  # with the best parameters
-    # of each agent on those weeks: in sample, so no estimate of what the policy is worth [money]
-    value: Float[np.ndarray, " agent"]
+    value: Float[np.ndarray, " agent"]  # of each agent on those weeks, in sample [money]
     parameters: Mapping[str, Float[np.ndarray, " agent"]]  # name -> value per agent
     seconds: float = 0.0  # that tuning took
     tried: int = 0  # candidates that were simulated
@@ -105,7 +102,7 @@ class TunedPolicy:
         """Show candidates, time, and the median of each parameter."""
         medians = ", ".join(f"{name} {np.median(values):.4g}" for name, values in self.parameters.items())
         return f"{self.name}: {self.tried} candidates in {self.seconds:.1f} s" + (
-            f" (median {medians})" * bool(medians)
+            f" (median {medians})" if medians else ""
         )
 
 
@@ -126,7 +123,6 @@ def policy_value(
         exogenous: paths; with a scenario axis the mean over scenarios is returned.
         shadow_prices: announced in full at the start [money per unit of resource]; 0 where not given.
         objective: what counts; all weeks, lost sales and no order cost where not given.
-        block_agents: agents simulated at a time.
 
     Raises:
         SettingsError: a warm-up as long as the paths.

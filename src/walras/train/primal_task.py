@@ -28,17 +28,16 @@ from walras.maps.pooling import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import Policy
 from walras.train.loop import TrainState, apply_gradients
-from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode
+from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask, SampledEpisode, free_and_capacity
 from walras.train.settings import MapTraining
-from walras.train.shocks import DRAWN, drawn_capacity, drawn_prices
+from walras.train.shocks import DRAWN, drawn_prices
 
 VALIDATION = 8  # validation rollouts
 WATCHED = 96  # slots of a cohort whose own use is part of the loss
 AGENT_WEIGHT = 0.1  # weight of their errors, which are mostly noise, beside those of the population
+# Smaller forecasts count as this large in the loss, since orders are lumpy: of an agent in units of its mean demand, of
+# the population in units of its mean use.
 SMALL_ORDER, SMALL_USE = 1.0, 0.2
-"""Smaller forecasts count as this large in the loss, since orders are lumpy: of an agent in units of its mean demand,
-of the population in units of its mean use."""
-
 FIRST_PRICED = 26  # first week in which a dual map issues prices: later origins then have a history with prices in it
 QUERY_SPACING = 32  # weeks between the origins of price queries that are strung together
 SEARCH_STEPS, SEARCH_RATE = 40, 0.15  # steps of the price search, and its step size
@@ -173,15 +172,6 @@ class PriceProposal(abc.ABC):
         """Return what proposals depend on, as JSON values."""
 
 
-def _free_and_capacity(
-    episode: SampledEpisode, policy: Policy
-) -> tuple[MapRollout, Float[np.ndarray, "week resource"]]:
-    """Return the rollout without prices, and a capacity path at its scale."""
-    no_prices = jnp.zeros((episode.window.n_weeks, len(episode.window.population.resources)))
-    free = roll_out(episode.window, policy, no_prices)
-    return free, drawn_capacity(episode.random, np.asarray(free.utilization, float), FIRST_PRICED)
-
-
 @dataclass(frozen=True, eq=False)
 class DualProposals(PriceProposal):
     """Propose the prices that a trained dual map charges to keep a population to a drawn capacity."""
@@ -192,7 +182,7 @@ class DualProposals(PriceProposal):
         self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
     ) -> Float[np.ndarray, "week resource"]:
         """Run the closed loop, and return the prices charged in it."""
-        _, capacity = _free_and_capacity(episode, policy)
+        _, capacity = free_and_capacity(episode, policy, FIRST_PRICED)
         plan = CapacityTarget(jnp.asarray(capacity, jnp.float32), FIRST_PRICED)
         dual = DualMap(self.dual.network, self.dual.scaling)
         charged = np.asarray(_charged(episode.window, episode.cohort, policy, plan, dual), float)
@@ -215,7 +205,7 @@ class PlannerQueries(PriceProposal):
         self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
     ) -> Float[np.ndarray, "week resource"]:
         """Search prices at origins half a year apart, some steps only, and string them together."""
-        window, (free, capacity) = episode.window, _free_and_capacity(episode, policy)
+        window, (free, capacity) = episode.window, free_and_capacity(episode, policy, FIRST_PRICED)
         last = window.n_weeks - HORIZON
         origins = (last - 1) // QUERY_SPACING + 1
         reads = network.agents is not None
@@ -239,7 +229,6 @@ class AnyOf(PriceProposal):
     """Choose one of several sources, equally likely."""
 
     def __init__(self, *sources: PriceProposal) -> None:
-        """Keep the sources."""
         self.sources = sources
 
     def propose(
@@ -272,10 +261,7 @@ def search_proposals(
 ) -> Float[Array, "*axes ahead resource"]:
     """Search prices `softplus(nu)` at which use fits capacity, by Adam on squared violation plus a small price term.
 
-    Args:
-        utilization: use at given prices, both relative; differentiable.
-        capacity: relative to S(P).
-        steps: number of steps.
+    `utilization` maps prices to use; both and `capacity` are relative to S(P).
     """
 
     def loss(prices: Array) -> tuple[Array, Array]:
@@ -288,11 +274,7 @@ def search_proposals(
 
 
 def check_primal(settings: MapTraining) -> None:
-    """Refuse lengths that leave no origin to learn from, and masks that do not fit.
-
-    Raises:
-        SettingsError: which, and what can be chosen.
-    """
+    """Raise a `SettingsError` for lengths that leave no origin to learn from, and for masks that do not fit."""
     needed = settings.first_origin + HORIZON + 1
     if settings.weeks < needed:
         raise SettingsError(
@@ -314,11 +296,6 @@ class PrimalTask(MapTask):
     def __init__(
         self, settings: MapTraining, episodes: MapEpisodes, policy: Policy, source: PriceProposal | None = None
     ) -> None:
-        """Keep what is trained on, and measure features once.
-
-        Raises:
-            SettingsError: lengths that leave no origin.
-        """
         check_primal(settings)
         super().__init__(settings, episodes, policy)
         self.source = source
@@ -334,7 +311,7 @@ class PrimalTask(MapTask):
         return 0 if self.shape.kind.by_agent else self.settings.warm_rounds
 
     @property
-    def updates_per_step(self) -> int:
+    def updates_per_step(self) -> int:  # type: ignore[override]
         """Updates of the optimizer in one step."""
         return self.settings.rollouts_per_step * (1 + self.warm_rounds)
 

@@ -29,10 +29,7 @@ except ImportError:  # Windows: nothing keeps a second run out
 RUN, METRICS = "run.json", "metrics.jsonl"
 STEP, SECONDS, REASONS = "step", "seconds", "reasons"
 PACKAGES = ("jax", "numpy", "equinox", "optax")
-ABSOLUTE = re.compile(r"^(--?[\w-]+=)?([A-Za-z]:)?[/\\].*[/\\]")
-"""The folders of an absolute path, alone or behind a flag."""
-
-
+ABSOLUTE = re.compile(r"^(--?[\w-]+=)?([A-Za-z]:)?[/\\].*[/\\]")  # folders of an absolute path, also behind a flag
 NEWEST = 3  # checkpoints kept beside the best
 NAME = re.compile(r"step-(\d{6,})\.walras")
 LOCK = ".lock"
@@ -45,7 +42,10 @@ class RunRecord:
         """Begin a record, or continue the one that exists."""
         self.path = path
         start = {"at": _now(), "command": [ABSOLUTE.sub(r"\1", word) for word in command], "versions": versions()}
-        earlier = _read_object(path).get("starts", [])
+        try:
+            earlier = json.loads(path.read_bytes())["starts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            earlier = []
         starts = [*(earlier if isinstance(earlier, list) else []), start]
         self._content: dict[str, Any] = {"config": dict(config), "machine": machine(), "starts": starts}
 
@@ -73,10 +73,7 @@ class Metrics:
         self.path = path
         earlier = b"".join(line for step, line in _lines(path) if step <= after)
 
-        def fill(aside: Path) -> None:
-            aside.write_bytes(earlier)
-
-        write_atomic(path, fill)
+        write_atomic(path, lambda aside: aside.write_bytes(earlier))
         self._pending: list[tuple[int, bytes]] = []
         # Size and last step are one value, so that an interrupt between two statements cannot separate them.
         self._tail = (len(earlier), after)
@@ -108,10 +105,7 @@ class Metrics:
 
 
 def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the metrics of a run as columns, for plots.
-
-    Args:
-        path: `metrics.jsonl`, or its folder.
+    """Read `metrics.jsonl` of a run (or of its folder) as columns, for plots.
 
     Returns:
         Name -> value per line: `step` as integers, all others float64 with NaN where a line has no finite value.
@@ -180,14 +174,6 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
     return lines
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -210,11 +196,7 @@ class Checkpoints:
         self._lock: int | None = None
 
     def __enter__(self) -> "Checkpoints":
-        """Make the folder and lock it.
-
-        Raises:
-            InputError: another run uses it, or it cannot be a folder.
-        """
+        """Make the folder and lock it, or raise an `InputError` where it is in use or cannot be a folder."""
         try:
             self.folder.mkdir(exist_ok=True)
             self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
