@@ -35,13 +35,9 @@ def buyer(
     resume: bool = True,
     progress: "Progress | None" = None,
 ) -> "TrainResult":
-    """Train a buyer on a table's history; its file is `result.path`.
+    """Train a buyer on a table's history, or on a generated population; its file is `result.path`.
 
-    Args:
-        panel: as read; a generated population where not given.
-        config: settings; the defaults where not given.
-        out: folder for checkpoints, records and the buyer.
-        resume: continue the folder's training, or begin again.
+    The folder `out` gets checkpoints, records and the buyer; its training is continued unless `resume` is False.
     """
     from walras.train.buyer_training import train_buyer
     from walras.train.settings import BuyerTraining
@@ -96,13 +92,10 @@ def _train_map(
 def compare_policies(
     panel: "Panel", names: Sequence[str] = (), *, holdout: int = 26, progress: "Progress | None" = None, **options: Any
 ) -> "PolicyComparison":
-    """Tune policies on a table's earlier weeks and rank them by what they earn in its last weeks.
+    """Tune policies on a table's earlier weeks and rank them by what they earn in its `holdout` last weeks.
 
-    Args:
-        panel: as read.
-        names: of the competitors; all where none is named.
-        holdout: last weeks, used for evaluation only.
-        options: of `walras.train.policy_comparison.compare_on_split`, such as `shadow_price` or `competitors`.
+    All competitors take part where none is named; `options` are those of
+    `walras.train.policy_comparison.compare_on_split`, such as `shadow_price` or `competitors`.
     """
     from walras.config import HistorySettings
     from walras.train import policy_comparison

@@ -3,9 +3,11 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
@@ -155,11 +157,10 @@ class HistoryEpisodes(EpisodeSource):
         # Money counts as money, as in training; weighted by its root, the best policy would be another.
         weight, half = np.ones(len(agents)), self.recorded.weeks // 2
         episodes = []
-        for announced in (free, priced):
-            for number in range(N_VALIDATION):
-                random = np.random.default_rng([number, 0x0DD])
-                replayed = self._with_drawn_shocks(whole, random)
-                episodes.append(self._episode(agents, replayed, half, announced, random, weight))
+        for announced, number in product((free, priced), range(N_VALIDATION)):
+            random = np.random.default_rng([number, 0x0DD])
+            replayed = self._with_drawn_shocks(whole, random)
+            episodes.append(self._episode(agents, replayed, half, announced, random, weight))
         return tuple(episodes)
 
     def _episode(
@@ -176,12 +177,13 @@ class HistoryEpisodes(EpisodeSource):
         units, on_sale = (part[:FIRST_FORECAST, agents] for part in (panel.units, panel.on_sale))
         known = np.concatenate([units, replayed.demand[:counted]])
         present = np.concatenate([on_sale, panel.on_sale[FIRST_FORECAST:][:counted, agents]])
-        scale = (known * present).sum(0) / np.maximum(present.sum(0), 1)
+        scale = np.maximum((known * present).sum(0) / np.maximum(present.sum(0), 1), SMALLEST_DEMAND)
         # Products without a recent sale would not be planned.
         weight = weight / weight.mean() * (known[-RECENT_WEEKS:].sum(0) > 0)
+        own: dict[str, Any] = {"demand_scale": scale.astype(np.float32), "weight": weight.astype(np.float32)}
         weeks = np.arange(replayed.weeks)
         return Episode(
-            population=_with_weight_and_scale(self.split.population.take(agents), weight, scale),
+            population=replace(self.split.population.take(agents), **jax.tree.map(jnp.asarray, own)),
             exogenous=replayed.paths(self._lead_times(agents, replayed.weeks, random)),
             initial=self._initial(replayed, random),
             shadow_prices=jnp.asarray(announced.prices, jnp.float32),
@@ -194,8 +196,7 @@ class HistoryEpisodes(EpisodeSource):
     def _draw_agents(self, random: np.random.Generator) -> Int[np.ndarray, " drawn"]:
         """Draw products in proportion to the root of what they have at stake, shifted towards large or small ones.
 
-        Weighted by the inverse root, money counts as money in the mean of the loss, while no single product dominates
-        a step.
+        Weighted by the inverse root, money counts as money in the mean of the loss; no product dominates a step.
         """
         shift = random.uniform(-1, 1) * self.settings.composition_shift
         chance = self.money[self.learners] ** 0.5 * np.exp(shift * np.clip(self.log_demand[self.learners], -2, 2) / 2)
@@ -218,12 +219,8 @@ class HistoryEpisodes(EpisodeSource):
         if self.whole_units:
             demand = np.floor(demand + random.random(demand.shape))
         level = lagged_forecast(drawn, drawn[0])[:, None]
-        return replace(
-            recorded,
-            demand=demand,
-            lead_demand_mean=recorded.lead_demand_mean * level,
-            lead_demand_sd=recorded.lead_demand_sd * level,
-        )
+        mean, sd = recorded.lead_demand_mean * level, recorded.lead_demand_sd * level
+        return replace(recorded, demand=demand, lead_demand_mean=mean, lead_demand_sd=sd)
 
     def _initial(self, recorded: ObservedHistory, random: np.random.Generator) -> State:
         """Draw stock, and open orders that add up to about the expected demand of a lead time."""
@@ -234,7 +231,6 @@ class HistoryEpisodes(EpisodeSource):
 
 
 def _check_enough(products: int, learners: int, settings: BuyerTraining) -> None:
-    """Refuse too few products to learn from: too few in all, or too many held out."""
     if products < 2 * FEWEST_AGENTS:
         raise InputError(
             f"the table has {products} products that sell but a buyer needs at least {2 * FEWEST_AGENTS} for training "
@@ -247,14 +243,6 @@ def _check_enough(products: int, learners: int, settings: BuyerTraining) -> None
         )
 
 
-def _with_weight_and_scale(
-    population: Population, weight: Float[np.ndarray, " drawn"], scale: Float[np.ndarray, " drawn"]
-) -> Population:
-    scale = np.maximum(scale, SMALLEST_DEMAND)
-    population = eqx.tree_at(lambda p: p.demand_scale, population, jnp.asarray(scale, jnp.float32))
-    return eqx.tree_at(lambda p: p.weight, population, jnp.asarray(weight, jnp.float32))
-
-
 def _money_at_stake(population: Population, recorded: ObservedHistory) -> Float[np.ndarray, " agent"]:
     """Return mean demand x cost of a lost sale [money/week]."""
     lost = recorded.sale_price[0] + np.asarray(population.lost_sale_penalty) - recorded.unit_cost[0]
@@ -264,10 +252,7 @@ def _money_at_stake(population: Population, recorded: ObservedHistory) -> Float[
 def _common_shock(
     recorded: ObservedHistory, lead: np.ndarray, money: np.ndarray, agents: np.ndarray
 ) -> Float[np.ndarray, " week"]:
-    """Return demand over its forecast in each week, summed over agents weighted by money.
-
-    A week without demand, or without a forecast, has factor 1.
-    """
+    """Return demand over its forecast in each week, weighted by money; 1 in a week without demand or forecast."""
     per_unit = (money / np.maximum(recorded.demand.mean(0), 1e-3))[agents]
     demand = recorded.demand[:, agents] @ per_unit
     expected = (recorded.lead_demand_mean / (1.0 + lead))[:, agents] @ per_unit

@@ -123,7 +123,6 @@ class BuyerTask(TrainingTask):
     def __init__(
         self, settings: BuyerTraining, episodes: EpisodeSource, shape: BuyerShape, base: PricedNewsvendor
     ) -> None:
-        """Keep what is trained on."""
         self.settings, self.episodes, self.shape, self.base = settings, episodes, shape, base
         self.optimizer = clipped_adam(settings.learning_rate, settings.steps, LAST_RATE, settings.clip_norm)
         self._validation = episodes.validation()
@@ -169,11 +168,11 @@ def parts_of(episode: Episode) -> list[Episode]:
     edges = [count * part // PARTS for part in range(PARTS + 1)]
     parts = []
     for first, last in zip(edges[:-1], edges[1:], strict=True):
-        per_agent = (episode.exogenous, episode.initial, episode.profile)
-        exogenous, initial, profile = slice_agents(per_agent, first, last - first, count)
+        cut = slice_agents((episode.exogenous, episode.initial, episode.profile), first, last - first, count)
+        exogenous, initial, profile = cut
         population = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], episode.population)
-        cut = {"population": population, "exogenous": exogenous, "initial": initial, "profile": profile}
-        parts.append(replace(episode, **cut))
+        part = replace(episode, population=population, exogenous=exogenous, initial=initial, profile=profile)
+        parts.append(part)
     return parts
 
 

@@ -109,28 +109,17 @@ def dual_loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Return the weighted sum of the terms, and the terms."""
     terms, _ = episode_terms(example, policy, DualMap(network, scaling), weights.burn_in)
-    loss = (
-        weights.violation * terms["violation"]
-        + weights.price * terms["price"]
-        + weights.slackness * terms["slackness"]
-        + weights.consistency * terms["consistency"]
-    )
-    return loss, terms
+    loss = weights.violation * terms["violation"] + weights.price * terms["price"]
+    return loss + weights.slackness * terms["slackness"] + weights.consistency * terms["consistency"], terms
 
 
 _apply_gradients = eqx.filter_jit(apply_gradients)
-
-
 _loss = eqx.filter_jit(dual_loss)
 _loss_and_gradient = eqx.filter_jit(eqx.filter_value_and_grad(dual_loss, has_aux=True))
 
 
 def check_dual(settings: MapTraining) -> None:
-    """Refuse a representation or lengths that a dual map cannot have.
-
-    Raises:
-        SettingsError: which, and what can be chosen.
-    """
+    """Raise a `SettingsError` for a representation or lengths that a dual map cannot have."""
     if settings.representation == "bottom-up":
         raise SettingsError(
             "`representation` is bottom-up but its outputs are sums over agents and prices are not; train a dual "

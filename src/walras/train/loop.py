@@ -1,7 +1,7 @@
 """Training loop: steps, validation, early stopping, checkpoints, resume.
 
-A run that was killed at any moment and started again ends with the same bits as an uninterrupted one: everything a
-step depends on is in the state, the step's number, and the task's settings.
+A killed run that is started again ends with the same bits as an uninterrupted one: everything a step depends on is in
+the state, the step's number and the settings.
 """
 
 import abc
@@ -36,30 +36,22 @@ class TrainingTask(abc.ABC):
 
     kind: str  # of the result, such as "buyer"; checkpoints are of the kind "buyer training"
     loss: str = "loss"  # metric of a step that has to stay finite
-    # validation metric that has to fall; the parameters with its lowest value are returned
-    monitor: str = "held_out_loss"
+    monitor: str = "held_out_loss"  # validation metric that has to fall; the result is where it was lowest
 
     @abc.abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """Return what numbers depend on beside the settings, such as `walras.data.resume_log.digest` of the data.
-
-        A training is resumed only with the same values.
-        """
+        """Return what numbers depend on beside the settings; a training is resumed only with the same values."""
 
     @abc.abstractmethod
     def begin(self, seed: int) -> Any:
-        """Return the initial state: a pytree with parameters, optimizer state and all else a step needs.
-
-        It is called again on resume, for the structure that stored numbers are put into.
-        """
+        """Return the initial state, a pytree; called again on resume, for the structure of stored numbers."""
 
     @abc.abstractmethod
     def step(self, state: Any, number: int) -> tuple[Any, Mapping[str, Any]]:
         """Return the state after one step, and its scalar metrics.
 
-        Shapes and types stay; the given state is neither changed nor donated, since it is written if the step is
-        interrupted. Draws follow from a seed and `number` (1 for the first step), which has to enter `eqx.filter_jit`
-        as `np.int32(number)`: a Python number would be compiled in at every step.
+        Shapes and types stay; the given state is neither changed nor donated. Draws follow from a seed and `number` (1
+        for the first step), which has to enter `eqx.filter_jit` as `np.int32(number)`, or every step is compiled.
         """
 
     @abc.abstractmethod
@@ -140,13 +132,7 @@ def train(
 
     The folder gets `run.json`, `metrics.jsonl`, `checkpoints/` and at the end `fitted.walras`. On one machine and with
     the same versions, a resumed run gives the same bits as an uninterrupted one; with more `steps` than before too,
-    where the earlier number was a multiple of `assess_every`.
-
-    Args:
-        task: what is trained.
-        settings: how long, how often to validate, when to stop.
-        folder: of this training alone; made if it is missing.
-        resume: start from the newest undamaged checkpoint; False removes what is there and begins again.
+    where the earlier number was a multiple of `assess_every`. With `resume=False`, what is there is removed.
 
     Raises:
         SettingsError: the folder holds a training with other settings.
@@ -173,13 +159,6 @@ def train(
 def refuse_other_settings(kind: str, settings: TrainSettings, folder: str | Path) -> None:
     """Refuse settings with which a folder's training cannot be resumed, before its data are prepared.
 
-    `train` checks again, and then also the identity of the task.
-
-    Args:
-        kind: of the task.
-        settings: to resume with.
-        folder: of the training; nothing is refused where it holds none.
-
     Raises:
         SettingsError: the folder holds a training with other settings, or of more steps.
         InputError: every checkpoint is damaged, or they are of another kind.
@@ -202,7 +181,6 @@ class _EarlyStopping:
     looks_since: int = 0
 
     def after(self, step: int, value: float) -> "_EarlyStopping":
-        """Add a validation."""
         if self.best_value is None or value < self.best_value:
             return _EarlyStopping(step, value, 0)
         return _EarlyStopping(self.best_step, self.best_value, self.looks_since + 1)
@@ -219,7 +197,6 @@ class _Snapshot:
 
     @staticmethod
     def initial(task: TrainingTask, settings: TrainSettings) -> "_Snapshot":
-        """Start before the first step."""
         state = _strongly_typed(task.begin(settings.seed))
         return _Snapshot(0, state, task.parameters(state), _EarlyStopping())
 
@@ -288,12 +265,15 @@ class _Training:
         self.config = {**json.loads(json.dumps({"task": dict(task.identity())})), **_fixed_settings(settings)}
         self.now, checkpoint = self._resume()
         self.first = self.now.step
-        self.notes = () if checkpoint is None else (*checkpoint.notes, *_version_notes(checkpoint))
+        self.notes = () if checkpoint is None else checkpoint.notes
+        now = versions()
+        before = {} if checkpoint is None else checkpoint.stored.versions
+        if other := [f"{name} {old}" for name, old in before.items() if now.get(name) != old]:
+            self.notes += (f"the training was begun with {', '.join(other)}: it goes on, but last bits may differ",)
         self.saved_step, self.saved_at = None if checkpoint is None else checkpoint.step, time.perf_counter()
         self.log = _Log(folder, self.config, command, checkpoint)
 
     def _resume(self) -> tuple[_Snapshot, Checkpoint | None]:
-        """Return the newest checkpoint's snapshot, or the initial one."""
         checkpoint = self.checkpoints.latest()
         if checkpoint is not None:
             before = checkpoint.stored.header["config"]
@@ -396,9 +376,8 @@ class _Training:
         self.saved_step, self.saved_at = now.step, time.perf_counter()
 
     def _not_finite(self, what: str, step: int) -> NotFiniteError:
-        good = (
-            "there is no checkpoint" if self.saved_step is None else f"the checkpoint of step {self.saved_step} is good"
-        )
+        good = f"the checkpoint of step {self.saved_step} is good"
+        good = "there is no checkpoint" if self.saved_step is None else good
         return NotFiniteError(
             f"{what} at step {step} of the training in {quote(self.folder, 200)}, and {good}; begin again (--fresh, "
             "or resume=False) with a smaller learning rate or shorter gradients, or look for odd values in the data"
@@ -465,10 +444,8 @@ def _fixed_settings(settings: TrainSettings) -> dict[str, Any]:
 
 
 def _dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
+    nested = {k: _dotted(v, f"{prefix}{k}.") if isinstance(v, Mapping) else {prefix + k: v} for k, v in config.items()}
+    return {name: value for part in nested.values() for name, value in part.items()}
 
 
 def _check_config(
@@ -489,12 +466,3 @@ def _check_config(
             f"`steps` is {settings.steps} but {quote(folder, 200)} holds a training of {step} steps; give at least "
             f"{step}, begin again (--fresh, or resume=False), or name another folder"
         )
-
-
-def _version_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Note versions that differ from those of the checkpoint, since last bits may differ."""
-    now = versions()
-    other = [f"{name} {old}" for name, old in checkpoint.stored.versions.items() if now.get(name) != old]
-    if not other:
-        return ()
-    return (f"the training was begun with {', '.join(other)}: it goes on, but last bits may differ",)

@@ -83,17 +83,16 @@ class MapEpisodes:
         design = DESIGNS[random.integers(len(DESIGNS))]
         size = np.asarray(window.population.demand_scale)
         cohort = design.draw(size, settings.agents, random)
-        probes = None
-        if settings.n_probes:
-            seed = int(random.integers(2**31))
-            probes = draw_probes(window.population, settings.n_probes, HORIZON + 1, seed)
+        n_probes = settings.n_probes
+        probes = (
+            draw_probes(window.population, n_probes, HORIZON + 1, int(random.integers(2**31))) if n_probes else None
+        )
         return SampledEpisode(window, CohortIndex.of(size, cohort, self.edges, settings.tile, probes), random)
 
     def _margin_tilt(self, pool: AgentPool, start: int, random: np.random.Generator) -> Float[np.ndarray, " agent"]:
         """Return relative frequencies of agents within a bucket: those that sold lately, tilted by their margin.
 
-        Without the tilt, margins would be spread over demand in much the same way in all populations, and a map could
-        not learn how they matter.
+        Without the tilt, margins would be spread over demand alike in all populations, and no map could learn them.
         """
         margin = np.maximum(np.asarray(pool.population.unit_margin, float), LEAST_MARGIN)
         rank = np.argsort(np.argsort(margin)) / len(margin) - 0.5

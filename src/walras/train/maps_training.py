@@ -77,7 +77,13 @@ def train_map(
         SettingsError: settings that do not fit together, or a dual map of another population representation.
     """
     progress, folder = progress or Progress(), Path(folder)
-    _check(kind, panel, settings)
+    (check_dual if kind == DUAL else check_primal)(settings)
+    usable = settings.world_weeks - FIRST_FORECAST
+    if panel is None and settings.weeks > usable:
+        raise SettingsError(
+            f"`weeks` is {settings.weeks} but generated pools of `world_weeks` {settings.world_weeks} have {usable} "
+            "usable ones; lower `weeks` or raise `world_weeks`"
+        )
     source = None if kind == DUAL else _price_source(settings, folder)
     training = folder / FILES[kind].removesuffix(".walras")
     if resume:
@@ -87,10 +93,7 @@ def train_map(
     episodes = MapEpisodes(training_pools, settings, [validation_pool])
     policy = PricedNewsvendor() if policy is None else policy
     task: DualTask | PrimalTask
-    if kind == DUAL:
-        task = DualTask(settings, episodes, policy)
-    else:
-        task = PrimalTask(settings, episodes, policy, source)
+    task = DualTask(settings, episodes, policy) if kind == DUAL else PrimalTask(settings, episodes, policy, source)
     result = train(task, settings, training, progress=progress, resume=resume, command=command)
     learned = _learned_map(task, result, on_table=panel is not None)
     save_map(folder / FILES[kind], learned)
@@ -119,7 +122,6 @@ def measure_support(learned: LearnedMap, task: PrimalTask) -> TrainingSupport:
 
 
 def _learned_map(task: DualTask | PrimalTask, result: TrainResult, on_table: bool) -> LearnedMap:
-    """Combine a map with facts on how it was made."""
     pools, settings = task.episodes.pools, task.settings
     facts = {
         "trained_on": "a table" if on_table else f"{len(pools)} made-up worlds",
@@ -148,17 +150,6 @@ def _price_source(settings: MapTraining, folder: Path) -> PriceProposal | None:
             f"{', '.join(dual.resources)}; train both on the same, or in another folder"
         )
     return AnyOf(DualProposals(dual), PlannerQueries())
-
-
-def _check(kind: str, panel: Panel | None, settings: MapTraining) -> None:
-    """Refuse settings that do not fit together, before anything is prepared."""
-    (check_dual if kind == DUAL else check_primal)(settings)
-    usable = settings.world_weeks - FIRST_FORECAST
-    if panel is None and settings.weeks > usable:
-        raise SettingsError(
-            f"`weeks` is {settings.weeks} but generated pools of `world_weeks` {settings.world_weeks} have {usable} "
-            "usable ones; lower `weeks` or raise `world_weeks`"
-        )
 
 
 def _agent_pools(
@@ -200,13 +191,8 @@ def _from_table(panel: Panel, settings: MapTraining, progress: Progress) -> list
             f"`weeks` {settings.weeks} need {needed}; give a longer history, lower `weeks` or `held_out_weeks`, or "
             "train on generated populations"
         )
-    pool = AgentPool.from_panel(
-        panel.before(known),
-        resources=settings.resources,
-        refit_weeks=settings.refit_weeks,
-        seed=settings.seed,
-        progress=progress,
-    )
+    fit: dict[str, Any] = {"refit_weeks": settings.refit_weeks, "seed": settings.seed, "progress": progress}
+    pool = AgentPool.from_panel(panel.before(known), resources=settings.resources, **fit)
     order = np.random.default_rng([settings.seed, 0x1D6]).permutation(pool.n_agents)
     n_validation = int(round(VALIDATION_SHARE * pool.n_agents))
     return [pool.take(np.sort(order[n_validation:])), pool.take(np.sort(order[:n_validation]))]

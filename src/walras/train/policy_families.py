@@ -37,29 +37,20 @@ class GridSpec:
     most_polish: int = 8  # rounds of single steps to either side at the end, where parameters are whole multiples
 
 
-@dataclass(frozen=True, eq=False)
 class GridResult:
-    """Best candidate of each group."""
-
-    parameters: Parameters  # name -> value per group
-    value: Float[np.ndarray, " group"]  # score per group
-    tried: int  # candidates that were scored
-
-
-class _Best:
     """Best candidate of each group so far; of equally good ones the first."""
 
     def __init__(self, score: Score) -> None:
         self._score = score
-        self.parameters: Parameters = {}
-        self.value: np.ndarray | None = None
-        self.tried = 0
+        self.parameters: Parameters = {}  # name -> value per group
+        self.value = np.empty(0)  # score per group
+        self.tried = 0  # candidates that were scored
 
     def offer(self, candidate: Parameters) -> bool:
         """Score a candidate and return whether it is better for any group."""
         value = np.asarray(self._score(candidate), float)
         self.tried += 1
-        if self.value is None:
+        if self.tried == 1:
             self.value, self.parameters = value, {name: x.copy() for name, x in candidate.items()}
             return True
         better = value > self.value
@@ -78,8 +69,8 @@ def grid_search(
 ) -> GridResult:
     """Find the parameters with the highest score for every group by itself.
 
-    The whole grid over the ranges is scored, then a smaller one around each group's best, and so on. Nothing is assumed
-    of the score's shape beyond what the first grid resolves, and the result is never worse than a given start.
+    The whole grid over the ranges is scored, then a smaller one around each group's best, and so on. The result is
+    never worse than a given start.
 
     Args:
         score: maps one candidate per group to one score per group, higher is better.
@@ -87,7 +78,7 @@ def grid_search(
         starts: further candidates; they may lie outside the ranges.
         steps: name -> whole multiples that the parameter must be; others are continuous.
     """
-    grid, steps, best = grid or GridSpec(), steps or {}, _Best(score)
+    grid, steps, best = grid or GridSpec(), steps or {}, GridResult(score)
     points, resolution = ((pair[0] if len(ranges) == 1 else pair[1]) for pair in (grid.points, grid.resolution))
     low, high = ({name: np.asarray(pair[side], float) for name, pair in ranges.items()} for side in (0, 1))
     bottom, top, share = low, high, 1.0 / (points - 1)
@@ -104,8 +95,7 @@ def grid_search(
     for start in starts:
         best.offer(start)
     _local_search(best, steps, low, grid.most_polish)
-    assert best.value is not None  # a grid has at least one candidate
-    return GridResult(best.parameters, best.value, best.tried)
+    return best
 
 
 def _candidates(low: Parameters, high: Parameters, points: int, steps: Mapping[str, float]) -> Iterator[Parameters]:
@@ -127,8 +117,8 @@ def whole_multiples(values: np.ndarray, step: float | None) -> np.ndarray:
     return values if step is None else np.rint(values / step) * step
 
 
-def _local_search(best: _Best, steps: Mapping[str, float], low: Parameters, most: int) -> None:
-    """Step to either side of whole multiples until no group gains."""
+def _local_search(best: GridResult, steps: Mapping[str, float], low: Parameters, most: int) -> None:
+    """Step to either side of whole multiples until no group gains, `most` times at most."""
     for _ in range(most):
         gained = False
         for name, step in steps.items():

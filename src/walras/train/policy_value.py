@@ -136,11 +136,9 @@ def policy_value(
         )
     agents = population.n_agents
     size = min(block_agents, agents)
-    if shadow_prices is None:
-        shadow_prices = jnp.zeros((exogenous.n_weeks, len(population.resources)))
-    prices = jnp.asarray(shadow_prices, jnp.float32)
-    span = jnp.asarray([objective.warm_up, stop], jnp.int32)
-    order_cost = jnp.asarray(objective.order_cost, jnp.float32)
+    prices = jnp.zeros((exogenous.n_weeks, len(population.resources))) if shadow_prices is None else shadow_prices
+    prices = jnp.asarray(prices, jnp.float32)
+    span, order_cost = jnp.asarray([objective.warm_up, stop], jnp.int32), jnp.asarray(objective.order_cost, jnp.float32)
     shared = (population, exogenous, policy, initial, prices)
     parts = []
     for first in range(0, agents, size):

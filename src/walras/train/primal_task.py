@@ -32,6 +32,8 @@ from walras.train.map_task import EXAMPLES, FIRST_EXAMPLE, MapEpisodes, MapTask,
 from walras.train.settings import MapTraining
 from walras.train.shocks import DRAWN, drawn_prices
 
+Prices = Float[np.ndarray, "week resource"]
+
 VALIDATION = 8  # validation rollouts
 WATCHED = 96  # slots of a cohort whose own use is part of the loss
 AGENT_WEIGHT = 0.1  # weight of their errors, which are mostly noise, beside those of the population
@@ -162,9 +164,7 @@ class PriceProposal(abc.ABC):
     """Source of prices beside random ones: what maps issue and planners query."""
 
     @abc.abstractmethod
-    def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
-    ) -> Float[np.ndarray, "week resource"]:
+    def propose(self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling) -> Prices:
         """Return prices for all weeks of the window [money per unit of resource]."""
 
     @abc.abstractmethod
@@ -178,9 +178,7 @@ class DualProposals(PriceProposal):
 
     dual: LearnedMap  # the map
 
-    def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
-    ) -> Float[np.ndarray, "week resource"]:
+    def propose(self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling) -> Prices:
         """Run the closed loop, and return the prices charged in it."""
         _, capacity = free_and_capacity(episode, policy, FIRST_PRICED)
         plan = CapacityTarget(jnp.asarray(capacity, jnp.float32), FIRST_PRICED)
@@ -201,9 +199,7 @@ def _charged(*given: Any) -> Float[Array, "week resource"]:
 class PlannerQueries(PriceProposal):
     """Propose prices as a planner would query: those at which the map itself predicts that use fits a capacity."""
 
-    def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
-    ) -> Float[np.ndarray, "week resource"]:
+    def propose(self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling) -> Prices:
         """Search prices at origins half a year apart, some steps only, and string them together."""
         window, (free, capacity) = episode.window, free_and_capacity(episode, policy, FIRST_PRICED)
         last = window.n_weeks - HORIZON
@@ -231,15 +227,13 @@ class AnyOf(PriceProposal):
     def __init__(self, *sources: PriceProposal) -> None:
         self.sources = sources
 
-    def propose(
-        self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling
-    ) -> Float[np.ndarray, "week resource"]:
+    def propose(self, episode: SampledEpisode, policy: Policy, network: MapNetwork, scaling: FeatureScaling) -> Prices:
         """Return the prices of one of them."""
         source = self.sources[episode.random.integers(len(self.sources))]
         return source.propose(episode, policy, network, scaling)
 
     def identity(self) -> Any:
-        """Return the identities of all sources."""
+        """Return those of all sources."""
         return [source.identity() for source in self.sources]
 
 
@@ -251,7 +245,6 @@ def _searched(
     capacity: Float[Array, "origin ahead resource"],
     steps: Any,
 ) -> Float[Array, "origin ahead resource"]:
-    """Return prices, in median margins, after some steps of `search_proposals`."""
     encoded = network.encode(scaling(inputs), QUERY_SPACING)
     return search_proposals(lambda prices: network.utilization(encoded, prices), capacity, steps)
 

@@ -48,14 +48,13 @@ class BuyerTraining(TrainSettings):
 
 
 PRESETS = ("small", "paper")
-FORMER_NAMES = {
+FORMER_NAMES = {  # of fields of `MapTraining`
     "target": "population_size",
     "rounds": "warm_rounds",
     "rollouts": "rollouts_per_step",
     "blind": "masked_features",
     "attention": "attention_dim",
 }
-"""Earlier names of fields of `MapTraining`."""
 
 
 class MapTraining(TrainSettings):
@@ -135,11 +134,7 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def read_training(path: Path | None, flags: Model | None, kind: type[Model]) -> tuple[Model, TableSettings]:
-    """Join a settings file with flags, which win over it.
-
-    Raises:
-        SettingsError: one sentence with the field, the value and what is allowed.
-    """
+    """Join a settings file with flags, which win over it; raise a `SettingsError` with the field and what is allowed."""
     content = {} if path is None else read_toml(path)
     source = "the flags" if path is None else str(path)
     table = {name: value for name, value in content.items() if name in TableSettings.model_fields}
@@ -152,24 +147,14 @@ def read_training(path: Path | None, flags: Model | None, kind: type[Model]) -> 
 def read_map_training(
     kind: str, preset: str, settings: Path | None = None, flags: MapTraining | None = None
 ) -> tuple[MapTraining, TableSettings]:
-    """Join a preset with a settings file and flags; what is named later wins.
-
-    Raises:
-        SettingsError: one sentence with the field, the value and what is allowed.
-    """
+    """Join a preset with a settings file and flags; what is named later wins. Errors are those of `read_training`."""
     given, table = read_training(settings, flags, MapTraining)
     values = {**preset_values(kind, preset), **given.model_dump(exclude_unset=True)}
     return checked(MapTraining, values, f"the preset {preset} and what was given"), table
 
 
 def map_training(preset: str, kind: str, **changes: Any) -> MapTraining:
-    """Return a preset's settings for one kind of map, some of them changed.
-
-    Args:
-        preset: "small" (minutes on two cores) or "paper" (the published sizes).
-        kind: "primal" or "dual".
-        changes: fields of `MapTraining`.
-    """
+    """Return a preset ("small": minutes on two cores, "paper": published sizes) of "primal" or "dual", changed."""
     return checked(MapTraining, {**preset_values(kind, preset), **changes}, f"the preset {preset} and the changes")
 
 

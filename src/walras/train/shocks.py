@@ -1,7 +1,4 @@
-"""Random demand shocks common to all agents, shadow prices and capacities that training draws.
-
-Only one past was observed; common shocks are redrawn so that training does not memorise it.
-"""
+"""Demand shocks common to all agents, shadow prices and capacities that training draws: only one past was observed."""
 
 from collections.abc import Sequence
 
@@ -14,13 +11,11 @@ from walras.population.population import Population
 
 HALF_LIFE = 8.0  # weeks after which a forecast has followed half of a common change
 LONGEST_BLOCK = 8  # most weeks on which a common shock is constant
-KINDS = ("none", "haar", "pulse")  # kinds of a resource's prices in a buyer's episode, equally likely
+KINDS = ("none", "haar", "pulses")  # kinds of a resource's prices in a buyer's episode, equally likely
 ALWAYS = 1_000  # notice of prices that are known from the start [weeks]
 LEAST_USE = 1e-9  # least use per unit in a typical price
 MIXED = ("none", "haar", "haar", "pulses", "pulses")
-DRAWN = {"mixed": MIXED, "drawn": MIXED, "haar": ("haar",)}
-"""Kinds of prices drawn for each resource of a map's rollout, equally likely, by the setting `prices`."""
-
+DRAWN = {"mixed": MIXED, "drawn": MIXED, "haar": ("haar",)}  # the same for a map's rollout, by the setting `prices`
 ROOMY_SHARE, MOST_ROOM = 0.25, 2.5  # share of capacity paths with room to spare, and their largest factor
 
 
@@ -55,20 +50,21 @@ def typical_prices(population: Population) -> Float[np.ndarray, " resource"]:
 def mixed_prices(seed: int, weeks: int, scale: Float[np.ndarray, " resource"]) -> AnnouncedPrices:
     """Draw for every resource no prices, a Haar path known in full, or pulses announced 0 to 26 weeks ahead.
 
-    Args:
-        seed: the same seed gives the same prices.
-        weeks: length, at least 1.
-        scale: of each resource, as `typical_prices` [money per unit of resource].
+    The scale of each resource is as `typical_prices` [money per unit of resource].
     """
-    random = np.random.default_rng([seed, 0x9B1])
+    return _announced(np.random.default_rng([seed, 0x9B1]), weeks, scale, KINDS)
+
+
+def _announced(
+    random: np.random.Generator, weeks: int, scale: Float[np.ndarray, " resource"], kinds: Sequence[str]
+) -> AnnouncedPrices:
     prices, notice = np.zeros((weeks, len(scale))), np.full((weeks, len(scale)), ALWAYS)
     for resource, unit in enumerate(scale):
-        kind = KINDS[random.integers(len(KINDS))]
-        drawn = int(random.integers(2**31))
+        kind, seed = kinds[int(random.integers(len(kinds)))], int(random.integers(2**31))
         if kind == "haar":
-            prices[:, [resource]] = HaarPrices().sample(drawn, weeks, [unit]).prices
-        if kind == "pulse":
-            pulses = PulsePrices().sample(drawn, weeks, [unit])
+            prices[:, [resource]] = HaarPrices().sample(seed, weeks, [unit]).prices
+        if kind == "pulses":
+            pulses = PulsePrices().sample(seed, weeks, [unit])
             prices[:, [resource]], notice[:, [resource]] = pulses.prices, pulses.notice
     return AnnouncedPrices(prices, notice)
 
@@ -76,36 +72,16 @@ def mixed_prices(seed: int, weeks: int, scale: Float[np.ndarray, " resource"]) -
 def drawn_prices(
     random: np.random.Generator, population: Population, weeks: int, kinds: Sequence[str] = MIXED
 ) -> Float[np.ndarray, "week resource"]:
-    """Draw for every resource of a map's rollout no prices, a Haar path or pulses [money per unit of resource].
-
-    Args:
-        random: source.
-        population: its margins and costs set the scale of prices.
-        weeks: length.
-        kinds: to choose from, as in `DRAWN`.
-    """
+    """Draw for every resource of a map's rollout no prices, a Haar path or pulses [money per unit of resource]."""
     map_units = np.asarray(units_of(population).price, float)
     scale = np.where(population.stock_resource, typical_prices(population), map_units)
-    prices = np.zeros((weeks, len(scale)))
-    for resource, unit in enumerate(scale):
-        kind, seed = kinds[int(random.integers(len(kinds)))], int(random.integers(2**31))
-        if kind == "haar":
-            prices[:, [resource]] = HaarPrices().sample(seed, weeks, [unit]).prices
-        if kind == "pulses":
-            prices[:, [resource]] = PulsePrices().sample(seed, weeks, [unit]).prices
-    return prices
+    return _announced(random, weeks, scale, kinds).prices
 
 
 def drawn_capacity(
     random: np.random.Generator, free: Float[np.ndarray, "week resource"], first: int
 ) -> Float[np.ndarray, "week resource"]:
-    """Draw a Haar capacity path at the scale of use without prices (spec section 4) [units of resource].
-
-    Args:
-        random: source.
-        free: use without prices.
-        first: first week whose use counts for the scale.
-    """
+    """Draw a Haar capacity path at the scale of use without prices, from week `first` on (spec section 4)."""
     mean = np.maximum(free[first:].mean(0), 1e-6)
     # One path in four has room to spare: maps also have to learn where no price is needed.
     roomy = random.uniform(1.0, MOST_ROOM) if random.random() < ROOMY_SHARE else 1.0
