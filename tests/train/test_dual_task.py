@@ -13,12 +13,11 @@ import pytest
 from small_episodes import FewEpisodes, tiny
 from small_stretches import FIRST, WEEKS, Shy, cohort_index, dual_map, target_of, window
 
-from walras.errors import NoDerivativeError, SettingsError
+from walras.errors import NoDerivativeError
 from walras.maps.closed_loop import ClosedLoopResult
 from walras.maps.features import HORIZON, units_of
 from walras.policies.user_policies import CallbackPolicy
 from walras.train import dual_task as dual
-from walras.train import primal_task as primal
 from walras.train.dual_task import DualExample, DualTask, Weights, dual_loss, episode_terms
 from walras.train.loop import train
 
@@ -86,17 +85,21 @@ def test_a_plan_that_is_issued_again_as_it_was_is_kept():
     assert moving > 1e-6 and kept < 1e-3 * moving
 
 
-@pytest.fixture
-def few(monkeypatch):
-    for name, count in (("EXAMPLES", 2), ("VALIDATION", 1), ("ORIGINS", 1)):
-        monkeypatch.setattr(dual, name, count)
-    monkeypatch.setattr(dual, "FIRST_EXAMPLE", primal.FIRST_EXAMPLE)
-    return FewEpisodes()
+@pytest.fixture(scope="module")
+def few():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, count in (("EXAMPLES", 2), ("VALIDATION", 1), ("ORIGINS", 1)):
+            patch.setattr(dual, name, count)
+        yield FewEpisodes()
 
 
-def test_training_lowers_the_loss_and_goes_on_with_the_same_bits(few, tmp_path):
-    settings = tiny(representation="global", steps=3, burn_in=2, learning_rate=0.05)
-    task = DualTask(settings, few, POLICY)
+@pytest.fixture(scope="module")
+def task(few):
+    return DualTask(tiny(representation="global", steps=3, burn_in=2, learning_rate=0.05), few, POLICY)
+
+
+def test_training_lowers_the_loss_and_goes_on_with_the_same_bits(task, tmp_path):
+    settings = task.settings
     assert not set(np.asarray(task.validation[0].origins)) - set(
         range(settings.weeks - settings.first_origin - HORIZON)
     )
@@ -113,8 +116,7 @@ def test_training_lowers_the_loss_and_goes_on_with_the_same_bits(few, tmp_path):
     assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
 
 
-def test_lessons_are_at_the_scale_of_use(few):
-    task = DualTask(tiny(representation="global"), few, POLICY)
+def test_lessons_are_at_the_scale_of_use(few, task):
     for number in range(4):
         mine = task.example(few.draw(number))
         assert (np.asarray(mine.plan.capacity) > 0).all() and mine.plan.first == task.settings.first_origin
@@ -129,8 +131,3 @@ def test_a_black_box_ends_in_a_sentence(few):
         task = DualTask(tiny(representation="global"), few, box)
         task.step(task.begin(0), 1)
     assert "\n" not in str(caught.value)
-
-
-def test_a_representation_that_adds_up_is_refused(few):
-    with pytest.raises(SettingsError, match="is bottom-up"):
-        DualTask(tiny(representation="bottom-up"), few, POLICY)

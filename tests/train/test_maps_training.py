@@ -20,7 +20,7 @@ from walras.train.shocks import DRAWN
 
 SETTINGS = MapTraining(
     representation="global",
-    delegates=6,
+    delegates=0,
     steps=2,
     assess_every=1,
     checkpoint_every=1,
@@ -137,6 +137,7 @@ def test_a_table_that_is_too_short_is_refused(tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
+@pytest.mark.slow
 def test_a_map_to_compare_shares_pools_and_is_trained_without_its_support(trained, tmp_path):
     """What it does not see is in its file."""
     shared = trained[0] / POOLS

@@ -147,8 +147,7 @@ def test_levels_that_are_best_in_hindsight_are_raised_for_weeks_to_come():
 # --- what is tuned ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenarios", [None, 3])
-@pytest.mark.parametrize("block", [3, 4096])
+@pytest.mark.parametrize("scenarios, block", [(None, 3), (3, 4096)])
 def test_values_add_up_to_the_simulator_s_own_total(scenarios, block):
     people = shop()
     paths, state, charged = happenings(people, scenarios=scenarios), start(people), prices(people)
