@@ -27,7 +27,7 @@ from walras.train.policy_families import (
     SsPolicy,
     TunedNewsvendor,
 )
-from walras.train.policy_value import Objective, TuningProblem, policy_value
+from walras.train.policy_value import BLOCK, Objective, TuningProblem
 
 STORES, WEEKS, WARM_UP = 400, 260, 60
 COUNTED = WEEKS - WARM_UP
@@ -49,6 +49,10 @@ def lost_sales(demand: np.ndarray, lead: int, penalty: float) -> dict:
 def tune(family, population, exogenous, *, initial, round_to=None, **objective):
     """Tune a family; what is not named otherwise belongs to the objective."""
     return family.tune(TuningProblem(population, exogenous, initial, None, Objective(**objective), round_to))
+
+
+def policy_value(policy, population, exogenous, *, block=BLOCK, **given):
+    return TuningProblem(population, exogenous, **given).evaluate(policy, block)
 
 
 def costs(tuned) -> np.ndarray:
@@ -135,10 +139,7 @@ def test_levels_that_are_best_in_hindsight_are_raised_for_weeks_to_come():
     assert factor > 1.0
     np.testing.assert_allclose(raised.parameters["level"], factor * plain.parameters["level"])
     later = lost_sales(skewed[27:], 1, 99.0)
-    costs = [
-        -policy_value(*(later[k] for k in ("population", "exogenous")), one.policy, initial=later["initial"]).value
-        for one in (plain, raised)
-    ]
+    costs = [-policy_value(one.policy, **later).value for one in (plain, raised)]
     assert costs[1].sum() < costs[0].sum()
     whole = tune(Rescaled(BestBaseStock(), factors=(1.15,)), **given, round_to=1.0).parameters["level"]
     np.testing.assert_array_equal(whole, np.rint(whole))
@@ -152,7 +153,7 @@ def test_values_add_up_to_the_simulator_s_own_total(scenarios, block):
     people = shop()
     paths, state, charged = happenings(people, scenarios=scenarios), start(people), prices(people)
     policy = OrderUpTo(jnp.arange(10.0, 10.0 + AGENTS))
-    found = policy_value(people, paths, policy, initial=state, shadow_prices=charged, block_agents=block)
+    found = policy_value(policy, people, paths, initial=state, shadow_prices=charged, block=block)
     rollout = simulate(people, paths, policy, initial=state, shadow_prices=charged)
     paid = (np.asarray(rollout.totals.utilization) * np.asarray(charged)).sum((-1, -2)).mean()
     np.testing.assert_allclose(found.payments.sum(), paid, rtol=1e-5)
@@ -164,7 +165,7 @@ def test_a_warm_up_is_charged_for_what_it_added_to_stock_and_a_stop_is_an_end():
     people = shop()
     paths, state = happenings(people), start(people)
     policy, kept = OrderUpTo(jnp.arange(10.0, 10.0 + AGENTS)), 3
-    found = policy_value(people, paths, policy, initial=state, objective=Objective(warm_up=kept))
+    found = policy_value(policy, people, paths, initial=state, objective=Objective(warm_up=kept))
     happened = simulate(people, paths, policy, initial=state, record=Record.traces())
     final = happened.final
     added = np.asarray(happened.agents.orders - happened.agents.sales)[:kept].sum(0)
@@ -175,11 +176,11 @@ def test_a_warm_up_is_charged_for_what_it_added_to_stock_and_a_stop_is_an_end():
     for name in ("demand", "sale_price", "unit_cost", "lead_demand_mean", "lead_demand_sd"):
         cut = eqx.tree_at(lambda p, n=name: getattr(p, n), cut, getattr(paths, name)[:-2])
     cut = eqx.tree_at(lambda p: p.arrivals.weeks, cut, paths.arrivals.weeks[:-2])
-    shorter = policy_value(people, cut, policy, initial=state, objective=Objective(warm_up=kept))
+    shorter = policy_value(policy, people, cut, initial=state, objective=Objective(warm_up=kept))
     stopped = policy_value(
-        people, paths, policy, initial=state, objective=Objective(warm_up=kept, stop=paths.n_weeks - 2)
+        policy, people, paths, initial=state, objective=Objective(warm_up=kept, stop=paths.n_weeks - 2)
     )
     for name in ("value", "sales", "stock", "order_weeks"):
         np.testing.assert_allclose(getattr(stopped, name), getattr(shorter, name), rtol=1e-5, atol=1e-3)
     with pytest.raises(SettingsError, match="leave at least one week that counts"):
-        policy_value(people, paths, policy, initial=state, objective=Objective(warm_up=paths.n_weeks))
+        policy_value(policy, people, paths, initial=state, objective=Objective(warm_up=paths.n_weeks))

@@ -181,10 +181,12 @@ class HistoryEpisodes(EpisodeSource):
         # Products without a recent sale would not be planned.
         weight = weight / weight.mean() * (known[-RECENT_WEEKS:].sum(0) > 0)
         own: dict[str, Any] = {"demand_scale": scale.astype(np.float32), "weight": weight.astype(np.float32)}
+        seed, longest = int(random.integers(2**31)), self.split.training.initial.max_lead
+        lead_times = draw_lead_times(lead, (1, replayed.weeks), log_sd=self.split.log_sd, seed=seed)[0]
         weeks = np.arange(replayed.weeks)
         return Episode(
             population=replace(self.split.population.take(agents), **jax.tree.map(jnp.asarray, own)),
-            exogenous=replayed.paths(self._lead_times(agents, replayed.weeks, random)),
+            exogenous=replayed.paths(np.minimum(lead_times, longest).astype(np.int8)),
             initial=self._initial(replayed, random),
             shadow_prices=jnp.asarray(announced.prices, jnp.float32),
             notice=jnp.asarray(announced.notice, jnp.int32),
@@ -201,15 +203,6 @@ class HistoryEpisodes(EpisodeSource):
         shift = random.uniform(-1, 1) * self.settings.composition_shift
         chance = self.money[self.learners] ** 0.5 * np.exp(shift * np.clip(self.log_demand[self.learners], -2, 2) / 2)
         return random.choice(self.learners, self.settings.agents, p=chance / chance.sum())
-
-    def _lead_times(
-        self, agents: Int[np.ndarray, " drawn"], weeks: int, random: np.random.Generator
-    ) -> Int8[np.ndarray, "week drawn"]:
-        """Draw lead times of orders around each product's typical one [weeks]."""
-        longest = self.split.training.initial.max_lead
-        seed = int(random.integers(2**31))
-        drawn = draw_lead_times(self.lead[agents], (1, weeks), log_sd=self.split.log_sd, seed=seed)[0]
-        return np.minimum(drawn, longest).astype(np.int8)
 
     def _with_drawn_shocks(self, recorded: ObservedHistory, random: np.random.Generator) -> ObservedHistory:
         """Replace each week's common shock by a drawn one, which forecasts follow with a lag."""

@@ -195,20 +195,9 @@ class _Snapshot:
     best: Any
     score: _EarlyStopping
 
-    @staticmethod
-    def initial(task: TrainingTask, settings: TrainSettings) -> "_Snapshot":
-        state = _strongly_typed(task.begin(settings.seed))
-        return _Snapshot(0, state, task.parameters(state), _EarlyStopping())
-
     def tree(self) -> dict[str, Any]:
         """Return what a checkpoint holds; all hold the best parameters, so that none depends on another."""
         return {"carry": self.state, "best": self.best}
-
-    def restored(self, checkpoint: Checkpoint) -> "_Snapshot":
-        """Return a checkpoint's numbers in this structure."""
-        tree = restore(self.tree(), checkpoint.stored)
-        score = _EarlyStopping(**checkpoint.stored.header["score"])
-        return _Snapshot(checkpoint.step, tree["carry"], tree["best"], score)
 
 
 class _Log:
@@ -278,9 +267,11 @@ class _Training:
         if checkpoint is not None:
             before = checkpoint.stored.header["config"]
             _check_config(self.config, before, self.settings, checkpoint.step, self.folder)
-        snapshot = _Snapshot.initial(self.task, self.settings)
+        state = _strongly_typed(self.task.begin(self.settings.seed))
+        snapshot = _Snapshot(0, state, self.task.parameters(state), _EarlyStopping())
         if checkpoint is not None:
-            snapshot = snapshot.restored(checkpoint)
+            tree, score = restore(snapshot.tree(), checkpoint.stored), checkpoint.stored.header["score"]
+            snapshot = _Snapshot(checkpoint.step, tree["carry"], tree["best"], _EarlyStopping(**score))
             self.checkpoints.remove(after=checkpoint.step)
         return snapshot, checkpoint
 

@@ -30,7 +30,7 @@ from walras.train.policy_families import (
     TunedNewsvendor,
     in_multiples,
 )
-from walras.train.policy_value import Objective, TunedPolicy, TuningProblem, policy_value
+from walras.train.policy_value import Objective, TunedPolicy, TuningProblem
 from walras.train.shocks import typical_prices
 
 GROUPINGS = (0, 10, 1)  # parameters per agent, per demand bucket, and one for all: training weeks decide which is best
@@ -171,10 +171,8 @@ def evaluate_policy(
     prices = _prices_or_zeros(shadow_prices, len(split.holdout.weeks), split)
     if initial is None:
         prices = jnp.concatenate([_prices_or_zeros(training_prices, warm_up, split), prices])
-    objective = Objective(warm_up)
-    result = policy_value(
-        split.population, weeks.exogenous, tuned.policy, initial=start, shadow_prices=prices, objective=objective
-    )
+    problem = TuningProblem(split.population, weeks.exogenous, start, prices, Objective(warm_up))
+    result = problem.evaluate(tuned.policy)
     units = np.asarray(start.stock_end, float) + np.asarray(start.pipeline, float).sum(-2)
     cost = np.asarray(split.holdout.exogenous.unit_cost, float)[0]
     return PolicyOutcome(

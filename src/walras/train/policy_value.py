@@ -5,7 +5,6 @@ Agents are simulated in blocks and only sums over weeks are kept, so that large 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -50,7 +49,11 @@ class PolicyValue:
 
 @dataclass(frozen=True, eq=False)
 class TuningProblem:
-    """Data that policies are tuned on; paths, start and prices as in `simulate`."""
+    """Data that policies are tuned on; paths, start and prices as in `simulate`.
+
+    Prices are announced in full at the start [money per unit of resource]; None charges nothing. Of paths with a
+    scenario axis, values are means over scenarios.
+    """
 
     population: Population
     exogenous: ExogenousPaths
@@ -64,14 +67,31 @@ class TuningProblem:
         """Number of agents."""
         return self.population.n_agents
 
-    def evaluate(self, policy: Policy) -> PolicyValue:
-        """Return the value of a policy for every agent."""
-        given: dict[str, Any] = {
-            "initial": self.initial,
-            "shadow_prices": self.shadow_prices,
-            "objective": self.objective,
-        }
-        return policy_value(self.population, self.exogenous, policy, **given)
+    def evaluate(self, policy: Policy, block_agents: int = BLOCK) -> PolicyValue:
+        """Simulate a policy in blocks of agents and sum over weeks, agent by agent.
+
+        Raises:
+            SettingsError: a warm-up as long as the paths.
+        """
+        exogenous, population, objective = self.exogenous, self.population, self.objective
+        stop = exogenous.n_weeks if objective.stop is None else objective.stop
+        if not 0 <= objective.warm_up < stop <= exogenous.n_weeks:
+            raise SettingsError(
+                f"`warm_up` is {objective.warm_up} weeks of {min(stop, exogenous.n_weeks)}; leave at least one week that "
+                "counts"
+            )
+        no_prices = jnp.zeros((exogenous.n_weeks, len(population.resources)))
+        prices = jnp.asarray(no_prices if self.shadow_prices is None else self.shadow_prices, jnp.float32)
+        span = jnp.asarray([objective.warm_up, stop], jnp.int32)
+        order_cost = jnp.asarray(objective.order_cost, jnp.float32)
+        agents, size, parts = self.n_agents, min(block_agents, self.n_agents), []
+        for first in range(0, agents, size):
+            # The last block overlaps the one before it: blocks of one size are one compilation.
+            start = jnp.asarray(min(first, agents - size))
+            given = (population, exogenous, policy, self.initial, prices, start, span, order_cost)
+            block = _block(*given, size, objective.backlog)
+            parts.append([np.asarray(leaf)[first - int(start) :] for leaf in block])
+        return PolicyValue(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
     def max_demand(self, weeks: int) -> Float[np.ndarray, " agent"]:
         """Return each agent's largest demand in this many consecutive weeks, over all scenarios [units]."""
@@ -104,49 +124,6 @@ class TunedPolicy:
         return f"{self.name}: {self.tried} candidates in {self.seconds:.1f} s" + (
             f" (median {medians})" if medians else ""
         )
-
-
-def policy_value(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    *,
-    initial: State,
-    shadow_prices: Float[Array, "*priced week resource"] | None = None,
-    objective: Objective | None = None,
-    block_agents: int = BLOCK,
-) -> PolicyValue:
-    """Simulate all agents and sum over weeks, agent by agent.
-
-    Args:
-        population, policy, initial: as in `simulate`.
-        exogenous: paths; with a scenario axis the mean over scenarios is returned.
-        shadow_prices: announced in full at the start [money per unit of resource]; 0 where not given.
-        objective: what counts; all weeks, lost sales and no order cost where not given.
-
-    Raises:
-        SettingsError: a warm-up as long as the paths.
-    """
-    objective = Objective() if objective is None else objective
-    stop = exogenous.n_weeks if objective.stop is None else objective.stop
-    if not 0 <= objective.warm_up < stop <= exogenous.n_weeks:
-        raise SettingsError(
-            f"`warm_up` is {objective.warm_up} weeks of {min(stop, exogenous.n_weeks)}; leave at least one week that "
-            "counts"
-        )
-    agents = population.n_agents
-    size = min(block_agents, agents)
-    prices = jnp.zeros((exogenous.n_weeks, len(population.resources))) if shadow_prices is None else shadow_prices
-    prices = jnp.asarray(prices, jnp.float32)
-    span, order_cost = jnp.asarray([objective.warm_up, stop], jnp.int32), jnp.asarray(objective.order_cost, jnp.float32)
-    shared = (population, exogenous, policy, initial, prices)
-    parts = []
-    for first in range(0, agents, size):
-        # The last block overlaps the one before it: blocks of one size are one compilation.
-        start = min(first, agents - size)
-        block = _block(*shared, jnp.asarray(start), span, order_cost, size, objective.backlog)
-        parts.append([np.asarray(leaf)[first - start :] for leaf in block])
-    return PolicyValue(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
 
 
 @eqx.filter_jit
