@@ -58,10 +58,7 @@ Tally = TypeVar("Tally", bound="AbstractTally")
 
 @dataclass(frozen=True, eq=False)
 class AbstractTally(ABC):
-    """Sums by path that merge with `+`, over weeks of the same paths and over different paths alike.
-
-    `paths` has the numbers of the paths, increasing and unique.
-    """
+    """Sums by path that merge with `+`, of the same paths and of others; `paths` are numbers, increasing and unique."""
 
     paths: Int[np.ndarray, " path"]
 
@@ -349,13 +346,12 @@ REWARD_MEASURES = ("reward_kept", "regret_ratio", "pooled_regret_ratio")
 
 @dataclass(frozen=True)
 class RewardMetrics(Measures):
-    """How much reward is left under coordination; ratios are per path, then averaged.
+    """How much reward is left under coordination; ratios are per path, then averaged, None if no path counts.
 
     Attributes:
-        reward_kept: reward over the oracle's at equal violation; None if no path's oracle earns anything.
-        regret_ratio: `(R0 - R) / (R0 - R_oracle)`; None if the oracle gave up reward on no path.
+        reward_kept: reward over the oracle's at equal violation.
+        regret_ratio: `(R0 - R) / (R0 - R_oracle)`.
         pooled_regret_ratio: the same of the summed rewards, steadier if some paths are hardly constrained.
-        paths: paths counted.
         reward_kept_left_out: paths whose oracle reward is not positive, so that a share of it is meaningless.
         regret_left_out: paths on which the oracle gave up nothing (`R0 <= R_oracle` but for rounding).
     """

@@ -432,7 +432,7 @@ def first_place(
 
 
 def _pieces(array: Any) -> list[tuple[Any, tuple[int, ...]]]:
-    """List the parts of an array that this process holds, each once, with the index at which it starts."""
+    """List the parts of an array that this process holds, each once, with the index of its start."""
     if not isinstance(array, jax.Array):
         return [(array, (0,) * array.ndim)]
     parts: dict[tuple[int, ...], Any] = {}

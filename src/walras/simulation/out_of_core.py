@@ -256,9 +256,9 @@ class _ChunkedRun:
 
     def finished(self, log: ResumeLog | None, chunks: list[Span]) -> dict[Span, Piece]:
         """Return the finished chunks of the journal that process 0 keeps, in every process."""
-        logged = [] if log is None else [chunk for chunk in chunks if log.has(chunk)]
-        stored = {chunk: log.completed(chunk, digest(self.policy_of(chunk))) for chunk in logged if log is not None}
-        pieces = {chunk: piece for chunk, piece in stored.items() if piece is not None}
+        logged = [] if log is None else [(chunk, log) for chunk in chunks if log.has(chunk)]
+        stored = [(chunk, log.completed(chunk, digest(self.policy_of(chunk)))) for chunk, log in logged]
+        pieces = {chunk: piece for chunk, piece in stored if piece is not None}
         if len(self.mesh.processes) == 1:
             return pieces
         done = self.mesh.first(np.array([chunk in pieces for chunk in chunks]))
