@@ -23,9 +23,6 @@ InterfaceKind = Literal["simulated", "learned"]
 LEAST_COHORT = 20
 """Agents of the smallest cohort that represents a population: two in each of ten strata."""
 
-LONGEST_VALUE = 60
-"""Characters of a refused value that an error quotes."""
-
 PLAIN_WORDS = {
     "^Input should": "it must",
     ", unable.*": "",
@@ -57,9 +54,7 @@ class EconomicsSettings(Settings):
     """Costs of a product beside its purchase, where the table does not give them."""
 
     holding_rate: float = Field(0.25, ge=0, le=10, description="cost of holding stock for a year, share of unit cost")
-    lost_sale_penalty: float = Field(
-        0.0, ge=0, le=10, description="cost of a lost sale beyond its margin, share of price"
-    )
+    lost_sale_penalty: float = Field(0.0, ge=0, le=10, description="cost of a lost sale beyond margin, share of price")
     discount: float = Field(1.0, gt=0.9, le=1, description="discount factor per week")
 
 
@@ -114,10 +109,8 @@ class PlanFields(Settings):
     @classmethod
     def _cohort_of_some_size(cls, given: int | None) -> int | None:
         if given is not None and 0 < given < LEAST_COHORT:
-            raise ValueError(
-                f"`cohort` is {given} but a cohort has {LEAST_COHORT} agents at least; give more, or 0 to simulate "
-                "all agents"
-            )
+            needed = f"a cohort has {LEAST_COHORT} agents at least; give more, or 0 to simulate all agents"
+            raise ValueError(f"`cohort` is {given} but {needed}")
         return given
 
 
@@ -126,12 +119,10 @@ class PlanSettings(PlanFields):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PlanSettings":
-        if len(set(self.resources)) < len(self.resources):
-            raise ValueError("`resources` names a resource twice; name each once")
+        _named_once(self.resources)
         if self.frozen_weeks > self.weeks:
-            raise ValueError(
-                f"`frozen_weeks` is {self.frozen_weeks}, more than the {self.weeks} planned weeks; make it at most that"
-            )
+            given = f"`frozen_weeks` is {self.frozen_weeks}, more than the {self.weeks} planned weeks"
+            raise ValueError(f"{given}; make it at most that")
         if self.interface == "simulated" and self.maps != "default":
             raise ValueError("`maps` is given but `interface` is simulated; set `interface` to learned, or drop `maps`")
         return self
@@ -160,9 +151,8 @@ class HistorySettings(Settings):
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
 
     @model_validator(mode="after")
-    def _named_once(self) -> "HistorySettings":
-        if len(set(self.resources)) < len(self.resources):
-            raise ValueError("`resources` names a resource twice; name each once")
+    def _resources_named_once(self) -> "HistorySettings":
+        _named_once(self.resources)
         return self
 
 
@@ -268,6 +258,11 @@ class TableSettings(Settings):
 Model = TypeVar("Model", bound=Settings)
 
 
+def _named_once(resources: tuple[ResourceName, ...]) -> None:
+    if len(set(resources)) < len(resources):
+        raise ValueError("`resources` names a resource twice; name each once")
+
+
 def _rising(name: str, value: float, below: str, least: float) -> None:
     if value < least:
         raise ValueError(f"`{name}` is {value:g}, less than `{below}` ({least:g}); it must be at least that")
@@ -308,11 +303,7 @@ def read_compare_settings(
 
 
 def _read_both(
-    fields: type[Settings],
-    kind: type[Model],
-    path: Path | None,
-    flags: Settings | None,
-    table_flags: Mapping[str, Any] | None,
+    fields: type[Settings], kind: type[Model], path: Path | None, flags: Any, table_flags: Mapping[str, Any] | None
 ) -> tuple[Model, TableSettings]:
     """Read a file with the fields of `kind` and of the table; each is validated alone as one of `fields`."""
     content = {} if path is None else read_toml(path)
@@ -363,7 +354,7 @@ def validation_sentence(error: ValidationError, kind: type[BaseModel], source: s
     message, value = first["msg"], repr(first["input"])
     for theirs, ours in PLAIN_WORDS.items():
         message = re.sub(theirs, ours, message)
-    value = value if len(value) <= LONGEST_VALUE else value[: LONGEST_VALUE - 3] + "..."
+    value = value if len(value) <= 60 else value[:57] + "..."
     return f"`{name}` is {value} in {source}; {message[:1].lower()}{message[1:]}{more}"
 
 

@@ -1,6 +1,7 @@
 """`walras plan`, `walras demo` and `walras simulate`: a table or the embedded population, planned or simulated."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,9 @@ from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.options import NO_FLAGS
-from walras.config import CostSettings, PlanSettings, read_costs
+from walras.config import PlanSettings, read_costs
 from walras.errors import InputError
-from walras.progress import Progress, on_terminal
+from walras.progress import on_terminal
 
 if TYPE_CHECKING:
     from walras.data.panel import Panel
@@ -48,16 +49,14 @@ def plan_command(
     as_json: options.Json = False,
 ) -> None:
     """Plan capacity for the products of a table, verify the plan on unseen futures and write a report."""
-    started = time.perf_counter()
     chosen, table_settings = table_flags.read(flags)
-    rates = read_costs(costs)
-    options.require_writable(out)
-    with on_terminal() as progress:
-        progress.stage(READING)
+
+    def load() -> "tuple[Panel, PreviousPlan | None]":
         panel = options.load_panel(table, table_settings)
         weeks = panel.next_weeks(chosen.weeks)
-        previous = None if last is None else read_last_plan(last, weeks, chosen.resources)
-        _plan(panel, chosen, rates, out, progress, started, as_json, previous)
+        return panel, None if last is None else read_last_plan(last, weeks, chosen.resources)
+
+    _plan(READING, load, chosen, costs, out, as_json)
 
 
 def demo_command(
@@ -73,38 +72,35 @@ def demo_command(
     """Plan the embedded population: generated products with the published statistics of real stores."""
     from walras.population.generate import generate_panel
 
-    started = time.perf_counter()
     chosen, _ = options.TableFlags(settings).read(flags)
-    rates = read_costs(costs)
-    options.require_writable(out)
-    with on_terminal() as progress:
-        progress.stage("Making up a population")  # a key of report.json
-        panel = generate_panel(agents, history, chosen.seed)
-        _plan(panel, chosen, rates, out, progress, started, as_json)
+    stage = "Making up a population"  # a key of report.json
+    _plan(stage, lambda: (generate_panel(agents, history, chosen.seed), None), chosen, costs, out, as_json)
 
 
 def _plan(
-    panel: "Panel",
+    stage: str,
+    load: "Callable[[], tuple[Panel, PreviousPlan | None]]",
     settings: PlanSettings,
-    costs: CostSettings,
+    costs: Path | None,
     out: Path,
-    progress: Progress,
-    started: float,
     as_json: bool,
-    last: "PreviousPlan | None" = None,
 ) -> None:
-    """Plan a panel, write the report and print it; `seconds` counts from when the command was `started`."""
-    from walras.planning.plan import plan
-    from walras.report.page import write_report
-    from walras.report.summary import console_summary, plan_summary
+    """Load a panel and the plan to revise in a named stage, plan, write the report and print it."""
+    started, rates = time.perf_counter(), read_costs(costs)
+    options.require_writable(out)
+    with on_terminal() as progress:
+        progress.stage(stage)
+        panel, previous = load()
+        from walras.planning.plan import plan
+        from walras.report.page import write_report
+        from walras.report.summary import console_summary, plan_summary
 
-    reading = time.perf_counter() - started
-    result = plan(panel, settings, costs, previous=last, progress=progress)
-    seconds = {"reading": reading, **result.seconds, "total": time.perf_counter() - started}
-    result = replace(result, seconds=seconds)
-    progress.stage("Writing the report")
-    files = write_report(result, out)
-    progress.close()
+        reading = time.perf_counter() - started
+        result = plan(panel, settings, rates, previous=previous, progress=progress)
+        seconds = {"reading": reading, **result.seconds, "total": time.perf_counter() - started}
+        result = replace(result, seconds=seconds)
+        progress.stage("Writing the report")
+        files = write_report(result, out)
     options.print_result(as_json, plan_summary(result), [console_summary(result)], files)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,11 +12,10 @@ from walras.cli import options
 from walras.cli.options import NO_FLAGS
 from walras.config import TableSettings, checked
 from walras.errors import SettingsError
-from walras.progress import Progress, on_terminal
+from walras.progress import on_terminal
 from walras.train.settings import BuyerTraining, MapTraining, read_map_training, read_training
 
 if TYPE_CHECKING:
-    from walras.data.panel import Panel
     from walras.train.loop import TrainResult
 
 BUYER_OUT, MAPS_OUT = Path("walras-out/buyer"), Path("walras-out/interface")
@@ -46,12 +46,9 @@ def buyer_command(
     """Train a buyer that responds to shadow prices; a stopped training is resumed."""
     chosen, in_file = read_training(table_flags.settings, flags, BuyerTraining)
     table_settings = _table_settings(table, in_file, table_flags)
+    from walras.train.buyer_training import train_buyer
 
-    def train(panel: "Panel | None", progress: Progress, command: list[str]) -> "TrainResult":
-        from walras.train.buyer_training import train_buyer
-
-        return train_buyer(panel, chosen, out, progress=progress, resume=resume, command=command)
-
+    train = partial(train_buyer, settings=chosen, folder=out, resume=resume)
     _train(train, table, table_settings, out, as_json)
 
 
@@ -71,12 +68,9 @@ def _map_command(kind: str, text: str) -> Callable[..., None]:
     ) -> None:
         chosen, in_file = read_map_training(kind, preset, table_flags.settings, flags)
         table_settings = _table_settings(table, in_file, table_flags)
+        from walras.train.maps_training import train_map
 
-        def train(panel: "Panel | None", progress: Progress, command: list[str]) -> "TrainResult":
-            from walras.train.maps_training import train_map
-
-            return train_map(kind, panel, chosen, out, progress=progress, resume=resume, command=command)
-
+        train = partial(train_map, kind, settings=chosen, folder=out, resume=resume)
         _train(train, table, table_settings, out, as_json)
 
     command.__doc__ = text
@@ -103,7 +97,7 @@ def _table_settings(table: Path | None, in_file: TableSettings, flags: options.T
 
 
 def _train(
-    train: "Callable[[Panel | None, Progress, list[str]], TrainResult]",
+    train: "Callable[..., TrainResult]",
     table: Path | None,
     table_settings: TableSettings,
     out: Path,
@@ -114,7 +108,7 @@ def _train(
     with on_terminal() as progress:
         progress.stage("Reading the table" if table else "Starting")
         panel = None if table is None else options.load_panel(table, table_settings)
-        result = train(panel, progress, ["walras", *sys.argv[1:]])
+        result = train(panel, progress=progress, command=["walras", *sys.argv[1:]])
     names = ("step", "best_step", "best_value", "stopped", "seconds", "notes")
     end = "all steps were done" if result.stopped == "steps" else "the validation value no longer improved"
     sentences = (

@@ -366,10 +366,9 @@ def comparison_sentences(comparison: PriceComparison) -> list[str]:
     lines = [f"{products} over {span}, {fmt.day(weeks[0])} to {fmt.day(weeks[-1] + 6)}."]
     for index, name in enumerate(comparison.resources):
         use, free = (values[1, :, index] for values in (comparison.utilization, comparison.unconstrained))
-        lines.append(
-            f"{name}: {fmt.number(use.mean())} per week in the median future, "
-            f"{fmt.number(free.mean())} without prices; the most is {fmt.number(use.max())} in the week of {fmt.day(weeks[int(use.argmax())])}."
-        )
+        most = f"{fmt.number(use.max())} in the week of {fmt.day(weeks[int(use.argmax())])}"
+        mean, without = fmt.number(use.mean()), fmt.number(free.mean())
+        lines.append(f"{name}: {mean} per week in the median future, {without} without prices; the most is {most}.")
     kept = reward_kept(comparison)
     if comparison.shadow_prices.any() and kept is not None:
         lines.append(f"The prices keep {fmt.percent(kept)} of the reward that the products earn without prices.")

@@ -174,9 +174,7 @@ class InstanceSettings(Settings):
     )
     most_units: int = Field(1, ge=1, le=1000, description="units of an order are drawn from 1 to this")
     stock: float = Field(0.8, ge=0, le=1000, description="units in stock over units ordered, where no file gives stock")
-    capacity: float = Field(
-        0.8, ge=0, le=1000, description="units that all centres can send, over units ordered; 0.6 is tight"
-    )
+    capacity: float = Field(0.8, ge=0, le=1000, description="units centres can send, over units ordered; 0.6 is tight")
     refills: int = Field(0, ge=0, le=10_000, description="times at which capacity is granted again, evenly spaced")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of all random numbers")
 
@@ -190,13 +188,11 @@ class DecisionSettings(InstanceSettings):
 
     policy: PolicyName = Field("greedy", description="policy that decides")
     width: int = Field(64, ge=1, le=16_384, description="units of a hidden layer of `mlp` and `capacity`")
-    gamma: float = Field(
-        0.5, ge=0, le=16, description="price of a centre without capacity left, for `capacity` [reward]"
-    )
+    gamma: float = Field(0.5, ge=0, le=16, description="price of a centre without capacity, for `capacity` [reward]")
     window: int | None = Field(
         None,
         ge=1,
-        description="orders iterated on together; by default all if there are few, else as many as is fastest",
+        description="orders iterated on together (default: all if there are few, else as many as is fastest)",
     )
 
 
@@ -207,8 +203,5 @@ class LearningSettings(InstanceSettings):
     steps: int = Field(40, ge=1, le=100_000, description="steps of the prices, with a trajectory of every sample each")
     rate: float = Field(0.3, gt=0, le=100, description="of the first step of capacity prices")
     samples: int = Field(
-        4,
-        ge=0,
-        le=1000,
-        description="samples of the orders to learn from, with replacement; 0: the orders themselves",
+        4, ge=0, le=1000, description="samples of the orders to learn from, with replacement; 0: the orders themselves"
     )
