@@ -10,11 +10,7 @@ PATIENCE = 2.0
 
 
 class Progress:
-    """Record the stages of some work and their times, without drawing.
-
-    Attributes:
-        seconds: wall time of each finished stage, in order [seconds].
-    """
+    """Record the stages of some work and the wall time of each finished one, without drawing."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -23,7 +19,7 @@ class Progress:
 
     def stage(self, name: str) -> None:
         """Start the stage `name`, ending the one before."""
-        self._end_stage()
+        Progress.close(self)
         self._stage, self._since = name, time.perf_counter()
 
     def step(self, done: int, total: int) -> None:
@@ -31,13 +27,10 @@ class Progress:
 
     def close(self) -> None:
         """End the last stage."""
-        self._end_stage()
-        self._stage = None
-
-    def _end_stage(self) -> None:
         if self._stage is not None:
             spent = time.perf_counter() - self._since
             self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
+            self._stage = None
 
     def __enter__(self) -> "Progress":
         return self

@@ -25,14 +25,11 @@ if TYPE_CHECKING:
     from walras.domains.fulfilment.process import FulfilmentResult
 
 OUT = Path("walras-out/fulfilment")
-Table = Annotated[
-    Path | None, Parameter(help="orders: Parquet or CSV with unique_id, country, qty (default: a generated instance)")
-]
+TABLE_HELP = "orders: Parquet or CSV with unique_id, country, qty (default: a generated instance)"
+Table = Annotated[Path | None, Parameter(help=TABLE_HELP)]
 Stock = Annotated[Path | None, Parameter(name="--stock-file", help="stock: unique_id, centre, stock")]
-Places = Annotated[
-    Path | None,
-    Parameter(name="--places", help="places: place, latitude, longitude, and capacity where a centre is"),
-]
+PLACES_HELP = "places: place, latitude, longitude, and capacity where a centre is"
+Places = Annotated[Path | None, Parameter(name="--places", help=PLACES_HELP)]
 Decision = Annotated[DecisionSettings | None, Parameter(name="*")]
 Learning = Annotated[LearningSettings | None, Parameter(name="*")]
 Verify = Annotated[bool, Parameter(negative="", help="also decide one by one, and compare")]

@@ -81,12 +81,7 @@ def audit_actions(instance: Instance, actions: Int[ndarray, " order"]) -> Audit:
 
 
 def check_actions(instance: Instance, actions: Int[ndarray, " order"]) -> None:
-    """Check that every order is sent from a centre with the stock and the capacity, or not at all.
-
-    Raises:
-        InputError: the first order whose action no centre can carry out.
-        ShapeError: there is not one action for every order.
-    """
+    """Raise an `InputError` for the first order that is sent from a centre without the stock or the capacity for it."""
     actions = np.asarray(actions)
     if actions.shape != instance.product.shape:
         raise shape_mismatch(

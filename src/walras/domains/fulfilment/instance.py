@@ -87,11 +87,7 @@ class Instance:
         return self.take(slice(count), refill_before=self.refill_before[early], refill=self.refill[early])
 
     def halves(self) -> tuple["Instance", "Instance"]:
-        """Return the earlier and the later half of the orders, each with half of the stock and of the capacity.
-
-        Raises:
-            InputError: there is only one order.
-        """
+        """Return the earlier and the later half of the orders, each with half of the stock and of the capacity."""
         if self.n_orders < 2:
             raise InputError("there is 1 order but two halves need at least 2; give more orders")
         middle, refill = self.n_orders // 2, self.refill // 2

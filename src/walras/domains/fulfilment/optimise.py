@@ -45,8 +45,7 @@ class LearnedPrices:
     """What was learned; rewards are means over the instances learned from.
 
     Attributes:
-        rule: the dual policy with the best prices.
-        reward: of its trajectories [money].
+        rule, reward: the dual policy with the best prices, and its reward [money].
         rewards: of every step's trajectories, the first with prices of zero [money].
         seconds: of every step's trajectories, all instances together.
         step_seconds: of every step, its gradient included.
@@ -101,10 +100,6 @@ def learn_prices(
         steps: number of steps, with a trajectory of every instance each.
         rate: first step of capacity prices.
         progress: called with the number of every step and its reward.
-
-    Raises:
-        InputError: instances with other products or centres.
-        SettingsError: steps or rate are not positive.
     """
     if steps < 1 or not 0 < rate < np.inf:
         raise SettingsError(f"`steps` is {steps} and `rate` {rate:g} but both must be positive; give 40 and 0.3, say")
@@ -232,9 +227,6 @@ def clairvoyant_bound(instance: Instance) -> float:
 
     `max sum r[d, j] y[p, d, j]` with `sum_j y <= units ordered`, `sum_d y <= stock[p, j]`,
     `sum_pd y <= capacity[j] with all refills`; orders for the same product and destination are one kind.
-
-    Raises:
-        InputError: the instance is too large.
     """
     key = instance.product.astype(np.int64) * len(instance.reward) + instance.destination
     kinds, kind = np.unique(key, return_inverse=True)

@@ -160,11 +160,7 @@ def random_network(
 
 
 def neural(instance: Instance, width: int, seed: int = 0, strength: float = 0.5) -> Neural:
-    """Draw a random network whose scores differ by about `strength` rewards between centres.
-
-    Raises:
-        SettingsError: the width is no positive number.
-    """
+    """Draw a random network whose scores differ by about `strength` rewards between centres."""
     if width < 1:
         raise SettingsError(f"`width` is {width} but a layer needs at least one unit; give e.g. 64")
     rows = instance.stock[np.random.default_rng(seed).integers(len(instance.stock), size=256)]
@@ -173,11 +169,7 @@ def neural(instance: Instance, width: int, seed: int = 0, strength: float = 0.5)
 
 
 def priced(base: AbstractFulfilmentRule, strength: float) -> CapacityPriced:
-    """Add a price of capacity to a rule: `strength` for a centre whose capacity is used up [money].
-
-    Raises:
-        SettingsError: the strength is not within 0 and 16.
-    """
+    """Add a price of capacity to a rule: `strength`, within 0 and 16, where capacity is used up [money]."""
     if not 0 <= strength <= 16:
         raise SettingsError(f"`strength` is {strength!r} but needs to be within 0 and 16; give e.g. 0.5")
     return CapacityPriced(base, jnp.asarray(round(strength * 1024), jnp.int32))
@@ -213,11 +205,7 @@ def scarcity_prices(instance: Instance, level: float = 0.3) -> Dual:
 def make_policy(
     instance: Instance, name: str, width: int = 64, gamma: float = 0.5, seed: int = 0
 ) -> AbstractFulfilmentRule:
-    """Build a policy by the name that the commands use.
-
-    Raises:
-        SettingsError: there is no such policy.
-    """
+    """Build a policy by the name that the commands use: greedy, mlp, dual or capacity."""
     makers: dict[str, Callable[[], AbstractFulfilmentRule]] = {
         "greedy": Greedy,
         "mlp": lambda: neural(instance, width, seed),
@@ -280,9 +268,6 @@ def from_score(
     """Make a rule of a function `(stock row, reward, parameters) -> score of every centre and, last, of none`.
 
     Scores are whole numbers in 1/65,536 of money; centres without the stock or the capacity are masked.
-
-    Raises:
-        InputError: it does not return whole numbers, one for every centre and one more.
     """
     row = jnp.zeros(instance.n_centres, jnp.int32)
     options = f"{instance.n_centres + 1} whole numbers, one for every centre and last one for none"
@@ -291,11 +276,7 @@ def from_score(
 
 
 def from_choice(instance: Instance, function: Callable[[Array, Array, Array], Action]) -> ChoiceRule:
-    """Make a process of a function `(stock row, capacity left, reward) -> centre or -1`.
-
-    Raises:
-        InputError: it does not return one whole number.
-    """
+    """Make a process of a function `(stock row, capacity left, reward) -> centre or -1`."""
     row = jnp.zeros(instance.n_centres, jnp.int32)
     _check_output(function, (row, row, row), (), "one whole number, the centre or -1")
     granted = jnp.asarray(instance.cumulative_capacity())
