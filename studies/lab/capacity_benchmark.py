@@ -18,7 +18,7 @@ from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.closed_loop import CapacityTarget
 from walras.maps.file import LearnedMap
-from walras.maps.pooling import CohortIndex
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.mpc import broadcast_scenarios
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices

@@ -35,7 +35,7 @@ from walras.maps.features import (
     weighted_median,
 )
 from walras.maps.network import MapShape
-from walras.maps.pooling import PooledAgents
+from walras.maps.agent_layout import PooledAgents
 from walras.policies.simple import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of

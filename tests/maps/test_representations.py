@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.maps.pooling import EMPTY, PooledAgents, pack_by_bucket
+from walras.maps.agent_layout import EMPTY, PooledAgents, pack_by_bucket
 from walras.maps.representations import REPRESENTATIONS, Widths
 
 AGENTS, TILE, BUCKETS, CHANNELS, TRAITS = 10, 4, 3, 6, 7

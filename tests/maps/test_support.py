@@ -14,7 +14,7 @@ from walras.errors import InputError
 from walras.maps.encoder import EncoderState
 from walras.maps.features import Baseline, MapInputs, agent_features, pool_agents, units_of
 from walras.maps.file import DUAL
-from walras.maps.pooling import CohortIndex
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.support import QueryRange, TrainingSupport, load_support, policy_hash, save_support, summary_of
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder, OrderUpTo

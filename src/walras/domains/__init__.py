@@ -1,0 +1,1 @@
+"""Other worlds on the parallel engine."""

@@ -29,7 +29,7 @@ from walras.maps.features import (
     units_of,
 )
 from walras.maps.network import MapNetwork
-from walras.maps.pooling import CohortIndex
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.rollout import PopulationWindow
 from walras.parallel.process import Sequential
 from walras.policies.base import Policy

@@ -29,7 +29,7 @@ from walras.maps.features import (
 from walras.maps.file import LearnedMap, probes_for
 from walras.maps.history import History
 from walras.maps.network import EncodedPopulation, MapNetwork
-from walras.maps.pooling import CohortIndex
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.probes import PreparedProbes
 from walras.policies.base import Policy
 from walras.population.cohort import Cohort

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.exogenous.paths import ExogenousPaths
-from walras.maps.pooling import CohortIndex, PooledAgents
+from walras.maps.agent_layout import CohortIndex, PooledAgents
 from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, prepare_probes
 from walras.policies.base import Policy
 from walras.population.population import Population
@@ -290,7 +290,7 @@ def map_inputs(
 
 
 def pool_agents(population: Population, bucket: Array, n_buckets: int, units: Units) -> PooledAgents:
-    """Describe agents that were laid out in tiles of one bucket each (`pooling.pack_by_bucket`), slot by slot."""
+    """Describe agents that were laid out in tiles of one bucket each (`agent_layout.pack_by_bucket`), slot by slot."""
     size = population.weight * _demand(population)
     return PooledAgents(population.weight, size, jnp.asarray(bucket), attributes(population, units), n_buckets)
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.maps.layers import Linear, Perceptron, inverse_head, normalise, relative_use
-from walras.maps.pooling import PooledAgents
+from walras.maps.agent_layout import PooledAgents
 
 Query = Float[Array, "*axes ahead query"]
 Answer = Float[Array, "*axes ahead resource"]

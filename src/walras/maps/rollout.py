@@ -20,7 +20,7 @@ from walras.maps.features import (
     stock_use,
     units_of,
 )
-from walras.maps.pooling import CohortIndex
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, pipeline_at, prepare_probes
 from walras.policies.base import Policy
 from walras.population.population import Population

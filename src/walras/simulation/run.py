@@ -171,6 +171,11 @@ def prepare(
     With `values` numbers are checked too. The block size follows from `carried`, the copies of an agent's state that
     are carried from week to week.
     """
+    if not isinstance(policy, Policy):
+        raise InputError(
+            f"`policy` is {type(policy).__name__!r} but agents follow a `Policy`; give one, or wrap a function as "
+            "`policies.FunctionPolicy`"
+        )
     record = Record.totals() if record is None else record
     initial = default_state(population, exogenous) if initial is None else initial
     shadow_prices = None if shadow_prices is None else jnp.asarray(shadow_prices)

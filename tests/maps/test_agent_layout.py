@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.maps.pooling import EMPTY, CohortIndex, PooledAgents, pack_by_bucket, slots_for
+from walras.maps.agent_layout import EMPTY, CohortIndex, PooledAgents, pack_by_bucket, slots_for
 from walras.population.cohort import Cohort
 
 BUCKETS, TILE = 4, 3
