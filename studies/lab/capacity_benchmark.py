@@ -16,9 +16,9 @@ from walras.errors import SettingsError
 from walras.evaluation.metrics import BURN_IN_WEEKS
 from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.closed_loop import CapacityTarget
 from walras.maps.file import LearnedMap
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.mpc import broadcast_scenarios
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices

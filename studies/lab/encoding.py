@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import HORIZON, KnownFuture
 from walras.maps.file import PRIMAL, LearnedMap, probes_for
 from walras.maps.history import History
 from walras.maps.interface import Interface
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.probes import pipeline_at
 from walras.maps.rollout import roll_out
 from walras.maps.view import LearnedView

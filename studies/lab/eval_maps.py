@@ -13,10 +13,10 @@ from lab.encoding import index_sample
 from lab.resampling import SPAN, ScenarioBootstrap
 from lab.shift_cases import ShiftCase, ShiftSizes
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import FeatureScaling, units_of
 from walras.maps.file import LearnedMap
 from walras.maps.network import MapNetwork, MapShape
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices
 from walras.policies.base import Policy
 from walras.population.population import Population

@@ -9,6 +9,7 @@ import pytest
 from shops import AGENTS, MAX_LEAD, WEEKS, happenings, shop
 from small_maps import TWO, past, people, unscaled, weighted
 
+from walras.maps.agent_layout import PooledAgents
 from walras.maps.features import (
     AGENT_FEATURES,
     AHEAD,
@@ -35,7 +36,6 @@ from walras.maps.features import (
     weighted_median,
 )
 from walras.maps.network import MapShape
-from walras.maps.agent_layout import PooledAgents
 from walras.policies.simple import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of

@@ -11,10 +11,10 @@ from small_maps import cut, interface, past, people, story
 
 from walras.data.array_file import DamagedFileError, read_arrays, write_arrays
 from walras.errors import InputError
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.encoder import EncoderState
 from walras.maps.features import Baseline, MapInputs, agent_features, pool_agents, units_of
 from walras.maps.file import DUAL
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.support import QueryRange, TrainingSupport, load_support, policy_hash, save_support, summary_of
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.simple import ConstantOrder, OrderUpTo

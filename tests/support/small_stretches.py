@@ -8,10 +8,10 @@ from small_maps import BUCKETS, ONE, people, untrained
 from walras.clipping import positive_part
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.closed_loop import CapacityTarget, DualMap
 from walras.maps.features import HORIZON
 from walras.maps.file import DUAL
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.probes import draw_probes
 from walras.maps.rollout import PopulationWindow
 from walras.policies.base import Policy

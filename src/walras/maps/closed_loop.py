@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import (
     HORIZON,
     AgentHistory,
@@ -29,7 +30,6 @@ from walras.maps.features import (
     units_of,
 )
 from walras.maps.network import MapNetwork
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.rollout import PopulationWindow
 from walras.parallel.process import Sequential
 from walras.policies.base import Policy

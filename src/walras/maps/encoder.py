@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.errors import InputError, NotFiniteError, shape_mismatch
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import (
     LOOK_BACK,
     AgentHistory,
@@ -29,7 +30,6 @@ from walras.maps.features import (
 from walras.maps.file import LearnedMap, probes_for
 from walras.maps.history import History
 from walras.maps.network import EncodedPopulation, MapNetwork
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.probes import PreparedProbes
 from walras.policies.base import Policy
 from walras.population.cohort import Cohort

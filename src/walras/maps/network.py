@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from walras.maps.agent_layout import PooledAgents
 from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Baseline, MapInputs
 from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron, inverse_head, relative_use, scaled_price
-from walras.maps.agent_layout import PooledAgents
 from walras.maps.probes import PreparedProbes
 from walras.maps.representations import REPRESENTATIONS, AbstractRepresentation, BottomUp, Widths
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from walras.maps.layers import Linear, Perceptron, inverse_head, normalise, relative_use
 from walras.maps.agent_layout import PooledAgents
+from walras.maps.layers import Linear, Perceptron, inverse_head, normalise, relative_use
 
 Query = Float[Array, "*axes ahead query"]
 Answer = Float[Array, "*axes ahead resource"]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import (
     HORIZON,
     AgentHistory,
@@ -20,7 +21,6 @@ from walras.maps.features import (
     stock_use,
     units_of,
 )
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, pipeline_at, prepare_probes
 from walras.policies.base import Policy
 from walras.population.population import Population

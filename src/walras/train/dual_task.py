@@ -11,10 +11,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.closed_loop import CapacityTarget, ClosedLoopResult, DualMap, run_closed_loop
 from walras.maps.features import HORIZON, FeatureScaling, MapInputs, units_of
 from walras.maps.network import MapNetwork
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.rollout import PopulationWindow, inputs_of
 from walras.policies.base import Policy
 from walras.simulation.record import Record

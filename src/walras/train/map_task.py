@@ -11,9 +11,9 @@ import optax
 from jaxtyping import Float
 
 from walras.data.resume_log import digest
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import HORIZON, FeatureScaling
 from walras.maps.network import MapNetwork, MapShape
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.probes import draw_probes
 from walras.maps.rollout import MapRollout, PopulationWindow, roll_out
 from walras.policies.base import Policy

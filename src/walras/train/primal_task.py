@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from walras.data.resume_log import digest
 from walras.errors import SettingsError
+from walras.maps.agent_layout import CohortIndex
 from walras.maps.closed_loop import (
     CapacityTarget,
     DualMap,
@@ -24,7 +25,6 @@ from walras.maps.closed_loop import (
 from walras.maps.features import HORIZON, LEAST_DEMAND, FeatureScaling, MapInputs
 from walras.maps.file import LearnedMap
 from walras.maps.network import EncodedPopulation, MapNetwork, MapShape
-from walras.maps.agent_layout import CohortIndex
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import Policy
 from walras.train.loop import TrainState, apply_gradients
