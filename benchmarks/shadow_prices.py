@@ -18,7 +18,7 @@ import numpy as np
 
 from walras.config import PlanSettings
 from walras.data.read import read_panel
-from walras.planning.policy_selection import select_policy
+from walras.planning.plan import select_policy
 from walras.planning.prices.dual_ascent import AbstractDualSolver, GaussNewton, NewtonThenProjected, ProjectedDual
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import build_problem

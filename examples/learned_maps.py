@@ -17,9 +17,8 @@ from matplotlib import pyplot as plt
 
 from walras.config import PlanSettings
 from walras.data.read import read_panel
-from walras.planning.calibrated_view import CalibratedView
 from walras.planning.problem import build_problem
-from walras.planning.search import encode_population, load_maps
+from walras.planning.search import CalibratedView, encode_population, load_maps
 from walras.population.generate import generate_panel
 
 BLUE, BLACK, GREY = "#2a6fb0", "#222222", "#9a9a9a"

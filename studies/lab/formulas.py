@@ -12,11 +12,10 @@ from scipy.stats import norm
 from lab.textbook import identical_agents
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.planning.costs import AbstractAcquisitionCost
+from walras.planning.costs import AbstractAcquisitionCost, QuadraticTerms, stationary
 from walras.planning.prices.dual_ascent import GaussNewton
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.protocols import Grid
-from walras.planning.proximal import QuadraticTerms, stationary
 from walras.planning.revision_loop import StopRule, run_revision_loop
 from walras.policies.base import Observation, Policy
 from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor

@@ -17,16 +17,22 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.maps.file import LearnedMap
 from walras.maps.interface import Interface
 from walras.maps.view import LearnedView
-from walras.planning.calibrated_view import CalibratedView
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
-from walras.planning.plan import acquisition_cost
-from walras.planning.policy_selection import select_policy
+from walras.planning.plan import acquisition_cost, select_policy
 from walras.planning.prices.oracle import path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.refine import CHECKING, assess_feasibility
 from walras.planning.result import PlanRecord, Search
-from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation, search_plan
+from walras.planning.search import (
+    CHECKING,
+    CalibratedView,
+    assess_feasibility,
+    encode_population,
+    load_maps,
+    plan_by_maps,
+    plan_by_simulation,
+    search_plan,
+)
 from walras.progress import Progress
 
 Grid = Float[np.ndarray, "week resource"]

@@ -44,13 +44,12 @@ from walras.maps.probes import draw_probes
 from walras.maps.support import policy_hash
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import FixedWindows, RandomAssignment, SlidingWindow
-from walras.planning.calibrated_view import sample_cohort
 from walras.planning.costs import PreviousPlan
 from walras.planning.plan import acquisition_cost
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
 from walras.planning.result import PlanRecord, Search
-from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation
+from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation, sample_cohort
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape
 from walras.policies.simple import OrderUpTo

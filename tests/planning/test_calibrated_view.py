@@ -9,12 +9,11 @@ import pytest
 from walras.cli import app
 from walras.config import CostSettings, PlanFields, PlanSettings, checked, read_settings
 from walras.errors import SettingsError
-from walras.planning import refine as checking
-from walras.planning.calibrated_view import CalibratedView, sample_cohort, search_view
+from walras.planning import search as checking
 from walras.planning.plan import acquisition_cost
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.search import plan_by_simulation, search_plan
+from walras.planning.search import CalibratedView, plan_by_simulation, sample_cohort, search_plan, search_view
 from walras.population.agent_axis import map_per_agent
 from walras.population.cohort import Cohort
 from walras.population.generate import generate_panel
@@ -87,7 +86,7 @@ def test_a_cohort_is_drawn_of_more_agents_than_it_has(given, drawn):
 
 
 def test_without_a_word_maps_plan_large_populations_on_a_cohort(monkeypatch):
-    monkeypatch.setattr("walras.planning.calibrated_view.COHORT", 40)
+    monkeypatch.setattr("walras.planning.search.COHORT", 40)
     unsaid = SETTINGS.model_copy(update={"cohort": None})
     assert sample_cohort(case().population, unsaid) is None
     cohort = sample_cohort(case().population, unsaid.model_copy(update={"interface": "learned"}))

@@ -15,9 +15,8 @@ from walras.exogenous.arrivals import ORDER_LOG_SD
 from walras.exogenous.calendar import holiday_distance
 from walras.maps.features import HORIZON, AgentHistory
 from walras.maps.rollout import PopulationWindow, known_future
-from walras.planning.problem import PlanningProblem, build_problem
+from walras.planning.problem import PlanningProblem, build_problem, map_history, replay_history
 from walras.planning.search import encode_population
-from walras.planning.warm_up import map_history, replay_history
 from walras.population.generate import generate_panel
 from walras.simulation.record import Record
 from walras.simulation.run import simulate

@@ -12,10 +12,9 @@ from walras.errors import InputError
 from walras.planning.costs import PreviousPlan
 from walras.planning.plan import acquisition_cost, plan
 from walras.planning.problem import build_problem, build_simulation
-from walras.planning.refine import assess_feasibility
 from walras.planning.result import PlanResult
 from walras.planning.revision_loop import StopRule
-from walras.planning.search import search_plan
+from walras.planning.search import assess_feasibility, search_plan
 from walras.planning.verify import verify_plan
 from walras.population.generate import generate_panel
 from walras.progress import Progress

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+import walras.planning.plan as plan_module
 from walras.config import PlanSettings
 from walras.errors import InputError
-from walras.planning import policy_selection
-from walras.planning.policy_selection import backtest_policies, select_policy
+from walras.planning.plan import backtest_policies, select_policy
 from walras.planning.problem import build_problem
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
@@ -45,8 +45,8 @@ def test_small_tables_decide_nothing(panel):
 @pytest.mark.parametrize("low, name", [(1.01, "buyer"), (0.99, "newsvendor")])
 def test_the_lower_end_of_the_interval_decides(panel, monkeypatch, low, name):
     facts = {"reward_ratio": 1.05, "low": low, "high": 1.1, "against": "base-stock", "products": 40, "weeks": 20}
-    monkeypatch.setattr(policy_selection, "MIN_PRODUCTS", 10)
-    monkeypatch.setattr(policy_selection, "backtest_policies", lambda *_: facts)
+    monkeypatch.setattr(plan_module, "MIN_PRODUCTS", 10)
+    monkeypatch.setattr(plan_module, "backtest_policies", lambda *_: facts)
     case = build_problem(panel, settings(), select_policy(panel, settings()))
     assert case.chosen == {"name": name, **facts}
     assert any("1.05 times" in note and "best base-stock level" in note for note in case.notes)
@@ -55,12 +55,12 @@ def test_the_lower_end_of_the_interval_decides(panel, monkeypatch, low, name):
 def test_the_proof_knows_only_weeks_before_those_that_judge(panel):
     buyer = load_buyer().buyer
     found = backtest_policies(panel, buyer, settings())
-    assert found["low"] <= found["reward_ratio"] <= found["high"] and found["against"] in policy_selection.RIVALS
+    assert found["low"] <= found["reward_ratio"] <= found["high"] and found["against"] in plan_module.RIVALS
     assert found["weeks"] == WEEKS // 3 and 0 < found["products"] <= AGENTS
 
 
 def test_a_file_that_is_no_buyer_is_refused_in_one_sentence(panel, tmp_path):
     wrong = tmp_path / "wrong.walras"
     wrong.write_text("no buyer")
-    with pytest.raises(InputError, match="no file of arrays written by walras"):
+    with pytest.raises(InputError, match="wrong.walras"):
         select_policy(panel, settings(policy="buyer", buyer=wrong))

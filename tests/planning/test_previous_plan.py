@@ -5,8 +5,7 @@ import pytest
 
 from walras.cli.plan import read_last_plan
 from walras.errors import InputError
-from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
-from walras.planning.proximal import QuadraticTerms
+from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan, QuadraticTerms
 
 RATES, RATE = (1.0, 2.0, 5.0), 0.5
 

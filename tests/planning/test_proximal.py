@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import LinearConstraint, linprog, minimize
 
-from walras.planning.costs import PiecewiseLinearCost
-from walras.planning.proximal import QuadraticTerms
+from walras.planning.costs import PiecewiseLinearCost, QuadraticTerms
 
 WEEKS = 5
 

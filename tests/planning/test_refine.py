@@ -10,7 +10,10 @@ from walras.config import CostSettings, PlanSettings
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.plan import acquisition_cost
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.refine import (
+from walras.planning.result import PlanRecord
+from walras.planning.revision_loop import run_revision_loop
+from walras.planning.revision_rules import ProximalPoint
+from walras.planning.search import (
     NEAR,
     TOLERANCE,
     assess_feasibility,
@@ -18,9 +21,6 @@ from walras.planning.refine import (
     refine_by_simulation,
     stop_rule,
 )
-from walras.planning.result import PlanRecord
-from walras.planning.revision_loop import run_revision_loop
-from walras.planning.revision_rules import ProximalPoint
 from walras.population.generate import generate_panel
 
 SETTINGS = PlanSettings(weeks=10, scenarios=4, paths=2, policy="newsvendor")

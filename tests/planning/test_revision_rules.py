@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from walras.planning.costs import PiecewiseLinearCost
-from walras.planning.plan_state import Response
 from walras.planning.revision_loop import StopRule, run_revision_loop
-from walras.planning.revision_rules import AbstractRevisionRule, Consensus, MarginalCost, ProximalPoint
+from walras.planning.revision_rules import AbstractRevisionRule, Consensus, MarginalCost, ProximalPoint, Response
 
 by_rule = pytest.mark.parametrize("rule", [Consensus(), ProximalPoint()], ids=lambda rule: type(rule).__name__)
 

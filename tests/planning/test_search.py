@@ -16,11 +16,10 @@ from walras.errors import InputError, SettingsError
 from walras.maps.file import DUAL
 from walras.maps.interface import Interface
 from walras.maps.support import TrainingSupport
-from walras.planning.calibrated_view import MAX_FACTOR, CalibratedView
 from walras.planning.plan import acquisition_cost
 from walras.planning.prices.dual_ascent import ROUGH_SOLVER, solve_prices
 from walras.planning.problem import PlanningProblem, build_problem
-from walras.planning.search import encode_population, load_maps, plan_by_maps, search_plan
+from walras.planning.search import MAX_FACTOR, CalibratedView, encode_population, load_maps, plan_by_maps, search_plan
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.progress import Progress

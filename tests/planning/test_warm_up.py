@@ -7,7 +7,7 @@ import pytest
 
 from walras.data.panel import Panel
 from walras.exogenous.demand.model import DemandModel
-from walras.planning.warm_up import replay_history, state_after
+from walras.planning.problem import replay_history, state_after
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel
 from walras.population.population import population_from_panel

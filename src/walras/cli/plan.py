@@ -122,9 +122,9 @@ def simulate_command(
     options.require_writable(out)
     with on_terminal() as progress:
         progress.stage(READING)
-        from walras.planning.compare_prices import compare_prices, comparison_summary
-        from walras.planning.policy_selection import select_policy
+        from walras.planning.plan import select_policy
         from walras.planning.problem import build_simulation
+        from walras.planning.verify import compare_prices
         from walras.population.generate import generate_panel
         from walras.report.page import comparison_sentences, write_comparison
 
@@ -141,7 +141,7 @@ def simulate_command(
         comparison = compare_prices(problem, charged)
         progress.stage("Writing the report")
         files = write_comparison(comparison, out, time.perf_counter() - started)
-    facts = {**comparison_summary(comparison), "seconds": time.perf_counter() - started}
+    facts = {**comparison.as_dict(), "seconds": time.perf_counter() - started}
     options.print_result(as_json, facts, comparison_sentences(comparison), files)
 
 

@@ -1,9 +1,7 @@
-"""What capacity costs: tiers, ramps, bounds, frozen weeks, and changes against the plan that is revised.
-
-Money per unit of resource throughout. Add a cost by subclassing `AbstractAcquisitionCost`.
-"""
+"""What capacity costs: tiers, ramps, bounds, frozen weeks and changes of the last plan; and its exact minimiser."""
 
 from abc import ABC, abstractmethod
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,10 +10,167 @@ from jaxtyping import Bool, Float
 
 from walras.errors import InputError, shape_mismatch
 from walras.planning.protocols import Grid
-from walras.planning.proximal import QuadraticTerms, Ramps, ramped_minimum, separable_minimum
 
-EDGE_TOLERANCE = 1e-9
-"""Relative distance within which a capacity counts as equal to an edge, which it reaches through float64 sums."""
+TIE_TOLERANCE = 1e-11  # relative error of a derivative below which two are equal: some 10^5 roundings of float64
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticTerms:
+    """The terms `weight/2 (K - target)^2 + floor_weight/2 ([floor - K]^+)^2`, all of one shape."""
+
+    target: np.ndarray
+    weight: np.ndarray
+    floor: np.ndarray
+    floor_weight: np.ndarray
+
+
+def separable_minimum(
+    edges: Float[np.ndarray, "*shape edge"], rates: Float[np.ndarray, "*shape segment"], terms: QuadraticTerms
+) -> Float[np.ndarray, "*shape"]:
+    """Minimise each week alone: segment s costs `rates[..., s]` per unit between edges s and s + 1."""
+    minimum = edges[..., 0]
+    for segment in range(rates.shape[-1]):
+        # Rates rise, so stationary points fall from segment to segment and the last one reached counts.
+        reached = stationary(rates[..., segment], np.zeros_like(minimum), terms)
+        minimum = np.maximum(minimum, np.minimum(reached, edges[..., segment + 1]))
+    return minimum
+
+
+def stationary(
+    rate: Float[np.ndarray, "*shape"], slope: Float[np.ndarray, "*shape"], terms: QuadraticTerms
+) -> Float[np.ndarray, "*shape"]:
+    """Return the largest minimiser of `rate K + slope/2 K^2` plus the quadratic terms (possibly infinite)."""
+    drift = terms.weight * terms.target - rate
+    below = _ratio(drift + terms.floor_weight * terms.floor, slope + terms.weight + terms.floor_weight)
+    above = _ratio(drift, slope + terms.weight)
+    return np.where(below < terms.floor, below, np.maximum(above, terms.floor))
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Divide, with the largest root of a constant derivative where the slope is zero."""
+    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), np.where(top >= 0, np.inf, -np.inf))
+
+
+@dataclass(frozen=True, eq=False)
+class Ramps:
+    """Cost per unit of change into each week [week], and the capacity of the week before the first."""
+
+    up: np.ndarray
+    down: np.ndarray
+    previous: float | None
+
+
+def ramped_minimum(
+    edges: Float[np.ndarray, "week edge"], rates: Float[np.ndarray, "week segment"], ramps: Ramps, terms: QuadraticTerms
+) -> Float[np.ndarray, " week"]:
+    """Minimise one resource over all weeks at once; frozen weeks have all their edges at one value.
+
+    `min over K  sum_t a_t(K_t) + ramps(K_t - K_{t-1})`, every a_t convex with a piecewise-linear derivative, by dynamic
+    programming as for the fused lasso (Johnson 2013): `m_t(K)`, the least cost of weeks 0..t that ends at K, has a
+    nondecreasing piecewise-linear derivative, and the ramp into week t+1 clips it to [-ramp_down, ramp_up]. Each week
+    adds a few knots and every knot is removed at most once. Ties go to the largest capacity.
+    """
+    n_weeks, message = len(edges), PiecewiseLinear()
+    limits: list[tuple[float, float]] = []
+    for week in range(n_weeks):
+        if week == 0 and ramps.previous is not None:
+            message.start_with_step(ramps.previous, float(ramps.up[0]), float(ramps.down[0]))
+        message.add_week(edges[week].tolist(), rates[week].tolist(), terms, week)
+        low, high = float(edges[week, 0]), float(edges[week, -1])
+        # The last week leaves freely: its message is cut at zero, where the whole cost is least.
+        down, up = (ramps.down[week + 1], ramps.up[week + 1]) if week + 1 < n_weeks else (0.0, 0.0)
+        limits.append(message.clip(-float(down), float(up), low, high))
+    capacity, reached = np.empty(n_weeks), limits[-1][1]
+    for week, (low, high) in reversed(list(enumerate(limits))):
+        capacity[week] = reached = min(max(reached, low), high)
+    return capacity
+
+
+class PiecewiseLinear:
+    """A nondecreasing piecewise-linear function: the lines at its two ends and the changes at its knots."""
+
+    def __init__(self) -> None:
+        self.knots: list[tuple[float, float, float]] = []  # place, change of slope, change of intercept
+        self.left = self.right = (0.0, 0.0)  # slope, intercept
+        self.size = 0.0  # of the terms added so far, for the tie tolerance
+
+    def start_with_step(self, place: float, up: float, down: float) -> None:
+        """Start from the derivative of the ramp out of a known capacity."""
+        self.left, self.right = (0.0, -down), (0.0, up)
+        self.knots = [(place, 0.0, up + down)]
+
+    def add_week(self, edges: Sequence[float], rates: Sequence[float], terms: QuadraticTerms, week: int) -> None:
+        """Add the derivative of one week's own cost."""
+        weight, target = float(terms.weight[week]), float(terms.target[week])
+        floor_weight, floor = float(terms.floor_weight[week]), float(terms.floor[week])
+        target_part = -weight * target if weight else 0.0
+        floor_part = -floor_weight * floor if floor_weight else 0.0
+        (left_slope, left_intercept), (right_slope, right_intercept) = self.left, self.right
+        self.left = (left_slope + (weight + floor_weight), left_intercept + (rates[0] + target_part + floor_part))
+        self.right = (right_slope + weight, right_intercept + (rates[-1] + target_part))
+        for place, jump in zip(edges[1:-1], np.diff(rates).tolist(), strict=True):
+            if jump:
+                insort(self.knots, (place, 0.0, jump))
+        if floor_weight:
+            insort(self.knots, (floor, -floor_weight, -floor_part))
+        self.size += max(abs(target_part), abs(floor_part), *map(abs, rates))
+
+    def clip(self, least: float, most: float, low: float, high: float) -> tuple[float, float]:
+        """Restrict to [low, high], clip to [least, most]; return the largest places at or below both levels."""
+        tie = TIE_TOLERANCE * self.size
+        start = self._cut_left(least, tie, low, high)
+        if start >= high:  # the bound stops what would rise further: all of the step is there
+            self.knots, self.right = [(high, 0.0, most - least)], (0.0, most)
+            return high, high
+        return start, self._cut_right(most, tie, start, high)
+
+    def _cut_left(self, level: float, tie: float, low: float, high: float) -> float:
+        """Make everything left of the crossing constant; the first knot then is the crossing."""
+        (slope, intercept), place, passed = self.left, low, 0
+        for knot, d_slope, d_intercept in self.knots:
+            after = (slope + d_slope, intercept + d_intercept)
+            if knot > low and after[0] * knot + after[1] > level + tie:
+                break
+            (slope, intercept), place, passed = after, max(low, knot), passed + 1
+        bound = min(high, self.knots[passed][0]) if passed < len(self.knots) else high
+        place = min(max(place, _crossing(slope, intercept, level, tie)), max(bound, low))
+        # Knots at the place itself join it: a partial sum there would fall, and a later cut would stop too early.
+        while passed < len(self.knots) and self.knots[passed][0] <= place:
+            slope, intercept = slope + self.knots[passed][1], intercept + self.knots[passed][2]
+            passed += 1
+        self.knots = [(place, slope, intercept - level), *self.knots[passed:]]
+        self.left = (0.0, level)
+        return place
+
+    def _cut_right(self, level: float, tie: float, start: float, high: float) -> float:
+        """Make everything right of the crossing constant; the first knot, at `start`, stays the first."""
+        slope, intercept = self.right
+        while True:
+            knot, d_slope, d_intercept = self.knots[-1]
+            first = len(self.knots) == 1
+            inside = first or knot < high
+            if inside and slope * knot + intercept <= level + tie:
+                place = min(max(_crossing(slope, intercept, level, tie), knot), high)
+                self.knots.append((place, -slope, level - intercept))
+                break
+            slope, intercept = slope - d_slope, intercept - d_intercept
+            if first or (inside and slope * knot + intercept <= level + tie):
+                place = knot
+                self.knots[-1] = (knot, -slope, level - intercept)
+                break
+            self.knots.pop()
+        self.right = (0.0, level)
+        return place
+
+
+def _crossing(slope: float, intercept: float, level: float, tie: float) -> float:
+    """Return the largest place where the line is at or below the level."""
+    if slope > 0:
+        return (level - intercept) / slope
+    return float("inf") if intercept <= level + tie else float("-inf")
+
+
+EDGE_TOLERANCE = 1e-9  # relative distance within which capacity equals an edge, which it reaches through float64 sums
 
 
 class AbstractAcquisitionCost(ABC):
@@ -53,9 +208,7 @@ class AbstractAcquisitionCost(ABC):
 
 @dataclass(frozen=True, eq=False)
 class PiecewiseLinearCost(AbstractAcquisitionCost):
-    """Tiers of capacity at rising rates, and a charge for every change from week to week.
-
-    The first rate also applies below the lower bound, so that `total` is the whole bill.
+    """Tiers at rising rates, the first also below the lower bound, and a charge for every change between weeks.
 
     Attributes:
         edges: bounds of the tiers, nondecreasing [units; week, resource, edge].
@@ -75,11 +228,22 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
 
     def __post_init__(self) -> None:
         """Check that the cost is convex and the bounds are ordered."""
-        _check_tiers(self.edges, self.rates)
-        shape = self.edges.shape[:2]
+        shape, tiers = self.edges.shape[:2], self.edges.shape[2] - 1
+        if self.rates.shape != (*shape, tiers) or tiers < 1:
+            needed = f"{(*shape, tiers)}, one tier between two edges"
+            raise shape_mismatch("rates", self.rates.shape, needed, "give one rate per tier")
+        _finite("edges", self.edges)
+        _finite("rates", self.rates)
+        narrow, falling = (np.any(np.diff(part, axis=-1) < 0, axis=-1) for part in (self.edges, self.rates))
+        _refuse_where("edges", self.edges[..., -1], narrow, "the tiers' edges must not fall: sort them")
+        remedy = "a later tier must not be cheaper than an earlier one: sort the rates or merge the tiers"
+        _refuse_where("rates", self.rates[..., -1], falling, remedy)
         for name in ("lower", "upper", "ramp_up", "ramp_down"):
             _same_shape(name, getattr(self, name), shape)
-        _ordered_bounds(self.lower, self.upper)
+        remedy = "it must be finite: give 0 where there is no least capacity"
+        _refuse_where("lower", self.lower, ~np.isfinite(self.lower), remedy)
+        reversed_ = ~(self.lower <= self.upper)
+        _refuse_where("upper", self.upper, reversed_, "the upper bound lies below the lower one: raise it")
         outside = (self.lower < self.edges[..., 0]) | (self.upper > self.edges[..., -1])
         _refuse_where("lower", self.lower, outside, "bounds must lie within the tiers: widen the tiers or the bounds")
         for name in ("ramp_up", "ramp_down"):
@@ -102,14 +266,9 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         ramp_down: Float[np.ndarray, "..."] | float = 0.0,
         previous: Float[np.ndarray, "..."] | None = None,
     ) -> "PiecewiseLinearCost":
-        """Build tiers that end at multiples of the regular capacity: regular, overtime, agency.
+        """Build tiers that end at `tops`, rising multiples of the regular capacity K0: regular, overtime, agency.
 
-        Args:
-            regular_capacity: K0, granted at the first rate [week, resource].
-            rates: of each tier, rising; numbers or [week, resource].
-            tops: where each tier ends, in multiples of K0, rising.
-            lower, ramp_up, ramp_down, previous: as in the class; numbers or arrays. `lower` is K0 where the regular
-                capacity is paid for whether used or not.
+        Numbers hold for all weeks and resources. `lower` is K0 where that is paid for whether used or not.
         """
         if previous is not None:
             _same_shape("previous", previous, regular_capacity.shape[1:])
@@ -117,8 +276,8 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
             raise InputError(f"`rates` has {len(rates)} tiers but `tops` has {len(tops)}; give one rate per tier")
         shape = regular_capacity.shape
         _finite("regular_capacity", regular_capacity)
-        negative = regular_capacity < 0
-        _refuse_where("regular_capacity", regular_capacity, negative, "capacity cannot be negative: give 0 or more")
+        remedy = "capacity cannot be negative: give 0 or more"
+        _refuse_where("regular_capacity", regular_capacity, regular_capacity < 0, remedy)
         edges = np.stack([np.zeros(shape), *(top * regular_capacity for top in tops)], axis=-1)
         spread = np.stack([_spread(f"rates[{i}]", rate, shape) for i, rate in enumerate(rates)], axis=-1)
         ramps = (_spread("ramp_up", ramp_up, shape), _spread("ramp_down", ramp_down, shape))
@@ -168,25 +327,23 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         ramps = self.ramp_up * np.maximum(change, 0.0) + self.ramp_down * np.maximum(-change, 0.0)
         return float(tiers + np.sum(ramps))
 
-    def _tier_rate(self, capacity: Grid) -> Grid:
-        segment = np.sum(capacity[..., None] > self.edges[..., 1:-1], axis=-1)
-        return np.take_along_axis(self.rates, segment[..., None], axis=-1)[..., 0]
-
     def top_rate(self) -> Grid:
         """Return the highest tier's rate within the bounds, with the ramps into and out of a single high week."""
+        highest = self.upper * (1 - EDGE_TOLERANCE)
+        segment = np.sum(highest[..., None] > self.edges[..., 1:-1], axis=-1)
+        rate = np.take_along_axis(self.rates, segment[..., None], axis=-1)[..., 0]
         out = np.vstack([self.ramp_down[1:], np.zeros_like(self.ramp_down[:1])])
-        return self._tier_rate(self.upper * (1 - EDGE_TOLERANCE)) + self.ramp_up + out
+        return rate + self.ramp_up + out
 
     def minimise(self, terms: QuadraticTerms) -> Grid:
         """Return the exact minimiser: week by week where no ramp is charged, else by dynamic programming."""
-        bounds = (self.lower[..., None], self.upper[..., None])
-        edges = np.clip(self.edges, *bounds)
+        edges = np.clip(self.edges, self.lower[..., None], self.upper[..., None])
         edges[..., 0], edges[..., -1] = self.lower, self.upper
         capacity = separable_minimum(edges, self.rates, terms)
         for resource in np.flatnonzero(np.any((self.ramp_up > 0) | (self.ramp_down > 0), axis=0)):
             previous = None if self.previous is None else float(self.previous[resource])
             ramps = Ramps(self.ramp_up[:, resource], self.ramp_down[:, resource], previous)
-            column = terms.column(int(resource))
+            column = QuadraticTerms(*(part[:, resource] for part in vars(terms).values()))
             capacity[:, resource] = ramped_minimum(edges[:, resource], self.rates[:, resource], ramps, column)
         return capacity
 
@@ -195,10 +352,7 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
 class PreviousPlan:
     """An earlier plan on the weeks that are planned now; NaN in those that it did not plan.
 
-    Attributes:
-        capacity: planned [units of resource].
-        regular_capacity: granted at the regular rate [units of resource].
-        shadow_prices: charged for it [money per unit of resource].
+    Capacity, also the part granted at the regular rate, in units of resource; prices in money per unit.
     """
 
     capacity: Grid
@@ -237,13 +391,7 @@ def _held(given: Grid, otherwise: Grid) -> Grid:
 
 @dataclass(frozen=True, eq=False)
 class ChangePenalty(PiecewiseLinearCost):
-    """The cost `plain`, and `rate` for every unit by which a week differs from the last plan.
-
-    Attributes:
-        plain: the cost without penalty.
-        last: the last plan.
-        rate: money per unit of change [week, resource].
-    """
+    """The cost `plain`, and `rate` [money/unit; week, resource] for every unit by which a week differs from `last`."""
 
     plain: PiecewiseLinearCost = field(kw_only=True)
     last: PreviousPlan = field(kw_only=True)
@@ -290,20 +438,6 @@ class ChangePenalty(PiecewiseLinearCost):
         return self.plain.bill(capacity)
 
 
-def _check_tiers(edges: np.ndarray, rates: np.ndarray) -> None:
-    """Check shapes, and that edges and rates are finite and do not fall."""
-    if rates.shape != (*edges.shape[:2], edges.shape[2] - 1) or edges.shape[2] < 2:
-        needed = f"{(*edges.shape[:2], edges.shape[2] - 1)}, one tier between two edges"
-        raise shape_mismatch("rates", rates.shape, needed, "give one rate per tier")
-    _finite("edges", edges)
-    _finite("rates", rates)
-    narrow = np.any(np.diff(edges, axis=-1) < 0, axis=-1)
-    _refuse_where("edges", edges[..., -1], narrow, "the tiers' edges must not fall: sort them")
-    falling = np.any(np.diff(rates, axis=-1) < 0, axis=-1)
-    remedy = "a later tier must not be cheaper than an earlier one: sort the rates or merge the tiers"
-    _refuse_where("rates", rates[..., -1], falling, remedy)
-
-
 def _spread(name: str, value: Float[np.ndarray, "..."] | float, shape: tuple[int, ...]) -> Grid:
     """Return one number per week and resource."""
     array = np.asarray(value, dtype=np.float64)
@@ -319,24 +453,12 @@ def _same_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _finite(name: str, array: np.ndarray) -> None:
-    bad = ~np.isfinite(array)
-    if bad.any():
-        place = np.argwhere(bad)[0]
-        raise InputError(f"`{name}` is {array[tuple(place)]} in {_place(place)}; every number must be finite")
-
-
-def _ordered_bounds(lower: Grid, upper: Grid) -> None:
-    _refuse_where("lower", lower, ~np.isfinite(lower), "it must be finite: give 0 where there is no least capacity")
-    _refuse_where("upper", upper, ~(lower <= upper), "the upper bound lies below the lower one: raise it")
+    _refuse_where(name, array, ~np.isfinite(array), "every number must be finite")
 
 
 def _refuse_where(name: str, array: np.ndarray, bad: np.ndarray, remedy: str) -> None:
-    """Raise an error that names the first bad week and resource."""
+    """Raise an error that names the first bad week, resource and tier."""
     if bad.any():
-        place = np.argwhere(bad)[0]
-        raise InputError(f"`{name}` is {array[tuple(place)]:g} in {_place(place)}; {remedy}")
-
-
-def _place(place: np.ndarray) -> str:
-    words = ("week", "resource", "tier")
-    return ", ".join(f"{word} {int(index)}" for word, index in zip(words, place, strict=False))
+        first = np.argwhere(bad)[0]
+        place = ", ".join(f"{axis} {at}" for axis, at in zip(("week", "resource", "tier"), first, strict=False))
+        raise InputError(f"`{name}` is {array[tuple(first)]:g} in {place}; {remedy}")

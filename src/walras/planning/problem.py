@@ -1,12 +1,10 @@
-"""What a plan is made from: population, demand, start and scenarios, built from a panel.
-
-Everything random is drawn here; the planner and the verification only read.
-"""
+"""What a plan is made from: population, demand, start and scenarios, drawn here from a panel and only read later."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
@@ -16,33 +14,30 @@ from walras.data.imputation import complete_panel
 from walras.data.panel import Panel, active_agents
 from walras.errors import InputError
 from walras.exogenous.arrivals import ORDER_LOG_SD
+from walras.exogenous.calendar import holiday_distance
 from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths
-from walras.exogenous.scenarios import coming_paths, mixed_path
+from walras.exogenous.scenarios import Demand, coming_paths, mixed_path, past_paths, pipeline_length
+from walras.maps.features import HORIZON, LOOK_BACK, AgentHistory, KnownFuture, stock_use
 from walras.maps.history import History
 from walras.planning.prices.simulated_view import SimulatedView
-from walras.planning.warm_up import REPLAYED_WEEKS, WarmUp, map_history, replay_history, state_after
 from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
 from walras.population.population import Population, latest_prices, population_from_panel
 from walras.progress import Progress
 from walras.simulation.record import Record
-from walras.simulation.run import week_of, window_length
-from walras.simulation.week import State
+from walras.simulation.run import Rollout, simulate, week_of, window_length
+from walras.simulation.week import State, empty_state
 
-UNSEEN = 104_729
-"""Added to the seed for the paths that the finished plan is verified on; the planner never draws them."""
+UNSEEN = 104_729  # added to the seed for the paths that the finished plan is verified on; the planner never draws them
 
 
 @dataclass(frozen=True)
 class PolicyChoice:
-    """The policy that agents are expected to follow, and why.
+    """The policy that agents are expected to follow, and why, in `words`.
 
-    Attributes:
-        policy: a trained buyer gets the agents' profile when the problem is built.
-        words: one sentence for the report.
-        facts: `name`; where policies were compared also `reward_ratio` with `low` and `high`, `against`, `products`.
+    `facts` are `name` and, where policies were compared, `reward_ratio` with `low` and `high`, `against`, `products`.
     """
 
     policy: Policy
@@ -56,16 +51,26 @@ def priced_newsvendor(settings: PlanSettings, words: str = "") -> PolicyChoice:
     return PolicyChoice(PricedNewsvendor(discount=settings.economics.discount), words, {"name": "newsvendor"})
 
 
+WARM_UP_WEEKS = 30  # weeks of history replayed to find a plausible state; several times the longest lead time
+REPLAYED_WEEKS = LOOK_BACK + WARM_UP_WEEKS  # for maps: all weeks that they read, after those that fill empty shelves
+
+
+@dataclass(frozen=True, eq=False)
+class WarmUp:
+    """The last weeks of the history, replayed with the policy from the state `initial`; one path."""
+
+    exogenous: ExogenousPaths
+    initial: State
+    rollout: Rollout
+
+
 @dataclass(frozen=True, eq=False)
 class SimulationProblem:
     """A population at the first planned week, and futures to simulate it on.
 
     Attributes:
-        whole: the panel as read, inactive agents included.
-        panel: completed panel of the active agents.
-        population, policy, initial: who answers, how, and from what state.
+        whole: the panel as read, inactive agents included; `panel` is the completed one of the active agents.
         unseen: futures that no plan is made on.
-        demand: the demand model.
         counts, notes: what was kept, dropped and estimated, in numbers and in words.
         chosen: `PolicyChoice.facts`.
     """
@@ -87,7 +92,7 @@ class PlanningProblem(SimulationProblem):
     """What a plan is made from; `unseen` verifies it.
 
     Attributes:
-        view: the planner's view by simulation, on the planning scenarios.
+        view: by simulation, on the planning scenarios.
         expected: one path of the expected future, longer than the plan, for re-issuing prices.
         history: what learned maps read at the first planned week; None where `interface` is not learned.
     """
@@ -100,12 +105,7 @@ class PlanningProblem(SimulationProblem):
 def build_simulation(
     panel: Panel, settings: PlanSettings, choice: PolicyChoice | None = None, *, progress: Progress | None = None
 ) -> SimulationProblem:
-    """Complete the panel, fit the demand, find the start and draw futures.
-
-    Args:
-        panel, settings: as read; what is simulated.
-        choice: of the policy (`policy_selection.select_policy`); the priced newsvendor unless given.
-        progress: notified of stages.
+    """Complete the panel, fit the demand, find the start and draw futures; by default for the priced newsvendor.
 
     Raises:
         InputError: no product sold in the last `active_weeks`, or hardly any has a margin.
@@ -116,10 +116,7 @@ def build_simulation(
 def build_problem(
     panel: Panel, settings: PlanSettings, choice: PolicyChoice | None = None, *, progress: Progress | None = None
 ) -> PlanningProblem:
-    """Build a simulation problem with planning scenarios, a view on them and, for learned maps, the history.
-
-    Args, Raises: see `build_simulation`.
-    """
+    """Build a simulation problem with planning scenarios, a view on them and, for learned maps, the history."""
     origin, past = _at_origin(panel, settings, choice, progress or Progress())
     population, policy, initial, demand = origin.population, origin.policy, origin.initial, origin.demand
     longer = settings.weeks + window_length(policy, initial.max_lead)
@@ -128,9 +125,8 @@ def build_problem(
     reserve = float(ndtri(settings.service_level)) if settings.scenarios > 1 else 0.0
     scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
     view = SimulatedView(population, scenarios, policy, initial, reserve=reserve, seed=settings.seed)
-    history = None
-    if settings.interface == "learned":
-        history = map_history(origin.panel, population, past, initial, expected, demand)
+    parts = origin.panel, population, past, initial, expected, demand
+    history = map_history(*parts) if settings.interface == "learned" else None
     return PlanningProblem(**vars(origin), view=view, expected=expected, history=history)
 
 
@@ -143,12 +139,9 @@ def _at_origin(
     completed = complete_panel(active, seed=settings.seed)
     _require_margin(completed)
     demand = DemandModel.fit(completed)
-    population = population_from_panel(
-        completed,
-        resources=settings.resources,
-        annual_holding_rate=settings.economics.holding_rate,
-        lost_sale_penalty_share=settings.economics.lost_sale_penalty,
-    )
+    economics = settings.economics
+    rates = {"annual_holding_rate": economics.holding_rate, "lost_sale_penalty_share": economics.lost_sale_penalty}
+    population = population_from_panel(completed, resources=settings.resources, **rates)
     policy = choice.policy
     if isinstance(policy, Buyer):
         policy = policy.with_history(np.asarray(completed.units), np.asarray(population.lead_time))
@@ -159,28 +152,11 @@ def _at_origin(
     initial, start_words = state_after(past, completed, population)
     progress.stage("Drawing scenarios")
     unseen = _futures(completed, population, demand, settings.paths, settings.weeks, settings.seed + UNSEEN)
-    notes = (
-        *panel.notes,
-        *dropped,
-        choice.words,
-        *start_words,
-        *demand.limits,
-        *_forecast_note(completed, settings.weeks),
-        f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}.",
-    )
-    origin = SimulationProblem(
-        whole=panel,
-        panel=completed,
-        population=population,
-        policy=policy,
-        initial=initial,
-        unseen=unseen,
-        demand=demand,
-        counts=counts,
-        notes=notes,
-        chosen=choice.facts,
-    )
-    return origin, past
+    more = *demand.limits, *_forecast_note(completed, settings.weeks)
+    lead_words = f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}."
+    notes = *panel.notes, *dropped, choice.words, *start_words, *more, lead_words
+    parts = population, policy, initial, unseen, demand
+    return SimulationProblem(panel, completed, *parts, counts, notes, choice.facts), past
 
 
 def _futures(
@@ -194,10 +170,8 @@ def active_panel(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str,
     """Keep the agents that sold in the last `active_weeks`; return counts, and a note that names the rest."""
     mask = active_agents(panel, settings.active_weeks)
     if not mask.any():
-        raise InputError(
-            f"none of the {panel.n_agents} products sold in the last {settings.active_weeks} weeks; "
-            "raise `active_weeks` or give a later table"
-        )
+        none = f"none of the {panel.n_agents} products sold in the last {settings.active_weeks} weeks"
+        raise InputError(f"{none}; raise `active_weeks` or give a later table")
     dropped = [str(name) for name in panel.agents[~mask]]
     counts = {
         "agents": panel.n_agents,
@@ -210,10 +184,8 @@ def active_panel(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str,
     if not dropped:
         return panel, counts, ()
     named = ", ".join(dropped[:5]) + (f" and {len(dropped) - 5} more" if len(dropped) > 5 else "")
-    note = (
-        f"{len(dropped)} products sold nothing in the last {settings.active_weeks} weeks and are not planned: {named}."
-    )
-    return panel.take(mask), counts, (note,)
+    note = f"{len(dropped)} products sold nothing in the last {settings.active_weeks} weeks and are not planned"
+    return panel.take(mask), counts, (f"{note}: {named}.",)
 
 
 def _forecast_note(panel: Panel, weeks: int) -> tuple[str, ...]:
@@ -230,10 +202,94 @@ def _forecast_note(panel: Panel, weeks: int) -> tuple[str, ...]:
 def _require_margin(panel: Panel) -> None:
     """Refuse a population whose median margin is not positive: no price of capacity means anything to it."""
     price, cost = latest_prices(panel)
-    if np.median(price - cost) > 0:
-        return
-    worst = int(np.argmin(price - cost))
-    raise InputError(
-        f"at least half of the products cost as much as they sell for (`{panel.agents[worst]}`: price "
-        f"{price[worst]:g}, unit_cost {cost[worst]:g}); correct the columns price and unit_cost"
+    if not np.median(price - cost) > 0:
+        worst = int(np.argmin(price - cost))
+        example = f"`{panel.agents[worst]}`: price {price[worst]:g}, unit_cost {cost[worst]:g}"
+        wrong = f"at least half of the products cost as much as they sell for ({example})"
+        raise InputError(f"{wrong}; correct the columns price and unit_cost")
+
+
+def replay_history(
+    panel: Panel,
+    population: Population,
+    policy: Policy,
+    demand: Demand,
+    *,
+    log_sd: float,
+    seed: int,
+    weeks: int = WARM_UP_WEEKS,
+    record: Record | None = None,
+) -> WarmUp:
+    """Simulate the policy over the last `weeks` of the completed panel, without prices and from empty shelves.
+
+    `log_sd` is the spread of the log lead time between orders; by default only totals are recorded.
+    """
+    lead = np.asarray(population.lead_time)
+    weeks = min(weeks, panel.n_weeks)
+    paths = past_paths(panel, lead, demand, weeks=weeks, seed=seed + 1, log_sd=log_sd)
+    empty = empty_state(population.n_agents, pipeline_length(lead, log_sd), paths.lead_demand_mean[0])
+    return WarmUp(paths, empty, simulate(population, paths, policy, initial=empty, record=record or Record.totals()))
+
+
+def state_after(past: WarmUp, panel: Panel, population: Population) -> tuple[State, tuple[str, ...]]:
+    """Return the state after a replay, with recorded stock and open orders where there are any, and notes."""
+    replayed = past.rollout.final
+    stock = np.asarray(replayed.stock_end)
+    stock_words = "The table has no stock on hand: the policy was replayed over the last weeks of demand instead."
+    if panel.on_hand is not None:
+        last = np.asarray(panel.on_hand)[-1]
+        known = np.isfinite(last)
+        stock = np.where(known, last, stock).astype(np.float32)
+        stock_words = f"Stock on hand at the start is as recorded for {_share_recorded(known)}"
+    pipeline, order_words = _open_orders(panel, np.asarray(population.lead_time), np.asarray(replayed.pipeline))
+    return State(jnp.asarray(stock), jnp.asarray(pipeline), replayed.memory), (stock_words, order_words)
+
+
+def _share_recorded(known: np.ndarray) -> str:
+    return f"{int(known.sum())} of {len(known)} products" + ("." if known.all() else ", replayed for the rest.")
+
+
+def _open_orders(panel: Panel, lead: np.ndarray, replayed: np.ndarray) -> tuple[np.ndarray, str]:
+    """Put recorded orders that are not yet due into the week in which they are."""
+    if panel.orders is None:
+        return replayed, "The table has no replenishment orders: open orders are those of the replayed policy."
+    orders = np.asarray(panel.orders)
+    pipeline = np.zeros_like(replayed)
+    recorded = np.isfinite(orders).any(0)
+    for age in range(min(len(orders), int(lead.max(initial=0)))):
+        due = lead - age - 1  # weeks beyond the first coming one
+        placed = np.nan_to_num(orders[-1 - age])
+        rows = np.flatnonzero((due >= 0) & (placed > 0))
+        pipeline[due[rows], rows] += placed[rows]
+    words = f"Open orders are as recorded for {_share_recorded(recorded)}"
+    return np.where(recorded[None], pipeline, replayed), words
+
+
+def map_history(
+    panel: Panel, population: Population, past: WarmUp, initial: State, coming: ExogenousPaths, demand: Demand
+) -> History:
+    """Return what maps read: the replay, with traces, the first coming week before its orders, and what is known then.
+
+    Of the coming weeks, prices, costs and forecasts of the first are read.
+    """
+    traces = past.rollout.agents
+    if traces is None:
+        raise InputError("the replay kept no traces but maps read them; replay with Record.traces()")
+    weeks = past.exogenous.n_weeks
+    # A product was for sale in the planned weeks, or it would not be planned.
+    valid = jnp.asarray(panel.on_sale[-weeks:], jnp.float32)
+    before = AgentHistory.from_traces(past.exogenous, traces, past.initial, valid)
+    on_sale = jnp.ones_like(initial.pipeline[0])
+    now = AgentHistory.of_week(coming, initial, 0, traces.demand[-1], traces.orders[-1], on_sale)
+    ledger: AgentHistory = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), before, now)
+    per_unit = np.asarray(population.weight)[:, None] * np.asarray(population.use)
+    due = (np.asarray(initial.pipeline) @ per_unit)[: HORIZON + 1]
+    committed = np.zeros((HORIZON + 1, due.shape[1]))  # by open orders; none beyond the longest lead time
+    committed[: len(due)] = due
+    known = KnownFuture(
+        expected=jnp.asarray(demand.mean(HORIZON + 1) @ per_unit, jnp.float32),
+        committed=jnp.asarray(committed, jnp.float32),
+        stock=stock_use(population, ledger)[-1],
+        holidays=jnp.asarray(holiday_distance(panel.next_weeks(1)[0], HORIZON + 1)[1:]),
     )
+    return History(ledger, known, initial.pipeline)

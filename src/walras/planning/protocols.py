@@ -19,34 +19,28 @@ Plans = Float[np.ndarray, "*plans week resource"]
 class PlannerView(Protocol):
     """Answer questions about one population at one origin, for many candidate plans at once.
 
-    Leading `plans` axes are free: a call on `[plans, week, resource]` answers each plan as if it had been asked alone.
-    Answers are deterministic. Prices are money per unit of resource. `n_weeks`, `resources` and `price_scale` may be
-    attributes or properties. Optional extras that the planner uses where a view has them: `controllable` and
-    `max_price` (see `SearchableView`), `value` (`ValuedView`), `jacobian` (`DifferentiableView`).
+    Leading `plans` axes are free: each plan is answered as if it had been asked alone. Answers are deterministic.
+    Prices are money per unit of resource. Properties may be attributes. The planner uses `controllable` and `max_price`
+    (`SearchableView`), `value` (`ValuedView`) and `jacobian` (`DifferentiableView`) where a view has them.
     """
 
     @property
     def n_weeks(self) -> int:
         """Count the weeks of the horizon."""
-        ...
 
     @property
     def resources(self) -> tuple[str, ...]:
         """Name what is along the resource axis."""
-        ...
 
     @property
     def price_scale(self) -> float:
         """Give the unit in which prices are compared, the median margin per unit of resource [money/unit]."""
-        ...
 
     def utilization(self, shadow_prices: Plans) -> Plans:
         """Return the expected utilization F(lambda; P) when these prices are announced in full (spec eq. 3)."""
-        ...
 
     def shadow_prices(self, capacity: Plans) -> Plans:
         """Return the prices G(K; P) >= 0 at which the population fits the capacity (spec eq. 3)."""
-        ...
 
 
 @runtime_checkable
@@ -55,7 +49,6 @@ class ValuedView(PlannerView, Protocol):
 
     def value(self, shadow_prices: Plans) -> Float[np.ndarray, "*plans"]:
         """Return the expected reward over the horizon, price payments not deducted [money]."""
-        ...
 
 
 @runtime_checkable
@@ -64,7 +57,6 @@ class DifferentiableView(PlannerView, Protocol):
 
     def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
         """Return dU/dlambda [utilization entry, price entry], entries in the order week, then resource."""
-        ...
 
 
 class SearchableView(DifferentiableView, Protocol):
@@ -73,9 +65,7 @@ class SearchableView(DifferentiableView, Protocol):
     @property
     def controllable(self) -> Bool[np.ndarray, "week resource"]:
         """Mark the weeks in which orders still to be placed make a difference."""
-        ...
 
     @property
     def max_price(self) -> float:
         """Give the price beyond which hardly any agent would order [money/unit]."""
-        ...

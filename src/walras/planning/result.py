@@ -10,8 +10,7 @@ from jaxtyping import Float
 from walras.errors import SettingsError
 from walras.planning.protocols import Grid
 
-QUANTILES = (0.05, 0.5, 0.95)
-"""Levels of every fan, along the `quantile` axis."""
+QUANTILES = (0.05, 0.5, 0.95)  # levels of every fan, along the `quantile` axis
 
 Fan = Float[np.ndarray, "quantile week resource"]
 
@@ -21,13 +20,12 @@ class PlanRecord:
     """What the planning loop found, and why it stopped.
 
     Attributes:
-        capacity: planned capacity K [week, resource].
-        shadow_prices: prices that make the agents fit it, lambda [money per unit of resource; week, resource].
-        utilization: expected utilization F(lambda) on the planning scenarios [week, resource].
+        capacity: planned capacity K.
+        shadow_prices: prices that make the agents fit it, lambda [money per unit of resource].
+        utilization: expected utilization F(lambda) on the planning scenarios.
         feasible: utilization is within capacity on the planning scenarios. The loop itself leaves out weeks that no
             price can change; a verified plan counts them and names them in `stop_reason`.
-        converged: the loop met its stopping rule.
-        stop_reason: why it stopped, one sentence.
+        converged: the loop met its stopping rule; `stop_reason` says in one sentence why it stopped.
         iterations: revisions made; `queries` counts candidate plans.
         trace: one mapping per iteration (residuals, cost).
     """
@@ -48,11 +46,9 @@ class Search:
     """What a search for a plan evaluated.
 
     Attributes:
-        interface: "simulated", or "learned" where learned maps were used.
-        maps: name or folder of the maps; empty without.
+        interface: "simulated" or "learned"; `maps` is then the name or folder of the maps.
         queries: candidate plans evaluated.
-        simulations: simulations in all: of all agents, of a cohort, and Jacobians of a sample.
-        full_simulations: simulations of all agents among them.
+        simulations: of all agents (`full_simulations`), of a cohort, and Jacobians of a sample.
         cohort: agents of the cohort; 0 without.
         errors: relative absolute error of the maps' use at the plan of each round.
         outside_training: how population and queries differ from what the maps were trained on, in sentences.
@@ -89,32 +85,25 @@ class PlanResult:
     """A plan, its verification on unseen paths and what a planner needs to judge it. Prints as a table.
 
     Attributes:
-        record: what the loop found.
-        weeks: first days of the planned weeks (`datetime64[D]`) [week].
-        resources: names along the resource axis.
-        regular_capacity: K0, granted at the regular rate [week, resource].
-        unconstrained: utilization with prices 0 on the unseen paths.
-        verified_utilization, fixed_utilization: the same with prices re-issued weekly, and with the planned ones fixed.
-        committed: mean utilization without orders after the origin [week, resource].
-        reissued_prices: shadow prices charged when re-issued weekly, mean over paths [week, resource].
-        history_weeks, history_demand: past weeks and their total demand [units/week].
-        demand, receipts: total demand, and units received under re-issued prices, on the unseen paths [units/week].
-        groups: use by group.
+        record: what the loop found; `search` is what it evaluated.
+        weeks: first days of the planned weeks (`datetime64[D]`); `history_weeks` those of the past.
+        regular_capacity: K0, granted at the regular rate.
+        unconstrained, verified_utilization, fixed_utilization: on the unseen paths, with prices 0, with prices
+            re-issued weekly, and with the planned ones fixed.
+        committed: mean utilization without orders after the origin.
+        reissued_prices: charged when re-issued weekly, mean over paths.
+        history_demand, demand, receipts: total demand of the past and, on the unseen paths, total demand and units
+            received under re-issued prices [units/week].
         money: over the horizon [money]: `reward_unconstrained`, `reward_plan`, `reward_fixed_prices`,
             `acquisition_cost`, `total_cost` (acquisition minus reward), `price_payments`; and `price_scale`.
         verified, verified_fixed: `evaluation.control_metrics` with prices re-issued and fixed, and rewards relative to
-            the clairvoyant oracle.
-        intervals: measure -> (low, high), 95 % over paths, for `verified`.
+            the clairvoyant oracle; `intervals` are (low, high), 95 % over paths, for `verified`.
         forecast_score: held-out score of the demand scenarios, or a reason why not (`exogenous.demand.backtest`).
-        week_verdicts: one phrase per week: "fits", "already committed", "over at the highest price", ...
-        verdict: a few sentences.
-        provenance: field -> where its numbers come from, in words.
-        notes: what was dropped, filled or could not be estimated.
+        week_verdicts: one phrase per week ("fits", "already committed"); `verdict` is a few sentences.
+        provenance: field -> where its numbers come from; `notes` say what was dropped, filled or not estimated.
         counts: `agents`, `active`, `inactive`, `history_weeks`, `scenarios`, `paths`.
         policy: `PolicyChoice.facts`.
-        settings: the settings of plan and costs.
         seconds: wall time in all and by stage.
-        search: what the search evaluated.
         moved: mean difference of capacity from the previous plan's, as a share of it; None without one.
     """
 
@@ -149,10 +138,7 @@ class PlanResult:
     moved: float | None = None
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return the columns of plan.csv, one row per week and resource, weeks outermost.
-
-        Dates are `datetime64[D]`, texts are `str`, the rest are floats.
-        """
+        """Return the columns of plan.csv, one row per week and resource: `datetime64[D]`, `str` and floats."""
         numbers = {
             "regular_capacity": self.regular_capacity,
             "capacity": self.record.capacity,
@@ -169,32 +155,92 @@ class PlanResult:
         return {**columns, "verdict": np.repeat(np.asarray(verdicts, dtype=str), len(self.resources))}
 
     def to_frame(self) -> Any:
-        """Return `columns()` as a pandas data frame.
-
-        Raises:
-            SettingsError: pandas is not installed.
-        """
+        """Return `columns()` as a pandas data frame."""
         try:
             import pandas
         except ImportError as error:
-            raise SettingsError(
-                "`to_frame` needs pandas; install it, or use `columns()`, which needs numpy only"
-            ) from error
+            remedy = "install it, or use `columns()`, which needs numpy only"
+            raise SettingsError(f"`to_frame` needs pandas; {remedy}") from error
         return pandas.DataFrame(self.columns())
 
     def __str__(self) -> str:
         """Return the verdict and a table of weeks."""
-        columns = self.columns()
-        names = ["week", "resource", "capacity", "utilization", "shadow_price", "verdict"]
-        names = [name for name in names if name != "resource" or len(self.resources) > 1]
-        texts = [
-            [f"{value:,.4g}" if isinstance(value, float) else str(value) for value in columns[name].tolist()]
-            for name in names
-        ]
-        widths = [max(map(len, [name, *cells])) for name, cells in zip(names, texts, strict=True)]
-        rows = [names, *zip(*texts, strict=True)]
-        lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([*self.verdict, *lines])
+        columns, resource = self.columns(), ["resource"] if len(self.resources) > 1 else []
+        table = []
+        for name in ("week", *resource, "capacity", "utilization", "shadow_price", "verdict"):
+            values = columns[name].tolist()
+            cells = [name, *(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in values)]
+            table.append([cell.rjust(max(map(len, cells))) for cell in cells])
+        return "\n".join([*self.verdict, *("  ".join(row) for row in zip(*table, strict=True))])
+
+
+@dataclass(frozen=True, eq=False)
+class PriceComparison:
+    """The same futures with and without shadow prices (`walras simulate`).
+
+    Attributes:
+        weeks: first days of the simulated weeks.
+        shadow_prices: prices charged [money per unit of resource].
+        utilization, unconstrained: use with the prices and without.
+        flows: name -> mean over futures [units; week].
+        reward, free_reward: mean reward over the horizon with the prices and without [money].
+        payments: mean of prices times use [money].
+        counts, provenance, notes: how the problem was built.
+    """
+
+    weeks: np.ndarray
+    resources: tuple[str, ...]
+    shadow_prices: Grid
+    utilization: Fan
+    unconstrained: Fan
+    flows: dict[str, np.ndarray]
+    reward: float
+    free_reward: float
+    payments: float
+    counts: dict[str, int]
+    provenance: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def reward_kept(self) -> float | None:
+        """Reward with prices as a share of the reward without; None where the latter is not positive."""
+        return self.reward / self.free_reward if self.free_reward > 0 else None
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return one row per week and resource, weeks outermost."""
+        numbers = {
+            "shadow_price": self.shadow_prices,
+            **fan_columns("utilization", self.utilization),
+            **fan_columns("unconstrained", self.unconstrained),
+        }
+        flows = {name: np.repeat(values, len(self.resources)) for name, values in self.flows.items()}
+        return week_columns(self.weeks, self.resources, numbers) | flows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested mappings for JSON; per-week values are in the order of `weeks`."""
+
+        def by_resource(values: np.ndarray) -> dict[str, np.ndarray]:
+            return {name: values[:, index] for index, name in enumerate(self.resources)}
+
+        def by_level(values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+            return {level: by_resource(part) for level, part in zip(quantile_names(), values, strict=True)}
+
+        return {
+            "weeks": self.weeks,
+            "resources": self.resources,
+            "shadow_prices": by_resource(self.shadow_prices),
+            "utilization": by_level(self.utilization),
+            "unconstrained": by_level(self.unconstrained),
+            "flows": self.flows,
+            "reward": self.reward,
+            "reward_unconstrained": self.free_reward,
+            "reward_kept": self.reward_kept,
+            "price_payments": self.payments,
+            "assumed_columns": sorted(name for name, why in self.provenance.items() if why.startswith("assumed")),
+            "provenance": self.provenance,
+            "counts": self.counts,
+            "notes": self.notes,
+        }
 
 
 def quantile_names() -> tuple[str, ...]:

@@ -1,38 +1,32 @@
 """The planning loop: start, revise, compare, stop, and say why (spec section 8, eq. 4)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from walras.errors import InputError, NotFiniteError, SettingsError, shape_mismatch
 from walras.planning.costs import AbstractAcquisitionCost
-from walras.planning.plan_state import (
-    PlanScaling,
-    PlanState,
-    Residuals,
-    Response,
-    cheapest_capacity,
-    estimate_response,
-    plan_residuals,
-)
 from walras.planning.protocols import DifferentiableView, Grid, PlannerView, Plans, ValuedView
 from walras.planning.result import PlanRecord
-from walras.planning.revision_rules import LEAST_STEP, AbstractRevisionRule, Consensus, ProximalPoint
+from walras.planning.revision_rules import (
+    LEAST_STEP,
+    AbstractRevisionRule,
+    Consensus,
+    PlanScaling,
+    PlanState,
+    ProximalPoint,
+    Residuals,
+    Response,
+    estimate_response,
+)
 from walras.progress import Progress
 
-LEAST_RESPONSE = 1e-4
-"""Share of typical use that a test pulse must move for a week to count as responding to prices."""
-
-SATURATED = 0.01
-"""Where halving a price at its ceiling frees less than this share of use, a higher price would not help either."""
-
-PROGRESS = 0.99
-"""Residual left by a revision, relative to the best so far, that still counts as progress."""
-
-WEEKS_NAMED = 6
-"""Weeks named in a sentence before the rest is counted."""
+LEAST_RESPONSE = 1e-4  # share of typical use that a test pulse must move for a week to count as responding to prices
+SATURATED = 0.01  # where halving a price at its ceiling frees less than this share of use, a higher one would not help
+PROGRESS = 0.99  # residual left by a revision, relative to the best so far, that still counts as progress
+WEEKS_NAMED = 6  # weeks named in a sentence before the rest is counted
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class StopRule:
     """When a plan is good enough, and when to give up.
 
     Attributes:
-        max_iterations: revisions at most.
+        max_iterations: revisions.
         feasibility: shortage accepted, relative to capacity.
         complementarity: `|min(lambda / price_scale, (K - U) / K)|` accepted.
         price_gap: distance of lambda from the marginal costs accepted, in price scales per typical use.
@@ -67,9 +61,8 @@ class StopRule:
 
     def score(self, residuals: Residuals) -> float:
         """Return the worst residual in units of its tolerance: at 1 and below the plan is good enough."""
-        return max(
-            getattr(residuals, name) / getattr(self, name) for name in ("feasibility", "complementarity", "price_gap")
-        )
+        limits = ("feasibility", "complementarity", "price_gap")
+        return max(getattr(residuals, name) / getattr(self, name) for name in limits)
 
 
 @dataclass
@@ -77,19 +70,18 @@ class _CountingView:
     """Forward queries to a view, count the candidate plans and check that answers are finite."""
 
     view: PlannerView
-    n_weeks: int = field(init=False)
-    resources: tuple[str, ...] = field(init=False)
-    price_scale: float = field(init=False)
     queries: int = 0
+    jacobian: Callable[[Grid], Grid] = field(init=False, repr=False)  # only where the view has one
 
     def __post_init__(self) -> None:
         self.n_weeks, self.resources = self.view.n_weeks, tuple(self.view.resources)
         self.price_scale = float(self.view.price_scale)
         if not (np.isfinite(self.price_scale) and self.price_scale > 0):
-            raise InputError(
-                f"the view's `price_scale` is {self.price_scale} but must be a positive amount of money; "
-                "check that the products' sale prices exceed their unit costs"
-            )
+            wrong = f"the view's `price_scale` is {self.price_scale} but must be a positive amount of money"
+            raise InputError(f"{wrong}; check that the products' sale prices exceed their unit costs")
+        view = self.view
+        if isinstance(view, DifferentiableView):  # 0 where it is not a number: it only steers
+            self.jacobian = lambda prices: np.nan_to_num(np.asarray(view.jacobian(prices), dtype=np.float64))
 
     def utilization(self, shadow_prices: Plans) -> Plans:
         """Return the view's utilization, checked."""
@@ -107,21 +99,9 @@ class _CountingView:
         bad = ~np.isfinite(answer)
         if bad.any():
             *_, week, resource = np.argwhere(bad)[0]
-            raise NotFiniteError(
-                f"the view's {name} is {answer[bad][0]} in week {week} for {self.resources[resource]}; "
-                "a plan needs finite numbers: check the inputs of that week"
-            )
+            wrong = f"the view's {name} is {answer[bad][0]} in week {week} for {self.resources[resource]}"
+            raise NotFiniteError(f"{wrong}; a plan needs finite numbers: check the inputs of that week")
         return answer
-
-
-class _CountingJacobianView(_CountingView):
-    """Forward the Jacobian too, where the view has one."""
-
-    view: DifferentiableView
-
-    def jacobian(self, shadow_prices: Grid) -> Float[np.ndarray, "entry entry"]:
-        """Return the view's dU/dlambda, with 0 where it is not a number: it only steers."""
-        return np.nan_to_num(np.asarray(self.view.jacobian(shadow_prices), dtype=np.float64))
 
 
 def run_revision_loop(
@@ -136,25 +116,22 @@ def run_revision_loop(
     """Find `min_K A(K) - V(K; P)`: the capacity, the prices that make the population fit it, and its use.
 
     Args:
-        view: the population, as the planner sees it.
-        acquisition_cost: what capacity costs, its bounds and its frozen weeks.
+        view, acquisition_cost: the population; what capacity costs, its bounds and its frozen weeks.
         rule: how the plan is revised; by default `ProximalPoint()` where the view has a Jacobian, else `Consensus()`.
-        start: first shadow prices [money/unit; week, resource], for instance the last plan's; default 0.
-        stop: when to stop; default `StopRule()`.
-        progress: notified of revisions made and allowed.
+        start: first shadow prices [money/unit], for instance the last plan's; default 0.
+        stop, progress: when to stop; notified of revisions made and allowed.
 
     Raises:
         InputError, ShapeError: the cost, the start and the view do not fit together.
         NotFiniteError: the view's answer is not finite.
     """
-    stop, differentiable = stop or StopRule(), isinstance(view, DifferentiableView)
-    rule = rule or (ProximalPoint() if differentiable else Consensus())
-    counting = (_CountingJacobianView if differentiable else _CountingView)(view)
-    state = rule.begin(_first_state(counting, acquisition_cost, start, stop), counting, acquisition_cost)
-    trace = _Trace(state, acquisition_cost, counting, stop, progress or Progress())
+    stop, counting = stop or StopRule(), _CountingView(view)
+    rule = rule or (ProximalPoint() if isinstance(view, DifferentiableView) else Consensus())
+    state = rule.begin(_first_state(counting, acquisition_cost, start, stop), counting)
+    trace = _Trace(state, counting, stop, progress or Progress())
     reason = trace.append(state)
     while reason is None:
-        state = rule.revise(state, counting, acquisition_cost)
+        state = rule.revise(state, counting)
         reason = trace.append(state)
     return _record(trace, reason)
 
@@ -164,7 +141,6 @@ class _Trace:
     """Record the iterates, keep the best one, and decide when to stop."""
 
     best: PlanState
-    cost: AbstractAcquisitionCost
     view: _CountingView
     stop: StopRule
     progress: Progress
@@ -176,7 +152,10 @@ class _Trace:
     def append(self, state: PlanState) -> str | None:
         """Record a state; return why to stop, or None to go on."""
         self.progress.step(len(self.entries), self.stop.max_iterations)
-        self.entries.append(self._entry(state))
+        entry = {"iteration": float(len(self.entries)), "queries": float(self.view.queries), **vars(state.residuals)}
+        at_ceiling = state.scaling.capped(state.capacity, state.shadow_prices, state.utilization).sum()
+        limits = {"step": state.step, "weeks_at_ceiling": float(at_ceiling)}
+        self.entries.append({**entry, **limits, "acquisition_cost": state.scaling.cost.total(state.capacity)})
         score, merit = self.stop.score(state.residuals), state.residuals.merit
         # One bad week can hide that all others improve, so the mean counts as well, if it improves by 1 %.
         improved = score < PROGRESS * self.least_score or merit < PROGRESS * self.least_merit
@@ -190,51 +169,30 @@ class _Trace:
             return "stalled"
         return "iteration limit" if len(self.entries) > self.stop.max_iterations else None
 
-    def _entry(self, state: PlanState) -> Mapping[str, float]:
-        capped = state.scaling.capped(state.capacity, state.shadow_prices, state.utilization)
-        return {
-            "iteration": float(len(self.entries)),
-            "queries": float(self.view.queries),
-            **vars(state.residuals),
-            "step": state.step,
-            "weeks_at_ceiling": float(np.sum(capped)),
-            "acquisition_cost": self.cost.total(state.capacity),
-        }
-
-    def closed(self) -> tuple[Mapping[str, float], ...]:
-        """Return all entries; the last has the returned plan's total cost where the view knows the reward."""
-        view, state = self.view.view, self.best
-        if not isinstance(view, ValuedView):
-            return tuple(self.entries)
-        total = self.cost.total(state.capacity) - float(view.value(state.shadow_prices))
-        return (*self.entries[:-1], {**self.entries[-1], "total_cost": total})
-
 
 def _first_state(view: _CountingView, cost: AbstractAcquisitionCost, start: Grid | None, stop: StopRule) -> PlanState:
     """Query the first prices, estimate the response, and find the weeks that no price changes."""
     shape = (view.n_weeks, len(view.resources))
-    if cost.lower.shape != shape:
-        raise shape_mismatch("acquisition_cost", cost.lower.shape, f"{shape} [week, resource]", "cut it to the horizon")
     prices = np.zeros(shape) if start is None else np.array(start, dtype=np.float64)
-    if prices.shape != shape:
-        raise shape_mismatch("start", prices.shape, f"{shape} [week, resource]", "cut it to the horizon")
+    for name, array in (("acquisition_cost", cost.lower), ("start", prices)):
+        if array.shape != shape:
+            raise shape_mismatch(name, array.shape, f"{shape} [week, resource]", "cut it to the horizon")
     if not (np.isfinite(prices) & (prices >= 0)).all():
         raise InputError("`start` holds a price that is negative or not finite; give finite prices of 0 or more")
     use = view.utilization(prices)
     typical = np.maximum(use.mean(axis=0), 1e-3 * float(np.max(np.abs(use), initial=0.0)))
     scale = np.broadcast_to(np.where(typical > 0, typical, 1.0), shape).copy()
     response = estimate_response(view, prices, use, scale)
-    highest = stop.max_price
-    if highest is None:
-        highest = float(getattr(view.view, "max_price", 10 * view.price_scale))
+    given = stop.max_price
+    highest = float(getattr(view.view, "max_price", 10 * view.price_scale)) if given is None else given
     committed = _committed(view, response, prices, use, highest)
     # Where prices change nothing they are the cost of capacity, and no higher than the highest rate.
     top_rate = np.maximum(cost.top_rate(), 0.0)
     ceiling = np.where(committed, top_rate, np.maximum(highest, top_rate))
-    scaling = PlanScaling(view.price_scale, scale, ceiling, committed)
+    scaling = PlanScaling(cost, view.price_scale, scale, ceiling, committed)
     prices = np.minimum(prices, ceiling)
-    capacity = cheapest_capacity(scaling, cost, prices, use)
-    return PlanState(scaling, capacity, prices, use, plan_residuals(scaling, cost, capacity, prices, use), response)
+    plan = scaling.cheapest_capacity(prices, use), prices, use
+    return PlanState(scaling, *plan, scaling.residuals(*plan), response)
 
 
 def _committed(
@@ -257,43 +215,32 @@ def _record(trace: _Trace, reason: str) -> PlanRecord:
     state, stop = trace.best, trace.stop
     over = state.scaling.capped(state.capacity, state.shadow_prices, state.utilization)
     over &= -state.scaling.room(state.capacity, state.utilization) > stop.feasibility
-    hopeless = over & (state.scaling.committed | _saturated(trace.view, state, over))
-    too_cheap = over & ~hopeless
-    return PlanRecord(
-        capacity=state.capacity,
-        shadow_prices=state.shadow_prices,
-        utilization=state.utilization,
-        feasible=bool(state.residuals.feasibility <= stop.feasibility and not too_cheap.any()),
-        converged=reason == "converged",
-        stop_reason=_sentence(trace, reason, too_cheap, hopeless),
-        iterations=len(trace.entries) - 1,
-        queries=trace.view.queries,
-        trace=trace.closed(),
-    )
-
-
-def _saturated(view: _CountingView, state: PlanState, over: np.ndarray) -> Bool[np.ndarray, "week resource"]:
-    """Mark weeks whose price is at its ceiling and would free as much use at half of it."""
-    if not (over & ~state.scaling.committed).any():
-        return np.zeros_like(over)
-    halved = view.utilization(np.where(over, 0.5 * state.shadow_prices, state.shadow_prices))
-    return halved - state.utilization < SATURATED * state.utilization
+    hopeless = over & state.scaling.committed
+    if (over & ~hopeless).any():  # a price at its ceiling that would free as much use at half of it is hopeless too
+        halved = trace.view.utilization(np.where(over, 0.5 * state.shadow_prices, state.shadow_prices))
+        hopeless |= over & (halved - state.utilization < SATURATED * state.utilization)
+    too_cheap, entries = over & ~hopeless, trace.entries
+    if isinstance(trace.view.view, ValuedView):
+        reward = float(trace.view.view.value(state.shadow_prices))
+        entries[-1] = {**entries[-1], "total_cost": state.scaling.cost.total(state.capacity) - reward}
+    feasible = bool(state.residuals.feasibility <= stop.feasibility and not too_cheap.any())
+    plan = state.capacity, state.shadow_prices, state.utilization
+    sentence = _sentence(trace, reason, too_cheap, hopeless)
+    counts = len(entries) - 1, trace.view.queries
+    return PlanRecord(*plan, feasible, reason == "converged", sentence, *counts, tuple(entries))
 
 
 def _sentence(trace: _Trace, reason: str, too_cheap: np.ndarray, hopeless: np.ndarray) -> str:
     """Say why the loop stopped, naming the weeks that do not fit."""
     revisions, residuals = len(trace.entries) - 1, trace.best.residuals
-    worst = (
-        f"largest shortage {residuals.feasibility:.2%} of capacity, largest gap between price and marginal cost "
-        f"{residuals.price_gap:.3g} median margins"
-    )
-    parts = [
-        {
-            "converged": f"converged after {revisions} revisions",
-            "stalled": f"stalled: no progress in the last of {revisions} revisions, best plan returned ({worst})",
-            "iteration limit": f"iteration limit: {revisions} revisions made, best plan returned ({worst})",
-        }[reason]
-    ]
+    gap = f"largest gap between price and marginal cost {residuals.price_gap:.3g} median margins"
+    worst = f"largest shortage {residuals.feasibility:.2%} of capacity, {gap}"
+    endings = {
+        "converged": f"converged after {revisions} revisions",
+        "stalled": f"stalled: no progress in the last of {revisions} revisions, best plan returned ({worst})",
+        "iteration limit": f"iteration limit: {revisions} revisions made, best plan returned ({worst})",
+    }
+    parts = [endings[reason]]
     if hopeless.any():
         parts.append(f"not feasible whatever the price in {_name_weeks(hopeless, trace)}")
     if too_cheap.any():
@@ -305,7 +252,7 @@ def _name_weeks(where: np.ndarray, trace: _Trace) -> str:
     """Name weeks, with their use and their largest possible capacity."""
     resources, names = trace.view.resources, []
     for week, resource in np.argwhere(where)[:WEEKS_NAMED]:
-        use, most = trace.best.utilization[week, resource], trace.cost.upper[week, resource]
+        use, most = trace.best.utilization[week, resource], trace.best.scaling.cost.upper[week, resource]
         name = f" {resources[resource]}" if len(resources) > 1 else ""
         names.append(f"week {week}{name} ({use:.4g} of {most:.4g})")
     rest = int(where.sum()) - len(names)

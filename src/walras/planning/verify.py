@@ -9,80 +9,48 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.config import CostSettings, PlanSettings
-from walras.evaluation.metrics import ControlTally, control_intervals, control_tally, reward_tally
+from walras.evaluation.metrics import control_intervals, control_tally, reward_tally
 from walras.exogenous.demand.backtest import backtest
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import PathGrid, PathOutcome, committed_use, oracle, path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
-from walras.planning.problem import PlanningProblem
-from walras.planning.result import GroupUse, PlanRecord, PlanResult, fan
+from walras.planning.problem import PlanningProblem, SimulationProblem
+from walras.planning.protocols import Grid
+from walras.planning.result import GroupUse, PlanRecord, PlanResult, PriceComparison, fan
 from walras.population.population import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, window_length
 
-FITS_TO = 0.01
-"""A week whose mean violation over the paths is at most this fits."""
-
-AT_THE_TOP = 0.98
-"""A price of at least this share of the highest one tried is at the top."""
+FITS_TO = 0.01  # A week whose mean violation over the paths is at most this fits
+AT_THE_TOP = 0.98  # A price of at least this share of the highest one tried is at the top
 
 
 def week_verdicts(record: PlanRecord, seen: PathOutcome, committed: PathGrid, max_price: float) -> tuple[str, ...]:
-    """Say for every week whether its worst resource fits, and if not, why.
+    """Say for every week whether its worst resource fits on the unseen paths, and if not, why.
 
-    Args:
-        record: the plan.
-        seen: outcome on the unseen paths.
-        committed: utilization on the same paths without orders after the origin [units of resource].
-        max_price: highest price tried [money per unit of resource].
+    `committed` is utilization on the same paths without orders after the origin.
     """
     capacity = np.maximum(record.capacity, 1e-9)
     over, bound = (np.maximum(use - capacity, 0) / capacity for use in (seen.utilization, committed))
-    verdicts = []
-    for week, worst in enumerate(over.mean(0).argmax(-1)):
+
+    def verdict(week: int, worst: int) -> str:
         at = np.s_[:, week, worst]
-        excess = float(seen.utilization[at].mean() / capacity[week, worst] - 1)
-        committed_excess = float(committed[at].mean() / capacity[week, worst] - 1)
-        price_share = float(seen.shadow_prices[at].mean() / max_price)
-        verdicts.append(_week_verdict(over[at], bound[at], excess, committed_excess, price_share))
-    return tuple(verdicts)
+        uses = seen.utilization, committed
+        excess, committed_excess = (float(use[at].mean() / capacity[week, worst] - 1) for use in uses)
+        share = f"{round(100 * (over[at] > FITS_TO).mean())} % of paths"
+        if over[at].mean() <= FITS_TO:
+            return "fits"
+        if committed_excess > FITS_TO:
+            return "already committed"
+        if np.maximum(over[at] - bound[at], 0).mean() <= FITS_TO:
+            return f"already committed on {share}"
+        # Where use fits on average, the price is right for most paths; else no price would do more in time.
+        at_the_top = float(seen.shadow_prices[at].mean() / max_price) >= AT_THE_TOP
+        return "over at the highest price" if excess > FITS_TO and at_the_top else f"over on {share}"
 
-
-def _week_verdict(
-    over: Float[np.ndarray, " path"],
-    bound: Float[np.ndarray, " path"],
-    excess: float,
-    committed_excess: float,
-    price_share: float,
-) -> str:
-    """Judge a week.
-
-    Args:
-        over: violation, relative; `bound` the part of it that was committed at the origin.
-        excess: mean use over capacity, less 1; `committed_excess` the same for committed use.
-        price_share: mean price, as a share of the highest.
-    """
-    share = f"{round(100 * (over > FITS_TO).mean())} % of paths"
-    if over.mean() <= FITS_TO:
-        return "fits"
-    if committed_excess > FITS_TO:
-        return "already committed"
-    if np.maximum(over - bound, 0).mean() <= FITS_TO:
-        return f"already committed on {share}"
-    # Where use fits on average, the price is right for most paths; where it does not, no price would do more in time.
-    return "over at the highest price" if excess > FITS_TO and price_share >= AT_THE_TOP else f"over on {share}"
-
-
-def verdict_sentences(result: PlanResult) -> tuple[str, ...]:
-    """Say in three sentences whether the plan holds, what it buys, and where capacity is scarcest."""
-    return _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
-
-
-def _day(date: np.datetime64) -> str:
-    day = date.astype("datetime64[D]").item()
-    return f"{day.day} {day:%b %Y}"
+    return tuple(verdict(week, worst) for week, worst in enumerate(over.mean(0).argmax(-1).tolist()))
 
 
 def _feasibility_sentence(result: PlanResult) -> str:
@@ -98,10 +66,8 @@ def _feasibility_sentence(result: PlanResult) -> str:
     how = f" with prices re-issued weekly ({fixed:.1%} with the planned prices fixed)" if reissued else ""
     kept = result.verified.get("reward_kept")
     rest = "" if kept is None else f", keeping {kept:.1%} of the reward of the best prices with hindsight"
-    return (
-        f"{word}: on {result.counts.get('paths', 0)} futures it was not made on, weeks near the limit exceed capacity "
-        f"by {near:.1%} on average{how}{rest}."
-    )
+    futures = f"{result.counts.get('paths', 0)} futures it was not made on"
+    return f"{word}: on {futures}, weeks near the limit exceed capacity by {near:.1%} on average{how}{rest}."
 
 
 def _capacity_sentence(result: PlanResult) -> str:
@@ -119,30 +85,21 @@ def _price_sentence(result: PlanResult) -> str:
     if prices.max(initial=0.0) <= 0:
         return "No week needs a shadow price."
     week, resource = np.unravel_index(int(np.argmax(prices)), prices.shape)
-    return (
-        f"Capacity is scarcest in the week of {_day(result.weeks[week])}: one unit more of "
-        f"{result.resources[resource].replace('_', ' ')} would be worth {prices[week, resource]:.3g} "
-        f"(the median product earns {result.money['price_scale']:.3g} per unit)."
-    )
+    day, name = result.weeks[week].astype("datetime64[D]").item(), result.resources[resource].replace("_", " ")
+    worth = f"one unit more of {name} would be worth {prices[week, resource]:.3g}"
+    median = f"the median product earns {result.money['price_scale']:.3g} per unit"
+    return f"Capacity is scarcest in the week of {day.day} {day:%b %Y}: {worth} ({median})."
 
 
-ORACLE_CELLS = 1_000_000
-"""Agents x weeks x paths that the clairvoyant oracle is run on, at most: it needs many simulations of each path."""
-
-LARGEST_GROUPS = 12
-"""Categories shown by name; the rest is added up as "other"."""
+ORACLE_CELLS = 1_000_000  # most agents x weeks x paths for the oracle: it needs many simulations of each path
+LARGEST_GROUPS = 12  # categories shown by name; the rest is added up as "other"
 
 
 @dataclass(frozen=True, eq=False)
 class OutOfSample:
-    """Outcomes on the unseen paths.
+    """Outcomes on the unseen paths: with prices 0, the planned ones fixed, and re-issued weekly (unless that is off).
 
-    Attributes:
-        free: with prices 0.
-        fixed: with the planned prices fixed.
-        reissued: with prices re-issued weekly (the planned ones fixed, where re-issuing is off).
-        demand, receipts: units per path and week, receipts under re-issued prices.
-        committed: utilization without further orders.
+    Demand and receipts, under re-issued prices, in units; `committed` is utilization without further orders.
     """
 
     free: PathOutcome
@@ -157,7 +114,7 @@ def verify_plan(
     problem: PlanningProblem, record: PlanRecord, settings: PlanSettings, progress: Progress | None = None
 ) -> OutOfSample:
     """Simulate the unseen paths without prices, with the planned prices, and with prices re-issued every week."""
-    parts = (problem.population, problem.unseen, problem.policy, problem.initial)
+    parts = problem.population, problem.unseen, problem.policy, problem.initial
     free = path_outcome(*parts, np.zeros_like(record.shadow_prices))
     fixed = path_outcome(*parts, record.shadow_prices)
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
@@ -192,9 +149,11 @@ def verified_result(
     progress.stage("Scoring the forecast")
     forecast = backtest(problem.whole, seed=settings.seed).as_dict()
     progress.stage("Adding up")
-    tally = _tally(problem, record, seen.reissued, seen)
-    verified = {**tally.metrics().as_dict(), **rewards["reissued"]}
-    fixed = {**_tally(problem, record, seen.fixed, seen).metrics().as_dict(), **rewards["fixed"]}
+    plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
+    tally, fixed_tally = (
+        control_tally(method.utilization, *plan, method.shadow_prices, price_scale=scale)
+        for method in (seen.reissued, seen.fixed)
+    )
     result = PlanResult(
         record=replace(record, utilization=problem.view.expected(record.shadow_prices)),
         weeks=problem.panel.next_weeks(settings.weeks),
@@ -211,8 +170,8 @@ def verified_result(
         receipts=fan(seen.receipts),
         groups=_groups(problem, record),
         money=_money(problem, record, cost, seen),
-        verified=verified,
-        verified_fixed=fixed,
+        verified={**tally.metrics().as_dict(), **rewards["reissued"]},
+        verified_fixed={**fixed_tally.metrics().as_dict(), **rewards["fixed"]},
         intervals=control_intervals(tally, seed=settings.seed),
         forecast_score=forecast,
         week_verdicts=week_verdicts(record, seen.reissued, seen.committed, problem.view.max_price),
@@ -222,18 +181,10 @@ def verified_result(
         policy=problem.chosen,
         settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
     )
-    return replace(result, verdict=verdict_sentences(result), seconds=_seconds(progress))
-
-
-def _tally(problem: PlanningProblem, record: PlanRecord, method: PathOutcome, seen: OutOfSample) -> ControlTally:
-    return control_tally(
-        method.utilization,
-        seen.free.utilization,
-        record.capacity,
-        committed=seen.committed,
-        shadow_prices=method.shadow_prices,
-        price_scale=problem.view.price_scale,
-    )
+    sentences = _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
+    progress.stage("Writing")
+    seconds = {**progress.seconds, "total": sum(progress.seconds.values())}
+    return replace(result, verdict=sentences, seconds=seconds)
 
 
 def _reward_measures(
@@ -260,8 +211,7 @@ def _reward_measures(
 def _money(
     problem: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample
 ) -> dict[str, float]:
-    acquisition = cost.bill(record.capacity)
-    reward = float(seen.reissued.reward.mean())
+    acquisition, reward = cost.bill(record.capacity), float(seen.reissued.reward.mean())
     charged = seen.reissued.shadow_prices * seen.reissued.utilization
     return {
         "reward_unconstrained": float(seen.free.reward.mean()),
@@ -294,23 +244,38 @@ def _groups(problem: PlanningProblem, record: PlanRecord) -> tuple[GroupUse, ...
 def _group_use(
     problem: PlanningProblem, record: PlanRecord, title: str, group: np.ndarray, labels: tuple[str, ...]
 ) -> GroupUse:
-    keep = Record.by_group(jnp.asarray(group, jnp.int32), len(labels))
+    parts, keep = problem.view.parts, Record.by_group(jnp.asarray(group, jnp.int32), len(labels))
 
     def use(prices: np.ndarray) -> np.ndarray:
-        rollout = simulate(
-            problem.population,
-            problem.view.exogenous,
-            problem.policy,
-            initial=problem.initial,
-            shadow_prices=jnp.asarray(prices, jnp.float32),
-            record=keep,
-        )
+        charged = jnp.asarray(prices, jnp.float32)
+        rollout = simulate(*parts[:3], initial=parts[3], shadow_prices=charged, record=keep)
         return np.asarray(rollout.groups, float)[..., 0].mean(0).sum(0)
 
     return GroupUse(title, labels, use(np.zeros_like(record.shadow_prices)), use(record.shadow_prices))
 
 
-def _seconds(progress: Progress) -> dict[str, float]:
-    progress.stage("Writing")
-    stages = dict(progress.seconds)
-    return {**stages, "total": sum(stages.values())}
+FLOWS = ("demand", "sales", "lost_sales", "receipts", "orders", "stock_end")
+"""Totals compared per week, as means over the futures [units]."""
+
+
+def compare_prices(problem: SimulationProblem, shadow_prices: Grid) -> PriceComparison:
+    """Simulate the unseen futures with these prices, announced in full at the start [money/unit], and without."""
+    parts = (problem.population, problem.unseen, problem.policy)
+    charged = jnp.asarray(shadow_prices, jnp.float32)
+    priced = simulate(*parts, initial=problem.initial, shadow_prices=charged)
+    free = simulate(*parts, initial=problem.initial)
+    use = np.asarray(priced.totals.utilization, float)
+    return PriceComparison(
+        weeks=problem.panel.next_weeks(len(shadow_prices)),
+        resources=problem.population.resources,
+        shadow_prices=shadow_prices,
+        utilization=fan(use),
+        unconstrained=fan(np.asarray(free.totals.utilization, float)),
+        flows={name: np.asarray(getattr(priced.totals, name), float).mean(0) for name in FLOWS},
+        reward=float(np.mean(priced.reward)),
+        free_reward=float(np.mean(free.reward)),
+        payments=float((use * shadow_prices).sum((1, 2)).mean()),
+        counts=problem.counts,
+        provenance=dict(problem.panel.provenance),
+        notes=problem.notes,
+    )

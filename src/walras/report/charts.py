@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from walras.planning.compare_prices import PriceComparison
-from walras.planning.result import GroupUse, PlanResult
+from walras.planning.result import GroupUse, PlanResult, PriceComparison
 from walras.report import formatting, style
 from walras.report.style import FigureSize, Label, last_of
 from walras.report.summary import exceeds, price_basis, reissues, verdicts

@@ -9,8 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from walras.errors import plural
-from walras.planning.compare_prices import PriceComparison, comparison_summary, comparison_table, reward_kept
-from walras.planning.result import GroupUse, PlanResult
+from walras.planning.result import GroupUse, PlanResult, PriceComparison
 from walras.report import charts
 from walras.report import formatting as fmt
 from walras.report.publish import (
@@ -369,7 +368,7 @@ def comparison_sentences(comparison: PriceComparison) -> list[str]:
         most = f"{fmt.number(use.max())} in the week of {fmt.day(weeks[int(use.argmax())])}"
         mean, without = fmt.number(use.mean()), fmt.number(free.mean())
         lines.append(f"{name}: {mean} per week in the median future, {without} without prices; the most is {most}.")
-    kept = reward_kept(comparison)
+    kept = comparison.reward_kept
     if comparison.shadow_prices.any() and kept is not None:
         lines.append(f"The prices keep {fmt.percent(kept)} of the reward that the products earn without prices.")
     return lines
@@ -402,7 +401,7 @@ def write_comparison(comparison: PriceComparison, folder: Path, seconds: float) 
     """Write `simulation.html`, `.parquet`, `.csv` and `.json`; an interrupted call leaves the earlier files."""
     writers = {
         "simulation.html": text_writer(comparison_page(comparison)),
-        **table_writers("simulation", arrow_table(comparison_table(comparison))),
-        "simulation.json": json_writer({**comparison_summary(comparison), "seconds": seconds}),
+        **table_writers("simulation", arrow_table(comparison.columns())),
+        "simulation.json": json_writer({**comparison.as_dict(), "seconds": seconds}),
     }
     return write_all_or_nothing(folder, writers)

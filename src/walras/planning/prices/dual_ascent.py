@@ -1,8 +1,4 @@
-"""Solvers for the shadow prices at which a response fits a capacity: projected dual steps and Gauss-Newton.
-
-All stop on the same complementarity residual, so that they can be compared. Add one by subclassing
-`AbstractDualSolver`.
-"""
+"""Solvers for the shadow prices at which a response fits a capacity: projected dual steps and Gauss-Newton."""
 
 import abc
 from collections.abc import Callable
@@ -25,17 +21,10 @@ ResponseFunction = Callable[[Entries], Entries]
 JacobianFunction = Callable[[Entries], Float[np.ndarray, "entry entry"]]
 """dU/dlambda [utilization entry, price entry], one for all problems: it only steers the search."""
 
-SMALLEST_CAPACITY = 1e-9
-"""Capacities below this are treated as this when ratios are formed [units of resource]."""
-
-STEP_GROWTH, STEP_CUT = 1.1, 0.5
-"""Factors of an entry's step while its direction holds, and when it reverses."""
-
-MAX_DAMPING = 20.0
-"""A problem whose damping has grown to this no longer makes progress."""
-
-ENOUGH_GAIN = 0.95
-"""A step that leaves more than this share of the residual has gained too little; a shorter one is tried."""
+SMALLEST_CAPACITY = 1e-9  # capacities below this are treated as this when ratios are formed [units of resource]
+STEP_GROWTH, STEP_CUT = 1.1, 0.5  # factors of an entry's step while its direction holds, and when it reverses
+MAX_DAMPING = 20.0  # a problem whose damping has grown to this no longer makes progress
+ENOUGH_GAIN = 0.95  # a step that leaves more than this share of the residual gained too little; a shorter one is tried
 
 
 @dataclass(frozen=True)
@@ -45,9 +34,9 @@ class DualProblem:
     Attributes:
         response: U(lambda); problem p depends on row p of the prices only.
         jacobian: dU/dlambda, shared by the problems.
-        capacity: K [units of resource; path, entry].
-        price_scale: unit in which prices are compared [money per unit of resource].
-        max_price: no price goes above this; a week that needs more stays violated [money per unit of resource].
+        capacity: K [units of resource].
+        price_scale, max_price: unit in which prices are compared, and the highest one; a week that needs more stays
+            violated [money per unit of resource].
     """
 
     response: ResponseFunction
@@ -79,12 +68,10 @@ class DualProblem:
 
 @dataclass(frozen=True)
 class DualSolution:
-    """Prices of every problem, how well they fit and what they cost to find.
+    """Prices of every problem, the use at them, how well they fit and what they cost to find.
 
     Attributes:
-        prices: lambda; `utilization` is U at them.
-        residual: mean absolute complementarity residual of every problem.
-        converged: every residual fell below the tolerance.
+        residual: mean absolute complementarity residual of every problem; `converged` if all are within the tolerance.
         queries: calls of the response; `jacobians` counts the Jacobians formed.
         trace: mean residual after every query.
     """
@@ -99,7 +86,7 @@ class DualSolution:
 
 
 class AbstractDualSolver(abc.ABC):
-    """Find shadow prices for a capacity."""
+    """Find shadow prices for a capacity; all stop on the same complementarity residual, so that they compare."""
 
     @abc.abstractmethod
     def solve(self, problem: DualProblem, start: Entries) -> DualSolution:
@@ -107,10 +94,7 @@ class AbstractDualSolver(abc.ABC):
 
 
 def adapt_step(step: Any, change: Any, last_change: Any, smallest: float, largest: float) -> Any:
-    """Return the next step of every entry, numpy or JAX: halved where the direction reversed, else a tenth longer.
-
-    `last_change` is 0 before the first step; `smallest` and `largest` bound a step.
-    """
+    """Return the next step of every entry, numpy or JAX: halved where the direction reversed, else a tenth longer."""
     xp: Any = jnp if isinstance(step, jax.Array) else np
     return xp.clip(xp.where(change * last_change < 0, STEP_CUT, STEP_GROWTH) * step, smallest, largest)
 
@@ -119,9 +103,7 @@ def adapt_step(step: Any, change: Any, last_change: Any, smallest: float, larges
 class ProjectedDual(AbstractDualSolver):
     """Projected dual ascent (Uzawa): lambda <- [lambda + step (U - K) / K]+ with a step of its own for every entry.
 
-    Attributes:
-        step: first step, in price scales per relative violation of one.
-        tolerance, max_queries: mean absolute complementarity residual to stop at, and most queries.
+    The first step is in price scales per relative violation of one, the tolerance a mean absolute residual.
     """
 
     step: float = 0.5
@@ -142,8 +124,7 @@ class ProjectedDual(AbstractDualSolver):
             if (best_score <= self.tolerance).all():
                 break
             excess = problem.excess(use)
-            step = adapt_step(step, excess, last, 1e-3 * self.step, 4 * self.step)
-            last = excess
+            step, last = adapt_step(step, excess, last, 1e-3 * self.step, 4 * self.step), excess
             prices = np.clip(prices + step * problem.price_scale * excess, 0.0, problem.max_price)
         done = bool((best_score <= self.tolerance).all())
         return DualSolution(best, best_use, best_score, done, len(trace), 0, tuple(trace))
@@ -177,40 +158,22 @@ class GaussNewton(AbstractDualSolver):
             if slope is None:
                 slope, jacobians = problem.jacobian(prices), jacobians + 1
             target = newton_target(slope, prices, problem.room(use), damping, problem.max_price)
-            before = score.copy()
-            self._line_search(problem, target, prices, use, score, trace)
+            before, base, searching = score.copy(), prices.copy(), score > self.tolerance
+            for length in self.step_lengths:  # the first that gains enough
+                if not searching.any():
+                    break
+                candidate = np.where(searching[:, None], base + length * (target - base), prices)
+                new_use = problem.response(candidate)
+                new_score = problem.score(candidate, new_use)
+                better = searching & (new_score < score)
+                prices[better], use[better], score[better] = candidate[better], new_use[better], new_score[better]
+                searching &= score > ENOUGH_GAIN * before
+                trace.append(float(score.mean()))
             gained = score < ENOUGH_GAIN * before
             damping = np.where(gained, np.maximum(damping * 0.5, 0.02), np.minimum(damping * 4, MAX_DAMPING))
             slope = None if (score > 0.6 * before).mean() > 0.25 else slope
         done = bool((score <= self.tolerance).all())
         return DualSolution(prices, use, score, done, len(trace), jacobians, tuple(trace))
-
-    def _line_search(
-        self,
-        problem: DualProblem,
-        target: Entries,
-        prices: Entries,
-        use: Entries,
-        score: Float[np.ndarray, " path"],
-        trace: list[float],
-    ) -> None:
-        """Move every problem towards its target by the first step length that gains enough; updates in place."""
-        before, base = score.copy(), prices.copy()
-        searching = score > self.tolerance
-        for length in self.step_lengths:
-            if not searching.any():
-                return
-            candidate = np.where(searching[:, None], base + length * (target - base), prices)
-            candidate_use = problem.response(candidate)
-            candidate_score = problem.score(candidate, candidate_use)
-            better = searching & (candidate_score < score)
-            prices[better], use[better], score[better] = (
-                candidate[better],
-                candidate_use[better],
-                candidate_score[better],
-            )
-            searching &= score > ENOUGH_GAIN * before
-            trace.append(float(score.mean()))
 
 
 @dataclass(frozen=True)
@@ -219,10 +182,6 @@ class NewtonThenProjected(AbstractDualSolver):
 
     Newton needs a tenth of the queries where the response is smooth (many agents, even demand) and stalls where few
     agents or jumps make the linearisation poor; projected steps make slow but steady progress there.
-
-    Attributes:
-        newton: the first solver, given few iterations.
-        projected: the second.
     """
 
     newton: GaussNewton = GaussNewton(max_iterations=8)
@@ -238,11 +197,9 @@ class NewtonThenProjected(AbstractDualSolver):
         return replace(second, queries=queries, jacobians=first.jacobians, trace=trace)
 
 
-ROUGH = 0.01
-"""Residual at which prices are good enough to start another search from."""
+ROUGH = 0.01  # residual at which prices are good enough to start another search from
 
-ROUGH_SOLVER = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))
-"""Solver for prices to start from."""
+ROUGH_SOLVER = NewtonThenProjected(GaussNewton(ROUGH, 8), ProjectedDual(0.3, ROUGH, 150))  # for prices to start from
 
 
 def newton_target(

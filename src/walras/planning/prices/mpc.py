@@ -14,7 +14,7 @@ from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.progress import Progress
-from walras.simulation.controller import Controller, ControlObservation, Prices
+from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.run import week_of, window_length
 from walras.simulation.week import State
@@ -23,9 +23,8 @@ from walras.simulation.week import State
 class MPCController(Controller):
     """Re-issue prices each week so that expected utilization of the coming weeks fits the plan, path by path.
 
-    Each week it simulates all agents from the present state along the expected future (a path of its own, not the one
-    that will happen) and solves the complementarity problem for the weeks that a policy looks ahead, starting from last
-    week's prices.
+    It simulates all agents from the present state along the expected future (a path of its own, not the realised one)
+    and solves the complementarity problem for the weeks that a policy looks ahead, from last week's prices.
     """
 
     def __init__(
@@ -44,11 +43,9 @@ class MPCController(Controller):
         Args:
             view: its population, policy, price scale and highest price.
             expected: one path, at least the policy's window longer than the plan.
-            capacity: the plan K; its last week holds afterwards.
-            shadow_prices: the plan's prices, charged in the first week.
+            capacity, shadow_prices: the plan K, whose last week holds afterwards; its prices open the first week.
             reserve: share of expected use to leave free 0, 1, 2, ... weeks ahead; the last row holds. Default none.
-            solver: for the weekly problem.
-            progress: notified after every week.
+            solver, progress: of the weekly problem; notified after every week.
         """
         self.population, self.policy, self.expected = view.population, view.policy, expected
         self.price_scale, self.max_price = view.price_scale, view.max_price
@@ -73,7 +70,9 @@ class MPCController(Controller):
         """Solve the coming weeks' problem from the present state."""
         week, state = int(observation.week), observation.state
         paths = state.stock_end.shape[0]
-        start = self._start(week, paths, observation.announced)
+        start = np.repeat(self.planned[None, week : week + self.window], paths, axis=0)
+        if observation.announced is not None:  # last week's prices, for all weeks but the last
+            start = np.concatenate([np.asarray(observation.announced), start[:, -1:]], axis=1)
         future = week_of(self.expected, jnp.asarray(week), self.window)
         charged, shape = start[:, :1], start[:, 1:].shape
 
@@ -97,13 +96,6 @@ class MPCController(Controller):
         prices = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices.reshape(shape)
         self.progress.step(week + 1, self.weeks)
         return prices
-
-    def _start(self, week: int, paths: int, announced: Prices | None) -> Float[np.ndarray, "path window resource"]:
-        """Return last week's prices for this week and those after it, or the planned ones."""
-        planned = self.planned[week : week + self.window]
-        if announced is None:
-            return np.repeat(planned[None], paths, axis=0)
-        return np.concatenate([np.asarray(announced), np.repeat(planned[None, -1:], paths, axis=0)], axis=1)
 
 
 def _hold(values: np.ndarray, extra: int) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""Questions asked path by path: committed use, and the clairvoyant price oracle.
-
-One price path per scenario; results are numpy, with the scenario axis first.
-"""
+"""Outcomes path by path: under given prices, without further orders, and under the clairvoyant oracle's prices."""
 
 from dataclasses import dataclass, replace
 
@@ -29,18 +26,15 @@ CLIMB_RATE = 0.003
 a third at once and never recover (measured on 3,000 generated agents: 0.03 found no better prices, 0.003 gained 2 % of
 what the oracle gives up in 60 steps)."""
 
-WITHIN = 2e-3
-"""Use may exceed the limit by this share and still count as within it (the solver's own tolerance)."""
+WITHIN = 2e-3  # use may exceed the limit by this share and still count as within it (the solver's own tolerance)
 
 
 @dataclass(frozen=True)
 class PathOutcome:
-    """Utilization, reward and prices of every path.
+    """Utilization [units of resource], reward and the prices charged [money/unit] of every path.
 
     Attributes:
-        utilization: U [units of resource].
         reward: without payments for resources, end stock valued [money].
-        shadow_prices: what was charged [money per unit of resource].
         simulations: simulations of each path that finding these prices took; a gradient counts as one.
     """
 
@@ -61,14 +55,13 @@ def path_outcome(
     check_shapes(population, exogenous, initial, shadow_prices)
     check_values(population, exogenous, initial, shadow_prices)
     use, reward = simulate_prices(population, exogenous, policy, initial, jnp.asarray(shadow_prices, jnp.float32))
-    prices = np.broadcast_to(shadow_prices, use.shape)
-    return PathOutcome(np.asarray(use, float), np.asarray(reward, float), np.asarray(prices, float))
+    charged = np.asarray(np.broadcast_to(shadow_prices, use.shape), float)
+    return PathOutcome(np.asarray(use, float), np.asarray(reward, float), charged)
 
 
 def committed_use(population: Population, exogenous: ExogenousPaths, initial: State) -> PathGrid:
     """Return utilization without further orders, by what is on hand and on order already (irreducible)."""
-    nothing = ConstantOrder(jnp.zeros(()))
-    rollout = simulate(population, exogenous, nothing, initial=initial)
+    rollout = simulate(population, exogenous, ConstantOrder(jnp.zeros(())), initial=initial)
     return np.asarray(rollout.totals.utilization, float)
 
 
@@ -89,8 +82,7 @@ def oracle(
     Args:
         view: the population on the realised paths (its scenarios).
         capacity: K of every path; for a comparison at equal violation, max(K, U of the method).
-        start: prices to start from.
-        solver: for the complementarity problem.
+        start, solver: prices to start from, and the solver of the complementarity problem.
         ascent_steps: gradient steps afterwards; 0 stops at the complementarity prices.
     """
     parts, shape = view.parts, capacity.shape
@@ -113,14 +105,13 @@ def _gradient_ascent(view: SimulatedView, capacity: PathGrid, prices: np.ndarray
     A week's penalty is somewhat above its own price: a far larger one (the highest price) outweighs the reward, and the
     steps then only undo the excess that they cause themselves.
     """
-    parts = view.parts
-    best = path_outcome(*parts, prices)
+    best = path_outcome(*view.parts, prices)
     limit = np.maximum(capacity, best.utilization)  # never more violation than the start has
     penalty = jnp.asarray(view.price_scale + 1.5 * prices, jnp.float32)
     first, second = np.zeros_like(prices), np.zeros_like(prices)
     best_prices, reward, use = prices.copy(), best.reward.copy(), best.utilization.copy()
     for step in range(1, steps + 1):
-        answer = _penalised(*parts, jnp.asarray(prices, jnp.float32), jnp.asarray(limit), penalty)
+        answer = _penalised(*view.parts, jnp.asarray(prices, jnp.float32), jnp.asarray(limit), penalty)
         value, seen_use, slope = (np.asarray(part, float) for part in answer)
         better = (value > reward) & (seen_use <= limit * (1 + WITHIN)).all((1, 2))
         best_prices[better], reward[better], use[better] = prices[better], value[better], seen_use[better]

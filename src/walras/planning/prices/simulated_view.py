@@ -1,7 +1,8 @@
-"""The planner's view by simulation: utilization, shadow prices, reward and Jacobian, without learning.
+"""The planner's view by simulation: utilization, shadow prices, reward and Jacobian, without learning."""
 
-CONTRACT: fills `planning.protocols.SearchableView` and `ValuedView`; arrays in and out are numpy.
-"""
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -28,13 +29,27 @@ from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.run import simulate
 from walras.simulation.week import State
 
-NO_DIFFERENCE = 1e-4
-"""Relative difference in utilization below which future orders are said to make none."""
-
-JACOBIAN_AGENTS, WEEKLY_JACOBIAN_AGENTS = 4000, 2000
-"""Agents simulated for a Jacobian, of a plan and of each week's re-issue: it only steers the search."""
+NO_DIFFERENCE = 1e-4  # relative difference in utilization below which future orders are said to make none
+JACOBIAN_AGENTS, WEEKLY_JACOBIAN_AGENTS = 4000, 2000  # of a plan and of weekly re-issue: they only steer the search
 
 
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+
+
+def _explained(function: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+    """Name the agents of the population, the first argument, in errors of functions that were called back."""
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        with callback_names(cast(Population, args[0])):
+            return function(*args, **kwargs)
+
+    return call
+
+
+@_explained
+@eqx.filter_jit
 def simulate_prices(
     population: Population,
     exogenous: ExogenousPaths,
@@ -43,22 +58,12 @@ def simulate_prices(
     shadow_prices: Float[Array, "*path week resource"] | None,
 ) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
     """Return utilization and reward of every path."""
-    with callback_names(population):
-        return _response(population, exogenous, policy, initial, shadow_prices)
-
-
-@eqx.filter_jit
-def _response(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    shadow_prices: Float[Array, "*path week resource"] | None,
-) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
     rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, throw=False)
     return rollout.totals.utilization, rollout.reward
 
 
+@_explained
+@eqx.filter_jit
 def expected_response(
     population: Population,
     exogenous: ExogenousPaths,
@@ -68,29 +73,14 @@ def expected_response(
     reserve: float = 0.0,
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
     """Return utilization averaged over paths plus `reserve` standard deviations, and mean reward."""
-    with callback_names(population):
-        return _mean_response(population, exogenous, policy, initial, shadow_prices, reserve)
-
-
-@eqx.filter_jit
-def _mean_response(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    shadow_prices: Float[Array, "*path week resource"] | None,
-    reserve: float,
-) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
-    use, reward = _response(population, exogenous, policy, initial, shadow_prices)
+    use, reward = simulate_prices(population, exogenous, policy, initial, shadow_prices)
     return use.mean(0) + reserve * use.std(0), reward.mean(0)
 
 
 class SimulatedView:
-    """Answer a planner by simulating the population on a set of scenarios.
+    """Answer a planner by simulating the population on a set of scenarios (`planning.protocols`).
 
     Attributes:
-        population, exogenous, policy, initial: what is simulated; `exogenous` has a scenario axis.
-        n_weeks, resources, price_scale, max_price: see `planning.protocols`.
         committed: expected utilization without any further order [week, resource].
         free: utilization to plan for without prices [week, resource].
         controllable: weeks in which orders still to be placed make a difference [week, resource].
@@ -112,10 +102,9 @@ class SimulatedView:
         """Simulate without orders and without prices, to see where prices can make a difference.
 
         Args:
-            population, exogenous, policy, initial: what is simulated.
+            population, exogenous, policy, initial: what is simulated; `exogenous` has a scenario axis.
             solver: of shadow prices; default `NewtonThenProjected()`.
-            reserve: standard deviations between scenarios that are added to expected utilization, so that a plan
-                that fits leaves room for the spread; 0 plans on expectation.
+            reserve: standard deviations between scenarios added to expected utilization, as room for the spread.
             seed: of the sample of agents for the Jacobian.
 
         Raises:
@@ -125,9 +114,7 @@ class SimulatedView:
         check_values(population, exogenous, initial)  # later simulations are compiled and cannot look at numbers
         self.population, self.exogenous, self.policy, self.initial = population, exogenous, policy, initial
         self.solver = NewtonThenProjected() if solver is None else solver
-        self.reserve = reserve
-        self.resources = population.resources
-        self.n_weeks = exogenous.n_weeks
+        self.reserve, self.resources, self.n_weeks = reserve, population.resources, exogenous.n_weeks
         self.price_scale = float(price_scale(population)[0])
         self.max_price = choke_price(population)
         self.queries = self.jacobians = 0
