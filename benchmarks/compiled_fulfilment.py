@@ -107,7 +107,8 @@ def run(instance, rule):
         network = tuple(value for w, b, s in parts for value in (np.asarray(w), np.asarray(b), np.float32(s)))
         wide = max(instance.n_centres + 1, *(len(bias) for bias in base.network.biases))
     return _loop(
-        instance.product, instance.destination, instance.quantity, instance.refill_count(), instance.reward, instance.cumulative_capacity(),
+        instance.product, instance.destination, instance.quantity, instance.refill_count(), instance.reward,
+        instance.cumulative_capacity(),
         instance.stock.copy(), stock_price, capacity_price, strength, nobody, network, isinstance(base, Neural),
         np.zeros((4, wide), np.float32),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Own the two workloads: what `walras.simulation.run` is given so that it does the bare scan's work, and its own full work.
+"""The two workloads: what `simulate` is given so that it does the bare scan's work, and its own full work.
 
 Needs no more than jax, numpy and equinox, so that it runs where the rest of the package is not installed.
 """

@@ -107,7 +107,7 @@ class DualMapController(ControlMethod):
 
 
 class PrimalSearch(AbstractPriceController):
-    """Search prices `softplus(nu)` at which a frozen primal map predicts use within capacity (spec section 8), by Adam.
+    """Search prices `softplus(nu)` at which a frozen primal map predicts use within capacity, by Adam.
 
     The loss is the mean squared relative violation plus a small price term, without which weeks with slack would keep a
     price. The first search starts from nu = 0, later ones from last week's result shifted by a week. A search ends when

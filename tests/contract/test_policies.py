@@ -1,4 +1,4 @@
-"""The contract of a policy, for every policy of the package: shapes, jit, vmap, finite gradients, independent agents."""
+"""The contract of every policy of the package: shapes, jit, vmap, finite gradients, independent agents."""
 
 import importlib
 import inspect

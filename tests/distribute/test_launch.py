@@ -1,4 +1,4 @@
-"""A run of several processes gives the totals of one, ends with one sentence, and resumes; real processes on loopback."""
+"""A run of several processes gives the totals of one, ends with one sentence, and resumes; on loopback."""
 
 import os
 import subprocess

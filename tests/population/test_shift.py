@@ -133,7 +133,7 @@ MISTAKES = {
         SettingsError,
         "a shift by economics needs .*give",
     ),
-    "dead": (lambda: CompositionShift.fit(0 * DEMAND), InputError, "`demand` is 0 for all agents but at least one agent"),
+    "dead": (lambda: CompositionShift.fit(0 * DEMAND), InputError, "`demand` is 0 for all agents"),
     "negative": (lambda: CompositionShift.fit(-DEMAND), InputError, "`demand` of agent 0 is -.* at least 0; correct"),
     "buckets": (lambda: CompositionShift.fit(DEMAND, n_buckets=0), SettingsError, "`n_buckets` is 0 but must be at"),
     "alpha": (lambda: SHIFT.weights(np.nan), SettingsError, "`alpha` is nan but must be a finite number; give"),

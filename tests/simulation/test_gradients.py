@@ -172,7 +172,7 @@ def test_shapes_that_do_not_meet_are_refused(name):
 
 
 def test_a_price_lowers_its_own_week_and_raises_the_weeks_beside_it() -> None:
-    """The three-week signature of spec section 3, in all columns of a 26 x 26 Jacobian."""
+    """The three-week signature of a price spike, in all columns of a 26 x 26 Jacobian."""
     weeks, agents, lead = 26, 300, 2
     rng = np.random.default_rng(9)
     people = shop(agents, resources=("inbound_units",))

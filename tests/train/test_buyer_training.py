@@ -104,7 +104,7 @@ def test_what_is_left_is_worth_its_cost_less_holding_it_until_it_is_sold():
 
 
 def by_hand(episode: Episode, ordered: np.ndarray, backlog: bool) -> float:
-    """Live through an episode with fixed orders, by spec section 2, and count what the loss counts."""
+    """Live through an episode with fixed orders, in the order of a week, and count what the loss counts."""
     people, paths = episode.population, episode.exogenous
     weeks, agents = paths.n_weeks, people.n_agents
     stock, pipeline = np.asarray(episode.initial.stock_end, float), np.asarray(episode.initial.pipeline, float)

@@ -1,7 +1,7 @@
 """Closed loop in one compiled scan: every week a map issues prices, agents order, and the map sees the result.
 
 LAW: in week t receipts are in when prices for weeks t + 1 .. t + HORIZON are issued; the first of them is charged in
-week t + 1 (spec section 2).
+week t + 1 (docs/concepts/week.md).
 """
 
 import math

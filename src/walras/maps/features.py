@@ -168,7 +168,7 @@ def stock_use(population: Population, history: AgentHistory) -> Float[Array, "we
 def units_of(population: Population) -> Units:
     """Return a population's units.
 
-    The median margin weights agents by their demand, not equally as spec section 5 has it: what a price does to a total
+    The median margin weights agents by their demand, not equally: what a price does to a total
     depends on the agents that make it up (docs/decisions/0009).
     """
     size = population.weight * _demand(population)

@@ -24,7 +24,7 @@ CORRECTIONS = 3  # times that a dual map corrects its prices by the use of its p
 
 @dataclass(frozen=True)
 class MapShape:
-    """Sizes of a map's network; the defaults are the published ones (spec section 7)."""
+    """Sizes of a map's network; the defaults are the published ones."""
 
     representation: str = "bucketized"  # its name in `REPRESENTATIONS`
     resources: int = 1  # number of resources

@@ -289,7 +289,7 @@ class DeepSets(AbstractPooling):
 
 
 class GlobalAggregate(AbstractRepresentation):
-    """Baseline that adds nothing to what the history of the totals says (spec section 6)."""
+    """Baseline that adds nothing to what the history of the totals says."""
 
     reads_agents: ClassVar[bool] = False
     resources: int = eqx.field(static=True)
@@ -354,7 +354,7 @@ class AgentTiles(eqx.Module):
 
 
 class BottomUp(AbstractRepresentation):
-    """Baseline that predicts each agent's use in units of its own demand scale and sums (spec section 6)."""
+    """Baseline that predicts each agent's use in units of its own demand scale and sums."""
 
     by_agent: ClassVar[bool] = True
     of_agent: Linear  # first layer, the sum of both sides

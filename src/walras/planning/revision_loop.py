@@ -1,4 +1,4 @@
-"""The planning loop: start, revise, compare, stop, and say why (spec section 8, eq. 4)."""
+"""The planning loop: start, revise, compare, stop, and say why (docs/concepts/coordination.md)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

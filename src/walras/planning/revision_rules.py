@@ -1,4 +1,4 @@
-"""Revision rules Psi: how a plan is changed where its prices or its use do not fit (spec section 8, eq. 4).
+"""Revision rules Psi: how a plan is changed where its prices or its use do not fit (docs/concepts/coordination.md).
 
 All look for `0 <= lambda _|_ K - U(lambda) >= 0` with lambda a marginal cost of K. Steps have no units (1 = one price
 scale per typical use); one that makes the plan much worse is shortened along its line, and undone if that fails.
@@ -315,7 +315,7 @@ class MarginalCost(_SteppedRule):
     """Move capacity by the difference of its price and its marginal cost, `K+ = K + eta (G(K) - A'(K+))`.
 
     The marginal cost is taken at the new plan, `K+ = argmin A(K) + |K - K_k - eta G(K_k)|^2 / (2 eta)`: the projected
-    step of spec section 8, but exact at kinks, ramps and bounds, where A' is an interval and an explicit step would
+    step, but exact at kinks, ramps and bounds, where A' is an interval and an explicit step would
     jump across. A step of 1 trusts the row-sum bound of the inverse response.
     """
 

@@ -62,7 +62,7 @@ class Rollout(eqx.Module):
 
     @property
     def reward(self) -> Float[Array, "*scenario"]:
-        """Return total reward: money of all weeks plus the value of what is left at the end (spec section 2)."""
+        """Return total reward: money of all weeks plus the value of what is left at the end (docs/concepts/week.md)."""
         return self.totals.reward.sum(-1) + self.end_value
 
     def __str__(self) -> str:

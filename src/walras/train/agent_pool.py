@@ -79,11 +79,9 @@ class AgentPool:
 
         Args:
             resources, economics: in the order of the resource axis; costs that the table does not give.
-            refit_weeks: weeks between two fits of the forecast.
-            known_weeks: first weeks of the table, off which agents and their attributes are read; None reads all.
+            refit_weeks, known_weeks: between two fits of the forecast; weeks off which agents are read (None: all).
             active_weeks: weeks in which a sale makes an agent active afterwards.
-            log_sd: spread of the log lead time between orders of an agent.
-            seed: of the lead times, and of what the table lacks.
+            log_sd, seed: spread of the log lead time between an agent's orders; of lead times and of imputed fields.
 
         Raises:
             InputError: too few weeks, or nothing sold.
@@ -209,7 +207,7 @@ class AgentPool:
         header, arrays = stored.header, stored.arrays
         if header.get("layout") != LAYOUT:
             raise InputError(
-                f"{stored.source} has fields of layout {header.get('layout')} but this walras reads layout {LAYOUT}; make "
+                f"{stored.source} has fields of layout {header.get('layout')} but this walras reads {LAYOUT}; make "
                 "the pool again"
             )
         attributes = {name: jnp.asarray(arrays[f"population.{name}"]) for name in ATTRIBUTES}

@@ -70,7 +70,7 @@ def episode_loss(
 ) -> Float[Array, ""]:
     """Return minus the money earned in an episode, in units of what its agents have at stake.
 
-    Discounted reward minus priced use, `sum_t w_t (r_t - lambda_t . u_t)` (spec section 3), plus the worth of what is
+    Discounted reward minus priced use, `sum_t w_t (r_t - lambda_t . u_t)`, plus the worth of what is
     added to stock and open orders. Weeks of weight 0 are simulated without being learned from.
 
     `free_weeks` counts the last weeks whose orders have no derivative; `nudge` is added to orders [units].

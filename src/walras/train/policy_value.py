@@ -77,8 +77,8 @@ class TuningProblem:
         stop = exogenous.n_weeks if objective.stop is None else objective.stop
         if not 0 <= objective.warm_up < stop <= exogenous.n_weeks:
             raise SettingsError(
-                f"`warm_up` is {objective.warm_up} weeks of {min(stop, exogenous.n_weeks)}; leave at least one week that "
-                "counts"
+                f"`warm_up` is {objective.warm_up} weeks of {min(stop, exogenous.n_weeks)}; leave at least one week "
+                "that counts"
             )
         no_prices = jnp.zeros((exogenous.n_weeks, len(population.resources)))
         prices = jnp.asarray(no_prices if self.shadow_prices is None else self.shadow_prices, jnp.float32)

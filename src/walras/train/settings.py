@@ -134,7 +134,7 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def read_training(path: Path | None, flags: Model | None, kind: type[Model]) -> tuple[Model, TableSettings]:
-    """Join a settings file with flags, which win over it; raise a `SettingsError` with the field and what is allowed."""
+    """Join a settings file with flags, which win over it; raise a `SettingsError` that names the field."""
     content = {} if path is None else read_toml(path)
     source = "the flags" if path is None else str(path)
     table = {name: value for name, value in content.items() if name in TableSettings.model_fields}

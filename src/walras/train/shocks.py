@@ -81,7 +81,7 @@ def drawn_prices(
 def drawn_capacity(
     random: np.random.Generator, free: Float[np.ndarray, "week resource"], first: int
 ) -> Float[np.ndarray, "week resource"]:
-    """Draw a Haar capacity path at the scale of use without prices, from week `first` on (spec section 4)."""
+    """Draw a Haar capacity path at the scale of use without prices, from week `first` on."""
     mean = np.maximum(free[first:].mean(0), 1e-6)
     # One path in four has room to spare: maps also have to learn where no price is needed.
     roomy = random.uniform(1.0, MOST_ROOM) if random.random() < ROOMY_SHARE else 1.0

@@ -29,7 +29,7 @@ ENOUGH_GAIN = 0.95  # a step that leaves more than this share of the residual ga
 
 @dataclass(frozen=True)
 class DualProblem:
-    """Independent complementarity problems 0 <= lambda _|_ K - U(lambda) >= 0 (spec section 1).
+    """Independent complementarity problems 0 <= lambda _|_ K - U(lambda) >= 0 (docs/concepts/coordination.md).
 
     Attributes:
         response: U(lambda); problem p depends on row p of the prices only.

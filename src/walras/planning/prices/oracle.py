@@ -77,7 +77,7 @@ def oracle(
 
     Solves the complementarity problem on each realised path, then ascends the simulator's gradient of reward minus a
     penalty on use beyond capacity, and returns the best prices within it: policies are fixed responders, so prices
-    that clear the market need not maximise reward (spec section 1).
+    that clear the market need not maximise reward (docs/concepts/coordination.md).
 
     Args:
         view: the population on the realised paths (its scenarios).
