@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/walras demo
 
 # A file of tests stays in one process; more than four processes would want too much memory.
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=30
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --durations=30
 
 test: $(STAMP)
 	$(PYTEST)
