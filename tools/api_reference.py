@@ -74,5 +74,5 @@ def _first_line(value: Any) -> str:
 if __name__ == "__main__":
     text = page()
     if "--check" in sys.argv:
-        sys.exit("" if PAGE.read_text() == text else f"{PAGE.name} is out of date; run python tools/api_reference.py")
+        sys.exit(0 if PAGE.read_text() == text else f"{PAGE.name} is out of date; run python tools/api_reference.py")
     PAGE.write_text(text)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from walras import __version__
 from walras.cli import app
 from walras.cli.options import print_json
-from walras.cli.plan import read_prices
+from walras.cli.price_tables import read_prices
 from walras.errors import InputError
 
 PROGRAM = [sys.executable, "-c", "from walras.cli import run_program; run_program()"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from walras.cli.plan import read_last_plan
+from walras.cli.price_tables import read_last_plan
 from walras.errors import InputError
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan, QuadraticTerms
 
