@@ -82,7 +82,7 @@ def fractions(population, seed: int = 0):
 
 
 def test_no_block_size_changes_a_bit():
-    """Equal bits are promised as users compile, not under the suite's flags: run the next test in a process of its own."""
+    """Equal bits are promised as users compile, not under the suite's flags: the next test runs in its own process."""
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__, "-k", "as_users_compile"]
     done = subprocess.run([sys.executable, *words], env={**os.environ, "XLA_FLAGS": ""}, capture_output=True, text=True)
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
