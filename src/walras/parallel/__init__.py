@@ -1,10 +1,10 @@
 """Exact parallel-in-time simulation: `run` returns the actions of a plain loop in a few batched rounds."""
 
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from walras.errors import SettingsError
+from walras.lazy import lazy_names
 
 if TYPE_CHECKING:
     from walras.parallel.process import AbstractEngine, DecisionProcess, EngineInfo
@@ -21,13 +21,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = ["ParallelRun", "run", *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that importing the package stays fast."""
-    if name not in _HOME:
-        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Order fulfilment: which centre sends each order, one after the other, decided by the parallel engine."""
 
-from importlib import import_module
-from typing import Any
+from walras.lazy import lazy_names
 
 _MODULES = {
     "instance": ("Instance", "make_instance"),
@@ -24,12 +23,4 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name or a module when it is first used."""
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME, {module: module for module in _MODULES})
