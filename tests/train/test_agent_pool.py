@@ -133,7 +133,7 @@ def test_a_damaged_or_foreign_file_is_one_sentence(world, tmp_path):
         AgentPool.load(tmp_path / "bad.world")
     stored = read_arrays(path, "world")
     write_arrays(path, "world", stored.arrays, stored.header | {"layout": 99})
-    with pytest.raises(InputError, match="has fields of layout 99 but this walras reads layout 1"):
+    with pytest.raises(InputError, match="has fields of layout 99 but this walras reads 1"):
         AgentPool.load(path)
 
 
