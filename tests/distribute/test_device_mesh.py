@@ -27,11 +27,11 @@ SUPPORT = Path(__file__).parents[1] / "support"
 @pytest.fixture(scope="module")
 def answer() -> dict:
     """Ask three forced host devices."""
-    devices = "--xla_force_host_platform_device_count=3"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=3"
     cache = {name.upper(): str(value) for name in CACHE if (value := getattr(jax.config, name)) is not None}
     done = subprocess.run(
         [sys.executable, SUPPORT / "shard_run.py"],
-        env={**os.environ, **cache, "XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **cache, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -98,7 +98,7 @@ def test_blocks_give_equal_bits_as_users_compile(policy):
     more = {"initial": start(population), "shadow_prices": prices(population), "record": record}
     whole = simulate(*arguments, **more, block_agents=8 * TILE)
     assert whole.block_agents == 8 * TILE
-    for tiles in (1, 2, 3, 4):
+    for tiles in (1, 3):
         pieces = simulate(*arguments, **more, block_agents=tiles * TILE)
         names = ("totals", "groups", "agents", "final", "end_value", "shadow_prices", "info")
         assert_same([getattr(whole, name) for name in names], [getattr(pieces, name) for name in names])
