@@ -74,11 +74,12 @@ class Results:
 
 
 def require_passing(paths: list[str], folder: Path, flags: argparse.Namespace, results: Results) -> None:
-    """Stop where the tests fail without any change; asked once for the same tests."""
-    key = " ".join(["unchanged:", *paths, *(f"without {name}" for name in flags.without)])
-    result = results.known.get(key) or results.keep(key, run_tests(folder, paths, flags))
-    if result["outcome"] != "survived":
-        raise SystemExit(f"these tests fail without any change: {' '.join(paths)} ({result['by']})")
+    """Stop where the tests fail without any change; each path is run once."""
+    for path in paths:
+        key = " ".join(["unchanged:", path, *(f"without {name}" for name in flags.without)])
+        result = results.known.get(key) or results.keep(key, run_tests(folder, [path], flags))
+        if result["outcome"] != "survived":
+            raise SystemExit(f"these tests fail without any change: {path} ({result['by']})")
 
 
 def tried(change: Change, folder: Path, flags: argparse.Namespace, results: Results) -> dict:
