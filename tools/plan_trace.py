@@ -35,9 +35,10 @@ def count(seen: set[CodeType]) -> dict[str, int]:
 
 
 def _is_function(code: CodeType) -> bool:
-    """Say whether code is a named function of the package: no module, class body, lambda or comprehension."""
+    """Say whether code is a named function of the package: no module, class body, lambda, comprehension or template."""
     named = not code.co_name.startswith("<") and code.co_flags & inspect.CO_OPTIMIZED
-    return bool(named) and Path(code.co_filename).is_relative_to(SOURCE)
+    source = Path(code.co_filename)
+    return bool(named) and source.suffix == ".py" and source.is_relative_to(SOURCE)
 
 
 def _generate(table: Path) -> None:
