@@ -1,6 +1,6 @@
-"""Fit how use falls with its price, by demand bucket, on a made-up world that judges nothing.
+"""Fit how use falls with its price, by demand bucket, on a made-up pool that judges nothing.
 
-    python benchmarks/elasticity.py [--out FILE] [--world world.walras]
+    python benchmarks/elasticity.py [--out FILE] [--pool pool.walras]
 
 The committed numbers, `src/walras/control/elasticity.json`, are what this writes without options.
 """
@@ -25,10 +25,10 @@ def main():
     """Fit, write, and print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=SHIPPED, help="where the numbers go")
-    parser.add_argument("--world", help="a stored world to fit on; without it one is made up")
+    parser.add_argument("--agent-pool", help="a stored pool to fit on; without it one is generated")
     given = parser.parse_args()
-    world = AgentPool.load(given.world) if given.world else _made_up()
-    fitted = fit_elasticities(CapacityBenchmark(world, PricedNewsvendor(), sizes=SIZES))
+    agent_pool = AgentPool.load(given.agent_pool) if given.agent_pool else _made_up()
+    fitted = fit_elasticities(CapacityBenchmark(agent_pool, PricedNewsvendor(), sizes=SIZES))
     fitted.write(given.out)
     print(json.dumps({name: values.round(4).tolist() for name, values in asdict(fitted).items()}))
 

@@ -4,7 +4,7 @@
     python benchmarks/maps.py [--table TABLE] [--maps default|retail|FOLDER] [--parts FOLDER] [--json] [--out FILE]
 
 Without a table agents are made up from a seed that no training used. A table is one that training never saw: maps of
-the interface are asked about it. The competitors (`benchmarks/maps/`) were trained on the made-up worlds of
+the interface are asked about it. The competitors (`benchmarks/maps/`) were trained on the made-up pools of
 `default`, and are compared with that alone. `benchmarks/maps_forecast.py` and
 `benchmarks/maps_control.py` print more of each part.
 """
@@ -60,8 +60,8 @@ SEARCHES = {
 }
 
 
-def worlds(table: Path | None, agents: int, seed: int) -> AgentPool:
-    """Return the held-out world: made up, or a table's."""
+def agent_pools(table: Path | None, agents: int, seed: int) -> AgentPool:
+    """Return the held-out pool: made up, or a table's."""
     if table is None:
         return held_out_world(agents, seed)
     from walras.cli.options import load_panel
@@ -71,22 +71,22 @@ def worlds(table: Path | None, agents: int, seed: int) -> AgentPool:
     return AgentPool.from_panel(panel, seed=seed, known_weeks=min(known, KNOWN_WEEKS))
 
 
-def encoded(interface: Interface, world: AgentPool) -> tuple:
-    """Encode all agents of a world in the middle of its weeks; return the view, seconds, and what comes after."""
-    weeks, policy = min(ORIGIN, world.n_weeks // 2), PricedNewsvendor()
-    stretch = world.window(np.flatnonzero(world.active[weeks]), 0, weeks + HORIZON_WEEKS)
-    people, start = stretch.population, jnp.asarray(0)
-    known = week_of(stretch.exogenous, start, weeks + 1)
+def encoded(interface: Interface, agent_pool: AgentPool) -> tuple:
+    """Encode all agents of a pool in the middle of its weeks; return the view, seconds, and what comes after."""
+    weeks, policy = min(ORIGIN, agent_pool.n_weeks // 2), PricedNewsvendor()
+    pop_window = agent_pool.window(np.flatnonzero(agent_pool.active[weeks]), 0, weeks + HORIZON_WEEKS)
+    people, start = pop_window.population, jnp.asarray(0)
+    known = week_of(pop_window.exogenous, start, weeks + 1)
     record = Record(agents=True, flows=())
-    rollout = simulate(people, known, policy, initial=stretch.initial, record=record, throw=False)
+    rollout = simulate(people, known, policy, initial=pop_window.initial, record=record, throw=False)
     history = History.from_simulation(
         people,
         known,
-        stretch.initial,
+        pop_window.initial,
         rollout.agents,
-        stretch.expected_use[weeks],
-        stretch.holidays[weeks + 1 : weeks + 1 + HORIZON_WEEKS],
-        valid=np.asarray(stretch.valid, np.float32)[: weeks + 1],
+        pop_window.expected_use[weeks],
+        pop_window.holidays[weeks + 1 : weeks + 1 + HORIZON_WEEKS],
+        valid=np.asarray(pop_window.valid, np.float32)[: weeks + 1],
     )
     seconds = []
     for _ in range(3):
@@ -94,14 +94,14 @@ def encoded(interface: Interface, world: AgentPool) -> tuple:
         view = interface.encode(people, history, policy, weeks=HORIZON_WEEKS)
         view.shadow_prices(np.ones((HORIZON_WEEKS, 1)) * view.scale)
         seconds.append(time.perf_counter() - started)
-    state = simulate(people, week_of(known, start, weeks), policy, initial=stretch.initial, throw=False).final
-    future = week_of(stretch.exogenous, jnp.asarray(weeks), HORIZON_WEEKS)
+    state = simulate(people, week_of(known, start, weeks), policy, initial=pop_window.initial, throw=False).final
+    future = week_of(pop_window.exogenous, jnp.asarray(weeks), HORIZON_WEEKS)
     return view, min(seconds), (people, future, state)
 
 
-def query_figures(interface: Interface, world: AgentPool, repeat: int) -> dict:
+def query_figures(interface: Interface, agent_pool: AgentPool, repeat: int) -> dict:
     """Time queries on an encoded population, and simulating so many times as many agents."""
-    view, encode_seconds, coming = encoded(interface, world)
+    view, encode_seconds, coming = encoded(interface, agent_pool)
     random = np.random.default_rng(0)
     prices = view.price_scale * random.uniform(0, 0.5, (64, HORIZON_WEEKS, 1))
     capacity = view.scale * random.uniform(0.8, 1.2, (64, HORIZON_WEEKS, 1))
@@ -234,9 +234,9 @@ def measured(given: argparse.Namespace) -> dict:
     def tell(words: str) -> None:
         print(f"{time.perf_counter() - started:6.0f} s: {words}", file=sys.stderr, flush=True)
 
-    tell("preparing a world that training never saw")
-    world = worlds(given.table, QUICK_AGENTS if given.quick else WORLD_AGENTS, given.world_seed)
-    found = run_parts(all_parts(interface, world, given, tell), given.parts, given.only, tell)
+    tell("preparing a pool that training never saw")
+    agent_pool = agent_pools(given.table, QUICK_AGENTS if given.quick else WORLD_AGENTS, given.world_seed)
+    found = run_parts(all_parts(interface, agent_pool, given, tell), given.parts, given.only, tell)
     forecasts, control = forecast_figures(found), control_figures(found)
     return round_digits(
         {
@@ -256,7 +256,9 @@ def measured(given: argparse.Namespace) -> dict:
     )
 
 
-def all_parts(interface: Interface, world: AgentPool, given: argparse.Namespace, tell: Callable[[str], None]) -> dict:
+def all_parts(
+    interface: Interface, agent_pool: AgentPool, given: argparse.Namespace, tell: Callable[[str], None]
+) -> dict:
     """Return what is to be measured, part by part."""
     policy = PricedNewsvendor()
     primals, duals = {interface.primal.shape.name: interface.primal}, {interface.dual.shape.name: interface.dual}
@@ -271,14 +273,14 @@ def all_parts(interface: Interface, world: AgentPool, given: argparse.Namespace,
         few = {name: min(getattr(budget, name), given.paths) for name in ("twins", "draws_of_cohorts")}
         budget = replace(budget, paths=given.paths, **few)
         sizes = replace(sizes, paths=given.paths)
-    budget = replace(budget, sizes=budget.sizes.fitted_to(world))
+    budget = replace(budget, sizes=budget.sizes.fitted_to(agent_pool))
     kept = {"quick": given.quick or given.one_start, "policy": policy, "unseen": not given.quick}
-    kept["sizes"] = sizes.fitted_to(world)
+    kept["sizes"] = sizes.fitted_to(agent_pool)
     return {
-        "query": lambda: round_digits(query_figures(interface, world, 5 if given.quick else 25)),
-        **forecast_parts(world, policy, primals, budget, seed=given.seed, tell=tell),
-        "epoch": lambda: round_digits(epoch_figures(world, policy, budget)),
-        **control_parts(world, duals, interface.primal, **kept),
+        "query": lambda: round_digits(query_figures(interface, agent_pool, 5 if given.quick else 25)),
+        **forecast_parts(agent_pool, policy, primals, budget, seed=given.seed, tell=tell),
+        "epoch": lambda: round_digits(epoch_figures(agent_pool, policy, budget)),
+        **control_parts(agent_pool, duals, interface.primal, **kept),
     }
 
 

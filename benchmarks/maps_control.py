@@ -1,9 +1,9 @@
 """Judge dual maps on plans that are fixed beforehand: violation, and what it cost.
 
     python benchmarks/maps_control.py --dual bucketized=b.walras --dual global=g.walras [--primal p.walras]
-        [--world world.walras] [--quick] [--json]
+        [--pool pool.walras] [--quick] [--json]
 
-Agents and weeks are held out: a world made up from another seed, or one that is given. Populations of low, baseline and
+Agents and weeks are held out: a pool made up from another seed, or one that is given. Populations of low, baseline and
 high demand keep to Haar capacity paths tuned so that about 55 % of the weeks are near their limit, and the baseline
 also to families that training never sees. Every path has its own agents, weeks and capacity, the same for all methods.
 """
@@ -73,7 +73,7 @@ def _range(summary):
 
 
 def held_out_world(agents=WORLD_AGENTS, seed=HELD_OUT_SEED):
-    """Make up a world that judges, from a seed that training never uses; its first weeks tell who agents are."""
+    """Make up a pool that judges, from a seed that training never uses; its first weeks tell who agents are."""
     panel = generate_panel(agents, WORLD_WEEKS, seed)
     return AgentPool.from_panel(panel, seed=seed, known_weeks=KNOWN_WEEKS)
 
@@ -83,7 +83,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dual", action="append", default=[], metavar="NAME=FILE", help="a dual map; may be repeated")
     parser.add_argument("--primal", help="a primal map, for the cycle check")
-    parser.add_argument("--world", help="a stored world; without it one is made up")
+    parser.add_argument("--agent-pool", help="a stored pool; without it one is generated")
     parser.add_argument("--quick", action="store_true", help="a few paths of small populations")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     given = parser.parse_args()
@@ -95,8 +95,8 @@ def main():
     def told(sentence):
         print(f"{time.perf_counter() - started:6.0f} s: {sentence}", file=sys.stderr)
 
-    world = AgentPool.load(given.world) if given.world else held_out_world()
-    answer = control_figures(run_parts(control_parts(world, duals, primal, quick=given.quick), None, tell=told))
+    agent_pool = AgentPool.load(given.agent_pool) if given.agent_pool else held_out_world()
+    answer = control_figures(run_parts(control_parts(agent_pool, duals, primal, quick=given.quick), None, tell=told))
     answer["seconds"] = time.perf_counter() - started
     print(json.dumps(answer)) if given.json else show(answer)
 

@@ -1,9 +1,9 @@
 """Measure how well maps forecast utilization on populations that training never saw; `benchmarks/maps.py` reports it.
 
-    python benchmarks/maps_forecast.py [--map FILE ...] [--quick] [--world FILE] [--json] [--out FILE]
+    python benchmarks/maps_forecast.py [--map FILE ...] [--quick] [--pool FILE] [--json] [--out FILE]
 
 Files are primal maps, called by their representations; without any, untrained maps show that all runs. Populations of
-agents, weeks and surprises of another world are shifted along demand, unit economics and two attributes that training
+agents, weeks and surprises of another pool are shifted along demand, unit economics and two attributes that training
 never shifts; prices are those that fit capacity paths of families that training never draws, with about 55 % near-limit
 weeks, beside Haar prices and pulses. `simulation` is the mean over simulated futures that start in everybody's true
 state: about the best that a forecast can do, and its error what cannot be helped. `expected demand` is use if prices
@@ -40,17 +40,17 @@ TRAINED_WEEKS = 142
 """Weeks of a rollout of the timed step."""
 
 HELD_OUT_SEED = 90_001
-"""Of the made-up world that judges; no training uses it."""
+"""Of the made-up pool that judges; no training uses it."""
 
 
-def epoch_figures(world: AgentPool, policy: Policy, budget: ForecastBudget) -> dict:
+def epoch_figures(agent_pool: AgentPool, policy: Policy, budget: ForecastBudget) -> dict:
     """Time one training step both ways on the same rollout, every week an origin."""
     agents = budget.epoch_agents
-    if world.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
+    if agent_pool.n_weeks < TRAINED_WEEKS:  # nothing is trained on tables as short
         return {"epoch_ratio_windows": None}
     sizes = {"population_size": agents, "agents": agents, "weeks": TRAINED_WEEKS, "steps": 1, "delegates": 0}
     settings = MapTraining(representation=EPOCH_REPRESENTATION, spacing=1, **sizes)
-    episodes = MapEpisodes([world], settings)
+    episodes = MapEpisodes([agent_pool], settings)
     task = PrimalTask(settings, episodes, policy)
     carry, lesson = task.begin(0), task.example(episodes.draw(0), None)
     lesson = replace(lesson, watched=None, agent_use=None)  # windows know no loss of single agents
@@ -68,14 +68,16 @@ def loaded(files: Sequence[Path]) -> dict[str, LearnedMap]:
     return {learned.shape.name: learned for learned in found}
 
 
-def untrained(names: Sequence[str], world: AgentPool, policy: Policy, budget: ForecastBudget) -> dict[str, LearnedMap]:
-    """Draw maps that know nothing, with features measured on the world."""
+def untrained(
+    names: Sequence[str], agent_pool: AgentPool, policy: Policy, budget: ForecastBudget
+) -> dict[str, LearnedMap]:
+    """Draw maps that know nothing, with features measured on the pool."""
     found = {}
     for name in names:
         agents = budget.epoch_agents
         sizes = {"population_size": agents, "agents": agents, "weeks": TRAINED_WEEKS, "delegates": 0}
         settings = MapTraining(representation=name, steps=1, **sizes)
-        task = PrimalTask(settings, MapEpisodes([world], settings), policy)
+        task = PrimalTask(settings, MapEpisodes([agent_pool], settings), policy)
         network, edges = task.begin(0).average, task.episodes.edges
         found[name] = LearnedMap(PRIMAL, network, task.scaling, network_config(settings), edges)
     return found
@@ -105,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer and smaller populations")
-    parser.add_argument("--world", type=Path, help="a stored world that training never saw; default a made-up one")
+    parser.add_argument("--agent-pool", type=Path, help="a stored pool that training never saw; default a generated one")
     parser.add_argument("--map", action="append", type=Path, help="file of a primal map; give one or several")
     parser.add_argument("--only", nargs="+", default=(), help="parts to measure, e.g. shift:demand or twins")
     parser.add_argument("--seed", type=int, default=0)
@@ -115,11 +117,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     budget = QUICK if given.quick else ForecastBudget()
     policy = PricedNewsvendor()
     try:
-        world = AgentPool.load(given.world) if given.world else held_out_world(budget)
-        maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), world, policy, budget)
+        agent_pool = AgentPool.load(given.agent_pool) if given.agent_pool else held_out_world(budget)
+        maps = loaded(given.map) if given.map else untrained(("bucketized", BASELINE), agent_pool, policy, budget)
         tell = lambda words: print(words, file=sys.stderr, flush=True)  # noqa: E731
-        parts = forecast_parts(world, policy, maps, budget, seed=given.seed, tell=tell)
-        parts["epoch"] = lambda: round_digits(epoch_figures(world, policy, budget))
+        parts = forecast_parts(agent_pool, policy, maps, budget, seed=given.seed, tell=tell)
+        parts["epoch"] = lambda: round_digits(epoch_figures(agent_pool, policy, budget))
         measured = run_parts(parts, None, given.only, tell)
         found = {**forecast_figures(measured), **{name: measured[name] for name in ("epoch",) if name in measured}}
     except WalrasError as error:

@@ -28,8 +28,8 @@ def parts(context):
 
 def _measured(context, data, by, alphas):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["world_agents"])
-    return _forecast(context, world, _sizes(settings).fitted_to(world), by, alphas)
+    agent_pool = evaluation_pool(data, context.data, settings["world_agents"])
+    return _forecast(context, agent_pool, _sizes(settings).fitted_to(agent_pool), by, alphas)
 
 
 def _next_year(context, data):
@@ -37,19 +37,19 @@ def _next_year(context, data):
     settings = context.settings
     later = next_year(data, context.data, _sizes(settings), settings["world_agents"], SEED)
     output = {"new": later.new, "gone": later.gone, "demand_ratio": later.demand_ratio}
-    return _forecast(context, later.world, later.sizes, BY[0], [0.0]) | {"mix": output}
+    return _forecast(context, later.agent_pool, later.sizes, BY[0], [0.0]) | {"mix": output}
 
 
 def _sizes(settings):
     return ShiftSizes(target=settings["agents"], sample=settings["sample"], steps=settings["steps"])
 
 
-def _forecast(context, world, sizes, by, alphas):
+def _forecast(context, agent_pool, sizes, by, alphas):
     settings = context.settings
     few = {name: settings[name] for name in ("cohort", "paths", "few_paths", "draws")}
     budget = ForecastBudget(sizes=sizes, alphas={by: alphas}, **few)
     maps = default_maps(PRIMAL, settings["maps"])
-    return forecast_parts(world, PricedNewsvendor(), maps, budget, tell=context.tell)[f"shift:{by}"]()
+    return forecast_parts(agent_pool, PricedNewsvendor(), maps, budget, tell=context.tell)[f"shift:{by}"]()
 
 
 def figures(measured, context):

@@ -44,17 +44,17 @@ def parts(context):
 
 def _measured(context, data, population):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["world_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["world_agents"])
     chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
-    sizes = BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)).fitted_to(world)
-    plans = CapacityBenchmark(world, PricedNewsvendor(), COMPOSITIONS[population], sizes)
+    sizes = BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)).fitted_to(agent_pool)
+    plans = CapacityBenchmark(agent_pool, PricedNewsvendor(), COMPOSITIONS[population], sizes)
     bound = ClairvoyantBound(
         tuple(settings["ceilings"]), settings["ascent_steps"], ProjectedDual(max_queries=settings["queries"])
     )
     methods, frontiers = list(_methods(settings).values()), []
 
     def after(case):
-        context.tell(f"{data}, {population} demand, path {case.scene.path}")
+        context.tell(f"{data}, {population} demand, path {case.episode.path}")
         frontiers.append([_best(case, bound, slack, sizes.burn_in) for slack in settings["slack"]])
 
     judged = evaluate(plans.cases(), methods, bound, after)
@@ -97,7 +97,7 @@ def _best(case, bound, slack, burn_in):
     roomy = replace(case, capacity=slack * case.capacity)
     kept = bound.outcomes(roomy, [])[0]
     over = np.maximum(kept.utilization - case.capacity, 0.0) / case.capacity
-    return float(over[burn_in:].mean()), kept.reward / case.scene.free.reward
+    return float(over[burn_in:].mean()), kept.reward / case.episode.free.reward
 
 
 def _less(ours, other):

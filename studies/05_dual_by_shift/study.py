@@ -38,10 +38,10 @@ def parts(context):
 
 def _plans(context, data, alpha):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["world_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["world_agents"])
     chosen = {name: settings[name] for name in ("agents", "cohort", "paths", "weeks")}
-    sizes = BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)).fitted_to(world)
-    return CapacityBenchmark(world, PricedNewsvendor(), alpha, sizes)
+    sizes = BenchmarkSizes(**chosen, burn_in=min(6, settings["weeks"] // 3)).fitted_to(agent_pool)
+    return CapacityBenchmark(agent_pool, PricedNewsvendor(), alpha, sizes)
 
 
 def _cycled(context, data):

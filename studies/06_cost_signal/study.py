@@ -52,10 +52,10 @@ def _trained(context, name):
 
 def _judging(context, data, own):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["judged_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["judged_agents"])
     sizes = ShiftSizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
     maps = {name: _map(context, name) for name in _names(settings, own)}
-    return ShiftCases(world, PricedNewsvendor(), sizes.fitted_to(world)), maps
+    return ShiftCases(agent_pool, PricedNewsvendor(), sizes.fitted_to(agent_pool)), maps
 
 
 def _shifted(context, data, by, own):
@@ -69,7 +69,7 @@ def _twins(context, data, kind, own):
     settings = context.settings
     cases, maps = _judging(context, data, own)
     few = {"cohort": settings["cohort"], "draws": 2, "twins": settings["pairs"], "baseline": own}
-    budget = ForecastBudget(twin_kinds=(kind,), twin_agents=min(2000, cases.world.n_agents // 5), **few)
+    budget = ForecastBudget(twin_kinds=(kind,), twin_agents=min(2000, cases.agent_pool.n_agents // 5), **few)
     return round_digits(twin_figures(cases, maps, budget, context.tell))[kind]
 
 

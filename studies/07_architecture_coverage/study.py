@@ -52,9 +52,9 @@ def _trained(context, own, coverage):
 def _judged(context, data, by, own):
     """Evaluate one architecture's trainings on the same paths as all others', against the full coverage."""
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["judged_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["judged_agents"])
     sizes = ShiftSizes(target=settings["judged_target"], origins=settings["origins"], steps=settings["steps_of_prices"])
-    cases = ShiftCases(world, PricedNewsvendor(), sizes.fitted_to(world))
+    cases = ShiftCases(agent_pool, PricedNewsvendor(), sizes.fitted_to(agent_pool))
     maps = {coverage: _map(context, own, coverage) for coverage in settings["coverages"]}
     few = {"cohort": settings["cohort"], "paths": settings["paths"], "draws": 0, "baseline": WHOLE}
     return shift_figures(by, cases, maps, ForecastBudget(alphas={by: settings["alphas"]}, **few), context.tell)

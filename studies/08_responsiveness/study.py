@@ -35,26 +35,28 @@ def parts(context):
 
 def _scenes(context, data):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["world_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "paths", "history", "weeks")}
-    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, BenchmarkSizes(cohort=50, **given).fitted_to(world))
+    plans = CapacityBenchmark(
+        agent_pool, PricedNewsvendor(), 0.0, BenchmarkSizes(cohort=50, **given).fitted_to(agent_pool)
+    )
     for path in range(settings["paths"]):
         context.tell(f"{data}, path {path}")
-        yield plans.scene(path)
+        yield plans.episode(path)
 
 
-def _followed(scene, name):
+def _followed(episode, name):
     if name == "newsvendor":
-        return scene.policy
-    history = np.asarray(scene.stretch.exogenous.demand[: scene.first])
-    return load_buyer().buyer.with_history(history, np.asarray(scene.stretch.population.lead_time))
+        return episode.policy
+    history = np.asarray(episode.pop_window.exogenous.demand[: episode.first])
+    return load_buyer().buyer.with_history(history, np.asarray(episode.pop_window.population.lead_time))
 
 
 def _answers(context, data, name):
     settings, measured = context.settings, []
     length, height = EXPLAINED_AT
-    for scene in _scenes(context, data):
-        who = RespondingPopulation.of(scene, _followed(scene, name))
+    for episode in _scenes(context, data):
+        who = RespondingPopulation.of(episode, _followed(episode, name))
         moved, own = pulse_responses(who, settings["lengths"], settings["heights"], settings["begins"])
         known = agent_attributes(who)
         row = {"reactions": moved, "pulse": explain_variance(own[length, height], known)}
@@ -66,7 +68,9 @@ def _maps(context, data):
     settings = context.settings
     maps = default_maps(PRIMAL, settings["maps"])
     rest = (settings["heights"], settings["begins"], settings["base"])
-    return [compare_slopes(scene, RespondingPopulation.of(scene), maps, *rest) for scene in _scenes(context, data)]
+    return [
+        compare_slopes(episode, RespondingPopulation.of(episode), maps, *rest) for episode in _scenes(context, data)
+    ]
 
 
 def figures(measured, context):

@@ -23,9 +23,11 @@ def parts(context):
 
 def _measured(context, data, number):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["world_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["world_agents"])
     sizes = {"cohorts": settings["counts"], "repeats": (number,), "draws_of_cohorts": settings["draws"]}
-    cases = ShiftCases(world, PricedNewsvendor(), ShiftSizes(origins=settings.get("origins", 4)).fitted_to(world))
+    cases = ShiftCases(
+        agent_pool, PricedNewsvendor(), ShiftSizes(origins=settings.get("origins", 4)).fitted_to(agent_pool)
+    )
     name = settings.get("map", OURS)
     learned = default_maps(PRIMAL, [name])[name]
     return round_digits(cohort_figures(cases, learned, ForecastBudget(**sizes), context.tell))

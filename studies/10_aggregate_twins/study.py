@@ -22,10 +22,12 @@ def parts(context):
 
 def _measured(context, data, kind):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["world_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["world_agents"])
     few = {"cohort": settings["cohort"], "draws": settings["draws"], "twins": settings["pairs"]}
-    budget = ForecastBudget(twin_agents=min(settings["agents"], world.n_agents // 5), twin_kinds=(kind,), **few)
-    cases = ShiftCases(world, PricedNewsvendor(), ShiftSizes(origins=settings.get("origins", 4)).fitted_to(world))
+    budget = ForecastBudget(twin_agents=min(settings["agents"], agent_pool.n_agents // 5), twin_kinds=(kind,), **few)
+    cases = ShiftCases(
+        agent_pool, PricedNewsvendor(), ShiftSizes(origins=settings.get("origins", 4)).fitted_to(agent_pool)
+    )
     return round_digits(twin_figures(cases, default_maps(PRIMAL, settings["maps"]), budget, context.tell))[kind]
 
 

@@ -30,10 +30,12 @@ def parts(context):
 
 def _measured(context, data, path):
     settings = context.settings
-    world = evaluation_pool(data, context.data, settings["world_agents"])
+    agent_pool = evaluation_pool(data, context.data, settings["world_agents"])
     given = {name: settings[name] for name in ("agents", "cohort", "paths", "history", "weeks")}
-    plans = CapacityBenchmark(world, PricedNewsvendor(), 0.0, BenchmarkSizes(burn_in=2, **given).fitted_to(world))
-    case = next(each for each in plans.cases() if each.scene.path == path)
+    plans = CapacityBenchmark(
+        agent_pool, PricedNewsvendor(), 0.0, BenchmarkSizes(burn_in=2, **given).fitted_to(agent_pool)
+    )
+    case = next(each for each in plans.cases() if each.episode.path == path)
     maps = {}
     for kind, word in ((DUAL, "dual"), (PRIMAL, "primal")):
         maps |= {f"{word} {name}": each for name, each in default_maps(kind, settings["maps"]).items()}

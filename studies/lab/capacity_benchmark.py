@@ -61,9 +61,9 @@ class BenchmarkSizes:
     weeks: int = 52
     burn_in: int = BURN_IN_WEEKS
 
-    def fitted_to(self, world: AgentPool) -> "BenchmarkSizes":
+    def fitted_to(self, agent_pool: AgentPool) -> "BenchmarkSizes":
         """Reduce the sizes to the weeks and agents of a short table, of which half is history."""
-        spare, agents = world.n_weeks - 1, min(self.agents, world.n_agents)
+        spare, agents = agent_pool.n_weeks - 1, min(self.agents, agent_pool.n_agents)
         if self.history + self.weeks <= spare:
             return replace(self, agents=agents)
         return replace(self, agents=agents, history=spare // 2, weeks=spare - spare // 2)
@@ -111,34 +111,34 @@ class BenchmarkPopulation:
 
     Attributes:
         path: its number.
-        stretch: all agents over history and coordinated weeks.
+        pop_window: all agents over history and coordinated weeks.
         cohort: whose histories maps read.
         policy: of the agents.
-        first: first coordinated week of the stretch.
+        first: first coordinated week of the window.
         state: before that week's receipts.
         free: outcome without prices.
         committed: use if no orders were placed any more [units of resource].
-        world: pool from which it was drawn.
+        agent_pool: pool from which it was drawn.
         agents: index in the pool of each agent.
-        start: week of the pool that is the stretch's first.
+        start: week of the pool that is the window's first.
     """
 
     path: int
-    stretch: PopulationWindow
+    pop_window: PopulationWindow
     cohort: Cohort
     policy: Policy
     first: int
     state: State
     free: ControlOutcome
     committed: WeekResource
-    world: AgentPool
+    agent_pool: AgentPool
     agents: Int[np.ndarray, " slot"]
     start: int
 
     @property
     def price_scale(self) -> float:
         """Median unit margin [money per unit of resource]."""
-        return float(price_scale(self.stretch.population)[0])
+        return float(price_scale(self.pop_window.population)[0])
 
     def week_of_pool(self, week: int) -> int:
         """Return the week of the pool of a coordinated week, counted from the first coordinated one."""
@@ -146,19 +146,19 @@ class BenchmarkPopulation:
 
     def future(self, copies: int) -> ExogenousPaths:
         """Return the coordinated weeks as they will happen, on several equal paths."""
-        return broadcast_scenarios(_future(self.stretch, self.first), copies)
+        return broadcast_scenarios(_future(self.pop_window, self.first), copies)
 
     def view(self, copies: int = 1) -> SimulatedView:
         """Return the simulated view with knowledge of the future."""
-        return SimulatedView(self.stretch.population, self.future(copies), self.policy, self.state)
+        return SimulatedView(self.pop_window.population, self.future(copies), self.policy, self.state)
 
     def respond(self, shadow_prices: WeekResource) -> ControlOutcome:
         """Simulate the coordinated weeks under prices that are announced in full."""
-        return _simulate(self.stretch, self.first, self.policy, self.state, shadow_prices)
+        return _simulate(self.pop_window, self.first, self.policy, self.state, shadow_prices)
 
     def cohort_index(self, learned: LearnedMap) -> CohortIndex:
         """Sort the cohort into the demand buckets of a map, with the probe agents that it queries."""
-        return index_cohort(self.stretch.population, learned, self.cohort)
+        return index_cohort(self.pop_window.population, learned, self.cohort)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,18 +166,18 @@ class BenchmarkCase:
     """A population and the capacity that it has to keep to.
 
     Attributes:
-        scene: the population.
+        episode: the population.
         capacity: K of the coordinated weeks [units of resource].
     """
 
-    scene: BenchmarkPopulation
+    episode: BenchmarkPopulation
     capacity: WeekResource
 
     @property
     def target(self) -> CapacityTarget:
         """The capacity for the closed loop, which does not read K of the weeks of history."""
-        history = np.repeat(self.capacity[:1], self.scene.first, axis=0)
-        return CapacityTarget(jnp.asarray(np.concatenate([history, self.capacity]), jnp.float32), self.scene.first)
+        history = np.repeat(self.capacity[:1], self.episode.first, axis=0)
+        return CapacityTarget(jnp.asarray(np.concatenate([history, self.capacity]), jnp.float32), self.episode.first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,14 +185,14 @@ class CapacityBenchmark:
     """Cases of one composition; each path has its own agents, weeks and capacity.
 
     Attributes:
-        world: held-out agent pool.
+        agent_pool: held-out agent pool.
         policy: of the agents.
         alpha: tilt of the composition by demand.
         sizes: of the cases.
         family: of the capacity paths; its level is calibrated so that about 55 % of the weeks are near their limit.
     """
 
-    world: AgentPool
+    agent_pool: AgentPool
     policy: Policy
     alpha: float = 0.0
     sizes: BenchmarkSizes = field(default_factory=BenchmarkSizes)
@@ -201,9 +201,9 @@ class CapacityBenchmark:
     def __post_init__(self) -> None:
         """Check that the pool is long enough."""
         needed = self.sizes.history + self.sizes.weeks
-        if self.world.n_weeks < needed:
+        if self.agent_pool.n_weeks < needed:
             raise SettingsError(
-                f"the agent pool has {self.world.n_weeks} weeks but {needed} are needed, {self.sizes.history} of "
+                f"the agent pool has {self.agent_pool.n_weeks} weeks but {needed} are needed, {self.sizes.history} of "
                 f"history and {self.sizes.weeks} coordinated ones; give a longer table or fewer weeks"
             )
 
@@ -214,34 +214,34 @@ class CapacityBenchmark:
 
     @property
     def _shift(self) -> CompositionShift:
-        return CompositionShift.fit(np.asarray(self.world.population.demand_scale))
+        return CompositionShift.fit(np.asarray(self.agent_pool.population.demand_scale))
 
-    def scene(self, path: int) -> BenchmarkPopulation:
+    def episode(self, path: int) -> BenchmarkPopulation:
         """Draw the agents and weeks of a path; they are the same for all capacity families."""
-        sizes, world, policy = self.sizes, self.world, self.policy
+        sizes, agent_pool, policy = self.sizes, self.agent_pool, self.policy
         random = np.random.default_rng([path, 0xF1CED])
-        start = int(random.integers(world.n_weeks - sizes.history - sizes.weeks + 1))
-        demand = np.asarray(world.population.demand_scale)
-        active = world.active[start + sizes.history].astype(float)
+        start = int(random.integers(agent_pool.n_weeks - sizes.history - sizes.weeks + 1))
+        demand = np.asarray(agent_pool.population.demand_scale)
+        active = agent_pool.active[start + sizes.history].astype(float)
         chosen = self._shift.draw(demand, self.alpha, sizes.agents, random, within=active, replace=False)
-        stretch, first = world.window(chosen, start, sizes.history + sizes.weeks), sizes.history
+        pop_window, first = agent_pool.window(chosen, start, sizes.history + sizes.weeks), sizes.history
         cohort = StratifiedSample().draw(demand[chosen], sizes.cohort, random)
-        past = week_of(stretch.exogenous, jnp.asarray(0), first)
+        past = week_of(pop_window.exogenous, jnp.asarray(0), first)
         record = Record.use_and_reward()
-        state = simulate(stretch.population, past, policy, initial=stretch.initial, record=record).final
-        no_prices = np.zeros((stretch.n_weeks - first, len(stretch.population.resources)))
-        free = _simulate(stretch, first, policy, state, no_prices)
-        committed = _simulate(stretch, first, ConstantOrder(jnp.zeros(())), state, no_prices).utilization
+        state = simulate(pop_window.population, past, policy, initial=pop_window.initial, record=record).final
+        no_prices = np.zeros((pop_window.n_weeks - first, len(pop_window.population.resources)))
+        free = _simulate(pop_window, first, policy, state, no_prices)
+        committed = _simulate(pop_window, first, ConstantOrder(jnp.zeros(())), state, no_prices).utilization
         return BenchmarkPopulation(
-            path, stretch, cohort, policy, first, state, free, committed, world, agents=chosen, start=start
+            path, pop_window, cohort, policy, first, state, free, committed, agent_pool, agents=chosen, start=start
         )
 
     def cases(self) -> Iterator[BenchmarkCase]:
         """Draw all cases one by one; a path's capacity is at the scale of its own use without prices."""
-        free = np.stack([self.scene(path).free.utilization for path in range(self.sizes.paths)])
+        free = np.stack([self.episode(path).free.utilization for path in range(self.sizes.paths)])
         family = self.calibrated_family(free[:, self.sizes.burn_in :])
         for path, use in enumerate(free):
-            yield BenchmarkCase(self.scene(path), family.sample(FIRST_SEED + path, len(use), use.mean(0)))
+            yield BenchmarkCase(self.episode(path), family.sample(FIRST_SEED + path, len(use), use.mean(0)))
 
     def calibrated_family(self, free: Float[np.ndarray, "path week resource"]) -> AbstractCapacityFamily:
         """Return the family at the level that comes closest to 55 % near-limit weeks.
@@ -256,13 +256,13 @@ class CapacityBenchmark:
         return replace(self, family=family, sizes=replace(self.sizes, paths=paths))
 
 
-def _future(stretch: PopulationWindow, first: int) -> ExogenousPaths:
-    return week_of(stretch.exogenous, jnp.asarray(first), stretch.n_weeks - first)
+def _future(pop_window: PopulationWindow, first: int) -> ExogenousPaths:
+    return week_of(pop_window.exogenous, jnp.asarray(first), pop_window.n_weeks - first)
 
 
 def _simulate(
-    stretch: PopulationWindow, first: int, policy: Policy, state: State, shadow_prices: WeekResource
+    pop_window: PopulationWindow, first: int, policy: Policy, state: State, shadow_prices: WeekResource
 ) -> ControlOutcome:
-    future = broadcast_scenarios(_future(stretch, first), 1)
-    use, reward = simulate_prices(stretch.population, future, policy, state, jnp.asarray(shadow_prices, jnp.float32))
+    future = broadcast_scenarios(_future(pop_window, first), 1)
+    use, reward = simulate_prices(pop_window.population, future, policy, state, jnp.asarray(shadow_prices, jnp.float32))
     return ControlOutcome(np.asarray(use[0], float), float(reward[0]), np.asarray(shadow_prices, float))

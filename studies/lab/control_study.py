@@ -58,7 +58,7 @@ PRICED = 0.1
 
 
 def control_parts(
-    world: AgentPool,
+    agent_pool: AgentPool,
     duals: Mapping[str, LearnedMap],
     primal: LearnedMap | None = None,
     *,
@@ -70,7 +70,7 @@ def control_parts(
     """Return the parts of the control study.
 
     Args:
-        world: held out.
+        agent_pool: held out.
         duals: dual maps by name.
         primal: for the cycle; None leaves it out.
         quick: few paths of small populations, one start of the bound.
@@ -83,7 +83,7 @@ def control_parts(
     methods: list[ControlMethod] = [NoControl(), ProportionalRationing()]
     methods += [DualMapController(name, dual) for name, dual in duals.items()]
     bound = QUICK_BOUND if quick else ClairvoyantBound()
-    benchmarks = {name: CapacityBenchmark(world, policy, alpha, sizes) for name, alpha in COMPOSITIONS.items()}
+    benchmarks = {name: CapacityBenchmark(agent_pool, policy, alpha, sizes) for name, alpha in COMPOSITIONS.items()}
     few = min(sizes.paths, UNSEEN_PATHS_QUICK if quick else UNSEEN_PATHS)
     base = benchmarks["baseline"]
 
@@ -150,7 +150,7 @@ def loss_terms(
     for case in cases:
         for name, dual in maps.items():
             network = DualMap(dual.network, dual.scaling)
-            terms = _episode_terms(_dual_example(case, dual), case.scene.policy, network, burn_in)
+            terms = _episode_terms(_dual_example(case, dual), case.episode.policy, network, burn_in)
             for term in TERMS:
                 values[name][term].append(float(terms[term]))
     return {name: {term: np.array(each) for term, each in terms.items()} for name, terms in values.items()}
@@ -170,7 +170,7 @@ def _dual_example(case: BenchmarkCase, dual: LearnedMap) -> DualExample:
     last = len(case.capacity) - HORIZON - 1
     _require_horizon(len(case.capacity), HORIZON + 1)
     origins = np.linspace(0, last, TERM_ORIGINS).astype(np.int32)
-    return DualExample(case.scene.stretch, case.scene.cohort_index(dual), case.target, jnp.asarray(origins))
+    return DualExample(case.episode.pop_window, case.episode.cohort_index(dual), case.target, jnp.asarray(origins))
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,26 +192,26 @@ class CycleError:
 
 def cycle_error(case: BenchmarkCase, primal: LearnedMap, dual: LearnedMap) -> CycleError:
     """Query the dual map for prices once, and the primal map for the use under them."""
-    scene, weeks = case.scene, len(case.capacity)
+    episode, weeks = case.episode, len(case.capacity)
     _require_horizon(weeks, HORIZON + 1)
     coming = case.capacity[1 : HORIZON + 1]
-    inputs, use, price = _inputs(scene, dual)
+    inputs, use, price = _inputs(episode, dual)
     capacity = jnp.asarray(coming, jnp.float32)[None] / use[None, None, :]
     prices = _query(dual.network, dual.scaling(inputs), capacity, MapNetwork.shadow_prices)
-    inputs, _, _ = _inputs(scene, primal)
+    inputs, _, _ = _inputs(episode, primal)
     forecast = _query(primal.network, primal.scaling(inputs), prices, MapNetwork.utilization)
     issued = np.asarray(prices[0] * price[None, :], float)
     announced = np.concatenate([np.zeros((1, issued.shape[1])), issued, np.repeat(issued[-1:], weeks - HORIZON - 1, 0)])
-    simulated = scene.respond(announced).utilization[1 : HORIZON + 1]
+    simulated = episode.respond(announced).utilization[1 : HORIZON + 1]
     return CycleError(coming, issued, np.asarray(forecast[0] * use[None, :], float), simulated)
 
 
-def _inputs(scene: BenchmarkPopulation, learned: LearnedMap) -> tuple[MapInputs, Array, Array]:
+def _inputs(episode: BenchmarkPopulation, learned: LearnedMap) -> tuple[MapInputs, Array, Array]:
     """Return the inputs of a map in the first coordinated week, and the population's units of use and price."""
-    no_prices = jnp.zeros((scene.stretch.n_weeks, len(scene.stretch.population.resources)))
-    rolled = roll_out(scene.stretch, scene.policy, no_prices)
-    index, reads_agents = scene.cohort_index(learned), learned.network.agents is not None
-    inputs = inputs_of(rolled, scene.stretch, index, scene.first + 1, 1, reads_agents=reads_agents)
+    no_prices = jnp.zeros((episode.pop_window.n_weeks, len(episode.pop_window.population.resources)))
+    rolled = roll_out(episode.pop_window, episode.policy, no_prices)
+    index, reads_agents = episode.cohort_index(learned), learned.network.agents is not None
+    inputs = inputs_of(rolled, episode.pop_window, index, episode.first + 1, 1, reads_agents=reads_agents)
     return inputs, rolled.units.use, rolled.units.price
 
 

@@ -86,7 +86,7 @@ class NoControl(ControlMethod):
 
     def run(self, case: BenchmarkCase) -> ControlOutcome:
         """Return the outcome without prices."""
-        return case.scene.free
+        return case.episode.free
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,38 +204,40 @@ class PrimalMapController(ControlMethod):
 
 
 def _run_map(case: BenchmarkCase, learned: LearnedMap, controller: AbstractPriceController) -> ControlOutcome:
-    scene = case.scene
-    arguments = (scene.stretch, scene.cohort_index(learned), scene.policy, case.target)
+    episode = case.episode
+    arguments = (episode.pop_window, episode.cohort_index(learned), episode.policy, case.target)
     loop, seconds = _closed_loop(*arguments, controller)
     reward = np.asarray(loop.reward, float).sum() + float(loop.end_value)
-    simulating = _history(scene.stretch, scene.policy, scene.first)[1] + seconds_of_weeks(scene)
+    simulating = _history(episode.pop_window, episode.policy, episode.first)[1] + seconds_of_weeks(episode)
     work = ComputeCost(queries=int(loop.queries.sum()), seconds=max(seconds - simulating, 0.0))
     return ControlOutcome(np.asarray(loop.utilization, float), float(reward), np.asarray(loop.charged, float), work)
 
 
-def seconds_of_weeks(scene: BenchmarkPopulation) -> float:
+def seconds_of_weeks(episode: BenchmarkPopulation) -> float:
     """Return the seconds of simulating the coordinated weeks without any control."""
-    return _weeks(scene.stretch, scene.policy, scene.state, scene.first)[1]
+    return _weeks(episode.pop_window, episode.policy, episode.state, episode.first)[1]
 
 
-def _simulate_history(stretch: PopulationWindow, policy: Policy, first: int) -> State:
+def _simulate_history(pop_window: PopulationWindow, policy: Policy, first: int) -> State:
     """Simulate the weeks before the first coordinated one, with the traces that a map needs."""
-    record, exogenous = Record(agents=True, flows=()), week_of(stretch.exogenous, jnp.asarray(0), first)
-    return simulate(stretch.population, exogenous, policy, initial=stretch.initial, record=record, throw=False).final
+    record, exogenous = Record(agents=True, flows=()), week_of(pop_window.exogenous, jnp.asarray(0), first)
+    return simulate(
+        pop_window.population, exogenous, policy, initial=pop_window.initial, record=record, throw=False
+    ).final
 
 
-def _simulate_weeks(stretch: PopulationWindow, policy: Policy, state: State, first: int) -> tuple[State, Any]:
+def _simulate_weeks(pop_window: PopulationWindow, policy: Policy, state: State, first: int) -> tuple[State, Any]:
     def step(state: State, week: Array) -> tuple[State, Any]:
-        rows, traces, after, _ = step_without_prices(stretch, policy, state, week)
+        rows, traces, after, _ = step_without_prices(pop_window, policy, state, week)
         return after, (rows, traces.demand.sum())
 
-    return jax.lax.scan(step, state, jnp.arange(first, stretch.n_weeks))
+    return jax.lax.scan(step, state, jnp.arange(first, pop_window.n_weeks))
 
 
-def step_without_prices(stretch: PopulationWindow, policy: Policy, state: State, week: Array) -> Any:
+def step_without_prices(pop_window: PopulationWindow, policy: Policy, state: State, week: Array) -> Any:
     """Simulate one week without prices; see `walras.maps.closed_loop.step_week` for what it returns."""
-    no_prices = jnp.zeros((1, window_length(policy, state.max_lead), len(stretch.population.resources)))
-    return step_week(stretch, policy, state, week, no_prices)
+    no_prices = jnp.zeros((1, window_length(policy, state.max_lead), len(pop_window.population.resources)))
+    return step_week(pop_window, policy, state, week, no_prices)
 
 
 class ScaledOrders(AbstractWrapper):
@@ -270,24 +272,24 @@ class ProportionalRationing(ControlMethod):
 
     def run(self, case: BenchmarkCase) -> ControlOutcome:
         """Simulate week by week."""
-        scene = case.scene
-        arguments = (scene.stretch, scene.policy, scene.state, jnp.asarray(case.capacity, jnp.float32))
-        (use, reward), seconds = _rationed(*arguments, scene.first)
-        work = ComputeCost(seconds=max(seconds - seconds_of_weeks(scene), 0.0))
+        episode = case.episode
+        arguments = (episode.pop_window, episode.policy, episode.state, jnp.asarray(case.capacity, jnp.float32))
+        (use, reward), seconds = _rationed(*arguments, episode.first)
+        work = ComputeCost(seconds=max(seconds - seconds_of_weeks(episode), 0.0))
         return ControlOutcome(np.asarray(use, float), float(reward), np.zeros(case.capacity.shape), work)
 
 
 def _ration(
-    stretch: PopulationWindow, policy: Policy, state: State, capacity: Float[Array, "week resource"], first: int
+    pop_window: PopulationWindow, policy: Policy, state: State, capacity: Float[Array, "week resource"], first: int
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
-    population, lead = stretch.population, state.max_lead
+    population, lead = pop_window.population, state.max_lead
     extended = jnp.concatenate([capacity, jnp.repeat(capacity[-1:], lead + 1, axis=0)])
 
     def step(state: State, week: Array) -> tuple[State, Any]:
-        wanted = step_without_prices(stretch, policy, state, first + week)[1].orders[0]
+        wanted = step_without_prices(pop_window, policy, state, first + week)[1].orders[0]
         limit = jax.lax.dynamic_slice_in_dim(extended, week, lead + 1)
-        share = _order_share(population, state, wanted, stretch.expected_use[first + week], limit)
-        rows, _, after, end = step_without_prices(stretch, ScaledOrders(policy, share), state, first + week)
+        share = _order_share(population, state, wanted, pop_window.expected_use[first + week], limit)
+        rows, _, after, end = step_without_prices(pop_window, ScaledOrders(policy, share), state, first + week)
         return after, (rows[:-1], rows[-1], end)
 
     _, (use, reward, ends) = jax.lax.scan(step, state, jnp.arange(capacity.shape[0]))

@@ -78,7 +78,7 @@ class LongTable:
 
     Attributes:
         file: in the folder of real tables.
-        horizons: last stretches of `HORIZON` weeks, which are scored; all of their weeks are as recorded.
+        horizons: last windows of `HORIZON` weeks, which are scored; all of their weeks are as recorded.
         weeks: last weeks of the table that are used; None uses all.
     """
 
@@ -99,14 +99,14 @@ class NextYear:
     """The population of a table's last weeks and how it differs from the year before.
 
     Attributes:
-        world: all agents over all weeks.
+        agent_pool: all agents over all weeks.
         sizes: of cases whose origins leave only the last weeks to score.
         new: share of the scored weeks' demand for products without a sale in the same weeks a year earlier.
         gone: share of that earlier demand for products without a sale now.
         demand_ratio: mean demand of a product that sells now over that of one that sold then.
     """
 
-    world: AgentPool
+    agent_pool: AgentPool
     sizes: ShiftSizes
     new: float
     gone: float
@@ -134,17 +134,17 @@ def next_year(name: str, folder: Path, sizes: ShiftSizes, most_agents: int, seed
         panel = panel.take(np.sort(chosen))
     panel = panel if table.weeks is None else panel.since(panel.n_weeks - table.weeks)
     scored = table.horizons * HORIZON
-    world = AgentPool.from_panel(panel, seed=seed, known_weeks=panel.n_weeks - scored)
+    agent_pool = AgentPool.from_panel(panel, seed=seed, known_weeks=panel.n_weeks - scored)
     fitted = ShiftSizes(
-        target=min(sizes.target, world.n_agents),
+        target=min(sizes.target, agent_pool.n_agents),
         sample=sizes.sample,
-        weeks=world.n_weeks,
+        weeks=agent_pool.n_weeks,
         origins=table.horizons,
         spacing=HORIZON,  # no week is scored twice
-        priced=min(sizes.priced, world.n_weeks // 4),
+        priced=min(sizes.priced, agent_pool.n_weeks // 4),
         steps=sizes.steps,
     )
-    return NextYear(world, fitted, *_change(panel, scored))
+    return NextYear(agent_pool, fitted, *_change(panel, scored))
 
 
 def _change(panel: Panel, scored: int) -> tuple[float, float, float]:

@@ -110,10 +110,12 @@ class ElasticityControl(ControlMethod):
 
     def run(self, case: BenchmarkCase) -> ControlOutcome:
         """Simulate week by week."""
-        scene = case.scene
-        response = _Response.of(self.elasticities, scene.stretch, self.ceiling)
-        (use, reward, charged), seconds = _controlled(scene.stretch, scene.policy, case.target, scene.state, response)
-        work = ComputeCost(seconds=max(seconds - seconds_of_weeks(scene), 0.0))
+        episode = case.episode
+        response = _Response.of(self.elasticities, episode.pop_window, self.ceiling)
+        (use, reward, charged), seconds = _controlled(
+            episode.pop_window, episode.policy, case.target, episode.state, response
+        )
+        work = ComputeCost(seconds=max(seconds - seconds_of_weeks(episode), 0.0))
         return ControlOutcome(np.asarray(use, float), float(reward), np.asarray(charged, float), work)
 
 
@@ -134,9 +136,9 @@ class _Response(eqx.Module):
     ceiling: float
 
     @staticmethod
-    def of(fitted: Elasticities, stretch: PopulationWindow, ceiling: float) -> "_Response":
+    def of(fitted: Elasticities, pop_window: PopulationWindow, ceiling: float) -> "_Response":
         """Sum agents by bucket."""
-        people = stretch.population
+        people = pop_window.population
         size = np.asarray(people.demand_scale, float)
         bucket = bucket_of(size, fitted.edges)[:, None] == np.arange(len(fitted.own))
         use = (np.asarray(people.weight) * size)[:, None] * np.asarray(people.use, float)
@@ -197,25 +199,25 @@ def _chance_to_arrive(lead: Float[np.ndarray, " agent"]) -> Float[np.ndarray, "a
 
 
 def _control(
-    stretch: PopulationWindow, policy: Policy, target: CapacityTarget, state: State, response: _Response
+    pop_window: PopulationWindow, policy: Policy, target: CapacityTarget, state: State, response: _Response
 ) -> tuple[Float[Array, "week resource"], Float[Array, ""], Float[Array, "week resource"]]:
     """Return use, reward, and charged prices."""
-    per_unit = stretch.population.weight[:, None] * stretch.population.use
+    per_unit = pop_window.population.weight[:, None] * pop_window.population.use
     scale = response.scale[None, :]
 
     def step(running: tuple, week: Array) -> tuple[tuple, Any]:
         state, charged, guess = running
         due = state.pipeline[1 : HORIZON + 1] @ per_unit
         room = target.coming(week) - jnp.pad(due, ((0, HORIZON - due.shape[0]), (0, 0)))
-        prices = response.prices(room, stretch.expected_use[week, 1:], charged / response.scale, guess)
+        prices = response.prices(room, pop_window.expected_use[week, 1:], charged / response.scale, guess)
         window = price_window(policy, state, charged, prices * scale)
-        total, _, after, end = step_week(stretch, policy, state, week, window)
+        total, _, after, end = step_week(pop_window, policy, state, week, window)
         shifted = jnp.concatenate([prices[1:], prices[-1:]])
         return (after, prices[0] * response.scale, shifted), (total[:-1], total[-1], end, charged)
 
     resources = response.scale.shape[0]
     start = (state, jnp.zeros(resources), jnp.zeros((HORIZON, resources)))
-    _, (use, reward, ends, charged) = jax.lax.scan(step, start, jnp.arange(target.first, stretch.n_weeks))
+    _, (use, reward, ends, charged) = jax.lax.scan(step, start, jnp.arange(target.first, pop_window.n_weeks))
     return use, reward.sum() + ends[-1], charged
 
 
@@ -228,9 +230,9 @@ def fit_elasticities(benchmark: CapacityBenchmark, buckets: int = 5) -> Elastici
     Each path is simulated without prices, and under Haar prices and pulses of its first resource; log ratios are fitted
     by least squares, weighted by use without prices. Negative numbers are set to 0.
     """
-    edges = bucket_edges(np.asarray(benchmark.world.population.demand_scale), buckets)
+    edges = bucket_edges(np.asarray(benchmark.agent_pool.population.demand_scale), buckets)
     paths = range(benchmark.sizes.paths)
-    rows = [row for path in paths for row in _examples(benchmark.scene(path), edges)]
+    rows = [row for path in paths for row in _examples(benchmark.episode(path), edges)]
     prices, free, priced = (np.concatenate(each) for each in zip(*rows, strict=True))
     return fit_to_examples(edges, prices, free, priced)
 
@@ -259,18 +261,18 @@ def fit_to_examples(
 
 
 def _examples(
-    scene: BenchmarkPopulation, edges: Float[np.ndarray, " edge"]
+    episode: BenchmarkPopulation, edges: Float[np.ndarray, " edge"]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Simulate the coordinated weeks; yield prices, use without and use with them by week."""
-    unit = np.asarray(units_of(scene.stretch.population).price, float)
-    group = jnp.asarray(bucket_of(np.asarray(scene.stretch.population.demand_scale), edges))
-    weeks = len(scene.free.utilization)
+    unit = np.asarray(units_of(episode.pop_window.population).price, float)
+    group = jnp.asarray(bucket_of(np.asarray(episode.pop_window.population.demand_scale), edges))
+    weeks = len(episode.free.utilization)
     no_prices = np.zeros((weeks, len(unit)))
-    free = _use_by_bucket(scene, group, no_prices, len(edges) + 1)
+    free = _use_by_bucket(episode, group, no_prices, len(edges) + 1)
     for family in (HaarPrices(), PulsePrices()):
         drawn = no_prices.copy()
-        drawn[:, [0]] = family.sample(scene.path, weeks, unit[:1]).prices
-        used = _use_by_bucket(scene, group, drawn, len(edges) + 1)
+        drawn[:, [0]] = family.sample(episode.path, weeks, unit[:1]).prices
+        used = _use_by_bucket(episode, group, drawn, len(edges) + 1)
         scaled = drawn[:, 0] / unit[0]
         around = np.pad(scaled, 1, mode="edge")
         terms = np.stack([scaled, scaled - 0.5 * (around[:-2] + around[2:])], axis=1)
@@ -278,12 +280,12 @@ def _examples(
 
 
 def _use_by_bucket(
-    scene: BenchmarkPopulation, group: Array, shadow_prices: Float[np.ndarray, "week resource"], buckets: int
+    episode: BenchmarkPopulation, group: Array, shadow_prices: Float[np.ndarray, "week resource"], buckets: int
 ) -> Float[np.ndarray, "week bucket"]:
     """Return use of the first resource by bucket."""
     record = Record(group=group, n_groups=buckets, flows=())
     prices = jnp.asarray(shadow_prices, jnp.float32)
-    parts = (scene.stretch.population, scene.future(1), scene.policy)
-    rollout = simulate(*parts, initial=scene.state, shadow_prices=prices, record=record)
+    parts = (episode.pop_window.population, episode.future(1), episode.policy)
+    rollout = simulate(*parts, initial=episode.state, shadow_prices=prices, record=record)
     assert rollout.groups is not None  # requested by the record
     return np.asarray(rollout.groups, float)[0, :, :, 0]

@@ -45,16 +45,16 @@ def index_all(population: Population, learned: LearnedMap) -> CohortIndex:
     return index_cohort(population, learned, Cohort(np.arange(n), np.ones(n), 0 * np.arange(n), n, "all"))
 
 
-def encode_case(scene: Any, learned: LearnedMap) -> LearnedView:
+def encode_case(episode: Any, learned: LearnedMap) -> LearnedView:
     """Encode all agents of a `BenchmarkPopulation`; week 0 of the view is its first coordinated week."""
-    stretch, first = scene.stretch, scene.first
-    no_prices = jnp.zeros((stretch.n_weeks, len(stretch.population.resources)))
-    rolled = roll_out(stretch, scene.policy, no_prices)
+    pop_window, first = episode.pop_window, episode.first
+    no_prices = jnp.zeros((pop_window.n_weeks, len(pop_window.population.resources)))
+    rolled = roll_out(pop_window, episode.policy, no_prices)
     past = jax.tree.map(lambda leaf: leaf[: first + 1], rolled.agent_history)
     known: KnownFuture = jax.tree.map(lambda leaf: leaf[first], rolled.known)
     before = rolled.agent_history.orders_before
     orders = jnp.concatenate([before[1:], before[-1:]])
-    on_order = pipeline_at(stretch.exogenous.arrivals, orders, stretch.initial, first)
+    on_order = pipeline_at(pop_window.exogenous.arrivals, orders, pop_window.initial, first)
     interface = Interface(learned, None) if learned.kind == PRIMAL else Interface(None, learned)
-    weeks = min(HORIZON + 1, stretch.n_weeks - first)
-    return interface.encode(stretch.population, History(past, known, on_order), scene.policy, weeks=weeks)
+    weeks = min(HORIZON + 1, pop_window.n_weeks - first)
+    return interface.encode(pop_window.population, History(past, known, on_order), episode.policy, weeks=weeks)

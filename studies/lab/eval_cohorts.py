@@ -31,32 +31,32 @@ MOST_SCALED = 4.0
 """Largest factor by which a surprise is rescaled to the expectation of another week."""
 
 
-def resample_world(world: AgentPool, number: int, seed: int) -> AgentPool:
+def resample_world(agent_pool: AgentPool, number: int, seed: int) -> AgentPool:
     """Resample the surprises of all agents; expectations, forecasts and common surprises stay.
 
     Within blocks of weeks each agent's surprises (demand over expected demand and the common surprise) are permuted,
     and lead times are drawn anew.
     """
     if number == 0:
-        return world
+        return agent_pool
     random = np.random.default_rng([seed, number, 0xA6A1])
-    demand = np.asarray(world.exogenous.demand, np.float32)
-    level = _expected_level(world, demand)
-    block = np.arange(world.n_weeks)[:, None] // BLOCK
+    demand = np.asarray(agent_pool.exogenous.demand, np.float32)
+    level = _expected_level(agent_pool, demand)
+    block = np.arange(agent_pool.n_weeks)[:, None] // BLOCK
     order = np.lexsort((random.random(demand.shape, np.float32), np.broadcast_to(block, demand.shape)), axis=0)
     factor = np.clip(level / np.take_along_axis(level, order, axis=0), 1 / MOST_SCALED, MOST_SCALED)
     permuted = np.take_along_axis(demand, order, axis=0) * factor
-    lead = np.asarray(world.population.lead_time)
-    times = draw_lead_times(lead, (1, world.n_weeks), seed=int(random.integers(2**31)))[0]
-    arrivals = IntegerLeadTimes(jnp.asarray(np.minimum(times, world.max_lead)))
-    return replace(world, exogenous=replace(world.exogenous, demand=jnp.asarray(permuted), arrivals=arrivals))
+    lead = np.asarray(agent_pool.population.lead_time)
+    times = draw_lead_times(lead, (1, agent_pool.n_weeks), seed=int(random.integers(2**31)))[0]
+    arrivals = IntegerLeadTimes(jnp.asarray(np.minimum(times, agent_pool.max_lead)))
+    return replace(agent_pool, exogenous=replace(agent_pool.exogenous, demand=jnp.asarray(permuted), arrivals=arrivals))
 
 
-def _expected_level(world: AgentPool, demand: Float[np.ndarray, "week agent"]) -> Float[np.ndarray, "week agent"]:
+def _expected_level(agent_pool: AgentPool, demand: Float[np.ndarray, "week agent"]) -> Float[np.ndarray, "week agent"]:
     """Return expected demand times the common surprise of a week, above 0."""
-    weeks = np.arange(world.n_weeks)
-    fit = np.searchsorted(world.fit_week, weeks, side="right") - 1
-    expected = world.expected[fit, weeks - world.fit_week[fit]]
+    weeks = np.arange(agent_pool.n_weeks)
+    fit = np.searchsorted(agent_pool.fit_week, weeks, side="right") - 1
+    expected = agent_pool.expected[fit, weeks - agent_pool.fit_week[fit]]
     common = demand.sum(1) / np.maximum(expected.sum(1), 1e-9)
     return np.maximum(expected * common[:, None], 1e-3)
 
@@ -66,8 +66,8 @@ class RepeatedPopulation:
     """A large population under announced prices, made of whole repetitions of a pool's active agents.
 
     Attributes:
-        world: the pool.
-        pool: its active agents.
+        agent_pool: the pool.
+        agent_pool: its active agents.
         start: first week.
         repeats: number of repetitions.
         prices: announced [money per unit of resource].
@@ -76,7 +76,7 @@ class RepeatedPopulation:
         seed: of the repetitions.
     """
 
-    world: AgentPool
+    agent_pool: AgentPool
     pool: Int[np.ndarray, " member"]
     start: int
     repeats: int
@@ -88,7 +88,7 @@ class RepeatedPopulation:
     @property
     def size(self) -> Float[np.ndarray, " agent"]:
         """Historical demand of all agents, repetition by repetition [units/week]."""
-        return np.tile(np.asarray(self.world.population.demand_scale, float)[self.pool], self.repeats)
+        return np.tile(np.asarray(self.agent_pool.population.demand_scale, float)[self.pool], self.repeats)
 
     @property
     def n_agents(self) -> int:
@@ -98,7 +98,7 @@ class RepeatedPopulation:
     @cached_property
     def repetitions(self) -> tuple[AgentPool, ...]:
         """All repetitions; making one takes seconds, and every cohort needs them."""
-        return tuple(resample_world(self.world, number, self.seed) for number in range(self.repeats))
+        return tuple(resample_world(self.agent_pool, number, self.seed) for number in range(self.repeats))
 
     def parts(
         self, chosen: Int[np.ndarray, " drawn"], weight: Float[np.ndarray, " drawn"]
@@ -130,10 +130,10 @@ def cohort_forecast(
     Returns:
         Forecasts [units of resource], and the estimated S(P).
     """
-    stretch = concatenate(list(target.parts(chosen, weight)))
-    rolled = roll_out(stretch, target.policy, target.prices)
-    index = index_all(stretch.population, learned)
-    forecast = map_forecast(learned, rolled, stretch, index, target.prices, target.sizes)
+    pop_window = concatenate(list(target.parts(chosen, weight)))
+    rolled = roll_out(pop_window, target.policy, target.prices)
+    index = index_all(pop_window.population, learned)
+    forecast = map_forecast(learned, rolled, pop_window, index, target.prices, target.sizes)
     return forecast, np.asarray(rolled.units.use, float)
 
 

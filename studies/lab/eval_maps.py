@@ -36,7 +36,7 @@ Forecasts = Float[np.ndarray, "origin ahead resource"]
 def map_forecast(
     learned: LearnedMap,
     rolled: MapRollout,
-    stretch: PopulationWindow,
+    pop_window: PopulationWindow,
     index: CohortIndex,
     prices: Float[Array, "week resource"],
     sizes: ShiftSizes,
@@ -48,14 +48,14 @@ def map_forecast(
     Args:
         learned: a primal map.
         rolled: the simulation; only what is known at each origin is read.
-        stretch: the population.
+        pop_window: the population.
         index: the cohort whose histories are read.
         prices: announced [money per unit of resource].
         sizes: with the origins.
         probes_alone: return the use of the map's probe agents, without anything learned.
     """
     network = None if probes_alone else learned.network
-    parts = (network, learned.scaling, rolled, stretch, index, jnp.asarray(prices), learned.shape)
+    parts = (network, learned.scaling, rolled, pop_window, index, jnp.asarray(prices), learned.shape)
     return np.asarray(_forecast(*parts, sizes.known, sizes.origins, sizes.spacing), float)
 
 
@@ -64,7 +64,7 @@ def _forecast(
     network: MapNetwork | None,
     scaling: FeatureScaling,
     rolled: MapRollout,
-    stretch: PopulationWindow,
+    pop_window: PopulationWindow,
     index: CohortIndex,
     prices: Float[Array, "week resource"],
     shape: MapShape,
@@ -72,7 +72,7 @@ def _forecast(
     origins: int,
     spacing: int,
 ) -> Float[Array, "origin ahead resource"]:
-    example = make_example(rolled, stretch, index, prices, shape, weeks, origins, spacing)
+    example = make_example(rolled, pop_window, index, prices, shape, weeks, origins, spacing)
     if network is not None:
         relative = network.utilization(network.encode(scaling(example.inputs), spacing), example.prices)
     else:
@@ -82,7 +82,7 @@ def _forecast(
 
 
 def simulated_forecast(
-    world: AgentPool, case: ShiftCase, policy: Policy, sizes: ShiftSizes, draws: int, random: np.random.Generator
+    agent_pool: AgentPool, case: ShiftCase, policy: Policy, sizes: ShiftSizes, draws: int, random: np.random.Generator
 ) -> Float[np.ndarray, "draw origin ahead resource"]:
     """Simulate scenarios after each origin from the true state of all agents: nearly a bound on forecasts.
 
@@ -93,12 +93,12 @@ def simulated_forecast(
     """
     forecasts, prices, before = [], np.asarray(case.prices), 0
     issued = price_windows(prices)
-    population, state = case.stretch.population, case.stretch.initial
+    population, state = case.pop_window.population, case.pop_window.initial
     for week in sizes.origin_weeks:
-        past = jax.tree.map(lambda leaf, rows=slice(before, week): leaf[rows], case.stretch.exogenous)
+        past = jax.tree.map(lambda leaf, rows=slice(before, week): leaf[rows], case.pop_window.exogenous)
         state = _simulate(population, past, policy, state, issued[before:week], prices[before])[1]
         plan = price_windows(prices[: week + SPAN])[week:]
-        bootstrap = ScenarioBootstrap(world, case.agents, case.start + int(week))
+        bootstrap = ScenarioBootstrap(agent_pool, case.agents, case.start + int(week))
         uses = [
             _simulate(population, bootstrap.sample(random), policy, state, plan, prices[week])[0] for _ in range(draws)
         ]
@@ -152,7 +152,7 @@ class MapEvaluation:
 
 
 def evaluate_map(
-    world: AgentPool,
+    agent_pool: AgentPool,
     case: ShiftCase,
     policy: Policy,
     maps: Mapping[str, LearnedMap],
@@ -164,19 +164,19 @@ def evaluate_map(
 ) -> MapEvaluation:
     """Forecast a case with every map, by probe agents, by expected demand and, if `draws`, by simulation."""
     forecasts = {}
-    population, stretch = case.stretch.population, case.stretch
+    population, pop_window = case.pop_window.population, case.pop_window
     slices = (sizes.known, sizes.origins, sizes.spacing)
     for name, learned in maps.items():
         index = index_sample(population, learned, cohort, np.random.default_rng([seed, case.number]))
-        parts = (learned, case.rolled, stretch, index, case.prices, sizes)
+        parts = (learned, case.rolled, pop_window, index, case.prices, sizes)
         forecasts[name] = map_forecast(*parts)
         if learned.shape.n_probes and PROBES not in forecasts:
             forecasts[PROBES] = map_forecast(*parts, probes_alone=True)
-    forecasts[EXPECTED] = np.asarray(stretch.expected_use[sizes.origin_weeks, 1:], float)
+    forecasts[EXPECTED] = np.asarray(pop_window.expected_use[sizes.origin_weeks, 1:], float)
     futures = None
     if draws:
         random = np.random.default_rng([seed, case.number, 0xF07])
-        futures = simulated_forecast(world, case, policy, sizes, draws, random)
+        futures = simulated_forecast(agent_pool, case, policy, sizes, draws, random)
         forecasts[SIMULATION] = futures.mean(0)
     scale = np.asarray(units_of(population).use, float)
     fields = {name: getattr(case, name) for name in CASE_FIELDS}

@@ -80,7 +80,7 @@ class ClairvoyantBound:
         limit = np.stack([case.capacity, *(np.maximum(case.capacity, other.utilization) for other in others)])
         charged = np.stack([np.zeros_like(case.capacity), *(other.shadow_prices for other in others)])
         started = time.perf_counter()
-        view = case.scene.view(len(limit))
+        view = case.episode.view(len(limit))
         searches = [oracle(view, limit, charged, solver=self.solver, ascent_steps=self.ascent_steps)]
         for ceiling in self.ceilings:
             view.max_price = ceiling * view.price_scale
@@ -152,7 +152,7 @@ def evaluate(
 
 def _evaluate_case(case: BenchmarkCase, methods: Sequence[ControlMethod], bound: ClairvoyantBound) -> CaseResult:
     outcomes = {method.name: method.run(case) for method in methods}
-    free = case.scene.free
+    free = case.episode.free
     # At the violation without prices, no prices are optimal.
     priced = [name for name, outcome in outcomes.items() if outcome is not free]
     best, *others = bound.outcomes(case, [outcomes[name] for name in priced])
@@ -162,8 +162,8 @@ def _evaluate_case(case: BenchmarkCase, methods: Sequence[ControlMethod], bound:
         at_equal[name] = other.reward
         beyond[name] = float((np.maximum(other.utilization - limit, 0.0) / limit).mean())
     outcomes[CLAIRVOYANT], at_equal[CLAIRVOYANT], beyond[CLAIRVOYANT] = best, best.reward, 0.0
-    scene = case.scene
-    return CaseResult(case.capacity, scene.committed, free, scene.price_scale, outcomes, best, at_equal, beyond)
+    episode = case.episode
+    return CaseResult(case.capacity, episode.committed, free, episode.price_scale, outcomes, best, at_equal, beyond)
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ QUICK = ForecastBudget(
 
 
 def forecast_parts(
-    world: AgentPool,
+    agent_pool: AgentPool,
     policy: Policy,
     maps: Mapping[str, LearnedMap],
     budget: ForecastBudget,
@@ -106,7 +106,7 @@ def forecast_parts(
     tell: Log = lambda _: None,
 ) -> dict[str, Part]:
     """Return the parts of the forecast study."""
-    cases = ShiftCases(world, policy, budget.sizes, seed)
+    cases = ShiftCases(agent_pool, policy, budget.sizes, seed)
     main = next((each for each in maps.values() if each.shape.n_probes), next(iter(maps.values())))
     shifts = {f"shift:{by}": partial(shift_figures, by, cases, maps, budget, tell) for by in budget.alphas}
     return {
@@ -133,7 +133,9 @@ def shift_figures(
     for alpha in budget.alphas[by]:
         tell(f"shift by {by}, alpha {alpha}")
         drawn = (cases.draw(by, alpha, number) for number in range(budget.paths_of(by)))
-        shifted[alpha] = [evaluate_map(cases.world, case, cases.policy, maps, cases.sizes, **extra) for case in drawn]
+        shifted[alpha] = [
+            evaluate_map(cases.agent_pool, case, cases.policy, maps, cases.sizes, **extra) for case in drawn
+        ]
     everything = [row for rows in shifted.values() for row in rows]
     return round_digits(
         {
@@ -323,12 +325,12 @@ def cohort_figures(cases: ShiftCases, learned: LearnedMap, budget: ForecastBudge
     """Return predicted and measured errors of cohorts, by size of the target, design and size of the cohort."""
     rows = []
     case = cases.draw(BY[0], 0.0, 0)
-    pool = np.flatnonzero(cases.world.active[case.start + int(cases.sizes.origin_weeks[0])])
+    pool = np.flatnonzero(cases.agent_pool.active[case.start + int(cases.sizes.origin_weeks[0])])
     designs = dict(zip(("uniform", "stratified", "proportional"), DESIGNS, strict=True))
     for repeats in budget.repeats:
         tell(f"cohorts of {len(pool) * repeats} agents")
         parts = (pool, case.start, repeats, case.prices, cases.policy, cases.sizes, cases.seed)
-        target = RepeatedPopulation(cases.world, *parts)
+        target = RepeatedPopulation(cases.agent_pool, *parts)
         errors = cohort_errors(target, learned, designs, budget.cohorts, budget.draws_of_cohorts)
         groups = defaultdict(list)
         for error in errors:

@@ -88,11 +88,11 @@ def marginal_values(
         increases with capacity whatever the search misses, and by each problem's own outcome alone; and the outcome at
         the capacity itself.
     """
-    capacity, highest = case.capacity[:, 0], HIGHEST * case.scene.price_scale
+    capacity, highest = case.capacity[:, 0], HIGHEST * case.episode.price_scale
     steps = np.zeros((len(weeks), len(capacity)))
     steps[np.arange(len(weeks)), weeks] = budget.step * capacity[weeks]
     plans = np.concatenate([capacity[None], capacity + steps, capacity - steps])
-    flat = None if start is None else np.full((1, len(capacity), 1), start * case.scene.price_scale)
+    flat = None if start is None else np.full((1, len(capacity), 1), start * case.episode.price_scale)
     base = _oracle(case, plans[:1], flat, budget)
     searches = [base]
     for first in range(1, len(plans), budget.at_once):
@@ -115,7 +115,7 @@ def _oracle(
     budget: SearchBudget,
     step: float = 0.5,
 ) -> PathOutcome:
-    view = case.scene.view(len(plans))
+    view = case.episode.view(len(plans))
     view.max_price = HIGHEST * view.price_scale
     solver = ProjectedDual(step=step, tolerance=5e-4, max_queries=budget.queries)
     return oracle(view, plans[..., None], start, solver=solver, ascent_steps=budget.climb)
@@ -128,7 +128,7 @@ def _first(found: PathOutcome, count: int) -> PathOutcome:
 
 def evaluated_weeks(case: BenchmarkCase, count: int) -> Int[np.ndarray, " evaluated"]:
     """Return weeks that orders can reach and maps cover, evenly spread."""
-    view = case.scene.view()
+    view = case.episode.view()
     last = min(len(case.capacity), 27)
     able = np.flatnonzero(view.controllable[1:last, 0]) + 1
     return able[np.unique(np.linspace(0, len(able) - 1, min(count, len(able))).astype(int))]
@@ -142,7 +142,7 @@ def map_prices(case: BenchmarkCase, maps: Mapping[str, LearnedMap]) -> dict[str,
     """
     prices = {}
     for name, learned in maps.items():
-        view = encode_case(case.scene, learned)
+        view = encode_case(case.episode, learned)
         capacity = case.capacity[: view.n_weeks]
         if learned.kind == DUAL:
             prices[name] = view.shadow_prices(capacity)[:, 0]
@@ -183,7 +183,7 @@ def evaluate_case(
         `methods`: `compare_prices` of each; `weeks`, `values`, `prices` (in price scales) by week; `beyond`: mean share
         by which the oracle's use exceeds capacity in these weeks.
     """
-    weeks, scale = evaluated_weeks(case, count), case.scene.price_scale
+    weeks, scale = evaluated_weeks(case, count), case.episode.price_scale
     values, own, best = marginal_values(case, weeks, budget)
     again, _, other = marginal_values(case, weeks, budget, start=OTHER_START)
     prices = {"oracle": best.shadow_prices[0, :, 0], "oracle, other start": other.shadow_prices[0, :, 0]}

@@ -61,15 +61,17 @@ class RespondingPopulation:
     past: Float[np.ndarray, "week agent"]
 
     @staticmethod
-    def of(scene: BenchmarkPopulation, policy: Policy | None = None) -> "RespondingPopulation":
+    def of(episode: BenchmarkPopulation, policy: Policy | None = None) -> "RespondingPopulation":
         """Simulate the history of a benchmark population under a policy, by default its own."""
-        stretch, state = scene.stretch, scene.state
+        pop_window, state = episode.pop_window, episode.state
         if policy is not None:
-            before = week_of(stretch.exogenous, jnp.asarray(0), scene.first)
-            state = simulate(stretch.population, before, policy, initial=stretch.initial).final
-        future = week_of(stretch.exogenous, jnp.asarray(scene.first), stretch.n_weeks - scene.first)
-        past = np.asarray(stretch.exogenous.demand[: scene.first], float)
-        return RespondingPopulation(stretch.population, policy or scene.policy, state, future, scene.price_scale, past)
+            before = week_of(pop_window.exogenous, jnp.asarray(0), episode.first)
+            state = simulate(pop_window.population, before, policy, initial=pop_window.initial).final
+        future = week_of(pop_window.exogenous, jnp.asarray(episode.first), pop_window.n_weeks - episode.first)
+        past = np.asarray(pop_window.exogenous.demand[: episode.first], float)
+        return RespondingPopulation(
+            pop_window.population, policy or episode.policy, state, future, episode.price_scale, past
+        )
 
     @property
     def weeks(self) -> int:
@@ -249,7 +251,7 @@ def _reliability(responses: Float[np.ndarray, "begin agent"]) -> float | None:
 
 
 def compare_slopes(
-    scene: BenchmarkPopulation,
+    episode: BenchmarkPopulation,
     agents: RespondingPopulation,
     maps: Mapping[str, LearnedMap],
     heights: Sequence[float],
@@ -259,11 +261,11 @@ def compare_slopes(
     """Compare one-week pulses, and slopes at a lasting price, as forecast by maps with the simulator."""
     every = pulse_starts(agents.weeks, count)
     pulses = [price_pulse(agents.weeks, start, 1, height)[0] for height in heights for start in every]
-    exact = scene.view().jacobian(np.full((agents.weeks, 1), base * agents.scale))
+    exact = episode.view().jacobian(np.full((agents.weeks, 1), base * agents.scale))
     pulsed, free = np.stack([agents.use(prices).sum(1) for prices in pulses]), agents.use(np.zeros(agents.weeks)).sum(1)
     table = {}
     for name, learned in maps.items():
-        view = encode_case(scene, learned)
+        view = encode_case(episode, learned)
         weeks = view.n_weeks
         queried = np.stack([prices[:weeks, None] * agents.scale for prices in pulses])
         forecast, quiet = view.utilization(queried)[..., 0], view.utilization(np.zeros((weeks, 1)))[:, 0]

@@ -37,25 +37,25 @@ class ScenarioBootstrap:
     """Bootstrap of a population's coming weeks.
 
     Attributes:
-        world: the pool.
+        agent_pool: the pool.
         agents: index in the pool of each agent.
         now: week of the pool that is the origin.
     """
 
-    world: AgentPool
+    agent_pool: AgentPool
     agents: Int[np.ndarray, " slot"]
     now: int
 
     def sample(self, random: np.random.Generator) -> ExogenousPaths:
         """Draw one scenario of the weeks from the origin on [week, slot]."""
-        world, paths, rows = self.world, self.world.exogenous, self._priced_weeks
+        agent_pool, paths, rows = self.agent_pool, self.agent_pool.exogenous, self._priced_weeks
         then = self._donor_weeks(random)
         expected, earlier = self._expected(np.full(len(self.agents), self.now)), self._expected(np.maximum(then, 0))
         level = _factor(expected.mean(0), earlier.mean(0))
         season = _factor(expected * earlier.mean(0), earlier * expected.mean(0))
         usable = (then >= 0) & (earlier > 0)
         demand = np.where(usable, level * np.where(expected > 0, season, 0.0) * self._at(paths.demand, then), expected)
-        lead = np.asarray(world.population.lead_time)[self.agents]
+        lead = np.asarray(agent_pool.population.lead_time)[self.agents]
         mean, sd = self._forecasts(then, _lead_sums(expected, lead), _lead_sums(earlier, lead))
         times = draw_lead_times(lead, (1, SPAN), seed=int(random.integers(2**31)))[0]
         return ExogenousPaths(
@@ -64,7 +64,7 @@ class ScenarioBootstrap:
             unit_cost=_single(np.asarray(paths.unit_cost)[rows].take(self.agents, axis=1)),
             lead_demand_mean=_single(mean),
             lead_demand_sd=_single(sd),
-            arrivals=IntegerLeadTimes(jnp.asarray(np.minimum(times, world.max_lead))),
+            arrivals=IntegerLeadTimes(jnp.asarray(np.minimum(times, agent_pool.max_lead))),
         )
 
     @cached_property
@@ -74,11 +74,11 @@ class ScenarioBootstrap:
         They are proportional to expected demand: the mean of realised over expected demand is that of their sums, not
         that of ratios, which forecasts near 0 would inflate.
         """
-        weeks = self.world.fit_week
+        weeks = self.agent_pool.fit_week
         level = np.zeros((len(weeks), len(self.agents)))
         for fit in np.flatnonzero(self._eligible(weeks)):  # none in a table of hardly two years
-            expected = self.world.expected[fit, :SPAN].take(self.agents, axis=1).mean(0)
-            level[fit] = expected * self.world.active[weeks[fit], self.agents]
+            expected = self.agent_pool.expected[fit, :SPAN].take(self.agents, axis=1).mean(0)
+            level[fit] = expected * self.agent_pool.active[weeks[fit], self.agents]
         level[weeks < YEAR] *= RARELY
         return np.cumsum(level, axis=0)
 
@@ -89,19 +89,19 @@ class ScenarioBootstrap:
 
     def _eligible(self, weeks: Int[np.ndarray, " fit"]) -> Bool[np.ndarray, " fit"]:
         """Mark donor weeks: their spans do not overlap the origin's."""
-        return (np.abs(weeks - self.now) >= SPAN) & (weeks + SPAN <= self.world.n_weeks)
+        return (np.abs(weeks - self.now) >= SPAN) & (weeks + SPAN <= self.agent_pool.n_weeks)
 
     def _donor_weeks(self, random: np.random.Generator) -> Int[np.ndarray, " slot"]:
         """Draw a donor week in which each agent was active; -1 for none."""
         total = self._cumulative_chances[-1]
         fit = (self._cumulative_chances <= random.uniform(size=len(total)) * total).sum(0)
-        return np.where(total > 0, self.world.fit_week[np.minimum(fit, len(self._cumulative_chances) - 1)], -1)
+        return np.where(total > 0, self.agent_pool.fit_week[np.minimum(fit, len(self._cumulative_chances) - 1)], -1)
 
     def _expected(self, week: Int[np.ndarray, " slot"]) -> AheadSlot:
         """Return expected demand of a week of each agent's own and the weeks after it."""
-        fit = np.maximum(np.searchsorted(self.world.fit_week, week, side="right") - 1, 0)
-        ahead = week - self.world.fit_week[fit] + np.arange(SPAN)[:, None]
-        return self.world.expected[fit[None, :], ahead, self.agents[None, :]].astype(float)
+        fit = np.maximum(np.searchsorted(self.agent_pool.fit_week, week, side="right") - 1, 0)
+        ahead = week - self.agent_pool.fit_week[fit] + np.arange(SPAN)[:, None]
+        return self.agent_pool.expected[fit[None, :], ahead, self.agents[None, :]].astype(float)
 
     def _at(self, values: Array, week: Int[np.ndarray, " slot"]) -> AheadSlot:
         return np.asarray(values)[np.maximum(week, 0) + np.arange(SPAN)[:, None], self.agents[None, :]].astype(float)
@@ -110,7 +110,7 @@ class ScenarioBootstrap:
         self, then: Int[np.ndarray, " slot"], expected: AheadSlot, earlier: AheadSlot
     ) -> tuple[AheadSlot, AheadSlot]:
         """Return the agents' own forecasts: expected lead-time demand now, revised as it was revised then."""
-        paths = self.world.exogenous
+        paths = self.agent_pool.exogenous
         now, spread = (
             np.asarray(part)[self.now, self.agents] for part in (paths.lead_demand_mean, paths.lead_demand_sd)
         )
@@ -131,11 +131,11 @@ class PastBootstrap(ScenarioBootstrap):
         return weeks + SPAN <= self.now
 
 
-def realised_path(world: AgentPool, agents: Int[np.ndarray, " slot"], now: int) -> ExogenousPaths:
+def realised_path(agent_pool: AgentPool, agents: Int[np.ndarray, " slot"], now: int) -> ExogenousPaths:
     """Return the weeks from the origin on as they happened [week, slot]; the pool's last week holds after it."""
-    rows = np.minimum(now + np.arange(SPAN), world.n_weeks - 1)
+    rows = np.minimum(now + np.arange(SPAN), agent_pool.n_weeks - 1)
     cut = lambda leaf: jnp.asarray(np.asarray(leaf)[rows].take(agents, axis=1))  # noqa: E731
-    return jax.tree.map(cut, world.exogenous)
+    return jax.tree.map(cut, agent_pool.exogenous)
 
 
 def _lead_sums(expected: AheadSlot, lead: Int[np.ndarray, " slot"]) -> AheadSlot:

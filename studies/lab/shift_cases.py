@@ -82,11 +82,11 @@ class ShiftSizes:
         """The origins."""
         return self.known - 1 - self.spacing * np.arange(self.origins)[::-1]
 
-    def fitted_to(self, world: AgentPool) -> "ShiftSizes":
+    def fitted_to(self, agent_pool: AgentPool) -> "ShiftSizes":
         """Reduce the sizes to the weeks and agents of a short table; all origins are in its second half."""
-        weeks = min(self.weeks, world.n_weeks)
+        weeks = min(self.weeks, agent_pool.n_weeks)
         origins = min(self.origins, max((weeks - weeks // 2 - HORIZON - 1) // self.spacing + 1, 1))
-        target = min(self.target, world.n_agents)
+        target = min(self.target, agent_pool.n_agents)
         return replace(self, weeks=weeks, origins=origins, target=target, priced=min(self.priced, weeks // 4))
 
 
@@ -101,7 +101,7 @@ class ShiftCase:
         demand_ratio: its mean demand over that of an unshifted population.
         near_limit: share of priced weeks whose use without prices is above 0.9 of capacity; None without a capacity.
         agents, start: index in the pool of each agent, and first week in the pool.
-        stretch: the population and its paths.
+        pop_window: the population and its paths.
         prices: announced in full [money per unit of resource].
         rolled: simulation.
     """
@@ -114,7 +114,7 @@ class ShiftCase:
     near_limit: float | None
     agents: Int[np.ndarray, " slot"]
     start: int
-    stretch: PopulationWindow
+    pop_window: PopulationWindow
     prices: WeekResource
     rolled: MapRollout
 
@@ -124,13 +124,13 @@ class ShiftCases:
     """Cases drawn out of an agent pool that training never saw.
 
     Attributes:
-        world: the pool.
+        agent_pool: the pool.
         policy: of the agents.
         sizes: of the cases.
         seed: of all draws.
     """
 
-    world: AgentPool
+    agent_pool: AgentPool
     policy: Policy
     sizes: ShiftSizes = ShiftSizes()
     seed: int = 0
@@ -138,42 +138,42 @@ class ShiftCases:
     def draw(self, by: str, alpha: float, number: int) -> ShiftCase:
         """Draw a case; its weeks and its kind of prices follow from the number alone."""
         common = np.random.default_rng([self.seed, number, 0x1D6E])
-        start = int(common.integers(self.world.n_weeks - self.sizes.weeks + 1))
+        start = int(common.integers(self.agent_pool.n_weeks - self.sizes.weeks + 1))
         random = np.random.default_rng([self.seed, number, BY.index(by), round(1000 * alpha) + 10**6])
-        demand = np.asarray(self.world.population.demand_scale)
+        demand = np.asarray(self.agent_pool.population.demand_scale)
         shift, values = CompositionShift.fit(self.values(by), by, demand), self.values(by)
-        active = self.world.active[start + int(self.sizes.origin_weeks[0])].astype(float)
+        active = self.agent_pool.active[start + int(self.sizes.origin_weeks[0])].astype(float)
         agents = shift.draw(values, alpha, self.sizes.target, random, active, replace=False)
         kind = kinds()[number % len(kinds())]
         prices, near_limit = self._prices(kind, agents, start, common)
-        stretch = self.world.window(agents, start, self.sizes.weeks)
-        rolled = roll_out(stretch, self.policy, prices)
+        pop_window = self.agent_pool.window(agents, start, self.sizes.weeks)
+        rolled = roll_out(pop_window, self.policy, prices)
         ratio = shift.induced_mean_ratio(values, alpha, demand, active)
-        return ShiftCase(by, alpha, kind, number, ratio, near_limit, agents, start, stretch, prices, rolled)
+        return ShiftCase(by, alpha, kind, number, ratio, near_limit, agents, start, pop_window, prices, rolled)
 
     def values(self, by: str) -> Float[np.ndarray, " agent"]:
         """Return an attribute of every agent of the pool."""
         if by == "weeks_of_cover":
             return self._cover
         named = {"demand": "demand_scale", "economics": "unit_margin", "lead_time": "lead_time"}
-        return np.asarray(getattr(self.world.population, named[by]), float)
+        return np.asarray(getattr(self.agent_pool.population, named[by]), float)
 
     @cached_property
     def _cover(self) -> Float[np.ndarray, " agent"]:
         """Mean stock over mean demand of all agents, simulated without prices [weeks]."""
         weeks = self.sizes.weeks
-        stretch = self.world.window(np.arange(self.world.n_agents), 0, weeks)
-        rolled = roll_out(stretch, self.policy, jnp.zeros((weeks, stretch.population.use.shape[1])))
+        pop_window = self.agent_pool.window(np.arange(self.agent_pool.n_agents), 0, weeks)
+        rolled = roll_out(pop_window, self.policy, jnp.zeros((weeks, pop_window.population.use.shape[1])))
         stock = np.asarray(rolled.agent_history.stock_start[self.sizes.priced :]).mean(0)
-        return stock / np.maximum(np.asarray(stretch.exogenous.demand).mean(0), 1e-3)
+        return stock / np.maximum(np.asarray(pop_window.exogenous.demand).mean(0), 1e-3)
 
     def _prices(
         self, kind: str, agents: Int[np.ndarray, " slot"], start: int, random: np.random.Generator
     ) -> tuple[WeekResource, float | None]:
         """Draw prices of a kind: those that fit a capacity, or free ones."""
         sizes, seed = self.sizes, int(random.integers(2**31))
-        sample = sample_window(self.world, agents, start, sizes.weeks, sizes.sample, random)
-        unit = typical_prices(self.world.population)
+        sample = sample_window(self.agent_pool, agents, start, sizes.weeks, sizes.sample, random)
+        unit = typical_prices(self.agent_pool.population)
         if kind in FREE_PRICES:
             return jnp.asarray(FREE_PRICES[kind].sample(seed, sizes.weeks, unit).prices, jnp.float32), None
         free = np.asarray(use_under_prices(sample, self.policy, jnp.zeros((sizes.weeks, len(unit)))))
@@ -193,31 +193,31 @@ def draw_capacity(
 
 
 def sample_window(
-    world: AgentPool, agents: np.ndarray, start: int, weeks: int, count: int, random: np.random.Generator
+    agent_pool: AgentPool, agents: np.ndarray, start: int, weeks: int, count: int, random: np.random.Generator
 ) -> PopulationWindow:
     """Cut out a weighted sample of `count` agents, drawn in proportion to demand."""
-    cohort = ProportionalSample().draw(np.asarray(world.population.demand_scale)[agents], count, random)
-    return world.window(agents[cohort.index], start, weeks, weight=cohort.weight)
+    cohort = ProportionalSample().draw(np.asarray(agent_pool.population.demand_scale)[agents], count, random)
+    return agent_pool.window(agents[cohort.index], start, weeks, weight=cohort.weight)
 
 
 @eqx.filter_jit
-def use_under_prices(stretch: PopulationWindow, policy: Policy, prices: WeekResource) -> WeekResource:
-    """Simulate a stretch under announced prices, and return utilization."""
-    parts, record = (stretch.population, stretch.exogenous, policy), Record.use_and_reward()
-    rollout = simulate(*parts, initial=stretch.initial, shadow_prices=prices, record=record, throw=False)
+def use_under_prices(pop_window: PopulationWindow, policy: Policy, prices: WeekResource) -> WeekResource:
+    """Simulate a window under announced prices, and return utilization."""
+    parts, record = (pop_window.population, pop_window.exogenous, policy), Record.use_and_reward()
+    rollout = simulate(*parts, initial=pop_window.initial, shadow_prices=prices, record=record, throw=False)
     return rollout.totals.utilization
 
 
 @eqx.filter_jit
 def fit_prices(
-    stretch: PopulationWindow, policy: Policy, capacity: WeekResource, first: int, steps: int = 40
+    pop_window: PopulationWindow, policy: Policy, capacity: WeekResource, first: int, steps: int = 40
 ) -> WeekResource:
     """Return the best prices met in projected dual ascent, lambda <- [lambda + step (U - K) / K]+.
 
     The search of `walras.planning.prices` finds better ones; these only have to be prices that a planner would query.
 
     Args:
-        stretch: usually a weighted sample.
+        pop_window: usually a weighted sample.
         policy: of the agents.
         capacity: K [units of resource].
         first: first week that may have a price.
@@ -226,12 +226,12 @@ def fit_prices(
     Returns:
         Prices [money per unit of resource].
     """
-    unit = units_of(stretch.population).price[None, :]
-    priced = (jnp.arange(stretch.n_weeks) >= first)[:, None]
+    unit = units_of(pop_window.population).price[None, :]
+    priced = (jnp.arange(pop_window.n_weeks) >= first)[:, None]
 
     def ascend(carry: tuple, _: None) -> tuple[tuple, None]:
         prices, step, last, best, least = carry
-        use = use_under_prices(stretch, policy, prices * unit)
+        use = use_under_prices(pop_window, policy, prices * unit)
         excess = jnp.where(priced, (use - capacity) / capacity, 0.0)
         gap = jnp.where(prices >= MOST, jnp.maximum(-excess, 0.0), jnp.minimum(prices, -excess))
         residual = jnp.abs(jnp.where(priced, gap, 0.0)).sum()

@@ -46,7 +46,7 @@ SLOPE_AGENTS = 300
 
 
 def scenario_paths(
-    world: AgentPool,
+    agent_pool: AgentPool,
     agents: Int[np.ndarray, " slot"],
     now: int,
     random: np.random.Generator,
@@ -55,16 +55,16 @@ def scenario_paths(
     """Return the week of the origin and the horizon after it; every array has a leading scenario axis.
 
     Args:
-        world, agents: the pool, and the index in it of each simulated agent.
+        pool, agents: the pool, and the index in it of each simulated agent.
         now: week of the pool that is the origin.
         random: source of randomness.
         scenarios: bootstrapped from weeks that were over by the origin; more begin with those of fewer. None is the
             path that will happen, the only use of weeks that are still to come.
     """
     if scenarios is None:
-        paths = [realised_path(world, agents, now)]
+        paths = [realised_path(agent_pool, agents, now)]
     else:
-        bootstrap = PastBootstrap(world, agents, now)
+        bootstrap = PastBootstrap(agent_pool, agents, now)
         paths = [bootstrap.sample(random) for _ in range(scenarios)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *paths)
 
@@ -94,20 +94,20 @@ class SimulationMPC(ControlMethod):
 
     def run(self, case: BenchmarkCase) -> ControlOutcome:
         """Simulate week by week."""
-        scene, weeks, resources = case.scene, *case.capacity.shape
+        episode, weeks, resources = case.episode, *case.capacity.shape
         controller = _WeeklySearch(self, case)
         issued: list[np.ndarray] = []
 
         def run_week(week: int, state: State, charged: Array, prices: np.ndarray) -> tuple[State, tuple]:
             issued.append(prices)
             prices = jnp.asarray(prices, jnp.float32)
-            now = jnp.asarray(scene.first + week)
-            state, row, end = _step(scene.stretch, scene.policy, state, now, charged, prices)
+            now = jnp.asarray(episode.first + week)
+            state, row, end = _step(episode.pop_window, episode.policy, state, now, charged, prices)
             return state, (np.asarray(row, float), float(end))
 
-        with callback_names(scene.stretch.population):
-            controller.compile(scene.state, resources)
-            results = closed_loop(controller, run_week, scene.state, weeks, resources)
+        with callback_names(episode.pop_window.population):
+            controller.compile(episode.state, resources)
+            results = closed_loop(controller, run_week, episode.state, weeks, resources)
         rows = np.stack([row for row, _ in results])
         reward = float(rows[:, -1].sum()) + results[-1][1]
         charged = np.stack([np.zeros(resources), *(prices[0] for prices in issued[:-1])])
@@ -120,14 +120,14 @@ class _WeeklySearch(Controller):
 
     def __init__(self, method: SimulationMPC, case: BenchmarkCase) -> None:
         """Draw the simulated agents, and among them those of the Jacobian."""
-        self.method, self.case, self.scale = method, case, case.scene.price_scale
+        self.method, self.case, self.scale = method, case, case.episode.price_scale
         self.simulations, self.seconds = 0, 0.0
-        scene, random = case.scene, np.random.default_rng([method.seed, 0xC0])
-        everybody = scene.stretch.population
+        episode, random = case.episode, np.random.default_rng([method.seed, 0xC0])
+        everybody = episode.pop_window.population
         agents = everybody.n_agents if method.agents is None else method.agents
         self.sample = ProportionalSample().draw(demand_size(everybody), agents, random)
         self.population = self.sample.subset(everybody)
-        self.policy = self.sample.select(number_agents(scene.policy, everybody.n_agents))
+        self.policy = self.sample.select(number_agents(episode.policy, everybody.n_agents))
         size = np.asarray(everybody.demand_scale, float)[self.sample.index] * self.sample.weight
         self.slope_sample = ProportionalSample().draw(size, SLOPE_AGENTS, random)
 
@@ -148,10 +148,10 @@ class _WeeklySearch(Controller):
         return prices
 
     def _solve(self, week: int, state: State, charged: np.ndarray, start: np.ndarray) -> np.ndarray:
-        method, scene, shape = self.method, self.case.scene, start.shape
-        random = np.random.default_rng([method.seed, scene.path, week, 0xF07])
-        now = scene.week_of_pool(week)
-        paths = scenario_paths(scene.world, scene.agents[self.sample.index], now, random, method.scenarios)
+        method, episode, shape = self.method, self.case.episode, start.shape
+        random = np.random.default_rng([method.seed, episode.path, week, 0xF07])
+        now = episode.week_of_pool(week)
+        paths = scenario_paths(episode.agent_pool, episode.agents[self.sample.index], now, random, method.scenarios)
         parts = (self.population, paths, self.policy, self.sample.select(state))
         cut = self.slope_sample.select
         first = jax.tree.map(lambda leaf: leaf[0], paths)
@@ -200,10 +200,10 @@ def _slope(
 
 @eqx.filter_jit
 def _step(
-    stretch: PopulationWindow, policy: Policy, state: State, week: Array, charged: Array, issued: Array
+    pop_window: PopulationWindow, policy: Policy, state: State, week: Array, charged: Array, issued: Array
 ) -> tuple[State, Float[Array, " total"], Float[Array, ""]]:
     """Simulate one week; return the state after it, use and then reward, and the value of what is left."""
-    total, _, after, end = step_week(stretch, policy, state, week, price_window(policy, state, charged, issued))
+    total, _, after, end = step_week(pop_window, policy, state, week, price_window(policy, state, charged, issued))
     return after, total, end
 
 

@@ -236,13 +236,13 @@ def totals(population: Population, lumpiness: Values, expected: Values) -> Float
 
 def draw_twins(cases: ShiftCases, kind: str, start: int, count: int, random: np.random.Generator) -> Twins:
     """Draw a pair among the agents that are active at the first origin; indices are those of the pool."""
-    world = cases.world
+    agent_pool = cases.agent_pool
     week = start + int(cases.sizes.origin_weeks[0])
-    pool = np.flatnonzero(world.active[week])
-    people = world.population.take(jnp.asarray(pool))
-    fit = int(np.searchsorted(world.fit_week, week, side="right")) - 1
-    lumpiness = np.asarray(world.exogenous.lead_demand_sd)[week, pool].astype(float)
-    agree = totals(people, lumpiness, world.expected[fit].mean(0)[pool].astype(float))
+    pool = np.flatnonzero(agent_pool.active[week])
+    people = agent_pool.population.take(jnp.asarray(pool))
+    fit = int(np.searchsorted(agent_pool.fit_week, week, side="right")) - 1
+    lumpiness = np.asarray(agent_pool.exogenous.lead_demand_sd)[week, pool].astype(float)
+    agree = totals(people, lumpiness, agent_pool.expected[fit].mean(0)[pool].astype(float))
     price = float(typical_prices(people)[0])
     # How much of a shadow price an agent can bear, as a logarithm.
     contrast = np.log(np.maximum(np.asarray(people.unit_margin, float), 1e-2 * price) / price)
@@ -255,19 +255,19 @@ def draw_twins(cases: ShiftCases, kind: str, start: int, count: int, random: np.
 
 def twin_cases(cases: ShiftCases, kind: str, number: int, count: int) -> tuple[ShiftCase, ShiftCase]:
     """Return both twins under the same prices in the same weeks."""
-    sizes, world = cases.sizes, cases.world
+    sizes, agent_pool = cases.sizes, cases.agent_pool
     random = np.random.default_rng([cases.seed, number, 0x2B15])
-    start = int(random.integers(world.n_weeks - sizes.weeks + 1))
+    start = int(random.integers(agent_pool.n_weeks - sizes.weeks + 1))
     pair = draw_twins(cases, kind, start, count, random)
     seed = int(random.integers(2**31))
-    prices = STEADY_PRICES.sample(seed, sizes.weeks, typical_prices(world.population)).prices
+    prices = STEADY_PRICES.sample(seed, sizes.weeks, typical_prices(agent_pool.population)).prices
     prices[: sizes.priced] = 0.0
     announced = jnp.asarray(prices, jnp.float32)
 
     def case(which: str, agents: np.ndarray) -> ShiftCase:
-        stretch = world.window(agents, start, sizes.weeks)
-        rolled = roll_out(stretch, cases.policy, announced)
-        return ShiftCase(kind, 0.0, which, number, 1.0, None, agents, start, stretch, announced, rolled)
+        pop_window = agent_pool.window(agents, start, sizes.weeks)
+        rolled = roll_out(pop_window, cases.policy, announced)
+        return ShiftCase(kind, 0.0, which, number, 1.0, None, agents, start, pop_window, announced, rolled)
 
     return case("extremes", pair.high_variance), case("middle", pair.low_variance)
 
@@ -278,5 +278,5 @@ def evaluate_twins(
     """Forecast both twins of a pair with every map, and by simulation."""
     pair = twin_cases(cases, kind, number, count)
     extra = {"cohort": min(cohort, count), "draws": draws, "seed": cases.seed}
-    first, second = (evaluate_map(cases.world, case, cases.policy, maps, cases.sizes, **extra) for case in pair)
+    first, second = (evaluate_map(cases.agent_pool, case, cases.policy, maps, cases.sizes, **extra) for case in pair)
     return first, second

@@ -34,7 +34,7 @@ def benchmark():
 
 @pytest.fixture(scope="module")
 def told(benchmark, tmp_path_factory):
-    """Run the command once on a tiny stored world; return its answer."""
+    """Run the command once on a tiny stored pool; return its answer."""
     folder = tmp_path_factory.mktemp("maps")
     AgentPool.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13).save(folder / "some.walras")
     small = {"cohort": 24, "alphas": {"demand": (0.0, 1.0)}, "paths": 2, "draws": 2, "twins": 1, "twin_agents": 32}
@@ -48,7 +48,7 @@ def told(benchmark, tmp_path_factory):
         patch.setattr(primal, "VALIDATION", 1)
         lines = []
         patch.setattr(sys, "stdout", type("Out", (), {"write": lambda _, text: lines.append(text), "flush": id})())
-        words = ["--quick", "--json", "--world", str(folder / "some.walras"), "--out", str(folder / "out.json")]
+        words = ["--quick", "--json", "--agent-pool", str(folder / "some.walras"), "--out", str(folder / "out.json")]
         benchmark.main(words)
     return json.loads("".join(lines).splitlines()[-1]), folder
 
@@ -94,5 +94,5 @@ def test_figures_are_written_and_a_table_printed(told, benchmark):
 
 def test_a_world_that_is_not_there_is_told_in_one_sentence(benchmark, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        benchmark.main(["--world", str(tmp_path / "none.walras")])
+        benchmark.main(["--agent-pool", str(tmp_path / "none.walras")])
     assert stopped.value.code == 2 and capsys.readouterr().err.count("\n") == 1

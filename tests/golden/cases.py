@@ -635,10 +635,14 @@ def ends(interval: Any) -> tuple[float, float]:
 @case("draws, orders")
 def order_draws() -> Values:
     """Hold made-up orders, orders drawn again, and a new network that decides them."""
-    worlds = {"first": orders(), "resampled": orders().resampled(3), "other draw": generate_instance(90, 9, 4, draw=2)}
+    agent_pools = {
+        "first": orders(),
+        "resampled": orders().resampled(3),
+        "other draw": generate_instance(90, 9, 4, draw=2),
+    }
     found: Values = {
         name: [sha(one.product), sha(one.destination), sha(one.quantity), sha(one.stock), sha(one.capacity)]
-        for name, one in worlds.items()
+        for name, one in agent_pools.items()
     }
     network = make_policy(orders(), "mlp", width=8, seed=4)
     found["network"] = [sha(leaf) for leaf in jax.tree.leaves(network)]
@@ -646,8 +650,8 @@ def order_draws() -> Values:
 
 
 @lru_cache
-def world() -> AgentPool:
-    """Make up a world of 80 products."""
+def agent_pool() -> AgentPool:
+    """Make up a pool of 80 products."""
     return AgentPool.from_panel(panel_of(80, 150, 5), seed=5, refit_weeks=13)
 
 
@@ -657,37 +661,37 @@ def panel_of(agents: int, weeks: int, seed: int):
     return generate_panel(agents, weeks, seed)
 
 
-def stretch_sums(stretch: Any) -> list:
+def stretch_sums(pop_window: Any) -> list:
     """Sum up who lives through what."""
-    demand = summary(stretch.exogenous.demand)
-    return [demand, summary(stretch.initial.pipeline), sha(stretch.exogenous.arrivals.weeks)]
+    demand = summary(pop_window.exogenous.demand)
+    return [demand, summary(pop_window.initial.pipeline), sha(pop_window.exogenous.arrivals.weeks)]
 
 
 @case("draws, worlds")
 def world_draws() -> Values:
-    """Hold what training and judging draw from a world."""
+    """Hold what training and judging draw from a pool."""
     (other,) = pools_from_generator(1, 40, 60, 7, refit_weeks=13)
     settings = MapTraining(population_size=48, agents=24, weeks=80, first_origin=30, buckets=3, delegates=0)
-    episodes = MapEpisodes([world()], settings)
+    episodes = MapEpisodes([agent_pool()], settings)
     cases = ShiftCases(
-        world(), Shy(), ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
+        agent_pool(), Shy(), ShiftSizes(target=48, sample=24, weeks=98, origins=2, spacing=4, priced=10, steps=6)
     )
     judged = {f"{by} {number}": cases.draw(by, 1.0, number) for by, number in (("demand", 0), ("economics", 1))}
-    repeated = resample_world(world(), 1, 0)
+    repeated = resample_world(agent_pool(), 1, 0)
     plans = CapacityBenchmark(
-        world(), Shy(), sizes=replace(QUICK, agents=40, cohort=24, paths=2, history=10, weeks=28, burn_in=3)
+        agent_pool(), Shy(), sizes=replace(QUICK, agents=40, cohort=24, paths=2, history=10, weeks=28, burn_in=3)
     )
-    scene = plans.scene(1)
+    episode = plans.episode(1)
     return {
         "generated": [summary(other.exogenous.demand), summary(other.expected)],
         "repeated": [summary(repeated.exogenous.demand), sha(repeated.exogenous.arrivals.weeks)],
         "training": stretch_sums(episodes.draw(3).window),
         "held out": stretch_sums(episodes.validation(1)[0].window),
         "judged": {
-            name: [sha(one.agents), one.start, one.kind, summary(one.prices), *stretch_sums(one.stretch)]
+            name: [sha(one.agents), one.start, one.kind, summary(one.prices), *stretch_sums(one.pop_window)]
             for name, one in judged.items()
         },
-        "fixed plans": [*stretch_sums(scene.stretch), summary(scene.free.utilization)],
+        "fixed plans": [*stretch_sums(episode.pop_window), summary(episode.free.utilization)],
     }
 
 

@@ -35,13 +35,13 @@ def random_map(kind: str, shift: float = 0.0, shape: MapShape = SHAPE) -> Learne
 
 
 @pytest.fixture(scope="module")
-def world() -> AgentPool:
+def agent_pool() -> AgentPool:
     return AgentPool.from_panel(generate_panel(60, 56, 3), refit_weeks=8)
 
 
 @pytest.fixture(scope="module")
-def plans(world) -> CapacityBenchmark:
-    return CapacityBenchmark(world, PricedNewsvendor(), 0.5, SIZES)
+def plans(agent_pool) -> CapacityBenchmark:
+    return CapacityBenchmark(agent_pool, PricedNewsvendor(), 0.5, SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +60,21 @@ def test_cases_are_drawn_again_as_they_were_and_paths_differ(plans, cases):
     again = list(plans.cases())
     for one, other in zip(cases, again, strict=True):
         np.testing.assert_array_equal(one.capacity, other.capacity)
-        np.testing.assert_array_equal(one.scene.free.utilization, other.scene.free.utilization)
-    assert not np.array_equal(cases[0].scene.free.utilization, cases[1].scene.free.utilization)
+        np.testing.assert_array_equal(one.episode.free.utilization, other.episode.free.utilization)
+    assert not np.array_equal(cases[0].episode.free.utilization, cases[1].episode.free.utilization)
     assert cases[0].capacity.shape == (SIZES.weeks, 1)
     assert plans.demand_ratio > 1 > replace(plans, alpha=-0.5).demand_ratio
 
 
 def test_another_family_meets_the_same_scene(plans, cases):
     other = next(plans.with_family(StepCapacity(), 1).cases())
-    np.testing.assert_array_equal(other.scene.free.utilization, cases[0].scene.free.utilization)
+    np.testing.assert_array_equal(other.episode.free.utilization, cases[0].episode.free.utilization)
     steps = np.unique(np.round(other.capacity / other.capacity.max(), 6))
     np.testing.assert_allclose(steps, [0.8, 1.0])
 
 
 def test_the_family_is_tuned_on_the_weeks_that_count(plans, cases):
-    free = np.stack([case.scene.free.utilization for case in cases])[:, SIZES.burn_in :]
+    free = np.stack([case.episode.free.utilization for case in cases])[:, SIZES.burn_in :]
     family = plans.calibrated_family(free)
     share = [
         np.mean(use / use.mean() > 0.9 * family.sample(seed, len(use), np.ones(1)))
@@ -85,9 +85,9 @@ def test_the_family_is_tuned_on_the_weeks_that_count(plans, cases):
     assert isinstance(family, HaarCapacity) and family.level != HaarCapacity().level
 
 
-def test_a_short_world_is_refused(world):
+def test_a_short_world_is_refused(agent_pool):
     with pytest.raises(SettingsError, match="weeks but"):
-        CapacityBenchmark(world, PricedNewsvendor(), sizes=replace(SIZES, weeks=500))
+        CapacityBenchmark(agent_pool, PricedNewsvendor(), sizes=replace(SIZES, weeks=500))
 
 
 def test_a_dual_map_that_charges_nothing_lets_everybody_do_as_they_like(cases, monkeypatch):
@@ -95,14 +95,14 @@ def test_a_dual_map_that_charges_nothing_lets_everybody_do_as_they_like(cases, m
     # Of a width of its own, since what is compiled is kept for other tests.
     quiet = random_map("dual map", shape=replace(SHAPE, decoder_width=3))
     kept = DualMapController("quiet", quiet).run(cases[0])
-    free = cases[0].scene.free
+    free = cases[0].episode.free
     np.testing.assert_allclose(kept.utilization, free.utilization, rtol=1e-4, atol=1e-3)
     assert kept.reward == pytest.approx(free.reward, rel=1e-4)
 
 
 def test_the_throttle_leaves_all_orders_where_there_is_room(cases):
     roomy = replace(cases[0], capacity=100 * cases[0].capacity)
-    kept, free = ProportionalRationing().run(roomy), roomy.scene.free
+    kept, free = ProportionalRationing().run(roomy), roomy.episode.free
     np.testing.assert_allclose(kept.utilization, free.utilization, rtol=1e-4, atol=1e-3)
     assert kept.reward == pytest.approx(free.reward, rel=1e-4)
 
@@ -110,14 +110,14 @@ def test_the_throttle_leaves_all_orders_where_there_is_room(cases):
 def test_the_throttle_lets_nothing_through_where_there_is_no_room(cases):
     closed = replace(cases[0], capacity=0 * cases[0].capacity)
     kept = ProportionalRationing().run(closed)
-    np.testing.assert_allclose(kept.utilization, closed.scene.committed, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(kept.utilization, closed.episode.committed, rtol=1e-4, atol=1e-3)
 
 
 def test_the_throttle_lowers_violation(cases):
     for case in cases:
         over = [
             np.maximum(kept.utilization - case.capacity, 0)[3:].sum()
-            for kept in (ProportionalRationing().run(case), case.scene.free)
+            for kept in (ProportionalRationing().run(case), case.episode.free)
         ]
         assert over[0] < 0.6 * over[1]
 
@@ -160,7 +160,7 @@ class Greedy(ControlMethod):
     name = "greedy"
 
     def run(self, case) -> ControlOutcome:
-        free = case.scene.free
+        free = case.episode.free
         return ControlOutcome(2 * free.utilization, free.reward, free.shadow_prices)
 
 
@@ -192,7 +192,7 @@ def test_a_cycle_simulates_the_prices_that_were_issued(cases):
     case = cases[0]
     found = cycle_error(case, random_map("primal map"), random_map("dual map"))
     prices = np.concatenate([[[0.0]], found.shadow_prices, found.shadow_prices[-1:]])
-    np.testing.assert_allclose(case.scene.respond(prices).utilization[1:27], found.utilization, rtol=1e-5)
+    np.testing.assert_allclose(case.episode.respond(prices).utilization[1:27], found.utilization, rtol=1e-5)
     np.testing.assert_array_equal(found.capacity, case.capacity[1:27])
     assert (found.forecast > 0).all() and (found.shadow_prices > 0).all()
 

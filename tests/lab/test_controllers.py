@@ -30,8 +30,8 @@ def test_all_methods_have_their_names():
 
 
 def test_work_is_judged_per_coordinated_week():
-    world = AgentPool.from_panel(generate_panel(60, 56, 3), refit_weeks=8)
-    cases = CapacityBenchmark(world, PricedNewsvendor(), 0.5, SIZES).cases()
+    agent_pool = AgentPool.from_panel(generate_panel(60, 56, 3), refit_weeks=8)
+    cases = CapacityBenchmark(agent_pool, PricedNewsvendor(), 0.5, SIZES).cases()
     primal = PrimalMapController("primal", untrained(PRIMAL, "global"), {"most": 3, "tolerance": 0.0})
     judged = evaluate(
         cases,

@@ -23,15 +23,15 @@ PLANTED = Elasticities(np.array([5.0]), np.array([0.4, 0.9]), np.array([1.1, 0.2
 
 @pytest.fixture(scope="module")
 def plans() -> CapacityBenchmark:
-    world = AgentPool.from_panel(generate_panel(200, 120, 3), refit_weeks=16)
-    return CapacityBenchmark(world, PricedNewsvendor(), 0.0, SIZES)
+    agent_pool = AgentPool.from_panel(generate_panel(200, 120, 3), refit_weeks=16)
+    return CapacityBenchmark(agent_pool, PricedNewsvendor(), 0.0, SIZES)
 
 
 @pytest.fixture(scope="module")
 def case(plans) -> BenchmarkCase:
     """Keep a population to a little less than it uses, the same in every week: few agents are lumpy enough."""
-    scene = plans.scene(0)
-    return BenchmarkCase(scene, np.full((SIZES.weeks, 1), 0.9 * scene.free.utilization[SIZES.burn_in :].mean()))
+    episode = plans.episode(0)
+    return BenchmarkCase(episode, np.full((SIZES.weeks, 1), 0.9 * episode.free.utilization[SIZES.burn_in :].mean()))
 
 
 def test_planted_elasticities_are_recovered():
@@ -52,7 +52,7 @@ def test_a_population_that_answers_is_found_to_answer(plans):
 
 
 def test_prices_are_the_roots_of_expected_use(case):
-    response = _Response.of(PLANTED, case.scene.stretch, 2.0)
+    response = _Response.of(PLANTED, case.episode.pop_window, 2.0)
     expected = jnp.full((HORIZON, 1), 100.0)
     room = 0.75 * response.use(jnp.zeros((HORIZON, 1)), jnp.zeros((HORIZON, 1)), expected)
     room = room.at[5].set(1e6).at[9].set(-1.0)
@@ -66,22 +66,24 @@ def test_prices_are_the_roots_of_expected_use(case):
 
 def test_violation_falls():
     """A hundred agents are too lumpy for a law of averages: this takes some more."""
-    world = AgentPool.from_panel(generate_panel(900, 120, 3), refit_weeks=16)
-    *_, case = CapacityBenchmark(world, PricedNewsvendor(), 0.0, replace(SIZES, agents=760, paths=2)).cases()
+    agent_pool = AgentPool.from_panel(generate_panel(900, 120, 3), refit_weeks=16)
+    *_, case = CapacityBenchmark(agent_pool, PricedNewsvendor(), 0.0, replace(SIZES, agents=760, paths=2)).cases()
     kept = ElasticityControl().run(case)
     over, free = (
         np.maximum(use - case.capacity, 0)[SIZES.burn_in :].sum()
-        for use in (kept.utilization, case.scene.free.utilization)
+        for use in (kept.utilization, case.episode.free.utilization)
     )
     assert over < 0.5 * free and kept.work.simulations == 0
     assert not kept.shadow_prices[0].any() and kept.shadow_prices.any()
 
 
 def test_later_demand_does_not_change_earlier_prices(case):
-    scene, week = case.scene, 12
+    episode, week = case.episode, 12
     demand = lambda s: s.exogenous.demand  # noqa: E731
-    moved = eqx.tree_at(demand, scene.stretch, demand(scene.stretch).at[scene.first + week].mul(4.0))
-    mine, other = (ElasticityControl().run(each) for each in (case, replace(case, scene=replace(scene, stretch=moved))))
+    moved = eqx.tree_at(demand, episode.pop_window, demand(episode.pop_window).at[episode.first + week].mul(4.0))
+    mine, other = (
+        ElasticityControl().run(each) for each in (case, replace(case, episode=replace(episode, pop_window=moved)))
+    )
     np.testing.assert_array_equal(mine.shadow_prices[: week + 1], other.shadow_prices[: week + 1])
     assert not np.array_equal(mine.shadow_prices, other.shadow_prices)
 

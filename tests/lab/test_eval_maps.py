@@ -47,27 +47,27 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def world() -> AgentPool:
+def agent_pool() -> AgentPool:
     return AgentPool.from_panel(generate_panel(80, 150, 5), seed=5, refit_weeks=13)
 
 
 @pytest.fixture(scope="module")
-def cases(world) -> ShiftCases:
-    return ShiftCases(world, POLICY, SIZES)
+def cases(agent_pool) -> ShiftCases:
+    return ShiftCases(agent_pool, POLICY, SIZES)
 
 
-def tiny_task(world: AgentPool, representation: str) -> PrimalTask:
+def tiny_task(agent_pool: AgentPool, representation: str) -> PrimalTask:
     """Measure features over one rollout: what a task does with more is shown elsewhere."""
     settings = MapTraining(representation=representation, population_size=48, agents=32, weeks=98, spacing=1, **TINY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(primal, "EXAMPLES", 1)
         patch.setattr(primal, "VALIDATION", 1)
-        return PrimalTask(settings, MapEpisodes([world], settings), POLICY)
+        return PrimalTask(settings, MapEpisodes([agent_pool], settings), POLICY)
 
 
 @pytest.fixture(scope="module")
-def task(world) -> PrimalTask:
-    return tiny_task(world, "bucketized")
+def task(agent_pool) -> PrimalTask:
+    return tiny_task(agent_pool, "bucketized")
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +98,14 @@ def test_every_attribute_can_be_shifted_by(cases, by):
     assert low < high
 
 
-def test_prices_bring_use_nearer_to_capacity(world):
-    stretch = world.window(np.arange(40), 0, SIZES.weeks)
-    free = use_under_prices(stretch, POLICY, jnp.zeros((SIZES.weeks, 1)))
+def test_prices_bring_use_nearer_to_capacity(agent_pool):
+    pop_window = agent_pool.window(np.arange(40), 0, SIZES.weeks)
+    free = use_under_prices(pop_window, POLICY, jnp.zeros((SIZES.weeks, 1)))
     capacity = jnp.full_like(free, 0.7 * float(free[10:].mean()))
-    prices = fit_prices(stretch, POLICY, capacity, 10, 15)
+    prices = fit_prices(pop_window, POLICY, capacity, 10, 15)
     assert float(prices[:10].max()) == 0.0 and float(prices.min()) >= 0.0 < float(prices.max())
     over = [
-        float(jnp.maximum(use - capacity, 0)[10:].sum()) for use in (free, use_under_prices(stretch, POLICY, prices))
+        float(jnp.maximum(use - capacity, 0)[10:].sum()) for use in (free, use_under_prices(pop_window, POLICY, prices))
     ]
     assert over[1] < 0.7 * over[0]
 
@@ -118,78 +118,84 @@ def test_capacity_is_near_its_limit_as_often_as_is_said():
 
 
 def test_a_map_does_not_see_what_comes(case, learned):
-    readers = index_sample(case.stretch.population, learned, 20, np.random.default_rng(0))
+    readers = index_sample(case.pop_window.population, learned, 20, np.random.default_rng(0))
     last = SIZES.known
     tail = eqx.tree_at(
-        lambda e: e.demand, case.stretch.exogenous, case.stretch.exogenous.demand.at[last:].multiply(3.0)
+        lambda e: e.demand, case.pop_window.exogenous, case.pop_window.exogenous.demand.at[last:].multiply(3.0)
     )
-    changed = eqx.tree_at(lambda s: s.exogenous, case.stretch, tail)
+    changed = eqx.tree_at(lambda s: s.exogenous, case.pop_window, tail)
     rolled = roll_out(changed, POLICY, case.prices)
     assert not np.allclose(later_use(rolled), later_use(case.rolled))
     parts = (readers, case.prices, SIZES)
-    before, after = (map_forecast(learned, *each, *parts) for each in ((case.rolled, case.stretch), (rolled, changed)))
+    before, after = (
+        map_forecast(learned, *each, *parts) for each in ((case.rolled, case.pop_window), (rolled, changed))
+    )
     np.testing.assert_array_equal(before, after)
     earlier = eqx.tree_at(
-        lambda s: s.exogenous.demand, case.stretch, case.stretch.exogenous.demand.at[last - 3].add(50.0)
+        lambda s: s.exogenous.demand, case.pop_window, case.pop_window.exogenous.demand.at[last - 3].add(50.0)
     )
     moved = map_forecast(learned, roll_out(earlier, POLICY, case.prices), earlier, *parts)
     assert not np.allclose(moved, before)
 
 
-def test_futures_that_come_as_they_came_give_what_came(world, case, monkeypatch):
+def test_futures_that_come_as_they_came_give_what_came(agent_pool, case, monkeypatch):
     def same(futures: ScenarioBootstrap, random: np.random.Generator):
         first = futures.now - case.start
-        return jax.tree.map(lambda leaf: leaf[first : first + SPAN], case.stretch.exogenous)
+        return jax.tree.map(lambda leaf: leaf[first : first + SPAN], case.pop_window.exogenous)
 
     monkeypatch.setattr(eval_maps.ScenarioBootstrap, "sample", same)
     # Only the prices behind the horizon are not told, so they are made the same.
     prices = jnp.full_like(case.prices, 0.1 * float(case.rolled.units.price[0]))
-    steady = replace(case, prices=prices, rolled=roll_out(case.stretch, POLICY, prices))
-    found = simulated_forecast(world, steady, POLICY, SIZES, 1, np.random.default_rng(0))
+    steady = replace(case, prices=prices, rolled=roll_out(case.pop_window, POLICY, prices))
+    found = simulated_forecast(agent_pool, steady, POLICY, SIZES, 1, np.random.default_rng(0))
     # An agent's view of costs ends with the drawn weeks, which the last orders of the horizon notice.
     np.testing.assert_allclose(found[0][:, :-4], later_use(steady.rolled)[:, :-4], rtol=1e-4)
 
 
-def test_futures_know_nothing_of_the_coming_weeks(world):
+def test_futures_know_nothing_of_the_coming_weeks(agent_pool):
     now = 70
-    agents = np.arange(world.n_agents)
-    demand = np.array(world.exogenous.demand)
+    agents = np.arange(agent_pool.n_agents)
+    demand = np.array(agent_pool.exogenous.demand)
     demand[now : now + SPAN] *= 7.0
-    mean = np.array(world.exogenous.lead_demand_mean)
+    mean = np.array(agent_pool.exogenous.lead_demand_mean)
     mean[now + 1 : now + SPAN] *= 7.0
     paths = eqx.tree_at(
-        lambda e: (e.demand, e.lead_demand_mean), world.exogenous, (jnp.asarray(demand), jnp.asarray(mean))
+        lambda e: (e.demand, e.lead_demand_mean), agent_pool.exogenous, (jnp.asarray(demand), jnp.asarray(mean))
     )
-    other = replace(world, exogenous=paths)
-    one, two = (ScenarioBootstrap(each, agents, now).sample(np.random.default_rng(0)) for each in (world, other))
+    other = replace(agent_pool, exogenous=paths)
+    one, two = (ScenarioBootstrap(each, agents, now).sample(np.random.default_rng(0)) for each in (agent_pool, other))
     np.testing.assert_array_equal(one.demand, two.demand)
     np.testing.assert_array_equal(one.lead_demand_mean, two.lead_demand_mean)
-    assert not np.array_equal(one.demand, ScenarioBootstrap(world, agents, now).sample(np.random.default_rng(1)).demand)
+    assert not np.array_equal(
+        one.demand, ScenarioBootstrap(agent_pool, agents, now).sample(np.random.default_rng(1)).demand
+    )
 
 
-def test_futures_bring_what_is_expected_on_average(world):
+def test_futures_bring_what_is_expected_on_average(agent_pool):
     """Shrink all that came to what was expected: then every future is what is expected now."""
-    weeks = np.arange(world.n_weeks)
-    fit = np.searchsorted(world.fit_week, weeks, side="right") - 1
-    flat = np.repeat(world.expected[:1, :1], len(world.fit_week), axis=0).repeat(world.expected.shape[1], axis=1)
+    weeks = np.arange(agent_pool.n_weeks)
+    fit = np.searchsorted(agent_pool.fit_week, weeks, side="right") - 1
+    flat = np.repeat(agent_pool.expected[:1, :1], len(agent_pool.fit_week), axis=0).repeat(
+        agent_pool.expected.shape[1], axis=1
+    )
     demand = jnp.asarray(flat[fit, 0])
-    still = replace(world, expected=flat, exogenous=eqx.tree_at(lambda e: e.demand, world.exogenous, demand))
-    drawn = ScenarioBootstrap(still, np.arange(world.n_agents), 70).sample(np.random.default_rng(0))
+    still = replace(agent_pool, expected=flat, exogenous=eqx.tree_at(lambda e: e.demand, agent_pool.exogenous, demand))
+    drawn = ScenarioBootstrap(still, np.arange(agent_pool.n_agents), 70).sample(np.random.default_rng(0))
     np.testing.assert_allclose(drawn.demand, flat[0, 0][None].repeat(SPAN, 0), rtol=1e-5)
 
 
-def test_where_no_other_time_is_known_what_is_expected_comes(world):
+def test_where_no_other_time_is_known_what_is_expected_comes(agent_pool):
     now = SPAN - 1
-    fits = world.fit_week < now + SPAN
-    short = replace(world, fit_week=world.fit_week[fits], expected=world.expected[fits])
-    drawn = ScenarioBootstrap(short, np.arange(world.n_agents), now).sample(np.random.default_rng(0))
+    fits = agent_pool.fit_week < now + SPAN
+    short = replace(agent_pool, fit_week=agent_pool.fit_week[fits], expected=agent_pool.expected[fits])
+    drawn = ScenarioBootstrap(short, np.arange(agent_pool.n_agents), now).sample(np.random.default_rng(0))
     fit = np.searchsorted(short.fit_week, now, side="right") - 1
     ahead = now - short.fit_week[fit] + np.arange(SPAN)
     np.testing.assert_allclose(drawn.demand, short.expected[fit, ahead], rtol=1e-6)
 
 
-def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
-    found = evaluate_map(world, case, POLICY, {"bucketized": learned}, SIZES, cohort=20, draws=2)
+def test_all_forecasts_of_a_case_are_of_the_same_weeks(agent_pool, case, learned):
+    found = evaluate_map(agent_pool, case, POLICY, {"bucketized": learned}, SIZES, cohort=20, draws=2)
     assert set(found.forecasts) == {"bucketized", EXPECTED, SIMULATION}
     shape = (SIZES.origins, HORIZON, 1)
     assert found.realised.shape == shape and {f.shape for f in found.forecasts.values()} == {shape}
@@ -203,24 +209,26 @@ def test_all_forecasts_of_a_case_are_of_the_same_weeks(world, case, learned):
 
 def test_a_map_without_prices_answers_all_of_them_alike(case, learned):
     """In the very features and weights with which another map's answer moves."""
-    readers = index_sample(case.stretch.population, learned, 20, np.random.default_rng(0))
+    readers = index_sample(case.pop_window.population, learned, 20, np.random.default_rng(0))
     shape = replace(learned.shape, sees_prices=False)
     blind = replace(learned, shape=shape, network=MapNetwork.draw(shape, 0))
     seeing = replace(learned, network=MapNetwork.draw(learned.shape, 0))
     others = [case.prices, case.prices + float(case.rolled.units.price[0])]
-    parts = (case.rolled, case.stretch, readers)
+    parts = (case.rolled, case.pop_window, readers)
     said = {name: [map_forecast(m, *parts, p, SIZES) for p in others] for name, m in (("b", blind), ("s", seeing))}
     np.testing.assert_array_equal(*said["b"])
     assert not np.allclose(*said["s"])
 
 
-def test_delegates_alone_answer_prices_without_a_map(world, case, learned):
+def test_delegates_alone_answer_prices_without_a_map(agent_pool, case, learned):
     """The weights of the map whose delegates they are change nothing; prices do."""
     asks = replace(learned.shape, n_probes=16)
     maps = [replace(learned, shape=asks, network=MapNetwork.draw(asks, seed)) for seed in (0, 1)]
     prices = [case.prices, case.prices, case.prices + 10 * float(case.rolled.units.price[0])]
     found = [
-        evaluate_map(world, replace(case, prices=price), POLICY, {"map": each}, SIZES, cohort=20, draws=0).forecasts
+        evaluate_map(
+            agent_pool, replace(case, prices=price), POLICY, {"map": each}, SIZES, cohort=20, draws=0
+        ).forecasts
         for each, price in zip([*maps, maps[0]], prices, strict=True)
     ]
     assert not np.array_equal(found[0]["map"], found[1]["map"])
@@ -234,24 +242,24 @@ def test_twins_have_the_same_demand_and_prices(cases, monkeypatch, kind):
     first, second = twin_cases(cases, kind, 1, 16)
     assert first.start == second.start and not np.array_equal(first.agents, second.agents)
     np.testing.assert_array_equal(first.prices, second.prices)
-    size = [float(each.stretch.population.demand_scale.mean()) for each in (first, second)]
-    active = cases.world.active[first.start + SIZES.origin_weeks[0]]
-    assert abs(size[0] - size[1]) <= 0.21 * float(cases.world.population.demand_scale[active].mean())
+    size = [float(each.pop_window.population.demand_scale.mean()) for each in (first, second)]
+    active = cases.agent_pool.active[first.start + SIZES.origin_weeks[0]]
+    assert abs(size[0] - size[1]) <= 0.21 * float(cases.agent_pool.population.demand_scale[active].mean())
 
 
-def test_living_once_more_changes_what_is_an_agents_own(world):
-    other = resample_world(world, 1, 0)
-    assert resample_world(world, 0, 0) is world
-    demand, new = (np.asarray(each.exogenous.demand) for each in (world, other))
+def test_living_once_more_changes_what_is_an_agents_own(agent_pool):
+    other = resample_world(agent_pool, 1, 0)
+    assert resample_world(agent_pool, 0, 0) is agent_pool
+    demand, new = (np.asarray(each.exogenous.demand) for each in (agent_pool, other))
     assert not np.array_equal(demand, new) and new.sum() == pytest.approx(demand.sum(), rel=0.25)
-    np.testing.assert_array_equal(other.exogenous.lead_demand_mean, world.exogenous.lead_demand_mean)
-    np.testing.assert_array_equal(resample_world(world, 1, 0).exogenous.demand, new)
-    assert not np.array_equal(resample_world(world, 2, 0).exogenous.demand, new)
+    np.testing.assert_array_equal(other.exogenous.lead_demand_mean, agent_pool.exogenous.lead_demand_mean)
+    np.testing.assert_array_equal(resample_world(agent_pool, 1, 0).exogenous.demand, new)
+    assert not np.array_equal(resample_world(agent_pool, 2, 0).exogenous.demand, new)
 
 
 @pytest.fixture(scope="module")
-def target(world, case) -> RepeatedPopulation:
-    return RepeatedPopulation(world, np.arange(40), case.start, 2, case.prices, POLICY, SIZES)
+def target(agent_pool, case) -> RepeatedPopulation:
+    return RepeatedPopulation(agent_pool, np.arange(40), case.start, 2, case.prices, POLICY, SIZES)
 
 
 def test_everybody_as_a_cohort_uses_what_everybody_uses(target, learned):
@@ -283,9 +291,9 @@ def test_a_window_is_all_that_an_embedding_knows(task):
         np.testing.assert_array_equal(cut.inputs.baseline.due[0], lesson.inputs.baseline.due[origin])
 
 
-def test_windows_encoded_one_by_one_learn_the_same(world):
+def test_windows_encoded_one_by_one_learn_the_same(agent_pool):
     """Shown for maps that read totals alone, which compile in seconds."""
-    task = tiny_task(world, "global")
+    task = tiny_task(agent_pool, "global")
     carry, lesson = task.begin(0), task.example(task.episodes.draw(0), None)
     one, loss = one_pass_step(carry, task.scaling, lesson, task.optimizer)
     two, same = windows_step(carry, task.scaling, lesson, task.optimizer)
