@@ -179,19 +179,18 @@ def simulation_times(given: Setting, buyer: Policy, others: dict[str, Policy], r
 
 
 def training_times(given: Setting, trained: TrainedBuyer, agents: int | None, rounds: int) -> dict:
-    """Split the time of a step of training: drawing an episode, its gradient, the update [s]."""
+    """Split the time of a training step: drawing an episode; its gradient and the update [s]."""
     settings = BuyerTraining(agents=agents) if agents else BuyerTraining()
     episodes = HistoryEpisodes(given.case, settings)
     task = BuyerTask(settings, episodes, trained.buyer.shape, trained.buyer.base)
-    carry = task.begin(0)
-    taken: dict[str, list[float]] = {"draw": [], "gradient": [], "update": []}
+    state, draw, step = task.begin(0), [], []
     for number in range(rounds + 1):
-        episode = _timed(taken["draw"], partial(episodes.draw, 0, number))
-        found = _timed(taken["gradient"], partial(task.slopes, carry, episode))
-        carry, _ = _timed(taken["update"], partial(task.descend, carry, found))
-    # The first round compiles.
-    seconds = {name: statistics.median(values[1:]) for name, values in taken.items()}
-    whole = sum(seconds.values())
+        episode = _timed(draw, partial(episodes.draw, 0, number))
+        state, _ = _timed(step, partial(task.step, state, number))
+    # The first round compiles; a step draws its episode too.
+    whole = statistics.median(step[1:])
+    seconds = {"draw": statistics.median(draw[1:])}
+    seconds["update"] = whole - seconds["draw"]
     agent_weeks = episode.population.n_agents * episode.exogenous.n_weeks
     return {
         "agents": episode.population.n_agents,

@@ -72,7 +72,7 @@ def test_elasticities_agree_with_the_derivative(told):
 def test_times_add_up(told):
     simulated, training = told[0]["simulate"], told[0]["training"]
     assert sum(simulated[f"{name}_share"] for name in ("policy", "simulator", "rest")) == pytest.approx(1.0)
-    assert sum(training[f"{name}_share"] for name in ("draw", "gradient", "update")) == pytest.approx(1.0)
+    assert sum(training[f"{name}_share"] for name in ("draw", "update")) == pytest.approx(1.0)
     assert training["agents"] == 16 and min(training["seconds"].values()) > 0
     assert simulated["agent_weeks"] % (2 * 36 * simulated["agents"]) == 0
 
