@@ -16,7 +16,6 @@ from walras.config import (
     PlanSettings,
     TableSettings,
     checked,
-    read_compare_settings,
     read_costs,
     read_settings,
 )
@@ -42,13 +41,13 @@ def write(folder: Path, text: str, name: str = "plan.toml") -> Path:
 
 
 def test_defaults_are_what_the_help_says():
-    plan, table = read_settings(None)
+    plan, table = read_settings(PlanSettings, None)
     assert plan == PlanSettings() and table == TableSettings()
     assert (plan.weeks, plan.resources, plan.regular_share) == (26, ("inbound_units",), 0.9)
 
 
 def test_a_file_is_read(tmp_path):
-    plan, table = read_settings(write(tmp_path, FILE))
+    plan, table = read_settings(PlanSettings, write(tmp_path, FILE))
     assert plan.weeks == 13 and plan.resources == ("inbound_units", "storage")
     assert plan.economics.holding_rate == 0.3
     assert table.static == Path("products.csv") and table.columns == {"units": "qty"}
@@ -56,7 +55,7 @@ def test_a_file_is_read(tmp_path):
 
 def test_flags_win_over_the_file_field_by_field(tmp_path):
     flags = PlanFields.model_validate({"weeks": 4, "economics": {"lost_sale_penalty": 0.1}})
-    plan, table = read_settings(write(tmp_path, FILE), flags, {"columns": {"price": "p"}})
+    plan, table = read_settings(PlanSettings, write(tmp_path, FILE), flags, {"columns": {"price": "p"}})
     assert plan.weeks == 4 and plan.resources == ("inbound_units", "storage")
     assert (plan.economics.holding_rate, plan.economics.lost_sale_penalty) == (0.3, 0.1)
     assert table.columns == {"units": "qty", "price": "p"}
@@ -65,8 +64,8 @@ def test_flags_win_over_the_file_field_by_field(tmp_path):
 def test_fields_that_belong_together_are_checked_after_joining(tmp_path):
     flags = PlanFields.model_validate({"frozen_weeks": 20})
     with pytest.raises(SettingsError, match="`frozen_weeks` is 20, more than the 13 planned weeks"):
-        read_settings(write(tmp_path, FILE), flags)
-    assert read_settings(write(tmp_path, "weeks = 30"), flags)[0].frozen_weeks == 20
+        read_settings(PlanSettings, write(tmp_path, FILE), flags)
+    assert read_settings(PlanSettings, write(tmp_path, "weeks = 30"), flags)[0].frozen_weeks == 20
 
 
 MISTAKES = [
@@ -96,7 +95,7 @@ def test_a_mistake_is_one_sentence(values, sentence):
 
 def test_an_unknown_setting_far_from_all_lists_what_there_is(tmp_path):
     with pytest.raises(SettingsError, match=r"`zzz` in .*plan.toml is not a setting; there are weeks, resources"):
-        read_settings(write(tmp_path, "zzz = 1"))
+        read_settings(PlanSettings, write(tmp_path, "zzz = 1"))
 
 
 @pytest.mark.parametrize(
@@ -105,13 +104,13 @@ def test_an_unknown_setting_far_from_all_lists_what_there_is(tmp_path):
 )
 def test_bad_toml_names_the_file_and_the_line(tmp_path, text, fragment):
     with pytest.raises(SettingsError, match="plan.toml") as caught:
-        read_settings(write(tmp_path, text))
+        read_settings(PlanSettings, write(tmp_path, text))
     assert fragment in str(caught.value)
 
 
 def test_a_missing_file_and_a_binary_one(tmp_path):
     with pytest.raises(SettingsError, match="cannot read settings from .*none.toml"):
-        read_settings(tmp_path / "none.toml")
+        read_settings(PlanSettings, tmp_path / "none.toml")
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00weeks")
     with pytest.raises(SettingsError, match="not valid TOML"):
@@ -182,11 +181,11 @@ def test_flags_win_over_a_comparison_s_file_and_commas_part_names(tmp_path):
     file = write(
         tmp_path, 'holdout = 13\ndraws = 2\npolicies = "a, b"\nformat = "m5"\n[economics]\nholding_rate = 0.5\n'
     )
-    chosen, table = read_compare_settings(file, CompareSettings(holdout=8, policies=("c,d", "e")))
+    chosen, table = read_settings(CompareSettings, file, CompareSettings(holdout=8, policies=("c,d", "e")))
     assert (chosen.holdout, chosen.draws, chosen.policies) == (8, 2, ("c", "d", "e"))
     assert chosen.economics.holding_rate == 0.5 and table.format == "m5"
-    assert read_compare_settings(file)[0].policies == ("a", "b")
+    assert read_settings(CompareSettings, file)[0].policies == ("a", "b")
     with pytest.raises(SettingsError, match="`weeks` in .* is not a setting"):
-        read_compare_settings(write(tmp_path, "weeks = 3\n"))
+        read_settings(CompareSettings, write(tmp_path, "weeks = 3\n"))
     with pytest.raises(SettingsError, match="`policies`"):
-        read_compare_settings(write(tmp_path, "policies = 3\n"))
+        read_settings(CompareSettings, write(tmp_path, "policies = 3\n"))

@@ -5,20 +5,33 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from walras.errors import SettingsError, one_line
 
 ResourceName = Literal["inbound_units", "inbound_volume", "storage"]
 TableFormat = Literal["table", "online-retail", "m5", "favorita"]
-RuleName = Literal["consensus", "marginal", "proximal"]
-PolicyName = Literal["auto", "newsvendor", "buyer"]
-LeadTimes = Literal["drawn", "planned"]
-PastPrices = Literal["latest", "recorded"]
 PriceKind = Literal["none", "pulse", "haar"]
-InterfaceKind = Literal["simulated", "learned"]
+
+
+def _named_once(resources: tuple[ResourceName, ...]) -> tuple[ResourceName, ...]:
+    if len(set(resources)) < len(resources):
+        raise ValueError("`resources` names a resource twice; name each once")
+    return resources
+
+
+Resources = Annotated[tuple[ResourceName, ...], AfterValidator(_named_once)]
 
 LEAST_COHORT = 20
 """Agents of the smallest cohort that represents a population: two in each of ten strata."""
@@ -62,7 +75,7 @@ class PlanFields(Settings):
     """The fields of `PlanSettings`, each validated alone: flags give some of them, a file the others."""
 
     weeks: int = Field(26, ge=1, le=260, description="weeks to plan, after the last week of the table")
-    resources: tuple[ResourceName, ...] = Field(
+    resources: Resources = Field(
         ("inbound_units",), min_length=1, description="shared resources to plan; repeat the flag for several"
     )
     scenarios: int = Field(16, ge=1, le=10_000, description="demand scenarios that the plan is made on")
@@ -72,7 +85,9 @@ class PlanFields(Settings):
     frozen_weeks: int = Field(
         0, ge=0, le=260, description="first weeks whose capacity is fixed, at the last plan's or the regular one"
     )
-    rule: RuleName = Field("proximal", description="revision rule of the planning loop")
+    rule: Literal["consensus", "marginal", "proximal"] = Field(
+        "proximal", description="revision rule of the planning loop"
+    )
     max_iterations: int = Field(
         60,
         ge=1,
@@ -86,12 +101,12 @@ class PlanFields(Settings):
     service_level: float = Field(
         0.8, gt=0, lt=1, description="probability that a week's use fits its capacity at the planned prices"
     )
-    policy: PolicyName = Field(
+    policy: Literal["auto", "newsvendor", "buyer"] = Field(
         "auto",
         description="ordering policy: newsvendor, buyer, or auto (the buyer if it earned more on the last weeks)",
     )
     buyer: Path | None = Field(None, description="file of a trained buyer (default: the one that comes with walras)")
-    interface: InterfaceKind = Field(
+    interface: Literal["simulated", "learned"] = Field(
         "simulated", description="how planning evaluates prices: by simulating every product, or by learned maps"
     )
     maps: str = Field(
@@ -119,7 +134,6 @@ class PlanSettings(PlanFields):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PlanSettings":
-        _named_once(self.resources)
         if self.frozen_weeks > self.weeks:
             given = f"`frozen_weeks` is {self.frozen_weeks}, more than the {self.weeks} planned weeks"
             raise ValueError(f"{given}; make it at most that")
@@ -135,25 +149,20 @@ class HistorySettings(Settings):
     active_weeks: int = Field(
         26, ge=1, le=10_000, description="use the products that sold in this many weeks before the held-out ones"
     )
-    resources: tuple[ResourceName, ...] = Field(
+    resources: Resources = Field(
         ("inbound_units",), min_length=1, description="shared resources that can be priced; repeat the flag for several"
     )
-    lead_times: LeadTimes = Field(
+    lead_times: Literal["drawn", "planned"] = Field(
         "drawn", description="lead times of orders: drawn around each product's typical one, or exactly that one"
     )
     draws: int = Field(4, ge=1, le=1000, description="draws of the lead times, each with the same recorded demand")
-    prices: PastPrices = Field(
+    prices: Literal["latest", "recorded"] = Field(
         "latest",
         description="sale prices and unit costs: those of the last training week, or as recorded each week",
     )
     refit_weeks: int = Field(1, ge=1, le=260, description="weeks between two fits of the forecast")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="random seed")
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
-
-    @model_validator(mode="after")
-    def _resources_named_once(self) -> "HistorySettings":
-        _named_once(self.resources)
-        return self
 
 
 class CompareSettings(HistorySettings):
@@ -210,11 +219,15 @@ class ResourceCosts(Settings):
     @model_validator(mode="after")
     def _convex(self) -> "ResourceCosts":
         # A unit that costs more than the next one would make the cost concave, and no price could support a plan.
-        _rising("overtime_rate", self.overtime_rate, "regular_rate", self.regular_rate)
-        _rising("agency_rate", self.agency_rate, "overtime_rate", self.overtime_rate)
-        _rising("agency_limit", self.agency_limit, "overtime_limit", self.overtime_limit)
-        if self.upper_bound is not None:
-            _rising("upper_bound", self.upper_bound, "lower_bound", self.lower_bound)
+        for name, below in (
+            ("overtime_rate", "regular_rate"),
+            ("agency_rate", "overtime_rate"),
+            ("agency_limit", "overtime_limit"),
+            ("upper_bound", "lower_bound"),
+        ):
+            value, least = getattr(self, name), getattr(self, below)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` is {value:g}, less than `{below}` ({least:g}); it must be at least that")
         given = self.regular_capacity if isinstance(self.regular_capacity, tuple) else (self.regular_capacity,)
         if not given or any(value is not None and value < 0 for value in given):
             raise ValueError("`regular_capacity` must be one number of at least 0, or a list of them, one per week")
@@ -258,16 +271,6 @@ class TableSettings(Settings):
 Model = TypeVar("Model", bound=Settings)
 
 
-def _named_once(resources: tuple[ResourceName, ...]) -> None:
-    if len(set(resources)) < len(resources):
-        raise ValueError("`resources` names a resource twice; name each once")
-
-
-def _rising(name: str, value: float, below: str, least: float) -> None:
-    if value < least:
-        raise ValueError(f"`{name}` is {value:g}, less than `{below}` ({least:g}); it must be at least that")
-
-
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raise `SettingsError` if it is missing, unreadable or not TOML."""
     try:
@@ -285,39 +288,22 @@ def read_costs(path: Path | None) -> CostSettings:
 
 
 def read_settings(
-    path: Path | None, flags: PlanFields | None = None, table_flags: Mapping[str, Any] | None = None
-) -> tuple[PlanSettings, TableSettings]:
+    kind: type[Model], path: Path | None, flags: Settings | None = None, table_flags: Mapping[str, Any] | None = None
+) -> tuple[Model, TableSettings]:
     """Join a settings file with the given flags, which take precedence.
 
-    The file has the fields of `PlanSettings` and of `TableSettings` side by side; `[economics]` and `[columns]` are
-    its tables.
+    The file has the fields of `kind` and of `TableSettings` side by side; `[economics]` and `[columns]` are its tables.
     """
-    return _read_both(PlanFields, PlanSettings, path, flags, table_flags)
-
-
-def read_compare_settings(
-    path: Path | None, flags: CompareSettings | None = None, table_flags: Mapping[str, Any] | None = None
-) -> tuple[CompareSettings, TableSettings]:
-    """Join a settings file for a comparison with flags, as `read_settings` does for a plan."""
-    return _read_both(CompareSettings, CompareSettings, path, flags, table_flags)
-
-
-def _read_both(
-    fields: type[Settings], kind: type[Model], path: Path | None, flags: Any, table_flags: Mapping[str, Any] | None
-) -> tuple[Model, TableSettings]:
-    """Read a file with the fields of `kind` and of the table; each is validated alone as one of `fields`."""
     content = {} if path is None else read_toml(path)
     source = "the flags" if path is None else str(path)
-    allowed = {**kind.model_fields, **TableSettings.model_fields}
-    for name in content:
-        if name not in allowed:
-            raise SettingsError(_unknown(name, allowed, source))
-    table = {key: value for key, value in content.items() if key in TableSettings.model_fields}
-    own = {key: value for key, value in content.items() if key not in table}
-    checked(fields, own, source)
+    # What belongs together is validated after joining, since flags give some of it.
+    alone = PlanFields if issubclass(kind, PlanFields) else kind
+    whole: Any = create_model("SettingsFile", __base__=(TableSettings, alone))
+    checked(whole, content, source)
+    table = {name: content.pop(name) for name in TableSettings.model_fields if name in content}
     both = source if path is None else f"{source} and the flags"
     return (
-        checked(kind, _merged(own, {} if flags is None else flags.model_dump(exclude_unset=True)), both),
+        checked(kind, _merged(content, {} if flags is None else flags.model_dump(exclude_unset=True)), both),
         checked(TableSettings, _merged(table, table_flags or {}), both),
     )
 
@@ -346,11 +332,11 @@ def validation_sentence(error: ValidationError, kind: type[BaseModel], source: s
     others = len({entry["loc"][0] for entry in errors if entry["loc"]}) - 1
     more = f" (and {others} more)" if others > 0 else ""
     path = [str(part) for part in first["loc"]]
-    name = ".".join(part for part in path if not part.startswith(("tuple[", "float", "[key]")))
     if first["type"] == "extra_forbidden":
-        return f"{_unknown(path[-1], _fields_at(kind, path[:-1]), source)}{more}"
+        return f"{_unknown(kind, path, source)}{more}"
     if first["type"] == "value_error":
         return f"{first['ctx']['error']} (in {source}){more}"
+    name = ".".join(part for part in path if not part.startswith(("tuple[", "float", "[key]")))
     message, value = first["msg"], repr(first["input"])
     for theirs, ours in PLAIN_WORDS.items():
         message = re.sub(theirs, ours, message)
@@ -358,18 +344,12 @@ def validation_sentence(error: ValidationError, kind: type[BaseModel], source: s
     return f"`{name}` is {value} in {source}; {message[:1].lower()}{message[1:]}{more}"
 
 
-def _unknown(name: str, allowed: Mapping[str, Any], source: str) -> str:
-    near = difflib.get_close_matches(name, allowed, n=1)
-    name = name if name.isprintable() else repr(name)
-    advice = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(allowed)}"
+def _unknown(kind: type[BaseModel], path: list[str], source: str) -> str:
+    """Say that the last name of a path into nested settings is unknown, and suggest one that is known."""
+    for part in path[:-1]:
+        inner = kind.model_fields[part].annotation
+        kind = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else kind
+    name = path[-1] if path[-1].isprintable() else repr(path[-1])
+    near = difflib.get_close_matches(path[-1], kind.model_fields, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(kind.model_fields)}"
     return f"`{name}` in {source} is not a setting; {advice}"
-
-
-def _fields_at(kind: type[BaseModel], path: list[str]) -> Mapping[str, Any]:
-    """Return the fields allowed at a path into nested settings."""
-    for part in path:
-        field = kind.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            break
-        kind = field.annotation
-    return kind.model_fields

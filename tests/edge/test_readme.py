@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from walras.cli import app
-from walras.config import CostSettings, checked, read_costs, read_settings
+from walras.config import CostSettings, PlanSettings, checked, read_costs, read_settings
 from walras.data.records import STATIC_COLUMNS, TABLE_COLUMNS
 from walras.train.settings import BuyerTraining, read_training
 
@@ -91,7 +91,7 @@ def test_settings_shown_are_settings_that_are_read(path, tmp_path):
             costs = read_costs(file)
             assert checked(CostSettings, costs.model_dump(), "itself") == costs
         else:
-            read_settings(file)
+            read_settings(PlanSettings, file)
 
 
 SMALL_CODE = {"agents=60, weeks=110": "agents=40, weeks=60", "paths=4": "paths=2, max_iterations=2"}

@@ -131,7 +131,7 @@ def test_a_cohort_that_is_none_is_refused_in_one_sentence(tmp_path, capsys):
         checked(PlanSettings, {"cohort": True}, "the flags")
     (tmp_path / "plan.toml").write_text("cohort = 7\n")
     with pytest.raises(SettingsError, match="`cohort` is 7"):
-        read_settings(tmp_path / "plan.toml")
+        read_settings(PlanSettings, tmp_path / "plan.toml")
     for given in ("5", "-3", "half"):
         assert app.main(["demo", "--agents", "40", "--cohort", given, "--out", str(tmp_path / "out")]) == 2
         err = capsys.readouterr().err

@@ -53,7 +53,7 @@ class ColumnFlags:
 
     def read(self, flags: PlanFields | None = None) -> tuple[PlanSettings, TableSettings]:
         """Join the settings file and the flags."""
-        return read_settings(self.settings, flags, self.fields())
+        return read_settings(PlanSettings, self.settings, flags, self.fields())
 
 
 @Parameter(name="*")

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.options import NO_FLAGS
-from walras.config import CompareSettings, read_compare_settings
+from walras.config import CompareSettings, read_settings
 from walras.errors import plural
 from walras.progress import on_terminal
 
@@ -35,7 +35,7 @@ def compare_command(
 ) -> None:
     """Tune policies on the earlier weeks of a table and rank them on its last weeks, replayed as they were."""
     started = time.perf_counter()
-    chosen, table_settings = read_compare_settings(table_flags.settings, flags, table_flags.fields())
+    chosen, table_settings = read_settings(CompareSettings, table_flags.settings, flags, table_flags.fields())
     options.require_writable(out)
     import pyarrow
 
