@@ -297,9 +297,8 @@ def read_settings(
     content = {} if path is None else read_toml(path)
     source = "the flags" if path is None else str(path)
     # What belongs together is validated after joining, since flags give some of it.
-    alone = PlanFields if issubclass(kind, PlanFields) else kind
-    whole: Any = create_model("SettingsFile", __base__=(TableSettings, alone))
-    checked(whole, content, source)
+    parts: tuple[type[Settings], ...] = (TableSettings, PlanFields if issubclass(kind, PlanFields) else kind)
+    checked(create_model("SettingsFile", __base__=parts), content, source)
     table = {name: content.pop(name) for name in TableSettings.model_fields if name in content}
     both = source if path is None else f"{source} and the flags"
     return (
