@@ -41,9 +41,6 @@ class Recaller(Policy):
     def decide(self, encoded, observation, shadow_prices):
         return positive_part(encoded + self.share.value[0] * observation.memory.own_state)
 
-    def orders(self, observation, shadow_prices):
-        return self.decide(observation.read, observation, shadow_prices)
-
 
 SHARE = 0.25
 POLICY = Recaller(Broadcast(jnp.full(AGENTS, SHARE)))

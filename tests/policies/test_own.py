@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -31,7 +30,15 @@ from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
 from walras.policies.base import Policy, PolicyMemory
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.order_constraints import CasePacks, Constrained
-from walras.policies.user_policies import CallbackPolicy, CallbackSpec, CallbackView, FunctionPolicy, HostCall
+from walras.policies.user_policies import (
+    BY_AGENT,
+    STATIC,
+    CallbackPolicy,
+    CallbackSpec,
+    CallbackView,
+    FunctionPolicy,
+    HostCall,
+)
 from walras.population.agent_axis import Broadcast
 from walras.population.population import AgentNames
 from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
@@ -200,20 +207,20 @@ def test_a_function_runs_in_one_thread_at_a_time(monkeypatch):
         most.append(len(inside))
         time.sleep(0.002)
         inside.pop()
-        return np.ones(1 if seen is None else len(seen.agent))
+        return np.ones(len(seen.agent))
 
     people = shop(512)
     parts = happenings(people), prices(people), people, start(people)
     run(CallbackPolicy(order), *parts, block_agents=256)
     assert max(most) == 1 and len(most) == 2 * WEEKS
-    call = HostCall(CallbackSpec(order), False, (), None, (), ())
-    monkeypatch.setattr(HostCall, "_seen", lambda self, arrays: None)
-    monkeypatch.setattr(HostCall, "_trouble", lambda *given: None)
+    own = {name: np.zeros(1) for name in (*BY_AGENT, *STATIC)} | {"use": np.zeros((1, 1)), "past_demand": None}
+    own |= {name: np.zeros(1, int) for name in ("lead_time", "agent", "row")}
+    common = {"week": np.array(0), "shadow_prices": np.zeros((1, 1))}
     for safe, threads in ((False, 1), (True, 2)):
         most.clear()
-        call = replace(call, thread_safe=safe)
+        call = HostCall(CallbackSpec(order), safe, ("storage",))
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(call._checked, [[np.zeros(1)]] * 8))
+            list(pool.map(lambda _, call=call: call((own, None), (common, None)), range(8)))
         assert max(most) == threads
 
 
@@ -363,9 +370,6 @@ class Remembering(Policy):
 
     def decide(self, encoded, observation, shadow_prices):
         return positive_part(encoded + 0.25 * observation.memory.own_state)
-
-    def orders(self, observation, shadow_prices):
-        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
 
 @pytest.mark.parametrize("past", [0, 2])

@@ -33,9 +33,6 @@ class Reader(Policy):
     def decide(self, encoded, observation, shadow_prices):
         return positive_part(encoded + 10.0 - 0.5 * observation.position)
 
-    def orders(self, observation, shadow_prices):
-        return self.decide(observation.read, observation, shadow_prices)
-
 
 class SameWeek(Reader):
     def read(self, memory, outlooks, demand):

@@ -10,6 +10,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from walras.clipping import positive_part
+from walras.errors import InputError
 from walras.population.population import Population
 
 ShadowPrices = Float[Array, "lead resource"]
@@ -73,7 +74,8 @@ class Policy(eqx.Module):
     """Decide what every agent orders, each agent on its own (relabelling agents relabels orders).
 
     A policy may split its work: `encode` computes all that does not depend on stock, for all weeks (and once for all
-    scenarios) in advance; `decide` finishes within the week. `orders` has to equal `decide` of `encode`.
+    scenarios) in advance; `decide` finishes within the week. A policy gives either `orders`, or `decide` and perhaps
+    `encode`.
 
     A policy may have a memory: `begin` initialises it, `remember` updates what depends on its own orders, and `read`
     processes exogenous history (demand, prices, costs) for all weeks of a run in one pass.
@@ -94,7 +96,6 @@ class Policy(eqx.Module):
         """Tell whether scenarios are better simulated one after the other, to keep what is read in the cache."""
         return False
 
-    @abc.abstractmethod
     def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return orders >= 0 [units]; negative orders are not refused and would take stock from the pipeline.
 
@@ -103,6 +104,7 @@ class Policy(eqx.Module):
             shadow_prices: the announced path: this week's price first, then the coming weeks'
                 [money per unit of resource].
         """
+        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
     def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> Any:
         """Compute what does not depend on stock; by default nothing."""
@@ -110,6 +112,10 @@ class Policy(eqx.Module):
 
     def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return orders >= 0 [units], given what `encode` returned for this week."""
+        if type(self).orders is Policy.orders:
+            raise InputError(
+                f"the policy `{type(self).__name__}` orders nothing; give it a method `orders` or `decide`"
+            )
         return self.orders(observation, shadow_prices)
 
     def begin(self, population: Population) -> PolicyMemory | None:
@@ -180,10 +186,6 @@ class AbstractWrapper(Policy):
     def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the changed orders [units], given the inner policy's encoding."""
 
-    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
-        """Encode and decide in one step."""
-        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
-
 
 class AbstractOrderUpTo(Policy):
     """Order the inventory position up to a level that does not depend on stock."""
@@ -201,7 +203,3 @@ class AbstractOrderUpTo(Policy):
     ) -> PerAgent:
         """Return (target - position)^+."""
         return positive_part(encoded - observation.position)
-
-    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
-        """Return (target - position)^+."""
-        return self.decide(self.target(observation, shadow_prices), observation, shadow_prices)

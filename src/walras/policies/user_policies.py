@@ -8,10 +8,10 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,11 +27,7 @@ from walras.population.population import Population
 
 @dataclass(frozen=True, eq=False)
 class CallbackSpec:
-    """A function that is compared by identity, so that compiled programs can be looked up by it.
-
-    Attributes:
-        function: anything that can be called.
-    """
+    """A function that is compared by identity, so that compiled programs can be looked up by it."""
 
     function: Any
 
@@ -45,19 +41,14 @@ class CallbackSpec:
         """Return the function's name, for sentences."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
-    def _identity(self) -> tuple[int, ...]:
-        """Return what identifies it; a bound method is a new object at every look-up."""
-        if isinstance(self.function, MethodType):
-            return id(self.function.__self__), id(self.function.__func__)
-        return (id(self.function),)
-
     def __eq__(self, other: object) -> bool:
         """Compare by the function's identity."""
-        return isinstance(other, CallbackSpec) and self._identity() == other._identity()
+        return isinstance(other, CallbackSpec) and hash(self) == hash(other)
 
     def __hash__(self) -> int:
-        """Hash by identity."""
-        return hash(self._identity())
+        """Hash by identity; a bound method is a new object at every look-up."""
+        bound = isinstance(self.function, MethodType)
+        return hash((id(self.function.__self__), id(self.function.__func__))) if bound else id(self.function)
 
 
 @dataclass(frozen=True)
@@ -101,117 +92,6 @@ class CallbackView:
     parameters: Any = None
 
 
-class _Trouble(NamedTuple):
-    """An error in a call: a sentence with a place for the agent's name."""
-
-    kind: type[WalrasError]
-    sentence: str
-    agent: int | None = None
-    cause: BaseException | None = None
-
-    def words(self, population: Population | None = None) -> str:
-        """Return the sentence; without a population the agent has a number only."""
-        if self.agent is None:
-            return self.sentence
-        name = f"agent {self.agent}" if population is None else population.name_of(self.agent)
-        return self.sentence.replace("{agent}", name)
-
-
-ONE_AT_A_TIME = threading.Lock()
-"""Held while a function runs that is not declared thread-safe: blocks of agents run in parallel."""
-
-_RAISED: deque[_Trouble] = deque(maxlen=8)
-"""The last errors, since a compiled program passes on only their text; few, as each keeps a traceback."""
-
-
-@dataclass(frozen=True)
-class HostCall:
-    """Host side of a callback: the function and what it needs beside arrays.
-
-    Attributes:
-        callee: the function.
-        thread_safe: it may run in several threads at once.
-        resources: names along the resource axis.
-        structure: tree of the parameters.
-        own: for each array that is passed, whether agents are its last axis.
-        ranks: its number of axes, without those of scenarios.
-    """
-
-    callee: CallbackSpec
-    thread_safe: bool
-    resources: tuple[str, ...]
-    structure: Any
-    own: tuple[bool, ...]
-    ranks: tuple[int, ...]
-
-    def __call__(self, *leaves: Any) -> Float[np.ndarray, "*case agent"]:
-        """Return orders for arrays that may have axes of scenarios in front."""
-        # Copies, since the function may keep or change them.
-        arrays = [np.array(leaf) for leaf in leaves]
-        parts = list(zip(arrays, self.own, self.ranks, strict=True))
-        cases = np.broadcast_shapes(*(array.shape[: array.ndim - rank] for array, _, rank in parts))
-        agents = arrays[0].shape[-1]
-        if all(own or math.prod(array.shape[: array.ndim - rank]) == 1 for array, own, rank in parts):
-            flat = [_flat(array, cases, rank) if own else _bare(array, rank) for array, own, rank in parts]
-            return self._checked(flat).reshape(*cases, agents)
-        spread = [np.broadcast_to(a, (*cases, *a.shape[a.ndim - rank :])) for a, _, rank in parts]
-        found = [self._checked([np.array(array[case]) for array in spread]) for case in np.ndindex(*cases)]
-        return np.stack(found).reshape(*cases, agents)
-
-    def _checked(self, arrays: list[np.ndarray]) -> Float[np.ndarray, " agent"]:
-        """Call the function for a list of agents, and refuse invalid orders."""
-        seen = self._seen(arrays)
-        try:
-            with contextlib.nullcontext() if self.thread_safe else ONE_AT_A_TIME:
-                answer = self.callee.function(seen)
-            orders = np.array(answer, np.float32)
-        except Exception as error:
-            why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
-            sentence = f"the policy `{self.callee.name}` failed in week {seen.week} ({why}); correct the function"
-            raise self._raised(_Trouble(InputError, sentence, cause=error)) from error
-        trouble = self._trouble(seen, orders, arrays[0])
-        if trouble is not None:
-            raise self._raised(trouble)
-        return orders
-
-    def _trouble(self, seen: CallbackView, orders: np.ndarray, row: np.ndarray) -> _Trouble | None:
-        """Return the error in orders, or None."""
-        who = f"the policy `{self.callee.name}`"
-        if orders.shape != seen.position.shape:
-            needed = f"needs {seen.position.shape}; return one number for every agent"
-            return _Trouble(
-                ShapeError, f"{who} returned orders of shape {orders.shape} in week {seen.week} but {needed}"
-            )
-        wrong = ~(np.isfinite(orders) & (orders >= 0))
-        if not wrong.any():
-            return None
-        first = int(np.argmax(wrong))
-        kind = InputError if np.isfinite(orders[first]) else NotFiniteError
-        what = f"{who} ordered {orders[first]:g} in week {seen.week} for {{agent}}"
-        return _Trouble(
-            kind, f"{what} but must order 0 or a finite number above; correct the function", int(row[first])
-        )
-
-    def _seen(self, arrays: list[np.ndarray]) -> CallbackView:
-        """Name the arrays."""
-        named = dict(zip(PASSED[1:], arrays[1:], strict=False))
-        week, prices, use, past = (named.pop(name) for name in ("week", "shadow_prices", "use", "past_demand"))
-        return CallbackView(
-            **named,
-            week=int(week),
-            shadow_prices=prices,
-            use=use.T,
-            resources=self.resources,
-            past_demand=past if len(past) else None,
-            parameters=jax.tree.unflatten(self.structure, arrays[len(PASSED) :]),
-        )
-
-    def _raised(self, trouble: _Trouble) -> WalrasError:
-        """Keep the error for `callback_names`, and return it as an exception."""
-        _RAISED.append(trouble)
-        return trouble.kind(trouble.words())
-
-
 BY_AGENT = (
     "stock_start",
     "position",
@@ -221,12 +101,25 @@ BY_AGENT = (
     "unit_cost",
     "next_unit_cost",
 )
-STATIC = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin")
-PASSED = ("row", "agent", *BY_AGENT, *STATIC, "use", "past_demand", "week", "shadow_prices")
-"""Arrays in the order in which they are passed, before the parameters; the last two are shared by all agents."""
+"""Fields of `Observation` that a `CallbackView` has too."""
 
-OWN = (*[True] * (len(PASSED) - 2), False, False)
-RANKS = (*[1] * (len(PASSED) - 4), 2, 2, 0, 2)
+STATIC = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin")
+"""Fields of `Population` that a `CallbackView` has too."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while a function runs that is not declared thread-safe: blocks of agents run in parallel."""
+
+_RAISED: deque[tuple[WalrasError, int | None]] = deque(maxlen=8)
+"""The last errors, with the agent's number where there is one: a compiled program passes on only their text.
+
+Few, as each keeps a traceback.
+"""
+
+
+def _noted(error: WalrasError, agent: int | None = None) -> WalrasError:
+    """Keep an error for `callback_names`, and return it."""
+    _RAISED.append((error, agent))
+    return error
 
 
 @contextlib.contextmanager
@@ -243,29 +136,81 @@ def callback_names(population: Population) -> Iterator[None]:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # depends on the path through JAX
         text = str(error)
-        trouble = next((raised for raised in _RAISED if raised.words() in text), None)
-        if trouble is None:
+        entry = next((entry for entry in _RAISED if str(entry[0]) in text), None)
+        if entry is None:
             raise
         with contextlib.suppress(ValueError):  # another thread reported the same
-            _RAISED.remove(trouble)
-        raise trouble.kind(trouble.words(population)) from trouble.cause
+            _RAISED.remove(entry)
+        raised, agent = entry
+        sentence = str(raised)
+        if agent is not None:
+            sentence = sentence.replace(f"for agent {agent} ", f"for {population.name_of(agent)} ")
+        raise type(raised)(sentence) from raised.__cause__
 
 
-def _flat(array: np.ndarray, cases: tuple[int, ...], rank: int) -> np.ndarray:
-    """Flatten cases into agents: [*case, *axis, agent] to [*axis, case x agent]."""
-    own = array.shape[array.ndim - rank :]
-    full = np.broadcast_to(array, (*cases, *own)).reshape(math.prod(cases), *own)
-    return np.array(np.moveaxis(full, 0, -2)).reshape(*own[:-1], math.prod(cases) * own[-1])
+@dataclass(frozen=True)
+class HostCall:
+    """Host side of a callback: the function and what it needs beside arrays.
 
+    Attributes:
+        function, thread_safe: of the policy.
+        resources: names along the resource axis.
+    """
 
-def _bare(array: np.ndarray, rank: int) -> np.ndarray:
-    """Drop the axes of cases, all of length 1."""
-    return array.reshape(array.shape[array.ndim - rank :])
+    function: CallbackSpec
+    thread_safe: bool
+    resources: tuple[str, ...]
 
+    def __call__(self, by_agent: Any, shared: Any) -> Float[np.ndarray, "*case agent"]:
+        """Return orders for arrays that have axes of scenarios in front, all as many.
 
-def leaves_passed(values: dict[str, Any], parameters: Sequence[Any]) -> list[Any]:
-    """Put arrays in the order in which they are passed."""
-    return [*(values[name] for name in PASSED), *parameters]
+        Args:
+            by_agent: fields of `CallbackView` and parameters with agents last, and the agents' `row`.
+            shared: week, prices and parameters that agents share.
+        """
+        by_agent, shared = jax.tree.map(np.asarray, (by_agent, shared))
+        depth = shared[0]["week"].ndim
+        cases = np.broadcast_shapes(*(leaf.shape[:depth] for leaf in jax.tree.leaves((by_agent, shared))))
+
+        def all_cases(leaf: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(leaf, (*cases, *leaf.shape[depth:]))
+
+        def cases_as_agents(leaf: np.ndarray) -> np.ndarray:
+            own = leaf.shape[depth:]
+            return np.moveaxis(all_cases(leaf).reshape(-1, *own), 0, -2).reshape(*own[:-1], -1)
+
+        if all(math.prod(leaf.shape[:depth]) == 1 for leaf in jax.tree.leaves(shared)):
+            alike = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[depth:]), shared)
+            return self.orders(jax.tree.map(cases_as_agents, by_agent), alike).reshape(*cases, -1)
+        every = jax.tree.map(all_cases, (by_agent, shared))
+        orders = [self.orders(*jax.tree.map(lambda leaf, at=at: leaf[at], every)) for at in np.ndindex(*cases)]
+        return np.stack(orders).reshape(*cases, -1)
+
+    def orders(self, by_agent: Any, shared: Any) -> Float[np.ndarray, " agent"]:
+        """Call the function for a list of agents, and refuse invalid orders."""
+        # Copies, since the function may keep or change them.
+        (own, own_parameters), (common, shared_parameters) = jax.tree.map(np.array, (by_agent, shared))
+        row, use, week = own.pop("row"), own.pop("use").T, int(common.pop("week"))
+        parameters = eqx.combine(own_parameters, shared_parameters)
+        view = CallbackView(**own, **common, week=week, use=use, resources=self.resources, parameters=parameters)
+        who = f"the policy `{self.function.name}`"
+        try:
+            with contextlib.nullcontext() if self.thread_safe else ONE_AT_A_TIME:
+                answer = self.function.function(view)
+            orders = np.array(answer, np.float32)
+        except Exception as error:
+            why = f"{type(error).__name__}: {one_line(str(error))[:200]}"
+            raise _noted(InputError(f"{who} failed in week {week} ({why}); correct the function")) from error
+        if orders.shape != row.shape:
+            what = f"{who} returned orders of shape {orders.shape} in week {week} but needs {row.shape}"
+            raise _noted(ShapeError(f"{what}; return one number for every agent"))
+        wrong = np.flatnonzero(~(np.isfinite(orders) & (orders >= 0)))
+        if len(wrong):
+            order, agent = orders[wrong[0]], int(row[wrong[0]])
+            kind = InputError if np.isfinite(order) else NotFiniteError
+            what = f"{who} ordered {order:g} in week {week} for agent {agent} but must order 0 or a finite number above"
+            raise _noted(kind(f"{what}; correct the function"), agent)
+        return orders
 
 
 class FunctionPolicy(Policy):
@@ -338,138 +283,132 @@ class CallbackPolicy(Policy):
         self.past, self.thread_safe = past, thread_safe
         self.agent = self.row = None
 
-    def numbered(self, n_agents: int, first: int = 0) -> "CallbackPolicy":
-        """Return the same policy with numbered agents and marked parameters; numbers already set are kept."""
-        rows = jnp.arange(n_agents, dtype=jnp.int32)
-        agents = rows + first if self.agent is None else self.agent
-        mine = agent_axis_of(self.parameters, n_agents)
-        marked = jax.tree.map(_marked, self.parameters, mine, is_leaf=is_broadcast)
-        return eqx.tree_at(lambda p: (p.parameters, p.agent, p.row), self, (marked, agents, rows), is_leaf=_is_none)
+    @property
+    def _inner(self) -> Policy:
+        """Return the surrogate, or a policy that neither reads nor remembers."""
+        return Policy() if self.surrogate is None else self.surrogate
 
     @property
     def ahead(self) -> int:
         """Count the weeks of announced prices beyond the longest lead time that the surrogate uses."""
-        return 1 if self.surrogate is None else self.surrogate.ahead
+        return self._inner.ahead
 
     @property
     def reads_history(self) -> bool:
         """Tell whether the function sees past demand, or the surrogate reads history."""
-        return self.past > 0 or (self.surrogate is not None and self.surrogate.reads_history)
+        return self.past > 0 or self._inner.reads_history
 
     def begin(self, population: Population) -> PolicyMemory | None:
         """Return mean demand for the weeks before the first, and the surrogate's initial memory."""
-        theirs = None if self.surrogate is None else self.surrogate.begin(population)
+        theirs = self._inner.begin(population)
         if not self.past and theirs is None:
             return None
         theirs = PolicyMemory() if theirs is None else theirs
-        return PolicyMemory((self._before(population) if self.past else None, theirs.exogenous_state), theirs.own_state)
+        return PolicyMemory((self._before(population), theirs.exogenous_state), theirs.own_state)
 
-    def _before(self, population: Population) -> Float[Array, "past agent"]:
-        """Return the demand assumed for the weeks before the first."""
-        return jnp.broadcast_to(population.demand_scale, (self.past, population.n_agents))
+    def _before(self, population: Population) -> Float[Array, "past agent"] | None:
+        """Return the demand assumed for the weeks before the first, where the function sees a past."""
+        return jnp.broadcast_to(population.demand_scale, (self.past, population.n_agents)) if self.past else None
 
     def read(self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]) -> tuple[Any, Any]:
         """Return for every week the demand of the weeks before, and what the surrogate reads."""
         before, theirs = (self._before(outlooks.population), None) if memory is None else memory
-        found, theirs = (None, theirs) if self.surrogate is None else self.surrogate.read(theirs, outlooks, demand)
-        if not self.past:
-            return (None, found), (None, theirs)
+        read, theirs = self._inner.read(theirs, outlooks, demand)
+        if before is None:
+            return (None, read), (None, theirs)
         known = jnp.concatenate([before, demand])
         rows = np.arange(len(demand))[:, None] + np.arange(self.past)
-        return (known[rows], found), (known[len(demand) :], theirs)
+        return (known[rows], read), (known[len(demand) :], theirs)
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
         """Update the surrogate's own state."""
-        return None if self.surrogate is None else self.surrogate.remember(self._for_surrogate(observation), orders)
+        return self._inner.remember(self._for_surrogate(observation), orders)
 
     def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> Any:
         """Return the past demand of the week, and the surrogate's encoding."""
-        past, theirs = (None, None) if outlook.read is None else outlook.read
-        if self.surrogate is None:
-            return past, None
-        known = eqx.tree_at(lambda o: o.read, outlook, theirs, is_leaf=_is_none)
-        return past, self.surrogate.encode(known, shadow_prices)
+        past, theirs = (self._before(outlook.population), None) if outlook.read is None else outlook.read
+        return past, self._inner.encode(replace(outlook, read=theirs), shadow_prices)
 
     def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the function's orders."""
-        past, theirs = encoded
-        if past is None:
-            past = self._before(observation.population)
-        shown = (self.parameters, observation, shadow_prices, past)
-        return _call_back(self, shown, self.surrogate, theirs, self._for_surrogate(observation))
-
-    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
-        """Return the function's orders."""
-        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
+        return _call_back(self, encoded, observation, shadow_prices)
 
     def _for_surrogate(self, observation: Observation) -> Observation:
         """Replace the memory by the surrogate's."""
         if observation.memory is None:
             return observation
         _, theirs = observation.memory.exogenous_state
-        memory = PolicyMemory(theirs, observation.memory.own_state)
-        return eqx.tree_at(lambda o: o.memory, observation, memory, is_leaf=_is_none)
-
-    def _call(self, shown: Any) -> PerAgent:
-        """Call the function from within a compiled program."""
-        parameters, observation, shadow_prices, past = shown
-        people, agents = observation.population, observation.position.shape[0]
-        fields = {name: getattr(observation, name) for name in BY_AGENT}
-        fields |= {name: getattr(people, name) for name in STATIC} | {"use": people.use.T, "past_demand": past}
-        fields |= {"week": observation.week, "shadow_prices": shadow_prices}
-        numbers = jnp.arange(agents, dtype=jnp.int32)
-        fields |= {
-            "agent": numbers if self.agent is None else self.agent,
-            "row": numbers if self.row is None else self.row,
-        }
-        mine = tuple(jax.tree.leaves(agent_axis_of(parameters, agents)))
-        leaves, structure = jax.tree.flatten(_unmarked(parameters))
-        ranks = (*RANKS, *(np.ndim(each) for each in leaves))
-        call = HostCall(self.function, self.thread_safe, people.resources, structure, (*OWN, *mine), ranks)
-        shape = jax.ShapeDtypeStruct((agents,), jnp.float32)
-        found = jax.pure_callback(call, shape, *leaves_passed(fields, leaves), vmap_method="expand_dims")
-        return found.astype(observation.position.dtype)
+        return replace(observation, memory=PolicyMemory(theirs, observation.memory.own_state))
 
 
 @eqx.filter_custom_jvp
-def _call_back(
-    policy: CallbackPolicy, shown: Any, surrogate: Policy | None, theirs: Any, observation: Observation
-) -> PerAgent:
-    """Return the function's orders; `theirs` and the observation are for the surrogate."""
-    return policy._call(shown)
+def _call_back(policy: CallbackPolicy, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
+    """Call the function from within a compiled program."""
+    population, agents = observation.population, observation.position.shape[0]
+    numbers = jnp.arange(agents, dtype=jnp.int32)
+    own = {name: getattr(observation, name) for name in BY_AGENT}
+    own |= {name: getattr(population, name) for name in STATIC} | {"use": population.use.T, "past_demand": encoded[0]}
+    own |= {
+        "agent": numbers if policy.agent is None else policy.agent,
+        "row": numbers if policy.row is None else policy.row,
+    }
+    common = {"week": observation.week, "shadow_prices": shadow_prices}
+    mine, shared = eqx.partition(policy.parameters, agent_axis_of(policy.parameters, agents))
+    call = HostCall(policy.function, policy.thread_safe, population.resources)
+    shape = jax.ShapeDtypeStruct((agents,), jnp.float32)
+    parts = (own, _unmarked(mine)), (common, _unmarked(shared))
+    return jax.pure_callback(call, shape, *parts, vmap_method="expand_dims").astype(observation.position.dtype)
 
 
 @_call_back.def_jvp
-def _slope(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+def _surrogate_slope(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     """Refuse, or use the surrogate's derivative; runs while a program is traced."""
-    policy, shown, surrogate, theirs, observation = primals
-    if surrogate is None:
+    policy, *given = primals
+    if policy.surrogate is None:
         raise NoDerivativeError(
             f"the policy `{policy.function.name}` is a black box whose orders have no derivative, but one is needed "
             "here; simulate with it or search without derivatives, or give a policy like it as `surrogate`"
         )
-    if jax.tree.leaves(tangents[1][0]):
+    if jax.tree.leaves(tangents[0].parameters):
         raise NoDerivativeError(
             f"the policy `{policy.function.name}` is a black box without derivative in its `parameters`, and a "
             "surrogate does not know them; differentiate in prices, or train the surrogate by itself"
         )
-    decide = lambda encoded, seen, prices: surrogate.decide(encoded, seen, prices)  # noqa: E731
-    moves = (tangents[3], tangents[4], tangents[1][2])
-    _, slope = eqx.filter_jvp(decide, (theirs, observation, shown[2]), moves)
+
+    def decide(encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
+        return policy.surrogate.decide(encoded[1], policy._for_surrogate(observation), shadow_prices)
+
+    _, slope = eqx.filter_jvp(decide, given, list(tangents[1:]))
     return _call_back(*primals), slope
 
 
 def number_agents(policy: Policy, n_agents: int, first: int = 0) -> Policy:
     """Number the agents in every black box within a policy, before they are split into ranges, blocks or samples.
 
+    Numbers already set are kept. Parameters without a number for every agent are marked as shared, whatever their
+    length is in a block.
+
     Args:
         policy: any policy; unchanged without a black box.
         n_agents: agents that it is for.
         first: number of the first of them in the whole population.
     """
-    is_box = lambda node: isinstance(node, CallbackPolicy)  # noqa: E731
-    number = lambda node: node.numbered(n_agents, first) if is_box(node) else node  # noqa: E731
-    return jax.tree.map(number, policy, is_leaf=is_box)
+    rows = jnp.arange(n_agents, dtype=jnp.int32)
+
+    def numbered(node: Any) -> Any:
+        if not isinstance(node, CallbackPolicy):
+            return node
+        agents = rows + first if node.agent is None else node.agent
+        marked = jax.tree.map(
+            lambda part, mine: part if is_broadcast(part) or mine is True else Broadcast(part),
+            node.parameters,
+            agent_axis_of(node.parameters, n_agents),
+            is_leaf=is_broadcast,
+        )
+        fields = lambda box: (box.parameters, box.agent, box.row)  # noqa: E731
+        return eqx.tree_at(fields, node, (marked, agents, rows), is_leaf=lambda value: value is None)
+
+    return jax.tree.map(numbered, policy, is_leaf=lambda node: isinstance(node, CallbackPolicy))
 
 
 def _as_arrays(parameters: Any) -> Any:
@@ -480,12 +419,3 @@ def _as_arrays(parameters: Any) -> Any:
 def _unmarked(parameters: Any) -> Any:
     """Remove the marks of what is shared."""
     return jax.tree.map(lambda node: node.value if is_broadcast(node) else node, parameters, is_leaf=is_broadcast)
-
-
-def _marked(node: Any, mine: Any) -> Any:
-    """Mark what is shared, whatever its length in a block."""
-    return node if is_broadcast(node) or mine is True else Broadcast(node)
-
-
-def _is_none(value: object) -> bool:
-    return value is None
