@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from buyers import untrained
 
-from walras.policies.buyer import Buyer, BuyerShape
+from walras.policies.buyer import BuyerShape
 from walras.train.buyer_training import save_buyer
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ def benchmark():
 def told(benchmark, tmp_path_factory):
     """Run the command once with an untrained buyer; return its answer and its folder."""
     folder = tmp_path_factory.mktemp("pulse")
-    save_buyer(folder / "some.walras", Buyer.draw(BuyerShape(history=0, hidden=(4,), open_orders=1)), {"steps": 0})
+    save_buyer(folder / "some.walras", untrained(BuyerShape(history=0, hidden=(4,), open_orders=1)), {"steps": 0})
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr(sys, "stdout", type("Out", (), {"write": lambda _, text: lines.append(text), "flush": id})())

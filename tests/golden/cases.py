@@ -51,7 +51,7 @@ from walras.planning.problem import PlanningProblem, build_problem
 from walras.planning.result import PlanRecord, Search
 from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation, sample_cohort
 from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
-from walras.policies.buyer import Buyer, BuyerShape
+from walras.policies.buyer import BuyerNetwork, BuyerShape
 from walras.policies.simple import OrderUpTo
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample, demand_size
 from walras.population.generate import generate_panel
@@ -621,7 +621,7 @@ def cohort_draws() -> Values:
         "planned": [sha(chosen.index), summary(chosen.weight)],
         "delegates": [sha(asked.index), summary(asked.weight), summary(asked.noise), sha(asked.lead_times)],
         "map": norms(MapNetwork.draw(shape, 5)),
-        "buyer": norms(Buyer.draw(BuyerShape(history=4, dilations=(1, 2), hidden=(6,)), 5).network),
+        "buyer": norms(BuyerNetwork.draw(BuyerShape(history=4, dilations=(1, 2), hidden=(6,)), 5)),
         "scattered": sha(RandomAssignment(5, seed=2).processes(np.arange(40) % 7, 10)),
         "interval": [float(each) for each in ends(mean_interval(spread(11, 0.0, 3.0, 3, 14) ** 2, seed=3))],
     }

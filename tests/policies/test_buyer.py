@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from buyers import FORGETFUL, FULL, loud, past_of, profile_of
+from buyers import FORGETFUL, FULL, loud, past_of, profile_of, untrained
 from shops import AGENTS, MAX_LEAD, SCENARIOS, WEEKS, Announcer, assert_same, happenings, prices, shop, start
 
 from walras.exogenous.arrivals import IntegerLeadTimes
@@ -74,7 +74,7 @@ def test_a_loud_network_acts(buyer):
 
 
 def test_an_untrained_buyer_orders_nearly_what_the_newsvendor_does():
-    usual, *others = (orders_of(each) for each in (PricedNewsvendor(), Buyer.draw(FULL), loud(FULL)))
+    usual, *others = (orders_of(each) for each in (PricedNewsvendor(), untrained(FULL), loud(FULL)))
     fresh, acting = (np.abs(each - usual).mean() for each in others)
     # The softplus rounds the corner of the positive part, by log(2) / sharpness weeks of demand where it is most.
     assert fresh < 0.02 * usual.mean() and acting > 5 * fresh
@@ -411,7 +411,7 @@ def test_a_profile_moves_only_its_own_agent():
 
 
 def test_half_of_the_way_to_the_agents_own_quantile_is_the_start():
-    buyer, seen = Buyer.draw(dataclasses.replace(FULL, sharpness=64.0)), _seen_in_week(BUYERS["full"], 4)
+    buyer, seen = untrained(dataclasses.replace(FULL, sharpness=64.0)), _seen_in_week(BUYERS["full"], 4)
     buyer = eqx.tree_at(lambda b: b.network.value.last.weight, buyer, replace_fn=jnp.zeros_like)
     empty = eqx.tree_at(lambda o: (o.stock_start, o.position), seen, (jnp.zeros(AGENTS), jnp.zeros(AGENTS)))
     window, profile = jnp.zeros((MAX_LEAD + 1 + buyer.ahead, 3)), profile_of(PEOPLE)

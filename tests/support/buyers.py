@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from shops import AGENTS, MAX_LEAD
 
-from walras.policies.buyer import Buyer, BuyerShape, demand_profile
+from walras.policies.buyer import Buyer, BuyerNetwork, BuyerShape, demand_profile
 from walras.population.agent_axis import Broadcast
 from walras.population.population import Population
 
@@ -17,9 +17,14 @@ FULL = BuyerShape(history=AGENTS, dilations=(1, 2), hidden=(AGENTS, AGENTS), ope
 FORGETFUL = BuyerShape(history=0, hidden=(8,), open_orders=0, before=0, after=1, profile=False)
 
 
+def untrained(shape: BuyerShape) -> Buyer:
+    """Draw a buyer that orders nearly what the newsvendor does."""
+    return Buyer(Broadcast(BuyerNetwork.draw(shape, 0)), shape)
+
+
 def loud(shape: BuyerShape, seed: int = 0, gain: float = 400.0) -> Buyer:
     """Draw a buyer whose network adds about a week of demand to the target."""
-    network = Buyer.draw(shape, seed).network.value
+    network = BuyerNetwork.draw(shape, seed)
     return Buyer(Broadcast(eqx.tree_at(lambda n: n.last.weight, network, gain * network.last.weight)), shape)
 
 

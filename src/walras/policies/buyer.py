@@ -9,8 +9,9 @@ arrival week), and an MLP adds stock and open orders. Only the last part depends
 all weeks of a run in one pass.
 """
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -25,29 +26,14 @@ from walras.policies.base_stock import PricedNewsvendor
 from walras.population.agent_axis import Broadcast
 from walras.population.population import Population
 
-SMALLEST_SCALE = 1e-3
-"""Demand scales below this are taken as this one [units/week]."""
-
-SMALLEST_STAKE = 1e-6
-"""Least cost of a lost sale [money/unit]."""
-
-COLUMNS = 4
-"""Inputs per past week."""
-
-PROFILE_RATIOS = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Critical ratios at which quantiles of past lead-time demand are kept; the first quantile is 0."""
-
-PROFILE = len(PROFILE_RATIOS) + 2
-"""Length of a demand profile: quantiles of lead-time demand, variation of a week, share of weeks with demand."""
-
-SLOPE = 0.1
-"""Slope of the leaky ReLU below zero."""
-
-MOST_VARIATION = 5.0
-"""Coefficients of variation are capped here."""
-
-MOST_WEEKS = 30.0
-"""Stock and orders are capped at this many weeks of demand."""
+SMALLEST_SCALE = 1e-3  # demand scales below this are taken as this one [units/week]
+SMALLEST_STAKE = 1e-6  # least cost of a lost sale [money/unit]
+COLUMNS = 4  # inputs per past week
+PROFILE_RATIOS = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # of the quantiles in a profile; the first quantile is 0
+PROFILE = len(PROFILE_RATIOS) + 2  # length of a profile, see `demand_profile`
+SLOPE = 0.1  # of the leaky ReLU below zero
+MOST_VARIATION = 5.0  # coefficients of variation are capped here
+MOST_WEEKS = 30.0  # stock and orders are capped at this many weeks of demand
 
 
 @dataclass(frozen=True)
@@ -73,20 +59,15 @@ class BuyerShape:
     profile: bool = True
     sharpness: float = 8.0
 
-    @property
-    def offsets(self) -> int:
-        """Count the weeks around an arrival whose prices are inputs."""
-        return self.before + 1 + self.after
 
-    @property
-    def known(self) -> int:
-        """Count the inputs known in advance."""
-        return 9 + 2 * self.offsets + self.history + self.profile * (PROFILE + 1)
+def _product(weight: Float[Array, "out in"], x: Float[Array, "in *week agent"]) -> Float[Array, "out *week agent"]:
+    """Multiply with all weeks and agents as columns of one matrix, which is faster than many small products."""
+    return jnp.matmul(weight, x.reshape(x.shape[0], -1), precision="highest").reshape(-1, *x.shape[1:])
 
-    @property
-    def seen(self) -> int:
-        """Count the inputs that depend on stock."""
-        return 2 + self.open_orders
+
+def _leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Cut by a product; an exponential would cost as much as all products of matrices together."""
+    return jnp.where(x > 0, x, SLOPE * x)
 
 
 class Layer(eqx.Module):
@@ -103,7 +84,7 @@ class Layer(eqx.Module):
 
     def __call__(self, x: Float[Array, "in *week agent"]) -> Float[Array, "out *week agent"]:
         """Map every agent's features."""
-        return _mapped(self.weight, x) + self.bias.reshape(-1, *(1,) * (x.ndim - 1))
+        return _product(self.weight, x) + self.bias.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 class CausalLayer(eqx.Module):
@@ -119,18 +100,8 @@ class CausalLayer(eqx.Module):
         """Convolve all weeks at once, after those in memory; return the memory after them."""
         weeks = x.shape[1]
         line = jnp.concatenate([memory, x], axis=1)
-        out = _bend(self.now(x) + _mapped(self.before, line[:, :weeks])) + x
+        out = _leaky_relu(self.now(x) + _product(self.before, line[:, :weeks])) + x
         return out, line[:, weeks:]
-
-
-def _mapped(weight: Float[Array, "out in"], x: Float[Array, "in *week agent"]) -> Float[Array, "out *week agent"]:
-    """Multiply with all weeks and agents as columns of one matrix, which is faster than many small products."""
-    return jnp.matmul(weight, x.reshape(x.shape[0], -1), precision="highest").reshape(-1, *x.shape[1:])
-
-
-def _bend(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return the leaky ReLU; an exponential would cost as much as all products together."""
-    return jnp.where(x > 0, x, SLOPE * x)
 
 
 class BuyerNetwork(eqx.Module):
@@ -147,28 +118,25 @@ class BuyerNetwork(eqx.Module):
     def draw(shape: BuyerShape, seed: int) -> "BuyerNetwork":
         """Draw a network whose last layer is near zero: it starts half way between forecast and history."""
         keys = iter(jax.random.split(jax.random.key(seed), 8 + 2 * len(shape.dilations) + len(shape.hidden)))
-        width = shape.history
-        layers = tuple(
-            CausalLayer(
-                Layer.draw(next(keys), width, width, 0.7), Layer.draw(next(keys), width, width, 0.7).weight, dilation
-            )
-            for dilation in shape.dilations
-            if width
-        )
-        first = shape.hidden[0]
-        inner = tuple(Layer.draw(next(keys), a, b) for a, b in zip(shape.hidden[:-1], shape.hidden[1:], strict=True))
+        width, hidden = shape.history, shape.hidden
+        convolutions = []
+        for dilation in shape.dilations if width else ():
+            now, before = Layer.draw(next(keys), width, width, 0.7), Layer.draw(next(keys), width, width, 0.7)
+            convolutions.append(CausalLayer(now, before.weight, dilation))
+        inner = tuple(Layer.draw(next(keys), *pair) for pair in itertools.pairwise(hidden))
+        known = 9 + 2 * (shape.before + 1 + shape.after) + width + shape.profile * (PROFILE + 1)
         return BuyerNetwork(
             columns=Layer.draw(next(keys), COLUMNS, width),
-            convolutions=layers,
-            known=Layer.draw(next(keys), shape.known, first),
-            seen=Layer.draw(next(keys), shape.seen, first).weight,
+            convolutions=tuple(convolutions),
+            known=Layer.draw(next(keys), known, hidden[0]),
+            seen=Layer.draw(next(keys), 2 + shape.open_orders, hidden[0]).weight,
             inner=inner,
-            last=Layer.draw(next(keys), shape.hidden[-1], 2, 0.01),
+            last=Layer.draw(next(keys), hidden[-1], 2, 0.01),
         )
 
 
 class EncodedBuyer(eqx.Module):
-    """What a buyer computes for a week before it knows its stock."""
+    """What a buyer computes for a week before it knows its stock: two targets [weeks of demand] and a first layer."""
 
     target: Float[Array, "*steps agent"]
     usual: Float[Array, "*steps agent"]
@@ -192,7 +160,7 @@ class Buyer(Policy):
 
     def with_profile(self, profile: Float[Array, "feature agent"] | None) -> "Buyer":
         """Return the same buyer for agents with this profile of their history."""
-        return Buyer(self.network, self.shape, self.base, profile)
+        return replace(self, profile=profile)
 
     def with_history(self, units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> "Buyer":
         """Return the same buyer for agents with this history, with a profile where the shape has one.
@@ -202,11 +170,6 @@ class Buyer(Policy):
             lead_time: planned lead time [weeks] [agent].
         """
         return self.with_profile(jnp.asarray(demand_profile(units, lead_time))) if self.shape.profile else self
-
-    @staticmethod
-    def draw(shape: BuyerShape, seed: int = 0, base: PricedNewsvendor | None = None) -> "Buyer":
-        """Draw an untrained buyer, which orders nearly what the newsvendor does."""
-        return Buyer(Broadcast(BuyerNetwork.draw(shape, seed)), shape, PricedNewsvendor() if base is None else base)
 
     @property
     def ahead(self) -> int:
@@ -226,58 +189,39 @@ class Buyer(Policy):
     def begin(self, population: Population) -> PolicyMemory:
         """Return a memory without orders and history."""
         agents, width = population.n_agents, self.shape.history
-        own = jnp.zeros((self.shape.open_orders, agents))
+        orders = jnp.zeros((self.shape.open_orders, agents))
         if not self.reads_history:
-            return PolicyMemory(None, own)
+            return PolicyMemory(None, orders)
         lines = tuple(jnp.zeros((width, dilation, agents)) for dilation in self.shape.dilations)
-        return PolicyMemory((jnp.full((agents,), -1.0), lines), own)
+        return PolicyMemory((jnp.full((agents,), -1.0), lines), orders)
 
     def read(
         self, memory: Any, outlooks: PublicObservation, demand: Float[Array, "week agent"]
     ) -> tuple[Float[Array, "week channel agent"], Any]:
-        """Run the causal CNN over all weeks of a run, with the demand of the week before each."""
+        """Run the causal CNN over all weeks of a run, with the demand of the week before each; -1 is a missing one."""
         last, lines = memory
-        x = self.network.value.columns(self._columns(jnp.concatenate([last[None], demand[:-1]]), outlooks))
-        kept = []
+        last_demand, scale = jnp.concatenate([last[None], demand[:-1]]), _scale(outlooks.population)
+        expected = outlooks.lead_demand_mean / (1.0 + outlooks.population.lead_time)[None, :] / scale[None, :]
+        there = last_demand >= 0
+        seen = jnp.where(there, last_demand / scale[None, :], expected)
+        log_seen, log_expected = jnp.log1p(positive_part(seen)), jnp.log1p(positive_part(expected))
+        x = self.network.value.columns(jnp.stack([log_seen, log_seen - log_expected, log_expected, there * 1.0]))
+        after = []
         for layer, line in zip(self.network.value.convolutions, lines, strict=True):
             x, line = layer(line, x)
-            kept.append(line)
-        return jnp.moveaxis(x, 0, 1), (demand[-1], tuple(kept))
-
-    def _columns(
-        self, known_demand: Float[Array, "week agent"], outlooks: PublicObservation
-    ) -> Float[Array, "column week agent"]:
-        """Return inputs per week: last week's demand relative to scale and forecast; -1 marks the missing one."""
-        scale = _scale(outlooks.population)
-        expected = outlooks.lead_demand_mean / (1.0 + outlooks.population.lead_time)[None, :] / scale[None, :]
-        there = known_demand >= 0
-        seen = jnp.where(there, known_demand / scale[None, :], expected)
-        surprise = jnp.log1p(positive_part(seen)) - jnp.log1p(positive_part(expected))
-        return jnp.stack([jnp.log1p(positive_part(seen)), surprise, jnp.log1p(positive_part(expected)), there * 1.0])
+            after.append(line)
+        return jnp.moveaxis(x, 0, 1), (demand[-1], tuple(after))
 
     def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> EncodedBuyer:
         """Return the newsvendor's target in weeks of demand, and the first layer's share of the known inputs."""
-        scale = _scale(outlook.population)
+        population, scale = outlook.population, _scale(outlook.population)
         target = self.base.target(outlook, shadow_prices) / scale
         ratio = self.base.critical_ratio(outlook, shadow_prices)
         usual = target if self.profile is None else _quantile_of(self.profile, ratio) / scale
-        features = self._known(outlook, shadow_prices, target, usual, ratio)
-        return EncodedBuyer(target, usual, self.network.value.known(features))
-
-    def _known(
-        self,
-        outlook: PublicObservation,
-        shadow_prices: ShadowPrices,
-        target: Float[Array, " agent"],
-        usual: Float[Array, " agent"],
-        ratio: Float[Array, " agent"],
-    ) -> Float[Array, "feature agent"]:
-        population, scale = outlook.population, _scale(outlook.population)
         stake = outlook.sale_price + population.lost_sale_penalty - outlook.unit_cost
         stake = jnp.where(stake > SMALLEST_STAKE, stake, SMALLEST_STAKE)
         mean = outlook.lead_demand_mean / scale
         spread = outlook.lead_demand_sd / jnp.where(outlook.lead_demand_mean > 0, outlook.lead_demand_mean, 1.0)
-        around = self._around_arrival(population, shadow_prices) / stake[None, :]
         rows = [
             jnp.log1p(positive_part(target)),
             jnp.log1p(positive_part(mean)),
@@ -289,41 +233,37 @@ class Buyer(Policy):
             0.25 * population.lead_time.astype(scale.dtype),
             0.2 * jnp.log(scale),
         ]
-        parts = [jnp.stack(rows), clip(around, 0.0, 3.0)]
+        parts = [jnp.stack(rows), clip(self._around_arrival(population, shadow_prices) / stake[None, :], 0.0, 3.0)]
         if self.reads_history:
             parts.append(outlook.read)
         if self.shape.profile:
-            parts.append(self._of_profile(scale, usual))
-        return jnp.concatenate(parts)
-
-    def _of_profile(self, scale: Float[Array, " agent"], usual: Float[Array, " agent"]) -> Float[Array, "row agent"]:
-        """Return the profile in weeks of demand; without one, zeros and the target."""
-        if self.profile is None:
-            return jnp.zeros((PROFILE + 1, scale.shape[0])).at[-1].set(jnp.log1p(positive_part(usual)))
-        levels, rest = jnp.split(self.profile, [len(PROFILE_RATIOS)])
-        return jnp.concatenate([jnp.log1p(levels / scale[None, :]), rest, jnp.log1p(positive_part(usual))[None]])
+            if self.profile is None:
+                parts.append(jnp.zeros((PROFILE, scale.shape[0])))
+            else:
+                levels, rest = jnp.split(self.profile, [len(PROFILE_RATIOS)])
+                parts += [jnp.log1p(levels / scale[None, :]), rest]
+            parts.append(jnp.log1p(positive_part(usual))[None])
+        return EncodedBuyer(target, usual, self.network.value.known(jnp.concatenate(parts)))
 
     def _around_arrival(self, population: Population, shadow_prices: ShadowPrices) -> Float[Array, "offset agent"]:
         """Return the shadow cost of a unit for flow, then storage, in the weeks around its arrival [money/unit]."""
         ahead = shadow_prices.shape[0]
         offsets = np.arange(-self.shape.before, self.shape.after + 1)
-        due = population.lead_time[None, :] + offsets[:, None]
-        due = jnp.where(due < 0, 0, jnp.where(due > ahead - 1, ahead - 1, due))
+        due = jnp.clip(population.lead_time[None, :] + offsets[:, None], 0, ahead - 1)
         at = (due[:, None, :] == jnp.arange(ahead)[None, :, None]).astype(shadow_prices.dtype)
-        zero = jnp.zeros(due.shape, shadow_prices.dtype)
-        flow, stored = zero, zero
+        totals = [jnp.zeros(due.shape, shadow_prices.dtype)] * 2
         for index, is_stock in enumerate(population.stock_resource):
             price = (shadow_prices[None, :, index, None] * at).sum(1) * population.use[None, :, index]
-            flow, stored = (flow, stored + price) if is_stock else (flow + price, stored)
-        return jnp.concatenate([flow, stored])
+            totals[is_stock] = totals[is_stock] + price
+        return jnp.concatenate(totals)
 
     def decide(self, encoded: EncodedBuyer, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return scale x softplus(target - position), the target corrected by the network."""
         network, scale = self.network.value, _scale(observation.population)
         position, seen = self._seen(observation, scale)
-        x = _bend(encoded.known + _mapped(network.seen, seen))
+        x = _leaky_relu(encoded.known + _product(network.seen, seen))
         for layer in network.inner:
-            x = _bend(layer(x))
+            x = _leaky_relu(layer(x))
         added, share = network.last(x)
         target = encoded.target + jax.nn.sigmoid(share) * (encoded.usual - encoded.target) + added
         sharp = self.shape.sharpness
@@ -337,23 +277,18 @@ class Buyer(Policy):
         Weeks of arrival are unknown, so the youngest orders are assumed to be open; exact with a fixed lead time.
         """
         position, stock = observation.position / scale, observation.stock_start / scale
-        left = position - stock
-        rows = [_squash(stock)]
-        orders = () if observation.memory is None else observation.memory.own_state
-        for order in orders:
+        left, rows = position - stock, [stock]
+        for order in () if observation.memory is None else observation.memory.own_state:
             still = jnp.where(order / scale < left, order / scale, positive_part(left))
             left = left - still
-            rows.append(_squash(still))
-        return position, jnp.stack([*rows, _squash(left)])
+            rows.append(still)
+        return position, clip(jnp.stack([*rows, left]), -MOST_WEEKS, MOST_WEEKS)
 
     def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Float[Array, "age agent"]:
         """Keep the last orders, the youngest first."""
-        before = jnp.zeros((0, *orders.shape)) if observation.memory is None else observation.memory.own_state
-        return jnp.concatenate([orders[None], before[:-1]]) if len(before) else before
-
-    def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
-        """Encode and decide in one step."""
-        return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
+        count = self.shape.open_orders
+        before = jnp.zeros((count, *orders.shape)) if observation.memory is None else observation.memory.own_state
+        return jnp.concatenate([orders[None], before])[:count]
 
 
 def demand_profile(units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> Float[np.ndarray, "feature agent"]:
@@ -382,7 +317,7 @@ def demand_profile(units: Float[np.ndarray, "week agent"], lead_time: np.ndarray
 def _quantile_of(profile: Float[Array, "feature agent"], ratio: Float[Array, " agent"]) -> PerAgent:
     """Interpolate an agent's past lead-time demand at a critical ratio [units]."""
     total = profile[0]
-    for index, (low, high) in enumerate(zip(PROFILE_RATIOS[:-1], PROFILE_RATIOS[1:], strict=True)):
+    for index, (low, high) in enumerate(itertools.pairwise(PROFILE_RATIOS)):
         slope = (profile[index + 1] - profile[index]) / (high - low)
         total = total + slope * (clip(ratio, low, high) - low)
     return total
@@ -391,8 +326,3 @@ def _quantile_of(profile: Float[Array, "feature agent"], ratio: Float[Array, " a
 def _scale(population: Population) -> PerAgent:
     scale = population.demand_scale
     return jnp.where(scale > SMALLEST_SCALE, scale, SMALLEST_SCALE)
-
-
-def _squash(x: Float[Array, " agent"]) -> PerAgent:
-    """Clip to `MOST_WEEKS`."""
-    return clip(x, -MOST_WEEKS, MOST_WEEKS)

@@ -1,13 +1,12 @@
 """Order constraints of vendors: minimum order, case packs and maximum, exact in evaluation, continuous in training."""
 
-import abc
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from walras.clipping import minimum, positive_part
 from walras.errors import InputError, shape_mismatch
@@ -21,19 +20,7 @@ def _numbers(value: Any) -> Any:
     return jnp.asarray(value, jax.dtypes.canonicalize_dtype(kind) if fractions else jnp.float32)
 
 
-class AbstractOrderConstraints(eqx.Module):
-    """Turn desired orders into orders placed with the vendor."""
-
-    @abc.abstractmethod
-    def place(self, desired: Float[Array, " agent"]) -> PerAgent:
-        """Return what is placed [units] for what is desired [units]; nondecreasing in it."""
-
-    @abc.abstractmethod
-    def continuous(self) -> "AbstractOrderConstraints":
-        """Return the continuous form of these constraints, for derivatives."""
-
-
-class CasePacks(AbstractOrderConstraints):
+class CasePacks(eqx.Module):
     """Place the allowed order nearest to the desired one; between two equally near, the smaller.
 
     Allowed are 0 and every whole number of cases from the minimum to the maximum. Rounding to the nearest rather than
@@ -53,6 +40,8 @@ class CasePacks(AbstractOrderConstraints):
     def __init__(self, minimum: Any = 0.0, case_pack: Any = 1.0, maximum: Any = np.inf) -> None:
         """Set the constraints, each one number or one per agent; what is not given does not bind.
 
+        Impossible values pass inside a JAX transform, where they cannot be read.
+
         Raises:
             ShapeError: terms for different numbers of agents.
             InputError: values that are impossible or that no order can meet, with the agent.
@@ -63,18 +52,20 @@ class CasePacks(AbstractOrderConstraints):
             given = " and ".join(str(shape) for shape in shapes)
             raise shape_mismatch("order terms", given, "one number, or one per agent", "give all for the same agents")
         self.minimum, self.case_pack, self.maximum = jnp.broadcast_arrays(*numbers)
-
-    def __check_init__(self) -> None:
-        """Refuse impossible values, which cannot be read inside a JAX transform."""
-        numbers = (self.minimum, self.case_pack, self.maximum)
         if any(isinstance(x, jax.core.Tracer) for x in numbers):
             return
-        minimum, case_pack, maximum = (np.atleast_1d(x) for x in numbers)
-        _refuse("minimum order", minimum, ~((minimum >= 0) & np.isfinite(minimum)), "0 or more units")
-        _refuse("case pack", case_pack, ~((case_pack > 0) & np.isfinite(case_pack)), "more than 0 units")
-        _refuse("maximum order", maximum, ~(maximum >= 0), "0 or more units")
-        needed = "0, or room for the smallest whole number of cases that meets the minimum"
-        _refuse("maximum order", maximum, (maximum > 0) & np.atleast_1d(self.most < self.least), needed)
+        least, case, most = (np.atleast_1d(x) for x in (self.minimum, self.case_pack, self.maximum))
+        tight = (most > 0) & np.atleast_1d(self.most < self.least)
+        for name, values, fine, needed in (
+            ("minimum order", least, (least >= 0) & np.isfinite(least), "0 or more units"),
+            ("case pack", case, (case > 0) & np.isfinite(case), "more than 0 units"),
+            ("maximum order", most, most >= 0, "0 or more units"),
+            ("maximum order", most, ~tight, "0, or room for the smallest whole number of cases that meets the minimum"),
+        ):
+            if not fine.all():
+                first = int(np.argmin(fine))
+                what = f"the {name} of agent {first} is {values[first]:g} but must be {needed}"
+                raise InputError(f"{what}; correct the order terms")
 
     @property
     def least(self) -> Float[Array, "*agent"]:
@@ -103,7 +94,7 @@ class CasePacks(AbstractOrderConstraints):
         return Continuous(self.most)
 
 
-class Continuous(AbstractOrderConstraints):
+class Continuous(eqx.Module):
     """Place the desired order, up to the largest allowed one: case packs for training.
 
     Between two orders that `CasePacks` allows it is what `CasePacks` places on average. The derivative is 1 up to the
@@ -126,15 +117,10 @@ class Continuous(AbstractOrderConstraints):
 
 
 class Constrained(AbstractWrapper):
-    """Apply order constraints to the orders of another policy.
-
-    Attributes:
-        policy: gives the desired orders.
-        terms: the constraints.
-    """
+    """Apply order constraints to the orders that another policy desires."""
 
     policy: Policy
-    terms: AbstractOrderConstraints
+    terms: CasePacks | Continuous
 
     def decide(self, encoded: Any, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the constrained orders of the inner policy."""
@@ -143,12 +129,3 @@ class Constrained(AbstractWrapper):
     def continuous(self) -> "Constrained":
         """Return the same policy under the continuous constraints."""
         return Constrained(self.policy, self.terms.continuous())
-
-
-def _refuse(name: str, values: Float[np.ndarray, " agent"], wrong: Bool[np.ndarray, " agent"], needed: str) -> None:
-    """Raise for the first agent with a wrong value, if there is one."""
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise InputError(
-            f"the {name} of agent {first} is {values[first]:g} but must be {needed}; correct the order terms"
-        )
