@@ -31,7 +31,7 @@ from walras.policies.base import Policy, PolicyMemory
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.order_constraints import CasePacks, Constrained
 from walras.policies.user_policies import (
-    BY_AGENT,
+    SEEN,
     STATIC,
     CallbackPolicy,
     CallbackSpec,
@@ -213,7 +213,7 @@ def test_a_function_runs_in_one_thread_at_a_time(monkeypatch):
     parts = happenings(people), prices(people), people, start(people)
     run(CallbackPolicy(order), *parts, block_agents=256)
     assert max(most) == 1 and len(most) == 2 * WEEKS
-    own = {name: np.zeros(1) for name in (*BY_AGENT, *STATIC)} | {"use": np.zeros((1, 1)), "past_demand": None}
+    own = {name: np.zeros(1) for name in (*SEEN, *STATIC)} | {"use": np.zeros((1, 1)), "past_demand": None}
     own |= {name: np.zeros(1, int) for name in ("lead_time", "agent", "row")}
     common = {"week": np.array(0), "shadow_prices": np.zeros((1, 1))}
     for safe, threads in ((False, 1), (True, 2)):

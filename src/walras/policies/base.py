@@ -13,11 +13,8 @@ from walras.clipping import positive_part
 from walras.errors import InputError
 from walras.population.population import Population
 
-ShadowPrices = Float[Array, "lead resource"]
-"""Announced prices, this week's first [money per unit of resource]."""
-
-PerAgent = Float[Array, " agent"]
-"""One number per agent, such as orders [units]."""
+ShadowPrices = Float[Array, "lead resource"]  # announced, this week's first [money per unit of resource]
+PerAgent = Float[Array, " agent"]  # such as orders [units]
 
 
 class PolicyMemory(eqx.Module):
@@ -101,8 +98,7 @@ class Policy(eqx.Module):
 
         Args:
             observation: what is known now.
-            shadow_prices: the announced path: this week's price first, then the coming weeks'
-                [money per unit of resource].
+            shadow_prices: the announced path, this week's price first [money per unit of resource].
         """
         return self.decide(self.encode(observation, shadow_prices), observation, shadow_prices)
 
@@ -137,17 +133,13 @@ class Policy(eqx.Module):
         """
         return None, memory
 
-    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
+    def remember(self, observation: Observation, orders: PerAgent) -> Any:
         """Return `PolicyMemory.own_state` for the next week, given this week's accepted orders [units]."""
         return None if observation.memory is None else observation.memory.own_state
 
 
 class AbstractWrapper(Policy):
-    """Change the orders of another policy, whose encoding and memory are kept.
-
-    Attributes:
-        policy: whose orders are changed.
-    """
+    """Change the orders of another policy, whose encoding and memory are kept."""
 
     policy: eqx.AbstractVar[Policy]
 
@@ -174,7 +166,7 @@ class AbstractWrapper(Policy):
         """Read by the inner policy."""
         return self.policy.read(memory, outlooks, demand)
 
-    def remember(self, observation: Observation, orders: Float[Array, " agent"]) -> Any:
+    def remember(self, observation: Observation, orders: PerAgent) -> Any:
         """Update the inner policy's own state."""
         return self.policy.remember(observation, orders)
 
@@ -192,14 +184,12 @@ class AbstractOrderUpTo(Policy):
 
     @abc.abstractmethod
     def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
-        """Return the order-up-to level [units]."""
+        """Return the level [units]."""
 
     def encode(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the order-up-to level [units]."""
         return self.target(outlook, shadow_prices)
 
-    def decide(
-        self, encoded: Float[Array, " agent"], observation: Observation, shadow_prices: ShadowPrices
-    ) -> PerAgent:
+    def decide(self, encoded: PerAgent, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return (target - position)^+."""
         return positive_part(encoded - observation.position)

@@ -5,18 +5,19 @@ tests it. A further distribution needs a `quantile` that is differentiable in th
 """
 
 import abc
+from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from walras.clipping import clip, minimum, positive_part
 from walras.policies.base import AbstractOrderUpTo, PerAgent, PublicObservation, ShadowPrices
 
-SMALLEST_SHAPE = 0.05
-"""Gamma shapes below this (a coefficient of variation above 4.5) are treated as this one."""
-
+SMALLEST_SHAPE = 0.05  # gamma shapes below this (a coefficient of variation above 4.5) are treated as this one
+LOWEST_RATIO, HIGHEST_RATIO = 0.01, 0.99  # critical ratios are clipped: quantiles of a fit mean little outside
+LEAST_OVERAGE = 0.02  # least cost of overage as a share of the holding cost, however much unit costs rise
+TINY_COST = 1e-9  # keeps a ratio of two zero costs defined [money/unit]
 
 CENTRAL = (
     2.81022636e-08,
@@ -49,18 +50,14 @@ class AbstractDemandDistribution(eqx.Module):
     """Turn a critical ratio into a quantile of lead-time demand."""
 
     @abc.abstractmethod
-    def quantile(
-        self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
-    ) -> PerAgent:
+    def quantile(self, ratio: PerAgent, mean: PerAgent, sd: PerAgent) -> PerAgent:
         """Return F^{-1}(ratio) [units] for demand with this mean and standard deviation."""
 
 
 class NormalDemand(AbstractDemandDistribution):
     """Normal lead-time demand: mean + z sd."""
 
-    def quantile(
-        self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
-    ) -> PerAgent:
+    def quantile(self, ratio: PerAgent, mean: PerAgent, sd: PerAgent) -> PerAgent:
         """Return the normal quantile; it can be negative for small ratios."""
         return mean + standard_normal_quantile(ratio) * sd
 
@@ -68,9 +65,7 @@ class NormalDemand(AbstractDemandDistribution):
 class GammaDemand(AbstractDemandDistribution):
     """Gamma lead-time demand, nonnegative and skewed (Wilson-Hilferty quantile)."""
 
-    def quantile(
-        self, ratio: Float[Array, " agent"], mean: Float[Array, " agent"], sd: Float[Array, " agent"]
-    ) -> PerAgent:
+    def quantile(self, ratio: PerAgent, mean: PerAgent, sd: PerAgent) -> PerAgent:
         """Return mean (1 - 1/(9a) + z/(3 sqrt a))^3, a = (mean/sd)^2 the shape."""
         safe_mean = jnp.where(mean > 0, mean, 1.0)
         # Not the root of a square, whose derivative at sd = 0 is NaN.
@@ -79,50 +74,34 @@ class GammaDemand(AbstractDemandDistribution):
         return jnp.where(mean > 0, safe_mean * root**3, 0.0)
 
 
-LOWEST_RATIO, HIGHEST_RATIO = 0.01, 0.99
-"""Critical ratios are clipped to this range: quantiles of a fitted distribution mean little outside."""
-
-LEAST_OVERAGE = 0.02
-"""Least cost of overage as a share of the holding cost, however much unit costs rise."""
-
-TINY_COST = 1e-9
-"""Keeps a ratio of two zero costs defined [money/unit]."""
-
-
 def _prices_on_arrival(
     outlook: PublicObservation, shadow_prices: ShadowPrices, discount: float
-) -> tuple[Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"], Float[Array, " agent"]]:
+) -> tuple[PerAgent, PerAgent, PerAgent, PerAgent]:
     """Return g^-L and the shadow cost of flow on arrival, flow a week later, and storage on arrival [money/unit]."""
     population, ahead = outlook.population, shadow_prices.shape[0]
     growth = discount ** (-population.lead_time.astype(jnp.float32))
-    now, later = (_arrives(population.lead_time + extra, ahead, shadow_prices.dtype) for extra in (0, 1))
-    stock = population.stock_resource
+
+    def arrives(lead: Int[Array, " agent"]) -> Float[Array, "lead agent"]:
+        # Zeros and ones: the derivative of a matrix product is a product, that of indexing a slower scatter.
+        due = jnp.minimum(lead, ahead - 1)
+        return (due[None, :] == jnp.arange(ahead)[:, None]).astype(shadow_prices.dtype)
 
     def price(arrives: Float[Array, "lead agent"], stored: bool) -> PerAgent:
         total = jnp.zeros_like(outlook.unit_cost)
-        for index, is_stock in enumerate(stock):
+        for index, is_stock in enumerate(population.stock_resource):
             if is_stock == stored:
                 due = jnp.matmul(shadow_prices[:, index], arrives, precision="highest")
                 total = total + population.use[:, index] * due
         return total
 
+    now, later = arrives(population.lead_time), arrives(population.lead_time + 1)
     return growth, price(now, False), price(later, False), price(now, True)
 
 
-def _arrives(lead: Int[Array, " agent"], ahead: int, dtype: DTypeLike) -> Float[Array, "lead agent"]:
-    """Mark the week in which an order arrives by zeros and ones.
-
-    The derivative of a matrix product is a product, that of indexing a slower scatter.
-    """
-    due = jnp.minimum(lead, ahead - 1)
-    return (due[None, :] == jnp.arange(ahead)[:, None]).astype(dtype)
-
-
-def _level(ratio: Float[Array, " agent"], law: AbstractDemandDistribution, outlook: PublicObservation) -> PerAgent:
+def _level(ratio: PerAgent, law: AbstractDemandDistribution, outlook: PublicObservation) -> PerAgent:
     """Return the quantile of lead-time demand at `ratio`; below the lowest ratio it falls linearly to nothing."""
     level = law.quantile(clip(ratio, LOWEST_RATIO, HIGHEST_RATIO), outlook.lead_demand_mean, outlook.lead_demand_sd)
-    fade = clip(ratio / LOWEST_RATIO, 0.0, 1.0)
-    return fade * positive_part(level)
+    return clip(ratio / LOWEST_RATIO, 0.0, 1.0) * positive_part(level)
 
 
 class PricedNewsvendor(AbstractOrderUpTo):
@@ -175,12 +154,8 @@ class ScaledNewsvendor(PricedNewsvendor):
 
     def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the quantile of corrected lead-time demand at kappa [units]."""
-        corrected = eqx.tree_at(
-            lambda o: (o.lead_demand_mean, o.lead_demand_sd),
-            outlook,
-            (self.mean_factor * outlook.lead_demand_mean, self.sd_factor * outlook.lead_demand_sd),
-        )
-        return super().target(corrected, shadow_prices)
+        mean, sd = self.mean_factor * outlook.lead_demand_mean, self.sd_factor * outlook.lead_demand_sd
+        return super().target(replace(outlook, lead_demand_mean=mean, lead_demand_sd=sd), shadow_prices)
 
 
 class PricedBaseStock(AbstractOrderUpTo):

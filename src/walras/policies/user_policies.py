@@ -92,19 +92,9 @@ class CallbackView:
     parameters: Any = None
 
 
-BY_AGENT = (
-    "stock_start",
-    "position",
-    "lead_demand_mean",
-    "lead_demand_sd",
-    "sale_price",
-    "unit_cost",
-    "next_unit_cost",
-)
-"""Fields of `Observation` that a `CallbackView` has too."""
-
+# Fields of `Observation`, and of `Population`, that a `CallbackView` has too.
+SEEN = ("stock_start", "position", "lead_demand_mean", "lead_demand_sd", "sale_price", "unit_cost", "next_unit_cost")
 STATIC = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin")
-"""Fields of `Population` that a `CallbackView` has too."""
 
 ONE_AT_A_TIME = threading.Lock()
 """Held while a function runs that is not declared thread-safe: blocks of agents run in parallel."""
@@ -150,12 +140,7 @@ def callback_names(population: Population) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class HostCall:
-    """Host side of a callback: the function and what it needs beside arrays.
-
-    Attributes:
-        function, thread_safe: of the policy.
-        resources: names along the resource axis.
-    """
+    """Host side of a callback: the function and what it needs beside arrays."""
 
     function: CallbackSpec
     thread_safe: bool
@@ -346,7 +331,7 @@ def _call_back(policy: CallbackPolicy, encoded: Any, observation: Observation, s
     """Call the function from within a compiled program."""
     population, agents = observation.population, observation.position.shape[0]
     numbers = jnp.arange(agents, dtype=jnp.int32)
-    own = {name: getattr(observation, name) for name in BY_AGENT}
+    own = {name: getattr(observation, name) for name in SEEN}
     own |= {name: getattr(population, name) for name in STATIC} | {"use": population.use.T, "past_demand": encoded[0]}
     own |= {
         "agent": numbers if policy.agent is None else policy.agent,
