@@ -230,6 +230,22 @@ def test_only_what_is_asked_for_is_kept():
     assert_same(grouped.groups[:, 0], grouped.totals.utilization, exactly=False)
 
 
+@pytest.mark.parametrize("weekly", [False, True])
+def test_means_over_scenarios_are_those_of_the_traces(weekly):
+    paths, state = happenings(POPULATION, scenarios=SCENARIOS), start(POPULATION)
+    wide = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (SCENARIOS, *leaf.shape)), state)
+
+    def run(record):
+        how = {"initial": wide, "controller": Announcer(prices(POPULATION))} if weekly else {"initial": state}
+        return simulate(POPULATION, paths, order_up_to(POPULATION), record=record, **how)
+
+    traced, meant = run(Record.traces()), run(Record(means=True))
+    assert meant.agents is None and traced.means is None
+    for name in ("lost_sales", "utilization"):
+        assert_same(getattr(meant.means, name), getattr(traced.agents, name).mean(0), exactly=False)
+    assert_same(meant.totals, traced.totals)
+
+
 def test_arrivals_spread_whole_orders():
     delivered = jnp.array([3.0, 5.0, 7.0])
     whole = IntegerLeadTimes(jnp.array([0, 2, 1], jnp.int8)).spread(delivered, 2)

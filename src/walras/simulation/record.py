@@ -1,5 +1,7 @@
 """What a simulation keeps: totals by default, on request totals by group and per-agent traces."""
 
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -33,18 +35,35 @@ FLOWS = ("demand", "sales", "lost_sales", "receipts", "orders", "refused", "stoc
 """Fields of `WeekRecord` that can be summed besides utilization and reward, in the order of the rows."""
 
 
+class AgentMeans(eqx.Module):
+    """What happened to every agent, averaged over scenarios: small enough to keep for a large population.
+
+    Attributes:
+        lost_sales: demand that met no stock [units; week, agent].
+        utilization: use of each resource [week, agent, resource].
+    """
+
+    lost_sales: Float[Array, "*steps agent"]
+    utilization: Float[Array, "..."]
+
+
+Kept = TypeVar("Kept", WeekRecord, AgentMeans)
+
+
 class Record(eqx.Module):
     """What to keep beyond totals.
 
     Attributes:
         group: number of each agent's group, of `n_groups`, to keep utilization by group; None for no groups.
-        agents: also keep every agent's `WeekRecord` (memory: week x agent per quantity).
+        agents: also keep every agent's `WeekRecord` (memory: scenario x week x agent per quantity).
+        means: keep `AgentMeans` instead.
         flows: which totals to keep besides utilization and reward; each costs time.
     """
 
     group: Int[Array, " agent"] | None = None
     n_groups: int = eqx.field(static=True, default=0)
     agents: bool = eqx.field(static=True, default=False)
+    means: bool = eqx.field(static=True, default=False)
     flows: tuple[str, ...] = eqx.field(static=True, default=FLOWS)
 
     def __check_init__(self) -> None:
@@ -72,6 +91,12 @@ class Record(eqx.Module):
         """Keep totals, and what happened to every agent in every week."""
         return Record(agents=True)
 
+    def of_agents(self, week: WeekRecord) -> WeekRecord | AgentMeans | None:
+        """Return what is kept of every agent in one week."""
+        if self.means:
+            return swap_agents_resources(AgentMeans(week.lost_sales, week.utilization))
+        return swap_agents_resources(week) if self.agents else None
+
     def sums(
         self, week: WeekRecord, weight: Float[Array, " agent"]
     ) -> tuple[Float[Array, "tile row"], Float[Array, "tile cell"] | None]:
@@ -80,6 +105,11 @@ class Record(eqx.Module):
         rows = blocked_sums([*used, week.reward, *(getattr(week, name) for name in self.flows)], weight)
         use = week.utilization * weight[:, None]
         return rows, None if self.group is None else _by_group(use, self.group, self.n_groups)
+
+
+def swap_agents_resources(record: Kept) -> Kept:
+    """Exchange the last two axes of utilization: agents last, as in all other traces, or back again."""
+    return eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
 
 
 def _by_group(

@@ -22,8 +22,8 @@ from walras.policies.user_policies import callback_names, number_agents
 from walras.population.population import Population
 from walras.simulation.checks import check_policy_call, check_shapes, check_values, locate
 from walras.simulation.controller import Controller, Prices, closed_loop
-from walras.simulation.record import Record, Totals, as_totals
-from walras.simulation.setup import Setup, run_range, run_sharded, swap_agents_resources
+from walras.simulation.record import AgentMeans, Record, Totals, as_totals, swap_agents_resources
+from walras.simulation.setup import Setup, run_range, run_sharded
 from walras.simulation.week import State, WeekRecord, empty_state
 
 PathPrices = Float[Array, "*priced week resource"]
@@ -44,7 +44,7 @@ class Rollout(eqx.Module):
     Attributes:
         totals: sums over agents per week.
         groups: utilization by group [*scenario, week, group, resource], where the record asks for it.
-        agents: per-agent traces [*scenario, week, agent], where the record asks for them.
+        agents: per-agent traces [*scenario, week, agent], where the record asks for them; `means` are over scenarios.
         final: state after the last week.
         end_value: unit cost x (stock + open orders) at the end, so that starving the last weeks earns nothing [money].
         shadow_prices: price charged in each week.
@@ -59,6 +59,7 @@ class Rollout(eqx.Module):
     shadow_prices: PathPrices
     info: EngineInfo
     block_agents: int = eqx.field(static=True)
+    means: AgentMeans | None = None
 
     @property
     def reward(self) -> Float[Array, "*scenario"]:
@@ -338,8 +339,9 @@ def _rollout(sums: Any, kept: Any, info: EngineInfo, charged: PathPrices, record
     """Name the sums over all agents, and what is kept of each agent."""
     (rows, cells, end), (final, traces) = sums, kept
     groups = None if cells is None else cells.reshape(*cells.shape[:-1], record.n_groups, -1)
-    agents = None if traces is None else swap_agents_resources(traces)
-    return Rollout(as_totals(rows, record.flows), groups, agents, final, end[..., 0], charged, info, block)
+    kept = None if traces is None else swap_agents_resources(traces)
+    agents, means = (None, kept) if record.means else (kept, None)
+    return Rollout(as_totals(rows, record.flows), groups, agents, final, end[..., 0], charged, info, block, means)
 
 
 def _run_controlled(setup: Setup, controller: Controller, mesh: AgentMesh | None) -> Rollout:
@@ -381,7 +383,12 @@ def week_of(exogenous: ExogenousPaths, week: Array, count: int = 1) -> Exogenous
 
 def _concatenate(weeks: list[Rollout], week_axis: int) -> Rollout:
     last = weeks[-1]
-    parts = [(week.totals, week.groups, week.agents, week.shadow_prices) for week in weeks]
-    totals, groups, agents, prices = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=week_axis), *parts)
+
+    def joined(part: Callable[[Rollout], Any], axis: int) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=axis), *map(part, weeks))
+
+    parts = lambda week: (week.totals, week.groups, week.agents, week.shadow_prices)  # noqa: E731
+    totals, groups, agents, prices = joined(parts, week_axis)
+    means = joined(lambda week: week.means, 0)
     info = jax.tree.map(lambda *leaves: sum(leaves), *[week.info for week in weeks])
-    return Rollout(totals, groups, agents, last.final, last.end_value, prices, info, last.block_agents)
+    return Rollout(totals, groups, agents, last.final, last.end_value, prices, info, last.block_agents, means)

@@ -22,7 +22,6 @@ from walras.simulation.week import (
     Week,
     WeekCarry,
     WeekInputs,
-    WeekRecord,
     encode_weeks,
     read_weeks,
     shared_inputs,
@@ -71,6 +70,12 @@ class Setup(eqx.Module):
             `(rows, cells, end)`: the record's sums [*scenario, week, tile, row or cell] and the value of what is left
             [*scenario, tile, 1]; `(final, traces)`, agents last; the engine's account.
         """
+        sums, (final, traces), info = self._run_paths()
+        if self.record.means and self.exogenous.n_scenarios is not None:
+            traces = jax.tree.map(lambda leaf: leaf.mean(0), traces)
+        return sums, (final, traces), info
+
+    def _run_paths(self) -> Any:
         exogenous, policy, windows = self.exogenous, self.policy, self.windows
         assert windows is not None  # prices are announced before a run
         weeks = self.first_week + jnp.arange(exogenous.n_weeks)
@@ -117,7 +122,7 @@ class Setup(eqx.Module):
         @partial(jax.checkpoint, policy=KEEP_SIDES, prevent_cse=False)
         def step(carry: WeekCarry, inputs: dict[str, Any]) -> Any:
             carry, happened = week(carry, WeekInputs(**steady, **inputs))
-            return carry, (*record.sums(happened, weight), swap_agents_resources(happened) if record.agents else None)
+            return carry, (*record.sums(happened, weight), record.of_agents(happened))
 
         start = week.begin(State(state.stock_end, state.pipeline, memory))
         trajectory, info = self.engine.run(step, start, {**changing, **own})
@@ -147,11 +152,6 @@ def slice_agents(tree: Tree, start: Array | int, size: int, n_agents: int) -> Tr
         return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=leaf.ndim - 1)
 
     return map_per_agent(cut, tree, n_agents)
-
-
-def swap_agents_resources(record: WeekRecord) -> WeekRecord:
-    """Exchange the last two axes of utilization: agents last, as in all other traces, or back again."""
-    return eqx.tree_at(lambda r: r.utilization, record, jnp.moveaxis(record.utilization, -1, -2))
 
 
 def run_sharded(setup: Setup, mesh: AgentMesh) -> Any:
