@@ -18,11 +18,7 @@ Tree = TypeVar("Tree")
 
 
 class Broadcast(eqx.Module):
-    """Mark of what all agents share, such as the weights of a network.
-
-    Attributes:
-        value: any pytree; read it as `.value`.
-    """
+    """Mark of what all agents share, such as the weights of a network: any tree, read as `.value`."""
 
     value: Any
 
@@ -45,8 +41,8 @@ def agent_axis_of(tree: Tree, n_agents: int) -> Tree:
 
 def map_per_agent(change: Callable[[Any], Any], tree: Tree, n_agents: int) -> Tree:
     """Apply `change` to every array that has one number (or column) for every agent."""
-    per_agent_part, others = eqx.partition(tree, agent_axis_of(tree, n_agents))
-    return eqx.combine(jax.tree.map(change, per_agent_part), others)
+    own, others = eqx.partition(tree, agent_axis_of(tree, n_agents))
+    return eqx.combine(jax.tree.map(change, own), others)
 
 
 def per_agent(
@@ -80,11 +76,7 @@ def per_agent(
 
 
 def whole_count(name: str, value: int, lowest: int = 1) -> int:
-    """Return a number of agents or buckets.
-
-    Raises:
-        SettingsError: fewer than `lowest`.
-    """
+    """Return a number of agents or buckets; raise `SettingsError` for fewer than `lowest`."""
     if value < lowest:
         raise SettingsError(f"`{name}` is {value} but must be at least {lowest}; give a larger number")
     return int(value)

@@ -16,20 +16,14 @@ from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.population.agent_axis import map_per_agent, per_agent, whole_count
 from walras.population.population import N_BUCKETS, Population, bucket_edges, bucket_of
 
-FLOOR_SHARE = 0.1
-"""Smallest size counted, as a share of the mean size, so that no agent has a vanishing chance of being drawn."""
-
-FEWEST = 2
-"""Least number of agents drawn from a stratum: the spread cannot be estimated from one."""
-
-CERTAIN = 1.0 - 1e-9
-"""Chances from here on count as 1, despite rounding."""
-
-NO_SPREAD = 1e-9
-"""Relative spread of a stratum without any, so that remaining draws can be allocated."""
+FLOOR_SHARE = 0.1  # of the mean size, added to every size so that no agent has a vanishing chance of being drawn
+FEWEST = 2  # least number of agents drawn from a stratum: the spread cannot be estimated from one
+CERTAIN = 1.0 - 1e-9  # chances from here on count as 1, despite rounding
+NO_SPREAD = 1e-9  # relative spread of a stratum without any, so that remaining draws can be allocated
 
 Tree = TypeVar("Tree")
-Drawn = tuple[Float[np.ndarray, " agent"], Int[np.ndarray, " agent"]]
+PerAgent = Float[np.ndarray, " agent"]
+Strata = Int[np.ndarray, " agent"]  # the stratum of each agent
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +72,6 @@ class Cohort:
 
         Args:
             values: of the drawn agents [any unit]; cut those of all agents with `select` first.
-
-        Returns:
-            One total for each entry of the leading axes, in the same unit.
         """
         return self._checked(values) @ self.weight
 
@@ -90,9 +81,6 @@ class Cohort:
         Hajek's approximation within each stratum, sum of (1 - pi) (y / pi - B)^2 times n / (n - 1), with B the mean
         of y / pi weighted by 1 - pi; agents drawn surely add nothing. With equal chances it is the textbook formula
         with finite population correction.
-
-        Args:
-            values: of the drawn agents [any unit].
 
         Raises:
             InputError: one agent alone was left to chance in a stratum, which says nothing about spread.
@@ -120,17 +108,13 @@ class AbstractDesign(ABC):
     """Sampling design: inclusion probabilities from which drawing and errors follow."""
 
     @abstractmethod
-    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+    def chances(self, size: PerAgent, n: int) -> tuple[PerAgent, Strata]:
         """Return each agent's chance of being drawn and its stratum; chances in a stratum add up to a whole number.
 
         Args:
             size: size of each agent known before the draw, e.g. historical demand [units/week].
             n: agents to draw, fewer than there are.
         """
-
-    def fewest(self, size: Float[np.ndarray, " agent"]) -> int:
-        """Return the smallest cohort that this design draws, and whose error can be estimated [agents]."""
-        return min(FEWEST, len(size))
 
     def draw(self, size: Real[np.ndarray, " agent"], n: int, random: np.random.Generator) -> Cohort:
         """Draw exactly `n` agents, or all where there are no more.
@@ -158,9 +142,8 @@ class AbstractDesign(ABC):
         Exact for equal chances, where it is CV sqrt((1 - n/N) / n) in each stratum; Hajek's approximation else.
 
         Args:
-            size: as for `draw`.
+            size, n: as for `draw`.
             values: what will be added up, of all agents [any unit].
-            n: agents to draw.
 
         Raises:
             InputError: `values` add up to 0.
@@ -182,12 +165,11 @@ class AbstractDesign(ABC):
 class UniformSample(AbstractDesign):
     """Draw every agent with the same chance."""
 
-    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+    def chances(self, size: PerAgent, n: int) -> tuple[PerAgent, Strata]:
         """Return n / N for all, in one stratum."""
         return np.full(len(size), n / len(size)), np.zeros(len(size), int)
 
     def __str__(self) -> str:
-        """Name the design."""
         return "uniform"
 
 
@@ -204,27 +186,21 @@ class StratifiedSample(AbstractDesign):
     strata: int = N_BUCKETS
     floor_share: float = FLOOR_SHARE
 
-    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+    def chances(self, size: PerAgent, n: int) -> tuple[PerAgent, Strata]:
         """Return n_b / N_b for all agents of stratum b.
 
         Raises:
             SettingsError: fewer agents than two for every stratum, or a floor of 0 or less.
         """
-        stratum, members = self._members(size)
-        spread = _spreads(size, stratum) + _floor(self.floor_share) * float(size.mean())
-        return (neyman_allocation(members, spread, n) / members)[stratum], stratum
-
-    def fewest(self, size: Float[np.ndarray, " agent"]) -> int:
-        """Return two agents for every stratum [agents]."""
-        return int(np.minimum(FEWEST, self._members(size)[1]).sum())
-
-    def _members(self, size: np.ndarray) -> tuple[Int[np.ndarray, " agent"], Int[np.ndarray, " stratum"]]:
         bucket = bucket_of(size, bucket_edges(size, whole_count("strata", self.strata)))
         stratum = np.unique(bucket, return_inverse=True)[1]
-        return stratum, np.bincount(stratum)
+        members = np.bincount(stratum)
+        away = size - (np.bincount(stratum, size) / members)[stratum]
+        spread = np.sqrt(np.bincount(stratum, away**2) / np.maximum(members - 1, 1))
+        spread = spread + _checked_floor(self.floor_share) * float(size.mean())
+        return (neyman_allocation(members, spread, n) / members)[stratum], stratum
 
     def __str__(self) -> str:
-        """Name the design."""
         return f"stratified by size ({self.strata} strata, Neyman)"
 
 
@@ -238,21 +214,26 @@ class ProportionalSample(AbstractDesign):
 
     floor_share: float = FLOOR_SHARE
 
-    def chances(self, size: Float[np.ndarray, " agent"], n: int) -> Drawn:
+    def chances(self, size: PerAgent, n: int) -> tuple[PerAgent, Strata]:
         """Return min(1, t (size + floor)) with t such that they add up to n, in one stratum.
 
         Raises:
             SettingsError: a floor of 0 or less, under which agents of size 0 would never be drawn.
         """
-        counted = size / max(float(size.mean()), np.finfo(float).tiny) + _floor(self.floor_share)
+        counted = size / max(float(size.mean()), np.finfo(float).tiny) + _checked_floor(self.floor_share)
         return clip_to_total(counted, np.zeros(len(size)), np.ones(len(size)), n), np.zeros(len(size), int)
 
     def __str__(self) -> str:
-        """Name the design."""
         return "in proportion to size"
 
 
-def demand_size(population: Population) -> Float[np.ndarray, " agent"]:
+def _checked_floor(share: float) -> float:
+    if not share > 0.0:
+        raise SettingsError(f"`floor_share` is {share:g} but must be above 0; give e.g. {FLOOR_SHARE}")
+    return share
+
+
+def demand_size(population: Population) -> PerAgent:
     """Return the size that cohorts are drawn by: historical demand of all that an agent stands for [units/week]."""
     return np.asarray(population.demand_scale * population.weight, float)
 
@@ -261,11 +242,6 @@ def neyman_allocation(
     members: Int[np.ndarray, " stratum"], spread: Float[np.ndarray, " stratum"], n: int
 ) -> Int[np.ndarray, " stratum"]:
     """Share `n` draws in proportion to members times spread, at least two and at most all of each stratum.
-
-    Args:
-        members: agents of each stratum, at least 1.
-        spread: standard deviation of size within each stratum.
-        n: agents to draw, no more than there are.
 
     Raises:
         SettingsError: fewer than two for every stratum.
@@ -287,12 +263,8 @@ def clip_to_total(
 ) -> Float[np.ndarray, " part"]:
     """Return clip(t share, lowest, highest) with the t for which they add up to `n`.
 
-    The sum is piecewise linear in t with known corners, so t is read off exactly.
-
-    Args:
-        share: above 0.
-        lowest, highest: bounds of each part; `n` lies between their sums.
-        n: what the parts add up to.
+    The sum is piecewise linear in t with known corners, so t is read off exactly. Shares are above 0, and `n` lies
+    between the sums of the bounds.
     """
     corners = np.concatenate([lowest / share, highest / share])
     order = np.argsort(corners)
@@ -305,15 +277,10 @@ def clip_to_total(
     return np.where(free, parts * ((n - parts[~free].sum()) / max(parts[free].sum(), 1e-300)), parts)
 
 
-def systematic_sample(
-    chance: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"], random: np.random.Generator
-) -> Bool[np.ndarray, " agent"]:
+def systematic_sample(chance: PerAgent, stratum: Strata, random: np.random.Generator) -> Bool[np.ndarray, " agent"]:
     """Mark the agents of a systematic sample in random order; with equal chances it is simple random sampling.
 
-    Args:
-        chance: of each agent; those of a stratum add up to a whole number.
-        stratum: of each agent.
-        random: of the order and the first step.
+    Chances in a stratum add up to a whole number.
     """
     drawn = chance >= CERTAIN
     free = random.permutation(np.flatnonzero(~drawn))
@@ -325,22 +292,7 @@ def systematic_sample(
     return drawn
 
 
-def _floor(share: float) -> float:
-    if not share > 0.0:
-        raise SettingsError(f"`floor_share` is {share:g} but must be above 0; give e.g. {FLOOR_SHARE}")
-    return share
-
-
-def _spreads(size: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"]) -> Float[np.ndarray, " stratum"]:
-    """Return the standard deviation of size within each stratum, 0 for a single agent."""
-    members = np.bincount(stratum)
-    away = size - (np.bincount(stratum, size) / members)[stratum]
-    return np.sqrt(np.bincount(stratum, away**2) / np.maximum(members - 1, 1))
-
-
-def _scatter(
-    expanded: Float[np.ndarray, "*axes agent"], weight: Float[np.ndarray, " agent"], stratum: Int[np.ndarray, " agent"]
-) -> np.ndarray | float:
+def _scatter(expanded: Float[np.ndarray, "*axes agent"], weight: PerAgent, stratum: Strata) -> np.ndarray | float:
     """Add up weighted squared distances from each stratum's weighted mean, times k / (k - 1) for its k agents."""
     total = np.zeros(expanded.shape[:-1])
     for number in np.unique(stratum):

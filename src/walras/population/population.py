@@ -16,6 +16,11 @@ from jaxtyping import Array, Float, Int
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
 
+RESOURCES = ("inbound_units", "inbound_volume", "storage")
+"""Resources that can be priced: the first two are used on arrival, storage by stock at the end of a week."""
+
+N_BUCKETS = 10
+
 
 class AgentNames:
     """Names of a population's agents, for error sentences only.
@@ -32,50 +37,23 @@ class AgentNames:
     __slots__ = ("labels",)
 
     def __init__(self, labels: Any = None) -> None:
-        """Keep the labels as strings.
-
-        Args:
-            labels: anything numpy can turn into one string per agent; None for no names.
-        """
         self.labels: np.ndarray | None = None if labels is None else np.asarray(labels, np.str_)
 
     def take(self, index: Any) -> "AgentNames":
         """Keep the names that `index` (mask, index or slice) selects, in that order."""
-        return (
-            self
-            if self.labels is None
-            else AgentNames(self.labels[index if isinstance(index, slice) else np.asarray(index)])
-        )
-
-    def of(self, agent: int, n_agents: int) -> str:
-        """Name one of `n_agents` agents: `agent "X"`, or `agent 12` where names are missing or of another number."""
-        if self.labels is None or len(self.labels) != n_agents:
-            return f"agent {agent}"
-        label = str(self.labels[agent])
-        return f'agent "{label if label.isprintable() else ascii(label)[1:-1]}"'
+        return self if self.labels is None else AgentNames(self.labels[index])
 
     def __eq__(self, other: object) -> bool:
-        """Call all names equal; see the class."""
         return isinstance(other, AgentNames)
 
     def __hash__(self) -> int:
-        """Hash all names alike; see the class."""
         return hash(AgentNames)
 
     def __repr__(self) -> str:
-        """Return the number of names."""
         return f"AgentNames({'none' if self.labels is None else len(self.labels)})"
 
 
 NO_NAMES = AgentNames()
-"""Names of agents that have none."""
-
-
-RESOURCES = ("inbound_units", "inbound_volume", "storage")
-"""Resources in the order of the resource axis: the first two are used on arrival, storage by stock on hand."""
-
-STOCK_RESOURCES = frozenset({"storage"})
-"""Resources that are used by stock at the end of a week; all others are used by receipts."""
 
 
 class Population(eqx.Module):
@@ -121,7 +99,7 @@ class Population(eqx.Module):
     @property
     def stock_resource(self) -> tuple[bool, ...]:
         """Tell for each resource whether stock on hand uses it (True) or receipts do (False)."""
-        return tuple(name in STOCK_RESOURCES for name in self.resources)
+        return tuple(name == "storage" for name in self.resources)
 
     def take(self, index: Any) -> "Population":
         """Keep the agents that `index` selects, in that order, with their names.
@@ -138,22 +116,19 @@ class Population(eqx.Module):
         return dataclasses.replace(self, names=names)
 
     def name_of(self, agent: int) -> str:
-        """Name an agent in a sentence: `agent "X"`, or `agent 12` where it has no name or a transform runs."""
-        if isinstance(self.demand_scale, jax.core.Tracer):
+        """Name an agent in a sentence: `agent "X"`, or `agent 12` where names are missing or a transform runs."""
+        labels = self.names.labels
+        if isinstance(self.demand_scale, jax.core.Tracer) or labels is None or len(labels) != self.n_agents:
             return f"agent {agent}"
-        return self.names.of(agent, self.n_agents)
-
-
-MAX_PRICE_QUANTILE = 0.99
-"""Quantile of margin per unit of resource that is the choke price."""
+        label = str(labels[agent])
+        return f'agent "{label if label.isprintable() else ascii(label)[1:-1]}"'
 
 
 def choke_price(population: Population) -> float:
     """Return the choke price, the 99th percentile of margin per unit of resource [money per unit of resource]."""
-    margin = np.asarray(population.unit_margin)
-    use = np.asarray(population.use)
-    ratios = margin[:, None] / np.maximum(use, np.finfo(np.float32).tiny)
-    return float(np.quantile(ratios[np.asarray(population.demand_scale) > 0], MAX_PRICE_QUANTILE))
+    use = np.maximum(np.asarray(population.use), np.finfo(np.float32).tiny)
+    ratios = np.asarray(population.unit_margin)[:, None] / use
+    return float(np.quantile(ratios[np.asarray(population.demand_scale) > 0], 0.99))
 
 
 def price_scale(population: Population) -> Float[np.ndarray, " resource"]:
@@ -171,11 +146,14 @@ def price_scale(population: Population) -> Float[np.ndarray, " resource"]:
     return 0.5 * (lower + upper)
 
 
-WEEKS_PER_YEAR = 52.0
-SHORTEST_LEAD_TIME, LONGEST_LEAD_TIME = 1, 52
-"""Typical lead times that are planned with [weeks]."""
+def latest_prices(panel: Panel) -> tuple[Float[np.ndarray, " agent"], Float[np.ndarray, " agent"]]:
+    """Return the last week's sale price and unit cost, which the coming weeks are planned with [money/unit]."""
+    return np.asarray(panel.price)[-1].astype(np.float32), np.asarray(panel.unit_cost)[-1].astype(np.float32)
 
-N_BUCKETS = 10
+
+def mean_demand(panel: Panel) -> Float[np.ndarray, " agent"]:
+    """Return mean weekly units over the weeks on sale [units/week]."""
+    return (panel.units * panel.on_sale).sum(0, dtype=np.float64) / np.maximum(panel.on_sale.sum(0), 1)
 
 
 def population_from_panel(
@@ -201,12 +179,15 @@ def population_from_panel(
     if unknown:
         raise SettingsError(f"resource `{unknown[0]}` is not known; choose from {', '.join(RESOURCES)}")
     price, cost = latest_prices(panel)
-    lead = np.maximum(np.rint(np.asarray(panel.lead_time)), SHORTEST_LEAD_TIME).astype(np.int32)
-    _refuse_long(panel, lead)
+    lead = np.maximum(np.rint(np.asarray(panel.lead_time)), 1).astype(np.int32)
+    if lead.max() > 52:  # mostly days mistaken for weeks
+        agent = panel.agents[np.argmax(lead)]
+        what = f"`lead_time` of `{agent}` is {lead.max()} weeks but at most 52 are planned"
+        raise InputError(f"{what}; give lead times in weeks")
     volume = np.asarray(panel.volume, np.float32)
     per_unit = {"inbound_units": np.ones_like(volume), "inbound_volume": volume, "storage": volume}
     return Population(
-        holding_cost=jnp.asarray(annual_holding_rate / WEEKS_PER_YEAR * cost),
+        holding_cost=jnp.asarray(annual_holding_rate / 52.0 * cost),
         lost_sale_penalty=jnp.asarray(lost_sale_penalty_share * price),
         lead_time=jnp.asarray(lead),
         demand_scale=jnp.asarray(mean_demand(panel), jnp.float32),
@@ -216,27 +197,6 @@ def population_from_panel(
         resources=tuple(resources),
         names=AgentNames(panel.agents),
     )
-
-
-def _refuse_long(panel: Panel, lead: np.ndarray) -> None:
-    """Refuse lead times beyond a year, which are mostly days mistaken for weeks."""
-    worst = int(np.argmax(lead))
-    if lead[worst] > LONGEST_LEAD_TIME:
-        raise InputError(
-            f"`lead_time` of `{panel.agents[worst]}` is {lead[worst]} weeks but at most {LONGEST_LEAD_TIME} are "
-            "planned; give lead times in weeks"
-        )
-
-
-def latest_prices(panel: Panel) -> tuple[Float[np.ndarray, " agent"], Float[np.ndarray, " agent"]]:
-    """Return the last week's sale price and unit cost, which the coming weeks are planned with [money/unit]."""
-    return np.asarray(panel.price)[-1].astype(np.float32), np.asarray(panel.unit_cost)[-1].astype(np.float32)
-
-
-def mean_demand(panel: Panel) -> Float[np.ndarray, " agent"]:
-    """Return mean weekly units over the weeks on sale [units/week]."""
-    weeks = np.maximum(panel.on_sale.sum(0), 1)
-    return (panel.units * panel.on_sale).sum(0, dtype=np.float64) / weeks
 
 
 def bucket_edges(value: Float[np.ndarray, " agent"], n_buckets: int = N_BUCKETS) -> Float[np.ndarray, " edge"]:

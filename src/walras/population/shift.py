@@ -1,9 +1,8 @@
 """Composition shift: populations of the same agents in another mix, exponentially tilted along one attribute.
 
-Bucket edges, masses and tilts stay those of the baseline. A further attribute is one line in `TILTS`.
+Bucket edges, masses and tilts stay those of the baseline.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,27 +12,9 @@ from walras.errors import InputError, SettingsError
 from walras.population.agent_axis import per_agent, whole_count
 from walras.population.population import N_BUCKETS, bucket_edges, bucket_of
 
-EPS_SHARE = 0.01
-"""Share of the mean that is added before the logarithm, which so exists for a bucket without demand."""
-
-
-def _log(mean: Float[np.ndarray, " bucket"], overall: float) -> Float[np.ndarray, " bucket"]:
-    return np.log(np.maximum(mean + EPS_SHARE * overall, np.finfo(float).tiny))
-
-
-def _rank(mean: Float[np.ndarray, " bucket"], overall: float) -> Float[np.ndarray, " bucket"]:
-    return np.arange(len(mean), dtype=float)
-
-
-TILTS: dict[str, Callable[[Float[np.ndarray, " bucket"], float], Float[np.ndarray, " bucket"]]] = {
-    "demand": _log,
-    "economics": _rank,
-    "lead_time": _rank,
-    "weeks_of_cover": _rank,
-    "volume": _rank,
-    "fill_rate": _rank,
-}
-"""Score of a bucket before standardising: log mean demand, or its rank where values may be negative or whole."""
+ATTRIBUTES = ("demand", "economics", "lead_time", "weeks_of_cover", "volume", "fill_rate")
+PerBucket = Float[np.ndarray, " bucket"]
+Numbers = Real[np.ndarray, " agent"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +25,7 @@ class CompositionShift:
     times) leaves some buckets empty.
 
     Attributes:
-        by: name of the attribute, a key of `TILTS`.
+        by: name of the attribute, one of `ATTRIBUTES`.
         edges: inner edges of the buckets, in the attribute's unit.
         mass: rho_b, share of the baseline's agents; 0 for an empty bucket.
         tilt: z_b, mean 0 and standard deviation 1 over the baseline's agents; 0 for an empty bucket.
@@ -53,23 +34,22 @@ class CompositionShift:
 
     by: str
     edges: Float[np.ndarray, " edge"]
-    mass: Float[np.ndarray, " bucket"]
-    tilt: Float[np.ndarray, " bucket"]
-    demand: Float[np.ndarray, " bucket"]
+    mass: PerBucket
+    tilt: PerBucket
+    demand: PerBucket
 
     @classmethod
     def fit(
-        cls,
-        values: Real[np.ndarray, " agent"],
-        by: str = "demand",
-        demand: Real[np.ndarray, " agent"] | None = None,
-        n_buckets: int = N_BUCKETS,
+        cls, values: Numbers, by: str = "demand", demand: Numbers | None = None, n_buckets: int = N_BUCKETS
     ) -> "CompositionShift":
         """Cut the baseline into buckets of equally many agents and freeze them.
 
+        A bucket's score is its log mean demand, or its rank for attributes that may be negative or whole; the tilt is
+        the standardised score.
+
         Args:
             values: the attribute of every agent of the baseline: mean demand [units/week], unit margin [money], ...
-            by: its name, which decides the tilt.
+            by: its name.
             demand: mean demand of the same agents [units/week]; default `values` for a shift by demand.
             n_buckets: buckets to cut.
 
@@ -77,20 +57,25 @@ class CompositionShift:
             SettingsError: an unknown attribute, or `demand` missing for a shift by another attribute.
             InputError, ShapeError: values that are no numbers, or demand below 0.
         """
-        if by not in TILTS:
-            raise SettingsError(f"`by` is `{by}` but no such attribute is shifted; choose from {', '.join(TILTS)}")
+        if by not in ATTRIBUTES:
+            raise SettingsError(f"`by` is `{by}` but no such attribute is shifted; choose from {', '.join(ATTRIBUTES)}")
         level = per_agent(by, values, lowest=0.0 if by == "demand" else -np.inf)
         scale = _demand(by, level, demand)
         edges = bucket_edges(level, whole_count("n_buckets", n_buckets))
         bucket = bucket_of(level, edges)
         count = np.bincount(bucket, minlength=n_buckets)
-        used = np.flatnonzero(count)
-        mass = count / len(level)
+        used, mass = count > 0, count / len(level)
+        score = np.arange(n_buckets, dtype=float)[used]
+        if by == "demand":  # a share of the mean is added, so that a bucket without demand has a logarithm
+            mean = np.bincount(bucket, level, minlength=n_buckets)[used] / count[used]
+            score = np.log(np.maximum(mean + 0.01 * float(level.mean()), np.finfo(float).tiny))
+        away = score - score @ mass[used] / mass[used].sum()
+        spread = np.sqrt(away**2 @ mass[used] / mass[used].sum())
         tilt = np.zeros(n_buckets)
-        tilt[used] = _standard(TILTS[by](_means(level, bucket, count)[used], float(level.mean())), mass[used])
-        return cls(by, edges, mass, tilt, _means(scale, bucket, count))
+        tilt[used] = away / spread if spread > 0 else away
+        return cls(by, edges, mass, tilt, np.bincount(bucket, scale, minlength=n_buckets) / np.maximum(count, 1))
 
-    def weights(self, alpha: float) -> Float[np.ndarray, " bucket"]:
+    def weights(self, alpha: float) -> PerBucket:
         """Return the share of agents that each bucket has under a tilt; they add up to 1.
 
         Args:
@@ -102,9 +87,7 @@ class CompositionShift:
         raised = self.mass * np.exp(power - power.max())
         return raised / raised.sum()
 
-    def chances(
-        self, values: Real[np.ndarray, " agent"], alpha: float, within: Real[np.ndarray, " agent"] | None = None
-    ) -> Float[np.ndarray, " agent"]:
+    def chances(self, values: Numbers, alpha: float, within: Numbers | None = None) -> Float[np.ndarray, " agent"]:
         """Return each agent's probability w_b q(i|b) of the next draw; they add up to 1.
 
         The weight of a bucket without agents is shared by the others in proportion to theirs.
@@ -131,11 +114,11 @@ class CompositionShift:
 
     def draw(
         self,
-        values: Real[np.ndarray, " agent"],
+        values: Numbers,
         alpha: float,
         count: int,
         random: np.random.Generator,
-        within: Real[np.ndarray, " agent"] | None = None,
+        within: Numbers | None = None,
         *,
         replace: bool = True,
     ) -> Int[np.ndarray, " count"]:
@@ -156,9 +139,12 @@ class CompositionShift:
         bucket = bucket_of(np.asarray(values, float), self.edges)
         sums = np.cumsum(np.bincount(bucket, chance, minlength=len(self.mass)))
         wanted = np.diff(np.floor(sums / sums[-1] * count + random.uniform()), prepend=0.0).astype(int)
-        drawn = [
-            _draw_in_rounds(np.flatnonzero(bucket == b), chance, int(wanted[b]), random) for b in np.flatnonzero(wanted)
-        ]
+        drawn = []
+        for number in np.flatnonzero(wanted):
+            able = np.flatnonzero((bucket == number) & (chance > 0))
+            rounds, rest = divmod(int(wanted[number]), len(able))
+            few = random.choice(able, size=rest, replace=False, p=chance[able] / chance[able].sum())
+            drawn += [np.tile(able, rounds), few]
         return random.permutation(np.concatenate(drawn))
 
     def mean_ratio(self, alpha: float) -> float:
@@ -166,11 +152,7 @@ class CompositionShift:
         return float(self.weights(alpha) @ self.demand / (self.mass @ self.demand))
 
     def induced_mean_ratio(
-        self,
-        values: Real[np.ndarray, " agent"],
-        alpha: float,
-        demand: Real[np.ndarray, " agent"] | None = None,
-        within: Real[np.ndarray, " agent"] | None = None,
+        self, values: Numbers, alpha: float, demand: Numbers | None = None, within: Numbers | None = None
     ) -> float:
         """Return expected mean demand of agents drawn under `alpha` over that of agents drawn under 0.
 
@@ -185,9 +167,7 @@ class CompositionShift:
         return float(self.chances(values, alpha, within) @ level / (self.chances(values, 0.0, within) @ level))
 
 
-def _demand(
-    by: str, level: Float[np.ndarray, " agent"], demand: Real[np.ndarray, " agent"] | None
-) -> Float[np.ndarray, " agent"]:
+def _demand(by: str, level: Numbers, demand: Numbers | None) -> Float[np.ndarray, " agent"]:
     """Return mean demand, for a shift by demand the attribute itself; refuse a population without any."""
     if demand is None and by != "demand":
         raise SettingsError(f"a shift by {by} needs the demand that comes with it; give `demand`, mean demand by agent")
@@ -197,26 +177,3 @@ def _demand(
             "`demand` is 0 for all agents but at least one agent needs some; leave out populations without any"
         )
     return mean
-
-
-def _means(values: np.ndarray, bucket: np.ndarray, count: np.ndarray) -> Float[np.ndarray, " bucket"]:
-    """Return the mean within each bucket, 0 for an empty one."""
-    return np.bincount(bucket, values, minlength=len(count)) / np.maximum(count, 1)
-
-
-def _standard(score: Float[np.ndarray, " bucket"], mass: Float[np.ndarray, " bucket"]) -> Float[np.ndarray, " bucket"]:
-    """Shift and scale to mean 0 and standard deviation 1 over agents; all 0 where all scores are equal."""
-    away = score - score @ mass / mass.sum()
-    spread = np.sqrt(away**2 @ mass / mass.sum())
-    return away / spread if spread > 0 else away
-
-
-def _draw_in_rounds(
-    members: Int[np.ndarray, " member"], chance: Float[np.ndarray, " agent"], count: int, random: np.random.Generator
-) -> Int[np.ndarray, " count"]:
-    """Draw from one bucket without replacement, after as many full rounds of all as `count` holds."""
-    able = members[chance[members] > 0]
-    rounds, rest = divmod(count, len(able))
-    weight = chance[able]
-    few = random.choice(able, size=rest, replace=False, p=weight / weight.sum())
-    return np.concatenate([np.tile(able, rounds), few])
