@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-SIDE = "side of a tie"
-"""Checkpoint name of the residual of a clip: one byte instead of the numbers it was decided from."""
+SIDE = "side of a tie"  # checkpoint name of the residual of a clip: one byte instead of what it was decided from
 
 
 def _side(decision: Bool[Array, "..."]) -> Bool[Array, "..."]:

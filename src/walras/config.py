@@ -33,8 +33,7 @@ def _named_once(resources: tuple[ResourceName, ...]) -> tuple[ResourceName, ...]
 
 Resources = Annotated[tuple[ResourceName, ...], AfterValidator(_named_once)]
 
-LEAST_COHORT = 20
-"""Agents of the smallest cohort that represents a population: two in each of ten strata."""
+LEAST_COHORT = 20  # agents of the smallest cohort that represents a population: two in each of ten strata
 
 PLAIN_WORDS = {
     "^Input should": "it must",
@@ -309,11 +308,8 @@ def read_settings(
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `under` updated with `over`, nested tables too."""
-    joined = dict(under)
-    for key, value in over.items():
-        below = joined.get(key)
-        joined[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return joined
+    both = {key for key in over if isinstance(over[key], Mapping) and isinstance(under.get(key), Mapping)}
+    return {**under, **over, **{key: _merged(under[key], over[key]) for key in both}}
 
 
 def checked(kind: type[Model], values: Mapping[str, Any], source: str) -> Model:

@@ -45,8 +45,7 @@ def shape_mismatch(name: str, given: object, needed: object, remedy: str) -> Sha
 
     Args:
         name: the argument as the user knows it.
-        given: its shape.
-        needed: the shape that is needed, with axis names.
+        given, needed: its shape, and the needed one with axis names.
         remedy: what to do, an imperative phrase.
     """
     return ShapeError(f"`{name}` has shape {given} but needs {needed}; {remedy}")
@@ -57,50 +56,33 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 @dataclass
 class FailFast:
-    """Raise the first problem as an `InputError`; collect notes.
+    """Raise the first problem as an `InputError`; collect notes."""
 
-    Attributes:
-        notes: sentences about what was repaired.
-        rows: rows of the table, once known.
-        columns: our name -> the table's name, once known.
-    """
-
-    notes: list[str] = field(default_factory=list)
-    rows: int = 0
-    columns: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # sentences about what was repaired
+    rows: int = 0  # of the table, once known
+    columns: dict[str, str] = field(default_factory=dict)  # our name -> the table's name, once known
+    problems: list[str] = field(default_factory=list)
 
     def problem(self, sentence: str) -> None:
-        """Raise the sentence.
-
-        Raises:
-            InputError: always.
-        """
+        """Raise the sentence as an `InputError`."""
         raise InputError(one_line(sentence))
 
     @property
     def has_problems(self) -> bool:
         """Return whether there is any problem so far."""
-        return False
+        return bool(self.problems)
 
     def note(self, sentence: str) -> None:
         """Collect a sentence about something that was repaired."""
         self.notes.append(one_line(sentence))
 
 
-@dataclass
 class CollectAll(FailFast):
     """Collect every problem, so that a table can be fixed at once."""
-
-    problems: list[str] = field(default_factory=list)
 
     def problem(self, sentence: str) -> None:
         """Collect the sentence."""
         self.problems.append(one_line(sentence))
-
-    @property
-    def has_problems(self) -> bool:
-        """Return whether there is any problem so far."""
-        return bool(self.problems)
 
 
 def quote(value: object, limit: int = 40) -> str:

@@ -11,13 +11,7 @@ def lazy_names(
 ) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package.
 
-    Args:
-        package: its `__name__`.
-        homes: public name -> module below the package that defines it.
-        namespaces: public name -> module below the package that it stands for.
-
-    Raises:
-        AttributeError: by the returned function, for other names.
+    `homes` maps public names to the modules below the package that define them, `namespaces` to those they stand for.
     """
 
     def get(name: str) -> Any:

@@ -5,9 +5,6 @@ import threading
 import time
 from typing import Any
 
-PATIENCE = 2.0
-"""Seconds before a bar appears: shorter work would only flicker."""
-
 
 class Progress:
     """Record the stages of some work and the wall time of each finished one, without drawing."""
@@ -40,16 +37,13 @@ class Progress:
 
 
 class Bars(Progress):
-    """Draw the current stage as a bar on stderr, once the work has taken `patience` seconds."""
+    """Draw the current stage as a bar on stderr, once the work has taken `patience` seconds: else it would flicker."""
 
-    def __init__(self, patience: float = PATIENCE, console: Any = None) -> None:
+    def __init__(self, patience: float = 2.0, console: Any = None) -> None:
         super().__init__()
-        self._console = console
-        self._lock = threading.Lock()
+        self._console, self._lock, self._closed = console, threading.Lock(), False
         self._bar: Any = None
-        self._task: Any = None
         self._count: tuple[int, int | None] = (0, None)
-        self._closed = False
         # A timer, not a check in `step`: one long compilation calls nothing for many seconds.
         self._timer = threading.Timer(patience, self._show)
         self._timer.daemon = True
@@ -91,7 +85,7 @@ class Bars(Progress):
             if self._closed:
                 return
             self._bar = progress.Progress(*columns, console=self._console or Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._stage or "Working", total=None)
+            self._bar.add_task(self._stage or "Working", total=None)
             self._bar.start()
         self._draw()
 
@@ -99,7 +93,8 @@ class Bars(Progress):
         with self._lock:
             if self._bar is not None:
                 done, total = self._count
-                self._bar.update(self._task, description=self._stage or "Working", completed=done, total=total)
+                task, stage = self._bar.task_ids[0], self._stage or "Working"
+                self._bar.update(task, description=stage, completed=done, total=total)
 
 
 def on_terminal() -> Progress:

@@ -181,10 +181,7 @@ class Buyer(Policy):
         """Tell whether it reads history."""
         return self.shape.history > 0
 
-    @property
-    def scan_scenarios(self) -> bool:
-        """Tell that scenarios are simulated one after the other where history is read."""
-        return self.reads_history
+    scan_scenarios = reads_history
 
     def begin(self, population: Population) -> PolicyMemory:
         """Return a memory without orders and history."""
