@@ -22,10 +22,9 @@ from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
 from walras.policies.base import Policy
-from walras.policies.base_stock import NormalDemand, PricedNewsvendor
+from walras.policies.base_stock import NormalDemand, OrderUpTo, PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape
 from walras.policies.order_constraints import CasePacks, Constrained
-from walras.policies.simple import OrderUpTo
 from walras.population.agent_axis import Broadcast
 from walras.progress import on_terminal
 from walras.simulation.run import simulate

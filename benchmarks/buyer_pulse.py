@@ -28,7 +28,7 @@ from walras.data.panel import Panel
 from walras.data.read import read_panel
 from walras.errors import WalrasError
 from walras.policies.base import Policy
-from walras.policies.simple import ConstantOrder
+from walras.policies.base_stock import ConstantOrder
 from walras.population.generate import generate_panel
 from walras.population.population import N_BUCKETS, bucket_edges, bucket_of
 from walras.simulation.gradients import utilization_jvp

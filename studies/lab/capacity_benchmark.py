@@ -23,7 +23,7 @@ from walras.maps.rollout import PopulationWindow
 from walras.planning.prices.mpc import broadcast_scenarios
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
 from walras.policies.base import Policy
-from walras.policies.simple import ConstantOrder
+from walras.policies.base_stock import ConstantOrder
 from walras.population.cohort import Cohort, StratifiedSample
 from walras.population.population import price_scale
 from walras.population.shift import CompositionShift

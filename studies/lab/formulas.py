@@ -18,8 +18,7 @@ from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.protocols import Grid
 from walras.planning.revision_loop import StopRule, run_revision_loop
 from walras.policies.base import Observation, Policy
-from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
-from walras.policies.simple import ReorderPoint
+from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor, ReorderPoint
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.week import empty_state

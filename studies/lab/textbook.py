@@ -17,7 +17,7 @@ from scipy.stats import norm, poisson
 from walras.exogenous.arrivals import IntegerLeadTimes
 from walras.exogenous.paths import ExogenousPaths, constant_paths
 from walras.policies.base import Policy
-from walras.policies.simple import OrderUpTo, ReorderPoint
+from walras.policies.base_stock import OrderUpTo, ReorderPoint
 from walras.population.population import Population
 from walras.simulation.record import Record
 from walras.simulation.run import simulate

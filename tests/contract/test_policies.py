@@ -17,10 +17,18 @@ import walras.policies
 from lab.linear_program import PerfectForesight
 from walras.clipping import positive_part
 from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
-from walras.policies.base_stock import GammaDemand, NormalDemand, PricedBaseStock, PricedNewsvendor, ScaledNewsvendor
+from walras.policies.base_stock import (
+    CappedBaseStock,
+    ConstantOrder,
+    ForecastBaseStock,
+    GammaDemand,
+    NormalDemand,
+    PricedBaseStock,
+    PricedNewsvendor,
+    ScaledNewsvendor,
+)
 from walras.policies.buyer import Buyer
 from walras.policies.order_constraints import CasePacks, Constrained
-from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock
 from walras.policies.user_policies import CallbackPolicy, FunctionPolicy
 from walras.population.agent_axis import map_per_agent
 from walras.simulation.run import simulate

@@ -50,9 +50,8 @@ from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
 from walras.planning.result import PlanRecord, Search
 from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation, sample_cohort
-from walras.policies.base_stock import PricedBaseStock, PricedNewsvendor
+from walras.policies.base_stock import OrderUpTo, PricedBaseStock, PricedNewsvendor
 from walras.policies.buyer import BuyerNetwork, BuyerShape
-from walras.policies.simple import OrderUpTo
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample, demand_size
 from walras.population.generate import generate_panel
 from walras.population.population import Population

@@ -12,7 +12,7 @@ from lab.price_response import LASTING, explain_variance, price_pulse, pulse_sta
 from lab.results import format_interval, path_interval
 from lab.textbook import cut_normal_cost, pool_seeds, reorder_points, stationary_stock, summarise_errors
 from walras.config import PlanSettings
-from walras.policies.simple import ReorderPoint
+from walras.policies.base_stock import ReorderPoint
 
 
 def test_an_interval_leaves_out_what_says_nothing_and_is_cut_at_limits():

@@ -36,7 +36,7 @@ from walras.maps.features import (
     weighted_median,
 )
 from walras.maps.network import MapShape
-from walras.policies.simple import OrderUpTo
+from walras.policies.base_stock import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of
 from walras.simulation.week import State

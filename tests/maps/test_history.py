@@ -12,7 +12,7 @@ from small_maps import past, people, story
 from walras.errors import InputError, ShapeError
 from walras.maps.features import HORIZON
 from walras.maps.history import History
-from walras.policies.simple import OrderUpTo
+from walras.policies.base_stock import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.week import empty_state

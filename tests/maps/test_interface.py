@@ -14,8 +14,7 @@ from walras.maps.file import DUAL, PRIMAL
 from walras.maps.history import History
 from walras.maps.interface import FILES, SUPPORT_FILE, Interface
 from walras.maps.support import TrainingSupport
-from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.simple import ConstantOrder
+from walras.policies.base_stock import ConstantOrder, PricedNewsvendor
 from walras.population.cohort import UniformSample
 
 PEOPLE = people()

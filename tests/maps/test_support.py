@@ -16,8 +16,7 @@ from walras.maps.encoder import EncoderState
 from walras.maps.features import Baseline, MapInputs, agent_features, pool_agents, units_of
 from walras.maps.file import DUAL
 from walras.maps.support import QueryRange, TrainingSupport, load_support, policy_hash, save_support, summary_of
-from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.simple import ConstantOrder, OrderUpTo
+from walras.policies.base_stock import ConstantOrder, OrderUpTo, PricedNewsvendor
 from walras.policies.user_policies import FunctionPolicy
 from walras.population.agent_axis import Broadcast
 from walras.population.cohort import UniformSample

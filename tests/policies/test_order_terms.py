@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from walras.errors import InputError, ShapeError
+from walras.policies.base_stock import ConstantOrder
 from walras.policies.order_constraints import CasePacks, Constrained, Continuous
-from walras.policies.simple import ConstantOrder
 
 TERMS = CasePacks(minimum=10.0, case_pack=4.0, maximum=27.0)
 """Allowed: 0, 12, 16, 20, 24."""

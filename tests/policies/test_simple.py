@@ -8,8 +8,7 @@ import numpy as np
 from shops import shop
 
 from walras.policies.base import Observation
-from walras.policies.base_stock import PricedNewsvendor, ScaledNewsvendor
-from walras.policies.simple import CappedBaseStock, ForecastBaseStock, OrderUpTo
+from walras.policies.base_stock import CappedBaseStock, ForecastBaseStock, OrderUpTo, PricedNewsvendor, ScaledNewsvendor
 
 NO_PRICES = jnp.zeros((3, 3))
 

@@ -26,8 +26,8 @@ from shops import (
 
 from walras.exogenous.arrivals import Chained, ConstantLeadTime, FillRate, IntegerLeadTimes, SupplyLimit
 from walras.exogenous.paths import ExogenousPaths
+from walras.policies.base_stock import ConstantOrder, OrderUpTo
 from walras.policies.order_constraints import CasePacks, Constrained
-from walras.policies.simple import ConstantOrder, OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.week import empty_state

@@ -19,8 +19,7 @@ from textbook import (
 from lab.textbook import REORDER
 from walras.exogenous.paths import constant_paths
 from walras.policies.base import Observation, Policy
-from walras.policies.base_stock import NormalDemand, PricedBaseStock, PricedNewsvendor
-from walras.policies.simple import OrderUpTo, ReorderPoint
+from walras.policies.base_stock import NormalDemand, OrderUpTo, PricedBaseStock, PricedNewsvendor, ReorderPoint
 from walras.simulation.week import empty_state
 
 LONGEST = 10

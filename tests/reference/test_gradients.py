@@ -11,8 +11,7 @@ from walras.distribute.blocks import TILE
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLimit
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.simulated_view import SimulatedView
-from walras.policies.base_stock import GammaDemand, NormalDemand, PricedBaseStock, PricedNewsvendor
-from walras.policies.simple import OrderUpTo
+from walras.policies.base_stock import GammaDemand, NormalDemand, OrderUpTo, PricedBaseStock, PricedNewsvendor
 from walras.population.population import Population
 from walras.simulation.gradients import policy_gradient, reward_gradient, utilization_jacobian, utilization_jvp
 from walras.simulation.run import simulate

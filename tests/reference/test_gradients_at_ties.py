@@ -10,8 +10,7 @@ from textbook import lead_times, stores
 from walras.clipping import clip, minimum, positive_part
 from walras.exogenous.arrivals import SupplyLimit
 from walras.exogenous.paths import ExogenousPaths, constant_paths
-from walras.policies.base_stock import AbstractDemandDistribution, PricedNewsvendor
-from walras.policies.simple import OrderUpTo
+from walras.policies.base_stock import AbstractDemandDistribution, OrderUpTo, PricedNewsvendor
 from walras.simulation.run import simulate
 from walras.simulation.week import empty_state
 

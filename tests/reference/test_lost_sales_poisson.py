@@ -6,7 +6,7 @@ import pytest
 from textbook import AGENTS, ERRORS, WARM_UP, WEEKS, Store, assert_costs, standard_error
 
 from lab.textbook import LOST_SALES
-from walras.policies.simple import ConstantOrder, OrderUpTo
+from walras.policies.base_stock import ConstantOrder, OrderUpTo
 
 BEST = {
     (1, 4): 4.16,

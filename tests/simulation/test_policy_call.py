@@ -7,8 +7,8 @@ from shops import AGENTS, Counted, happenings, order_up_to, prices, shop
 from walras.clipping import positive_part
 from walras.errors import ShapeError
 from walras.policies.base import Policy
+from walras.policies.base_stock import OrderUpTo
 from walras.policies.order_constraints import CasePacks, Constrained
-from walras.policies.simple import OrderUpTo
 from walras.policies.user_policies import FunctionPolicy
 from walras.population.agent_axis import Broadcast
 from walras.simulation.checks import CHECKED_POLICIES

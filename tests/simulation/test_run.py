@@ -23,7 +23,7 @@ from shops import (
 
 from walras.errors import InputError, NotFiniteError, ShapeError
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes
-from walras.policies.simple import OrderUpTo
+from walras.policies.base_stock import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import announced_windows, default_state, simulate, week_of
 from walras.simulation.week import empty_state

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLimit
-from walras.policies.simple import ConstantOrder, OrderUpTo
+from walras.policies.base_stock import ConstantOrder, OrderUpTo
 from walras.population.population import Population
 from walras.simulation.record import FLOWS, Record, as_totals
 from walras.simulation.week import State, Week, WeekInputs, empty_state

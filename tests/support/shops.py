@@ -9,7 +9,7 @@ from walras.clipping import positive_part
 from walras.exogenous.arrivals import AbstractArrivals, ArrivalShares, IntegerLeadTimes, SupplyLimit
 from walras.exogenous.paths import ExogenousPaths
 from walras.policies.base import Policy
-from walras.policies.simple import OrderUpTo, ReorderPoint
+from walras.policies.base_stock import OrderUpTo, ReorderPoint
 from walras.population.population import Population
 from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.week import State

@@ -20,9 +20,8 @@ import walras.train.buyer_training
 from lab.stationary_episodes import DemandLaw, StationaryEpisodes
 from walras.data.array_file import DamagedFileError, flatten, read_arrays, write_arrays
 from walras.errors import InputError
-from walras.policies.base_stock import PricedNewsvendor
+from walras.policies.base_stock import ConstantOrder, PricedNewsvendor
 from walras.policies.buyer import Buyer, BuyerShape
-from walras.policies.simple import ConstantOrder
 from walras.population.agent_axis import Broadcast
 from walras.population.generate import generate_panel
 from walras.train.buyer_episodes import Episode

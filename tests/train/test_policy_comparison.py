@@ -9,7 +9,7 @@ import pytest
 
 from walras.config import HistorySettings
 from walras.errors import SettingsError
-from walras.policies.simple import ConstantOrder
+from walras.policies.base_stock import ConstantOrder
 from walras.population.generate import generate_panel
 from walras.simulation.run import simulate
 from walras.train.history import train_test_split

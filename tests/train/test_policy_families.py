@@ -12,7 +12,7 @@ from textbook import lead_times, standard_error, stores
 
 from walras.errors import SettingsError
 from walras.exogenous.paths import constant_paths
-from walras.policies.simple import OrderUpTo
+from walras.policies.base_stock import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.week import empty_state

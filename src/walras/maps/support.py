@@ -67,6 +67,11 @@ def _array(node: Any, n_agents: int | None) -> list[bytes]:
 FORMER_NAMES = {
     "walras.policies.base_stock.NormalDemand": "walras.policies.demand_law.NormalDemand",
     "walras.policies.base_stock.GammaDemand": "walras.policies.demand_law.GammaDemand",
+    "walras.policies.base_stock.OrderUpTo": "walras.policies.simple.OrderUpTo",
+    "walras.policies.base_stock.CappedBaseStock": "walras.policies.simple.CappedBaseStock",
+    "walras.policies.base_stock.ForecastBaseStock": "walras.policies.simple.ForecastBaseStock",
+    "walras.policies.base_stock.ConstantOrder": "walras.policies.simple.ConstantOrder",
+    "walras.policies.base_stock.ReorderPoint": "walras.policies.simple.ReorderPoint",
     "walras.policies.order_constraints.Constrained": "walras.policies.order_terms.UnderTerms",
     "walras.policies.order_constraints.CasePacks": "walras.policies.order_terms.WholeCases",
     "walras.policies.order_constraints.Continuous": "walras.policies.order_terms.Relaxed",

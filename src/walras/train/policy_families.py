@@ -13,9 +13,18 @@ from jaxtyping import Array, Float, Int
 
 from walras.errors import SettingsError
 from walras.policies.base import Policy
-from walras.policies.base_stock import AbstractDemandDistribution, GammaDemand, PricedNewsvendor, ScaledNewsvendor
+from walras.policies.base_stock import (
+    AbstractDemandDistribution,
+    CappedBaseStock,
+    ConstantOrder,
+    ForecastBaseStock,
+    GammaDemand,
+    OrderUpTo,
+    PricedNewsvendor,
+    ReorderPoint,
+    ScaledNewsvendor,
+)
 from walras.policies.order_constraints import CasePacks, Constrained
-from walras.policies.simple import CappedBaseStock, ConstantOrder, ForecastBaseStock, OrderUpTo, ReorderPoint
 from walras.population.population import bucket_edges, bucket_of
 from walras.train.policy_value import TunedPolicy, TuningProblem
 

@@ -17,8 +17,7 @@ from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import committed_use, oracle, path_outcome
 from walras.planning.prices.simulated_view import SimulatedView, expected_response, simulate_prices
 from walras.planning.protocols import DifferentiableView, PlannerView, ValuedView
-from walras.policies.base_stock import PricedNewsvendor
-from walras.policies.simple import ConstantOrder
+from walras.policies.base_stock import ConstantOrder, PricedNewsvendor
 from walras.population.population import Population
 from walras.simulation.controller import ControlObservation
 from walras.simulation.run import simulate, week_of, window_length

@@ -12,7 +12,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, NewtonThenProjected
 from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
 from walras.policies.base import Policy
-from walras.policies.simple import ConstantOrder
+from walras.policies.base_stock import ConstantOrder
 from walras.population.population import Population
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.run import simulate

@@ -20,7 +20,7 @@ from walras.planning.prices.dual_ascent import (
 )
 from walras.planning.protocols import Grid, Plans
 from walras.policies.base import Policy
-from walras.policies.simple import ConstantOrder
+from walras.policies.base_stock import ConstantOrder
 from walras.policies.user_policies import callback_names, number_agents
 from walras.population.cohort import Cohort, ProportionalSample, demand_size
 from walras.population.population import Population, choke_price, price_scale
