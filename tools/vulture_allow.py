@@ -79,8 +79,12 @@ fill_rate
 scale_error
 past_demand
 order_weeks
+regular_rate
+overtime_rate
+agency_rate
 
 # Arguments and functions that jax calls or requires.
+_surrogate_slope
 
 # to be removed by the redesign
 _forecast_note
