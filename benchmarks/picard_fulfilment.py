@@ -28,11 +28,9 @@ from picard_table import fill
 from table import machine
 
 from lab.parallel_baselines import PublishedJacobi, SafeWindow, safe_orders
-from walras.domains.fulfilment.audit import check_actions, exhausted
-from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import make_instance
+from walras.domains.fulfilment.instance import generate_instance, make_instance
 from walras.domains.fulfilment.policies import Greedy, make_policy, priced
-from walras.domains.fulfilment.process import orders_of, process_of
+from walras.domains.fulfilment.process import check_actions, exhausted, orders_of, process_of
 from walras.errors import WalrasError
 from walras.parallel.autotune import AutoWindow
 from walras.parallel.picard import Picard

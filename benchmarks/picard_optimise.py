@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from table import machine
 
-from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import generate_instance
 from walras.domains.fulfilment.optimise import clairvoyant_bound, learn_prices
 from walras.domains.fulfilment.policies import Greedy, scarcity_prices
 from walras.domains.fulfilment.process import fulfil, orders_of, process_of

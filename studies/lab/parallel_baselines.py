@@ -1,6 +1,7 @@
 """Two other parallel-in-time methods, for comparison with `Picard`: the published Jacobi iteration and Time Warp's safe
 window."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,7 @@ from numpy import ndarray
 from walras.domains.fulfilment.instance import LARGEST
 from walras.domains.fulfilment.process import FulfilmentProcess
 from walras.errors import InputError
-from walras.parallel.cache import PrefixSums, ReplayStates, apply_action, empty_cache
-from walras.parallel.picard import NARROW, WIDE, PicardInfo, WorkCounts, keys_of, require_decision_process
+from walras.parallel.picard import COUNTED, NARROW, WIDE, PicardInfo, keys_of, require_decision_process
 from walras.parallel.process import (
     AbstractEngine,
     AdditiveProcess,
@@ -26,8 +26,8 @@ from walras.parallel.process import (
     n_events,
     over_events,
 )
-from walras.parallel.rounds import EvaluationCounts, PackedBatches, evaluate
-from walras.parallel.schedule import group_by_process, plan_batches
+from walras.parallel.rounds import Counts, PackedBatches, apply_action, empty_cache, evaluate, replay, state_after
+from walras.parallel.schedule import Batches, ProcessChains
 from walras.parallel.strategies import (
     AbstractAssignment,
     AbstractInitialGuess,
@@ -72,9 +72,10 @@ class PublishedJacobi(AbstractEngine):
         size = horizon if self.window is None else min(positive_integer("window", self.window), horizon)
         most = 2 * horizon if self.max_rounds is None else self.max_rounds
         keys = keys_of(process, inputs)
-        actions, state, counts = np.array(self.start.actions(process, initial, inputs)), initial, WorkCounts()
-        while counts.committed < horizon and counts.rounds < most:
-            offset = counts.committed
+        actions, state = np.array(self.start.actions(process, initial, inputs)), initial
+        counts: Counter[str] = Counter()
+        while counts["committed"] < horizon and counts["rounds"] < most:
+            offset = counts["committed"]
             events = np.arange(offset, min(offset + size, horizon))
             own, owner = _own_events(self.assignment.processes(keys[events], offset))
             part = jax.tree.map(lambda leaf, events=events: leaf[events], inputs)
@@ -82,14 +83,11 @@ class PublishedJacobi(AbstractEngine):
             new = np.asarray(_jacobi_iterate(process, state, part, cached, jnp.asarray(own), jnp.asarray(owner)))
             changed = np.flatnonzero(new != actions[events])
             final = min(int(changed[0]) + 1, len(events)) if len(changed) else len(events)
-            state = _after(process, state, part, jnp.asarray(new), jnp.asarray(final))
+            state = _replay(process, state, part, jnp.asarray(new), jnp.asarray(final))
             actions[events] = new
-            counts.committed += final
-            counts.rounds += 1
-            counts.policy_calls += len(events)
-            counts.serial_steps += own.shape[1]
-        counts.encode_calls = counts.evaluated_rows = counts.policy_calls
-        return Trajectory(final=state, records=jnp.asarray(actions)), counts.info(horizon, size)
+            counts.update(committed=final, rounds=1, serial_steps=own.shape[1])
+            counts.update(dict.fromkeys(("policy_calls", "encode_calls", "evaluated_rows"), len(events)))
+        return Trajectory(final=state, records=jnp.asarray(actions)), PicardInfo.of(counts, horizon, size)
 
 
 def _own_events(processes: Int[ndarray, " event"]) -> tuple[Int[ndarray, "process level"], Int[ndarray, " event"]]:
@@ -103,9 +101,7 @@ def _own_events(processes: Int[ndarray, " event"]) -> tuple[Int[ndarray, "proces
     return own, owner.astype(np.int32)
 
 
-@eqx.filter_jit
-def _after(process: DecisionProcess, state: PyTree, events: PyTree, actions: Array, count: Array) -> PyTree:
-    return ReplayStates().after(process, state, events, actions, count)
+_replay = eqx.filter_jit(replay)
 
 
 @eqx.filter_jit
@@ -170,21 +166,19 @@ class SafeWindow(AbstractEngine):
         horizon = n_events(inputs)
         size = min(positive_integer("most", self.most), horizon)
         keys, actions = keys_of(process, inputs), np.zeros(horizon, np.int32)
-        state, counts = jax.tree.map(jnp.copy, initial), WorkCounts()
-        while counts.committed < horizon:
-            first, rest = counts.committed, horizon - counts.committed
+        state, counts = jax.tree.map(jnp.copy, initial), Counter[str]()
+        while counts["committed"] < horizon:
+            first, rest = counts["committed"], horizon - counts["committed"]
             count = min(max(self.safe(process, state, first), 1), size, rest)
             if count < min(FEW, rest):
                 count = min(IN_TURN, rest)
                 state, new = _in_turn((process, inputs, *jax.device_put((np.int32(first), np.int32(count)))), state)
-                work = WorkCounts(count, count, count, count, count)  # each waits for the one before
+                work = Counter(dict.fromkeys(COUNTED, count))  # each waits for the one before
             else:
                 state, new, work = _side_by_side(process, inputs, state, keys[first : first + count], first, size)
             actions[first : first + count] = np.asarray(new)[:count]
-            counts.committed += count
-            for name in ("rounds", "policy_calls", "encode_calls", "serial_steps", "evaluated_rows"):
-                setattr(counts, name, getattr(counts, name) + getattr(work, name))
-        return Trajectory(final=state, records=jnp.asarray(actions)), counts.info(horizon, size)
+            counts.update(work)
+        return Trajectory(final=state, records=jnp.asarray(actions)), PicardInfo.of(counts, horizon, size)
 
 
 def safe_orders(
@@ -213,24 +207,22 @@ def safe_orders(
 
 def _side_by_side(
     process: AdditiveProcess, inputs: PyTree, state: AdditiveState, keys: Int[ndarray, " event"], first: int, size: int
-) -> tuple[AdditiveState, Int[Array, " place"], WorkCounts]:
+) -> tuple[AdditiveState, Int[Array, " place"], Counter[str]]:
     """Run the chains of safe events; return the state behind them, their actions, and what it took."""
-    plan = plan_batches(group_by_process(keys, keys), np.ones(len(keys), bool), WIDE, NARROW)
+    plan = Batches(ProcessChains(keys, keys), np.ones(len(keys), bool), WIDE, NARROW)
     place = jax.device_put((np.int32(first), np.int32(len(keys))))
-    state, actions, done = _evaluate_chains((process, inputs, PackedBatches.of(plan, size, size), *place), state)
-    return (
-        state,
-        actions,
-        WorkCounts(1, int(done.calls), int(done.encodes), plan.serial_steps, plan.rows(WIDE, NARROW)),
-    )
+    state, actions, (encodes, calls) = _evaluate_chains((process, inputs, plan.to_device(size, size), *place), state)
+    work = Counter(rounds=1, committed=len(keys), policy_calls=int(calls), encode_calls=int(encodes))
+    work.update(serial_steps=int(plan.batch_depth.max(initial=0)), evaluated_rows=plan.n_rows)
+    return state, actions, work
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _evaluate_chains(
     constants: tuple[AdditiveProcess, PyTree, PackedBatches, Array, Array], state: AdditiveState
-) -> tuple[AdditiveState, Int[Array, " event"], EvaluationCounts]:
+) -> tuple[AdditiveState, Int[Array, " event"], Counts]:
     process, inputs, batches, first, count = constants
-    size = batches.lists.shape[1]
+    size = batches[0].shape[1]
     places = jnp.minimum(first + jnp.arange(size), n_events(inputs) - 1)
     events = jax.tree.map(lambda leaf: leaf[places], inputs)
     noop = over_events(process.noop, events).astype(jnp.int32)
@@ -240,7 +232,7 @@ def _evaluate_chains(
     )
     cache = empty_cache(process, state, events, noop)
     cache, done = evaluate(process, events, observed, cache, batches, (WIDE, NARROW), False)
-    return PrefixSums().after(process, state, events, cache.action, count), cache.action, done
+    return state_after(process, state, events, cache.action, count), cache.action, done
 
 
 @eqx.filter_jit(donate="all-except-first")

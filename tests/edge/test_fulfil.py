@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from walras.cli import app, fulfil
-from walras.domains.fulfilment.audit import check_actions
-from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE
+from walras.domains.fulfilment.instance import NONE, generate_instance
+from walras.domains.fulfilment.process import check_actions
 from walras.parallel.process import Trajectory
 
 WORLD = "--orders 60 --products 7 --centres 4 --capacity 0.5"
@@ -180,7 +179,12 @@ EDITS = [
     ("orders.csv", "B7,Atlantis,1", "B7,Atlantis,", "`qty` of orders.csv is empty in data row 2"),
     ("orders.csv", "B7,Atlantis,1", "B7,,1", "`country` of orders.csv is empty in data row 2"),
     ("orders.csv", "B7,Atlantis,1", "B7,Lemuria,1", "`country` of orders.csv is Lemuria in data row 2"),
-    ("orders.csv", "B7,Atlantis,1", "C9,Atlantis,1", "`unique_id` of orders.csv is C9 in data row 2, a product that"),
+    (
+        "orders.csv",
+        "B7,Atlantis,1",
+        "C9,Atlantis,1",
+        "`unique_id` of orders.csv is C9 in data row 2; stock.csv does not have",
+    ),
     ("orders.csv", "B7,Atlantis,1", "B7,Atlantis", "has 2 fields in data row 2 but its header names 3"),
     ("orders.csv", "qty", "quantity", "qty"),
     ("orders.csv", ORDERS, "unique_id,country,qty\n", "header but no rows"),

@@ -29,7 +29,7 @@ from lab.textbook import lost_sales, simulate_store
 from walras.cli.app import build_app, main
 from walras.config import CostSettings, HistorySettings, PlanSettings
 from walras.data.imputation import complete_panel, gross_margins, keyed_normal, keyed_uniform, lead_times, vendor_labels
-from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import generate_instance
 from walras.domains.fulfilment.optimise import learn_prices
 from walras.domains.fulfilment.policies import make_policy
 from walras.domains.fulfilment.process import fulfil

@@ -1,5 +1,7 @@
 """Ask whether a window is chosen by the two costs, with a clock that is made up, and changes nothing but the work."""
 
+from collections import Counter
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +16,8 @@ from walras.parallel.autotune import (
     RunTiming,
     WindowCosts,
     fit_costs,
-    power_of_two_within,
 )
-from walras.parallel.picard import Picard, WorkCounts
+from walras.parallel.picard import Picard, PicardInfo
 from walras.parallel.process import Sequential, n_events
 from walras.parallel.strategies import ByKey, ChainSegments
 
@@ -44,7 +45,7 @@ class Pretending(Picard):
         clock = self.clock
         clock.now += rounds * clock.costs.per_round + events * clock.costs.per_call + segments * clock.per_segment
         clock.runs += 1
-        return jnp.zeros(1), WorkCounts(rounds, events, events, 0, events, events).info(events, size)
+        return jnp.zeros(1), PicardInfo.of(Counter(rounds=rounds, policy_calls=events), events, size)
 
 
 def chosen(clock, orders=8000, products=400, **engine):
@@ -66,11 +67,6 @@ def test_the_costs_are_those_that_made_the_seconds():
 def test_noise_never_makes_a_cost_vanish(seconds):
     found = fit_costs(RunTiming(seconds[0], 16, 1000), RunTiming(seconds[1], 2, 1000))
     assert found.per_round > 0 and found.per_call > 0
-
-
-def test_rounds_cost_a_share_of_calls_in_the_window_chosen():
-    assert WindowCosts(0.002, 0.00001).window(0.1) == pytest.approx(2000)
-    assert [power_of_two_within(wanted, 64, 1000) for wanted in (3, 64, 65, 600, 5e9)] == [64, 64, 128, 1000, 1000]
 
 
 @pytest.mark.parametrize(("per_round", "size"), [(1e-4, 32), (1e-2, 1024), (2e-2, 2048), (1.0, 8000)])

@@ -8,10 +8,9 @@ from deciders import fulfilment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walras.domains.fulfilment.audit import check_actions
 from walras.domains.fulfilment.instance import NONE
 from walras.domains.fulfilment.policies import ScoreRule
-from walras.domains.fulfilment.process import process_of
+from walras.domains.fulfilment.process import check_actions, process_of
 from walras.parallel.picard import Picard
 from walras.parallel.process import Sequential
 from walras.parallel.strategies import (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import generate_instance
 from walras.domains.fulfilment.policies import make_policy
 from walras.domains.fulfilment.process import orders_of, process_of
 from walras.parallel.process import DecisionProcess

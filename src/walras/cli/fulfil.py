@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from walras.cli import options
 from walras.cli.app import EXIT_DEFECT, EXIT_FINE, print_error
-from walras.domains.fulfilment.generate import (
+from walras.domains.fulfilment.instance import (
     GENERATED_FIELDS,
     DecisionSettings,
     InstanceSettings,
@@ -19,10 +19,9 @@ from walras.errors import SettingsError
 from walras.progress import on_terminal
 
 if TYPE_CHECKING:
-    from walras.domains.fulfilment.audit import Audit
     from walras.domains.fulfilment.instance import Instance
     from walras.domains.fulfilment.policies import Dual
-    from walras.domains.fulfilment.process import FulfilmentResult
+    from walras.domains.fulfilment.process import Audit, FulfilmentResult
 
 OUT = Path("walras-out/fulfilment")
 TABLE_HELP = "orders: Parquet or CSV with unique_id, country, qty (default: a generated instance)"
@@ -55,7 +54,7 @@ def simulate_fulfilment(
         progress.stage("Deciding")
         result, seconds = simulate_orders(instance, settings, verify)
         progress.stage("Writing the report")
-        from walras.domains.fulfilment.audit import audit_actions
+        from walras.domains.fulfilment.process import audit_actions
         from walras.report.fulfilment import outcome_sentences, work_sentences, write_fulfilment
 
         audit = audit_actions(instance, result.actions)

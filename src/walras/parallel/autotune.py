@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +12,8 @@ from numpy import ndarray
 
 from walras.errors import SettingsError
 from walras.parallel.picard import Picard
-from walras.parallel.process import AbstractEngine, AdditiveProcess, DecisionProcess, n_events, over_events
-from walras.parallel.strategies import AbstractWindow, ChainSegments, NoOp, SlidingWindow
+from walras.parallel.process import AdditiveProcess, DecisionProcess, n_events, over_events
+from walras.parallel.strategies import ChainSegments, NoOp, SlidingWindow
 
 MANY = 65_536  # events from which measuring costs less than it saves
 SMALL, LARGE = 2, 16  # sizes of the two timed windows [wide batches]
@@ -22,23 +22,18 @@ LENGTHS = (64, 16)  # of segments that are tried where a window has a longer cha
 CLEARLY = 0.8  # share of the seconds that segments must save below: they cost policy calls, and timings are noisy
 
 
-def default_engine(n_events: int, window: AbstractWindow | None = None, *, verify: bool = False) -> Picard:
+def default_engine(n_events: int, window: SlidingWindow | None = None, *, verify: bool = False) -> Picard:
     """Return the parallel engine for a number of events: one window for few of them, a measured one for many."""
     if window is None:
         window = SlidingWindow() if n_events <= MANY else AutoWindow()
     return Picard(window, verify=verify)
 
 
-@dataclass(frozen=True)
-class WindowCosts:
+class WindowCosts(NamedTuple):
     """Seconds per round, whatever is in it, and seconds per policy call."""
 
     per_round: float
     per_call: float
-
-    def window(self, share: float) -> float:
-        """Return the fewest events W for which `per_round <= share W per_call`: small windows guess less in vain."""
-        return self.per_round / (share * self.per_call)
 
 
 class RunTiming(NamedTuple):
@@ -65,32 +60,66 @@ class AutoWindow(SlidingWindow):
         self.choice: tuple[int, int | None] | None = None
         self._measured: dict[Any, tuple[WindowCosts, int, int | None]] = {}
 
-    def resolve(
-        self, engine: AbstractEngine, process: DecisionProcess, initial: PyTree, events: PyTree
-    ) -> AbstractEngine:
+    def resolve(self, engine: Picard, process: DecisionProcess, initial: PyTree, events: PyTree) -> Picard:
         """Return the engine with window and segments chosen; an explicit assignment is kept."""
-        assert isinstance(engine, Picard)
-        wide, horizon = max(engine.rows), n_events(events)
-        if horizon < 2 * SMALL * wide:
+        horizon = n_events(events)
+        if horizon < 2 * SMALL * max(engine.rows):
             self.choice = (horizon, None)
             return replace(engine, window=SlidingWindow())
-        settings = (engine.rows, engine.assignment, engine.certified, _shapes((process, initial, events)))
+        leaves, structure = jax.tree.flatten((process, initial, events))
+        shapes = [(getattr(leaf, "shape", None), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves]
+        settings = (engine.rows, engine.assignment, engine.certified, structure, tuple(shapes))
         if settings not in self._measured:
-            calibrator = _Calibrator(engine, process, initial, events, self.clock)
-            large = min(LARGE * wide, horizon // 2)
-            windows = [replace(engine, window=SlidingWindow(size)) for size in (SMALL * wide, large)]
-            costs = fit_costs(*calibrator.time_runs(windows, 2 * large))
-            size = power_of_two_within(costs.window(self.share), SMALL * wide, horizon)
-            self._measured[settings] = (costs, size, calibrator.segment_length(size))
+            self._measured[settings] = self._measure(engine, process, initial, events)
         self.costs, size, length = self._measured[settings]
         self.choice = (size, length)
         assignment = engine.assignment if length is None else ChainSegments(length)
         return replace(engine, window=SlidingWindow(size), assignment=assignment)
 
+    def _measure(
+        self, engine: Picard, process: DecisionProcess, initial: PyTree, events: PyTree
+    ) -> tuple[WindowCosts, int, int | None]:
+        """Return the costs, the window size, and the fastest segment length in it; None where whole chains are."""
+        wide, horizon = max(engine.rows), n_events(events)
+        large = min(LARGE * wide, horizon // 2)
+        windows = [replace(engine, window=SlidingWindow(size)) for size in (SMALL * wide, large)]
+        costs = fit_costs(*self._time_runs(windows, process, initial, _first(events, 2 * large)))
+        # Small windows guess less in vain: the fewest events W with `per_round <= share W per_call`.
+        wanted = max(costs.per_round / (self.share * costs.per_call), SMALL * wide)
+        # A power of two, so that few sizes are compiled.
+        size = min(1 << int(np.ceil(np.log2(wanted))), horizon) if wanted < horizon else horizon
+        if engine.assignment is not None or not isinstance(process, AdditiveProcess):
+            return costs, size, None
+        keys: Int[ndarray, " event"] = np.asarray(over_events(process.key, _first(events, size)))
+        longest = np.unique(keys, return_counts=True)[1].max()
+        lengths = [length for length in LENGTHS if length < longest]
+        if not lengths:
+            return costs, size, None
+        engine = replace(engine, window=SlidingWindow(size))
+        engines = [engine, *(replace(engine, assignment=ChainSegments(length)) for length in lengths)]
+        timings = self._time_runs(engines, process, initial, _first(events, min(2 * size, horizon)))
+        whole, *seconds = [timing.seconds for timing in timings]
+        best = int(np.argmin(seconds))
+        return costs, size, lengths[best] if seconds[best] < CLEARLY * whole else None
 
-def power_of_two_within(wanted: float, least: int, most: int) -> int:
-    """Round up to a power of two, within limits, so that few sizes are compiled."""
-    return min(1 << int(np.ceil(np.log2(max(wanted, least)))), most) if wanted < most else most
+    def _time_runs(
+        self, engines: list[Picard], process: DecisionProcess, initial: PyTree, events: PyTree
+    ) -> list[RunTiming]:
+        """Run every engine: once to compile, then in turn, so that load affects all alike."""
+        engines = [replace(engine, start=NoOp(), verify=False, max_rounds=None) for engine in engines]
+        infos = [engine.run(process, initial, events)[1] for engine in engines]
+        seconds = [float("inf")] * len(engines)
+        for _ in range(REPEATS):
+            for number, engine in enumerate(engines):
+                started = self.clock()
+                jax.block_until_ready(engine.run(process, initial, events)[0])
+                seconds[number] = min(seconds[number], self.clock() - started)
+        pairs = zip(seconds, infos, strict=True)
+        return [RunTiming(best, int(info.rounds), int(info.policy_calls)) for best, info in pairs]
+
+
+def _first(events: PyTree, count: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[:count], events)
 
 
 def fit_costs(small: RunTiming, large: RunTiming) -> WindowCosts:
@@ -104,52 +133,3 @@ def fit_costs(small: RunTiming, large: RunTiming) -> WindowCosts:
     per_round = min(max(per_round, by_round / 100), by_round)
     per_call = max((large.seconds - large.rounds * per_round) / large.calls, by_call / 100)
     return WindowCosts(per_round, per_call)
-
-
-@dataclass(frozen=True)
-class _Calibrator:
-    """Times engines on the first events."""
-
-    engine: Picard
-    process: DecisionProcess
-    initial: PyTree
-    events: PyTree
-    clock: Callable[[], float]
-
-    def segment_length(self, size: int) -> int | None:
-        """Return the fastest segment length in a window of that size, or None where whole chains are."""
-        if self.engine.assignment is not None or not isinstance(self.process, AdditiveProcess):
-            return None
-        keys: Int[ndarray, " event"] = np.asarray(over_events(self.process.key, self._first_events(size)))
-        longest = int(np.unique(keys, return_counts=True)[1].max())
-        lengths = [length for length in LENGTHS if length < longest]
-        if not lengths:
-            return None
-        engine = replace(self.engine, window=SlidingWindow(size))
-        engines = [engine, *(replace(engine, assignment=ChainSegments(length)) for length in lengths)]
-        timings = self.time_runs(engines, min(2 * size, n_events(self.events)))
-        whole, *seconds = [timing.seconds for timing in timings]
-        best = int(np.argmin(seconds))
-        return lengths[best] if seconds[best] < CLEARLY * whole else None
-
-    def time_runs(self, engines: list[Picard], count: int) -> list[RunTiming]:
-        """Run the first events by every engine: once to compile, then in turn, so that load affects all alike."""
-        events, seconds = self._first_events(count), [float("inf")] * len(engines)
-        engines = [replace(engine, start=NoOp(), verify=False, max_rounds=None) for engine in engines]
-        infos = [engine.run(self.process, self.initial, events)[1] for engine in engines]
-        for _ in range(REPEATS):
-            for number, engine in enumerate(engines):
-                started = self.clock()
-                jax.block_until_ready(engine.run(self.process, self.initial, events)[0])
-                seconds[number] = min(seconds[number], self.clock() - started)
-        pairs = zip(seconds, infos, strict=True)
-        return [RunTiming(best, int(info.rounds), int(info.policy_calls)) for best, info in pairs]
-
-    def _first_events(self, count: int) -> PyTree:
-        return jax.tree.map(lambda leaf: leaf[:count], self.events)
-
-
-def _shapes(tree: PyTree) -> Any:
-    """Return a hashable key of the structure, shapes and types of a tree."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((getattr(leaf, "shape", None), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)

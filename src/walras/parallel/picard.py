@@ -3,7 +3,7 @@
 CONTRACT: returns what `Sequential` returns, or says that it has not converged.
 """
 
-from dataclasses import asdict, dataclass
+from collections import Counter
 
 import equinox as eqx
 import jax
@@ -14,7 +14,6 @@ from numpy import ndarray
 
 from walras.errors import InputError, SettingsError
 from walras.parallel import rounds
-from walras.parallel.cache import AbstractStates, PrefixSums, ReplayStates
 from walras.parallel.process import (
     AbstractEngine,
     AdditiveProcess,
@@ -26,22 +25,17 @@ from walras.parallel.process import (
     over_events,
     run_sequentially,
 )
-from walras.parallel.schedule import group_by_process, plan_batches
-from walras.parallel.strategies import (
-    AbstractAssignment,
-    AbstractInitialGuess,
-    AbstractWindow,
-    ByKey,
-    NoOp,
-    PerEvent,
-    SlidingWindow,
-)
+from walras.parallel.schedule import Batches, ProcessChains
+from walras.parallel.strategies import AbstractAssignment, AbstractInitialGuess, ByKey, NoOp, PerEvent, SlidingWindow
 
 WIDE, NARROW = 256, 16
 """Rows of a batch: where a level has many events, and where it has few, at the end of long chains."""
 
 # In large windows a round of less than a 1/16 of the events has shorter lists (one more compilation).
 SMALL_PART, LARGE_WINDOW = 16, 1 << 14
+
+
+COUNTED = ("rounds", "policy_calls", "encode_calls", "serial_steps", "evaluated_rows", "committed")
 
 
 class PicardInfo(EngineInfo):
@@ -65,6 +59,13 @@ class PicardInfo(EngineInfo):
     events: int = eqx.field(static=True)
     window: int = eqx.field(static=True)
 
+    @staticmethod
+    def of(counts: Counter[str], events: int, window: int, verified: Bool[Array, ""] | None = None) -> "PicardInfo":
+        """Return what a run counted under the names of the fields."""
+        arrays = {name: jnp.asarray(counts[name]) for name in COUNTED}
+        converged = jnp.asarray(counts["committed"] >= events)
+        return PicardInfo(**arrays, converged=converged, verified=verified, events=events, window=window)
+
     def __str__(self) -> str:
         rows = {
             "converged": bool(self.converged),
@@ -79,24 +80,6 @@ class PicardInfo(EngineInfo):
         return "\n".join(f"{name:24}{value}" for name, value in rows.items())
 
 
-@dataclass
-class WorkCounts:
-    """Counters of a run in progress; the fields of `PicardInfo` of the same names."""
-
-    rounds: int = 0
-    policy_calls: int = 0
-    encode_calls: int = 0
-    serial_steps: int = 0
-    evaluated_rows: int = 0
-    committed: int = 0
-
-    def info(self, events: int, window: int, verified: Bool[Array, ""] | None = None) -> PicardInfo:
-        """Return the counts of a run that has ended."""
-        counts = {name: jnp.asarray(value) for name, value in asdict(self).items()}
-        converged = jnp.asarray(self.committed >= events)
-        return PicardInfo(**counts, converged=converged, verified=verified, events=events, window=window)
-
-
 class Picard(AbstractEngine):
     """Evaluate the decisions of one trajectory in batches, exactly.
 
@@ -108,7 +91,6 @@ class Picard(AbstractEngine):
         window: events iterated on together, and when to advance; `AutoWindow()` measures what is fastest.
         assignment: of events to processes; by key for `AdditiveProcess`, otherwise one process per event.
         start: the initial guess.
-        states: how states are rebuilt; prefix sums for `AdditiveProcess`, otherwise a replay.
         certified: evaluate only what is not certain; otherwise everything in every round.
         rows: of a wide and of a narrow batch; equal numbers make any policy's rows equal bit by bit.
         max_rounds: rounds after which to stop without convergence; as many as events where not given.
@@ -118,51 +100,54 @@ class Picard(AbstractEngine):
         SettingsError: an argument has the wrong type or value.
     """
 
-    window: AbstractWindow = eqx.field(static=True, default_factory=SlidingWindow)
+    window: SlidingWindow = eqx.field(static=True, default_factory=SlidingWindow)
     assignment: AbstractAssignment | None = eqx.field(static=True, default=None)
     start: AbstractInitialGuess = eqx.field(static=True, default_factory=NoOp)
-    states: AbstractStates | None = None
     certified: bool = eqx.field(static=True, default=True)
     rows: tuple[int, int] = eqx.field(static=True, default=(WIDE, NARROW))
     max_rounds: int | None = eqx.field(static=True, default=None)
     verify: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
-        for name, kind, example in (
-            ("window", AbstractWindow, "a window, e.g. `SlidingWindow(4096)`"),
-            ("assignment", AbstractAssignment | None, "an assignment, e.g. `ByKey()`"),
-            ("start", AbstractInitialGuess, "an initial guess, e.g. `NoOp()`"),
-            ("states", AbstractStates | None, "a way to rebuild states, e.g. `PrefixSums()`"),
-            ("certified", bool, "True or False"),
-            ("verify", bool, "True or False"),
-        ):
-            if not isinstance(getattr(self, name), kind):  # type: ignore[arg-type]
-                given = f"`{name}` is {getattr(self, name)!r}"
-                raise SettingsError(f"{given} but needs to be of another type; give {example}")
         rows, most = self.rows, self.max_rounds
         pair = isinstance(rows, tuple) and len(rows) == 2 and all(type(number) is int and number > 0 for number in rows)
-        if not pair or rows[0] % rows[1]:
-            raise SettingsError(
-                f"`rows` is {rows!r} but needs two positive whole numbers, the first a multiple of the second; give "
-                "e.g. (256, 16)"
-            )
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 0):
-            raise SettingsError(
-                f"`max_rounds` is {most!r} but needs a whole number of at least 0; leave it out for as many as it takes"
-            )
+        count = isinstance(most, int | np.integer) and not isinstance(most, bool) and most >= 0
+        for name, fits, needed in (
+            ("window", isinstance(self.window, SlidingWindow), "a window; give e.g. `SlidingWindow(4096)`"),
+            (
+                "assignment",
+                isinstance(self.assignment, AbstractAssignment | None),
+                "an assignment; give e.g. `ByKey()`",
+            ),
+            ("start", isinstance(self.start, AbstractInitialGuess), "an initial guess; give e.g. `NoOp()`"),
+            ("certified", isinstance(self.certified, bool), "a truth value; give True or False"),
+            ("verify", isinstance(self.verify, bool), "a truth value; give True or False"),
+            (
+                "rows",
+                pair and rows[0] % rows[1] == 0,
+                "two positive whole numbers, the first a multiple of the second; give e.g. (256, 16)",
+            ),
+            ("max_rounds", most is None or count, "a whole number of at least 0; leave it out for as many as it takes"),
+        ):
+            if not fits:
+                raise SettingsError(f"`{name}` is {getattr(self, name)!r} but needs to be {needed}")
 
     def run(self, transition: Transition, initial: PyTree, inputs: PyTree) -> tuple[Trajectory, PicardInfo]:
-        """Run; the records are the actions, the final state is that after the last event that is final."""
+        """Run; the records are the actions, the final state is that after the last event that is final.
+
+        Raises:
+            InputError: `transition` is no `DecisionProcess`, or there are no events.
+            SettingsError: the window is larger than the horizon, or states do not add up as `assignment` needs.
+        """
         process = require_decision_process(transition, initial, inputs, self.assignment)
-        engine = self.window.resolve(self, process, initial, inputs)
-        assert isinstance(engine, Picard)
-        run = _Run(engine, process, initial, inputs)
+        run = _Run(self.window.resolve(self, process, initial, inputs), process, initial, inputs)
         most = run.horizon if self.max_rounds is None else self.max_rounds
-        while not run.finished and run.step(may_evaluate=run.counts.rounds < most):
+        while run.step(may_evaluate=run.counts["rounds"] < most):
             pass
-        trajectory = Trajectory(final=run.stop(), records=jnp.asarray(run.actions))
-        verified = equals_sequential(process, initial, inputs, trajectory) if self.verify and run.finished else None
-        return trajectory, run.counts.info(run.horizon, run.size, verified)
+        trajectory, verified = run.stop(), None
+        if self.verify and run.offset == run.horizon:
+            verified = jnp.array_equal(run_sequentially(process, initial, inputs).records, trajectory.records)
+        return trajectory, PicardInfo.of(run.counts, run.horizon, run.size, verified)
 
 
 def require_decision_process(
@@ -189,13 +174,6 @@ def require_decision_process(
     return transition
 
 
-def equals_sequential(
-    process: DecisionProcess, initial: PyTree, events: PyTree, trajectory: Trajectory
-) -> Bool[Array, ""]:
-    """Run sequentially and compare all actions."""
-    return jnp.array_equal(run_sequentially(process, initial, events).records, trajectory.records)
-
-
 def keys_of(process: DecisionProcess, events: PyTree) -> Int[ndarray, " event"]:
     """Return the key of every event; each has its own where states do not add up."""
     if isinstance(process, AdditiveProcess):
@@ -213,34 +191,24 @@ class _Run:
         self.engine = engine
         self.horizon = n_events(events)
         self.size = engine.window.length(self.horizon)
-        additive = isinstance(process, AdditiveProcess)
-        self.problem = rounds.Problem(process, events, engine.states or (PrefixSums() if additive else ReplayStates()))
-        self.assignment = engine.assignment or (ByKey() if additive else PerEvent())
+        self.problem = rounds.Problem(process, events)
+        self.assignment = engine.assignment or (ByKey() if isinstance(process, AdditiveProcess) else PerEvent())
         self.keys = keys_of(process, events)
         self.actions = np.array(engine.start.actions(process, initial, events))
-        self.counts = WorkCounts()
+        self.counts: Counter[str] = Counter()
         self.offset = self.n_final = self.n_certified = 0
         actions = self._group()
         self.window = rounds.init_window(self.problem, self.index, initial, actions)
         self.invalid = np.asarray(self.window.observed.invalid)
 
-    @property
-    def live(self) -> int:
-        """Count the events in the window, without padding."""
-        return min(self.size, self.horizon - self.offset)
-
-    @property
-    def finished(self) -> bool:
-        """Say whether every action is final."""
-        return self.offset >= self.horizon
-
     def _group(self) -> Int[Array, " event"]:
         """Group the events of the window into chains, and return their first actions."""
-        keys = self.keys[self.offset : self.offset + self.live]
-        self.chains = group_by_process(keys, self.assignment.processes(keys, self.offset))
+        self.live = min(self.size, self.horizon - self.offset)  # events without padding
+        part = slice(self.offset, self.offset + self.live)
+        keys = self.keys[part]
+        self.chains = ProcessChains(keys, self.assignment.processes(keys, self.offset))
         self.index = rounds.WindowIndex.of(self.chains, self.offset, self.size)
-        part = self.actions[self.offset : self.offset + self.size]
-        return jax.device_put(np.pad(part, (0, self.size - len(part))))
+        return jax.device_put(np.pad(self.actions[part], (0, self.size - self.live)))
 
     def step(self, may_evaluate: bool) -> bool:
         """Advance the window, or do a round if that is allowed; return whether anything was done."""
@@ -252,23 +220,23 @@ class _Run:
         else:
             invalid = (np.arange(self.size) >= self.n_final) & (np.arange(self.size) < self.live)
         more = self.offset + self.size < self.horizon
-        if self.n_final == self.live or (more and self.engine.window.should_advance(self.n_final, self.size)):
+        if more and (self.n_final == self.live or self.engine.window.should_advance(self.n_final, self.size)):
             self._advance()
-        elif may_evaluate:
+        elif may_evaluate and self.n_final < self.live:
             self._iterate(invalid)
         else:
             return False
         return True
 
-    def _advance(self) -> None:
-        """Begin the window at the first event that is not final."""
-        before, count = self.index, jax.device_put(np.int32(self.n_final))
+    def _commit(self) -> None:
+        """Move the beginning of the window to the first event that is not final."""
         self.actions[self.offset : self.offset + self.live] = np.asarray(self.window.cache.action)[: self.live]
-        self.offset, self.n_final, self.n_certified = self.offset + self.n_final, 0, 0
-        self.counts.committed = self.offset
-        if self.finished:
-            self.final = rounds.finish((self.problem, before, self.window.cache, count), self.window.state)
-            return
+        self.offset += self.n_final
+
+    def _advance(self) -> None:
+        before = self.index
+        self._commit()
+        self.n_final = self.n_certified = 0
         actions = self._group()
         self.window = rounds.advance_window((self.problem, before, self.index, actions), self.window)
         self.invalid = np.asarray(self.window.observed.invalid)
@@ -276,26 +244,26 @@ class _Run:
     def _iterate(self, invalid: Bool[ndarray, " event"]) -> None:
         """Evaluate invalid decisions, and what follows them in their chains."""
         rows, recompute = self.engine.rows, not self.engine.certified
-        plan = plan_batches(self.chains, invalid[: self.live], *rows)
+        plan = Batches(self.chains, invalid[: self.live], *rows)
         short = self.size >= LARGE_WINDOW and len(plan.events) <= self.size // SMALL_PART
-        length = self.size // SMALL_PART if short else self.size
+        batches = plan.to_device(self.size // SMALL_PART if short else self.size, self.size)
         before = np.asarray(self.window.cache.action).copy() if recompute else None
-        constants = (self.problem, self.index, rounds.PackedBatches.of(plan, length, self.size), self.window.state)
+        constants = (self.problem, self.index, batches, self.window.state)
         cache, observed, done = rounds.iterate(constants, self.window.cache, self.window.observed, rows, recompute)
         self.window = rounds.WindowState(self.window.state, cache, observed)
-        self.invalid, done = jax.device_get((observed.invalid, done))
+        self.invalid, (encodes, calls) = jax.device_get((observed.invalid, done))
         self.n_certified = min(self.n_final + 1, self.live)
-        self.counts.rounds += 1
-        self.counts.encode_calls += int(done.encodes)
-        self.counts.policy_calls += int(done.calls)
-        self.counts.serial_steps += plan.serial_steps
-        self.counts.evaluated_rows += plan.rows(*rows)
+        self.counts.update(rounds=1, policy_calls=int(calls), encode_calls=int(encodes))
+        # Batches run side by side, the levels of one wait for each other.
+        self.counts.update(serial_steps=int(plan.batch_depth.max(initial=0)), evaluated_rows=plan.n_rows)
         if before is not None:
             changed = np.flatnonzero(np.asarray(cache.action)[: self.live] != before[: self.live])
             self.n_final = min(int(changed[0]) + 1, self.live) if len(changed) else self.live
 
-    def stop(self) -> PyTree:
-        """Return the state after the last event that is final."""
-        if not self.finished:
-            self._advance()
-        return self.final if self.finished else self.window.state
+    def stop(self) -> Trajectory:
+        """Return all actions, and the state after the last event that is final."""
+        count = jax.device_put(np.int32(self.n_final))
+        final = rounds.finish((self.problem, self.index, self.window.cache, count), self.window.state)
+        self._commit()
+        self.counts["committed"] = self.offset
+        return Trajectory(final, jnp.asarray(self.actions))

@@ -10,41 +10,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
-from numpy import ndarray
 
-from walras.parallel.cache import AbstractStates, ActionCache, KeyChains, empty_cache
-from walras.parallel.process import AdditiveProcess, DecisionProcess, n_events, over_events, rows_equal
-from walras.parallel.schedule import Batches, ProcessChains
+from walras.parallel.process import AdditiveProcess, AdditiveState, DecisionProcess, n_events, over_events, rows_equal
+from walras.parallel.schedule import ProcessChains
+
+PerEvent = Int[Array, " event"]
+Flags = Bool[Array, " event"]
+PackedBatches = tuple[Int[Array, "five listed"], Array, Array]  # of `Batches.to_device`
+Counts = tuple[Int[Array, ""], Int[Array, ""]]  # evaluations of `encode`, and of decisions that were not certain
+
+RUN = 64  # events that are summed one after the other, side by side with other runs
 
 
-class Problem(eqx.Module):
-    """What is constant throughout a run: process, all events, and how states are rebuilt."""
+class ActionCache(eqx.Module):
+    """The action of every event of a window (first axis), and what it was decided on.
 
-    process: DecisionProcess
-    events: PyTree
-    states: AbstractStates
+    Where `known` is False the action is a guess and nothing else is set.
+    """
 
-    def window_events(self, index: "WindowIndex") -> PyTree:
-        """Return the events of a window, padded with the last event."""
-        size, horizon = index.chains.shape[1], n_events(self.events)
-        if size == horizon:
-            return self.events
-        numbers = jnp.minimum(index.offset + jnp.arange(size), horizon - 1)
-        return jax.tree.map(lambda leaf: leaf[numbers], self.events)
-
-    def certify(self, state: PyTree, events: PyTree, cache: ActionCache, index: "WindowIndex") -> "Observed":
-        """Rebuild what every event observes under the cached actions, and mark decisions that are not certain."""
-        process, chains = self.process, index.key_chains
-        own, shared = self.states.before_events(process, state, events, cache.action, chains)
-
-        def certificates() -> Bool[Array, " event"]:
-            inputs = over_events(process.encoder_inputs, own, events)
-            now = over_events(process.decision_inputs, own, shared, events)
-            valid = over_events(process.still_valid, cache.action, cache.decision_inputs, now)
-            return valid & cache.known & rows_equal(cache.encoder_inputs, inputs, len(cache.known))
-
-        valid = jax.lax.cond(cache.known.any(), certificates, lambda: jnp.zeros_like(cache.known))
-        return Observed(own, shared, ~valid & chains.live)
+    action: PerEvent
+    known: Flags
+    encoder_inputs: PyTree
+    code: PyTree
+    decision_inputs: PyTree
 
 
 class Observed(eqx.Module):
@@ -52,11 +40,22 @@ class Observed(eqx.Module):
 
     own: PyTree
     shared: PyTree
-    invalid: Bool[Array, " event"]
+    invalid: Flags
+
+
+class WindowState(eqx.Module):
+    """The state at the first event of a window, what is known of its events, and what they observe."""
+
+    state: PyTree
+    cache: ActionCache
+    observed: Observed
 
 
 class WindowIndex(eqx.Module):
-    """Where a window lies: its first event, its number of events, and its key chains (order, start, place)."""
+    """Where a window lies: its first event, and its number of events without padding; and its events by key.
+
+    `chains` are the events key by key, the first place of the same key for every place, and the place of every event.
+    """
 
     offset: Int[Array, ""]
     live: Int[Array, ""]
@@ -72,53 +71,59 @@ class WindowIndex(eqx.Module):
         chains[2, grouped.key_order] = np.arange(live, dtype=np.int32)
         return WindowIndex(*jax.device_put((np.int32(offset), np.int32(live), chains)))
 
-    @property
-    def key_chains(self) -> KeyChains:
-        """Return the chains by name."""
-        order, start, place = self.chains
-        return KeyChains(order, start, place, jnp.arange(self.chains.shape[1]) < self.live)
+    def is_live(self) -> Flags:
+        """Say which places are no padding."""
+        return jnp.arange(self.chains.shape[1]) < self.live
 
 
-class WindowState(eqx.Module):
-    """The state at the first event of a window, what is known of its events, and what they observe."""
+class Problem(eqx.Module):
+    """What is constant throughout a run."""
 
-    state: PyTree
-    cache: ActionCache
-    observed: Observed
+    process: DecisionProcess
+    events: PyTree
 
+    def window_events(self, index: WindowIndex) -> PyTree:
+        """Return the events of a window, padded with the last event."""
+        size, horizon = index.chains.shape[1], n_events(self.events)
+        if size == horizon:
+            return self.events
+        numbers = jnp.minimum(index.offset + jnp.arange(size), horizon - 1)
+        return jax.tree.map(lambda leaf: leaf[numbers], self.events)
 
-class PackedBatches(eqx.Module):
-    """`Batches` in one array, sent to the device at once; its rows are the array fields of `Batches`, padded."""
+    def certify(self, state: PyTree, events: PyTree, cache: ActionCache, index: WindowIndex) -> Observed:
+        """Rebuild what every event observes under the cached actions, and mark decisions that are not certain."""
+        process = self.process
+        own, shared = states_before(process, state, events, cache.action, index)
 
-    lists: Int[Array, "five listed"]
-    n_narrow: Int[Array, ""]
-    n_batches: Int[Array, ""]
+        def certificates() -> Flags:
+            inputs = over_events(process.encoder_inputs, own, events)
+            now = over_events(process.decision_inputs, own, shared, events)
+            valid = over_events(process.still_valid, cache.action, cache.decision_inputs, now)
+            return valid & cache.known & rows_equal(cache.encoder_inputs, inputs, len(cache.known))
 
-    @staticmethod
-    def of(plan: Batches, length: int, padding: int) -> "PackedBatches":
-        """Pack batches into lists of `length` places; `padding` is an event number beyond the window."""
-        lists = np.zeros((5, length), np.int32)
-        lists[0] = padding
-        parts = (plan.events, plan.level_start, plan.level_count, plan.batch_level, plan.batch_depth)
-        for row, part in zip(lists, parts, strict=True):
-            row[: len(part)] = part
-        return PackedBatches(*jax.device_put((lists, np.int32(plan.n_narrow), np.int32(len(plan.batch_level)))))
-
-
-class EvaluationCounts(eqx.Module):
-    """Evaluations of `encode`, and of decisions that were not certain."""
-
-    encodes: Int[Array, ""]
-    calls: Int[Array, ""]
+        valid = jax.lax.cond(cache.known.any(), certificates, lambda: jnp.zeros_like(cache.known))
+        return Observed(own, shared, ~valid & index.is_live())
 
 
 @eqx.filter_jit
-def init_window(
-    problem: Problem, index: WindowIndex, initial: PyTree, actions: Int[ndarray, " event"] | Int[Array, " event"]
-) -> WindowState:
+def empty_cache(process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent) -> ActionCache:
+    """Return a cache of guessed actions."""
+
+    def evaluated(state: PyTree, event: PyTree) -> tuple:
+        own, shared = process.observe(state, event)
+        inputs = process.encoder_inputs(own, event)
+        return inputs, process.encode(inputs, event), process.decision_inputs(own, shared, event)
+
+    shapes = eqx.filter_eval_shape(evaluated, state, jax.tree.map(lambda leaf: leaf[0], events))
+    zeros = jax.tree.map(lambda one: jnp.zeros((len(actions), *one.shape), one.dtype), shapes)
+    return ActionCache(actions, jnp.zeros(len(actions), bool), *zeros)
+
+
+@eqx.filter_jit
+def init_window(problem: Problem, index: WindowIndex, initial: PyTree, actions: PerEvent) -> WindowState:
     """Begin the first window."""
     events = problem.window_events(index)
-    cache = empty_cache(problem.process, initial, events, jnp.asarray(actions))
+    cache = empty_cache(problem.process, initial, events, actions)
     # A copy, since the state's memory is reused by the next window.
     state = jax.tree.map(jnp.copy, initial)
     return WindowState(state, cache, problem.certify(state, events, cache, index))
@@ -131,7 +136,7 @@ def iterate(
     observed: Observed,
     rows: tuple[int, int],
     recompute: bool,
-) -> tuple[ActionCache, Observed, EvaluationCounts]:
+) -> tuple[ActionCache, Observed, Counts]:
     """Do one round: evaluate the listed events, then certify all; all but `constants` is donated.
 
     These are the problem, the window, its batches, and the state at its first event.
@@ -143,17 +148,14 @@ def iterate(
 
 
 @eqx.filter_jit(donate="all-except-first")
-def advance_window(
-    constants: tuple[Problem, WindowIndex, WindowIndex, Int[Array, " event"]], window: WindowState
-) -> WindowState:
+def advance_window(constants: tuple[Problem, WindowIndex, WindowIndex, PerEvent], window: WindowState) -> WindowState:
     """Begin the window later, and keep what is known of the events that stay in it; `window` is donated.
 
     `constants` are the problem, the window before and now, and the actions to begin with.
     """
     problem, before, now, actions = constants
     count = now.offset - before.offset
-    events = problem.window_events(before)
-    state = problem.states.after(problem.process, window.state, events, window.cache.action, count)
+    state = state_after(problem.process, window.state, problem.window_events(before), window.cache.action, count)
     numbers = jnp.arange(len(actions)) + count
     moved = jax.tree.map(lambda leaf: leaf[jnp.minimum(numbers, len(actions) - 1)], window.cache)
     known = moved.known & (numbers < len(actions))
@@ -166,7 +168,7 @@ def advance_window(
 def finish(constants: tuple[Problem, WindowIndex, ActionCache, Int[Array, ""]], state: PyTree) -> PyTree:
     """Return the state after a number of first events of a window; `state` is donated."""
     problem, index, cache, count = constants
-    return problem.states.after(problem.process, state, problem.window_events(index), cache.action, count)
+    return state_after(problem.process, state, problem.window_events(index), cache.action, count)
 
 
 def evaluate(
@@ -177,108 +179,157 @@ def evaluate(
     batches: PackedBatches,
     rows: tuple[int, int],
     recompute: bool,
-) -> tuple[ActionCache, EvaluationCounts]:
+) -> tuple[ActionCache, Counts]:
     """Evaluate the listed events of a window, on their own and the shared part of the state before each.
 
     `rows` are those of a wide and of a narrow batch; with `recompute` certain decisions are evaluated too.
     """
-    listed_events = batches.lists[0]
-    places = jnp.minimum(jnp.pad(listed_events, (0, max(rows))), len(cache.action) - 1)
+    lists, n_narrow, n_batches = batches
+    places = jnp.minimum(jnp.pad(lists[0], (0, max(rows))), len(cache.action) - 1)
     inputs = jax.tree.map(lambda leaf: leaf[places], (events, *observed, cache))
     zero = jnp.zeros((), jnp.int32)
     # Results go to arrays that are only written: XLA copies arrays that are read and written in one loop.
-    carry = jax.tree.map(jnp.zeros_like, inputs[3]), EvaluationCounts(zero, zero)
-    for size, first, last in ((rows[1], zero, batches.n_narrow), (rows[0], batches.n_narrow, batches.n_batches)):
-        batch = _Batch(process, size, recompute)
-        carry = jax.lax.fori_loop(
-            first, last, lambda number, carry, batch=batch: batch(number, inputs, batches.lists, *carry), carry
-        )
+    carry = jax.tree.map(jnp.zeros_like, inputs[3]), (zero, zero)
+    for size, first_batch, last_batch in ((rows[1], zero, n_narrow), (rows[0], n_narrow, n_batches)):
+
+        def evaluate_batch(number: Array, carry: tuple, size: int = size) -> tuple:
+            first, depth = lists[3, number], lists[4, number]
+            corrections = None
+            if isinstance(process, AdditiveProcess):  # others have one event per chain
+                corrections = tuple(jnp.zeros((size, part.shape[1]), part.dtype) for part in inputs[1:3])
+
+            def level(step: Array, carry: tuple) -> tuple:
+                start, count = lists[1, first + step], lists[2, first + step]
+                return _evaluate_level(process, inputs, start, jnp.arange(size) < count, recompute, *carry)
+
+            return jax.lax.fori_loop(0, depth, level, (*carry, corrections))[:2]
+
+        carry = jax.lax.fori_loop(first_batch, last_batch, evaluate_batch, carry)
     results, counts = carry
-    cache = jax.tree.map(
-        lambda old, new: old.at[listed_events].set(new[: len(listed_events)], mode="drop"), cache, results
-    )
+    cache = jax.tree.map(lambda old, new: old.at[lists[0]].set(new[: lists.shape[1]], mode="drop"), cache, results)
     return cache, counts
 
 
-class _Batch(eqx.Module):
-    """Evaluates one batch, level by level; its fixed number of rows makes results independent of their neighbours."""
+def _evaluate_level(
+    process: Any,
+    inputs: tuple[PyTree, PyTree, PyTree, ActionCache],
+    start: Int[Array, ""],
+    live: Bool[Array, " row"],
+    recompute: bool,
+    results: ActionCache,
+    counts: Counts,
+    corrections: tuple | None,
+) -> tuple[ActionCache, Counts, tuple | None]:
+    """Evaluate the next event of every chain of a batch, `start` being the place of the first chain's.
 
-    process: DecisionProcess
-    rows: int
-    recompute: bool
+    A fixed number of rows makes results independent of their neighbours. `corrections` add up what new actions changed.
+    """
+    rows = len(live)
+    events, own, shared, old = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, rows), inputs)
+    if corrections is not None:
+        own, shared = own + corrections[0], shared + corrections[1]
 
-    def __call__(
-        self, number: Array, inputs: tuple, lists: Array, results: ActionCache, counts: EvaluationCounts
-    ) -> tuple[ActionCache, EvaluationCounts]:
-        first, depth = lists[3, number], lists[4, number]
+    encoder_inputs = over_events(process.encoder_inputs, own, events)
+    fresh = old.known & rows_equal(old.encoder_inputs, encoder_inputs, rows) & (not recompute)
+    encoded = live & ~fresh
 
-        def level(step: Array, carry: tuple) -> tuple:
-            return self._level(lists[1, first + step], lists[2, first + step], inputs, *carry)
+    def encode() -> PyTree:
+        def pick(new: Array, old: Array) -> Array:
+            return jnp.where(encoded.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
-        corrections = None
-        if isinstance(self.process, AdditiveProcess):  # others have one event per chain
-            corrections = tuple(jnp.zeros((self.rows, part.shape[1]), part.dtype) for part in inputs[1:3])
-        return jax.lax.fori_loop(0, depth, level, (results, counts, corrections))[:2]
+        return jax.tree.map(pick, over_events(process.encode, encoder_inputs, events), old.code)
 
-    def _level(
-        self,
-        start: Array,
-        count: Array,
-        inputs: tuple,
-        results: ActionCache,
-        counts: EvaluationCounts,
-        corrections: Any,
-    ) -> tuple[ActionCache, EvaluationCounts, Any]:
-        """Evaluate the next event of every chain of the batch; `corrections` add up what new actions changed."""
-        live = jnp.arange(self.rows) < count
-        events, own, shared, old = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, self.rows), inputs
-        )
-        if corrections is not None:
-            own, shared = own + corrections[0], shared + corrections[1]
-        new, encoded, called = self._evaluate(events, own, shared, old, live)
-        if corrections is not None:
-            corrections = self._correct(events, old, new, corrections, live)
-        counts = EvaluationCounts(
-            counts.encodes + encoded.sum(dtype=jnp.int32), counts.calls + called.sum(dtype=jnp.int32)
-        )
-        # Rows beyond `count` belong to the next level, which overwrites them.
-        results = jax.tree.map(
-            lambda leaf, part: jax.lax.dynamic_update_slice_in_dim(leaf, part, start, axis=0), results, new
-        )
-        return results, counts, corrections
+    code = jax.lax.cond(encoded.any(), encode, lambda: old.code)
+    now = over_events(process.decision_inputs, own, shared, events)
+    called = live & ~(fresh & over_events(process.still_valid, old.action, old.decision_inputs, now))
+    action = jnp.where(called, over_events(process.decide, code, now, events), old.action)
+    new = ActionCache(action, jnp.ones_like(live), encoder_inputs, code, now)
 
-    def _evaluate(
-        self, events: PyTree, own: PyTree, shared: PyTree, old: ActionCache, live: Bool[Array, " row"]
-    ) -> tuple[ActionCache, Bool[Array, " row"], Bool[Array, " row"]]:
-        """Encode where the inputs changed and decide where the action is not certain; say where each was done."""
-        process = self.process
-        inputs = over_events(process.encoder_inputs, own, events)
-        fresh = old.known & rows_equal(old.encoder_inputs, inputs, self.rows) & (not self.recompute)
-        encoded = live & ~fresh
-        code = jax.lax.cond(
-            encoded.any(),
-            lambda: _where_rows(encoded, over_events(process.encode, inputs, events), old.code),
-            lambda: old.code,
-        )
-        now = over_events(process.decision_inputs, own, shared, events)
-        called = live & ~(fresh & over_events(process.still_valid, old.action, old.decision_inputs, now))
-        action = jnp.where(called, over_events(process.decide, code, now, events), old.action)
-        return ActionCache(action, jnp.ones_like(live), inputs, code, now), encoded, called
-
-    def _correct(self, events: PyTree, old: ActionCache, new: ActionCache, corrections: tuple, live: Array) -> tuple:
-        process = self.process
-        assert isinstance(process, AdditiveProcess)
-        added, taken = (over_events(process.change, events, action) for action in (new.action, old.action))
-        return tuple(
+    if corrections is not None:
+        added, taken = (over_events(process.change, events, one) for one in (action, old.action))
+        corrections = tuple(
             total + jnp.where(live[:, None], plus, 0) - jnp.where(live[:, None], minus, 0)
             for total, plus, minus in zip(corrections, added, taken, strict=True)
         )
+    counts = counts[0] + encoded.sum(dtype=jnp.int32), counts[1] + called.sum(dtype=jnp.int32)
+    # Rows that are not live belong to the next level, which overwrites them.
+    results = jax.tree.map(
+        lambda leaf, part: jax.lax.dynamic_update_slice_in_dim(leaf, part, start, axis=0), results, new
+    )
+    return results, counts, corrections
 
 
-def _where_rows(where: Bool[Array, " row"], new: PyTree, old: PyTree) -> PyTree:
+def states_before(
+    process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, index: WindowIndex
+) -> tuple[PyTree, PyTree]:
+    """Return the own and the shared part that every event observes, the window starting in `state`.
 
-    def pick(one: Array, other: Array) -> Array:
-        return jnp.where(where.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
+    States that add up are prefix sums: over all earlier events for the shared row, over those of the same key for the
+    own row. Others are replayed.
+    """
+    if not isinstance(process, AdditiveProcess):
 
-    return jax.tree.map(pick, new, old)
+        def step(state: PyTree, event: tuple) -> tuple[PyTree, tuple[PyTree, PyTree]]:
+            return apply_action(process, state, *event), process.observe(state, event[0])
+
+        return jax.lax.scan(step, state, (events, actions))[1]
+    own, shared = _changes(process, events, actions, index.is_live())
+    rows = state.table[over_events(process.key, events)]
+    order, start, place = index.chains
+
+    def summed() -> tuple[Array, Array]:
+        before = exclusive_sums(own[order])
+        before = before - before[start]
+        return rows + before[place], state.shared[None] + exclusive_sums(shared)
+
+    def unchanged() -> tuple[Array, Array]:
+        return rows, jnp.broadcast_to(state.shared, shared.shape)
+
+    # Most new windows hold only no-ops, which need no sums.
+    return jax.lax.cond(own.any() | shared.any(), summed, unchanged)
+
+
+def state_after(process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, count: Array) -> PyTree:
+    """Return the state after the first `count` events."""
+    if not isinstance(process, AdditiveProcess):
+        return replay(process, state, events, actions, count)
+    own, shared = _changes(process, events, actions, jnp.arange(len(actions)) < count)
+    table = state.table.at[over_events(process.key, events)].add(own)
+    return AdditiveState(table=table, shared=state.shared + shared.sum(0, dtype=shared.dtype))
+
+
+def replay(process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, count: Array) -> PyTree:
+    """Apply the first `count` actions one after the other."""
+
+    def step(number: Array, state: PyTree) -> PyTree:
+        return apply_action(process, state, jax.tree.map(lambda leaf: leaf[number], events), actions[number])
+
+    return jax.lax.fori_loop(0, count, step, state)
+
+
+def apply_action(process: DecisionProcess, state: PyTree, event: PyTree, action: Array) -> PyTree:
+    """Advance by an action, or by the no-op where the action is not allowed."""
+    possible = jnp.where(process.allowed(state, event, action), action, process.noop(event))
+    return process.advance(state, event, possible)
+
+
+def _changes(
+    process: AdditiveProcess, events: PyTree, actions: PerEvent, counted: Flags
+) -> tuple[Int[Array, "event own"], Int[Array, "event shared"]]:
+    own, shared = over_events(process.change, events, actions)
+    return jnp.where(counted[:, None], own, 0), jnp.where(counted[:, None], shared, 0)
+
+
+def exclusive_sums(values: Int[Array, "event column"]) -> Int[Array, "event column"]:
+    """Sum, for every row, the rows before it; with `RUN` serial steps and few passes over memory."""
+    n, width = values.shape
+    runs = jnp.pad(values, ((0, -n % RUN), (0, 0))).reshape(-1, RUN, width)
+    totals = runs.sum(1, dtype=values.dtype)
+
+    def add(step: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        total, sums = carry
+        sums = jax.lax.dynamic_update_slice_in_dim(sums, total[:, None], step, axis=1)
+        return total + jax.lax.dynamic_index_in_dim(runs, step, axis=1, keepdims=False), sums
+
+    before = jnp.cumsum(totals, axis=0) - totals
+    return jax.lax.fori_loop(0, RUN, add, (before, jnp.zeros_like(runs)))[1].reshape(-1, width)[:n]

@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -81,14 +82,11 @@ class PerEvent(AbstractAssignment):
         return np.arange(len(keys), dtype=np.int32)
 
 
-@dataclass(frozen=True, eq=False)
 class ChainSegments(AbstractAssignment):
     """One process per segment of `length` consecutive events of a key; the length is a positive whole number."""
 
-    length: int
-
-    def __post_init__(self) -> None:
-        positive_integer("length", self.length)
+    def __init__(self, length: int):
+        self.length = positive_integer("length", length)
 
     def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Number the segments."""
@@ -99,15 +97,11 @@ class ChainSegments(AbstractAssignment):
         return (keys.astype(np.int64) * (len(keys) // self.length + 1)) + position // self.length
 
 
-@dataclass(frozen=True, eq=False)
 class RandomAssignment(AbstractAssignment):
     """One of `number` processes, a positive whole number, drawn for every event."""
 
-    number: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        positive_integer("number", self.number)
+    def __init__(self, number: int, seed: int = 0):
+        self.number, self.seed = positive_integer("number", number), seed
 
     def processes(self, keys: HostInts, offset: int) -> HostInts:
         """Draw the processes, the same ones whenever a window starts at `offset`."""
@@ -131,33 +125,8 @@ class CustomAssignment(AbstractAssignment):
         return processes
 
 
-class AbstractWindow(abc.ABC):
-    """How many events are iterated on together, and when the window advances; all events where `size` is None."""
-
-    size: int | None
-
-    @abc.abstractmethod
-    def should_advance(self, n_final: int, size: int) -> bool:
-        """Say whether to advance when the first `n_final` of `size` events are final."""
-
-    def resolve(
-        self, engine: AbstractEngine, process: DecisionProcess, initial: PyTree, events: PyTree
-    ) -> AbstractEngine:
-        """Return the engine to run; another one where the size of the window depends on the problem."""
-        return engine
-
-    def length(self, horizon: int) -> int:
-        """Return the number of events of a window, and refuse one larger than the horizon."""
-        if self.size is not None and self.size > horizon:
-            raise SettingsError(
-                f"the window has {self.size} events but there are only {horizon}; leave `size` out to take them all "
-                f"at once, or give at most {horizon}"
-            )
-        return horizon if self.size is None else self.size
-
-
-class SlidingWindow(AbstractWindow):
-    """Advance to the first event that is not final, once a share `refill` of the window's `size` events is final.
+class SlidingWindow:
+    """Iterate on `size` events together (all where None); once a share `refill` of them is final, advance to the rest.
 
     Raises:
         SettingsError: the size is no positive whole number, or the share is not within 0 and 1.
@@ -170,8 +139,21 @@ class SlidingWindow(AbstractWindow):
         self.refill = refill
 
     def should_advance(self, n_final: int, size: int) -> bool:
-        """Advance when enough is final."""
+        """Say whether to advance to the first event that is not final when the first `n_final` of `size` are."""
         return n_final > 0 and n_final >= self.refill * size
+
+    def resolve(self, engine: Any, process: DecisionProcess, initial: PyTree, events: PyTree) -> Any:
+        """Return the `Picard` engine to run; another one where the size of the window depends on the problem."""
+        return engine
+
+    def length(self, horizon: int) -> int:
+        """Return the number of events of a window, and refuse one larger than the horizon."""
+        if self.size is not None and self.size > horizon:
+            raise SettingsError(
+                f"the window has {self.size} events but there are only {horizon}; leave `size` out to take them all "
+                f"at once, or give at most {horizon}"
+            )
+        return horizon if self.size is None else self.size
 
 
 class FixedWindows(SlidingWindow):

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from walras.domains.fulfilment.generate import DecisionSettings
-from walras.domains.fulfilment.instance import NONE, UNIT
+from walras.domains.fulfilment.instance import NONE, UNIT, DecisionSettings
 from walras.errors import plural
 from walras.report.formatting import day, listing, number, percent, short_number
 from walras.report.publish import json_writer, render_page, table_writers, text_writer, write_all_or_nothing
@@ -16,8 +15,7 @@ from walras.report.style import picture
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from walras.domains.fulfilment.audit import Audit
-    from walras.domains.fulfilment.process import FulfilmentResult
+    from walras.domains.fulfilment.process import Audit, FulfilmentResult
     from walras.report.style import FigureSize
 
 STEPS = 60

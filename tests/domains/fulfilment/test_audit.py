@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.audit import audit_actions, check_actions, exhausted, total_reward
-from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE, make_instance
+from walras.domains.fulfilment.instance import NONE, generate_instance, make_instance
+from walras.domains.fulfilment.process import audit_actions, check_actions, exhausted, total_reward
 from walras.errors import InputError, ShapeError
 
 

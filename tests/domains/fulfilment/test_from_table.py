@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from walras.domains.fulfilment.audit import audit_actions
 from walras.domains.fulfilment.from_table import read_orders
 from walras.domains.fulfilment.instance import UNIT
 from walras.domains.fulfilment.policies import make_policy
-from walras.domains.fulfilment.process import fulfil
+from walras.domains.fulfilment.process import audit_actions, fulfil
 from walras.errors import InputError
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import SlidingWindow

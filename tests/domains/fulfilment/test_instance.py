@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import make_instance
+from walras.domains.fulfilment.instance import generate_instance, make_instance
 from walras.errors import InputError, SettingsError
 
 
@@ -49,9 +48,10 @@ def test_the_law_is_the_published_one():
         ({"quantity": np.array([1, 0, 1, 1])}, "order 1 is for 0 units"),
         ({"capacity": np.array([1, -1])}, "centre 1 has capacity -1"),
         ({"product": np.zeros(0, int), "destination": np.zeros(0, int)}, "0 orders"),
-        ({"refill": np.array([[1, -1]])}, "refill 0 is negative"),
-        ({"refill_before": np.array([-3])}, "rising order"),
-        ({"refill_before": np.array([99])}, "names order 99 but the last of 4 orders is number 3"),
+        ({"refill": np.array([[1, -1]])}, "refill 0 adds -1 in centre 1"),
+        ({"refill_before": np.array([-3])}, "refill 0 comes before order -3"),
+        ({"refill_before": np.array([3, 1]), "refill": np.zeros((2, 2), int)}, "rising order"),
+        ({"refill_before": np.array([99])}, "before order 99 but there are 4 orders"),
         ({"names": ("a",)}, r"`names` has shape \(1,\) but needs \(2,\)"),
         ({"reward": np.array([[1.0, np.nan], [0.25, 0.75]])}, "no number"),
         ({"stock": np.array([[2.0, 1], [0, 1]])}, "needs whole numbers"),

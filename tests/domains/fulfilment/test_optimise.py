@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from walras.domains.fulfilment import optimise
-from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE, make_instance
+from walras.domains.fulfilment.instance import NONE, generate_instance, make_instance
 from walras.domains.fulfilment.optimise import clairvoyant_bound, learn_prices
 from walras.domains.fulfilment.policies import Greedy, make_policy, scarcity_prices
 from walras.domains.fulfilment.process import FulfilmentResult, fulfil
@@ -61,7 +60,7 @@ def test_the_last_trajectory_is_the_start_where_that_is_less_work(monkeypatch):
         starts.append(type(engine.start).__name__)
         calls = {"NoOp": 70, "WarmStart": 60 if len(starts) >= 12 else 90}[starts[-1]]
         info = EngineInfo(jnp.asarray(3), jnp.asarray(calls))
-        return FulfilmentResult(instance, np.full(60, NONE), 0.0, info, np.zeros(0, int))
+        return FulfilmentResult(instance, np.full(60, NONE), 0.0, info)
 
     monkeypatch.setattr(optimise, "fulfil", counted)
     for _ in range(14):

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE, UNIT, make_instance
+from walras.domains.fulfilment.instance import NONE, UNIT, generate_instance, make_instance
 from walras.domains.fulfilment.policies import (
     EXACT,
     MOST_ACTIVE,

@@ -6,11 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from walras.domains.fulfilment.audit import exhausted, total_reward
-from walras.domains.fulfilment.generate import generate_instance
-from walras.domains.fulfilment.instance import NONE
+from walras.domains.fulfilment.instance import NONE, generate_instance
 from walras.domains.fulfilment.policies import Greedy
-from walras.domains.fulfilment.process import fulfil
+from walras.domains.fulfilment.process import exhausted, fulfil, total_reward
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import PerEvent, WarmStart
 
@@ -39,7 +37,7 @@ def test_a_start_that_no_world_has_is_never_told(instance):
 
 
 WRONG = """
-from walras.domains.fulfilment.generate import generate_instance
+from walras.domains.fulfilment.instance import generate_instance
 from walras.domains.fulfilment.policies import Greedy
 from walras.domains.fulfilment.process import fulfil
 from walras.parallel.picard import Picard
@@ -48,7 +46,7 @@ from walras.errors import WalrasError
 instance = generate_instance(6, 2, 2)
 for call in (
     lambda: Picard(30), lambda: Picard(window=None), lambda: Picard(assignment=3), lambda: Picard(start="idle"),
-    lambda: Picard(states=0), lambda: Picard(verify="yes"), lambda: Picard(rows=16), lambda: Picard(rows=(16.0, 4)),
+    lambda: Picard(certified=0), lambda: Picard(verify="yes"), lambda: Picard(rows=16), lambda: Picard(rows=(16.0, 4)),
     lambda: Picard(rows=(0, 0)), lambda: Picard(max_rounds="x"), lambda: Picard(max_rounds=-1),
     lambda: fulfil(instance, lambda *a: 0), lambda: fulfil(instance, Greedy), lambda: fulfil(instance, Greedy(), "seq"),
 ):
@@ -57,7 +55,7 @@ for call in (
     except WalrasError as error:
         print(type(error).__name__, error)
 """
-SAID = ["`window` is 30", "`window` is None", "`assignment` is 3", "`start` is 'idle'", "`states` is 0"]
+SAID = ["`window` is 30", "`window` is None", "`assignment` is 3", "`start` is 'idle'", "`certified` is 0"]
 SAID += ["`verify` is 'yes'", "`rows` is 16", "`rows` is (16.0, 4)", "`rows` is (0, 0)", "`max_rounds` is 'x'"]
 SAID += ["`max_rounds` is -1", "the rule is a function", "the rule is a ", "`engine` is 'seq'"]
 

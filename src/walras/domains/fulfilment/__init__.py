@@ -3,8 +3,7 @@
 from walras.lazy import lazy_names
 
 _MODULES = {
-    "instance": ("Instance", "make_instance"),
-    "generate": ("generate_instance",),
+    "instance": ("Instance", "generate_instance", "make_instance"),
     "from_table": ("read_orders",),
     "policies": (
         "Greedy",
@@ -16,8 +15,7 @@ _MODULES = {
         "priced",
         "scarcity_prices",
     ),
-    "process": ("AbstractFulfilmentRule", "FulfilmentResult", "Order", "fulfil"),
-    "audit": ("audit_actions", "check_actions"),
+    "process": ("AbstractFulfilmentRule", "FulfilmentResult", "Order", "audit_actions", "check_actions", "fulfil"),
     "optimise": ("LearnedPrices", "clairvoyant_bound", "learn_prices"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from walras.data.column_checks import Codes, Column, numbers, one_array, texts
+from walras.data.column_checks import Column, numbers, one_array, repeated_rows, texts
 from walras.data.records import match_columns
 from walras.data.sources import open_source
-from walras.domains.fulfilment.generate import allocate, distance_reward, split
-from walras.domains.fulfilment.instance import LARGEST, Instance, make_instance
-from walras.errors import FailFast, InputError, quote
+from walras.domains.fulfilment.instance import LARGEST, Instance, allocate, distance_reward, make_instance, split
+from walras.errors import FailFast, InputError
 
 CENTRES = (
     ("London", 51.5, -0.1, 9.0), ("Birmingham", 52.5, -1.9, 2.9), ("Manchester", 53.5, -2.2, 2.8),
@@ -35,17 +34,6 @@ COUNTRIES = {
     "Czech Republic": (49.7, 15.3), "Saudi Arabia": (24.1, 44.5), "Unspecified": (-80.0, 0.0),
 }  # fmt: skip
 """Latitude and longitude of countries as the Online Retail II data set spells them; `Unspecified` earns nothing."""
-
-
-@dataclass(frozen=True)
-class OrderLines:
-    """Order lines as read; `table` is the file's name."""
-
-    product: Codes
-    country: Codes
-    quantity: Int[ndarray, " order"]
-    times: ndarray | None
-    table: str
 
 
 @dataclass(frozen=True)
@@ -82,26 +70,37 @@ def read_orders(
     Raises:
         InputError: a file cannot be read, lacks a column, or has an invalid row: which one, and what is needed.
     """
-    lines = _read_lines(Path(path))
-    sites = _assumed_places() if places is None else _read_places(Path(places))
+    read = _read_columns(path, ("unique_id", "country", "qty"), ("unique_id", "country"), ("ts",))
+    products, countries = (texts(read[name], needed=True) for name in ("unique_id", "country"))
+    quantity = _integers(read["qty"], 1).astype(np.int64)
+    times = _times(read["ts"]) if "ts" in read else None
+    sites = _assumed_places() if places is None else _read_places(places)
     random = np.random.default_rng(seed)
-    labels, held = (lines.product.labels, None) if stock is None else _read_stock(Path(stock), lines, sites)
-    product = np.searchsorted(labels, lines.product.labels)[lines.product.codes]
+    labels, held = products.labels, None
+    if stock is not None:
+        labels, held = _read_stock(stock, sites.names)
+        unknown = ~np.isin(products.labels, labels)[products.codes]
+        needed = f"{Path(stock).name} does not have this product: give it a row there, with stock 0 if there is none"
+        read["unique_id"].problem(unknown, needed)
+    product = np.searchsorted(labels, products.labels)[products.codes]
     if held is None:
-        held = split(np.bincount(product, lines.quantity, len(labels)) * stock_share, sites.weight, random)
-    granted = allocate(float(capacity_share * lines.quantity.sum()), sites.weight, refills, len(product), random)
+        held = split(np.bincount(product, quantity, len(labels)) * stock_share, sites.weight, random)
+    granted = allocate(float(capacity_share * quantity.sum()), sites.weight, refills, len(product), random)
     if sites.capacity is not None:
         granted |= {"capacity": sites.capacity, "refill": np.repeat(sites.capacity[None], refills, axis=0)}
+    unknown = ~np.isin(countries.labels, list(sites.spots))[countries.codes]
+    read["country"].problem(unknown, "it has no coordinates: give it a latitude and longitude in a file of places")
+    targets, spots = (np.array([sites.spots[str(name)] for name in names]) for names in (countries.labels, sites.names))
     instance = make_instance(
         product=product,
-        destination=lines.country.codes,
-        reward=distance_reward(_targets(lines, sites), np.array([sites.spots[name] for name in sites.names])),
+        destination=countries.codes,
+        reward=distance_reward(targets, spots),
         stock=held,
-        quantity=lines.quantity,
+        quantity=quantity,
         names=sites.names,
         **granted,
     )
-    return replace(instance, products=labels, destinations=lines.country.labels, times=lines.times)
+    return replace(instance, products=labels, destinations=countries.labels, times=times)
 
 
 def _assumed_places() -> Places:
@@ -111,12 +110,13 @@ def _assumed_places() -> Places:
     return Places(spots, tuple(centre[0] for centre in CENTRES), weight / weight.sum())
 
 
-def _read_columns(path: Path, needed: tuple[str, ...], text: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict:
+def _read_columns(
+    path: str | Path, needed: tuple[str, ...], text: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, Column]:
     """Read columns of a file by name."""
     findings, opened = FailFast(), open_source(path)
-    match_columns(opened.names, {}, (*needed, *optional), needed, opened.name, findings)
-    wanted = [name for name in (*needed, *optional) if name in opened.names]
-    table = opened.read(wanted, text)
+    wanted = match_columns(opened.names, {}, (*needed, *optional), needed, opened.name, findings)
+    table = opened.read(list(wanted), text)
     if not table.num_rows:
         raise InputError(f"{opened.name} has a header but no rows; give at least one row")
     return {name: Column(opened.name, name, one_array(table[name]), findings) for name in wanted}
@@ -135,21 +135,6 @@ def _require_values(column: Column, empty: ndarray) -> None:
     column.problem(empty, "every row needs one", lambda row: None)
 
 
-def _repeated(values: ndarray) -> ndarray:
-    """Mark all but the first of equal values."""
-    repeated = np.ones(len(values), bool)
-    repeated[np.unique(values, return_index=True)[1]] = False
-    return repeated
-
-
-def _read_lines(path: Path) -> OrderLines:
-    """Read the orders."""
-    read = _read_columns(path, ("unique_id", "country", "qty"), ("unique_id", "country"), ("ts",))
-    product, country = (texts(read[name], needed=True) for name in ("unique_id", "country"))
-    quantity = _integers(read["qty"], 1).astype(np.int64)
-    return OrderLines(product, country, quantity, _times(read["ts"]) if "ts" in read else None, path.name)
-
-
 def _times(column: Column) -> ndarray:
     """Read times, which may not fall."""
     import pyarrow as pa
@@ -163,17 +148,17 @@ def _times(column: Column) -> ndarray:
     return times
 
 
-def _read_places(path: Path) -> Places:
+def _read_places(path: str | Path) -> Places:
     """Read places; those with a capacity are centres."""
     read = _read_columns(path, ("place", "latitude", "longitude"), ("place",), ("capacity",))
     place = texts(read["place"], needed=True)
     names = place.labels[place.codes]
-    read["place"].problem(
-        _repeated(place.codes), "a place needs one row; drop the repeated one", lambda row: names[row]
-    )
-    spots = [numbers(read[name], low=-most, high=most) for name, most in (("latitude", 90), ("longitude", 180))]
-    for name, values in zip(("latitude", "longitude"), spots, strict=True):
-        _require_values(read[name], np.isnan(values))
+    repeated = repeated_rows(place.codes, len(place.labels))[1]
+    read["place"].problem(repeated, "a place needs one row; drop the repeated one")
+    spots = []
+    for name, most in (("latitude", 90), ("longitude", 180)):
+        spots.append(numbers(read[name], low=-most, high=most))
+        _require_values(read[name], np.isnan(spots[-1]))
     known = {str(name): (float(a), float(b)) for name, a, b in zip(names, *spots, strict=True)}
     capacity = _integers(read["capacity"], 0, True) if "capacity" in read else np.full(len(names), np.nan)
     centre = np.isfinite(capacity)
@@ -185,38 +170,17 @@ def _read_places(path: Path) -> Places:
     return Places(COUNTRIES | known, tuple(map(str, names[centre])), weight, units)
 
 
-def _targets(lines: OrderLines, sites: Places) -> Float[ndarray, "destination two"]:
-    """Return the coordinates of the destinations; refuse one without."""
-    for code, name in enumerate(lines.country.labels):
-        if str(name) not in sites.spots:
-            row = int(np.flatnonzero(lines.country.codes == code)[0])
-            raise InputError(
-                f"`country` of {lines.table} is {quote(name)} in data row {row + 1}, a place without coordinates; "
-                "name it with latitude and longitude in a file of places"
-            )
-    return np.array([sites.spots[str(name)] for name in lines.country.labels])
-
-
-def _read_stock(path: Path, lines: OrderLines, sites: Places) -> tuple[ndarray, Int[ndarray, "product centre"]]:
+def _read_stock(path: str | Path, centres: tuple[str, ...]) -> tuple[ndarray, Int[ndarray, "product centre"]]:
     """Read stock by product and centre; return the names of the products and their stock."""
     read = _read_columns(path, ("unique_id", "centre", "stock"), ("unique_id", "centre"))
     product, centre = (texts(read[name], needed=True) for name in ("unique_id", "centre"))
     units = _integers(read["stock"], 0).astype(np.int64)
-    place = np.array([sites.names.index(str(name)) if str(name) in sites.names else -1 for name in centre.labels])
+    place = np.array([centres.index(str(name)) if str(name) in centres else -1 for name in centre.labels])
     column = place[centre.codes]
-    centres = f"the centres are {', '.join(sites.names[:12])}"
-    read["centre"].problem(column < 0, centres, lambda row: centre.labels[centre.codes[row]])
-    repeated = _repeated(product.codes * len(sites.names) + column)
-    read["unique_id"].problem(
-        repeated, "its stock in this centre has a row already; keep one", lambda row: product.labels[product.codes[row]]
-    )
-    unknown = np.flatnonzero(~np.isin(lines.product.labels, product.labels)[lines.product.codes])
-    if len(unknown):
-        name = lines.product.labels[lines.product.codes[unknown[0]]]
-        raise InputError(
-            f"`unique_id` of {lines.table} is {quote(name)} in data row {unknown[0] + 1}, a product that {path.name} "
-            "does not have; give it a row there, with stock 0 if there is none"
-        )
-    held = np.zeros((len(product.labels), len(sites.names)), np.int64)
-    held[product.codes, column] = units
+    read["centre"].problem(column < 0, f"the centres are {', '.join(centres[:12])}")
+    cell = product.codes * len(centres) + column
+    held = np.zeros((len(product.labels), len(centres)), np.int64)
+    repeated = repeated_rows(cell, held.size)[1]
+    read["unique_id"].problem(repeated, "its stock in this centre has a row already; keep one")
+    held.reshape(-1)[cell] = units
     return product.labels, held

@@ -18,10 +18,10 @@ from walras.domains.fulfilment.policies import Dual
 from walras.domains.fulfilment.process import FulfilmentProcess, FulfilmentResult, Order, fulfil, orders_of, process_of
 from walras.errors import InputError, SettingsError
 from walras.parallel.autotune import default_engine
-from walras.parallel.cache import KeyChains, PrefixSums
 from walras.parallel.picard import Picard
 from walras.parallel.process import AbstractEngine, AdditiveState, over_events
-from walras.parallel.schedule import group_by_process
+from walras.parallel.rounds import WindowIndex, state_after, states_before
+from walras.parallel.schedule import ProcessChains
 from walras.parallel.strategies import WarmStart
 
 LARGEST_PRICE = 2.0
@@ -100,11 +100,21 @@ def learn_prices(
         steps: number of steps, with a trajectory of every instance each.
         rate: first step of capacity prices.
         progress: called with the number of every step and its reward.
+
+    Raises:
+        SettingsError: `steps` or `rate` is not positive.
+        InputError: the instances have different products or centres.
     """
     if steps < 1 or not 0 < rate < np.inf:
         raise SettingsError(f"`steps` is {steps} and `rate` {rate:g} but both must be positive; give 40 and 0.3, say")
     instances = [instances] if isinstance(instances, Instance) else list(instances)
-    shape = _common_shape(instances)
+    shapes = {instance.stock.shape for instance in instances}
+    if len(shapes) != 1:
+        raise InputError(
+            f"there are instances of {len(shapes)} sizes {sorted(shapes)} but prices need the same products and "
+            "centres in all of them; give `resampled` ones of one instance"
+        )
+    shape = shapes.pop()
     samples = [_Sample(instance) for instance in instances]
     prices = _Prices(jnp.zeros(shape), jnp.zeros(shape[1]), jnp.zeros(shape), jnp.zeros(shape))
     best: tuple[float, Dual] | None = None
@@ -123,46 +133,27 @@ def learn_prices(
     return LearnedPrices(rule, reward, *(np.asarray(part) for part in zip(*history, strict=True)))
 
 
-def _common_shape(instances: Sequence[Instance]) -> tuple[int, int]:
-    """Return the numbers of products and centres of all instances."""
-    shapes = {instance.stock.shape for instance in instances}
-    if len(shapes) != 1:
-        raise InputError(
-            f"there are instances of {len(shapes)} sizes {sorted(shapes)} but prices need the same products and "
-            "centres in all of them; give `resampled` ones of one instance"
-        )
-    products, centres = shapes.pop()
-    return products, centres
-
-
 class _Sample:
     """An instance, its last trajectory, and its orders grouped by product."""
 
     def __init__(self, instance: Instance):
         self.instance = instance
         self.last: FulfilmentResult | None = None
-        self.calls: dict[bool, int] = {}
+        self.calls: dict[bool, int] = {}  # of the last warm and of the last cold start
         self.count = 0
-        grouped = group_by_process(instance.product, instance.product)
-        place = np.empty_like(grouped.key_order)
-        place[grouped.key_order] = np.arange(instance.n_orders, dtype=np.int32)
-        parts = (grouped.key_order, grouped.key_start, place, np.ones(instance.n_orders, bool))
-        self.chains = KeyChains(*(jnp.asarray(part) for part in parts))
+        self.index = WindowIndex.of(ProcessChains(instance.product, instance.product), 0, instance.n_orders)
         self.capacity = jnp.asarray(instance.cumulative_capacity()[-1])
 
     def simulate(self, rule: Dual, engine: AbstractEngine | None) -> FulfilmentResult:
         """Decide all orders; a parallel engine starts from the last trajectory where that takes fewer policy calls."""
         engine, warm = default_engine(self.instance.n_orders) if engine is None else engine, False
-        if self.last is not None and isinstance(engine, Picard) and self._warm_is_better():
-            engine, warm = replace(engine, start=WarmStart(self.last.actions)), True
+        if self.last is not None and isinstance(engine, Picard):
+            warm = True not in self.calls or self.count % RETRY_WARM == 1 or self.calls[True] < self.calls[False]
+            engine = replace(engine, start=WarmStart(self.last.actions)) if warm else engine
         result = self.last = fulfil(self.instance, rule, engine)
         self.calls[warm] = int(result.info.policy_calls)
         self.count += 1
         return result
-
-    def _warm_is_better(self) -> bool:
-        """Compare the last numbers of policy calls of both starts."""
-        return True not in self.calls or self.count % RETRY_WARM == 1 or self.calls[True] < self.calls[False]
 
     def shortage(
         self, rule: Dual, result: FulfilmentResult
@@ -170,7 +161,7 @@ class _Sample:
         """Return demand minus supply of stock and of capacity, as a share of supply, within -1 and 1."""
         state = self.instance.initial_state()
         parts = (process_of(self.instance, rule), state, orders_of(self.instance))
-        used, missed = _demand(*parts, jnp.asarray(result.actions), self.chains)
+        used, missed = _demand(*parts, jnp.asarray(result.actions), self.index)
         stock = jnp.clip(missed / jnp.maximum(state.table, 1), -1, 1)
         return stock, jnp.clip((used - self.capacity) / jnp.maximum(self.capacity, 1), -1, 1)
 
@@ -204,21 +195,21 @@ def _step(
 
 @eqx.filter_jit
 def _demand(
-    process: FulfilmentProcess, state: AdditiveState, events: Order, actions: Int[Array, " order"], chains: KeyChains
+    process: FulfilmentProcess, state: AdditiveState, events: Order, actions: Int[Array, " order"], index: WindowIndex
 ) -> tuple[Float[Array, " centre"], Float[Array, "product centre"]]:
     """Return demand for capacity by centre, and unmet demand for stock minus leftover stock by product and centre.
 
     Each order demands the best centre with the stock it met, whatever the capacity; demand for stock is unmet where
     another centre would have been better.
     """
-    rows, _ = PrefixSums().before_events(process, state, events, actions, chains)
+    rows, _ = states_before(process, state, events, actions, index)
     codes = over_events(process.encode, over_events(process.encoder_inputs, rows, events), events)
     net, units = codes[:, :-1], events.quantity
     stocked = jnp.where(rows >= units[:, None], net, -LARGEST)
     wanted, got = net.argmax(axis=1), stocked.argmax(axis=1)
     used = jnp.zeros(net.shape[1]).at[got].add(jnp.where(stocked.max(axis=1) >= 0, units, 0))
     unmet = jnp.where((net.max(axis=1) >= 0) & (wanted != got), units, 0)
-    final = PrefixSums().after(process, state, events, actions, jnp.asarray(len(units)))
+    final = state_after(process, state, events, actions, jnp.asarray(len(units)))
     return used, jnp.zeros(state.table.shape).at[events.product, wanted].add(unmet) - final.table
 
 
@@ -227,6 +218,9 @@ def clairvoyant_bound(instance: Instance) -> float:
 
     `max sum r[d, j] y[p, d, j]` with `sum_j y <= units ordered`, `sum_d y <= stock[p, j]`,
     `sum_pd y <= capacity[j] with all refills`; orders for the same product and destination are one kind.
+
+    Raises:
+        InputError: the linear program is too large or was not solved.
     """
     key = instance.product.astype(np.int64) * len(instance.reward) + instance.destination
     kinds, kind = np.unique(key, return_inverse=True)

@@ -1,6 +1,7 @@
 """Policies of order fulfilment: rules that come with the package, and rules made of a user's function."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import clz
 from jaxtyping import Array, Bool, Float, Int, PyTree
-from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from walras.domains.fulfilment.instance import LARGEST, UNIT, Instance
@@ -133,21 +133,25 @@ def integer_share(part: PerCentre, whole: PerCentre) -> PerCentre:
     return high * 256 + ((left - high * over) * 256) // over
 
 
-def random_network(
-    samples: Int[ndarray, "row centre"], options: int, width: int, seed: int, strength: float
-) -> PolicyNetwork:
-    """Draw a network with two hidden layers of `width` units and a score for every option.
+def neural(instance: Instance, width: int, seed: int = 0, strength: float = 0.5) -> Neural:
+    """Draw a network of two hidden layers of `width` units, with a score for every option.
 
-    Its scores have a standard deviation of `strength` [rewards of 1] over the samples, which are levels of stock rows.
+    Its scores have a standard deviation of `strength` [rewards of 1] over a sample of stock rows.
+
+    Raises:
+        SettingsError: `width` is less than 1.
     """
+    if width < 1:
+        raise SettingsError(f"`width` is {width} but a layer needs at least one unit; give e.g. 64")
+    rows = instance.stock[np.random.default_rng(seed).integers(len(instance.stock), size=256)]
+    active = np.minimum(np.asarray(stock_levels(jnp.asarray(rows))), MOST_INPUT).astype(np.float32)
     random = np.random.default_rng((seed, width))
-    largest = min(63, EXACT // (2 * MOST_ACTIVE * max(width, samples.shape[1])))
-    sizes = (samples.shape[1], width, width, options)
+    largest = min(63, EXACT // (2 * MOST_ACTIVE * max(width, instance.n_centres)))
+    sizes = (instance.n_centres, width, width, instance.n_centres + 1)
     weights = [
-        random.integers(-largest, largest + 1, size=(n_in, n_out)).astype(np.float32)
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+        random.integers(-largest, largest + 1, size=(n_in, n_out)).astype(np.float32) for n_in, n_out in pairwise(sizes)
     ]
-    active, biases, shrinks = np.minimum(samples, MOST_INPUT).astype(np.float32), [], []
+    biases, shrinks = [], []
     for number, weight in enumerate(weights):
         raw = active @ weight
         spread = max(float(raw.std()), 1.0)
@@ -156,20 +160,15 @@ def random_network(
         shrinks.append(2.0 ** np.floor(np.log2(strength * UNIT / spread if last else 24 / spread)))
         active = np.clip(np.floor((raw + biases[-1]) * shrinks[-1]), 0, MOST_ACTIVE)
     parts = [tuple(jnp.asarray(part, jnp.float32) for part in layers) for layers in (weights, biases, shrinks)]
-    return PolicyNetwork(*parts)
-
-
-def neural(instance: Instance, width: int, seed: int = 0, strength: float = 0.5) -> Neural:
-    """Draw a random network whose scores differ by about `strength` rewards between centres."""
-    if width < 1:
-        raise SettingsError(f"`width` is {width} but a layer needs at least one unit; give e.g. 64")
-    rows = instance.stock[np.random.default_rng(seed).integers(len(instance.stock), size=256)]
-    samples = np.asarray(stock_levels(jnp.asarray(rows)))
-    return Neural(random_network(samples, instance.n_centres + 1, width, seed, strength))
+    return Neural(PolicyNetwork(*parts))
 
 
 def priced(base: AbstractFulfilmentRule, strength: float) -> CapacityPriced:
-    """Add a price of capacity to a rule: `strength`, within 0 and 16, where capacity is used up [money]."""
+    """Add a price of capacity to a rule: `strength`, within 0 and 16, where capacity is used up [money].
+
+    Raises:
+        SettingsError: `strength` is out of range.
+    """
     if not 0 <= strength <= 16:
         raise SettingsError(f"`strength` is {strength!r} but needs to be within 0 and 16; give e.g. 0.5")
     return CapacityPriced(base, jnp.asarray(round(strength * 1024), jnp.int32))
@@ -205,7 +204,11 @@ def scarcity_prices(instance: Instance, level: float = 0.3) -> Dual:
 def make_policy(
     instance: Instance, name: str, width: int = 64, gamma: float = 0.5, seed: int = 0
 ) -> AbstractFulfilmentRule:
-    """Build a policy by the name that the commands use: greedy, mlp, dual or capacity."""
+    """Build a policy by the name that the commands use: greedy, mlp, dual or capacity.
+
+    Raises:
+        SettingsError: there is no policy `name`, or a number is out of range.
+    """
     makers: dict[str, Callable[[], AbstractFulfilmentRule]] = {
         "greedy": Greedy,
         "mlp": lambda: neural(instance, width, seed),
@@ -268,6 +271,9 @@ def from_score(
     """Make a rule of a function `(stock row, reward, parameters) -> score of every centre and, last, of none`.
 
     Scores are whole numbers in 1/65,536 of money; centres without the stock or the capacity are masked.
+
+    Raises:
+        InputError: `function` returns another shape or type.
     """
     row = jnp.zeros(instance.n_centres, jnp.int32)
     options = f"{instance.n_centres + 1} whole numbers, one for every centre and last one for none"
@@ -276,7 +282,11 @@ def from_score(
 
 
 def from_choice(instance: Instance, function: Callable[[Array, Array, Array], Action]) -> ChoiceRule:
-    """Make a process of a function `(stock row, capacity left, reward) -> centre or -1`."""
+    """Make a process of a function `(stock row, capacity left, reward) -> centre or -1`.
+
+    Raises:
+        InputError: `function` returns another shape or type.
+    """
     row = jnp.zeros(instance.n_centres, jnp.int32)
     _check_output(function, (row, row, row), (), "one whole number, the centre or -1")
     granted = jnp.asarray(instance.cumulative_capacity())

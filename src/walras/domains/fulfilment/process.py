@@ -1,10 +1,12 @@
-"""Order fulfilment as a decision process (a rule scores the options, the best available one is taken), and its run.
+"""Order fulfilment as a decision process, its run, and the audit of a trajectory.
 
-CONTRACT: policies are `AbstractFulfilmentRule`s; stock and capacity mask the options, ties go to the lowest centre; the
-trajectory is that of one order after the other, whatever engine runs it, and is checked.
+CONTRACT: policies are `AbstractFulfilmentRule`s: a rule scores the options, the best available one is taken. Stock and
+capacity mask the options, ties go to the lowest centre; the trajectory is that of one order after the other, whatever
+engine runs it. The audit is computed from its actions alone.
 """
 
 import abc
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -13,9 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 from numpy import ndarray
 
-from walras.domains.fulfilment.audit import check_actions, exhausted, total_reward
-from walras.domains.fulfilment.instance import NONE, Instance
-from walras.errors import InputError, SettingsError
+from walras.domains.fulfilment.instance import NONE, UNIT, Instance
+from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.parallel.autotune import default_engine
 from walras.parallel.picard import PicardInfo
 from walras.parallel.process import AbstractEngine, AdditiveProcess, EngineInfo
@@ -28,6 +29,15 @@ Action = Int[Array, ""]
 
 LEAST = -(1 << 31)
 """Score of an option that is not available."""
+
+REASONS = ("no stock", "no capacity", "turned away")
+"""Why an order was not filled: no centre had the units; none of those had the capacity; the policy rejected it.
+
+CONTRACT: programs read these names.
+"""
+
+CHUNK = 1 << 16
+"""Unfilled orders that are examined together, to bound memory."""
 
 
 class Order(eqx.Module):
@@ -136,14 +146,17 @@ class FulfilmentResult:
         actions: the centre that sends each order, -1 for none and for what is not final [order].
         reward: of all orders [money].
         info: how much work it was.
-        exhausted: centres that sent their last unit of capacity.
     """
 
     instance: Instance
     actions: Int[ndarray, " order"]
     reward: float
     info: EngineInfo
-    exhausted: Int[ndarray, " centre"]
+
+    @property
+    def exhausted(self) -> Int[ndarray, " centre"]:
+        """Return the centres that sent their last unit of capacity at some time."""
+        return exhausted(self.instance, self.actions)
 
     @property
     def fill_rate(self) -> float:
@@ -192,4 +205,151 @@ def fulfil(
     # Guesses that are not final may be infeasible and are not reported.
     actions = np.where(np.arange(instance.n_orders) < final, np.asarray(trajectory.records), NONE)
     check_actions(instance, actions)
-    return FulfilmentResult(instance, actions, total_reward(instance, actions), info, exhausted(instance, actions))
+    return FulfilmentResult(instance, actions, total_reward(instance, actions), info)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Account of a trajectory.
+
+    Attributes:
+        orders, units: sent by every centre [centre].
+        granted: capacity of every centre with all refills [units, centre].
+        lowest_capacity: least that was ever left [units, centre].
+        capacity_left: at the end [units, centre].
+        stock_start, stock_left: of all products together [units, centre].
+        lowest_stock: least that was left of any product in any centre [units].
+        out_after: the order with which a centre first sent its last unit of capacity, -1 for never [centre].
+        unfilled: orders not filled, by reason.
+        filled, filled_units, ordered_units: of all orders.
+    """
+
+    orders: Int[ndarray, " centre"]
+    units: Int[ndarray, " centre"]
+    granted: Int[ndarray, " centre"]
+    lowest_capacity: Int[ndarray, " centre"]
+    capacity_left: Int[ndarray, " centre"]
+    stock_start: Int[ndarray, " centre"]
+    stock_left: Int[ndarray, " centre"]
+    lowest_stock: int
+    out_after: Int[ndarray, " centre"]
+    unfilled: dict[str, int]
+    filled: int
+    filled_units: int
+    ordered_units: int
+
+
+def audit_actions(instance: Instance, actions: Int[ndarray, " order"]) -> Audit:
+    """Account for a trajectory."""
+    actions = np.asarray(actions)
+    sent = np.flatnonzero(actions >= 0)
+    units = np.bincount(actions[sent], instance.quantity[sent], instance.n_centres).astype(np.int64)
+    stock_left = _stock_left(instance, actions)
+    granted = instance.cumulative_capacity()[-1].astype(np.int64)
+    lowest, out_after = instance.capacity.astype(np.int64), np.full(instance.n_centres, NONE)
+    for centre, orders, left in _capacity_course(instance, actions):
+        lowest[centre] = left.min(initial=int(lowest[centre]))
+        out_after[centre] = next(iter(orders[left == 0]), NONE)
+    return Audit(
+        orders=np.bincount(actions[sent], minlength=instance.n_centres),
+        units=units,
+        granted=granted,
+        lowest_capacity=lowest,
+        capacity_left=granted - units,
+        stock_start=instance.stock.sum(0, dtype=np.int64),
+        stock_left=stock_left.sum(0),
+        lowest_stock=int(stock_left.min(initial=0)),
+        out_after=out_after,
+        unfilled=_unfilled(instance, actions),
+        filled=len(sent),
+        filled_units=int(units.sum()),
+        ordered_units=int(instance.quantity.sum(dtype=np.int64)),
+    )
+
+
+def check_actions(instance: Instance, actions: Int[ndarray, " order"]) -> None:
+    """Check that every order is sent from a centre with the stock and the capacity for it.
+
+    Raises:
+        InputError: one is not; which order, and from which centre.
+        ShapeError: there is not one action for every order.
+    """
+    actions = np.asarray(actions)
+    if actions.shape != instance.product.shape:
+        raise shape_mismatch(
+            "actions", actions.shape, f"{instance.product.shape} [order]", "give each order one action"
+        )
+    known = (actions >= NONE) & (actions < instance.n_centres)
+    if (
+        known.all()
+        and _stock_left(instance, actions).min(initial=0) >= 0
+        and all(left.min(initial=0) >= 0 for _, _, left in _capacity_course(instance, actions))
+    ):
+        return
+    # Only to name the first of them: order after order.
+    stock, used = instance.stock.copy(), np.zeros(instance.n_centres, np.int64)
+    granted = instance.cumulative_capacity()[instance.refill_count()]
+    for order in np.flatnonzero(actions != NONE):
+        centre, product, units = actions[order], instance.product[order], instance.quantity[order]
+        if not known[order] or stock[product, centre] < units or granted[order, centre] - used[centre] < units:
+            raise InputError(
+                f"the policy sent order {order} ({units} units of product {product}) to centre {centre}, which has not "
+                f"the stock and capacity for it; return a centre that has, or {NONE}"
+            )
+        stock[product, centre] -= units
+        used[centre] += units
+
+
+def exhausted(instance: Instance, actions: Int[ndarray, " order"]) -> Int[ndarray, " centre"]:
+    """Return the centres that send their last unit of capacity at some time."""
+    course = _capacity_course(instance, np.asarray(actions))
+    return np.asarray([centre for centre, _, left in course if np.any(left == 0)], int)
+
+
+def total_reward(instance: Instance, actions: Int[ndarray, " order"]) -> float:
+    """Return the reward of a trajectory [money]."""
+    sent = np.asarray(actions) >= 0
+    per_unit = instance.reward[instance.destination[sent], np.asarray(actions)[sent]].astype(np.int64)
+    return float((per_unit * instance.quantity[sent]).sum()) / UNIT
+
+
+def _capacity_course(
+    instance: Instance, actions: Int[ndarray, " order"]
+) -> Iterator[tuple[int, Int[ndarray, " some"], Int[ndarray, " some"]]]:
+    """Yield every centre, the orders it sends, and its capacity left after each of them."""
+    granted, refills = instance.cumulative_capacity(), instance.refill_count()
+    for centre in range(instance.n_centres):
+        orders = np.flatnonzero(actions == centre)
+        yield centre, orders, granted[refills[orders], centre] - np.cumsum(instance.quantity[orders], dtype=np.int64)
+
+
+def _stock_left(instance: Instance, actions: Int[ndarray, " order"]) -> Int[ndarray, "product centre"]:
+    """Return the stock at the end."""
+    sent = actions >= 0
+    cell = instance.product[sent].astype(np.int64) * instance.n_centres + actions[sent]
+    taken = np.bincount(cell, instance.quantity[sent], instance.stock.size).reshape(instance.stock.shape)
+    return instance.stock - taken.astype(np.int64)
+
+
+def _unfilled(instance: Instance, actions: Int[ndarray, " order"]) -> dict[str, int]:
+    """Count the orders that were not filled, by reason."""
+    unfilled = np.flatnonzero(actions == NONE)
+    granted, refills = instance.cumulative_capacity(), instance.refill_count()
+    # Sorted by product, then time: the units of a product sent before an order are a difference of running totals.
+    first_key = instance.product.astype(np.int64) * instance.n_orders
+    counts = np.zeros(3, int)
+    for first in range(0, len(unfilled), CHUNK):
+        orders = unfilled[first : first + CHUNK]
+        units = instance.quantity[orders]
+        stocked, able = (np.zeros((len(orders), instance.n_centres), bool) for _ in range(2))
+        for centre in range(instance.n_centres):
+            sent = np.flatnonzero(actions == centre)
+            used = np.r_[0, np.cumsum(instance.quantity[sent], dtype=np.int64)][np.searchsorted(sent, orders)]
+            able[:, centre] = granted[refills[orders], centre] - used >= units
+            key = np.sort(first_key[sent] + sent)
+            total = np.r_[0, np.cumsum(instance.quantity[key % instance.n_orders], dtype=np.int64)]
+            start, now = (total[np.searchsorted(key, first_key[orders] + until)] for until in (0, orders))
+            stocked[:, centre] = instance.stock[instance.product[orders], centre] - (now - start) >= units
+        in_stock, possible = stocked.any(1), (stocked & able).any(1)
+        counts += (~in_stock).sum(), (in_stock & ~possible).sum(), possible.sum()
+    return dict(zip(REASONS, counts.tolist(), strict=True))
