@@ -65,9 +65,28 @@ def test_a_plan_has_everything_in_its_shape():
     assert (result.weeks == panel().weeks[-1] + 7 * np.arange(1, WEEKS + 1)).all()
     for group in result.groups:
         assert len(group.labels) == len(group.unconstrained) == len(group.planned)
-        # Under prices somebody gives way, and all groups together use what all use.
-        assert group.planned.sum() < group.unconstrained.sum()
-        assert group.planned.sum() == pytest.approx(record.utilization.sum(), rel=1e-4)
+        assert group.planned.sum() < group.unconstrained.sum()  # under prices somebody gives way
+
+
+def test_service_is_the_same_by_week_by_product_and_by_group():
+    result = planned()
+    service, products = result.service, result.products
+    assert ((0 <= service.lost_planned) & (service.lost_planned <= service.demand)).all()
+    assert 0 < service.fill_rate("planned") < service.fill_rate("without") <= 1
+    money = result.money
+    assert money["margin_lost"] == pytest.approx(service.total("margin_planned") - service.total("margin_without"))
+    assert money["plan_cost"] == pytest.approx(money["acquisition_cost"] + money["margin_lost"])
+    by_product = {"demand": "demand", "lost_without": "lost_without", "lost_planned": "lost_planned"}
+    by_product |= {"margin_without": "margin_lost_without", "margin_planned": "margin_lost_planned"}
+    for name, column in by_product.items():
+        assert products[column].sum() == pytest.approx(service.total(name), rel=1e-6)
+        for group in result.groups:
+            assert getattr(group, name).sum() == pytest.approx(service.total(name), rel=1e-6)
+    assert products["change"].sum() == pytest.approx((products["use_planned"] - products["use_without"]).sum())
+    assert len(set(products["product"])) == result.counts["active"]
+    priced = {str(result.weeks[week]) for week in np.flatnonzero(result.reissued_prices[:, 0] > 0)}
+    assert {way.week for way in result.gave_way} == priced
+    assert all(change < 0 for way in result.gave_way for _, change in way.products)
 
 
 def test_a_plan_says_what_the_numbers_say():

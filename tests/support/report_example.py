@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from walras.planning.result import GroupUse, PlanRecord, PlanResult
+from walras.planning.result import PlanRecord, PlanResult
+from walras.planning.service import GaveWay, GroupUse, Service
 
 START = np.datetime64("2011-07-04")
 
@@ -69,17 +70,22 @@ def plan(resources=("inbound units",), weeks=26, past=83, seed=7, **change) -> P
         history_demand=season(behind) * rng.normal(1, 0.11, past),
         demand=fan(demand, 0.18 + 0.004 * ahead),
         receipts=fan(used[:, 0], 0.05),
+        service=Service(
+            demand, 0.02 * demand, 0.03 * demand, 0.8 * demand, 0.016 * demand, 0.02 * demand * (1 + (ahead == 5))
+        ),
+        products=products(),
+        gave_way=(GaveWay("2011-10-03", resources[0], -900.0, (("P <1>", -500.0),), (("Toys", -900.0),)),),
         groups=(
-            GroupUse(
+            group(
                 "demand bucket",
-                tuple(
+                (
                     f"{place} of 10{end}"
                     for place, end in zip(range(1, 11), [" (slowest)", *[""] * 8, " (fastest)"], strict=True)
                 ),
                 base[:, 0].sum() * np.linspace(0.01, 0.3, 10),
                 base[:, 0].sum() * np.linspace(0.0085, 0.27, 10),
             ),
-            GroupUse(
+            group(
                 "category",
                 (
                     "Home & <b>Garden</b>",
@@ -153,6 +159,25 @@ def plan(resources=("inbound units",), weeks=26, past=83, seed=7, **change) -> P
         seconds={"total": 93.4, "reading": 2.1, "scenarios": 8.7, "planning": 51.0, "verification": 31.6},
     )
     return PlanResult(**{**fields, **change})
+
+
+def group(title, labels, without, planned) -> GroupUse:
+    """Make up demand and lost sales of groups."""
+    return GroupUse(
+        title, tuple(labels), without, planned, without, 0.02 * without, 0.03 * without, 0.01 * without, 0.02 * without
+    )
+
+
+def products() -> dict[str, np.ndarray]:
+    """Make up the table of products."""
+    numbers = (
+        "demand", "use_without", "use_planned", "change", "moved", "lost_without", "lost_planned",
+        "margin_lost_without", "margin_lost_planned", "price_met", "margin_per_unit",
+    )  # fmt: skip
+    rng = np.random.default_rng(3)
+    columns = {name: np.round(rng.uniform(0, 1000, 40), 2) for name in numbers}
+    names = np.asarray(["P <1>", "=SUM(A1:A9)", *(f"P{index}" for index in range(38))])
+    return {"product": names, **columns, "why": np.full(40, "hardly affected")}
 
 
 def empty_measures() -> dict[str, None]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from walras.errors import SettingsError
 from walras.planning.protocols import Grid
+from walras.planning.service import GaveWay, GroupUse, Service
 
 QUANTILES = (0.05, 0.5, 0.95)  # levels of every fan, along the `quantile` axis
 
@@ -65,22 +66,6 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class GroupUse:
-    """Use by groups of agents without prices and under the plan.
-
-    Attributes:
-        title: what the groups are ("demand bucket", "category").
-        labels: one name per group.
-        unconstrained, planned: mean total use of the first resource over the horizon [group].
-    """
-
-    title: str
-    labels: tuple[str, ...]
-    unconstrained: Float[np.ndarray, " group"]
-    planned: Float[np.ndarray, " group"]
-
-
-@dataclass(frozen=True, eq=False)
 class PlanResult:
     """A plan, its verification on unseen paths and what a planner needs to judge it. Prints as a table.
 
@@ -94,8 +79,11 @@ class PlanResult:
         reissued_prices: charged when re-issued weekly, mean over paths.
         history_demand, demand, receipts: total demand of the past and, on the unseen paths, total demand and units
             received under re-issued prices [units/week].
+        service: demand and lost sales with and without the plan; `groups` have the same by group of products.
+        products: columns of products.csv (`ProductOutcomes.table`); `gave_way` names who uses less in weeks that bind.
         money: over the horizon [money]: `reward_unconstrained`, `reward_plan`, `reward_fixed_prices`,
-            `acquisition_cost`, `total_cost` (acquisition minus reward), `price_payments`; and `price_scale`.
+            `acquisition_cost`, `total_cost` (acquisition minus reward), `price_payments`; `margin_lost` (by the plan,
+            beyond what is lost without prices), `plan_cost` (acquisition plus that); and `price_scale`.
         verified, verified_fixed: `evaluation.control_metrics` with prices re-issued and fixed, and rewards relative to
             the clairvoyant oracle; `intervals` are (low, high), 95 % over paths, for `verified`.
         forecast_score: held-out score of the demand scenarios, or a reason why not (`exogenous.demand.backtest`).
@@ -120,6 +108,7 @@ class PlanResult:
     history_demand: Float[np.ndarray, " past"]
     demand: Float[np.ndarray, "quantile week"]
     receipts: Float[np.ndarray, "quantile week"]
+    service: Service
     groups: tuple[GroupUse, ...]
     money: Mapping[str, float]
     verified: Mapping[str, float | None]
@@ -136,6 +125,8 @@ class PlanResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     search: Search = Search()
     moved: float | None = None
+    products: Mapping[str, np.ndarray] = field(default_factory=dict)
+    gave_way: tuple[GaveWay, ...] = ()
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of plan.csv, one row per week and resource: `datetime64[D]`, `str` and floats."""
@@ -152,7 +143,8 @@ class PlanResult:
         }
         columns = week_columns(self.weeks, self.resources, numbers)
         verdicts = [*self.week_verdicts, *["not judged"] * len(self.weeks)][: len(self.weeks)]
-        return {**columns, "verdict": np.repeat(np.asarray(verdicts, dtype=str), len(self.resources))}
+        per_week = {"verdict": np.asarray(verdicts, dtype=str), **self.service.columns()}
+        return {**columns, **{name: np.repeat(values, len(self.resources)) for name, values in per_week.items()}}
 
     def to_frame(self) -> Any:
         """Return `columns()` as a pandas data frame."""

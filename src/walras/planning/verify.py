@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.config import CostSettings, PlanSettings
+from walras.data.panel import Panel
 from walras.evaluation.metrics import control_intervals, control_tally, reward_tally
 from walras.exogenous.demand.backtest import backtest
 from walras.planning.costs import PiecewiseLinearCost
@@ -17,11 +18,12 @@ from walras.planning.prices.oracle import PathGrid, PathOutcome, committed_use, 
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, SimulationProblem
 from walras.planning.protocols import Grid
-from walras.planning.result import GroupUse, PlanRecord, PlanResult, PriceComparison, fan
+from walras.planning.result import PlanRecord, PlanResult, PriceComparison, fan
+from walras.planning.service import ProductOutcomes, Service
 from walras.population.population import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
-from walras.simulation.record import Record
-from walras.simulation.run import simulate, window_length
+from walras.simulation.record import AgentMeans, Record
+from walras.simulation.run import Rollout, simulate, window_length
 
 FITS_TO = 0.01  # A week whose mean violation over the paths is at most this fits
 AT_THE_TOP = 0.98  # A price of at least this share of the highest one tried is at the top
@@ -99,7 +101,8 @@ LARGEST_GROUPS = 12  # categories shown by name; the rest is added up as "other"
 class OutOfSample:
     """Outcomes on the unseen paths: with prices 0, the planned ones fixed, and re-issued weekly (unless that is off).
 
-    Demand and receipts, under re-issued prices, in units; `committed` is utilization without further orders.
+    Demand and receipts, under re-issued prices, in units; `committed` is utilization without further orders; `without`
+    and `planned` are what happened to every product without prices, and under re-issued ones.
     """
 
     free: PathOutcome
@@ -108,6 +111,8 @@ class OutOfSample:
     demand: Float[np.ndarray, "path week"]
     receipts: Float[np.ndarray, "path week"]
     committed: PathGrid
+    without: AgentMeans
+    planned: AgentMeans
 
 
 def verify_plan(
@@ -115,22 +120,31 @@ def verify_plan(
 ) -> OutOfSample:
     """Simulate the unseen paths without prices, with the planned prices, and with prices re-issued every week."""
     parts = problem.population, problem.unseen, problem.policy, problem.initial
-    free = path_outcome(*parts, np.zeros_like(record.shadow_prices))
+    keep = Record(means=True)
+    zero = jnp.zeros(record.shadow_prices.shape, jnp.float32)
+    without = simulate(*parts[:3], initial=parts[3], shadow_prices=zero, record=keep)
     fixed = path_outcome(*parts, record.shadow_prices)
-    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
     if settings.reissue:
+        start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
         window = window_length(problem.policy, problem.initial.max_lead)
         reserve = problem.view.reserve * problem.view.spread(record.shadow_prices)[:window]
         plan = record.capacity, record.shadow_prices
         controller = MPCController(problem.view, problem.expected, *plan, reserve=reserve, progress=progress)
-        rollout = simulate(*parts[:3], initial=start, controller=controller)
+        rollout = simulate(*parts[:3], initial=start, controller=controller, record=keep)
     else:
-        rollout = simulate(*parts[:3], initial=start, shadow_prices=jnp.asarray(record.shadow_prices, jnp.float32))
-    totals = rollout.totals
-    charged = np.broadcast_to(np.asarray(rollout.shadow_prices, float), totals.utilization.shape)
-    reissued = PathOutcome(np.asarray(totals.utilization, float), np.asarray(rollout.reward, float), charged)
+        charged = jnp.asarray(record.shadow_prices, jnp.float32)
+        rollout = simulate(*parts[:3], initial=parts[3], shadow_prices=charged, record=keep)
+    flows = np.asarray(rollout.totals.demand), np.asarray(rollout.totals.receipts)
     committed = committed_use(problem.population, problem.unseen, problem.initial)
-    return OutOfSample(free, fixed, reissued, np.asarray(totals.demand), np.asarray(totals.receipts), committed)
+    assert without.means is not None and rollout.means is not None  # the record asks for them
+    means = without.means, rollout.means
+    return OutOfSample(_outcome(without), fixed, _outcome(rollout), *flows, committed, *means)
+
+
+def _outcome(rollout: Rollout) -> PathOutcome:
+    use = np.asarray(rollout.totals.utilization, float)
+    charged = np.broadcast_to(np.asarray(rollout.shadow_prices, float), use.shape)
+    return PathOutcome(use, np.asarray(rollout.reward, float), charged)
 
 
 def verified_result(
@@ -150,13 +164,23 @@ def verified_result(
     forecast = backtest(problem.whole, seed=settings.seed).as_dict()
     progress.stage("Adding up")
     plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
+    outcomes = ProductOutcomes(
+        problem.panel.agents,
+        problem.population,
+        np.asarray(problem.unseen.demand).mean(0),
+        seen.without,
+        seen.planned,
+        seen.reissued.shadow_prices.mean(0),
+    )
+    service = outcomes.service()
+    grouped, weeks = groupings(problem.panel), problem.panel.next_weeks(settings.weeks)
     tally, fixed_tally = (
         control_tally(method.utilization, *plan, method.shadow_prices, price_scale=scale)
         for method in (seen.reissued, seen.fixed)
     )
     result = PlanResult(
         record=replace(record, utilization=problem.view.expected(record.shadow_prices)),
-        weeks=problem.panel.next_weeks(settings.weeks),
+        weeks=weeks,
         resources=problem.population.resources,
         regular_capacity=cost.regular,
         unconstrained=fan(seen.free.utilization),
@@ -168,8 +192,11 @@ def verified_result(
         history_demand=problem.panel.units.sum(1, dtype=np.float64),
         demand=fan(seen.demand),
         receipts=fan(seen.receipts),
-        groups=_groups(problem, record),
-        money=_money(problem, record, cost, seen),
+        service=service,
+        products=outcomes.table(problem.panel.category),
+        gave_way=outcomes.gave_way(weeks, *grouped[-1][1:]),
+        groups=tuple(outcomes.group(*parts) for parts in grouped),
+        money=_money(problem, record, cost, seen, service),
         verified={**tally.metrics().as_dict(), **rewards["reissued"]},
         verified_fixed={**fixed_tally.metrics().as_dict(), **rewards["fixed"]},
         intervals=control_intervals(tally, seed=settings.seed),
@@ -209,8 +236,9 @@ def _reward_measures(
 
 
 def _money(
-    problem: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample
+    problem: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample, service: Service
 ) -> dict[str, float]:
+    lost = service.total("margin_planned") - service.total("margin_without")
     acquisition, reward = cost.bill(record.capacity), float(seen.reissued.reward.mean())
     charged = seen.reissued.shadow_prices * seen.reissued.utilization
     return {
@@ -221,37 +249,24 @@ def _money(
         "total_cost": acquisition - reward,
         "price_payments": float(charged.sum((1, 2)).mean()),
         "price_scale": problem.view.price_scale,
+        "margin_lost": lost,
+        "plan_cost": acquisition + lost,
     }
 
 
-def _groups(problem: PlanningProblem, record: PlanRecord) -> tuple[GroupUse, ...]:
-    """Compare use of the first resource without prices and under the planned ones, by demand and by category."""
-    volume = mean_demand(problem.panel)
+def groupings(panel: Panel) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+    """Return title, group of each product and labels of tenths by demand, and of categories where there are any."""
+    volume = mean_demand(panel)
     buckets = bucket_of(volume, bucket_edges(volume))
-    names = tuple(f"{10 * b}-{10 * (b + 1)} %" for b in range(10))
-    groups = [_group_use(problem, record, "demand bucket", buckets, names)]
-    if problem.panel.category is not None and len(np.unique(problem.panel.category)) > 1:
-        categories = problem.panel.category.astype(str)
-        labels, code, count = np.unique(categories, return_inverse=True, return_counts=True)
+    found = [("demand bucket", buckets, tuple(f"{10 * b}-{10 * (b + 1)} %" for b in range(10)))]
+    if panel.category is not None and len(np.unique(panel.category)) > 1:
+        labels, code, count = np.unique(panel.category.astype(str), return_inverse=True, return_counts=True)
         order = np.argsort(-count, kind="stable")  # the largest first, small ones together
         group = np.minimum(np.argsort(order)[code], LARGEST_GROUPS)
         names = tuple(str(labels[i]) for i in order[:LARGEST_GROUPS])
         names += ("other",) if len(labels) > LARGEST_GROUPS else ()
-        groups.append(_group_use(problem, record, "category", group, names))
-    return tuple(groups)
-
-
-def _group_use(
-    problem: PlanningProblem, record: PlanRecord, title: str, group: np.ndarray, labels: tuple[str, ...]
-) -> GroupUse:
-    parts, keep = problem.view.parts, Record.by_group(jnp.asarray(group, jnp.int32), len(labels))
-
-    def use(prices: np.ndarray) -> np.ndarray:
-        charged = jnp.asarray(prices, jnp.float32)
-        rollout = simulate(*parts[:3], initial=parts[3], shadow_prices=charged, record=keep)
-        return np.asarray(rollout.groups, float)[..., 0].mean(0).sum(0)
-
-    return GroupUse(title, labels, use(np.zeros_like(record.shadow_prices)), use(record.shadow_prices))
+        found.append(("category", group, names))
+    return found
 
 
 FLOWS = ("demand", "sales", "lost_sales", "receipts", "orders", "stock_end")

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from walras.planning.result import GroupUse, PlanResult, PriceComparison
+from walras.planning.result import PlanResult, PriceComparison
+from walras.planning.service import GroupUse
 from walras.report import formatting, style
 from walras.report.style import FigureSize, Label, last_of
 from walras.report.summary import exceeds, price_basis, reissues, verdicts

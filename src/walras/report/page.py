@@ -9,7 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from walras.errors import plural
-from walras.planning.result import GroupUse, PlanResult, PriceComparison
+from walras.planning.result import PlanResult, PriceComparison
+from walras.planning.service import GroupUse
 from walras.report import charts
 from walras.report import formatting as fmt
 from walras.report.publish import (
@@ -51,16 +52,18 @@ Tile = tuple[str, str, str, str]
 
 
 def write_report(result: PlanResult, folder: Path) -> list[Path]:
-    """Write `report.html`, `plan.parquet`, `plan.csv`, `groups.csv` and `report.json`, all together or none.
+    """Write the report, `report.json` and the tables of weeks, groups and products, all together or none.
 
     Raises:
         InputError: `folder` cannot be written.
     """
     groups = table_writers("groups", arrow_table(group_table(result)))
+    products = table_writers("products", arrow_table(result.products))
     writers = {
         "report.html": text_writer(plan_page(result)),
         **table_writers("plan", arrow_table(result.columns())),
         "groups.csv": groups["groups.csv"],
+        "products.csv": products["products.csv"],
         "report.json": json_writer(plan_summary(result)),
     }
     return write_all_or_nothing(Path(folder), writers)

@@ -113,8 +113,7 @@ def shown_verdict(result: PlanResult) -> list[str]:
 def group_table(result: PlanResult) -> dict[str, np.ndarray]:
     """Return mean use and its change by group as columns [first resource, whole horizon]; no use has no share."""
     groups = result.groups
-    without = np.concatenate([np.asarray(group.unconstrained, dtype=float) for group in groups] or [np.zeros(0)])
-    planned = np.concatenate([np.asarray(group.planned, dtype=float) for group in groups] or [np.zeros(0)])
+    without, planned = _of_groups(result, "unconstrained"), _of_groups(result, "planned")
     return {
         "grouping": np.asarray([group.title for group in groups for _ in group.labels], dtype=str),
         "group": np.asarray([label for group in groups for label in group.labels], dtype=str),
@@ -122,6 +121,37 @@ def group_table(result: PlanResult) -> dict[str, np.ndarray]:
         "planned": planned,
         "change": planned - without,
         "change_share": np.divide(planned - without, without, out=np.full_like(without, np.nan), where=without > 0),
+        **{name: _of_groups(result, name) for name in ("demand", "lost_without", "lost_planned")},
+        **{f"margin_lost_{which}": _of_groups(result, f"margin_{which}") for which in ("without", "planned")},
+    }
+
+
+def _of_groups(result: PlanResult, name: str) -> np.ndarray:
+    return np.concatenate([np.asarray(getattr(group, name), float) for group in result.groups] or [np.zeros(0)])
+
+
+def service_facts(result: PlanResult) -> dict[str, Any]:
+    """Return `service` (fill rates) and `lost_sales` [units, and money of margin] in all, by week and by group."""
+    service, table = result.service, group_table(result)
+    kinds = ("without", "planned")
+    groups = {name: table[name] for name in ("grouping", "group")}
+    lost, demand = {which: table[f"lost_{which}"] for which in kinds}, np.maximum(table["demand"], 1e-9)
+    return {
+        "service": {
+            "fill_rate": {which: service.fill_rate(which) for which in kinds},
+            "weeks": {which: service.fill_rates(which) for which in kinds},
+            "groups": groups | {which: 1 - lost[which] / demand for which in kinds},
+            "demand": service.demand,
+        },
+        "lost_sales": {
+            "units": {which: service.total(f"lost_{which}") for which in kinds},
+            "margin": {which: service.total(f"margin_{which}") for which in kinds},
+            "weeks": {
+                "units": {which: getattr(service, f"lost_{which}") for which in kinds},
+                "margin": {which: getattr(service, f"margin_{which}") for which in kinds},
+            },
+            "groups": groups | {"units": lost, "margin": {which: table[f"margin_lost_{which}"] for which in kinds}},
+        },
     }
 
 
@@ -194,6 +224,8 @@ def plan_summary(result: PlanResult) -> dict[str, Any]:
         "settings": result.settings,
         "seconds": total_seconds(result),
         "stages": stages(result),
+        **service_facts(result),
+        "gave_way": [vars(way) for way in result.gave_way],
     }
     return jsonable(summary)
 
