@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from lab.capacity_families import calibrate_level
 from lab.encoding import index_cohort
+from lab.shift_cases import demand_ratio
 from walras.errors import SettingsError
 from walras.evaluation.metrics import BURN_IN_WEEKS
 from walras.exogenous.capacity import AbstractCapacityFamily, HaarCapacity
@@ -210,7 +211,8 @@ class CapacityBenchmark:
     @property
     def demand_ratio(self) -> float:
         """Expected mean demand under the tilt over that of the baseline."""
-        return self._shift.mean_ratio(self.alpha)
+        demand = np.asarray(self.agent_pool.population.demand_scale)
+        return demand_ratio(self._shift, demand, self.alpha, demand)
 
     @property
     def _shift(self) -> CompositionShift:

@@ -10,17 +10,19 @@ from functools import cached_property, reduce
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from lab.encoding import index_all
 from lab.eval_maps import Forecasts, map_forecast
 from lab.metrics import forecast_errors
 from lab.shift_cases import ShiftSizes, use_under_prices
+from walras.errors import InputError
 from walras.exogenous.arrivals import IntegerLeadTimes, draw_lead_times
 from walras.maps.file import LearnedMap
 from walras.maps.rollout import PopulationWindow, horizon_slices, roll_out
 from walras.policies.base import Policy
-from walras.population.cohort import AbstractDesign
+from walras.population.agent_axis import per_agent, whole_count
+from walras.population.cohort import CERTAIN, AbstractDesign, sampling_variance
 from walras.population.population import NO_NAMES
 from walras.train.agent_pool import AgentPool
 
@@ -197,7 +199,7 @@ def cohort_errors(
     errors = []
     for n in (count for count in counts if count < target.n_agents):
         for name, design in designs.items():
-            predicted = design.predicted_error(size, size, n)
+            predicted = predicted_error(design, size, size, n)
             for draw in range(draws):
                 cohort = design.draw(size, n, np.random.default_rng([target.seed, n, draw]))
                 forecast, _ = cohort_forecast(target, learned, cohort.index, cohort.weight)
@@ -206,6 +208,30 @@ def cohort_errors(
                 whole = None if full is None else _mape(full, truth)
                 errors.append(CohortError(name, n, predicted, scale, apart, _mape(forecast, truth), whole))
     return errors
+
+
+def predicted_error(
+    design: AbstractDesign, size: Real[np.ndarray, " agent"], values: Real[np.ndarray, " agent"], n: int
+) -> float:
+    """Predict the relative standard error of an estimated total before the draw.
+
+    Exact for equal chances, where it is CV sqrt((1 - n/N) / n) in each stratum; Hajek's approximation else.
+
+    Args:
+        design, size, n: how `n` agents are drawn, see `AbstractDesign.draw`.
+        values: what will be added up, of all agents [any unit].
+    """
+    known, n = per_agent("size", size, lowest=0.0), whole_count("n", n)
+    added = per_agent("values", values, len(known))
+    total = abs(float(added.sum()))
+    if total == 0.0:
+        raise InputError("`values` add up to 0 but a relative error needs a total; give values that do not cancel")
+    if n >= len(known):
+        return 0.0
+    chance, stratum = design.chances(known, n)
+    free = chance < CERTAIN
+    expanded, weight = added[free] / chance[free], (chance * (1.0 - chance))[free]
+    return float(np.sqrt(sampling_variance(expanded, weight, stratum[free]))) / total
 
 
 def _mape(forecast: Forecasts, truth: Forecasts) -> float:

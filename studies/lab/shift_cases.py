@@ -119,6 +119,23 @@ class ShiftCase:
     rolled: MapRollout
 
 
+def demand_ratio(
+    shift: CompositionShift,
+    values: Float[np.ndarray, " agent"],
+    alpha: float,
+    demand: Float[np.ndarray, " agent"],
+    within: Float[np.ndarray, " agent"] | None = None,
+) -> float:
+    """Return expected mean demand of agents drawn under `alpha` over that of agents drawn under 0.
+
+    Args:
+        shift, values, alpha, within: how agents are drawn, see `CompositionShift.chances`.
+        demand: mean demand of the same agents [units/week].
+    """
+    mean = np.asarray(demand, float)
+    return float(shift.chances(values, alpha, within) @ mean / (shift.chances(values, 0.0, within) @ mean))
+
+
 @dataclass(frozen=True, eq=False)
 class ShiftCases:
     """Cases drawn out of an agent pool that training never saw.
@@ -141,14 +158,14 @@ class ShiftCases:
         start = int(common.integers(self.agent_pool.n_weeks - self.sizes.weeks + 1))
         random = np.random.default_rng([self.seed, number, BY.index(by), round(1000 * alpha) + 10**6])
         demand = np.asarray(self.agent_pool.population.demand_scale)
-        shift, values = CompositionShift.fit(self.values(by), by, demand), self.values(by)
+        shift, values = CompositionShift.fit(self.values(by), by), self.values(by)
         active = self.agent_pool.active[start + int(self.sizes.origin_weeks[0])].astype(float)
         agents = shift.draw(values, alpha, self.sizes.target, random, active, replace=False)
         kind = kinds()[number % len(kinds())]
         prices, near_limit = self._prices(kind, agents, start, common)
         pop_window = self.agent_pool.window(agents, start, self.sizes.weeks)
         rolled = roll_out(pop_window, self.policy, prices)
-        ratio = shift.induced_mean_ratio(values, alpha, demand, active)
+        ratio = demand_ratio(shift, values, alpha, demand, active)
         return ShiftCase(by, alpha, kind, number, ratio, near_limit, agents, start, pop_window, prices, rolled)
 
     def values(self, by: str) -> Float[np.ndarray, " agent"]:

@@ -12,7 +12,7 @@ from lab import eval_maps, shift_cases
 from lab.capacity_families import StepCapacity
 from lab.encoding import index_sample
 from lab.encoding_cost import one_pass_step, window, windows_step
-from lab.eval_cohorts import RepeatedPopulation, cohort_errors, cohort_forecast, resample_world
+from lab.eval_cohorts import RepeatedPopulation, cohort_errors, cohort_forecast, predicted_error, resample_world
 from lab.eval_maps import EXPECTED, PROBES, SIMULATION, evaluate_map, map_forecast, simulated_forecast
 from lab.resampling import SPAN, ScenarioBootstrap
 from lab.shift_cases import ShiftCases, ShiftSizes, draw_capacity, fit_prices, kinds, use_under_prices
@@ -275,7 +275,7 @@ def test_cohorts_are_measured_for_every_size_that_is_smaller(target, learned):
     found = cohort_errors(target, learned, {"uniform": UniformSample()}, (20, 500), 2)
     assert [(each.design, each.n) for each in found] == [("uniform", 20)] * 2
     assert found[0].scale != found[1].scale and found[0].against_full > 0.0
-    assert found[0].predicted == UniformSample().predicted_error(target.size, target.size, 20)
+    assert found[0].predicted == predicted_error(UniformSample(), target.size, target.size, 20)
     assert cohort_errors(target, learned, {"uniform": UniformSample()}, (20,), 1, most_read=10)[0].against_full is None
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from shops import happenings, order_up_to, shop, start
 
+from lab.eval_cohorts import predicted_error
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.population.cohort import (
     FEWEST,
@@ -47,19 +48,19 @@ def test_totals_are_unbiased(many):
 
 def test_the_error_is_as_predicted_and_as_estimated_from_the_drawn(many):
     design, totals, errors = many
-    predicted = design.predicted_error(SIZE, USE, 300)
+    predicted = predicted_error(design, SIZE, USE, 300)
     assert totals.std() == pytest.approx(predicted, rel=0.15)
     assert np.sqrt((errors**2).mean()) == pytest.approx(totals.std(), rel=0.15)
 
 
 def test_better_designs_have_smaller_errors():
-    uniform, stratified, proportional = (design.predicted_error(SIZE, USE, 300) for design in DESIGNS)
+    uniform, stratified, proportional = (predicted_error(design, SIZE, USE, 300) for design in DESIGNS)
     assert proportional < 0.75 * stratified < 0.5 * uniform
 
 
 def test_uniform_errors_are_those_of_the_textbook():
     spread = USE.std(ddof=1) / USE.mean()
-    found = UniformSample().predicted_error(SIZE, USE, 300)
+    found = predicted_error(UniformSample(), SIZE, USE, 300)
     assert found == pytest.approx(spread * np.sqrt((1 - 300 / 3000) / 300), rel=1e-9)
     cohort = UniformSample().draw(SIZE, 300, rng())
     drawn = USE[cohort.index]
@@ -94,7 +95,7 @@ def test_where_there_are_no_more_everybody_is_taken_once(design):
         assert cohort.is_complete and (cohort.weight == 1.0).all()
         assert cohort.subset(PEOPLE) is PEOPLE and cohort.select(PEOPLE.use) is PEOPLE.use
         assert cohort.standard_error(USE[:60]) == 0.0 and cohort.total(USE[:60]) == pytest.approx(USE[:60].sum())
-    assert design.predicted_error(SIZE, USE, 3000) == 0.0
+    assert predicted_error(design, SIZE, USE, 3000) == 0.0
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=str)
@@ -123,9 +124,9 @@ def test_strata_that_are_used_up_leave_the_rest_to_others():
 @pytest.mark.parametrize("design", [StratifiedSample, ProportionalSample])
 def test_small_agents_that_have_grown_do_not_spoil_the_total(design):
     grown = np.where(np.arange(3000) % 200 == 0, SIZE.max(), SIZE)
-    careful, careless = (design(floor_share=share).predicted_error(SIZE, grown, 300) for share in (0.1, 1e-6))
+    careful, careless = (predicted_error(design(floor_share=share), SIZE, grown, 300) for share in (0.1, 1e-6))
     assert careful < 0.7 * careless
-    assert design().predicted_error(SIZE, SIZE, 300) < 0.3 * UniformSample().predicted_error(SIZE, SIZE, 300)
+    assert predicted_error(design(), SIZE, SIZE, 300) < 0.3 * predicted_error(UniformSample(), SIZE, SIZE, 300)
 
 
 def test_equal_sizes_share_strata():
@@ -207,7 +208,7 @@ MISTAKES = {
         SettingsError,
         "`n` is 0 but must be at least 1; give a larger number",
     ),
-    "nothing": (lambda d: d.predicted_error(SIZE, 0 * USE, 99), InputError, "`values` add up to 0 but a relative"),
+    "nothing": (lambda d: predicted_error(d, SIZE, 0 * USE, 99), InputError, "`values` add up to 0 but a relative"),
     "uncut": (
         lambda d: d.draw(SIZE, 99, rng()).total(USE),
         ShapeError,

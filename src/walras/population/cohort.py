@@ -94,7 +94,7 @@ class Cohort:
                 "standard error needs two; draw more agents"
             )
         expanded = self._checked(values) * self.weight
-        return np.sqrt(_scatter(expanded[..., free], (1.0 - chance)[free], self.stratum[free]))
+        return np.sqrt(sampling_variance(expanded[..., free], (1.0 - chance)[free], self.stratum[free]))
 
     def _checked(self, values: Real[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         array = np.asarray(values, float)
@@ -135,30 +135,6 @@ class AbstractDesign(ABC):
         chance, stratum = self.chances(known, n)
         chosen = np.flatnonzero(systematic_sample(chance, stratum, random))
         return Cohort(chosen, 1.0 / chance[chosen], stratum[chosen], len(known), str(self))
-
-    def predicted_error(self, size: Real[np.ndarray, " agent"], values: Real[np.ndarray, " agent"], n: int) -> float:
-        """Predict the relative standard error of an estimated total before the draw.
-
-        Exact for equal chances, where it is CV sqrt((1 - n/N) / n) in each stratum; Hajek's approximation else.
-
-        Args:
-            size, n: as for `draw`.
-            values: what will be added up, of all agents [any unit].
-
-        Raises:
-            InputError: `values` add up to 0.
-        """
-        known, n = per_agent("size", size, lowest=0.0), whole_count("n", n)
-        added = per_agent("values", values, len(known))
-        total = abs(float(added.sum()))
-        if total == 0.0:
-            raise InputError("`values` add up to 0 but a relative error needs a total; give values that do not cancel")
-        if n >= len(known):
-            return 0.0
-        chance, stratum = self.chances(known, n)
-        free = chance < CERTAIN
-        expanded, weight = added[free] / chance[free], (chance * (1.0 - chance))[free]
-        return float(np.sqrt(_scatter(expanded, weight, stratum[free]))) / total
 
 
 @dataclass(frozen=True)
@@ -292,8 +268,13 @@ def systematic_sample(chance: PerAgent, stratum: Strata, random: np.random.Gener
     return drawn
 
 
-def _scatter(expanded: Float[np.ndarray, "*axes agent"], weight: PerAgent, stratum: Strata) -> np.ndarray | float:
-    """Add up weighted squared distances from each stratum's weighted mean, times k / (k - 1) for its k agents."""
+def sampling_variance(
+    expanded: Float[np.ndarray, "*axes agent"], weight: PerAgent, stratum: Strata
+) -> np.ndarray | float:
+    """Add up weighted squared distances from each stratum's weighted mean, times k / (k - 1) for its k agents.
+
+    With `expanded` values / chance and `weight` 1 - chance, it is Hajek's variance of their total.
+    """
     total = np.zeros(expanded.shape[:-1])
     for number in np.unique(stratum):
         mine = stratum == number

@@ -29,19 +29,15 @@ class CompositionShift:
         edges: inner edges of the buckets, in the attribute's unit.
         mass: rho_b, share of the baseline's agents; 0 for an empty bucket.
         tilt: z_b, mean 0 and standard deviation 1 over the baseline's agents; 0 for an empty bucket.
-        demand: mean demand of the baseline's agents in each bucket [units/week].
     """
 
     by: str
     edges: Float[np.ndarray, " edge"]
     mass: PerBucket
     tilt: PerBucket
-    demand: PerBucket
 
     @classmethod
-    def fit(
-        cls, values: Numbers, by: str = "demand", demand: Numbers | None = None, n_buckets: int = N_BUCKETS
-    ) -> "CompositionShift":
+    def fit(cls, values: Numbers, by: str = "demand", n_buckets: int = N_BUCKETS) -> "CompositionShift":
         """Cut the baseline into buckets of equally many agents and freeze them.
 
         A bucket's score is its log mean demand, or its rank for attributes that may be negative or whole; the tilt is
@@ -50,17 +46,19 @@ class CompositionShift:
         Args:
             values: the attribute of every agent of the baseline: mean demand [units/week], unit margin [money], ...
             by: its name.
-            demand: mean demand of the same agents [units/week]; default `values` for a shift by demand.
             n_buckets: buckets to cut.
 
         Raises:
-            SettingsError: an unknown attribute, or `demand` missing for a shift by another attribute.
-            InputError, ShapeError: values that are no numbers, or demand below 0.
+            SettingsError: an unknown attribute.
+            InputError, ShapeError: values that are no numbers, demand below 0, or no demand at all.
         """
         if by not in ATTRIBUTES:
             raise SettingsError(f"`by` is `{by}` but no such attribute is shifted; choose from {', '.join(ATTRIBUTES)}")
         level = per_agent(by, values, lowest=0.0 if by == "demand" else -np.inf)
-        scale = _demand(by, level, demand)
+        if by == "demand" and not level.any():
+            raise InputError(
+                "`demand` is 0 for all agents but at least one agent needs some; leave out populations without any"
+            )
         edges = bucket_edges(level, whole_count("n_buckets", n_buckets))
         bucket = bucket_of(level, edges)
         count = np.bincount(bucket, minlength=n_buckets)
@@ -73,7 +71,7 @@ class CompositionShift:
         spread = np.sqrt(away**2 @ mass[used] / mass[used].sum())
         tilt = np.zeros(n_buckets)
         tilt[used] = away / spread if spread > 0 else away
-        return cls(by, edges, mass, tilt, np.bincount(bucket, scale, minlength=n_buckets) / np.maximum(count, 1))
+        return cls(by, edges, mass, tilt)
 
     def weights(self, alpha: float) -> PerBucket:
         """Return the share of agents that each bucket has under a tilt; they add up to 1.
@@ -146,34 +144,3 @@ class CompositionShift:
             few = random.choice(able, size=rest, replace=False, p=chance[able] / chance[able].sum())
             drawn += [np.tile(able, rounds), few]
         return random.permutation(np.concatenate(drawn))
-
-    def mean_ratio(self, alpha: float) -> float:
-        """Return expected mean demand of the shifted baseline over that of the baseline."""
-        return float(self.weights(alpha) @ self.demand / (self.mass @ self.demand))
-
-    def induced_mean_ratio(
-        self, values: Numbers, alpha: float, demand: Numbers | None = None, within: Numbers | None = None
-    ) -> float:
-        """Return expected mean demand of agents drawn under `alpha` over that of agents drawn under 0.
-
-        Args:
-            values, alpha, within: see `chances`.
-            demand: mean demand of the same agents [units/week]; default `values` for a shift by demand.
-
-        Raises:
-            InputError: no agent has any demand.
-        """
-        level = _demand(self.by, per_agent(self.by, values), demand)
-        return float(self.chances(values, alpha, within) @ level / (self.chances(values, 0.0, within) @ level))
-
-
-def _demand(by: str, level: Numbers, demand: Numbers | None) -> Float[np.ndarray, " agent"]:
-    """Return mean demand, for a shift by demand the attribute itself; refuse a population without any."""
-    if demand is None and by != "demand":
-        raise SettingsError(f"a shift by {by} needs the demand that comes with it; give `demand`, mean demand by agent")
-    mean = per_agent("demand", level if demand is None else demand, len(level), lowest=0.0)
-    if not mean.any():
-        raise InputError(
-            "`demand` is 0 for all agents but at least one agent needs some; leave out populations without any"
-        )
-    return mean

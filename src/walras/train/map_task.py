@@ -74,7 +74,7 @@ class MapEpisodes:
         alpha = random.uniform(-1, 1) * settings.composition_shift
         population = pool.population  # by mean demand [units/week] or unit margin [money/unit]
         values = np.asarray(population.demand_scale if by == "demand" else population.unit_margin)
-        shift = CompositionShift.fit(values, by, np.asarray(pool.population.demand_scale))
+        shift = CompositionShift.fit(values, by)
         start = int(random.integers(pool.n_weeks - settings.weeks + 1))
         within = self._margin_tilt(pool, start, random)
         chosen = shift.draw(values, alpha, settings.population_size, random, within=within)
