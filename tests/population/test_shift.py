@@ -130,7 +130,6 @@ MISTAKES = {
     ),
     "dead": (lambda: CompositionShift.fit(0 * DEMAND), InputError, "`demand` is 0 for all agents"),
     "negative": (lambda: CompositionShift.fit(-DEMAND), InputError, "`demand` of agent 0 is -.* at least 0; correct"),
-    "buckets": (lambda: CompositionShift.fit(DEMAND, n_buckets=0), SettingsError, "`n_buckets` is 0 but must be at"),
     "alpha": (lambda: SHIFT.weights(np.nan), SettingsError, "`alpha` is nan but must be a finite number; give"),
     "count": (lambda: SHIFT.draw(DEMAND, 0.0, 0, rng()), SettingsError, "`count` is 0 but must be at least 1"),
     "nobody": (lambda: SHIFT.draw(DEMAND, 0.0, 5, rng(), 0 * DEMAND), InputError, "no agent has a demand that"),

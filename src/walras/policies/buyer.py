@@ -38,26 +38,16 @@ MOST_WEEKS = 30.0  # stock and orders are capped at this many weeks of demand
 
 @dataclass(frozen=True)
 class BuyerShape:
-    """Size of a buyer's network.
+    """Size of a buyer's network."""
 
-    Attributes:
-        history: channels of the causal CNN; 0 for none.
-        dilations: of its layers, kernel 2 each; the receptive field is 1 + their sum [weeks].
-        hidden: widths of the head's layers.
-        open_orders: ages of open orders that are told apart [weeks].
-        before, after: weeks before and after the arrival of an order whose prices are inputs.
-        profile: a profile of each agent's history is an input (`demand_profile`).
-        sharpness: of the softplus, per week of demand; the larger, the nearer to the positive part.
-    """
-
-    history: int = 8
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
-    hidden: tuple[int, ...] = (32, 32)
-    open_orders: int = 4
-    before: int = 1
-    after: int = 6
-    profile: bool = True
-    sharpness: float = 8.0
+    history: int = 8  # channels of the causal CNN; 0 for none
+    dilations: tuple[int, ...] = (1, 2, 4, 8)  # of its layers, kernel 2; the receptive field is 1 + their sum [weeks]
+    hidden: tuple[int, ...] = (32, 32)  # widths of the head's layers
+    open_orders: int = 4  # ages at which open orders are separate inputs [weeks]
+    before: int = 1  # weeks before the arrival of an order whose prices are inputs
+    after: int = 6  # and after it
+    profile: bool = True  # a profile of each agent's history is an input (`demand_profile`)
+    sharpness: float = 8.0  # of the softplus, per week of demand; the larger, the nearer to the positive part
 
 
 def _product(weight: Float[Array, "out in"], x: Float[Array, "in *week agent"]) -> Float[Array, "out *week agent"]:

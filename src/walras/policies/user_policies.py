@@ -198,6 +198,16 @@ class HostCall:
         return orders
 
 
+def _as_arrays(parameters: Any) -> Any:
+    """Make numbers arrays, so that new values do not recompile."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, parameters)
+
+
+def _unmarked(parameters: Any) -> Any:
+    """Remove the marks of what is shared."""
+    return jax.tree.map(lambda node: node.value if is_broadcast(node) else node, parameters, is_leaf=is_broadcast)
+
+
 class FunctionPolicy(Policy):
     """Policy given by a function written in `jax.numpy`; derivatives pass through it.
 
@@ -208,13 +218,8 @@ class FunctionPolicy(Policy):
             what is marked `Broadcast` is shared, and the function gets it without the mark.
     """
 
-    function: CallbackSpec = eqx.field(static=True)
-    parameters: Any = None
-
-    def __init__(self, function: Any, parameters: Any = None) -> None:
-        """Keep the function, and its parameters as arrays, so that new values do not recompile."""
-        self.function = CallbackSpec(function)
-        self.parameters = _as_arrays(parameters)
+    function: Any = eqx.field(static=True, converter=CallbackSpec)
+    parameters: Any = eqx.field(default=None, converter=_as_arrays)
 
     def orders(self, observation: Observation, shadow_prices: ShadowPrices) -> PerAgent:
         """Return the function's orders."""
@@ -240,33 +245,17 @@ class CallbackPolicy(Policy):
         row: index of each agent in the simulated population, for its name.
     """
 
-    function: CallbackSpec = eqx.field(static=True)
-    parameters: Any
-    surrogate: Policy | None
-    agent: Int[Array, " agent"] | None
-    row: Int[Array, " agent"] | None
-    past: int = eqx.field(static=True)
-    thread_safe: bool = eqx.field(static=True)
+    function: Any = eqx.field(static=True, converter=CallbackSpec)
+    parameters: Any = eqx.field(default=None, converter=_as_arrays)
+    surrogate: Policy | None = eqx.field(default=None, kw_only=True)
+    agent: Int[Array, " agent"] | None = eqx.field(default=None, kw_only=True)
+    row: Int[Array, " agent"] | None = eqx.field(default=None, kw_only=True)
+    past: int = eqx.field(static=True, default=0, kw_only=True)
+    thread_safe: bool = eqx.field(static=True, default=False, kw_only=True)
 
-    def __init__(
-        self,
-        function: Any,
-        parameters: Any = None,
-        *,
-        surrogate: Policy | None = None,
-        past: int = 0,
-        thread_safe: bool = False,
-    ) -> None:
-        """Keep what was given.
-
-        Raises:
-            InputError: a function that cannot be called, a negative past.
-        """
-        if past < 0:
-            raise InputError(f"`past` is {past} but a policy sees 0 or more weeks of the past; give e.g. 8")
-        self.function, self.parameters, self.surrogate = CallbackSpec(function), _as_arrays(parameters), surrogate
-        self.past, self.thread_safe = past, thread_safe
-        self.agent = self.row = None
+    def __check_init__(self) -> None:
+        if self.past < 0:
+            raise InputError(f"`past` is {self.past} but a policy sees 0 or more weeks of the past; give e.g. 8")
 
     @property
     def _inner(self) -> Policy:
@@ -394,13 +383,3 @@ def number_agents(policy: Policy, n_agents: int, first: int = 0) -> Policy:
         return eqx.tree_at(fields, node, (marked, agents, rows), is_leaf=lambda value: value is None)
 
     return jax.tree.map(numbered, policy, is_leaf=lambda node: isinstance(node, CallbackPolicy))
-
-
-def _as_arrays(parameters: Any) -> Any:
-    """Make numbers arrays."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf, parameters)
-
-
-def _unmarked(parameters: Any) -> Any:
-    """Remove the marks of what is shared."""
-    return jax.tree.map(lambda node: node.value if is_broadcast(node) else node, parameters, is_leaf=is_broadcast)

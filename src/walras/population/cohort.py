@@ -28,21 +28,13 @@ Strata = Int[np.ndarray, " agent"]  # the stratum of each agent
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """The drawn agents, how many agents each stands for, and how they were drawn.
+    """The drawn agents, how many agents each stands for, and how they were drawn."""
 
-    Attributes:
-        index: their index, ascending.
-        weight: 1 / chance of being drawn [agents].
-        stratum: the stratum each was drawn in; all 0 for a design without strata.
-        n_agents: agents of the target population.
-        design: description of the sampling design.
-    """
-
-    index: Int[np.ndarray, " drawn"]
-    weight: Float[np.ndarray, " drawn"]
-    stratum: Int[np.ndarray, " drawn"]
-    n_agents: int
-    design: str
+    index: Int[np.ndarray, " drawn"]  # ascending
+    weight: Float[np.ndarray, " drawn"]  # 1 / chance of being drawn [agents]
+    stratum: Int[np.ndarray, " drawn"]  # in which each was drawn; all 0 for a design without strata
+    n_agents: int  # of the target population
+    design: str  # description of the sampling design
 
     @property
     def n_drawn(self) -> int:
@@ -153,14 +145,11 @@ class UniformSample(AbstractDesign):
 class StratifiedSample(AbstractDesign):
     """Draw uniformly within buckets of equally many agents by size, more where sizes differ more (Neyman).
 
-    Attributes:
-        strata: buckets; agents of equal size share one, so there may be fewer.
-        floor_share: added to every stratum's spread, as a share of the mean size: sizes are of the past, and a small
-            agent may have grown.
+    Sizes are of the past, and a small agent may have grown, so no stratum counts as without spread.
     """
 
-    strata: int = N_BUCKETS
-    floor_share: float = FLOOR_SHARE
+    strata: int = N_BUCKETS  # agents of equal size share one, so there may be fewer
+    floor_share: float = FLOOR_SHARE  # added to every stratum's spread, as a share of the mean size
 
     def chances(self, size: PerAgent, n: int) -> tuple[PerAgent, Strata]:
         """Return n_b / N_b for all agents of stratum b.
@@ -182,13 +171,9 @@ class StratifiedSample(AbstractDesign):
 
 @dataclass(frozen=True)
 class ProportionalSample(AbstractDesign):
-    """Draw with a chance in proportion to size, systematically in random order; the largest agents surely.
+    """Draw with a chance in proportion to size, systematically in random order; the largest agents surely."""
 
-    Attributes:
-        floor_share: every agent counts at least as much as this share of the mean agent.
-    """
-
-    floor_share: float = FLOOR_SHARE
+    floor_share: float = FLOOR_SHARE  # every agent counts at least as much as this share of the mean agent
 
     def chances(self, size: PerAgent, n: int) -> tuple[PerAgent, Strata]:
         """Return min(1, t (size + floor)) with t such that they add up to n, in one stratum.

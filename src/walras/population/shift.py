@@ -23,21 +23,15 @@ class CompositionShift:
 
     Buckets are cut once, from the baseline. Equal values share a bucket, so that an attribute of few values (lead
     times) leaves some buckets empty.
-
-    Attributes:
-        by: name of the attribute, one of `ATTRIBUTES`.
-        edges: inner edges of the buckets, in the attribute's unit.
-        mass: rho_b, share of the baseline's agents; 0 for an empty bucket.
-        tilt: z_b, mean 0 and standard deviation 1 over the baseline's agents; 0 for an empty bucket.
     """
 
-    by: str
-    edges: Float[np.ndarray, " edge"]
-    mass: PerBucket
-    tilt: PerBucket
+    by: str  # one of `ATTRIBUTES`
+    edges: Float[np.ndarray, " edge"]  # inner edges of the buckets, in the attribute's unit
+    mass: PerBucket  # rho_b, share of the baseline's agents; 0 for an empty bucket
+    tilt: PerBucket  # z_b, mean 0 and standard deviation 1 over the baseline's agents; 0 for an empty bucket
 
     @classmethod
-    def fit(cls, values: Numbers, by: str = "demand", n_buckets: int = N_BUCKETS) -> "CompositionShift":
+    def fit(cls, values: Numbers, by: str = "demand") -> "CompositionShift":
         """Cut the baseline into buckets of equally many agents and freeze them.
 
         A bucket's score is its log mean demand, or its rank for attributes that may be negative or whole; the tilt is
@@ -46,7 +40,6 @@ class CompositionShift:
         Args:
             values: the attribute of every agent of the baseline: mean demand [units/week], unit margin [money], ...
             by: its name.
-            n_buckets: buckets to cut.
 
         Raises:
             SettingsError: an unknown attribute.
@@ -59,17 +52,17 @@ class CompositionShift:
             raise InputError(
                 "`demand` is 0 for all agents but at least one agent needs some; leave out populations without any"
             )
-        edges = bucket_edges(level, whole_count("n_buckets", n_buckets))
+        edges = bucket_edges(level)
         bucket = bucket_of(level, edges)
-        count = np.bincount(bucket, minlength=n_buckets)
+        count = np.bincount(bucket, minlength=N_BUCKETS)
         used, mass = count > 0, count / len(level)
-        score = np.arange(n_buckets, dtype=float)[used]
+        score = np.arange(N_BUCKETS, dtype=float)[used]
         if by == "demand":  # a share of the mean is added, so that a bucket without demand has a logarithm
-            mean = np.bincount(bucket, level, minlength=n_buckets)[used] / count[used]
+            mean = np.bincount(bucket, level, minlength=N_BUCKETS)[used] / count[used]
             score = np.log(np.maximum(mean + 0.01 * float(level.mean()), np.finfo(float).tiny))
         away = score - score @ mass[used] / mass[used].sum()
         spread = np.sqrt(away**2 @ mass[used] / mass[used].sum())
-        tilt = np.zeros(n_buckets)
+        tilt = np.zeros(N_BUCKETS)
         tilt[used] = away / spread if spread > 0 else away
         return cls(by, edges, mass, tilt)
 
