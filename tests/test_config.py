@@ -1,7 +1,4 @@
-"""Own the proof that settings are read as written and that every mistake in them is one sentence.
-
-EDGE: settings are what people write; nothing here depends on a machine.
-"""
+"""Settings are read as written, and every mistake in them is one sentence."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""Own the proof that progress is noted for programs and drawn only for people who have waited.
-
-EDGE: draws on a console made of memory.
-"""
+"""Progress is timed for programs and drawn on terminals once work takes long; drawn here on a console in memory."""
 
 import io
 import time

@@ -342,7 +342,7 @@ def validation_sentence(error: ValidationError, kind: type[BaseModel], source: s
 def _unknown(kind: type[BaseModel], path: list[str], source: str) -> str:
     """Say that the last name of a path into nested settings is unknown, and suggest one that is known."""
     for part in path[:-1]:
-        inner = kind.model_fields[part].annotation
+        inner = getattr(kind.model_fields.get(part), "annotation", None)
         kind = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else kind
     name = path[-1] if path[-1].isprintable() else repr(path[-1])
     near = difflib.get_close_matches(path[-1], kind.model_fields, n=1)

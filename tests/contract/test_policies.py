@@ -16,6 +16,7 @@ from shops import AGENTS, MAX_LEAD, Counted, assert_same, happenings, order_up_t
 import walras.policies
 from lab.linear_program import PerfectForesight
 from walras.clipping import positive_part
+from walras.errors import InputError
 from walras.policies.base import Observation, Policy, PolicyMemory, PublicObservation
 from walras.policies.base_stock import (
     CappedBaseStock,
@@ -112,6 +113,11 @@ def test_every_policy_of_the_package_is_asked():
             if issubclass(kind, Policy) and kind is not Policy and not inspect.isabstract(kind):
                 found.add(kind)
     assert found == {type(policy) for policy in POLICIES if type(policy).__module__.startswith("walras.")}
+
+
+def test_a_policy_without_orders_is_refused():
+    with pytest.raises(InputError, match="the policy `Policy` orders nothing; give it a method `orders` or `decide`"):
+        Policy().orders(observed(Policy()), announced())
 
 
 @every_policy

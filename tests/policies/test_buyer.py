@@ -1,7 +1,4 @@
-"""Own the proof that a neural buyer knows what it may know, and says the same however a run is cut.
-
-FREE: networks are random and loud; what a trained one is worth is judged elsewhere.
-"""
+"""A neural buyer uses what it may know, and orders the same however a run is cut; networks here are random and loud."""
 
 import dataclasses
 

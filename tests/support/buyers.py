@@ -1,6 +1,6 @@
-"""Own small neural buyers for tests: drawn, then made to act, since a fresh one hardly corrects the newsvendor.
+"""Small neural buyers for tests: drawn, then made to act, since a fresh one hardly corrects the newsvendor.
 
-FREE: sizes stay the same where they can, since every new size is a compilation.
+Sizes stay the same where they can, since every new size is a compilation.
 """
 
 import equinox as eqx
