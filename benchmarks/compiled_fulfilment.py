@@ -103,9 +103,9 @@ def run(instance, rule):
     elif isinstance(base, Dual):
         stock_price, capacity_price = np.asarray(base.stock_price), np.asarray(base.capacity_price)
     elif isinstance(base, Neural):
-        parts = zip(base.network.weights, base.network.biases, base.network.shrinks, strict=True)
+        parts = zip(base.weights, base.biases, base.shrinks, strict=True)
         network = tuple(value for w, b, s in parts for value in (np.asarray(w), np.asarray(b), np.float32(s)))
-        wide = max(instance.n_centres + 1, *(len(bias) for bias in base.network.biases))
+        wide = max(instance.n_centres + 1, *(len(bias) for bias in base.biases))
     return _loop(
         instance.product, instance.destination, instance.quantity, instance.refill_count(), instance.reward,
         instance.cumulative_capacity(),

@@ -26,7 +26,15 @@ from walras.parallel.process import (
     n_events,
     over_events,
 )
-from walras.parallel.rounds import Counts, PackedBatches, apply_action, empty_cache, evaluate, replay, state_after
+from walras.parallel.rounds import (
+    Counts,
+    PackedBatches,
+    apply_action,
+    empty_cache,
+    evaluate,
+    replay,
+    state_after_events,
+)
 from walras.parallel.schedule import Batches, ProcessChains
 from walras.parallel.strategies import (
     AbstractAssignment,
@@ -232,7 +240,7 @@ def _evaluate_chains(
     )
     cache = empty_cache(process, state, events, noop)
     cache, done = evaluate(process, events, observed, cache, batches, (WIDE, NARROW), False)
-    return state_after(process, state, events, cache.action, count), cache.action, done
+    return state_after_events(process, state, events, cache.action, count), cache.action, done
 
 
 @eqx.filter_jit(donate="all-except-first")

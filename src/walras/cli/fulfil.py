@@ -20,8 +20,7 @@ from walras.progress import on_terminal
 
 if TYPE_CHECKING:
     from walras.domains.fulfilment.instance import Instance
-    from walras.domains.fulfilment.policies import Dual
-    from walras.domains.fulfilment.process import Audit, FulfilmentResult
+    from walras.domains.fulfilment.process import FulfilmentResult
 
 OUT = Path("walras-out/fulfilment")
 TABLE_HELP = "orders: Parquet or CSV with unique_id, country, qty (default: a generated instance)"
@@ -52,16 +51,28 @@ def simulate_fulfilment(
         progress.stage("Reading the orders")
         instance = open_instance(table, settings, stock_file, places)
         progress.stage("Deciding")
-        result, seconds = simulate_orders(instance, settings, verify)
+        result, facts = simulate_orders(instance, settings, verify)
         progress.stage("Writing the report")
         from walras.domains.fulfilment.process import audit_actions
         from walras.report.fulfilment import outcome_sentences, work_sentences, write_fulfilment
 
         audit = audit_actions(instance, result.actions)
-        used = effective_settings(settings, {"table": table, "stock_file": stock_file, "places": places})
-        facts = {**result_fields(result), **audit_fields(result, audit), "seconds": seconds, "settings": used}
+        facts |= {
+            "products": len(instance.stock),
+            "centres": instance.n_centres,
+            "filled": audit.filled,
+            "units": audit.ordered_units,
+            "filled_units": audit.filled_units,
+            "not_filled": audit.unfilled,
+            "lowest_stock": audit.lowest_stock,
+            "lowest_capacity": int(audit.lowest_capacity.min()),
+            "out_after_order": {
+                name: int(order) + 1 for name, order in zip(instance.names, audit.out_after, strict=True) if order >= 0
+            },
+            "settings": effective_settings(settings, table=table, stock_file=stock_file, places=places),
+        }
         files = write_fulfilment(result, audit, facts, out)
-    sentences = (*outcome_sentences(result, audit), *work_sentences(result, seconds))
+    sentences = (*outcome_sentences(result, audit), *work_sentences(result, facts["seconds"]))
     options.print_result(as_json, facts, sentences, files)
     return exit_code(facts.get("verified"))
 
@@ -80,7 +91,9 @@ def optimise_fulfilment(
     with on_terminal() as progress:
         progress.stage("Reading the orders")
         instance = open_instance(table, settings, stock_file, places)
-        from walras.domains.fulfilment.optimise import learn_prices
+        from walras.domains.fulfilment.optimise import MOST_VARIABLES, clairvoyant_bound, learn_prices
+        from walras.domains.fulfilment.policies import Greedy
+        from walras.domains.fulfilment.process import fulfil
 
         if table is None:
             unseen = generate_instance(**generator_settings(settings), draw=1)
@@ -96,7 +109,17 @@ def optimise_fulfilment(
             progress=lambda step, reward: progress.step(step + 1, settings.steps),
         )
         progress.stage("Evaluating them")
-        facts = evaluate_prices(instance, unseen, learned.rule)
+        facts: dict[str, Any] = {
+            name: {
+                "orders": orders.n_orders,
+                "greedy": fulfil(orders, Greedy()).reward,
+                "learned": fulfil(orders, learned.rule).reward,
+                "bound": clairvoyant_bound(orders)
+                if orders.n_orders * orders.n_centres <= MOST_VARIABLES // 4
+                else None,
+            }
+            for name, orders in (("given", instance), ("unseen", unseen))
+        }
     if as_json:
         history = {name: getattr(learned, name) for name in ("rewards", "seconds", "step_seconds", "rounds")}
         options.print_json({"reward": learned.reward, **history, **facts})
@@ -118,12 +141,12 @@ def benchmark_fulfilment(*, flags: Decision = None, as_json: options.Json = Fals
     rule = make_policy(instance, settings.policy, settings.width, settings.gamma, settings.seed)
     problem = (process_of(instance, rule), instance.initial_state(), orders_of(instance))
     for _ in range(2):
-        result, seconds = simulate_orders(instance, settings, False)
+        result, facts = simulate_orders(instance, settings, False)
         started = time.perf_counter()
         expected = np.asarray(run_sequentially(*problem).records)
         sequential = time.perf_counter() - started
-    facts = result_fields(result) | {"exact": bool(np.array_equal(expected, result.actions)), "seconds": seconds}
-    facts |= {"sequential_device_s": sequential, "sequential_device_over_ours": sequential / seconds}
+    facts |= {"exact": bool(np.array_equal(expected, result.actions)), "sequential_device_s": sequential}
+    facts["sequential_device_over_ours"] = sequential / facts["seconds"]
     if as_json:
         options.print_json(facts)
     else:
@@ -170,38 +193,22 @@ def open_instance(
     return instance
 
 
-def effective_settings(settings: DecisionSettings, files: dict[str, Path | None]) -> dict[str, Any]:
+def effective_settings(settings: DecisionSettings, **files: Path | None) -> dict[str, Any]:
     """Return the files and the settings that had an effect."""
-    fields = {name: str(path) for name, path in files.items() if path is not None} | settings.model_dump()
-    unused = set(GENERATED_FIELDS) if files["table"] is not None else set()
-    unused |= {"stock"} if files["stock_file"] is not None else set()
-    unused |= {"width"} if settings.policy not in ("mlp", "capacity") else set()
-    unused |= {"gamma"} if settings.policy != "capacity" else set()
-    return {name: value for name, value in fields.items() if name not in unused}
+    unused = {
+        *(GENERATED_FIELDS if files["table"] is not None else ()),
+        *(("stock",) if files["stock_file"] is not None else ()),
+        *(("width",) if settings.policy not in ("mlp", "capacity") else ()),
+        *(("gamma",) if settings.policy != "capacity" else ()),
+    }
+    given = {name: str(path) for name, path in files.items() if path is not None}
+    return given | settings.model_dump(exclude=unused)
 
 
 def generator_settings(settings: InstanceSettings) -> dict[str, Any]:
     """Return the settings as arguments of `generate_instance`."""
     fields = {name: getattr(settings, name) for name in (*GENERATED_FIELDS, "refills", "seed")}
     return fields | {"stock_share": settings.stock, "capacity_share": settings.capacity}
-
-
-def evaluate_prices(given: "Instance", unseen: "Instance", rule: "Dual") -> dict[str, Any]:
-    """Compare learned prices with greedy and with the clairvoyant bound."""
-    from walras.domains.fulfilment.optimise import MOST_VARIABLES, clairvoyant_bound
-    from walras.domains.fulfilment.policies import Greedy
-    from walras.domains.fulfilment.process import fulfil
-
-    facts: dict[str, Any] = {}
-    for name, instance in (("given", given), ("unseen", unseen)):
-        small = instance.n_orders * instance.n_centres <= MOST_VARIABLES // 4
-        facts[name] = {
-            "orders": instance.n_orders,
-            "greedy": fulfil(instance, Greedy()).reward,
-            "learned": fulfil(instance, rule).reward,
-            "bound": clairvoyant_bound(instance) if small else None,
-        }
-    return facts
 
 
 def format_gains(facts: dict[str, Any]) -> list[str]:
@@ -215,46 +222,10 @@ def format_gains(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def result_fields(result: "FulfilmentResult") -> dict[str, Any]:
-    """Return a trajectory's facts under the names of the JSON output."""
-    from walras.parallel.picard import PicardInfo
-
-    info, orders = result.info, result.instance.n_orders
-    facts: dict[str, Any] = {
-        "orders": orders,
-        "fulfilled": result.fill_rate,
-        "reward": result.reward,
-        "converged": result.converged,
-        "centres_exhausted": len(result.exhausted),
-        "rounds": int(info.rounds),
-        "needed_calls_per_order": int(info.policy_calls) / orders,
-    }
-    if isinstance(info, PicardInfo):
-        facts |= {"encode_calls_per_order": int(info.encode_calls) / orders, "serial_steps": int(info.serial_steps)}
-        facts["verified"] = None if info.verified is None else bool(info.verified)
-    return facts
-
-
-def audit_fields(result: "FulfilmentResult", audit: "Audit") -> dict[str, Any]:
-    """Return the audit under the names of the JSON output."""
-    names = result.instance.names
-    return {
-        "products": len(result.instance.stock),
-        "centres": result.instance.n_centres,
-        "filled": audit.filled,
-        "units": audit.ordered_units,
-        "filled_units": audit.filled_units,
-        "not_filled": audit.unfilled,
-        "lowest_stock": audit.lowest_stock,
-        "lowest_capacity": int(audit.lowest_capacity.min()),
-        "out_after_order": {
-            name: int(order) + 1 for name, order in zip(names, audit.out_after, strict=True) if order >= 0
-        },
-    }
-
-
-def simulate_orders(instance: "Instance", settings: DecisionSettings, verify: bool) -> tuple["FulfilmentResult", float]:
-    """Decide all orders in parallel; return the result and the seconds it took."""
+def simulate_orders(
+    instance: "Instance", settings: DecisionSettings, verify: bool
+) -> tuple["FulfilmentResult", dict[str, Any]]:
+    """Decide all orders in parallel; return the result, and its facts under the names of the JSON output."""
     from walras.domains.fulfilment.policies import make_policy
     from walras.domains.fulfilment.process import fulfil
     from walras.parallel.autotune import default_engine
@@ -264,4 +235,18 @@ def simulate_orders(instance: "Instance", settings: DecisionSettings, verify: bo
     rule = make_policy(instance, settings.policy, settings.width, settings.gamma, settings.seed)
     window = None if settings.window is None else SlidingWindow(settings.window)
     result = fulfil(instance, rule, default_engine(instance.n_orders, window, verify=verify))
-    return result, time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    info: Any = result.info
+    return result, {
+        "orders": instance.n_orders,
+        "fulfilled": result.fill_rate,
+        "reward": result.reward,
+        "converged": result.converged,
+        "centres_exhausted": len(result.exhausted),
+        "rounds": int(info.rounds),
+        "needed_calls_per_order": int(info.policy_calls) / instance.n_orders,
+        "encode_calls_per_order": int(info.encode_calls) / instance.n_orders,
+        "serial_steps": int(info.serial_steps),
+        "verified": None if info.verified is None else bool(info.verified),
+        "seconds": seconds,
+    }

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -25,8 +26,14 @@ CLEARLY = 0.8  # share of the seconds that segments must save below: they cost p
 def default_engine(n_events: int, window: SlidingWindow | None = None, *, verify: bool = False) -> Picard:
     """Return the parallel engine for a number of events: one window for few of them, a measured one for many."""
     if window is None:
-        window = SlidingWindow() if n_events <= MANY else AutoWindow()
+        window = SlidingWindow() if n_events <= MANY else _shared_window()
     return Picard(window, verify=verify)
+
+
+@cache
+def _shared_window() -> "AutoWindow":
+    """Return one window for all runs, so that equal shapes are measured once."""
+    return AutoWindow()
 
 
 class WindowCosts(NamedTuple):

@@ -93,7 +93,7 @@ class Problem(eqx.Module):
     def certify(self, state: PyTree, events: PyTree, cache: ActionCache, index: WindowIndex) -> Observed:
         """Rebuild what every event observes under the cached actions, and mark decisions that are not certain."""
         process = self.process
-        own, shared = states_before(process, state, events, cache.action, index)
+        own, shared = states_before_events(process, state, events, cache.action, index)
 
         def certificates() -> Flags:
             inputs = over_events(process.encoder_inputs, own, events)
@@ -155,7 +155,7 @@ def advance_window(constants: tuple[Problem, WindowIndex, WindowIndex, PerEvent]
     """
     problem, before, now, actions = constants
     count = now.offset - before.offset
-    state = state_after(problem.process, window.state, problem.window_events(before), window.cache.action, count)
+    state = state_after_events(problem.process, window.state, problem.window_events(before), window.cache.action, count)
     numbers = jnp.arange(len(actions)) + count
     moved = jax.tree.map(lambda leaf: leaf[jnp.minimum(numbers, len(actions) - 1)], window.cache)
     known = moved.known & (numbers < len(actions))
@@ -168,7 +168,7 @@ def advance_window(constants: tuple[Problem, WindowIndex, WindowIndex, PerEvent]
 def finish(constants: tuple[Problem, WindowIndex, ActionCache, Int[Array, ""]], state: PyTree) -> PyTree:
     """Return the state after a number of first events of a window; `state` is donated."""
     problem, index, cache, count = constants
-    return state_after(problem.process, state, problem.window_events(index), cache.action, count)
+    return state_after_events(problem.process, state, problem.window_events(index), cache.action, count)
 
 
 def evaluate(
@@ -259,7 +259,7 @@ def _evaluate_level(
     return results, counts, corrections
 
 
-def states_before(
+def states_before_events(
     process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, index: WindowIndex
 ) -> tuple[PyTree, PyTree]:
     """Return the own and the shared part that every event observes, the window starting in `state`.
@@ -289,7 +289,9 @@ def states_before(
     return jax.lax.cond(own.any() | shared.any(), summed, unchanged)
 
 
-def state_after(process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, count: Array) -> PyTree:
+def state_after_events(
+    process: DecisionProcess, state: PyTree, events: PyTree, actions: PerEvent, count: Array
+) -> PyTree:
     """Return the state after the first `count` events."""
     if not isinstance(process, AdditiveProcess):
         return replay(process, state, events, actions, count)

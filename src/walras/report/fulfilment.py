@@ -67,19 +67,28 @@ def work_sentences(result: "FulfilmentResult", seconds: float) -> list[str]:
 def _when(result: "FulfilmentResult", order: int) -> str:
     """Write the day of an order where it is known, its number otherwise."""
     if result.instance.times is None:
-        return f"after order {int(order) + 1:,}"
+        return f"after order {order + 1:,}"
     return f"on {day(result.instance.times[order].astype('datetime64[D]'))}"
 
 
 def write_fulfilment(result: "FulfilmentResult", audit: "Audit", facts: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the page and its tables; an interrupted call leaves earlier files as they were."""
-    import pyarrow
+    import pyarrow as pa
 
-    centres = table_writers("centres", pyarrow.table(_centre_columns(result, audit)))
+    centres = {
+        "centre": [str(name) for name in result.instance.names],
+        "orders_sent": audit.orders,
+        "units_sent": audit.units,
+        "capacity": audit.granted,
+        "capacity_left": audit.capacity_left,
+        "stock_start": audit.stock_start,
+        "stock_left": audit.stock_left,
+        "out_after_order": pa.array(audit.out_after + 1, mask=audit.out_after < 0),
+    }
     writers = {
         "fulfilment.html": text_writer(_page(result, audit, facts)),
         **table_writers("actions", _action_table(result)),
-        "centres.csv": centres["centres.csv"],
+        "centres.csv": table_writers("centres", pa.table(centres))["centres.csv"],
         "fulfilment.json": json_writer(facts),
     }
     return write_all_or_nothing(folder, writers)
@@ -90,102 +99,70 @@ def _action_table(result: "FulfilmentResult") -> Any:
     import pyarrow as pa
 
     instance, sent = result.instance, result.actions != NONE
+
+    def named(names: np.ndarray | tuple[str, ...] | None, codes: np.ndarray, empty: np.ndarray | None = None) -> Any:
+        """Return names by code, without a copy of every name; the codes where there are no names."""
+        if names is None:
+            return codes
+        indices = pa.array(np.asarray(codes, np.int32), mask=empty)
+        dictionary = pa.array([str(name) for name in names])
+        return pa.DictionaryArray.from_arrays(indices, dictionary).cast(pa.string())
+
     centre = np.where(sent, result.actions, 0)
     reward = instance.reward[instance.destination, centre].astype(np.int64) * instance.quantity / UNIT
-    columns: dict[str, Any] = {"order": np.arange(1, instance.n_orders + 1)}
-    if instance.times is not None:
-        columns["time"] = instance.times
-    columns |= {
-        "product": _names_of(instance.products, instance.product),
-        "destination": _names_of(instance.destinations, instance.destination),
-        "quantity": instance.quantity,
-        "centre": _names_of(np.asarray(instance.names), centre, ~sent),
-        "reward": np.where(sent, reward, 0.0),
-    }
-    return pa.table(columns)
-
-
-def _names_of(names: np.ndarray | None, codes: np.ndarray, empty: np.ndarray | None = None) -> Any:
-    """Return names by code, without a copy of every name; the codes where there are no names."""
-    import pyarrow as pa
-
-    if names is None:
-        return codes
-    dictionary = pa.array([str(name) for name in names])
-    indices = pa.array(np.asarray(codes, np.int32), mask=empty)
-    return pa.DictionaryArray.from_arrays(indices, dictionary).cast(pa.string())
-
-
-def _centre_columns(result: "FulfilmentResult", audit: "Audit") -> dict[str, Any]:
-    """List the centres with what they sent and have left; `out_after_order` is empty where one never ran out."""
-    import pyarrow as pa
-
-    return {
-        "centre": [str(name) for name in result.instance.names],
-        "orders_sent": audit.orders,
-        "units_sent": audit.units,
-        "capacity": audit.granted,
-        "capacity_left": audit.capacity_left,
-        "stock_start": audit.stock_start,
-        "stock_left": audit.stock_left,
-        "out_after_order": pa.array(audit.out_after + 1, mask=audit.out_after < 0),
-    }
+    return pa.table(
+        {
+            "order": np.arange(1, instance.n_orders + 1),
+            **({} if instance.times is None else {"time": instance.times}),
+            "product": named(instance.products, instance.product),
+            "destination": named(instance.destinations, instance.destination),
+            "quantity": instance.quantity,
+            "centre": named(instance.names, centre, ~sent),
+            "reward": np.where(sent, reward, 0.0),
+        }
+    )
 
 
 def _page(result: "FulfilmentResult", audit: "Audit", facts: Mapping[str, Any]) -> str:
     """Return the self-contained HTML page."""
-    fields = DecisionSettings.model_fields
-    settings = [
-        (
-            name.replace("_", " "),
-            "automatic" if value is None else str(value),
-            (fields[name].description or "") if name in fields else "input file",
-        )
-        for name, value in facts["settings"].items()
-    ]
+    fields, settings, centres = DecisionSettings.model_fields, [], []
+    for name, value in facts["settings"].items():
+        meaning = fields[name].description if name in fields else "input file"
+        settings.append((name.replace("_", " "), "automatic" if value is None else str(value), meaning))
+    for i, name in enumerate(result.instance.names):
+        used = percent(audit.units[i] / audit.granted[i]) if audit.granted[i] else "no capacity"
+        sent = map(number, (audit.orders[i], audit.units[i], audit.granted[i]))
+        stock = map(number, (audit.stock_start[i], audit.stock_left[i]))
+        out = _when(result, int(audit.out_after[i])) if audit.out_after[i] >= 0 else ""
+        centres.append([str(name), *sent, used, *stock, out])
     content = {
         "title": f"Order fulfilment: {plural(result.instance.n_orders, 'order')}",
         "grade": "good" if result.fill_rate > 0.95 else "fair",
         "outcome": outcome_sentences(result, audit),
         "course": picture("course", "Share of orders filled", _draw_course, result),
-        "centres": _centre_rows(result, audit),
-        "exhausted": np.flatnonzero(audit.out_after >= 0).tolist(),
+        "centres": centres,
+        "exhausted": result.exhausted.tolist(),
         "work": work_sentences(result, float(facts["seconds"])),
         "settings": settings,
     }
     return render_page("fulfilment.html", content)
 
 
-def _centre_rows(result: "FulfilmentResult", audit: "Audit") -> list[list[str]]:
-    """Write one row per centre."""
-    rows = []
-    for i, name in enumerate(result.instance.names):
-        used = percent(audit.units[i] / audit.granted[i]) if audit.granted[i] else "no capacity"
-        sent = (audit.orders[i], audit.units[i], audit.granted[i])
-        stock = (audit.stock_start[i], audit.stock_left[i])
-        out = _when(result, int(audit.out_after[i])) if audit.out_after[i] >= 0 else ""
-        rows.append([str(name), *map(number, sent), used, *map(number, stock), out])
-    return rows
-
-
-def fill_course(result: "FulfilmentResult") -> tuple[np.ndarray, np.ndarray]:
-    """Return edges of intervals of the horizon, and the shares of orders filled by the nearest centre and by any."""
-    instance, actions = result.instance, result.actions
-    edges = np.arange(min(STEPS, instance.n_orders) + 1) * instance.n_orders // min(STEPS, instance.n_orders)
-    sent = actions != NONE
-    reward = instance.reward[instance.destination, np.where(sent, actions, 0)]
-    nearest = sent & (reward == instance.reward.max(1)[instance.destination])
-    counts = np.stack([np.add.reduceat(part.astype(float), edges[:-1]) for part in (nearest, sent)])
-    return edges, counts / np.diff(edges)
-
-
 def _draw_course(result: "FulfilmentResult", size: "FigureSize") -> "Figure":
-    """Draw the shares of orders filled over the horizon."""
+    """Draw the shares of orders filled by the nearest centre and by any over the horizon."""
     from matplotlib.ticker import MaxNLocator
 
     from walras.report import style
 
-    edges, (nearest, filled) = fill_course(result)
+    instance, actions = result.instance, result.actions
+    steps = min(STEPS, instance.n_orders)
+    edges = np.arange(steps + 1) * instance.n_orders // steps
+    sent = actions != NONE
+    reward = instance.reward[instance.destination, np.where(sent, actions, 0)]
+    by_nearest = sent & (reward == instance.reward.max(1)[instance.destination])
+    nearest, filled = (
+        np.add.reduceat(orders.astype(float), edges[:-1]) / np.diff(edges) for orders in (by_nearest, sent)
+    )
     figure, axes = style.new_figure(size)
     layers = (
         (np.zeros_like(nearest), nearest, style.PLAN, "By the\nnearest centre"),

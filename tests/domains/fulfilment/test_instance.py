@@ -58,7 +58,7 @@ def test_the_law_is_the_published_one():
         ({"capacity": np.array([1 << 29, 1 << 29])}, "larger units"),
         ({"stock": np.array([[2, 1, 3]])}, r"`stock` has shape \(1, 3\)"),
         ({"destination": np.array([0])}, "`destination` has shape"),
-        ({"capacity": 5}, r"`capacity` has shape \(\) but needs one axis"),
+        ({"capacity": 5}, r"`capacity` has shape \(\) but needs \(any\) \[centre\]"),
         ({"product": np.zeros((2, 2), int)}, "`product` has shape"),
         ({"capacity": np.zeros(0, int)}, "0 centres"),
         ({"reward": np.array([["a", "b"]] * 2)}, "no number"),

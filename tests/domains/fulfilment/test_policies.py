@@ -21,7 +21,7 @@ from walras.domains.fulfilment.policies import (
     priced,
     stock_levels,
 )
-from walras.domains.fulfilment.process import fulfil
+from walras.domains.fulfilment.process import fulfil, orders_of
 from walras.errors import InputError, SettingsError, ShapeError
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import SlidingWindow
@@ -78,27 +78,25 @@ def test_the_network_really_decides(instance):
         assert np.mean(found != greedy) >= 0.2
         # Every layer counts: other weights in it, the same elsewhere, send other orders elsewhere.
         for layer in range(3):
-            changed = tuple(w[::-1] if number == layer else w for number, w in enumerate(rule.network.weights))
-            other = eqx.tree_at(lambda rule: rule.network.weights, rule, changed)
+            changed = tuple(w[::-1] if number == layer else w for number, w in enumerate(rule.weights))
+            other = eqx.tree_at(lambda rule: rule.weights, rule, changed)
             assert np.mean(fulfil(instance, other).actions != found) >= 0.05
-    silent = eqx.tree_at(
-        lambda rule: (rule.network.weights[-1], rule.network.biases[-1]), rule, replace_fn=jnp.zeros_like
-    )
+    silent = eqx.tree_at(lambda rule: (rule.weights[-1], rule.biases[-1]), rule, replace_fn=jnp.zeros_like)
     np.testing.assert_array_equal(fulfil(instance, silent).actions, greedy)
 
 
 def test_every_sum_of_the_network_is_exact(instance):
     for width in (8, 64, 2048):
-        network = neural(instance, width).network
+        network = neural(instance, width)
         most = MOST_INPUT
         for weight, bias in zip(network.weights, network.biases, strict=True):
             assert most * np.abs(weight).sum(0).max() + np.abs(bias).max() < EXACT
             np.testing.assert_array_equal(weight, np.rint(weight))
             most = MOST_ACTIVE
     rows = jnp.asarray(np.random.default_rng(0).integers(0, 200, (37, 6)))
-    network = neural(instance, 64).network
-    together = jax.jit(jax.vmap(lambda row: network(row)))(rows)
-    alone = jax.jit(lambda row: network(row))
+    network, order = neural(instance, 64), jax.tree.map(lambda leaf: leaf[0], orders_of(instance))
+    together = jax.jit(jax.vmap(lambda row: network.scores(row, jnp.zeros(6, int), order)))(rows)
+    alone = jax.jit(lambda row: network.scores(row, jnp.zeros(6, int), order))
     one_by_one = [alone(row) for row in rows]
     np.testing.assert_array_equal(together, np.stack(one_by_one))
     assert len(np.unique(together)) > 100

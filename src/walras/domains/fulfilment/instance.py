@@ -153,28 +153,20 @@ def make_instance(
 
 
 def _check_shapes(given: Mapping[str, ndarray], names: tuple[str, ...]) -> None:
-    """Check all arrays against the numbers of orders and of centres."""
-    for name, axis in (("product", "order"), ("capacity", "centre"), ("refill_before", "refill")):
-        if given[name].ndim != 1:
-            raise shape_mismatch(name, given[name].shape, f"one axis [{axis}]", "give a list of numbers")
-    orders, centres, refills = len(given["product"]), len(given["capacity"]), len(given["refill_before"])
-    if not orders:
+    """Check that every array has the axes of its field, and that they agree."""
+    sizes: dict[str, int] = {}
+    for name in ("product", "capacity", "refill_before", "destination", "quantity", "reward", "stock", "refill"):
+        axes, shape = Instance.__annotations__[name].dim_str.split(), given[name].shape
+        if len(shape) != len(axes) or any(sizes.setdefault(axis, n) != n for axis, n in zip(axes, shape, strict=True)):
+            needed = ", ".join(str(sizes.get(axis, "any")) for axis in axes)
+            raise shape_mismatch(name, shape, f"({needed}) [{', '.join(axes)}]", "give one value for each of them")
+    if not sizes["order"]:
         raise InputError("there are 0 orders but a trajectory needs at least one; give orders")
-    if not centres:
+    if not sizes["centre"]:
         raise InputError("there are 0 centres but at least one is needed; give `capacity` a number for each")
-    for name, needed, axes in (
-        ("destination", (orders,), "[order]"),
-        ("quantity", (orders,), "[order]"),
-        ("reward", (None, centres), "[destination, centre]"),
-        ("stock", (None, centres), "[product, centre]"),
-        ("refill", (refills, centres), "[refill, centre]"),
-    ):
-        shape = given[name].shape
-        if len(shape) != len(needed) or any(one not in (None, other) for one, other in zip(needed, shape, strict=True)):
-            wanted = f"({', '.join('any' if one is None else str(one) for one in needed)}) {axes}"
-            raise shape_mismatch(name, shape, wanted, "give one value for each of them")
-    if names and len(names) != centres:
-        raise shape_mismatch("names", (len(names),), f"({centres},) [centre]", "name every centre, or none")
+    if names and len(names) != sizes["centre"]:
+        needed = f"({sizes['centre']},) [centre]"
+        raise shape_mismatch("names", (len(names),), needed, "name every centre, or none")
 
 
 def _check_values(given: Mapping[str, ndarray]) -> None:
@@ -257,18 +249,8 @@ def generate_instance(
         SettingsError: a number out of range.
     """
     counts = {"orders": orders, "products": products, "centres": centres, "most_units": most_units}
-    shares = {"stock_share": stock_share, "capacity_share": capacity_share, "refills": refills}
-    for name, value in (counts | shares | {"seed": seed, "draw": draw}).items():
-        least = int(name in counts)
-        if not least <= value < np.inf:
-            raise SettingsError(f"`{name}` is {value:g} but needs to be {least} or more, and finite; give e.g. 1000")
-    if not -20 <= beta <= 20:
-        raise SettingsError(f"`beta` is {beta:g} but needs to be within -20 and 20; real catalogues have -0.6 to -0.8")
-    if max(orders, products) * centres > MOST_CELLS:
-        raise SettingsError(
-            f"{max(orders, products):,} orders or products times {centres:,} centres do not fit in memory; make "
-            "`orders`, `products` or `centres` smaller"
-        )
+    shares = {"stock_share": stock_share, "capacity_share": capacity_share}
+    _check_generated(counts, {**shares, "refills": refills, "seed": seed, "draw": draw}, beta)
     random = np.random.default_rng(seed)
     spots, people = _places(centres)
     weights = np.arange(1, products + 1, dtype=np.float64) ** beta
@@ -294,6 +276,22 @@ def generate_instance(
         **granted,
         names=tuple(PLACES[i][0] if i < len(PLACES) else f"place {i + 1}" for i in range(centres)),
     )
+
+
+def _check_generated(counts: dict[str, int], others: dict[str, float], beta: float) -> None:
+    """Refuse numbers out of range, and instances that do not fit in memory."""
+    for name, value in (counts | others).items():
+        least = 1 if name in counts else 0
+        if not least <= value < np.inf:
+            raise SettingsError(f"`{name}` is {value:g} but needs to be finite and at least {least}; give e.g. 1000")
+    if not -20 <= beta <= 20:
+        raise SettingsError(f"`beta` is {beta:g} but needs to be within -20 and 20; real catalogues have -0.6 to -0.8")
+    rows = max(counts["orders"], counts["products"])
+    if rows * counts["centres"] > MOST_CELLS:
+        raise SettingsError(
+            f"{rows:,} orders or products times {counts['centres']:,} centres do not fit in memory; make `orders`, "
+            "`products` or `centres` smaller"
+        )
 
 
 def allocate(

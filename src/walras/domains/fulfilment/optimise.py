@@ -20,7 +20,7 @@ from walras.errors import InputError, SettingsError
 from walras.parallel.autotune import default_engine
 from walras.parallel.picard import Picard
 from walras.parallel.process import AbstractEngine, AdditiveState, over_events
-from walras.parallel.rounds import WindowIndex, state_after, states_before
+from walras.parallel.rounds import WindowIndex, state_after_events, states_before_events
 from walras.parallel.schedule import ProcessChains
 from walras.parallel.strategies import WarmStart
 
@@ -42,22 +42,17 @@ MOST_VARIABLES = 1_000_000
 
 @dataclass(frozen=True)
 class LearnedPrices:
-    """What was learned; rewards are means over the instances learned from.
+    """The dual policy with the best prices, its reward [money], and what every step took.
 
-    Attributes:
-        rule, reward: the dual policy with the best prices, and its reward [money].
-        rewards: of every step's trajectories, the first with prices of zero [money].
-        seconds: of every step's trajectories, all instances together.
-        step_seconds: of every step, its gradient included.
-        rounds: of every step's trajectory of the first instance; one per order where run sequentially.
+    Rewards are means over the instances learned from; in the first step prices are zero.
     """
 
     rule: Dual
     reward: float
     rewards: Float[ndarray, " step"]
-    seconds: Float[ndarray, " step"]
-    step_seconds: Float[ndarray, " step"]
-    rounds: Int[ndarray, " step"]
+    seconds: Float[ndarray, " step"]  # of the trajectories of all instances
+    step_seconds: Float[ndarray, " step"]  # with the gradient
+    rounds: Int[ndarray, " step"]  # of the first instance's trajectory; one per order where run sequentially
 
     def __str__(self) -> str:
         """Print a small table."""
@@ -202,14 +197,14 @@ def _demand(
     Each order demands the best centre with the stock it met, whatever the capacity; demand for stock is unmet where
     another centre would have been better.
     """
-    rows, _ = states_before(process, state, events, actions, index)
+    rows, _ = states_before_events(process, state, events, actions, index)
     codes = over_events(process.encode, over_events(process.encoder_inputs, rows, events), events)
     net, units = codes[:, :-1], events.quantity
     stocked = jnp.where(rows >= units[:, None], net, -LARGEST)
     wanted, got = net.argmax(axis=1), stocked.argmax(axis=1)
     used = jnp.zeros(net.shape[1]).at[got].add(jnp.where(stocked.max(axis=1) >= 0, units, 0))
     unmet = jnp.where((net.max(axis=1) >= 0) & (wanted != got), units, 0)
-    final = state_after(process, state, events, actions, jnp.asarray(len(units)))
+    final = state_after_events(process, state, events, actions, jnp.asarray(len(units)))
     return used, jnp.zeros(state.table.shape).at[events.product, wanted].add(unmet) - final.table
 
 

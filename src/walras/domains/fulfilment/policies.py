@@ -80,29 +80,16 @@ class CapacityPriced(AbstractFulfilmentRule):
         return inputs
 
 
-class PolicyNetwork(eqx.Module):
-    """Layers of integers: `h <- clip(floor((h W + b) shrink), 0, 63)`, the last one without clip.
+class Neural(AbstractFulfilmentRule):
+    """Add to the reward the output of a network of the product's stock row, in integers.
 
-    `shrink` of a hidden layer is a power of two. Outputs are in the unit of scores, 1/65,536.
+    Layers are `h <- clip(floor((h W + b) shrink), 0, 63)`, the last one without clip; `shrink` of a hidden layer is a
+    power of two. Outputs are in the unit of scores, 1/65,536.
     """
 
     weights: tuple[Float[Array, "_ _"], ...]
     biases: tuple[Float[Array, " _"], ...]
     shrinks: tuple[Float[Array, ""], ...]
-
-    def __call__(self, levels: PerCentre) -> Scores:
-        """Score the options for one stock row."""
-        active = jnp.minimum(levels, MOST_INPUT).astype(jnp.float32)
-        *hidden, last = zip(self.weights, self.biases, self.shrinks, strict=True)
-        for weight, bias, shrink in hidden:
-            active = jnp.clip(jnp.floor((active @ weight + bias) * shrink), 0, MOST_ACTIVE)
-        return jnp.floor((active @ last[0] + last[1]) * last[2]).astype(jnp.int32)
-
-
-class Neural(AbstractFulfilmentRule):
-    """Add to the reward the output of a network of the product's stock row."""
-
-    network: PolicyNetwork
 
     def inputs(self, row: PerCentre, order: Order) -> PerCentre:
         """Return the levels of the stock row."""
@@ -110,7 +97,11 @@ class Neural(AbstractFulfilmentRule):
 
     def scores(self, inputs: PerCentre, reward: PerCentre, order: Order) -> Scores:
         """Run the network."""
-        return jnp.append(reward, 0) + self.network(inputs)
+        active = jnp.minimum(inputs, MOST_INPUT).astype(jnp.float32)
+        *hidden, last = zip(self.weights, self.biases, self.shrinks, strict=True)
+        for weight, bias, shrink in hidden:
+            active = jnp.clip(jnp.floor((active @ weight + bias) * shrink), 0, MOST_ACTIVE)
+        return jnp.append(reward, 0) + jnp.floor((active @ last[0] + last[1]) * last[2]).astype(jnp.int32)
 
 
 def stock_levels(row: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
@@ -159,8 +150,7 @@ def neural(instance: Instance, width: int, seed: int = 0, strength: float = 0.5)
         last = number == len(weights) - 1
         shrinks.append(2.0 ** np.floor(np.log2(strength * UNIT / spread if last else 24 / spread)))
         active = np.clip(np.floor((raw + biases[-1]) * shrinks[-1]), 0, MOST_ACTIVE)
-    parts = [tuple(jnp.asarray(part, jnp.float32) for part in layers) for layers in (weights, biases, shrinks)]
-    return Neural(PolicyNetwork(*parts))
+    return Neural(*(tuple(jnp.asarray(part, jnp.float32) for part in layers) for layers in (weights, biases, shrinks)))
 
 
 def priced(base: AbstractFulfilmentRule, strength: float) -> CapacityPriced:
@@ -240,21 +230,13 @@ class ChoiceRule(FulfilmentProcess):
 
     function: Callable[[Array, Array, Array], Action] = eqx.field(static=True, kw_only=True)
 
-    def encoder_inputs(self, own: PerCentre, event: Order) -> tuple:
-        """Return nothing: all is decided at once."""
-        return ()
-
-    def encode(self, inputs: tuple, event: Order) -> PerCentre:
-        """Return the rewards."""
-        return self.reward[event.destination]
-
     def decision_inputs(self, own: Array, shared: Array, event: Order) -> tuple[Array, Array]:
         """Return the stock row and the capacity left."""
         return own, self.granted[event.refills] - shared
 
-    def decide(self, code: Array, inputs: tuple[Array, Array], event: Order) -> Action:
-        """Call the function."""
-        return self.function(*inputs, code).astype(jnp.int32)
+    def decide(self, code: Scores, inputs: tuple[Array, Array], event: Order) -> Action:
+        """Call the function with the rewards."""
+        return self.function(*inputs, code[:-1]).astype(jnp.int32)
 
     def still_valid(self, action: Action, before: PyTree, now: PyTree) -> Bool[Array, ""]:
         """Certify only where nothing changed: the function may depend on anything."""

@@ -210,31 +210,19 @@ def fulfil(
 
 @dataclass(frozen=True)
 class Audit:
-    """Account of a trajectory.
+    """Account of a trajectory; arrays are by centre, and all but the numbers of orders are units."""
 
-    Attributes:
-        orders, units: sent by every centre [centre].
-        granted: capacity of every centre with all refills [units, centre].
-        lowest_capacity: least that was ever left [units, centre].
-        capacity_left: at the end [units, centre].
-        stock_start, stock_left: of all products together [units, centre].
-        lowest_stock: least that was left of any product in any centre [units].
-        out_after: the order with which a centre first sent its last unit of capacity, -1 for never [centre].
-        unfilled: orders not filled, by reason.
-        filled, filled_units, ordered_units: of all orders.
-    """
-
-    orders: Int[ndarray, " centre"]
-    units: Int[ndarray, " centre"]
-    granted: Int[ndarray, " centre"]
-    lowest_capacity: Int[ndarray, " centre"]
+    orders: Int[ndarray, " centre"]  # sent
+    units: Int[ndarray, " centre"]  # sent
+    granted: Int[ndarray, " centre"]  # capacity with all refills
+    lowest_capacity: Int[ndarray, " centre"]  # that was ever left
     capacity_left: Int[ndarray, " centre"]
-    stock_start: Int[ndarray, " centre"]
+    stock_start: Int[ndarray, " centre"]  # of all products together
     stock_left: Int[ndarray, " centre"]
-    lowest_stock: int
-    out_after: Int[ndarray, " centre"]
-    unfilled: dict[str, int]
-    filled: int
+    lowest_stock: int  # least that was left of any product in any centre
+    out_after: Int[ndarray, " centre"]  # the order with which a centre first sent its last capacity, -1 for never
+    unfilled: dict[str, int]  # orders, by reason
+    filled: int  # orders
     filled_units: int
     ordered_units: int
 
