@@ -154,16 +154,16 @@ def make_instance(
 
 def _check_shapes(given: Mapping[str, ndarray], names: tuple[str, ...]) -> None:
     """Check that every array has the axes of its field, and that they agree."""
+    if not given["product"].size:
+        raise InputError("there are 0 orders but a trajectory needs at least one; give orders")
+    if not given["capacity"].size:
+        raise InputError("there are 0 centres but at least one is needed; give `capacity` a number for each")
     sizes: dict[str, int] = {}
     for name in ("product", "capacity", "refill_before", "destination", "quantity", "reward", "stock", "refill"):
         axes, shape = Instance.__annotations__[name].dim_str.split(), given[name].shape
         if len(shape) != len(axes) or any(sizes.setdefault(axis, n) != n for axis, n in zip(axes, shape, strict=True)):
             needed = ", ".join(str(sizes.get(axis, "any")) for axis in axes)
             raise shape_mismatch(name, shape, f"({needed}) [{', '.join(axes)}]", "give one value for each of them")
-    if not sizes["order"]:
-        raise InputError("there are 0 orders but a trajectory needs at least one; give orders")
-    if not sizes["centre"]:
-        raise InputError("there are 0 centres but at least one is needed; give `capacity` a number for each")
     if names and len(names) != sizes["centre"]:
         needed = f"({sizes['centre']},) [centre]"
         raise shape_mismatch("names", (len(names),), needed, "name every centre, or none")
