@@ -40,40 +40,10 @@ class Bars(Progress):
     """Draw the current stage as a bar on stderr, once the work has taken `patience` seconds: else it would flicker."""
 
     def __init__(self, patience: float = 2.0, console: Any = None) -> None:
-        super().__init__()
-        self._console, self._lock, self._closed = console, threading.Lock(), False
-        self._bar: Any = None
-        self._count: tuple[int, int | None] = (0, None)
-        # A timer, not a check in `step`: one long compilation calls nothing for many seconds.
-        self._timer = threading.Timer(patience, self._show)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def stage(self, name: str) -> None:
-        """Start the stage `name` with an empty bar."""
-        super().stage(name)
-        self._count = (0, None)
-        self._draw()
-
-    def step(self, done: int, total: int) -> None:
-        """Move the bar to `done` of `total`."""
-        self._count = (done, total)
-        self._draw()
-
-    def close(self) -> None:
-        """Remove the bar."""
-        super().close()
-        self._timer.cancel()
-        with self._lock:
-            self._closed = True
-            if self._bar is not None:
-                self._bar.stop()
-                self._bar = None
-
-    def _show(self) -> None:
         from rich import progress
         from rich.console import Console
 
+        super().__init__()
         columns = (
             progress.SpinnerColumn(),
             progress.TextColumn("{task.description}"),
@@ -81,20 +51,30 @@ class Bars(Progress):
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
         )
-        with self._lock:
-            if self._closed:
-                return
-            self._bar = progress.Progress(*columns, console=self._console or Console(stderr=True), transient=True)
-            self._bar.add_task(self._stage or "Working", total=None)
-            self._bar.start()
-        self._draw()
+        self._bar = progress.Progress(*columns, console=console or Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("Working", total=None)
+        # A timer, not a check in `step`: one long compilation calls nothing for many seconds.
+        self._timer = threading.Timer(patience, self._bar.start)
+        self._timer.daemon = True
+        self._timer.start()
 
-    def _draw(self) -> None:
-        with self._lock:
-            if self._bar is not None:
-                done, total = self._count
-                task, stage = self._bar.task_ids[0], self._stage or "Working"
-                self._bar.update(task, description=stage, completed=done, total=total)
+    def stage(self, name: str) -> None:
+        """Start the stage `name` with an empty bar."""
+        super().stage(name)
+        self._bar.tasks[0].total = None  # `update` cannot
+        self._bar.update(self._task, description=name, completed=0)
+
+    def step(self, done: int, total: int) -> None:
+        """Move the bar to `done` of `total`."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        super().close()
+        self._timer.cancel()
+        self._timer.join()  # a bar that is just about to appear must be removed, too
+        if self._bar.live.is_started:
+            self._bar.stop()
 
 
 def on_terminal() -> Progress:

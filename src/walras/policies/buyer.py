@@ -153,12 +153,7 @@ class Buyer(Policy):
         return replace(self, profile=profile)
 
     def with_history(self, units: Float[np.ndarray, "week agent"], lead_time: np.ndarray) -> "Buyer":
-        """Return the same buyer for agents with this history, with a profile where the shape has one.
-
-        Args:
-            units: demand of past weeks, known when it orders [units/week].
-            lead_time: planned lead time [weeks] [agent].
-        """
+        """Return the same buyer for agents with this history (see `demand_profile`), where the shape has a profile."""
         return self.with_profile(jnp.asarray(demand_profile(units, lead_time))) if self.shape.profile else self
 
     @property
