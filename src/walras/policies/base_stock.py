@@ -162,11 +162,7 @@ class PricedBaseStock(AbstractOrderUpTo):
     """Order up to the time-coupled backlog quantile, the optimal myopic base-stock with announced prices.
 
     Spec section 3 (R): kappa_t = (b - g^-L (C_t - g C_{t+1})) / (b + h), C_t = c_t + g^L lambda_{t+L}; with g = 1 a
-    constant price leaves kappa unchanged, a pulse moves orders to the weeks around it.
-
-    Attributes:
-        law: distribution of lead-time demand.
-        discount: g.
+    constant price leaves kappa unchanged, a pulse moves orders to the weeks around it. Fields as in the newsvendor.
     """
 
     law: AbstractDemandDistribution = NormalDemand()
@@ -186,11 +182,7 @@ class PricedBaseStock(AbstractOrderUpTo):
 
 
 class OrderUpTo(Policy):
-    """Order the inventory position up to a fixed level.
-
-    Attributes:
-        level: base-stock level S [units], one number or one per agent.
-    """
+    """Order the inventory position up to a fixed level [units], one number or one per agent."""
 
     level: Float[Array, "*agent"]
 
@@ -200,11 +192,9 @@ class OrderUpTo(Policy):
 
 
 class CappedBaseStock(Policy):
-    """Order the inventory position up to a fixed level, but at most a cap: smoother orders for lost-sales stores.
+    """Order up to a fixed level, but in a week at most a cap: smoother orders for lost-sales stores.
 
-    Attributes:
-        level: base-stock level S [units].
-        cap: most that is ordered in a week [units]; both one number, or both one per agent.
+    Level and cap [units] are both one number, or both one per agent; so are the parameters of the policies below.
     """
 
     level: Float[Array, "*agent"]
@@ -217,27 +207,18 @@ class CappedBaseStock(Policy):
 
 
 class ForecastBaseStock(AbstractOrderUpTo):
-    """Order up to a level that moves with the forecast of lead-time demand: a x mean + b x standard deviation.
-
-    Attributes:
-        mean_factor: a.
-        sd_factor: b; both one number, or both one per agent.
-    """
+    """Order up to a level that moves with forecast lead-time demand: factors times its mean and standard deviation."""
 
     mean_factor: Float[Array, "*agent"]
     sd_factor: Float[Array, "*agent"]
 
     def target(self, outlook: PublicObservation, shadow_prices: ShadowPrices) -> PerAgent:
-        """Return a x mean + b x standard deviation, not below 0 [units]."""
+        """Return mean_factor x mean + sd_factor x standard deviation, not below 0 [units]."""
         return positive_part(self.mean_factor * outlook.lead_demand_mean + self.sd_factor * outlook.lead_demand_sd)
 
 
 class ConstantOrder(Policy):
-    """Order the same quantity every week.
-
-    Attributes:
-        quantity: units per week, one number or one per agent.
-    """
+    """Order the same quantity every week [units]."""
 
     quantity: Float[Array, "*agent"]
 
@@ -247,12 +228,7 @@ class ConstantOrder(Policy):
 
 
 class ReorderPoint(Policy):
-    """Order up to S when the position is at or below s: the (s,S) policy.
-
-    Attributes:
-        reorder_point: s [units].
-        level: S [units].
-    """
+    """Order up to a level S when the position is at or below a reorder point s [units]: the (s,S) policy."""
 
     reorder_point: Float[Array, "*agent"]
     level: Float[Array, "*agent"]

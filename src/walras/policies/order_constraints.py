@@ -40,8 +40,6 @@ class CasePacks(eqx.Module):
     def __init__(self, minimum: Any = 0.0, case_pack: Any = 1.0, maximum: Any = np.inf) -> None:
         """Set the constraints, each one number or one per agent; what is not given does not bind.
 
-        Impossible values pass inside a JAX transform, where they cannot be read.
-
         Raises:
             ShapeError: terms for different numbers of agents.
             InputError: values that are impossible or that no order can meet, with the agent.
@@ -52,7 +50,7 @@ class CasePacks(eqx.Module):
             given = " and ".join(str(shape) for shape in shapes)
             raise shape_mismatch("order terms", given, "one number, or one per agent", "give all for the same agents")
         self.minimum, self.case_pack, self.maximum = jnp.broadcast_arrays(*numbers)
-        if any(isinstance(x, jax.core.Tracer) for x in numbers):
+        if any(isinstance(x, jax.core.Tracer) for x in numbers):  # inside a transform values cannot be read
             return
         least, case, most = (np.atleast_1d(x) for x in (self.minimum, self.case_pack, self.maximum))
         tight = (most > 0) & np.atleast_1d(self.most < self.least)
@@ -100,12 +98,9 @@ class Continuous(eqx.Module):
     Between two orders that `CasePacks` allows it is what `CasePacks` places on average. The derivative is 1 up to the
     largest order and 0 beyond. Waiting for a minimum order is not represented, so where that is many weeks of demand,
     stock and lost sales differ much.
-
-    Attributes:
-        most: largest allowed order [units], one number or one per agent.
     """
 
-    most: Float[Array, "*agent"] = eqx.field(converter=_numbers)
+    most: Float[Array, "*agent"] = eqx.field(converter=_numbers)  # largest allowed order [units]
 
     def place(self, desired: Float[Array, " agent"]) -> PerAgent:
         """Return the desired order, clipped to 0 and the largest allowed order."""
