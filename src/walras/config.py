@@ -31,7 +31,7 @@ def _named_once(resources: tuple[ResourceName, ...]) -> tuple[ResourceName, ...]
     return resources
 
 
-Resources = Annotated[tuple[ResourceName, ...], AfterValidator(_named_once)]
+Resources = Annotated[tuple[ResourceName, ...], Field(min_length=1), AfterValidator(_named_once)]
 
 LEAST_COHORT = 20  # agents of the smallest cohort that represents a population: two in each of ten strata
 
@@ -51,15 +51,13 @@ class Settings(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_numbers(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for name, value in values.items():
-                field = cls.model_fields.get(str(name))
-                if isinstance(value, bool) and field is not None and field.annotation is not bool:
-                    raise ValueError(f"`{name}` is {str(value).lower()}, which is no value for it; give it a value")
-        return values
+    def _no_truth_for_numbers(cls, value: Any, info: Any) -> Any:
+        name = str(info.field_name)
+        if isinstance(value, bool) and cls.model_fields[name].annotation is not bool:
+            raise ValueError(f"`{name}` is {str(value).lower()}, which is no value for it; give it a value")
+        return value
 
 
 class EconomicsSettings(Settings):
@@ -75,7 +73,7 @@ class PlanFields(Settings):
 
     weeks: int = Field(26, ge=1, le=260, description="weeks to plan, after the last week of the table")
     resources: Resources = Field(
-        ("inbound_units",), min_length=1, description="shared resources to plan; repeat the flag for several"
+        ("inbound_units",), description="shared resources to plan; repeat the flag for several"
     )
     scenarios: int = Field(16, ge=1, le=10_000, description="demand scenarios that the plan is made on")
     paths: int = Field(16, ge=1, le=10_000, description="other scenarios that the finished plan is verified on")
@@ -149,7 +147,7 @@ class HistorySettings(Settings):
         26, ge=1, le=10_000, description="use the products that sold in this many weeks before the held-out ones"
     )
     resources: Resources = Field(
-        ("inbound_units",), min_length=1, description="shared resources that can be priced; repeat the flag for several"
+        ("inbound_units",), description="shared resources that can be priced; repeat the flag for several"
     )
     lead_times: Literal["drawn", "planned"] = Field(
         "drawn", description="lead times of orders: drawn around each product's typical one, or exactly that one"

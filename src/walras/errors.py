@@ -67,11 +67,6 @@ class FailFast:
         """Raise the sentence as an `InputError`."""
         raise InputError(one_line(sentence))
 
-    @property
-    def has_problems(self) -> bool:
-        """Return whether there is any problem so far."""
-        return bool(self.problems)
-
     def note(self, sentence: str) -> None:
         """Collect a sentence about something that was repaired."""
         self.notes.append(one_line(sentence))

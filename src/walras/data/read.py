@@ -69,15 +69,15 @@ def build_panel(source: Any, columns: Mapping[str, str] | None, static: Any, fin
     """Read a panel, reporting problems and notes to `findings`; None when there were problems."""
     records = read_records(source, columns, findings, also=names_of_source(static))
     attributes = None if static is None else read_static(static, columns, findings)
-    if findings.has_problems or records is None or not is_valid(records):
+    if findings.problems or records is None or not is_valid(records):
         return None
     placed = _place(records, findings)
-    if placed is None or findings.has_problems:
+    if placed is None or findings.problems:
         return None
     panel = _panel(placed, findings)
     if attributes is not None:
         panel = _with_static(panel, attributes, findings)
-    return None if findings.has_problems else _finished(panel, findings)
+    return None if findings.problems else _finished(panel, findings)
 
 
 @dataclass(frozen=True)
