@@ -30,7 +30,7 @@ from table import machine
 from lab.parallel_baselines import PublishedJacobi, SafeWindow, safe_orders
 from walras.domains.fulfilment.instance import generate_instance, make_instance
 from walras.domains.fulfilment.policies import Greedy, make_policy, priced
-from walras.domains.fulfilment.process import check_actions, exhausted, orders_of, process_of
+from walras.domains.fulfilment.process import audit_actions, check_actions, orders_of, process_of
 from walras.errors import WalrasError
 from walras.parallel.autotune import AutoWindow
 from walras.parallel.picard import Picard
@@ -229,12 +229,17 @@ def contestants(given, instance, rule):
     return {name: call for name, call in calls.items() if name not in left_out}, orders
 
 
+def centres_out(instance, actions):
+    """Count the centres that sent their last unit of capacity."""
+    return int((audit_actions(instance, actions).out_after >= 0).sum())
+
+
 def whole_horizon(given, instance, rule, actions):
     """Count the rounds of one window over everything, where theory bounds them; say whether that holds."""
     if given.policy not in MASKS or given.two_centres or given.baseline or instance.n_orders > ONE_WINDOW:
         return {}
     info = Picard().run(process_of(instance, rule), instance.initial_state(), orders_of(instance))[1]
-    bound = len(exhausted(instance, actions)) + 1
+    bound = centres_out(instance, actions) + 1
     return {"rounds_whole": int(info.rounds), "rounds_bound": bound, "rounds_hold": int(info.rounds) <= bound}
 
 
@@ -252,7 +257,7 @@ def measure(given):
         **{"orders": instance.n_orders, "products": len(instance.stock), "centres": instance.n_centres},
         **compared(results, orders, actions, bool(info.converged)),
         "converged": bool(info.converged),
-        "centres_exhausted": len(exhausted(instance, actions)),
+        "centres_exhausted": centres_out(instance, actions),
         "fulfilled": float((actions >= 0).mean()),
         "rounds": int(info.rounds),
         **whole_horizon(given, instance, rule, actions),

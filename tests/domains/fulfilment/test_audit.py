@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from walras.domains.fulfilment.instance import NONE, generate_instance, make_instance
-from walras.domains.fulfilment.process import audit_actions, check_actions, exhausted, total_reward
+from walras.domains.fulfilment.process import audit_actions, check_actions, total_reward
 from walras.errors import InputError, ShapeError
 
 
@@ -59,7 +59,7 @@ def test_invariants_are_checked():
     good = np.array([0, 1, NONE, 0])
     check_actions(instance, good)
     assert total_reward(instance, good) == pytest.approx(1.0 + 0.75 + 1.0)
-    assert list(exhausted(instance, good)) == [0, 1]
+    assert list(audit_actions(instance, good).out_after) == [0, 1]
     for wrong, order in (([0, 0, NONE, 0], 1), ([0, NONE, 0, 0], 2), ([2, NONE, NONE, NONE], 0), ([1, NONE, 1, 0], 2)):
         with pytest.raises(InputError, match=f"order {order} "):
             check_actions(instance, np.array(wrong))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -46,6 +47,13 @@ class Places:
     capacity: Int[ndarray, " centre"] | None = None
 
 
+ASSUMED = Places(
+    COUNTRIES | {name: (latitude, longitude) for name, latitude, longitude, _ in CENTRES},
+    tuple(name for name, *_ in CENTRES),
+    np.array([weight for *_, weight in CENTRES]) / np.sum([weight for *_, weight in CENTRES]),
+)
+
+
 def read_orders(
     path: str | Path,
     stock_share: float = 0.8,
@@ -74,7 +82,7 @@ def read_orders(
     products, countries = (texts(read[name], needed=True) for name in ("unique_id", "country"))
     quantity = _integers(read["qty"], 1).astype(np.int64)
     times = _times(read["ts"]) if "ts" in read else None
-    sites = _assumed_places() if places is None else _read_places(places)
+    sites = ASSUMED if places is None else _read_places(places)
     random = np.random.default_rng(seed)
     labels, held = products.labels, None
     if stock is not None:
@@ -101,13 +109,6 @@ def read_orders(
         **granted,
     )
     return replace(instance, products=labels, destinations=countries.labels, times=times)
-
-
-def _assumed_places() -> Places:
-    """Return ten centres in the north-west of Europe and the countries."""
-    weight = np.array([centre[3] for centre in CENTRES])
-    spots = COUNTRIES | {name: (latitude, longitude) for name, latitude, longitude, _ in CENTRES}
-    return Places(spots, tuple(centre[0] for centre in CENTRES), weight / weight.sum())
 
 
 def _read_columns(
@@ -137,8 +138,6 @@ def _require_values(column: Column, empty: ndarray) -> None:
 
 def _times(column: Column) -> ndarray:
     """Read times, which may not fall."""
-    import pyarrow as pa
-
     kind = column.values.type
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         raise InputError(f"{column.title} holds {kind} values; it needs times such as 2024-01-31 12:00:00")
@@ -163,8 +162,7 @@ def _read_places(path: str | Path) -> Places:
     capacity = _integers(read["capacity"], 0, True) if "capacity" in read else np.full(len(names), np.nan)
     centre = np.isfinite(capacity)
     if not centre.any():
-        assumed = _assumed_places()
-        return replace(assumed, spots=assumed.spots | known)
+        return replace(ASSUMED, spots=ASSUMED.spots | known)
     units = capacity[centre].astype(np.int64)
     weight = np.maximum(units, 1e-9) / np.maximum(units, 1e-9).sum()
     return Places(COUNTRIES | known, tuple(map(str, names[centre])), weight, units)

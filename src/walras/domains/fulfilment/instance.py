@@ -91,7 +91,11 @@ class Instance:
         return self._between(0, count)
 
     def halves(self) -> tuple["Instance", "Instance"]:
-        """Return the earlier and the later half of the orders, each with half of the stock and of the capacity."""
+        """Return the earlier and the later half of the orders, each with half of the stock and of the capacity.
+
+        Raises:
+            InputError: there is only one order.
+        """
         if self.n_orders < 2:
             raise InputError("there is 1 order but two halves need at least 2; give more orders")
         half = replace(self, stock=self.stock // 2, capacity=self.capacity // 2, refill=self.refill // 2)

@@ -156,7 +156,8 @@ class FulfilmentResult:
     @property
     def exhausted(self) -> Int[ndarray, " centre"]:
         """Return the centres that sent their last unit of capacity at some time."""
-        return exhausted(self.instance, self.actions)
+        course = _capacity_course(self.instance, self.actions)
+        return np.asarray([centre for centre, _, left in course if np.any(left == 0)], int)
 
     @property
     def fill_rate(self) -> float:
@@ -286,12 +287,6 @@ def check_actions(instance: Instance, actions: Int[ndarray, " order"]) -> None:
             )
         stock[product, centre] -= units
         used[centre] += units
-
-
-def exhausted(instance: Instance, actions: Int[ndarray, " order"]) -> Int[ndarray, " centre"]:
-    """Return the centres that send their last unit of capacity at some time."""
-    course = _capacity_course(instance, np.asarray(actions))
-    return np.asarray([centre for centre, _, left in course if np.any(left == 0)], int)
 
 
 def total_reward(instance: Instance, actions: Int[ndarray, " order"]) -> float:
