@@ -29,6 +29,7 @@ from walras.parallel.process import (
 from walras.parallel.rounds import (
     Counts,
     PackedBatches,
+    Problem,
     apply_action,
     empty_cache,
     evaluate,
@@ -239,7 +240,7 @@ def _evaluate_chains(
         jnp.broadcast_to(state.shared, (size, *state.shared.shape)),
     )
     cache = empty_cache(process, state, events, noop)
-    cache, done = evaluate(process, events, observed, cache, batches, (WIDE, NARROW), False)
+    cache, done = evaluate(Problem(process, inputs, (WIDE, NARROW), False), events, observed, cache, batches)
     return state_after_events(process, state, events, cache.action, count), cache.action, done
 
 

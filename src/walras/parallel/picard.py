@@ -191,7 +191,7 @@ class _Run:
         self.engine = engine
         self.horizon = n_events(events)
         self.size = engine.window.length(self.horizon)
-        self.problem = rounds.Problem(process, events)
+        self.problem = rounds.Problem(process, events, engine.rows, not engine.certified)
         self.assignment = engine.assignment or (ByKey() if isinstance(process, AdditiveProcess) else PerEvent())
         self.keys = keys_of(process, events)
         self.actions = np.array(engine.start.actions(process, initial, events))
@@ -243,13 +243,12 @@ class _Run:
 
     def _iterate(self, invalid: Bool[ndarray, " event"]) -> None:
         """Evaluate invalid decisions, and what follows them in their chains."""
-        rows, recompute = self.engine.rows, not self.engine.certified
-        plan = Batches(self.chains, invalid[: self.live], *rows)
+        plan = Batches(self.chains, invalid[: self.live], *self.engine.rows)
         short = self.size >= LARGE_WINDOW and len(plan.events) <= self.size // SMALL_PART
         batches = plan.to_device(self.size // SMALL_PART if short else self.size, self.size)
-        before = np.asarray(self.window.cache.action).copy() if recompute else None
+        before = np.asarray(self.window.cache.action).copy() if self.problem.recompute else None
         constants = (self.problem, self.index, batches, self.window.state)
-        cache, observed, done = rounds.iterate(constants, self.window.cache, self.window.observed, rows, recompute)
+        cache, observed, done = rounds.iterate(constants, self.window.cache, self.window.observed)
         self.window = rounds.WindowState(self.window.state, cache, observed)
         self.invalid, (encodes, calls) = jax.device_get((observed.invalid, done))
         self.n_certified = min(self.n_final + 1, self.live)

@@ -3,8 +3,6 @@
 There is one call per round and one per advance, since calls and transfers have a fixed cost.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -77,10 +75,15 @@ class WindowIndex(eqx.Module):
 
 
 class Problem(eqx.Module):
-    """What is constant throughout a run."""
+    """What is constant throughout a run.
+
+    `rows` are those of a wide and of a narrow batch; with `recompute` certain decisions are evaluated too.
+    """
 
     process: DecisionProcess
     events: PyTree
+    rows: tuple[int, int] = eqx.field(static=True)
+    recompute: bool = eqx.field(static=True)
 
     def window_events(self, index: WindowIndex) -> PyTree:
         """Return the events of a window, padded with the last event."""
@@ -131,11 +134,7 @@ def init_window(problem: Problem, index: WindowIndex, initial: PyTree, actions: 
 
 @eqx.filter_jit(donate="all-except-first")
 def iterate(
-    constants: tuple[Problem, WindowIndex, PackedBatches, PyTree],
-    cache: ActionCache,
-    observed: Observed,
-    rows: tuple[int, int],
-    recompute: bool,
+    constants: tuple[Problem, WindowIndex, PackedBatches, PyTree], cache: ActionCache, observed: Observed
 ) -> tuple[ActionCache, Observed, Counts]:
     """Do one round: evaluate the listed events, then certify all; all but `constants` is donated.
 
@@ -143,7 +142,7 @@ def iterate(
     """
     problem, index, batches, state = constants
     events = problem.window_events(index)
-    cache, counts = evaluate(problem.process, events, (observed.own, observed.shared), cache, batches, rows, recompute)
+    cache, counts = evaluate(problem, events, (observed.own, observed.shared), cache, batches)
     return cache, problem.certify(state, events, cache, index), counts
 
 
@@ -172,35 +171,27 @@ def finish(constants: tuple[Problem, WindowIndex, ActionCache, Int[Array, ""]], 
 
 
 def evaluate(
-    process: DecisionProcess,
-    events: PyTree,
-    observed: tuple[PyTree, PyTree],
-    cache: ActionCache,
-    batches: PackedBatches,
-    rows: tuple[int, int],
-    recompute: bool,
+    problem: Problem, events: PyTree, observed: tuple[PyTree, PyTree], cache: ActionCache, batches: PackedBatches
 ) -> tuple[ActionCache, Counts]:
-    """Evaluate the listed events of a window, on their own and the shared part of the state before each.
-
-    `rows` are those of a wide and of a narrow batch; with `recompute` certain decisions are evaluated too.
-    """
+    """Evaluate the listed events of a window, on their own and the shared part of the state before each."""
+    wide, narrow = problem.rows
     lists, n_narrow, n_batches = batches
-    places = jnp.minimum(jnp.pad(lists[0], (0, max(rows))), len(cache.action) - 1)
+    places = jnp.minimum(jnp.pad(lists[0], (0, wide)), len(cache.action) - 1)
     inputs = jax.tree.map(lambda leaf: leaf[places], (events, *observed, cache))
     zero = jnp.zeros((), jnp.int32)
     # Results go to arrays that are only written: XLA copies arrays that are read and written in one loop.
     carry = jax.tree.map(jnp.zeros_like, inputs[3]), (zero, zero)
-    for size, first_batch, last_batch in ((rows[1], zero, n_narrow), (rows[0], n_narrow, n_batches)):
+    for size, first_batch, last_batch in ((narrow, zero, n_narrow), (wide, n_narrow, n_batches)):
 
         def evaluate_batch(number: Array, carry: tuple, size: int = size) -> tuple:
             first, depth = lists[3, number], lists[4, number]
             corrections = None
-            if isinstance(process, AdditiveProcess):  # others have one event per chain
+            if isinstance(problem.process, AdditiveProcess):  # others have one event per chain
                 corrections = tuple(jnp.zeros((size, part.shape[1]), part.dtype) for part in inputs[1:3])
 
             def level(step: Array, carry: tuple) -> tuple:
                 start, count = lists[1, first + step], lists[2, first + step]
-                return _evaluate_level(process, inputs, start, jnp.arange(size) < count, recompute, *carry)
+                return _evaluate_level(problem, inputs, start, jnp.arange(size) < count, *carry)
 
             return jax.lax.fori_loop(0, depth, level, (*carry, corrections))[:2]
 
@@ -211,11 +202,10 @@ def evaluate(
 
 
 def _evaluate_level(
-    process: Any,
+    problem: Problem,
     inputs: tuple[PyTree, PyTree, PyTree, ActionCache],
     start: Int[Array, ""],
     live: Bool[Array, " row"],
-    recompute: bool,
     results: ActionCache,
     counts: Counts,
     corrections: tuple | None,
@@ -224,13 +214,13 @@ def _evaluate_level(
 
     A fixed number of rows makes results independent of their neighbours. `corrections` add up what new actions changed.
     """
-    rows = len(live)
+    process, rows = problem.process, len(live)
     events, own, shared, old = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, rows), inputs)
     if corrections is not None:
         own, shared = own + corrections[0], shared + corrections[1]
 
     encoder_inputs = over_events(process.encoder_inputs, own, events)
-    fresh = old.known & rows_equal(old.encoder_inputs, encoder_inputs, rows) & (not recompute)
+    fresh = old.known & rows_equal(old.encoder_inputs, encoder_inputs, rows) & (not problem.recompute)
     encoded = live & ~fresh
 
     def encode() -> PyTree:
@@ -245,7 +235,7 @@ def _evaluate_level(
     action = jnp.where(called, over_events(process.decide, code, now, events), old.action)
     new = ActionCache(action, jnp.ones_like(live), encoder_inputs, code, now)
 
-    if corrections is not None:
+    if isinstance(process, AdditiveProcess) and corrections is not None:
         added, taken = (over_events(process.change, events, one) for one in (action, old.action))
         corrections = tuple(
             total + jnp.where(live[:, None], plus, 0) - jnp.where(live[:, None], minus, 0)
