@@ -18,7 +18,6 @@ from numpy import ndarray
 from walras.domains.fulfilment.instance import NONE, UNIT, Instance
 from walras.errors import InputError, SettingsError, shape_mismatch
 from walras.parallel.autotune import default_engine
-from walras.parallel.picard import PicardInfo
 from walras.parallel.process import AbstractEngine, AdditiveProcess, EngineInfo
 
 PerCentre = Int[Array, " centre"]
@@ -167,7 +166,7 @@ class FulfilmentResult:
     @property
     def converged(self) -> bool:
         """Say whether all actions are final."""
-        return not isinstance(self.info, PicardInfo) or bool(self.info.converged)
+        return bool(getattr(self.info, "converged", True))
 
     def __str__(self) -> str:
         """Print a small table."""
@@ -202,7 +201,7 @@ def fulfil(
     engine = default_engine(instance.n_orders) if engine is None else engine
     process = rule if isinstance(rule, FulfilmentProcess) else process_of(instance, rule)
     trajectory, info = engine.run(process, instance.initial_state(), orders_of(instance))
-    final = int(info.committed) if isinstance(info, PicardInfo) else instance.n_orders
+    final = int(getattr(info, "committed", instance.n_orders))
     # Guesses that are not final may be infeasible and are not reported.
     actions = np.where(np.arange(instance.n_orders) < final, np.asarray(trajectory.records), NONE)
     check_actions(instance, actions)

@@ -1,13 +1,11 @@
-"""Ask whether every engine returns what a plain loop over the steps returns, for transitions of any kind."""
+"""The sequential engine returns what a plain loop over the steps returns, for transitions of any kind."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from walras.parallel.process import Sequential
 
-ENGINES = [Sequential()]
 STEPS = 9
 
 
@@ -25,14 +23,13 @@ def question(seed: int = 0):
     return {"level": jnp.zeros(4), "size": jnp.asarray([3.0, 6.0, 9.0, 12.0])}, inputs
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
-def test_the_result_is_that_of_a_plain_loop(engine):
+def test_the_result_is_that_of_a_plain_loop():
     initial, inputs = question()
     state, records = initial, []
     for step in range(STEPS):
         state, record = drain(state, {name: value[step] for name, value in inputs.items()})
         records.append(record)
-    trajectory, info = engine.run(drain, initial, inputs)
+    trajectory, info = Sequential().run(drain, initial, inputs)
     for name in state:
         np.testing.assert_array_equal(trajectory.final[name], state[name])
     for place in range(2):
@@ -41,8 +38,7 @@ def test_the_result_is_that_of_a_plain_loop(engine):
     assert 1 <= int(info.rounds) <= STEPS and int(info.policy_calls) >= STEPS
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
-def test_gradients_are_those_of_a_plain_loop(engine):
+def test_gradients_are_those_of_a_plain_loop():
     initial, inputs = question()
 
     def looped(filling):
@@ -53,7 +49,7 @@ def test_gradients_are_those_of_a_plain_loop(engine):
         return spilled
 
     def run(filling):
-        trajectory, _ = engine.run(drain, initial, {**inputs, "in": filling})
+        trajectory, _ = Sequential().run(drain, initial, {**inputs, "in": filling})
         return (trajectory.records[0] ** 2).sum()
 
     expected = jax.grad(looped)(inputs["in"])
@@ -61,15 +57,14 @@ def test_gradients_are_those_of_a_plain_loop(engine):
     np.testing.assert_allclose(jax.grad(run)(inputs["in"]), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
-def test_new_values_of_the_same_shape_are_not_traced_again(engine):
+def test_new_values_of_the_same_shape_are_not_traced_again():
     traces = []
 
     def counted(state, inputs):
         traces.append(1)
         return drain(state, inputs)
 
-    run = jax.jit(lambda initial, inputs: engine.run(counted, initial, inputs))
+    run = jax.jit(lambda initial, inputs: Sequential().run(counted, initial, inputs))
     run(*question(0))
     before = len(traces)
     run(*question(1))
