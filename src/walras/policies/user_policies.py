@@ -96,14 +96,10 @@ class CallbackView:
 SEEN = ("stock_start", "position", "lead_demand_mean", "lead_demand_sd", "sale_price", "unit_cost", "next_unit_cost")
 STATIC = ("holding_cost", "lost_sale_penalty", "lead_time", "demand_scale", "unit_margin")
 
-ONE_AT_A_TIME = threading.Lock()
-"""Held while a function runs that is not declared thread-safe: blocks of agents run in parallel."""
+ONE_AT_A_TIME = threading.Lock()  # held by functions not declared thread-safe: blocks of agents run in parallel
 
+# The last errors and agents' numbers: a compiled program passes on only text. Few, as each keeps a traceback.
 _RAISED: deque[tuple[WalrasError, int | None]] = deque(maxlen=8)
-"""The last errors, with the agent's number where there is one: a compiled program passes on only their text.
-
-Few, as each keeps a traceback.
-"""
 
 
 def _noted(error: WalrasError, agent: int | None = None) -> WalrasError:
