@@ -777,7 +777,7 @@ def keys_and_columns() -> Values:
 
 
 TIMED = ("seconds", "stages", "files", "version", "settings", "notes", "provenance")
-FRAGILE = ("regret_ratio", "pooled_regret_ratio")
+FRAGILE = ("regret_ratio", "pooled_regret_ratio", "price_range_error")
 """Ratios of small differences of rewards: last bits of these become percents."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from walras.errors import SettingsError
+from walras.planning.capacity_response import CapacityResponse, PriceRange
 from walras.planning.protocols import Grid
 from walras.planning.service import GaveWay, GroupUse, Service
 
@@ -81,6 +82,7 @@ class PlanResult:
             received under re-issued prices [units/week].
         service: demand and lost sales with and without the plan; `groups` have the same by group of products.
         products: columns of products.csv (`ProductOutcomes.table`); `gave_way` names who uses less in weeks that bind.
+        price_ranges: what the price of each week that binds is good for; `response` holds the simulations behind it.
         money: over the horizon [money]: `reward_unconstrained`, `reward_plan`, `reward_fixed_prices`,
             `acquisition_cost`, `total_cost` (acquisition minus reward), `price_payments`; `margin_lost` (by the plan,
             beyond what is lost without prices), `plan_cost` (acquisition plus that); and `price_scale`.
@@ -127,6 +129,8 @@ class PlanResult:
     moved: float | None = None
     products: Mapping[str, np.ndarray] = field(default_factory=dict)
     gave_way: tuple[GaveWay, ...] = ()
+    price_ranges: tuple[PriceRange, ...] = ()
+    response: CapacityResponse | None = None
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of plan.csv, one row per week and resource: `datetime64[D]`, `str` and floats."""

@@ -13,6 +13,7 @@ from walras.data.panel import Panel
 from walras.evaluation.metrics import control_intervals, control_tally, reward_tally
 from walras.exogenous.demand.backtest import backtest
 from walras.planning.costs import PiecewiseLinearCost
+from walras.planning.price_ranges import capacity_response, price_ranges
 from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import PathGrid, PathOutcome, committed_use, oracle, path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
@@ -156,12 +157,17 @@ def verified_result(
     progress: Progress,
 ) -> PlanResult:
     """Verify a plan on the unseen paths, and collect what a report needs."""
+    record = replace(record, utilization=problem.view.expected(record.shadow_prices))
+    weeks = problem.panel.next_weeks(settings.weeks)
     progress.stage("Verifying on unseen futures")
     seen = verify_plan(problem, record, settings, progress)
     progress.stage("Comparing with the clairvoyant oracle")
     rewards = _reward_measures(problem, record, seen)
     progress.stage("Scoring the forecast")
     forecast = backtest(problem.whole, seed=settings.seed).as_dict()
+    progress.stage("Valuing more capacity")
+    response = capacity_response(problem.view, record, weeks, settings.seed)
+    ranges = price_ranges(response, record, cost, seen.committed.mean(0), problem.view.max_price)
     progress.stage("Adding up")
     plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
     outcomes = ProductOutcomes(
@@ -173,13 +179,13 @@ def verified_result(
         seen.reissued.shadow_prices.mean(0),
     )
     service = outcomes.service()
-    grouped, weeks = groupings(problem.panel), problem.panel.next_weeks(settings.weeks)
+    grouped = groupings(problem.panel)
     tally, fixed_tally = (
         control_tally(method.utilization, *plan, method.shadow_prices, price_scale=scale)
         for method in (seen.reissued, seen.fixed)
     )
     result = PlanResult(
-        record=replace(record, utilization=problem.view.expected(record.shadow_prices)),
+        record=record,
         weeks=weeks,
         resources=problem.population.resources,
         regular_capacity=cost.regular,
@@ -195,6 +201,8 @@ def verified_result(
         service=service,
         products=outcomes.table(problem.panel.category),
         gave_way=outcomes.gave_way(weeks, *grouped[-1][1:]),
+        price_ranges=ranges,
+        response=response,
         groups=tuple(outcomes.group(*parts) for parts in grouped),
         money=_money(problem, record, cost, seen, service),
         verified={**tally.metrics().as_dict(), **rewards["reissued"]},

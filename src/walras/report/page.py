@@ -14,6 +14,7 @@ from walras.planning.service import GroupUse
 from walras.report import charts
 from walras.report import formatting as fmt
 from walras.report.publish import (
+    Writer,
     arrow_table,
     json_writer,
     render_page,
@@ -59,13 +60,15 @@ def write_report(result: PlanResult, folder: Path) -> list[Path]:
     """
     groups = table_writers("groups", arrow_table(group_table(result)))
     products = table_writers("products", arrow_table(result.products))
-    writers = {
+    writers: dict[str, Writer] = {
         "report.html": text_writer(plan_page(result)),
         **table_writers("plan", arrow_table(result.columns())),
         "groups.csv": groups["groups.csv"],
         "products.csv": products["products.csv"],
         "report.json": json_writer(plan_summary(result)),
     }
+    if result.response is not None:
+        writers["capacity_response.npz"] = result.response.save  # for `walras whatif`
     return write_all_or_nothing(Path(folder), writers)
 
 

@@ -225,6 +225,8 @@ def plan_summary(result: PlanResult) -> dict[str, Any]:
         "seconds": total_seconds(result),
         "stages": stages(result),
         **service_facts(result),
+        "price_ranges": [{**vars(known), "per_unit": known.per_unit} for known in result.price_ranges],
+        "price_range_error": None if result.response is None else result.response.error,
         "gave_way": [vars(way) for way in result.gave_way],
     }
     return jsonable(summary)
