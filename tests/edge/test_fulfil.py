@@ -1,6 +1,6 @@
-"""Own the proof that `walras fulfil` decides, writes and refuses: one sentence, exit code 2, nothing half-written.
+"""`walras fulfil` decides, writes and refuses: one sentence, exit code 2, nothing half-written.
 
-EDGE: tiny instances, so that little is compiled.
+Instances are tiny, so that little is compiled.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Ask whether a window is chosen by the two costs, with a clock that is made up, and changes nothing but the work."""
+"""A window is chosen by the two costs, with an artificial clock, and changes nothing but the work."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ from walras.parallel.strategies import ByKey, ChainSegments
 
 
 class Clock:
-    """Stand still until somebody moves the hand."""
+    """A clock that stands still until it is set forward."""
 
     def __init__(self, per_round, per_call, per_segment=0.0):
         self.now, self.costs, self.per_segment, self.runs = 0.0, WindowCosts(per_round, per_call), per_segment, 0

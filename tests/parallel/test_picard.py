@@ -1,4 +1,4 @@
-"""Ask whether the parallel engine returns what a plain loop returns, counts its work, and refuses nonsense."""
+"""The parallel engine returns what a plain loop returns, counts its work, and refuses invalid arguments."""
 
 import jax
 import numpy as np

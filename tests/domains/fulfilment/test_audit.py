@@ -1,4 +1,4 @@
-"""Ask whether the account of a trajectory is that of a plain loop, and whether broken invariants are found."""
+"""The account of a trajectory is that of a plain loop, and broken invariants are found."""
 
 import numpy as np
 import pytest

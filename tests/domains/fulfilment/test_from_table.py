@@ -1,4 +1,4 @@
-"""Hold order lines to a real table, where a folder with one is named by the environment; refuse what is none."""
+"""Order lines are read from tables (a real one where the environment names its folder); other files are refused."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Ask whether generated instances follow the published law, and whether impossible ones are refused."""
+"""Generated instances follow the published law, and impossible ones are refused."""
 
 import numpy as np
 import pytest

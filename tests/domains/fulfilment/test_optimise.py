@@ -1,4 +1,4 @@
-"""Ask whether learned prices earn more, and whether the last trajectory is a good start."""
+"""Learned prices earn more, and the last trajectory is the start where that is less work."""
 
 import jax.numpy as jnp
 import numpy as np

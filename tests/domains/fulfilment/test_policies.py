@@ -1,4 +1,4 @@
-"""Ask whether policies decide what they say: by whole numbers, the network really, prices of stock and capacity."""
+"""Policies decide by whole numbers; the network and the prices of stock and capacity change decisions."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Ask whether what is reported of a run is what is final, and whether a wrong argument ends in one sentence."""
+"""Only final actions are reported, and a wrong argument ends in one sentence."""
 
 import subprocess
 import sys

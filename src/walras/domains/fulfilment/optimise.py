@@ -136,6 +136,7 @@ class _Sample:
         self.last: FulfilmentResult | None = None
         self.calls: dict[bool, int] = {}  # of the last warm and of the last cold start
         self.count = 0
+        self.state, self.events = instance.initial_state(), orders_of(instance)
         self.index = WindowIndex.of(ProcessChains(instance.product, instance.product), 0, instance.n_orders)
         self.capacity = jnp.asarray(instance.cumulative_capacity()[-1])
 
@@ -154,10 +155,9 @@ class _Sample:
         self, rule: Dual, result: FulfilmentResult
     ) -> tuple[Float[Array, "product centre"], Float[Array, " centre"]]:
         """Return demand minus supply of stock and of capacity, as a share of supply, within -1 and 1."""
-        state = self.instance.initial_state()
-        parts = (process_of(self.instance, rule), state, orders_of(self.instance))
-        used, missed = _demand(*parts, jnp.asarray(result.actions), self.index)
-        stock = jnp.clip(missed / jnp.maximum(state.table, 1), -1, 1)
+        process = process_of(self.instance, rule)
+        used, missed = _demand(process, self.state, self.events, jnp.asarray(result.actions), self.index)
+        stock = jnp.clip(missed / jnp.maximum(self.state.table, 1), -1, 1)
         return stock, jnp.clip((used - self.capacity) / jnp.maximum(self.capacity, 1), -1, 1)
 
 
