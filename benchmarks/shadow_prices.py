@@ -18,7 +18,6 @@ import numpy as np
 
 from walras.config import PlanSettings
 from walras.data.read import read_panel
-from walras.planning.plan import select_policy
 from walras.planning.prices.dual_ascent import AbstractDualSolver, GaussNewton, NewtonThenProjected, ProjectedDual
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import build_problem
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     panel = read_panel(given.table) if given.table else generate_panel(agents=given.agents, weeks=156, seed=0)
-    case = build_problem(panel, PlanSettings(), select_policy(panel, PlanSettings()))
+    case = build_problem(panel, PlanSettings())
     free = case.view.expected(np.zeros((case.view.n_weeks, 1)))
     rows = []
     for share in SHARES:

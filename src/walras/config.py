@@ -98,11 +98,13 @@ class PlanFields(Settings):
     service_level: float = Field(
         0.8, gt=0, lt=1, description="probability that a week's use fits its capacity at the planned prices"
     )
-    policy: Literal["auto", "newsvendor", "buyer"] = Field(
-        "auto",
-        description="ordering policy: newsvendor, buyer, or auto (the buyer if it earned more on the last weeks)",
+    policy: str = Field(
+        "newsvendor",
+        min_length=1,
+        description="ordering policy of the products: newsvendor, buyer (the trained one), or the file of a buyer",
     )
-    buyer: Path | None = Field(None, description="file of a trained buyer (default: the one that comes with walras)")
+    buyer: Path | None = Field(None, description="former name of the file in `policy`")
+    bound: bool = Field(False, description="compare with the best prices in hindsight, which takes long")
     interface: Literal["simulated", "learned"] = Field(
         "simulated", description="how planning evaluates prices: by simulating every product, or by learned maps"
     )
@@ -116,6 +118,16 @@ class PlanFields(Settings):
         "populations with learned maps, else all)",
     )
     economics: EconomicsSettings = Field(EconomicsSettings(), description="costs that the table does not give")
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_is_named(cls, given: str) -> str:
+        if given == "auto":
+            raise ValueError(
+                "`policy` is auto, which is no more: name newsvendor, buyer, or the file of a buyer; "
+                "`walras policy compare` shows which earns more on a table"
+            )
+        return given
 
     @field_validator("cohort")
     @classmethod

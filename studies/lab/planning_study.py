@@ -18,7 +18,7 @@ from walras.maps.file import LearnedMap
 from walras.maps.interface import Interface
 from walras.maps.view import LearnedView
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
-from walras.planning.plan import acquisition_cost, select_policy
+from walras.planning.plan import acquisition_cost
 from walras.planning.prices.oracle import path_outcome
 from walras.planning.prices.simulated_view import SimulatedView
 from walras.planning.problem import PlanningProblem, build_problem
@@ -55,7 +55,7 @@ WAYS = ("afresh", "warm start", "damped", "change charged", "same data, other fu
 
 def build_case(panel: Panel, settings: PlanSettings) -> tuple[PlanningProblem, PiecewiseLinearCost]:
     """Build a planning problem and the cost of capacity."""
-    problem = build_problem(panel, settings, select_policy(panel, settings))
+    problem = build_problem(panel, settings)
     return problem, acquisition_cost(problem.view, settings, CostSettings())
 
 

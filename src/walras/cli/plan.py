@@ -117,7 +117,6 @@ def simulate_command(
     with on_terminal() as progress:
         progress.stage(READING)
         from walras.cli.price_tables import read_prices
-        from walras.planning.plan import select_policy
         from walras.planning.problem import build_simulation
         from walras.planning.verify import compare_prices
         from walras.population.generate import generate_panel
@@ -129,8 +128,7 @@ def simulate_command(
             panel = options.load_panel(table, table_settings)
         weeks, resources = panel.next_weeks(chosen.weeks), chosen.resources
         charged = read_prices(prices, weeks, resources)
-        choice = select_policy(panel, chosen, progress)
-        problem = build_simulation(panel, chosen, choice, progress=progress)
+        problem = build_simulation(panel, chosen, progress=progress)
         progress.stage("Simulating")
         comparison = compare_prices(problem, charged)
         progress.stage("Writing the report")

@@ -1,6 +1,5 @@
 """From a panel to a verified plan: `plan` is what `walras plan` calls."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,22 +7,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from walras.config import CostSettings, HistorySettings, PlanSettings, checked, read_costs
+from walras.config import CostSettings, PlanSettings, checked, read_costs
 from walras.data.panel import Panel
 from walras.errors import InputError
-from walras.evaluation.ranking import reward_ratio
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost, PreviousPlan
 from walras.planning.prices.simulated_view import SimulatedView
-from walras.planning.problem import PolicyChoice, active_panel, build_problem, priced_newsvendor
+from walras.planning.problem import build_problem
 from walras.planning.protocols import Grid
 from walras.planning.result import PlanResult
 from walras.planning.search import encode_population, load_maps, plan_by_maps, plan_by_simulation
 from walras.planning.verify import verified_result
-from walras.policies.buyer import Buyer
 from walras.progress import Progress
-from walras.train.buyer_training import load_buyer
-from walras.train.history import train_test_split
-from walras.train.policy_comparison import COMPETITORS, evaluate_policy, tuning_problem, with_history
 
 
 def plan(
@@ -63,8 +57,7 @@ def _plan(
     for name in settings.resources:  # refused before any work is done
         _weekly(costs.of(name).regular_capacity or 0.0, settings.weeks, name)
     maps = load_maps(settings) if settings.interface == "learned" else None
-    choice = select_policy(panel, settings, progress)
-    problem = build_problem(panel, settings, choice, progress=progress)
+    problem = build_problem(panel, settings, progress=progress)
     progress.stage("Planning")
     cost = acquisition_cost(problem.view, settings, costs, last)
     if maps is None:
@@ -142,71 +135,3 @@ def _on_weeks(result: PlanResult, weeks: np.ndarray, resources: tuple[str, ...])
 
     record = result.record
     return PreviousPlan(aligned(record.capacity), aligned(result.regular_capacity), aligned(record.shadow_prices))
-
-
-RIVALS = {"newsvendor": "the newsvendor", "base-stock": "the best base-stock level of each product"}
-"""Policies that the buyer has to beat: the closed form, and tuned levels; with their names in sentences."""
-
-MAX_PRODUCTS = 2000  # products that policies are compared on, drawn evenly from larger tables
-MIN_PRODUCTS, MIN_WEEKS = 300, 48  # smaller tables and shorter histories decide nothing: the closed form is used
-HOLDOUT_WEEKS, REFIT_WEEKS = 26, 4  # last weeks, at most a third of the history, that decide; weeks between fits
-
-
-def select_policy(panel: Panel, settings: PlanSettings, progress: Progress | None = None) -> PolicyChoice:
-    """Choose as the settings say; by default the buyer, if it earned more than its rivals on the table's last weeks.
-
-    Learned maps know one policy, so that by default nothing is compared where `interface` is learned.
-    """
-    newsvendor = "Agents are taken to follow the priced newsvendor"
-    if settings.policy == "newsvendor":
-        return priced_newsvendor(settings, f"{newsvendor}, as asked.")
-    if settings.policy == "auto" and settings.interface == "learned":
-        reason = "which learned maps are trained with: it was not compared with the trained buyer"
-        return priced_newsvendor(settings, f"{newsvendor}, {reason}.")
-    buyer = load_buyer(settings.buyer).buyer
-    if settings.policy == "buyer":
-        return PolicyChoice(buyer, "Agents are taken to follow the trained buyer, as asked.", {"name": "buyer"})
-    active, _, _ = active_panel(panel, settings)
-    if active.n_agents < MIN_PRODUCTS or active.n_weeks < MIN_WEEKS:
-        given = f"{active.n_agents} products over {active.n_weeks} weeks"
-        needed = f"{MIN_PRODUCTS} over {MIN_WEEKS} are needed"
-        reason = f"{given} are too few to tell whether the trained buyer is better ({needed})"
-        return priced_newsvendor(settings, f"{newsvendor}: {reason}.")
-    if progress is not None:
-        progress.stage("Comparing policies on the last weeks")
-    try:
-        facts = backtest_policies(active, buyer, settings)
-    except InputError as error:
-        return priced_newsvendor(settings, f"{newsvendor}: {error.args[0]}.")
-    if facts["low"] > 1.0:
-        words = f"Agents are taken to follow the trained buyer: {_comparison(facts)}."
-        return PolicyChoice(buyer, words, {"name": "buyer", **facts})
-    choice = priced_newsvendor(settings, f"{newsvendor}: {_comparison(facts)}.")
-    return PolicyChoice(choice.policy, choice.words, {**choice.facts, **facts})
-
-
-def backtest_policies(active: Panel, buyer: Buyer, settings: PlanSettings) -> dict[str, Any]:
-    """Compare a buyer with the better of its tuned rivals on the last weeks of the history.
-
-    Return `reward_ratio` with `low` and `high` of its 95 % interval, `against`, `products`, `weeks`.
-    """
-    random = np.random.default_rng([settings.seed, 0xC0])
-    sample = np.sort(random.permutation(active.n_agents)[:MAX_PRODUCTS])
-    holdout, given = min(HOLDOUT_WEEKS, active.n_weeks // 3), {"seed": settings.seed, "economics": settings.economics}
-    history = HistorySettings(holdout=holdout, draws=2, refit_weeks=REFIT_WEEKS, **given)
-    split = train_test_split(active.take(sample), history)
-    tuning = tuning_problem(split)
-    rivals = {name: evaluate_policy(split, COMPETITORS[name](split, tuning), name=name) for name in RIVALS}
-    against = max(rivals, key=lambda name: float(rivals[name].reward.sum()))
-    ours = evaluate_policy(split, with_history(split, buyer))
-    ratio = reward_ratio(ours.reward, rivals[against].reward)
-    if ratio is None:
-        raise InputError(f"no policy earned anything in the last {len(split.holdout.weeks)} weeks")
-    facts = {"reward_ratio": ratio.estimate, "low": ratio.low, "high": ratio.high}
-    return {**facts, "against": against, "products": split.n_agents, "weeks": len(split.holdout.weeks)}
-
-
-def _comparison(facts: Mapping[str, Any]) -> str:
-    ratio = "{reward_ratio:.2f} times ({low:.2f} to {high:.2f})".format(**facts)
-    test = f"on the last {facts['weeks']} weeks of {facts['products']} products"
-    return f"{test} the trained buyer earned {ratio} what {RIVALS[facts['against']]} did"

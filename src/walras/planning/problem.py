@@ -1,7 +1,7 @@
 """What a plan is made from: population, demand, start and scenarios, drawn here from a panel and only read later."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -33,22 +33,20 @@ from walras.simulation.week import State, empty_state
 UNSEEN = 104_729  # added to the seed for the paths that the finished plan is verified on; the planner never draws them
 
 
-@dataclass(frozen=True)
-class PolicyChoice:
-    """The policy that agents are expected to follow, and why, in `words`.
+def choose_policy(settings: PlanSettings) -> tuple[Policy, str, dict[str, str]]:
+    """Return the policy that the products follow, a sentence, and `name` with, for a trained buyer, its `file`.
 
-    `facts` are `name` and, where policies were compared, `reward_ratio` with `low` and `high`, `against`, `products`.
+    Raises:
+        InputError: no such file, or one that holds no buyer.
     """
+    file = settings.buyer or (None if settings.policy in ("newsvendor", "buyer") else settings.policy)
+    if file is None and settings.policy == "newsvendor":
+        policy = PricedNewsvendor(discount=settings.economics.discount)
+        return policy, "Products are taken to follow the priced newsvendor.", {"name": "newsvendor"}
+    from walras.train.buyer_training import load_buyer
 
-    policy: Policy
-    words: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def priced_newsvendor(settings: PlanSettings, words: str = "") -> PolicyChoice:
-    """Return the choice of the closed form, the default."""
-    words = words or "Agents are taken to follow the priced newsvendor."
-    return PolicyChoice(PricedNewsvendor(discount=settings.economics.discount), words, {"name": "newsvendor"})
+    words = "Products are taken to follow the trained buyer" + (f" in {file}." if file else ".")
+    return load_buyer(file).buyer, words, {"name": "buyer"} | ({"file": str(file)} if file else {})
 
 
 WARM_UP_WEEKS = 30  # weeks of history replayed to find a plausible state; several times the longest lead time
@@ -72,7 +70,7 @@ class SimulationProblem:
         whole: the panel as read, inactive agents included; `panel` is the completed one of the active agents.
         unseen: futures that no plan is made on.
         counts, notes: what was kept, dropped and estimated, in numbers and in words.
-        chosen: `PolicyChoice.facts`.
+        chosen: name of the policy, and the file of a trained one.
     """
 
     whole: Panel
@@ -102,22 +100,18 @@ class PlanningProblem(SimulationProblem):
     history: History | None = None
 
 
-def build_simulation(
-    panel: Panel, settings: PlanSettings, choice: PolicyChoice | None = None, *, progress: Progress | None = None
-) -> SimulationProblem:
-    """Complete the panel, fit the demand, find the start and draw futures; by default for the priced newsvendor.
+def build_simulation(panel: Panel, settings: PlanSettings, *, progress: Progress | None = None) -> SimulationProblem:
+    """Complete the panel, fit the demand, find the start and draw futures.
 
     Raises:
         InputError: no product sold in the last `active_weeks`, or hardly any has a margin.
     """
-    return _at_origin(panel, settings, choice, progress or Progress())[0]
+    return _at_origin(panel, settings, progress or Progress())[0]
 
 
-def build_problem(
-    panel: Panel, settings: PlanSettings, choice: PolicyChoice | None = None, *, progress: Progress | None = None
-) -> PlanningProblem:
+def build_problem(panel: Panel, settings: PlanSettings, *, progress: Progress | None = None) -> PlanningProblem:
     """Build a simulation problem with planning scenarios, a view on them and, for learned maps, the history."""
-    origin, past = _at_origin(panel, settings, choice, progress or Progress())
+    origin, past = _at_origin(panel, settings, progress or Progress())
     population, policy, initial, demand = origin.population, origin.policy, origin.initial, origin.demand
     longer = settings.weeks + window_length(policy, initial.max_lead)
     drawn = _futures(origin.panel, population, demand, settings.scenarios, longer, settings.seed)
@@ -130,11 +124,9 @@ def build_problem(
     return PlanningProblem(**vars(origin), view=view, expected=expected, history=history)
 
 
-def _at_origin(
-    panel: Panel, settings: PlanSettings, choice: PolicyChoice | None, progress: Progress
-) -> tuple[SimulationProblem, WarmUp]:
+def _at_origin(panel: Panel, settings: PlanSettings, progress: Progress) -> tuple[SimulationProblem, WarmUp]:
+    policy, policy_words, chosen = choose_policy(settings)
     active, counts, dropped = active_panel(panel, settings)
-    choice = choice or priced_newsvendor(settings)
     progress.stage("Fitting the demand")
     completed = complete_panel(active, seed=settings.seed)
     _require_margin(completed)
@@ -142,7 +134,6 @@ def _at_origin(
     economics = settings.economics
     rates = {"annual_holding_rate": economics.holding_rate, "lost_sale_penalty_share": economics.lost_sale_penalty}
     population = population_from_panel(completed, resources=settings.resources, **rates)
-    policy = choice.policy
     if isinstance(policy, Buyer):
         policy = policy.with_history(np.asarray(completed.units), np.asarray(population.lead_time))
     replay: dict[str, Any] = {"log_sd": ORDER_LOG_SD, "seed": settings.seed}
@@ -154,9 +145,9 @@ def _at_origin(
     unseen = _futures(completed, population, demand, settings.paths, settings.weeks, settings.seed + UNSEEN)
     more = *demand.limits, *_forecast_note(completed, settings.weeks)
     lead_words = f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}."
-    notes = *panel.notes, *dropped, choice.words, *start_words, *more, lead_words
+    notes = *panel.notes, *dropped, policy_words, *start_words, *more, lead_words
     parts = population, policy, initial, unseen, demand
-    return SimulationProblem(panel, completed, *parts, counts, notes, choice.facts), past
+    return SimulationProblem(panel, completed, *parts, counts, notes, chosen), past
 
 
 def _futures(

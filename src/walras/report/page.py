@@ -179,7 +179,8 @@ def tiles(result: PlanResult) -> list[Tile]:
     small = "of the planned weeks" if all_fit else "the others are named above with the reason"
     kind = "good" if all_fit else "" if grade == "good" else grade
     entries = [("Weeks that fit", f"{fitting} of {len(judged)}", small, kind)]
-    entries += [_measure_tile(result, name) for name in TILES if name in result.verified]
+    shown = [name for name in TILES if name in result.verified and (name != "reward_kept" or oracle_basis(result))]
+    entries += [_measure_tile(result, name) for name in shown]
     if not fmt.is_missing(result.money.get("acquisition_cost")):
         small = "money, for capacity over the planned weeks"
         entries.append(("Cost of capacity", fmt.short_number(result.money["acquisition_cost"]), small, ""))
