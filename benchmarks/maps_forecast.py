@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer and smaller populations")
-    parser.add_argument("--agent-pool", type=Path, help="a stored pool that training never saw; default a generated one")
+    parser.add_argument(
+        "--agent-pool", type=Path, help="a stored pool that training never saw; default a generated one"
+    )
     parser.add_argument("--map", action="append", type=Path, help="file of a primal map; give one or several")
     parser.add_argument("--only", nargs="+", default=(), help="parts to measure, e.g. shift:demand or twins")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,12 +1,14 @@
 """The `walras` program; Ctrl-C ends it with one line and exit code 130, however deep in compiled code it is."""
 
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 EXIT_INTERRUPTED = 130
@@ -22,6 +24,8 @@ _printed = False
 def run_program() -> None:
     """Run the `walras` program; Ctrl-C works from the first import on."""
     watch_interrupts()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices are small: threads would only wait for each other
+    keep_compiled_programs()
     try:
         from walras.cli.app import main
 
@@ -33,6 +37,26 @@ def run_program() -> None:
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def keep_compiled_programs() -> None:
+    """Let JAX keep compiled programs in `WALRAS_CACHE`, by default in the user's cache folder; `off` keeps none.
+
+    Programs are for one processor and one version of Python's packages, hence a folder for each machine.
+    """
+    chosen = os.environ.get("WALRAS_CACHE", "")
+    if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "walras"
+    folder = Path(chosen or usual).absolute() / f"{platform.node()}-{platform.machine()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return  # without a place to keep them, programs are compiled anew
+    if os.access(folder, os.W_OK):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def exit_interrupted() -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,6 +44,8 @@ def choose_policy(settings: PlanSettings) -> tuple[Policy, str, dict[str, str]]:
     if file is None and settings.policy == "newsvendor":
         policy = PricedNewsvendor(discount=settings.economics.discount)
         return policy, "Products are taken to follow the priced newsvendor.", {"name": "newsvendor"}
+    if file is not None and not Path(file).exists():
+        raise InputError(f"`policy` is {file}, but there is no such file; give newsvendor, buyer, or a buyer's file")
     from walras.train.buyer_training import load_buyer
 
     words = "Products are taken to follow the trained buyer" + (f" in {file}." if file else ".")

@@ -61,8 +61,8 @@ def measure_rows(result: PlanResult) -> list[tuple[str, str, list[str]]]:
     """List the shown measures: name, basis, and cells with title, value, interval and value at fixed prices."""
     # Hardly constrained paths inflate the mean of ratios, so the ratio is shown only beside the pooled one.
     pooled = not formatting.is_missing(result.verified.get("pooled_regret_ratio"))
-    hidden = () if pooled else ("regret_ratio", "pooled_regret_ratio")
-    hidden += () if oracle_basis(result) else ("reward_kept",)
+    hidden = [] if pooled else ["regret_ratio", "pooled_regret_ratio"]
+    hidden += [] if oracle_basis(result) else ["reward_kept"]
     rows = []
     for name in (name for name in formatting.MEASURES if name in result.verified and name not in hidden):
         fixed = [formatting.measure(name, result.verified_fixed.get(name))] if reissues(result) else []

@@ -1,5 +1,7 @@
 """Model-predictive control by simulation: re-issue shadow prices weekly so that expected use fits a fixed plan."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, GaussNewton
-from walras.planning.prices.simulated_view import WEEKLY_JACOBIAN_AGENTS, SimulatedView, simulate_prices
+from walras.planning.prices.simulated_view import WEEKLY_AGENTS, SimulatedView, simulate_prices
 from walras.planning.protocols import Grid
 from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
@@ -23,8 +25,10 @@ from walras.simulation.week import State
 class MPCController(Controller):
     """Re-issue prices each week so that expected utilization of the coming weeks fits the plan, path by path.
 
-    It simulates all agents from the present state along the expected future (a path of its own, not the realised one)
-    and solves the complementarity problem for the weeks that a policy looks ahead, from last week's prices.
+    It simulates the agents from the present state along the expected future (a path of its own, not the realised one)
+    and solves the complementarity problem for the weeks that a policy looks ahead, from last week's prices. Of more
+    than `WEEKLY_AGENTS`, all are simulated once a week, at these prices; the search simulates a sample whose use is
+    multiplied by the ratio of the two.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class MPCController(Controller):
         self.reserve = _hold(reserve, self.window)[: self.window]
         # Always the same sample, so that the same plan gets the same prices.
         random = np.random.default_rng(0)
-        self._sample = ProportionalSample().draw(demand_size(self.population), WEEKLY_JACOBIAN_AGENTS, random)
+        self._sample = ProportionalSample().draw(demand_size(self.population), WEEKLY_AGENTS, random)
         self._sampled_population = self._sample.subset(self.population)
 
     def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
@@ -80,15 +84,25 @@ class MPCController(Controller):
             prices = [charged[: len(ahead)], ahead.reshape(-1, *shape[1:])]
             return jnp.asarray(np.concatenate(prices, axis=1), jnp.float32)
 
+        def use(parts: tuple[Any, ...], ahead: np.ndarray) -> np.ndarray:
+            answer = _use(parts[0], parts[1], parts[2], parts[3], window_prices(ahead))
+            return np.asarray(answer, float)[:, 1:].reshape(len(ahead), -1)
+
+        whole: tuple[Any, ...] = (self.population, future, self.policy, state)
+        sample: tuple[Any, ...] = (self._sampled_population, *map(self._sample.select, whole[1:]))
+        factor = np.ones((1, 1))
+        if not self._sample.is_complete:
+            ahead = start[:, 1:].reshape(paths, -1)
+            factor = use(whole, ahead) / np.maximum(use(sample, ahead), np.finfo(np.float32).tiny)
+
         def response(ahead: np.ndarray) -> np.ndarray:
-            use = _use(self.population, future, self.policy, state, window_prices(ahead))
-            return np.asarray(use, float)[:, 1:].reshape(len(ahead), -1)
+            return factor * use(sample, ahead)
 
         def jacobian(ahead: np.ndarray) -> np.ndarray:
-            first_path = jax.tree.map(lambda leaf: leaf[:1], state)
-            cut, prices = self._sample.select, window_prices(ahead.mean(0, keepdims=True))
-            slope = _slope(self._sampled_population, cut(future), cut(self.policy), cut(first_path), prices)
-            return np.asarray(slope, float)
+            first_path = jax.tree.map(lambda leaf: leaf[:1], sample[3])
+            prices = window_prices(ahead.mean(0, keepdims=True))
+            slope = _slope(sample[0], sample[1], sample[2], first_path, prices)
+            return np.asarray(slope, float) * factor.mean(0)[:, None]
 
         limit = self.capacity[week : week + self.window] / (1.0 + self.reserve)
         target = np.repeat(limit[1:].reshape(1, -1), paths, axis=0)
