@@ -93,7 +93,10 @@ def test_a_plan_says_what_the_numbers_say():
     result = planned()
     assert MEASURES <= set(result.verified) == set(result.verified_fixed)
     assert all(value is None or np.isfinite(value) for value in result.verified.values())
-    assert 0 < result.verified["reward_kept"] <= 1
+    assert result.verified["reward_kept"] is None  # the bound was not asked for
+    bounded = plan(panel(), settings(bound=True), CostSettings())
+    assert 0 < bounded.verified["reward_kept"] <= 1 and bounded.verified["oracle_paths"] >= 1
+    assert np.array_equal(bounded.record.capacity, result.record.capacity)
     assert len(result.week_verdicts) == WEEKS and all(result.week_verdicts)
     assert result.record.stop_reason and all(result.verdict)
     assert isinstance(result.record.feasible, bool)

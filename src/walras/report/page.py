@@ -179,7 +179,8 @@ def tiles(result: PlanResult) -> list[Tile]:
     small = "of the planned weeks" if all_fit else "the others are named above with the reason"
     kind = "good" if all_fit else "" if grade == "good" else grade
     entries = [("Weeks that fit", f"{fitting} of {len(judged)}", small, kind)]
-    shown = [name for name in TILES if name in result.verified and (name != "reward_kept" or oracle_basis(result))]
+    absent = {"reward_kept"} if fmt.is_missing(result.verified.get("reward_kept")) else set()
+    shown = [name for name in TILES if name in result.verified and name not in absent]
     entries += [_measure_tile(result, name) for name in shown]
     if not fmt.is_missing(result.money.get("acquisition_cost")):
         small = "money, for capacity over the planned weeks"

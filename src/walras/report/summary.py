@@ -62,7 +62,7 @@ def measure_rows(result: PlanResult) -> list[tuple[str, str, list[str]]]:
     # Hardly constrained paths inflate the mean of ratios, so the ratio is shown only beside the pooled one.
     pooled = not formatting.is_missing(result.verified.get("pooled_regret_ratio"))
     hidden = [] if pooled else ["regret_ratio", "pooled_regret_ratio"]
-    hidden += [] if oracle_basis(result) else ["reward_kept"]
+    hidden += ["reward_kept"] if formatting.is_missing(result.verified.get("reward_kept")) else []
     rows = []
     for name in (name for name in formatting.MEASURES if name in result.verified and name not in hidden):
         fixed = [formatting.measure(name, result.verified_fixed.get(name))] if reissues(result) else []
