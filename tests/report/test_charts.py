@@ -1,4 +1,4 @@
-"""What charts select: the largest groups, the residuals of the loop."""
+"""What charts select: the largest groups."""
 
 import numpy as np
 import pytest
@@ -14,9 +14,3 @@ def test_small_groups_are_summed_and_nothing_is_lost():
     )
     assert len(labels) == len(before) == charts.MOST_GROUPS and labels[-1] == "29 others"
     assert before.sum() == pytest.approx(without.sum()) and after.sum() == pytest.approx(0.9 * without.sum())
-
-
-def test_trace_without_residuals_draws_nothing():
-    assert charts.residuals(()) == {}
-    assert charts.residuals(({"cost": 1.0}, {"cost": 2.0})) == {}
-    assert list(charts.residuals(({"residual": 0.1, "cost": 1.0}, {"residual": 0.01, "cost": 1.0}))) == ["residual"]

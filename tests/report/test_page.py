@@ -10,6 +10,7 @@ import report_example
 
 from walras.config import CostSettings
 from walras.planning.result import Search
+from walras.planning.service import Service
 from walras.report import page, summary
 
 VOID = {"meta", "br", "img", "hr", "link", "input", "use", "path", "rect", "stop"}
@@ -97,12 +98,13 @@ def test_user_text_is_escaped(one_page):
 def test_every_section_and_chart_is_there(one_page):
     headings = re.findall(r"<h2>(.*?)</h2>", one_page)
     assert headings == [
-        "Capacity and use", "Shadow prices", "Week by week", "Demand and arrivals", "Which products use less", "Money",
+        "What needs a decision", "Service and lost sales", "Capacity and use", "Shadow prices",
+        "What more capacity is worth", "Week by week", "Demand and arrivals", "Which products use less",
         "How this was verified", "What is real and what is assumed", "Notes and limits", "How the plan was made",
         "Glossary",
     ]  # fmt: skip
-    # Three resources twice, demand, two groupings, money and the loop, each wide and for a phone.
-    assert one_page.count("<svg") == 2 * (3 + 3 + 1 + 2 + 1 + 1)
+    # Three resources twice, lost sales, demand and two groupings, each wide and for a phone.
+    assert one_page.count("<svg") == 2 * (3 + 3 + 1 + 1 + 2)
 
 
 def test_weeks_that_fail_are_named_with_the_reason(one_page):
@@ -166,6 +168,9 @@ def test_short_and_long_horizons(weeks):
         **{name: getattr(long, name)[:weeks] for name in by_week},
         **{name: getattr(long, name)[:, :weeks] for name in fans},
         week_verdicts=long.week_verdicts[:weeks],
+        service=Service(*(values[:weeks] for values in vars(long.service).values())),
+        price_ranges=(),
+        gave_way=(),
     )
     read(page.plan_page(cut))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from walras.errors import InputError
-from walras.report import page
+from walras.report import page, publish
 from walras.report.publish import write_all_or_nothing
 
 
@@ -24,7 +24,7 @@ def test_interrupted_while_writing_leaves_the_old_report(result, tmp_path, monke
     monkeypatch.setattr(page, "picture", lambda *_: ())
     page.write_report(result, tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(page, "json_writer", lambda facts: interrupt)
+    monkeypatch.setattr(publish, "json_writer", lambda facts: interrupt)
     with pytest.raises(KeyboardInterrupt):
         page.write_report(replace(result, notes=("changed",)), tmp_path)
     assert contents(tmp_path) == before

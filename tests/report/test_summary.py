@@ -166,11 +166,10 @@ def test_regret_is_shown_only_beside_the_pooled_one(result):
 
 def test_terminal_shows_verdict_and_weeks(result, easy_result):
     text = printed(console_summary(result))
-    assert "Not feasible" in text and "already committed" in text and "2011-07-18" in text and "fixed prices" in text
-    text = printed(console_summary(replace(result, settings={"plan": {"reissue": False}})))
-    assert "planned prices" in text and "fixed prices" not in text and "re-issued" not in text
-    text = printed(console_summary(easy_result))
-    assert "not defined" in text and "nan" not in text
+    assert "Not feasible" in text and "already committed" in text and "2011-07-18" in text
+    assert text.startswith("The plan costs 427,000: 412,000 for capacity and 15,000 of margin")
+    assert "units are lost" in " ".join(text.split()) and "no price helps" in text
+    assert "nan" not in printed(console_summary(easy_result))
 
 
 def test_terminal_leaves_easy_weeks_to_the_file_and_reads_odd_names_literally(wide_result):

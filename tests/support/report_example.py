@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from walras.planning.capacity_response import PriceRange
 from walras.planning.result import PlanRecord, PlanResult
 from walras.planning.service import GaveWay, GroupUse, Service
 
@@ -75,6 +76,21 @@ def plan(resources=("inbound units",), weeks=26, past=83, seed=7, **change) -> P
         ),
         products=products(),
         gave_way=(GaveWay("2011-10-03", resources[0], -900.0, (("P <1>", -500.0),), (("Toys", -900.0),)),),
+        price_ranges=(
+            PriceRange("2011-07-18", resources[0], "committed", capacity[2, 0], committed[2, 0]),
+            PriceRange(
+                "2011-10-03",
+                resources[0],
+                "binding",
+                capacity[9, 0],
+                committed[9, 0],
+                float(prices[9, 0]),
+                {"+5 %": 900.0, "+10 %": 1500.0, "+20 %": 1900.0},
+                {"+5 %": 400.0, "+10 %": 1600.0, "+20 %": None},
+                4200.0,
+                "2011-10-10",
+            ),
+        ),
         groups=(
             group(
                 "demand bucket",
@@ -104,6 +120,8 @@ def plan(resources=("inbound units",), weeks=26, past=83, seed=7, **change) -> P
             "acquisition_cost": 4.12e5,
             "total_cost": 4.12e5 - 2.17e6,
             "price_payments": 3.3e5,
+            "margin_lost": 1.5e4,
+            "plan_cost": 4.27e5,
             "price_scale": 0.84,
         },
         verified=verified_measures,

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from walras.errors import SettingsError
 from walras.planning.capacity_response import CapacityResponse, PriceRange
+from walras.planning.exceptions import PlanException, find_exceptions
 from walras.planning.protocols import Grid
 from walras.planning.service import GaveWay, GroupUse, Service
 
@@ -131,6 +132,11 @@ class PlanResult:
     gave_way: tuple[GaveWay, ...] = ()
     price_ranges: tuple[PriceRange, ...] = ()
     response: CapacityResponse | None = None
+
+    @property
+    def exceptions(self) -> tuple[PlanException, ...]:
+        """Give what needs a decision: at most ten, by the money at stake, each with an action."""
+        return find_exceptions(self)
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of plan.csv, one row per week and resource: `datetime64[D]`, `str` and floats."""

@@ -27,8 +27,8 @@ class Service:
 
     Attributes:
         demand, lost_without, lost_planned: [units; week].
-        margin, margin_without, margin_planned: margin (price less unit cost) of all demand and of the lost units
-            [money; week].
+        margin, margin_without, margin_planned: margin (price less unit cost, where above 0) of all demand and of the
+            lost units [money; week].
     """
 
     demand: ByWeek
@@ -115,6 +115,11 @@ class ProductOutcomes:
         return np.asarray(values, np.float64) * np.asarray(self.population.weight, np.float64)
 
     @property
+    def _margin(self) -> np.ndarray:
+        """Give the margin of a lost sale: one that would have lost money is no loss [money/unit]."""
+        return np.maximum(np.asarray(self.population.unit_margin, np.float64), 0.0)
+
+    @property
     def lost(self) -> tuple[np.ndarray, np.ndarray]:
         """Give lost sales without prices and under the plan [units; week, agent]."""
         return self._weighted(self.without.lost_sales), self._weighted(self.planned.lost_sales)
@@ -127,7 +132,7 @@ class ProductOutcomes:
 
     def service(self) -> Service:
         """Add up all products."""
-        margin = np.asarray(self.population.unit_margin, np.float64)
+        margin = self._margin
         demand = self._weighted(self.demand)
         parts = (demand, *self.lost)
         return Service(*(part.sum(1) for part in parts), *(part @ margin for part in parts))
@@ -158,8 +163,8 @@ class ProductOutcomes:
             "moved": moved,
             "lost_without": lost_without,
             "lost_planned": lost_planned,
-            "margin_lost_without": lost_without * margin,
-            "margin_lost_planned": lost_planned * margin,
+            "margin_lost_without": lost_without * self._margin,
+            "margin_lost_planned": lost_planned * self._margin,
             "price_met": met,
             "margin_per_unit": per_unit,
             "why": _reasons(use_without, use_planned, moved, per_unit, float(np.max(self.prices, initial=0.0))),
@@ -169,7 +174,7 @@ class ProductOutcomes:
 
     def group(self, title: str, code: Int[np.ndarray, " agent"], labels: Sequence[str]) -> GroupUse:
         """Add up groups of products."""
-        margin = np.asarray(self.population.unit_margin, np.float64)
+        margin = self._margin
         lost = [part.sum(0) for part in self.lost]
         use = [part.sum(0) for part in self.use(0)]
         columns = (*use, self._weighted(self.demand).sum(0), *lost, *(part * margin for part in lost))

@@ -89,9 +89,13 @@ def _price_sentence(result: PlanResult) -> str:
         return "No week needs a shadow price."
     week, resource = np.unravel_index(int(np.argmax(prices)), prices.shape)
     day, name = result.weeks[week].astype("datetime64[D]").item(), result.resources[resource].replace("_", " ")
-    worth = f"one unit more of {name} would be worth {prices[week, resource]:.3g}"
-    median = f"the median product earns {result.money['price_scale']:.3g} per unit"
-    return f"Capacity is scarcest in the week of {day.day} {day:%b %Y}: {worth} ({median})."
+    known = {(part.week, part.resource): part for part in result.price_ranges}
+    part = known.get((str(result.weeks[week]), result.resources[resource]))
+    text = f"The price is highest in the week of {day.day} {day:%b %Y}: {prices[week, resource]:.3g} per unit of {name}"
+    if part is None or part.worth is None:
+        return f"{text}; no price helps there." if part else f"{text}."
+    more = f"10 % more capacity there is worth {part.worth['+10 %']:,.3g} by simulation"
+    return f"{text}; {more}, {part.per_unit:.3g} a unit (the median product earns {result.money['price_scale']:.3g})."
 
 
 ORACLE_CELLS = 1_000_000  # most agents x weeks x paths for the oracle: it needs many simulations of each path

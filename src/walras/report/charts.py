@@ -1,12 +1,11 @@
-"""Charts of plans and simulations: demand, capacity and use, shadow prices, change by group, money, convergence."""
+"""Charts of plans and simulations: demand, lost sales, capacity and use, shadow prices, change by group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from walras.planning.result import PlanResult, PriceComparison
 from walras.planning.service import GroupUse
@@ -22,9 +21,6 @@ MOST_GROUPS = 12
 
 BAR = 0.25
 """Height of one bar [inch]."""
-
-RESIDUALS = ("feasibility", "complementarity", "gap", "residual", "violation")
-"""Words in the names of the trace's columns that fall as the planning loop converges."""
 
 DASHED, DOTTED = (0, (4, 1.5)), (0, (1, 1))
 
@@ -74,6 +70,21 @@ def demand_chart(result: PlanResult, size: FigureSize) -> Figure:
 def _top_note(axes: Axes, day: float, text: str, side: str, fontsize: float, colour: str) -> None:
     place = {"xy": (day, 1), "xycoords": ("data", "axes fraction")}
     axes.annotate(text, **place, ha=side, va="top", fontsize=fontsize, color=colour)  # type: ignore[arg-type]
+
+
+def lost_sales_chart(result: PlanResult, size: FigureSize) -> Figure:
+    """Draw demand that is lost by week, as a share of it, under the plan and without prices."""
+    figure, axes = style.new_figure(size, size.height - 0.7)
+    edges, service = style.edges(result.weeks), result.service
+    planned, without = (100 * (1 - service.fill_rates(which)) for which in ("planned", "without"))
+    axes.stairs(planned, edges, fill=True, color=style.FAILS, alpha=0.18, linewidth=0)
+    labels = [
+        line(axes, edges, planned, "Lost under\nthe plan", style.FAILS, linewidth=1.8),
+        line(axes, edges, without, "Lost without\nprices", style.WITHOUT, linewidth=1.3, linestyle=DOTTED),
+    ]
+    axes.set_ylim(0, style.top_of(planned, without))
+    style.week_axis(axes, size, result.weeks)
+    return style.finish_axes(figure, axes, size, labels, "% of demand")
 
 
 def capacity_chart(result: PlanResult, resource: int, size: FigureSize) -> Figure:
@@ -186,24 +197,6 @@ def reduction_chart(group: GroupUse, size: FigureSize) -> Figure:
     return _bars(labels, share, texts, colours, size, unit)
 
 
-def money_chart(result: PlanResult, size: FigureSize) -> Figure:
-    """Draw reward with and without coordination, the cost of capacity, and the difference."""
-    amounts = {**result.money}
-    if "total_cost" in amounts:
-        amounts["net"] = -amounts["total_cost"]
-    entries = [
-        ("reward_unconstrained", "Reward, no coordination*", style.COMMITTED),
-        ("reward_plan", "Reward under the plan", style.PLAN),
-        ("acquisition_cost", "Cost of capacity", style.BOUGHT),
-        ("net", "Reward less capacity", style.CAPACITY),
-    ]
-    entries = [entry for entry in entries if not formatting.is_missing(amounts.get(entry[0]))]
-    values = np.asarray([amounts[name] for name, _, _ in entries], dtype=float)
-    texts = [formatting.short_number(value) for value in values]
-    labels, colours = [label for _, label, _ in entries], [colour for _, _, colour in entries]
-    return _bars(labels, values, texts, colours, size, "money over the planned weeks")
-
-
 def _bars(
     labels: Sequence[str], values: np.ndarray, texts: Sequence[str], colours: list[str], size: FigureSize, unit: str
 ) -> Figure:
@@ -245,36 +238,6 @@ def _cut(label: str, letters: int) -> str:
     """Shorten a name, and escape dollar signs, which would start a formula."""
     short = label if len(label) <= letters else label[: letters - 1].rstrip() + "…"
     return short.replace("$", r"\$")
-
-
-def residuals(trace: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
-    """Select the trace's columns that measure convergence, NaN where absent; empty where there is nothing to draw."""
-    if len(trace) < 2:
-        return {}
-    names = [name for name in trace[0] if any(word in name for word in RESIDUALS)]
-    table = {name: np.asarray([float(row.get(name, np.nan)) for row in trace]) for name in names}
-    return {name: values for name, values in table.items() if (np.nan_to_num(values, nan=0.0) > 0).sum() >= 2}
-
-
-def convergence_chart(result: PlanResult, size: FigureSize) -> Figure:
-    """Draw the residuals of the planning loop by revision, on a logarithmic axis."""
-    figure, axes = style.new_figure(size, 2.2)
-    ends = []
-    colours = (style.PLAN, style.FAILS, style.FORECAST, style.WITHOUT)
-    for (name, values), colour in zip(residuals(result.record.trace).items(), colours, strict=False):
-        shown = np.where(values > 0, values, np.nan)
-        (curve,) = axes.plot(np.arange(1, len(values) + 1), shown, color=colour, linewidth=1.5)
-        ends.append((curve, name.replace("_", " "), np.log10(shown[np.isfinite(shown)][-1]), colour))
-    axes.set_yscale("log")
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-    axes.set_xlim(1, len(result.record.trace))
-    low, high = axes.get_ylim()
-    # Labels are placed on a linear scale, so the ends of lines move to where a linear axis would have them.
-    scale = (high - low) / np.log10(high / low)
-    labels = [Label(curve, text, low + scale * float(end - np.log10(low)), colour) for curve, text, end, colour in ends]
-    return style.finish_axes(figure, axes, size, labels, "distance from convergence, by revision of the plan")
 
 
 def use_chart(comparison: PriceComparison, resource: int, size: FigureSize) -> Figure:

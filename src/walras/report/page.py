@@ -1,7 +1,7 @@
 """The reports of plans and simulations: HTML pages, and the tables and JSON beside them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,14 @@ from markupsafe import Markup
 from walras.errors import plural
 from walras.planning.result import PlanResult, PriceComparison
 from walras.planning.service import GroupUse
-from walras.report import charts
+from walras.report import charts, publish, summary
 from walras.report import formatting as fmt
-from walras.report.publish import (
-    Writer,
-    arrow_table,
-    json_writer,
-    render_page,
-    table_writers,
-    text_writer,
-    write_all_or_nothing,
-)
 from walras.report.style import picture
-from walras.report.summary import (
-    VIOLATION_TARGET,
-    data_sources,
-    exceeds,
-    group_table,
-    headline,
-    level,
-    measure_rows,
-    oracle_basis,
-    plan_summary,
-    price_basis,
-    reissues,
-    shown_verdict,
-    simulated_products,
-    stages,
-    total_seconds,
-    verdicts,
-)
+from walras.report.summary import VIOLATION_TARGET, exceeds, level, price_basis, verdicts
+from walras.report.workbook import workbook_writer
+
+MOST_PRODUCTS = 20
+"""Products in the page; products.csv has all."""
 
 MOST_LINES = 3
 """Weeks with the same verdict that get a line each."""
@@ -53,23 +31,26 @@ Tile = tuple[str, str, str, str]
 
 
 def write_report(result: PlanResult, folder: Path) -> list[Path]:
-    """Write the report, `report.json` and the tables of weeks, groups and products, all together or none.
+    """Write the report, `report.json`, `plan.xlsx` and the tables of weeks, groups and products, all or none.
 
     Raises:
         InputError: `folder` cannot be written.
     """
-    groups = table_writers("groups", arrow_table(group_table(result)))
-    products = table_writers("products", arrow_table(result.products))
-    writers: dict[str, Writer] = {
-        "report.html": text_writer(plan_page(result)),
-        **table_writers("plan", arrow_table(result.columns())),
-        "groups.csv": groups["groups.csv"],
-        "products.csv": products["products.csv"],
-        "report.json": json_writer(plan_summary(result)),
+
+    def csv(name: str, columns: Mapping[str, np.ndarray]) -> dict[str, publish.Writer]:
+        return {f"{name}.csv": publish.table_writers(name, publish.arrow_table(columns))[f"{name}.csv"]}
+
+    writers: dict[str, publish.Writer] = {
+        "report.html": publish.text_writer(plan_page(result)),
+        **publish.table_writers("plan", publish.arrow_table(result.columns())),
+        **csv("groups", summary.group_table(result)),
+        **csv("products", result.products),
+        "plan.xlsx": workbook_writer(result),
+        "report.json": publish.json_writer(summary.plan_summary(result)),
     }
     if result.response is not None:
         writers["capacity_response.npz"] = result.response.save  # for `walras whatif`
-    return write_all_or_nothing(Path(folder), writers)
+    return publish.write_all_or_nothing(Path(folder), writers)
 
 
 def plan_page(result: PlanResult) -> str:
@@ -80,24 +61,78 @@ def plan_page(result: PlanResult) -> str:
         "title": f"Capacity plan: {fmt.listing(names)}, {fmt.day(result.weeks[0])} to {fmt.day(result.weeks[-1] + 6)}",
         "basis": basis(result),
         "grade": level(result),
-        "verdict": [headline(result), *shown_verdict(result)],
+        "verdict": [*summary.cost_sentences(result), summary.headline(result), *summary.shown_verdict(result)],
         "failing": failing_weeks(result),
         "failing_rows": [week for week, verdict in enumerate(judged) if exceeds(verdict)],
         "tiles": tiles(result),
+        "exceptions": summary.exception_rows(result),
         "recommendations": [recommendation(result, index) for index in range(len(names))],
         "price_basis": price_basis(result),
-        "reissued": reissues(result),
+        "reissued": summary.reissues(result),
+        "service": picture("service", "Lost sales by week", charts.lost_sales_chart, result),
+        "money": money_rows(result),
         "resources": [_resource(result, index, name) for index, name in enumerate(names)],
+        "ranges": summary.price_range_rows(result),
+        "range_error": None if result.response is None or result.response.error is None else result.response.error,
         "demand": picture("demand", "Demand so far and expected", charts.demand_chart, result),
         "forecast": forecast_accuracy(result),
         "groups": [_group(group, index) for index, group in enumerate(result.groups)],
-        "money": _money(result),
+        "gave_way": [_gave_way(result, index) for index in range(len(result.gave_way))],
+        "products": product_rows(result),
         "verification": _verification(result),
-        "sources": data_sources(result),
+        "sources": summary.data_sources(result),
         "notes": [fmt.fix_plurals(note) for note in result.notes],
         "run": run_info(result),
     }
-    return render_page("plan.html", content)
+    return publish.render_page("plan.html", content)
+
+
+def money_rows(result: PlanResult) -> list[tuple[str, ...]]:
+    """List demand, lost sales and money without prices and under the plan, and the difference."""
+    service, money = result.service, result.money
+    rows = [("Demand [units]", service.total("demand"), service.total("demand"))]
+    rows += [("Lost sales [units]", service.total("lost_without"), service.total("lost_planned"))]
+    rows += [("Margin of lost sales", service.total("margin_without"), service.total("margin_planned"))]
+    if not fmt.is_missing(money.get("reward_unconstrained")):
+        rows += [("Reward: sales less purchases and holding", money["reward_unconstrained"], money["reward_plan"])]
+    written: list[tuple[str, ...]] = [
+        (name, fmt.number(free), fmt.number(plan), fmt.signed(fmt.number(plan - free))) for name, free, plan in rows
+    ]
+    served = [service.fill_rate("without"), service.fill_rate()]
+    written.insert(1, ("Served", *map(fmt.percent, served), fmt.signed(fmt.percent(served[1] - served[0]))))
+    if not fmt.is_missing(money.get("acquisition_cost")):
+        cost = fmt.number(money["acquisition_cost"])
+        written.append(("Cost of capacity", "", cost, fmt.signed(cost)))
+    return written
+
+
+def _gave_way(result: PlanResult, index: int) -> tuple[str, ...]:
+    """Say for a week with a price what binds, what is committed, and who uses less."""
+    way = result.gave_way[index]
+    week = result.weeks.astype(str).tolist().index(way.week) if way.week in result.weeks.astype(str) else 0
+    resource = result.resources.index(way.resource) if way.resource in result.resources else 0
+    names = [fmt.listing(f"{name} ({fmt.signed(fmt.number(change))})" for name, change in part)
+             for part in (way.groups, way.products)]  # fmt: skip
+    return (
+        fmt.day_month(np.datetime64(way.week)),
+        *([fmt.resource_name(way.resource)] if len(result.resources) > 1 else []),
+        fmt.number(result.record.capacity[week, resource]),
+        fmt.number(result.committed[week, resource]),
+        fmt.signed(fmt.number(way.change)),
+        *names,
+    )
+
+
+def product_rows(result: PlanResult) -> list[tuple[str, ...]]:
+    """Return the products that lose most margin by the plan."""
+    table = result.products
+    if not table:
+        return []
+    columns = ("demand", "use_without", "use_planned", "moved", "lost_without", "lost_planned", "margin_lost_planned")
+    return [
+        (str(table["product"][row]), *(fmt.number(table[name][row]) for name in columns), str(table["why"][row]))
+        for row in range(min(MOST_PRODUCTS, len(table["product"])))
+    ]
 
 
 def basis(result: PlanResult) -> list[str]:
@@ -164,7 +199,6 @@ def _overrun(result: PlanResult, week: int, resource: int) -> str:
 
 TILES = {
     "near_limit_mean_violation": "above capacity on average, weeks in which it is tight",
-    "near_limit_share": "of weeks would use over 90 % of capacity without prices",
     "reward_kept": "of what the best prices with hindsight reach",
     "idle_capacity": "of capacity unused in short weeks: those whose use without prices exceeds capacity",
 }
@@ -173,21 +207,24 @@ TILES = {
 
 def tiles(result: PlanResult) -> list[Tile]:
     """Return the key figures."""
-    judged = verdicts(result)
+    judged, service, money = verdicts(result), result.service, result.money
     fitting = sum(not exceeds(verdict) for verdict in judged)
     all_fit, grade = fitting == len(judged), level(result)
     small = "of the planned weeks" if all_fit else "the others are named above with the reason"
     kind = "good" if all_fit else "" if grade == "good" else grade
     entries = [("Weeks that fit", f"{fitting} of {len(judged)}", small, kind)]
+    small = f"of demand, against {fmt.percent(service.fill_rate('without'))} without prices"
+    entries += [("Served from stock", fmt.percent(service.fill_rate()), small, "")]
+    small = f"units, {fmt.short_number(service.total('margin_planned'))} of margin; without prices "
+    small += f"{fmt.short_number(service.total('lost_without'))} units, "
+    small += fmt.short_number(service.total("margin_without"))
+    entries += [("Lost sales", fmt.short_number(service.total("lost_planned")), small, "")]
+    if not fmt.is_missing(money.get("plan_cost")):
+        paid, lost = fmt.short_number(money["acquisition_cost"]), fmt.short_number(money["margin_lost"])
+        small = f"{paid} for capacity and {lost} of margin on sales lost by the plan"
+        entries.append(("What the plan costs", fmt.short_number(money["plan_cost"]), small, ""))
     absent = {"reward_kept"} if fmt.is_missing(result.verified.get("reward_kept")) else set()
-    shown = [name for name in TILES if name in result.verified and name not in absent]
-    entries += [_measure_tile(result, name) for name in shown]
-    if not fmt.is_missing(result.money.get("acquisition_cost")):
-        small = "money, for capacity over the planned weeks"
-        entries.append(("Cost of capacity", fmt.short_number(result.money["acquisition_cost"]), small, ""))
-    if given_up := fmt.reward_given_up(result.money):
-        small = "of reward: sales less purchases, against no coordination, which does not fit"
-        entries.append(("Cost of staying within capacity", given_up[1], small, ""))
+    entries += [_measure_tile(result, name) for name in TILES if name in result.verified and name not in absent]
     return entries + [_price_tile(result, index) for index in range(len(result.resources))]
 
 
@@ -195,7 +232,7 @@ def _measure_tile(result: PlanResult, name: str) -> Tile:
     value = result.verified[name]
     span = fmt.interval(name, result.intervals.get(name))
     small, kind = TILES[name] + (f"; 95 % interval {span}" if span else ""), ""
-    if name == "reward_kept" and (paths := oracle_basis(result)):
+    if name == "reward_kept" and (paths := summary.oracle_basis(result)):
         small += f"; computed {paths}"
     if name == "near_limit_mean_violation":
         if fmt.is_missing(value):
@@ -254,6 +291,7 @@ def _week_row(result: PlanResult, week: int, resource: int) -> tuple[str, ...]:
         fmt.percent(used / granted, 0) if granted > 0 else fmt.NOT_DEFINED,
         f"{fmt.number(low)} – {fmt.number(high)}",
         fmt.price(prices[week], float(np.nanmax(prices, initial=0.0))),
+        fmt.percent(result.service.fill_rates()[week], 0),
         verdicts(result)[week],
     )
 
@@ -312,22 +350,13 @@ def _group(group: GroupUse, index: int) -> dict[str, Any]:
     }
 
 
-def _money(result: PlanResult) -> dict[str, Any]:
-    given_up, payments = fmt.reward_given_up(result.money), result.money.get("price_payments")
-    return {
-        "picture": picture("money", "Reward and cost over the planned weeks", charts.money_chart, result),
-        "given_up": given_up and (fmt.number(given_up[0]), given_up[1]),
-        "payments": None if fmt.is_missing(payments) else fmt.number(payments),
-    }
-
-
 def _verification(result: PlanResult) -> dict[str, Any]:
     def count(name: str, noun: str) -> str:
         return plural(int(result.counts[name]), noun) if name in result.counts else f"several {noun}s"
 
     rows = [
         (*cells, fmt.MEASURES[name][1] + (f"; computed {basis}" if basis else ""))
-        for name, basis, cells in measure_rows(result)
+        for name, basis, cells in summary.measure_rows(result)
     ]
     return {"scenarios": count("scenarios", "scenario"), "paths": count("paths", "other path"), "rows": rows}
 
@@ -335,7 +364,7 @@ def _verification(result: PlanResult) -> dict[str, Any]:
 def run_info(result: PlanResult) -> dict[str, Any]:
     """Say how the plan was made: convergence, queries, settings, counts, time."""
     record, search = result.record, result.search
-    queries, of = int(record.queries), f" of {simulated_products(search)}" if search.cohort else ""
+    queries, of = int(record.queries), f" of {summary.simulated_products(search)}" if search.cohort else ""
     if search.interface == "learned":
         simulations = plural(search.simulations, "simulation")
         queried = f"{plural(queries, 'query', 'queries')} to learned maps, corrected by {simulations}{of}"
@@ -345,18 +374,15 @@ def run_info(result: PlanResult) -> dict[str, Any]:
         (fmt.title_of(name), fmt.number(value)) for name, value in result.verified.items() if name not in fmt.MEASURES
     ]
     counts = [(name.replace("_", " "), f"{int(value):,}") for name, value in result.counts.items()]
-    seconds = fmt.number(total_seconds(result))
-    times = [(name.replace("_", " "), fmt.number(value)) for name, value in stages(result).items()]
+    seconds = fmt.number(summary.total_seconds(result))
+    times = [(name.replace("_", " "), fmt.number(value)) for name, value in summary.stages(result).items()]
     numbers = (("Name", ""), ("Number", "n"))
-    converging = charts.residuals(record.trace)
     return {
         "converged": record.converged,
         "revisions": plural(int(record.iterations), "revision"),
         "queries": queried,
         "reason": record.stop_reason.strip().rstrip("."),
         "seconds": seconds,
-        "convergence": converging
-        and picture("loop", "Convergence of the planning loop", charts.convergence_chart, result),
         "tables": (
             ("Settings", (("Setting", ""), ("Value", "")), fmt.flat(result.settings, absent=fmt.NOT_GIVEN)),
             ("Counts", numbers, counts),
@@ -392,7 +418,7 @@ def comparison_page(comparison: PriceComparison) -> str:
         "resources": resources,
         "sources": [*origins, *comparison.notes],
     }
-    return render_page("price_comparison.html", content)
+    return publish.render_page("price_comparison.html", content)
 
 
 def _simulated_resource(comparison: PriceComparison, index: int, name: str) -> dict[str, Any]:
@@ -408,8 +434,8 @@ def _simulated_resource(comparison: PriceComparison, index: int, name: str) -> d
 def write_comparison(comparison: PriceComparison, folder: Path, seconds: float) -> list[Path]:
     """Write `simulation.html`, `.parquet`, `.csv` and `.json`; an interrupted call leaves the earlier files."""
     writers = {
-        "simulation.html": text_writer(comparison_page(comparison)),
-        **table_writers("simulation", arrow_table(comparison.columns())),
-        "simulation.json": json_writer({**comparison.as_dict(), "seconds": seconds}),
+        "simulation.html": publish.text_writer(comparison_page(comparison)),
+        **publish.table_writers("simulation", publish.arrow_table(comparison.columns())),
+        "simulation.json": publish.json_writer({**comparison.as_dict(), "seconds": seconds}),
     }
-    return write_all_or_nothing(folder, writers)
+    return publish.write_all_or_nothing(folder, writers)

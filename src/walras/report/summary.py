@@ -13,12 +13,13 @@ from rich.text import Text
 
 from walras.config import CostSettings
 from walras.errors import plural
+from walras.planning.exceptions import PlanException
 from walras.planning.result import PlanResult, Search, quantile_names
 from walras.report import formatting
-from walras.report.formatting import listing, number, resource_name
+from walras.report.formatting import listing, number, percent, resource_name, sentence
 from walras.report.publish import jsonable
 
-MOST_CONSOLE_ROWS = 30
+MOST_CONSOLE_ROWS, MOST_CONSOLE_EXCEPTIONS = 30, 5
 MOST_DATES = 4
 """Weeks that a headline names; more are listed below it."""
 
@@ -79,6 +80,57 @@ def oracle_basis(result: PlanResult) -> str:
         return ""
     of = f" of {int(result.counts['paths']):,}" if "paths" in result.counts else ""
     return f"on {int(count):,}{of} futures"
+
+
+def cost_sentences(result: PlanResult) -> list[str]:
+    """Say first what the plan costs, and what is lost with and without it."""
+    service, money, sentences = result.service, result.money, []
+    if not formatting.is_missing(money.get("plan_cost")):
+        paid, lost = money["acquisition_cost"], money["margin_lost"]
+        how = f"{number(lost)} of margin on sales that it loses" if lost > 0 else "no margin on lost sales"
+        sentences.append(f"The plan costs {number(money['plan_cost'])}: {number(paid)} for capacity and {how}.")
+    served, free = service.fill_rate(), service.fill_rate("without")
+    worst = int(np.argmin(service.fill_rates()))
+    sentences.append(
+        f"It serves {percent(served)} of demand ({percent(free)} without prices, which takes more capacity where it "
+        f"binds): {number(service.total('lost_planned'))} units are lost instead of "
+        f"{number(service.total('lost_without'))}, most in the week of {formatting.day_month(result.weeks[worst])} "
+        f"({percent(1 - service.fill_rates()[worst], 0)})."
+    )
+    return sentences
+
+
+def exception_rows(result: PlanResult) -> list[tuple[str, str, str, str]]:
+    """Return where each exception is, what is the matter, what to do, and the money at stake."""
+
+    def place(exception: PlanException) -> str:
+        where = [formatting.day_month(np.datetime64(exception.week))] if exception.week else []
+        several = exception.resource and len(result.resources) > 1
+        parts = [*where, resource_name(exception.resource) if several else "", exception.product]
+        return ", ".join(part for part in parts if part) or "All weeks"
+
+    return [(place(e), sentence(e.words), sentence(e.action), number(e.money)) for e in result.exceptions]
+
+
+def price_range_rows(result: PlanResult) -> list[tuple[str, ...]]:
+    """Return for every week that binds its price, the simulated worth of more capacity, and what binds next."""
+    highest = max((known.price or 0.0 for known in result.price_ranges), default=0.0)
+    rows = []
+    for known in result.price_ranges:
+        where = formatting.day_month(np.datetime64(known.week))
+        where += f", {resource_name(known.resource)}" if len(result.resources) > 1 else ""
+        if known.price is None or known.worth is None:
+            text = f"no price helps: {number(known.committed)} already committed"
+            rows.append((where, number(known.capacity), "", *[""] * 4, text))
+            continue
+        shown = formatting.price(known.price, highest) + (" (ceiling)" if known.kind == "ceiling" else "")
+        worth = [number(known.worth[size]) if size in known.worth else "" for size in ("+5 %", "+10 %", "+20 %")]
+        holds = "over 20 % more" if known.holds_up_to is None else f"{number(known.holds_up_to)} more"
+        day, rest = known.binds_next[:10], known.binds_next[10:]
+        following = formatting.day_month(np.datetime64(day)) + rest if day else "none"
+        per_unit = "" if known.per_unit is None else formatting.price(known.per_unit, highest)
+        rows.append((where, number(known.capacity), shown, *worth, per_unit, f"{holds}; then {following}"))
+    return rows
 
 
 def headline(result: PlanResult) -> str:
@@ -228,6 +280,7 @@ def plan_summary(result: PlanResult) -> dict[str, Any]:
         **service_facts(result),
         "price_ranges": [{**vars(known), "per_unit": known.per_unit} for known in result.price_ranges],
         "price_range_error": None if result.response is None else result.response.error,
+        "exceptions": [vars(exception) for exception in result.exceptions],
         "gave_way": [vars(way) for way in result.gave_way],
     }
     return jsonable(summary)
@@ -325,36 +378,32 @@ def simulated_products(search: Search) -> str:
 
 
 def console_summary(result: PlanResult) -> Group:
-    """Show a plan in the terminal: the headline, measures, and the weeks with a price or an overrun."""
+    """Show a plan in the terminal: what it costs, whether it fits, exceptions, and the weeks that need a look."""
     style = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}[level(result)]
     sentences = [Text(text) for text in shown_verdict(result)]
     if result.search.outside_training:
         sentences[-1].stylize("yellow")
-    return Group(Text(headline(result), style=style), *sentences, _console_measures(result), _console_weeks(result))
+    first = [Text(text, style="bold") for text in cost_sentences(result)]
+    fits = Text(headline(result), style=style)
+    return Group(*first, fits, *sentences, *_console_exceptions(result), _console_weeks(result))
 
 
-def _console_measures(result: PlanResult) -> Table:
-    table = Table(title="Verified on unseen paths", title_justify="left", box=None, pad_edge=False)
-    table.add_column("measure")
-    both = reissues(result)
-    for heading in ("re-issued weekly" if both else "planned prices", "95 % interval", *["fixed prices"] * both):
-        table.add_column(heading, justify="right")
-    for _, basis, (title, *cells) in measure_rows(result):
-        table.add_row(title + (f", {basis}" if basis else ""), *cells)
-    return table
+def _console_exceptions(result: PlanResult) -> list[Text]:
+    rows = exception_rows(result)[:MOST_CONSOLE_EXCEPTIONS]
+    texts = [Text(f"  {money:>8}  {where}: {words} {action}") for where, words, action, money in rows]
+    return [Text("Decide (money at stake first; report.html has more)", style="italic"), *texts] if texts else []
 
 
 def _console_weeks(result: PlanResult) -> Group:
-    columns = result.columns()
+    columns, several = result.columns(), len(result.resources) > 1
     rows = list(range(len(columns["week"])))
     if len(rows) > MOST_CONSOLE_ROWS:
         rows = [row for row in rows if columns["shadow_price"][row] > 0 or exceeds(str(columns["verdict"][row]))]
     table = Table(title="Weeks", title_justify="left", box=None, pad_edge=False)
-    several = len(result.resources) > 1
     highest = np.nan_to_num(result.record.shadow_prices).max(axis=0, initial=0.0)
     for heading in ("week", *["resource"] * several):
         table.add_column(heading)
-    for heading in ("capacity", "expected use", "shadow price"):
+    for heading in ("capacity", "expected use", "price", "served"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
     for row in rows[:MOST_CONSOLE_ROWS]:
@@ -364,6 +413,7 @@ def _console_weeks(result: PlanResult) -> Group:
             *([Text(str(columns["resource"][row]))] if several else []),
             *(number(columns[name][row]) for name in ("capacity", "utilization")),
             formatting.price(columns["shadow_price"][row], highest[row % len(highest)]),
+            percent(1 - columns["lost_planned"][row] / max(columns["demand"][row], 1e-9), 0),
             Text(verdict, style="red" if exceeds(verdict) else ""),
         )
     left_out = len(columns["week"]) - len(rows[:MOST_CONSOLE_ROWS])
