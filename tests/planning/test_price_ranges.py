@@ -28,6 +28,9 @@ def response(**more) -> CapacityResponse:
         worth=WORTH,
         repriced=np.ones((2, len(SIZES), 3)),
         joint=0.5 * WORTH[:, : len(JOINT)].sum(0),
+        edges=np.asarray([[0.0, 100, 130], [0, 200, 260], [0, 300, 390]]),
+        rates=np.tile([0.1, 0.2], (3, 1)),
+        ramps=np.full((2, 3), 0.01),
         errors=np.asarray([0.1, 0.2, 0.3]),
     )
     return CapacityResponse(**{**fields, **more})

@@ -26,6 +26,8 @@ COMMANDS = {
     "demo": ("walras.cli.plan:demo_command", "Plan the embedded population: no file needed."),
     "plan": ("walras.cli.plan:plan_command", "Plan capacity for the products of a table."),
     "simulate": ("walras.cli.plan:simulate_command", "Simulate a population under given prices."),
+    "compare": ("walras.cli.stored:compare_plans_command", "Say in what two plans differ."),
+    "whatif": ("walras.cli.stored:what_if_command", "Estimate another capacity from a stored plan."),
     "data check": ("walras.cli.data:check_command", "Check a table and describe it."),
     "data generate": ("walras.cli.data:generate_command", "Write a table of a generated population."),
     "train buyer": ("walras.cli.train:buyer_command", "Train a buyer through the simulator."),

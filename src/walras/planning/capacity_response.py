@@ -59,6 +59,7 @@ class CapacityResponse:
         worth: reward gained by each of `SIZES` [money]; NaN where not simulated [simulated, size].
         repriced: prices after each change [simulated, size, entry].
         joint: reward gained by each of `JOINT` in all simulated weeks at once [money].
+        edges, rates, ramps: of the cost of capacity [entry, edge], [entry, segment] and up, down [2, entry].
         errors: relative errors of `estimate` for +10 % of each week, estimated without its own simulation.
     """
 
@@ -71,6 +72,9 @@ class CapacityResponse:
     worth: Float[np.ndarray, "simulated size"]
     repriced: Float[np.ndarray, "simulated size entry"]
     joint: Float[np.ndarray, " joint"]
+    edges: Float[np.ndarray, "entry edge"]
+    rates: Float[np.ndarray, "entry segment"]
+    ramps: Float[np.ndarray, "2 entry"]
     errors: Float[np.ndarray, " test"]
 
     @property
@@ -92,6 +96,25 @@ class CapacityResponse:
         except (OSError, KeyError, ValueError) as error:
             needed = "name the folder of a plan made by this version, or plan again"
             raise InputError(f"`{path}` cannot be read ({error}); {needed}") from None
+
+    def cost(self, capacity: Entries) -> float:
+        """Return what a capacity costs [money]; beyond the last tier at its rate."""
+        tops = self.edges[:, 1:].copy()
+        tops[:, -1] = np.maximum(tops[:, -1], capacity)
+        filled = np.clip(capacity[:, None], self.edges[:, :-1], tops) - self.edges[:, :-1]
+        change = np.diff(capacity.reshape(len(self.weeks), -1), axis=0, prepend=capacity[None, : len(self.resources)])
+        ramps = self.ramps[0] * np.maximum(change.ravel(), 0) + self.ramps[1] * np.maximum(-change.ravel(), 0)
+        return float((self.rates * filled).sum() + ramps.sum())
+
+    def price(self, entry: int, capacity: float) -> float:
+        """Estimate a week's price at another capacity of that week alone [money/unit]."""
+        row = np.flatnonzero(self.simulated == entry)
+        if not len(row):
+            return float(self.prices[entry])
+        known = np.isfinite(self.worth[row[0]])
+        prices = self.repriced[row[0], known, entry] - self.prices[entry]
+        share = capacity / max(self.capacity[entry], 1e-12) - 1.0
+        return max(float(self.prices[entry]) + _piecewise(share, np.asarray(SIZES)[known], prices), 0.0)
 
     def estimate(self, capacity: Entries) -> float:
         """Estimate the reward gained with another capacity, cost of capacity not deducted [money].

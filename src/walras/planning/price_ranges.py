@@ -22,7 +22,7 @@ from walras.planning.capacity_response import (
     PriceRange,
     cross_errors,
 )
-from walras.planning.costs import PiecewiseLinearCost
+from walras.planning.costs import ChangePenalty, PiecewiseLinearCost
 from walras.planning.prices.dual_ascent import adapt_step
 from walras.planning.prices.simulated_view import SimulatedView, cohort_parts, expected_response
 from walras.planning.protocols import Grid
@@ -42,12 +42,14 @@ SETTLED = 0.02  # mean residual of the plan's own prices above which nothing is 
 Rows = Float[np.ndarray, "row entry"]
 
 
-def capacity_response(view: SimulatedView, record: PlanRecord, weeks: np.ndarray, seed: int = 0) -> CapacityResponse:
+def capacity_response(
+    view: SimulatedView, record: PlanRecord, cost: PiecewiseLinearCost, weeks: np.ndarray, seed: int = 0
+) -> CapacityResponse:
     """Search prices again for other capacities of every week that binds, and keep what the products gain.
 
     Args:
         view: of all products; a cohort (drawn by `seed`) and fewer scenarios stand for large populations.
-        record: the plan.
+        record, cost: the plan, and what capacity costs.
         weeks: first days of the planned weeks.
     """
     planned, prices = record.capacity.ravel(), record.shadow_prices.ravel()
@@ -67,10 +69,21 @@ def capacity_response(view: SimulatedView, record: PlanRecord, weeks: np.ndarray
     worth, repriced = np.full((len(binds), len(SIZES)), np.nan), np.full((len(binds), len(SIZES), len(planned)), np.nan)
     for (row, size), value, price in zip(cases, gained, found[1:], strict=False):
         worth[row, size], repriced[row, size] = value, price
-    days, names = weeks.astype("datetime64[D]"), np.asarray(view.resources)
-    use = record.utilization.ravel()
+    plain = cost.plain if isinstance(cost, ChangePenalty) else cost
     response = CapacityResponse(
-        days, names, planned, use, found[0], binds, worth, repriced, gained[len(cases) :], np.zeros(0)
+        weeks.astype("datetime64[D]"),
+        np.asarray(view.resources),
+        planned,
+        record.utilization.ravel(),
+        found[0],
+        binds,
+        worth,
+        repriced,
+        gained[len(cases) :],
+        plain.edges.reshape(len(planned), -1),
+        plain.rates.reshape(len(planned), -1),
+        np.stack([plain.ramp_up.ravel(), plain.ramp_down.ravel()]),
+        np.zeros(0),
     )
     return replace(response, errors=cross_errors(worth))
 

@@ -94,6 +94,8 @@ def _price_sentence(result: PlanResult) -> str:
     text = f"The price is highest in the week of {day.day} {day:%b %Y}: {prices[week, resource]:.3g} per unit of {name}"
     if part is None or part.worth is None:
         return f"{text}; no price helps there." if part else f"{text}."
+    if part.worth["+10 %"] <= 0:
+        return f"{text}; 10 % more capacity in that week alone brings nothing by simulation."
     more = f"10 % more capacity there is worth {part.worth['+10 %']:,.3g} by simulation"
     return f"{text}; {more}, {part.per_unit:.3g} a unit (the median product earns {result.money['price_scale']:.3g})."
 
@@ -171,7 +173,7 @@ def verified_result(
     progress.stage("Scoring the forecast")
     forecast = backtest(problem.whole, seed=settings.seed).as_dict()
     progress.stage("Valuing more capacity")
-    response = capacity_response(problem.view, record, weeks, settings.seed)
+    response = capacity_response(problem.view, record, cost, weeks, settings.seed)
     ranges = price_ranges(response, record, cost, seen.committed.mean(0), problem.view.max_price)
     progress.stage("Adding up")
     plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
