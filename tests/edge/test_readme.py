@@ -68,7 +68,7 @@ def test_the_commands_work_one_after_the_other(tmp_path, monkeypatch, capsys):
     (costs,) = (block for block in blocks(TUTORIAL, "toml") if "agency_rate" in block)
     (tmp_path / "costs.toml").write_text(costs)
     words = [line[1:] for line in commands(README) if line[0] == "walras"]
-    assert [line[0] for line in words] == ["data", "data", "plan", "simulate", "plan"]
+    assert [line[0] for line in words] == ["data", "data", "plan", "simulate", "whatif", "plan", "compare"]
     words += [line[1:] for line in commands(TUTORIAL) if line[0] == "walras" and line[1:] not in words]
     for line in words:
         small = ["40" if before == "--agents" else word for before, word in zip(["", *line], line, strict=False)]

@@ -166,14 +166,16 @@ class PlanResult:
         return pandas.DataFrame(self.columns())
 
     def __str__(self) -> str:
-        """Return the verdict and a table of weeks."""
+        """Return the verdict, service, and a table of weeks."""
+        planned, without = self.service.fill_rate(), self.service.fill_rate("without")
+        served = f"Served: {planned:.1%} of demand, {without:.1%} without prices."
         columns, resource = self.columns(), ["resource"] if len(self.resources) > 1 else []
         table = []
         for name in ("week", *resource, "capacity", "utilization", "shadow_price", "verdict"):
             values = columns[name].tolist()
             cells = [name, *(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in values)]
             table.append([cell.rjust(max(map(len, cells))) for cell in cells])
-        return "\n".join([*self.verdict, *("  ".join(row) for row in zip(*table, strict=True))])
+        return "\n".join([*self.verdict, served, *("  ".join(row) for row in zip(*table, strict=True))])
 
 
 @dataclass(frozen=True, eq=False)
