@@ -31,7 +31,7 @@ from walras.simulation.week import State
 
 NO_DIFFERENCE = 1e-4  # relative difference in utilization below which future orders are said to make none
 JACOBIAN_AGENTS = 4000  # of the sample that a Jacobian is of: it only steers the search
-WEEKLY_AGENTS = 2000  # of the sample that prices are re-issued by, week after week
+WEEKLY_AGENTS = 1000  # of the sample that prices are re-issued by, week after week
 
 
 Parameters = ParamSpec("Parameters")
