@@ -24,7 +24,7 @@ from walras.planning.capacity_response import (
 )
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost
 from walras.planning.prices.dual_ascent import adapt_step
-from walras.planning.prices.simulated_view import SimulatedView, cohort_parts, expected_response
+from walras.planning.prices.simulated_view import SimulatedView, cohort_parts, simulate_prices
 from walras.planning.protocols import Grid
 from walras.planning.result import PlanRecord
 from walras.population.cohort import StratifiedSample, demand_size
@@ -124,9 +124,9 @@ class _Search:
 
         def simulate(prices: Rows) -> tuple[Rows, np.ndarray]:
             charged = [jnp.asarray(row.reshape(shape), jnp.float32) for row in prices]
-            found = run_parallel([partial(expected_response, *parts, row, 0.0) for row in charged], cores())
-            rewards = np.asarray([float(reward) for _, reward in found])
-            return np.stack([np.asarray(use, float).ravel() for use, _ in found]), rewards
+            found = run_parallel([partial(simulate_prices, *parts, row) for row in charged], cores())
+            rewards = np.asarray([np.asarray(reward, float).mean() for _, reward in found])
+            return np.stack([np.asarray(use, float).mean(0).ravel() for use, _ in found]), rewards
 
         start, capacity = record.shadow_prices.reshape(1, -1), record.capacity.reshape(1, -1)
         whole, part = view.utilization(record.shadow_prices).ravel(), simulate(start)[0][0]

@@ -15,7 +15,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, DualSolution, GaussNewton, ProjectedDual
 from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import committed_use, oracle, path_outcome
-from walras.planning.prices.simulated_view import SimulatedView, expected_response, simulate_prices
+from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
 from walras.planning.protocols import DifferentiableView, PlannerView, ValuedView
 from walras.policies.base_stock import ConstantOrder, PricedNewsvendor
 from walras.population.population import Population
@@ -263,11 +263,3 @@ def test_answers_are_the_simulators():
     run = simulate(*SHOP_PARTS[:3], initial=SHOP_PARTS[3], shadow_prices=charged)
     np.testing.assert_allclose(use, run.totals.utilization, rtol=1e-6)
     np.testing.assert_allclose(reward, run.reward, rtol=1e-6)
-
-
-def test_the_mean_keeps_standard_deviations_in_reserve():
-    charged = some_prices(shop())
-    use, reward = (np.asarray(part, float) for part in simulate_prices(*SHOP_PARTS, charged))
-    mean, worth = expected_response(*SHOP_PARTS, charged, 0.5)
-    np.testing.assert_allclose(mean, use.mean(0) + 0.5 * use.std(0), rtol=1e-5)
-    np.testing.assert_allclose(worth, reward.mean(), rtol=1e-6)

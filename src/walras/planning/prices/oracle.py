@@ -15,7 +15,6 @@ from walras.policies.base import Policy
 from walras.policies.base_stock import ConstantOrder
 from walras.population.population import Population
 from walras.simulation.checks import check_shapes, check_values
-from walras.simulation.run import simulate
 from walras.simulation.week import State
 
 PathGrid = Float[np.ndarray, "path week resource"]
@@ -61,8 +60,7 @@ def path_outcome(
 
 def committed_use(population: Population, exogenous: ExogenousPaths, initial: State) -> PathGrid:
     """Return utilization without further orders, by what is on hand and on order already (irreducible)."""
-    rollout = simulate(population, exogenous, ConstantOrder(jnp.zeros(())), initial=initial)
-    return np.asarray(rollout.totals.utilization, float)
+    return np.asarray(simulate_prices(population, exogenous, ConstantOrder(jnp.zeros(())), initial, None)[0], float)
 
 
 def oracle(

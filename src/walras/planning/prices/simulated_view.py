@@ -1,9 +1,5 @@
 """The planner's view by simulation: utilization, shadow prices, reward and Jacobian, without learning."""
 
-import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -34,23 +30,6 @@ JACOBIAN_AGENTS = 4000  # of the sample that a Jacobian is of: it only steers th
 WEEKLY_AGENTS = 1000  # of the sample that prices are re-issued by, week after week
 
 
-Parameters = ParamSpec("Parameters")
-Answer = TypeVar("Answer")
-
-
-def _explained(function: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
-    """Name the agents of the population, the first argument, in errors of functions that were called back."""
-
-    @functools.wraps(function)
-    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
-        with callback_names(cast(Population, args[0])):
-            return function(*args, **kwargs)
-
-    return call
-
-
-@_explained
-@eqx.filter_jit
 def simulate_prices(
     population: Population,
     exogenous: ExogenousPaths,
@@ -58,24 +37,17 @@ def simulate_prices(
     initial: State,
     shadow_prices: Float[Array, "*path week resource"] | None,
 ) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
-    """Return utilization and reward of every path."""
+    """Return utilization and reward of every path; errors of a policy in Python name the agents."""
+    with callback_names(population):
+        return _simulate_prices(population, exogenous, policy, initial, shadow_prices)
+
+
+@eqx.filter_jit
+def _simulate_prices(
+    population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State, shadow_prices: Array | None
+) -> tuple[Array, Array]:
     rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, throw=False)
     return rollout.totals.utilization, rollout.reward
-
-
-@_explained
-@eqx.filter_jit
-def expected_response(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    shadow_prices: Float[Array, "*path week resource"] | None,
-    reserve: float = 0.0,
-) -> tuple[Float[Array, "week resource"], Float[Array, ""]]:
-    """Return utilization averaged over paths plus `reserve` standard deviations, and mean reward."""
-    use, reward = simulate_prices(population, exogenous, policy, initial, shadow_prices)
-    return use.mean(0) + reserve * use.std(0), reward.mean(0)
 
 
 class SimulatedView:
@@ -120,7 +92,7 @@ class SimulatedView:
         self.max_price = choke_price(population)
         self.queries = self.jacobians = 0
         no_orders = ConstantOrder(jnp.zeros(()))
-        self.committed = np.asarray(expected_response(population, exogenous, no_orders, initial, None)[0], float)
+        self.committed = np.asarray(simulate_prices(population, exogenous, no_orders, initial, None)[0], float).mean(0)
         self.free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
         self.controllable = np.abs(self.free - self.committed) > NO_DIFFERENCE * np.maximum(self.free, 1.0)
         # The Jacobian is of agents drawn in proportion to demand, on the first two scenarios.
@@ -152,19 +124,14 @@ class SimulatedView:
 
     def planned_and_expected(self, shadow_prices: Grid) -> tuple[Grid, Grid]:
         """Return utilization to plan for, and expected, of one simulation."""
-        self._check(shadow_prices, "shadow_prices")
         self.queries += 1
-        prices = jnp.asarray(shadow_prices, jnp.float32)
-        use = np.asarray(simulate_prices(*self.parts, prices)[0], float)
-        _require_finite(use)
+        use, _ = self._simulate_paths(shadow_prices)
         return use.mean(0) + self.reserve * use.std(0), use.mean(0)
 
     def spread(self, shadow_prices: Grid) -> Grid:
         """Return the standard deviation of utilization between scenarios, relative to its mean."""
-        self._check(shadow_prices, "shadow_prices")
-        prices = jnp.asarray(shadow_prices, jnp.float32)
-        mean, upper = (np.asarray(expected_response(*self.parts, prices, sds)[0], float) for sds in (0.0, 1.0))
-        return (upper - mean) / np.maximum(mean, 1e-9 * max(float(mean.max(initial=0.0)), 1.0))
+        use, _ = self._simulate_paths(shadow_prices)
+        return use.std(0) / np.maximum(use.mean(0), 1e-9 * max(float(use.mean(0).max(initial=0.0)), 1.0))
 
     def shadow_prices(self, capacity: Plans) -> Float[np.ndarray, "..."]:
         """Return prices at which utilization fits the capacity, for every candidate [*plans, week, resource]."""
@@ -201,19 +168,20 @@ class SimulatedView:
 
     def _simulate(self, shadow_prices: Plans, reserve: float) -> tuple[np.ndarray, np.ndarray]:
         self._check(shadow_prices, "shadow_prices")
-        leading = np.shape(shadow_prices)[:-2]
-        plans = jnp.asarray(shadow_prices, jnp.float32).reshape(-1, self.n_weeks, len(self.resources))
+        plans = np.reshape(shadow_prices, (-1, self.n_weeks, len(self.resources)))
         self.queries += len(plans)
-        answers = [expected_response(*self.parts, plan, reserve) for plan in plans]
-        use = np.stack([np.asarray(use, float) for use, _ in answers]).reshape(*leading, self.n_weeks, -1)
-        reward = np.asarray([float(reward) for _, reward in answers]).reshape(leading)
-        _require_finite(use)
-        return use, reward
+        paths = [self._simulate_paths(plan) for plan in plans]
+        use = np.stack([use.mean(0) + reserve * use.std(0) for use, _ in paths])
+        reward = np.asarray([reward.mean() for _, reward in paths])
+        return use.reshape(np.shape(shadow_prices)), reward.reshape(np.shape(shadow_prices)[:-2])
 
-
-def _require_finite(use: Plans) -> None:
-    if not np.isfinite(use).all():
-        raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
+    def _simulate_paths(self, plan: Grid) -> tuple[Float[np.ndarray, "path week resource"], Float[np.ndarray, " path"]]:
+        """Return utilization and reward of every path; one program serves planning and verification."""
+        self._check(plan, "shadow_prices")
+        use, reward = simulate_prices(*self.parts, jnp.asarray(plan, jnp.float32))
+        if not np.isfinite(use).all():
+            raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
+        return np.asarray(use, float), np.asarray(reward, float)
 
 
 def cohort_parts(
