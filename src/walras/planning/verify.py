@@ -177,16 +177,7 @@ def verified_result(
     ranges = price_ranges(response, record, cost, seen.committed.mean(0), problem.view.max_price)
     progress.stage("Adding up")
     plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
-    outcomes = ProductOutcomes(
-        problem.panel.agents,
-        problem.population,
-        np.asarray(problem.unseen.demand).mean(0),
-        seen.without,
-        seen.planned,
-        seen.reissued.shadow_prices.mean(0),
-    )
-    service = outcomes.service()
-    grouped = groupings(problem.panel)
+    facts = _product_facts(problem, seen, weeks)
     tally, fixed_tally = (
         control_tally(method.utilization, *plan, method.shadow_prices, price_scale=scale)
         for method in (seen.reissued, seen.fixed)
@@ -205,13 +196,10 @@ def verified_result(
         history_demand=problem.panel.units.sum(1, dtype=np.float64),
         demand=fan(seen.demand),
         receipts=fan(seen.receipts),
-        service=service,
-        products=outcomes.table(problem.panel.category),
-        gave_way=outcomes.gave_way(weeks, *grouped[-1][1:]),
         price_ranges=ranges,
         response=response,
-        groups=tuple(outcomes.group(*parts) for parts in grouped),
-        money=_money(problem, record, cost, seen, service),
+        **facts,
+        money=_money(problem, record, cost, seen, facts["service"]),
         verified={**tally.metrics().as_dict(), **rewards["reissued"]},
         verified_fixed={**fixed_tally.metrics().as_dict(), **rewards["fixed"]},
         intervals=control_intervals(tally, seed=settings.seed),
@@ -227,6 +215,20 @@ def verified_result(
     progress.stage("Writing")
     seconds = {**progress.seconds, "total": sum(progress.seconds.values())}
     return replace(result, verdict=sentences, seconds=seconds)
+
+
+def _product_facts(problem: PlanningProblem, seen: OutOfSample, weeks: np.ndarray) -> dict[str, Any]:
+    """Return service, groups, the table of products, and who gives way in which week."""
+    demand, prices = np.asarray(problem.unseen.demand).mean(0), seen.reissued.shadow_prices.mean(0)
+    names = problem.panel.agents
+    outcomes = ProductOutcomes(names, problem.population, demand, seen.without, seen.planned, prices)
+    grouped = groupings(problem.panel)
+    return {
+        "service": outcomes.service(),
+        "products": outcomes.table(problem.panel.category),
+        "gave_way": outcomes.gave_way(weeks, *grouped[-1][1:]),
+        "groups": tuple(outcomes.group(*parts) for parts in grouped),
+    }
 
 
 NO_BOUND = dict.fromkeys(("reward_kept", "regret_ratio", "pooled_regret_ratio", "oracle_paths"))

@@ -140,15 +140,6 @@ def title_of(name: str) -> str:
     return MEASURES[name][0] if name in MEASURES else name.replace("_", " ").capitalize()
 
 
-def reward_given_up(money: Mapping[str, float]) -> tuple[float, str] | None:
-    """Return the reward given up to stay within capacity [money], and the same as a written share of reward."""
-    without, planned = money.get("reward_unconstrained"), money.get("reward_plan")
-    if without is None or planned is None or is_missing(without) or is_missing(planned):
-        return None
-    lost = float(without) - float(planned)
-    return lost, percent(lost / abs(without)) if without else NOT_DEFINED
-
-
 def day(week: np.datetime64) -> str:
     """Write a date as 4 Jul 2011."""
     return f"{day_month(week)} {week.astype(object).year}"
