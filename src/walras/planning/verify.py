@@ -211,10 +211,9 @@ def verified_result(
         policy=problem.chosen,
         settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
     )
-    sentences = _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
     progress.stage("Writing")
-    seconds = {**progress.seconds, "total": sum(progress.seconds.values())}
-    return replace(result, verdict=sentences, seconds=seconds)
+    sentences = _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
+    return replace(result, verdict=sentences, seconds={**progress.seconds, "total": sum(progress.seconds.values())})
 
 
 def _product_facts(problem: PlanningProblem, seen: OutOfSample, weeks: np.ndarray) -> dict[str, Any]:
