@@ -29,12 +29,12 @@ from walras.planning.protocols import Grid
 from walras.planning.result import PlanRecord
 from walras.population.cohort import StratifiedSample, demand_size
 
-MOST_WEEKS = 12  # weeks (times resources) with all sizes: those with the highest price x capacity
-MOST_AGENTS, MOST_CELLS = 2000, 8000  # agents of the cohort, and agents x scenarios, that are simulated per query
-LEAST_PRICE = 1e-2  # of the highest price: weeks with less do not bind
+MOST_WEEKS = 8  # weeks (times resources) with all sizes: those with the highest price x capacity
+MOST_AGENTS, MOST_CELLS = 2000, 6000  # agents of the cohort, and agents x scenarios, that are simulated per query
+LEAST_PRICE = 0.05  # of the highest price: weeks with less do not bind
 CEILING = 0.98  # of the highest price tried: from here on a price only says that use does not fit
 MOST_FACTOR = 3.0  # largest correction of a cohort's use
-STEP, ITERATIONS = 0.03, 60  # of the projected search [price scales per relative violation], from the plan's prices
+STEP, ITERATIONS = 0.03, 45  # of the projected search [price scales per relative violation], from the plan's prices
 FIRST_STEP, FIRST, LOWERED = 0.3, 200, 0.25  # the same of the plan itself, and its second start as a share of prices
 LONGEST, TOLERANCE = 8.0, 1e-4  # longest step in first steps; mean residual at which a row fits
 SETTLED = 0.02  # mean residual of the plan's own prices above which nothing is said about other capacities

@@ -1,7 +1,6 @@
 """The reports of plans and simulations: HTML pages, and the tables and JSON beside them."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ from walras.report.workbook import workbook_writer
 
 MOST_PRODUCTS = 20
 """Products in the page; products.csv has all."""
-
-MOST_LINES = 3
-"""Weeks with the same verdict that get a line each."""
-
-NEGLIGIBLE_PRICE = 1e-3
-"""Share of the largest price below which a price counts as zero."""
 
 Tile = tuple[str, str, str, str]
 """Name, value, small print, and "good", "fair", "bad" or ""."""
@@ -62,11 +55,9 @@ def plan_page(result: PlanResult) -> str:
         "basis": basis(result),
         "grade": level(result),
         "verdict": [*summary.cost_sentences(result), summary.headline(result), *summary.shown_verdict(result)],
-        "failing": failing_weeks(result),
         "failing_rows": [week for week, verdict in enumerate(judged) if exceeds(verdict)],
         "tiles": tiles(result),
         "exceptions": summary.exception_rows(result),
-        "recommendations": [recommendation(result, index) for index in range(len(names))],
         "price_basis": price_basis(result),
         "reissued": summary.reissues(result),
         "service": picture("service", "Lost sales by week", charts.lost_sales_chart, result),
@@ -151,52 +142,6 @@ def basis(result: PlanResult) -> list[str]:
     return parts
 
 
-def failing_weeks(result: PlanResult) -> list[str]:
-    """Name the weeks that exceed capacity, by verdict; many weeks with the same verdict share a line."""
-    by_verdict: dict[str, list[int]] = {}
-    for week, verdict in enumerate(verdicts(result)):
-        if exceeds(verdict):
-            by_verdict.setdefault(re.sub(r"\d+", "…", verdict), []).append(week)
-    lines: list[str] = []
-    for weeks in by_verdict.values():
-        if len(weeks) <= MOST_LINES:
-            lines.extend(_failing_week(result, week) for week in weeks)
-        else:
-            lines.append(_failing_together(result, weeks))
-    return lines
-
-
-def _failing_week(result: PlanResult, week: int) -> str:
-    over = [text for index in range(len(result.resources)) if (text := _overrun(result, week, index))]
-    return f"{fmt.day(result.weeks[week])}: {'; '.join([verdicts(result)[week], *over])}"
-
-
-def _failing_together(result: PlanResult, weeks: Sequence[int]) -> str:
-    """Describe weeks with the same verdict in one line: which, and the worst of them in the median."""
-    judged = verdicts(result)
-    used, granted = result.verified_utilization[1][list(weeks)], result.record.capacity[list(weeks)]
-    worst = weeks[int(np.argmax((used / np.maximum(granted, 1e-12)).max(axis=1)))]
-    figures = [int(digits) for week in weeks for digits in re.findall(r"\d+", judged[week])[:1]]
-    reason = judged[weeks[0]]
-    if figures:
-        reason = re.sub(r"\d+", f"{min(figures)} to {max(figures)}", reason, count=1)
-    days = fmt.listing((fmt.day_month(result.weeks[week]) for week in weeks), most=len(weeks))
-    return f"{reason}, {len(weeks)} weeks: {days}. The most crowded in the median: {_failing_week(result, worst)}"
-
-
-def _overrun(result: PlanResult, week: int, resource: int) -> str:
-    granted = float(result.record.capacity[week, resource])
-    used = float(result.verified_utilization[1, week, resource])
-    if not (np.isfinite(used) and granted > 0 and used > granted):
-        return ""
-    committed = float(result.committed[week, resource])
-    already = f", {fmt.number(committed)} already committed" if committed > granted else ""
-    name = fmt.resource_name(result.resources[resource])
-    return (
-        f"{fmt.number(used)} for {fmt.number(granted)} {name} ({fmt.signed(fmt.percent(used / granted - 1))}{already})"
-    )
-
-
 TILES = {
     "near_limit_mean_violation": "above capacity on average, weeks in which it is tight",
     "reward_kept": "of what the best prices with hindsight reach",
@@ -210,7 +155,7 @@ def tiles(result: PlanResult) -> list[Tile]:
     judged, service, money = verdicts(result), result.service, result.money
     fitting = sum(not exceeds(verdict) for verdict in judged)
     all_fit, grade = fitting == len(judged), level(result)
-    small = "of the planned weeks" if all_fit else "the others are named above with the reason"
+    small = "of the planned weeks" if all_fit else "the others are marked in the list of weeks"
     kind = "good" if all_fit else "" if grade == "good" else grade
     entries = [("Weeks that fit", f"{fitting} of {len(judged)}", small, kind)]
     small = f"of demand, against {fmt.percent(service.fill_rate('without'))} without prices"
@@ -250,25 +195,6 @@ def _price_tile(result: PlanResult, resource: int) -> Tile:
         return name, "0", "every week has unused capacity", ""
     week = int(np.nanargmax(prices))
     return name, fmt.number(prices[week]), f"money per unit, week of {fmt.day_month(result.weeks[week])}", ""
-
-
-def recommendation(result: PlanResult, resource: int) -> str:
-    """Say what to buy above regular capacity and in how many weeks the shadow price is not zero."""
-    prices = result.record.shadow_prices[:, resource]
-    planned, regular = result.record.capacity[:, resource], result.regular_capacity[:, resource]
-    above = np.maximum(planned - regular, 0.0)
-    weeks = int((above > charts.BOUGHT_FROM * regular).sum())
-    bought = "regular capacity is enough and nothing is bought above it"
-    if weeks:
-        most = int(np.argmax(above))
-        share = f" (+{fmt.percent(above[most] / regular[most], 0)})" if regular[most] > 0 else ""
-        bought = (
-            f"the plan buys {fmt.number(above.sum())} above regular capacity in {plural(weeks, 'week')}, "
-            f"most in the week of {fmt.day(result.weeks[most])}: {fmt.number(above[most])}{share}"
-        )
-    priced = int((prices > NEGLIGIBLE_PRICE * max(float(np.nanmax(prices, initial=0.0)), 1e-300)).sum())
-    tight = f"the shadow price is above zero in {priced} of {plural(len(prices), 'week')}"
-    return f"For {fmt.resource_name(result.resources[resource])}, {bought}; {tight}."
 
 
 def _resource(result: PlanResult, index: int, name: str) -> dict[str, Any]:

@@ -124,11 +124,12 @@ def price_range_rows(result: PlanResult) -> list[tuple[str, ...]]:
             rows.append((where, number(known.capacity), "", *[""] * 4, text))
             continue
         shown = formatting.price(known.price, highest) + (" (ceiling)" if known.kind == "ceiling" else "")
-        worth = [number(known.worth[size]) if size in known.worth else "" for size in ("+5 %", "+10 %", "+20 %")]
+        gains = [known.worth.get(size, np.nan) for size in ("+5 %", "+10 %", "+20 %")]
+        worth = ["" if np.isnan(gain) else number(gain) if gain > 0 else "none" for gain in gains]
         holds = "over 20 % more" if known.holds_up_to is None else f"{number(known.holds_up_to)} more"
         day, rest = known.binds_next[:10], known.binds_next[10:]
         following = formatting.day_month(np.datetime64(day)) + rest if day else "none"
-        per_unit = "" if known.per_unit is None else formatting.price(known.per_unit, highest)
+        per_unit = formatting.price(known.per_unit, highest) if (known.per_unit or 0.0) > 0 else "none"
         rows.append((where, number(known.capacity), shown, *worth, per_unit, f"{holds}; then {following}"))
     return rows
 

@@ -10,7 +10,7 @@ from walras.planning.result import PlanResult
 from walras.report import summary
 from walras.report.publish import Writer
 
-MOST_PRODUCTS = 50_000
+MOST_PRODUCTS = 10_000
 """Products in the workbook, those that lose most margin by the plan; products.csv has all."""
 
 UNITS = {
@@ -61,6 +61,10 @@ def _assumptions(result: PlanResult) -> list[list[Any]]:
     sources = summary.data_sources(result)
     rows: list[list[Any]] = [["in short", sentence] for sentence in sources["sentences"]]
     rows += [[name, f"{kind}: {origin}"] for name, kind, _, origin in sources["rows"]]
+    count = len(next(iter(result.products.values()), ()))
+    if count > MOST_PRODUCTS:
+        text = f"the sheet lists the {MOST_PRODUCTS:,} of {count:,} that lose most margin; products.csv has all"
+        rows.append(["products", text])
     return rows + [["note", note] for note in result.notes]
 
 
