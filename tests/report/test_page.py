@@ -209,6 +209,15 @@ def test_settings_that_are_empty_are_not_given(result, text_of):
     assert "not given" in text_of(replace(result, settings={"costs": {"upper_bound": None}}))
 
 
+@pytest.mark.parametrize("over", [0, 2])
+def test_the_tile_of_weeks_that_fit_counts_them(result, over):
+    weeks = len(result.weeks)
+    judged = replace(result, week_verdicts=("over on 50 % of paths",) * over + ("fits",) * (weeks - over))
+    title, value, small, kind = page.tiles(judged)[0]
+    assert (title, value) == ("Weeks that fit", f"{weeks - over} of {weeks}")
+    assert (small == "of the planned weeks") == (over == 0) == (kind == "good")
+
+
 def test_reward_kept_says_on_how_many_futures(result):
     counted = replace(result, verified={**result.verified, "oracle_paths": 4})
     assert any("computed on 4 of 32 futures" in small for _, _, small, _ in page.tiles(counted))
