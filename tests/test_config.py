@@ -143,10 +143,10 @@ def test_costs_that_no_price_could_support_are_refused(tmp_path, text, sentence)
         read_costs(write(tmp_path, text))
 
 
-def test_the_highest_share_is_the_nearer_limit():
-    assert CostSettings().highest_share == 1.3
-    assert CostSettings(upper_bound=1.2).highest_share == 1.2
-    assert CostSettings(upper_bound=2.0).highest_share == 1.3
+def test_tiers_are_cut_at_the_upper_bound():
+    assert CostSettings().tier_ends == CostSettings(upper_bound=2.0).tier_ends == (1.0, 1.15, 1.3)
+    assert CostSettings(upper_bound=1.2).tier_ends == (1.0, 1.15, 1.2)
+    assert CostSettings(upper_bound=1.0).tier_ends == (1.0, 1.0, 1.0)
 
 
 JUNK = st.one_of(

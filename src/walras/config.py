@@ -4,6 +4,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -203,6 +204,9 @@ class ResourceCosts(Settings):
     regular_capacity: float | tuple[float, ...] | None = Field(
         None, description="K0 per week, one number or one per week (default: by `regular_share`)"
     )
+    closed: tuple[date, ...] = Field(
+        (), description="days, such as 2026-12-25, whose weeks receive nothing but what is already on order"
+    )
     regular_rate: float = Field(0.03, ge=0, description="cost of one unit of resource up to K0")
     overtime_rate: float = Field(0.045, ge=0, description="cost of one unit beyond K0")
     agency_rate: float = Field(0.08, ge=0, description="cost of one unit beyond the overtime limit")
@@ -221,9 +225,10 @@ class ResourceCosts(Settings):
     )
 
     @property
-    def highest_share(self) -> float:
-        """Return the largest capacity that can be bought, as a share of K0."""
-        return self.agency_limit if self.upper_bound is None else min(self.upper_bound, self.agency_limit)
+    def tier_ends(self) -> tuple[float, float, float]:
+        """Return where regular, overtime and agency capacity end, as shares of K0; all are cut at `upper_bound`."""
+        most = self.agency_limit if self.upper_bound is None else self.upper_bound
+        return min(1.0, most), min(self.overtime_limit, most), min(self.agency_limit, most)
 
     @model_validator(mode="after")
     def _convex(self) -> "ResourceCosts":

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walras.errors import InputError, ShapeError
-from walras.exogenous.arrivals import ArrivalShares, ConstantLeadTime, IntegerLeadTimes
+from walras.exogenous.arrivals import ArrivalShares, ConstantLeadTime, IntegerLeadTimes, postponed
 
 ACCEPTED = jnp.asarray([8.0, 4.0, 0.0])
 SHARES = jnp.asarray([[0.0, 1.0, 0.25], [0.5, 0.0, 0.25], [0.5, 0.0, 0.5]])
@@ -96,3 +96,11 @@ def test_a_pipeline_without_the_row_is_refused(name):
 def test_a_lead_time_before_the_order_is_refused(weeks):
     with pytest.raises(InputError, match=f"the lead time is {weeks} but must be a whole number of weeks, 0 or more"):
         ConstantLeadTime(weeks)
+
+
+def test_orders_due_in_closed_weeks_wait_for_the_next_open_one():
+    closed = np.asarray([False, True, True, False])
+    lead = np.asarray([[[0, 1, 2, 3]] * 4], np.int8)
+    expected = [[0, 3, 3, 3], [2, 2, 2, 3], [1, 1, 2, 3], [0, 1, 2, 3]]
+    np.testing.assert_array_equal(postponed(lead, closed)[0], expected)
+    assert postponed(np.full((1, 2, 1), 120, np.int8), np.ones(200, bool)).max() == 200

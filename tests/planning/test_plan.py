@@ -1,6 +1,7 @@
 """Plans from end to end, of sixty generated products, eight weeks and three futures."""
 
 from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from walras.planning.search import assess_feasibility, search_plan
 from walras.planning.verify import verify_plan
 from walras.population.generate import generate_panel
 from walras.progress import Progress
+from walras.report.summary import assumed_columns
 
 WEEKS, AGENTS = 8, 60
 MEASURES = {
@@ -201,6 +203,29 @@ def test_a_plan_says_for_how_many_weeks_the_users_forecast_was_used():
     [note] = [note for note in notes if "forecast in the table" in note]
     assert f"in 3 of {WEEKS} planned weeks; the demand model forecasts the rest" in note and " products" in note
     assert not any("forecast in the table" in note for note in build_simulation(panel(), settings()).notes)
+
+
+def test_a_closed_week_receives_what_is_on_order_and_nothing_else():
+    day = panel().weeks[-1].astype("datetime64[D]").item() + timedelta(weeks=5, days=2)
+    result, at = plan(panel(), settings(), CostSettings(closed=(day,))), 4
+    assert result.record.capacity[at] == result.regular_capacity[at] == 0 < result.record.capacity[at + 1]
+    for use in (result.verified_utilization, result.fixed_utilization, result.unconstrained):
+        np.testing.assert_allclose(use[1, at], result.committed[at], rtol=1e-5)
+    assert result.week_verdicts[at] == "closed"
+    assert result.record.shadow_prices[at] == result.record.shadow_prices[at + 1]
+    assert result.unconstrained[1].sum() == pytest.approx(planned().unconstrained[1].sum(), rel=0.15)
+
+
+def test_tiers_of_every_resource_end_at_its_own_limits():
+    chosen = settings(resources=("inbound_units", "storage"))
+    costs = CostSettings(regular_capacity=100.0, upper_bound=1.0, resource={"storage": {"upper_bound": 1.2}})
+    edges = acquisition_cost(build_problem(panel(), chosen).view, chosen, costs).edges
+    np.testing.assert_allclose(edges[0], [[0, 100, 100, 100], [0, 100, 115, 120]])
+
+
+def test_what_the_start_assumes_is_among_the_assumed_columns():
+    assumed = set(assumed_columns(planned()))
+    assert {"on_hand", "orders", "lead_time_spread"} <= assumed
 
 
 def test_nothing_sold_lately_is_refused():

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8, Integer
+from jaxtyping import Array, Bool, Float, Int, Int8, Integer
 
 from walras.clipping import minimum
 from walras.errors import InputError, ShapeError, shape_mismatch
@@ -200,6 +200,34 @@ def draw_lead_times(
     np.exp(noise, out=noise)
     noise *= typical.astype(np.float32)
     return np.clip(np.rint(noise), 1, longest).astype(np.int8)
+
+
+def postponed(
+    lead_times: Int8[np.ndarray, "scenario week agent"], closed: Bool[np.ndarray, " closed_week"]
+) -> Integer[np.ndarray, "scenario week agent"]:
+    """Lengthen lead times so that orders due in a closed week arrive in the next open one.
+
+    Args:
+        lead_times: of orders placed in each week [weeks].
+        closed: whether nothing can be received, from the same first week on; later weeks are open.
+    """
+    weeks, longest = lead_times.shape[1], int(lead_times.max(initial=0))
+    opens = next_open(closed, weeks + longest)
+    kind = np.int8 if longest + longest_run(closed) <= np.iinfo(np.int8).max else np.int16
+    moved = [(opens[week : week + longest + 1] - week).astype(kind)[lead_times[:, week]] for week in range(weeks)]
+    return np.stack(moved, axis=1)
+
+
+def next_open(closed: Bool[np.ndarray, " closed_week"], weeks: int) -> Int[np.ndarray, " week"]:
+    """Return the first open week from each week on, itself where it is open; weeks beyond `closed` are open."""
+    last = weeks + len(closed)
+    shut = np.isin(np.arange(last + 1), np.flatnonzero(closed))
+    return np.minimum.accumulate(np.where(shut, last, np.arange(last + 1))[::-1])[::-1][:weeks]
+
+
+def longest_run(closed: Bool[np.ndarray, " week"]) -> int:
+    """Return the length of the longest run of closed weeks."""
+    return max(map(len, "".join("x" if shut else " " for shut in closed).split()), default=0)
 
 
 def longest_lead_time(typical: np.ndarray, log_sd: float = ORDER_LOG_SD) -> int:

@@ -9,10 +9,17 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from walras.data.panel import Panel
-from walras.exogenous.arrivals import ORDER_LOG_SD, IntegerLeadTimes, draw_lead_times, lead_time_sd, longest_lead_time
+from walras.exogenous.arrivals import (
+    ORDER_LOG_SD,
+    IntegerLeadTimes,
+    draw_lead_times,
+    lead_time_sd,
+    longest_lead_time,
+    postponed,
+)
 from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths, lead_time_demand
 from walras.population.generate import generate_panel
@@ -51,6 +58,7 @@ def coming_paths(
     weeks: int,
     seed: int,
     log_sd: float = ORDER_LOG_SD,
+    closed: Bool[np.ndarray, " closed_week"] | None = None,
 ) -> ExogenousPaths:
     """Draw scenarios of the weeks after the panel's last one; prices and costs stay at their latest.
 
@@ -62,10 +70,13 @@ def coming_paths(
         weeks: weeks ahead.
         seed: of demand and lead times.
         log_sd: spread of the log lead time between orders.
+        closed: first coming weeks in which nothing arrives; orders wait for the next open week.
     """
     ahead = weeks + int(lead_time.max(initial=1)) + 1
     mean, sd = lead_time_demand(demand.mean(ahead), demand.sd(ahead), lead_time, lead_time_sd(lead_time, log_sd), weeks)
     drawn = draw_lead_times(lead_time, (scenarios, weeks), log_sd=log_sd, seed=seed)
+    if closed is not None and closed.any():
+        drawn = postponed(drawn, closed)
     return _paths(panel, demand.sample(scenarios, weeks, seed=seed), drawn, mean, sd)
 
 

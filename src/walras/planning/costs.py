@@ -260,7 +260,7 @@ class PiecewiseLinearCost(AbstractAcquisitionCost):
         regular_capacity: Grid,
         *,
         rates: Sequence[Grid | float],
-        tops: Sequence[float] = (1.0, 1.15, 1.3),
+        tops: Sequence[float | Float[np.ndarray, " resource"]] = (1.0, 1.15, 1.3),
         lower: Float[np.ndarray, "..."] | float = 0.0,
         ramp_up: Float[np.ndarray, "..."] | float = 0.0,
         ramp_down: Float[np.ndarray, "..."] | float = 0.0,

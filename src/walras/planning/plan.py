@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from walras.config import CostSettings, PlanSettings, checked, read_costs
 from walras.data.panel import Panel
@@ -57,9 +57,10 @@ def _plan(
     for name in settings.resources:  # refused before any work is done
         _weekly(costs.of(name).regular_capacity or 0.0, settings.weeks, name)
     maps = load_maps(settings) if settings.interface == "learned" else None
-    problem = build_problem(panel, settings, progress=progress)
+    closed = closed_weeks(panel.next_weeks(settings.weeks), settings, costs)
+    problem = build_problem(panel, settings, closed=np.any(closed, axis=1), progress=progress)
     progress.stage("Planning")
-    cost = acquisition_cost(problem.view, settings, costs, last)
+    cost = acquisition_cost(problem.view, settings, costs, last, closed)
     if maps is None:
         record, search = plan_by_simulation(problem, cost, settings, progress)
     else:
@@ -75,13 +76,30 @@ def _plan(
     return replace(result, moved=moved, notes=(*result.notes, note))
 
 
+def closed_weeks(weeks: np.ndarray, settings: PlanSettings, costs: CostSettings) -> Bool[np.ndarray, "week resource"]:
+    """Mark the weeks in which nothing can be received: days of `closed`, or a regular capacity of 0; never storage."""
+    closed = np.zeros((len(weeks), len(settings.resources)), bool)
+    for index, name in enumerate(settings.resources):
+        if name != "storage":
+            part = costs.of(name)
+            days = np.asarray(part.closed, "datetime64[D]")
+            closed[:, index] = ((weeks[:, None] <= days) & (days < weeks[:, None] + 7)).any(1)
+            if part.regular_capacity is not None:
+                closed[:, index] |= _weekly(part.regular_capacity, len(weeks), name) == 0
+    return closed & ~closed.all(0)  # without any capacity there is no week to wait for
+
+
 def acquisition_cost(
-    view: SimulatedView, settings: PlanSettings, costs: CostSettings, last: PreviousPlan | None = None
+    view: SimulatedView,
+    settings: PlanSettings,
+    costs: CostSettings,
+    last: PreviousPlan | None = None,
+    closed: Bool[np.ndarray, "week resource"] | None = None,
 ) -> PiecewiseLinearCost:
     """Build the cost of capacity; frozen weeks keep the last plan's capacity, else the regular one.
 
     That is what `costs` give, else what the last plan was granted, else `regular_share` of mean expected use without
-    prices.
+    prices; 0 in closed weeks.
     """
     names = view.resources
     free = view.expected(np.zeros((view.n_weeks, len(names))))
@@ -92,6 +110,7 @@ def acquisition_cost(
         given = costs.of(name).regular_capacity
         if given is not None:
             regular[:, index] = _weekly(given, view.n_weeks, name)
+    regular = regular if closed is None else np.where(closed, 0.0, regular)
     parts = [costs.of(name) for name in names]
     unit = view.price_scale if costs.rates == "margin" else 1.0
 
@@ -101,7 +120,7 @@ def acquisition_cost(
     cost = PiecewiseLinearCost.tiers(
         regular,
         rates=(rate("regular_rate"), rate("overtime_rate"), rate("agency_rate")),
-        tops=(1.0, parts[0].overtime_limit, parts[0].highest_share),
+        tops=[np.asarray(tops) for tops in zip(*(part.tier_ends for part in parts), strict=True)],
         lower=regular * np.asarray([part.lower_bound for part in parts]),
         ramp_up=rate("ramp_up"),
         ramp_down=rate("ramp_down"),

@@ -123,7 +123,7 @@ class _Search:
         parts = parts[0], parts[1].map_scenarios(lambda leaf: leaf[:count]), *parts[2:]
 
         def simulate(prices: Rows) -> tuple[Rows, np.ndarray]:
-            charged = [jnp.asarray(row.reshape(shape), jnp.float32) for row in prices]
+            charged = [jnp.asarray(view.charged(row.reshape(shape)), jnp.float32) for row in prices]
             found = run_parallel([partial(simulate_prices, *parts, row) for row in charged], cores())
             rewards = np.asarray([np.asarray(reward, float).mean() for _, reward in found])
             return np.stack([np.asarray(use, float).mean(0).ravel() for use, _ in found]), rewards

@@ -1,20 +1,21 @@
 """What a plan is made from: population, demand, start and scenarios, drawn here from a panel and only read later."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 from scipy.special import ndtri
 
 from walras.config import PlanSettings
 from walras.data.imputation import complete_panel
 from walras.data.panel import Panel, active_agents
 from walras.errors import InputError
-from walras.exogenous.arrivals import ORDER_LOG_SD
+from walras.exogenous.arrivals import ORDER_LOG_SD, longest_run, next_open
 from walras.exogenous.calendar import holiday_distance
 from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths
@@ -112,22 +113,35 @@ def build_simulation(panel: Panel, settings: PlanSettings, *, progress: Progress
     return _at_origin(panel, settings, progress or Progress())[0]
 
 
-def build_problem(panel: Panel, settings: PlanSettings, *, progress: Progress | None = None) -> PlanningProblem:
-    """Build a simulation problem with planning scenarios, a view on them and, for learned maps, the history."""
-    origin, past = _at_origin(panel, settings, progress or Progress())
+def build_problem(
+    panel: Panel,
+    settings: PlanSettings,
+    *,
+    closed: Bool[np.ndarray, " week"] | None = None,
+    progress: Progress | None = None,
+) -> PlanningProblem:
+    """Build a simulation problem with planning scenarios, a view on them and, for learned maps, the history.
+
+    Orders that would arrive in `closed` weeks arrive in the next open one.
+    """
+    origin, past = _at_origin(panel, settings, progress or Progress(), closed)
     population, policy, initial, demand = origin.population, origin.policy, origin.initial, origin.demand
     longer = settings.weeks + window_length(policy, initial.max_lead)
-    drawn = _futures(origin.panel, population, demand, settings.scenarios, longer, settings.seed)
+    drawn = _futures(origin.panel, population, demand, settings.scenarios, longer, settings.seed, closed)
     expected = mixed_path(drawn, settings.seed)
     reserve = float(ndtri(settings.service_level)) if settings.scenarios > 1 else 0.0
     scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
-    view = SimulatedView(population, scenarios, policy, initial, reserve=reserve, seed=settings.seed)
+    weeks = None if closed is None else np.minimum(next_open(closed, settings.weeks), settings.weeks - 1)
+    kept: dict[str, Any] = {"reserve": reserve, "seed": settings.seed, "price_week": weeks}
+    view = SimulatedView(population, scenarios, policy, initial, **kept)
     parts = origin.panel, population, past, initial, expected, demand
     history = map_history(*parts) if settings.interface == "learned" else None
     return PlanningProblem(**vars(origin), view=view, expected=expected, history=history)
 
 
-def _at_origin(panel: Panel, settings: PlanSettings, progress: Progress) -> tuple[SimulationProblem, WarmUp]:
+def _at_origin(
+    panel: Panel, settings: PlanSettings, progress: Progress, closed: Bool[np.ndarray, " week"] | None = None
+) -> tuple[SimulationProblem, WarmUp]:
     policy, policy_words, chosen = choose_policy(settings)
     active, counts, dropped = active_panel(panel, settings)
     progress.stage("Fitting the demand")
@@ -144,20 +158,37 @@ def _at_origin(panel: Panel, settings: PlanSettings, progress: Progress) -> tupl
         replay |= {"weeks": REPLAYED_WEEKS, "record": Record.traces()}
     past = replay_history(completed, population, policy, demand, **replay)
     initial, start_words = state_after(past, completed, population)
+    if closed is not None and closed.any():  # room for orders that wait
+        wait = jnp.zeros((longest_run(closed), completed.n_agents), jnp.float32)
+        initial = State(initial.stock_end, jnp.concatenate([initial.pipeline, wait]), initial.memory)
     progress.stage("Drawing scenarios")
-    unseen = _futures(completed, population, demand, settings.paths, settings.weeks, settings.seed + UNSEEN)
+    unseen = _futures(completed, population, demand, settings.paths, settings.weeks, settings.seed + UNSEEN, closed)
     more = *demand.limits, *_forecast_note(completed, settings.weeks)
-    lead_words = f"Lead times vary between orders of a product with a log spread of {ORDER_LOG_SD}."
-    notes = *panel.notes, *dropped, policy_words, *start_words, *more, lead_words
+    notes = *panel.notes, *dropped, policy_words, *start_words, *more
     parts = population, policy, initial, unseen, demand
+    completed = replace(completed, provenance={**completed.provenance, **_assumed_start(panel)})
     return SimulationProblem(panel, completed, *parts, counts, notes, chosen), past
 
 
+def _assumed_start(panel: Panel) -> dict[str, str]:
+    """Name what the start assumes because the table does not have it, as in a panel's provenance."""
+    replayed = "assumed: those of the policy replayed over the last weeks"
+    missing = [name for name in ("on_hand", "orders") if getattr(panel, name) is None]
+    spread = f"assumed: lead times vary between orders with a log spread of {ORDER_LOG_SD}"
+    return dict.fromkeys(missing, replayed) | {"lead_time_spread": spread}
+
+
 def _futures(
-    panel: Panel, population: Population, demand: DemandModel, scenarios: int, weeks: int, seed: int
+    panel: Panel,
+    population: Population,
+    demand: DemandModel,
+    scenarios: int,
+    weeks: int,
+    seed: int,
+    closed: Bool[np.ndarray, " week"] | None,
 ) -> ExogenousPaths:
-    lead = np.asarray(population.lead_time)
-    return coming_paths(panel, lead, demand, scenarios=scenarios, weeks=weeks, seed=seed, log_sd=ORDER_LOG_SD)
+    drawn: dict[str, Any] = {"scenarios": scenarios, "weeks": weeks, "seed": seed, "closed": closed}
+    return coming_paths(panel, np.asarray(population.lead_time), demand, log_sd=ORDER_LOG_SD, **drawn)
 
 
 def active_panel(panel: Panel, settings: PlanSettings) -> tuple[Panel, dict[str, int], tuple[str, ...]]:

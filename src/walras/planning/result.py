@@ -90,7 +90,8 @@ class PlanResult:
         verified, verified_fixed: `evaluation.control_metrics` with prices re-issued and fixed, and rewards relative to
             the clairvoyant oracle; `intervals` are (low, high), 95 % over paths, for `verified`.
         forecast_score: held-out score of the demand scenarios, or a reason why not (`exogenous.demand.backtest`).
-        week_verdicts: one phrase per week ("fits", "already committed"); `verdict` is a few sentences.
+        week_verdicts: one phrase per week ("fits", "already committed"), that of its worst resource; `row_verdicts` are
+            the phrases of each week and resource, in the order of plan.csv; `verdict` is a few sentences.
         provenance: field -> where its numbers come from; `notes` say what was dropped, filled or not estimated.
         counts: `agents`, `active`, `inactive`, `history_weeks`, `scenarios`, `paths`.
         policy: `PolicyChoice.facts`.
@@ -119,6 +120,7 @@ class PlanResult:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     forecast_score: Mapping[str, Any] = field(default_factory=dict)
     week_verdicts: tuple[str, ...] = ()
+    row_verdicts: tuple[str, ...] = ()
     verdict: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -138,6 +140,13 @@ class PlanResult:
         """Give what needs a decision: at most ten, by the money at stake, each with an action."""
         return find_exceptions(self)
 
+    @property
+    def verdict_grid(self) -> np.ndarray:
+        """Give the verdict of every week and resource, "not judged" where there is none [week, resource]."""
+        shape = len(self.weeks), len(self.resources)
+        judged = self.row_verdicts or tuple(np.repeat(np.asarray(self.week_verdicts, dtype=str), shape[1]))
+        return np.asarray([*judged, *["not judged"] * (shape[0] * shape[1])][: shape[0] * shape[1]], str).reshape(shape)
+
     def columns(self) -> dict[str, np.ndarray]:
         """Return the columns of plan.csv, one row per week and resource: `datetime64[D]`, `str` and floats."""
         numbers = {
@@ -152,9 +161,9 @@ class PlanResult:
             **fan_columns("fixed", self.fixed_utilization),
         }
         columns = week_columns(self.weeks, self.resources, numbers)
-        verdicts = [*self.week_verdicts, *["not judged"] * len(self.weeks)][: len(self.weeks)]
-        per_week = {"verdict": np.asarray(verdicts, dtype=str), **self.service.columns()}
-        return {**columns, **{name: np.repeat(values, len(self.resources)) for name, values in per_week.items()}}
+        columns["verdict"] = self.verdict_grid.reshape(-1)
+        weekly = self.service.columns().items()
+        return {**columns, **{name: np.repeat(values, len(self.resources)) for name, values in weekly}}
 
     def to_frame(self) -> Any:
         """Return `columns()` as a pandas data frame."""

@@ -61,7 +61,8 @@ class CalibratedView:
     def of_cohort(population_view: SimulatedView, cohort: Cohort, seed: int = 0) -> "CalibratedView":
         """Simulate a cohort, calibrated where no prices are charged; `seed` is of the sample for the Jacobian."""
         parts = cohort_parts(cohort, *population_view.parts)
-        cohort_view = SimulatedView(*parts, reserve=population_view.reserve, seed=seed)
+        kept: dict[str, Any] = {"reserve": population_view.reserve, "price_week": population_view.price_week}
+        cohort_view = SimulatedView(*parts, seed=seed, **kept)
         return CalibratedView(cohort_view, _factor(population_view.free, cohort_view.free), population_view)
 
     def calibrated_at(self, shadow_prices: Grid, simulated: Grid) -> "CalibratedView":

@@ -30,30 +30,42 @@ FITS_TO = 0.01  # A week whose mean violation over the paths is at most this fit
 AT_THE_TOP = 0.98  # A price of at least this share of the highest one tried is at the top
 
 
-def week_verdicts(record: PlanRecord, seen: PathOutcome, committed: PathGrid, max_price: float) -> tuple[str, ...]:
-    """Say for every week whether its worst resource fits on the unseen paths, and if not, why.
+def week_verdicts(
+    record: PlanRecord, seen: PathOutcome, committed: PathGrid, max_price: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Say for every week and resource whether it fits on the unseen paths, and if not, why.
 
-    `committed` is utilization on the same paths without orders after the origin.
+    `committed` is utilization on the same paths without orders after the origin. Without capacity, use by earlier orders
+    alone is "closed".
+
+    Returns:
+        The verdict of each week, which is that of its worst resource, and one per week and resource, weeks outermost.
     """
-    capacity = np.maximum(record.capacity, 1e-9)
+    least = 1e-9 * max(float(seen.utilization.max(initial=0.0)), 1.0)
+    capacity = np.maximum(record.capacity, least)
     over, bound = (np.maximum(use - capacity, 0) / capacity for use in (seen.utilization, committed))
 
-    def verdict(week: int, worst: int) -> str:
-        at = np.s_[:, week, worst]
-        uses = seen.utilization, committed
-        excess, committed_excess = (float(use[at].mean() / capacity[week, worst] - 1) for use in uses)
+    def verdict(week: int, resource: int) -> str:
+        at = np.s_[:, week, resource]
+        use, fixed = float(seen.utilization[at].mean()), float(committed[at].mean())
         share = f"{round(100 * (over[at] > FITS_TO).mean())} % of paths"
+        if record.capacity[week, resource] <= least:
+            return "closed" if use <= fixed + 1e-3 * max(fixed, 1.0) else f"closed, but used on {share}"
         if over[at].mean() <= FITS_TO:
             return "fits"
-        if committed_excess > FITS_TO:
+        if fixed / capacity[week, resource] - 1 > FITS_TO:
             return "already committed"
         if np.maximum(over[at] - bound[at], 0).mean() <= FITS_TO:
             return f"already committed on {share}"
         # Where use fits on average, the price is right for most paths; else no price would do more in time.
         at_the_top = float(seen.shadow_prices[at].mean() / max_price) >= AT_THE_TOP
+        excess = use / capacity[week, resource] - 1
         return "over at the highest price" if excess > FITS_TO and at_the_top else f"over on {share}"
 
-    return tuple(verdict(week, worst) for week, worst in enumerate(over.mean(0).argmax(-1).tolist()))
+    weeks, resources = capacity.shape
+    rows = [[verdict(week, resource) for resource in range(resources)] for week in range(weeks)]
+    worst = over.mean(0).argmax(-1).tolist()
+    return tuple(rows[week][at] for week, at in enumerate(worst)), tuple(text for row in rows for text in row)
 
 
 def _feasibility_sentence(result: PlanResult) -> str:
@@ -163,7 +175,8 @@ def verified_result(
     progress: Progress,
 ) -> PlanResult:
     """Verify a plan on the unseen paths, and collect what a report needs."""
-    record = replace(record, utilization=problem.view.expected(record.shadow_prices))
+    prices = problem.view.charged(record.shadow_prices)
+    record = replace(record, utilization=problem.view.expected(prices), shadow_prices=prices)
     weeks = problem.panel.next_weeks(settings.weeks)
     progress.stage("Verifying on unseen futures")
     seen = verify_plan(problem, record, settings, progress)
@@ -182,6 +195,7 @@ def verified_result(
         control_tally(method.utilization, *plan, method.shadow_prices, price_scale=scale)
         for method in (seen.reissued, seen.fixed)
     )
+    by_week, by_row = week_verdicts(record, seen.reissued, seen.committed, problem.view.max_price)
     result = PlanResult(
         record=record,
         weeks=weeks,
@@ -204,7 +218,8 @@ def verified_result(
         verified_fixed={**fixed_tally.metrics().as_dict(), **rewards["fixed"]},
         intervals=control_intervals(tally, seed=settings.seed),
         forecast_score=forecast,
-        week_verdicts=week_verdicts(record, seen.reissued, seen.committed, problem.view.max_price),
+        week_verdicts=by_week,
+        row_verdicts=by_row,
         provenance=problem.panel.provenance,
         notes=problem.notes,
         counts=problem.counts,

@@ -48,14 +48,12 @@ def write_report(result: PlanResult, folder: Path) -> list[Path]:
 
 def plan_page(result: PlanResult) -> str:
     """Return the self-contained HTML page of a plan."""
-    judged = verdicts(result)
     names = [fmt.resource_name(name) for name in result.resources]
     content = {
         "title": f"Capacity plan: {fmt.listing(names)}, {fmt.day(result.weeks[0])} to {fmt.day(result.weeks[-1] + 6)}",
         "basis": basis(result),
         "grade": level(result),
         "verdict": [*summary.cost_sentences(result), summary.headline(result), *summary.shown_verdict(result)],
-        "failing_rows": [week for week, verdict in enumerate(judged) if exceeds(verdict)],
         "tiles": tiles(result),
         "exceptions": summary.exception_rows(result),
         "price_basis": price_basis(result),
@@ -201,7 +199,8 @@ def _resource(result: PlanResult, index: int, name: str) -> dict[str, Any]:
     capacity = picture(f"capacity-{index}", f"Capacity and use of {name} by week", charts.capacity_chart, result, index)
     prices = picture(f"price-{index}", f"Shadow price of {name} by week", charts.price_chart, result, index)
     weeks = [_week_row(result, week, index) for week in range(len(result.weeks))]
-    return {"name": name, "capacity": capacity, "prices": prices, "weeks": weeks}
+    failing = [week for week, verdict in enumerate(result.verdict_grid[:, index]) if exceeds(str(verdict))]
+    return {"name": name, "capacity": capacity, "prices": prices, "weeks": weeks, "failing": failing}
 
 
 def _week_row(result: PlanResult, week: int, resource: int) -> tuple[str, ...]:
@@ -218,7 +217,7 @@ def _week_row(result: PlanResult, week: int, resource: int) -> tuple[str, ...]:
         f"{fmt.number(low)} – {fmt.number(high)}",
         fmt.price(prices[week], float(np.nanmax(prices, initial=0.0))),
         fmt.percent(result.service.fill_rates()[week], 0),
-        verdicts(result)[week],
+        str(result.verdict_grid[week, resource]),
     )
 
 

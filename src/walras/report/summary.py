@@ -23,7 +23,7 @@ MOST_CONSOLE_ROWS, MOST_CONSOLE_EXCEPTIONS = 30, 5
 MOST_DATES = 4
 """Weeks that a headline names; more are listed below it."""
 
-FITS, NOT_JUDGED = "fits", "not judged"
+FITS, NOT_JUDGED, CLOSED = "fits", "not judged", "closed"
 VIOLATION_TARGET = 0.03
 """Near-limit mean violation that a finished plan should not exceed (3 %)."""
 
@@ -36,7 +36,7 @@ def verdicts(result: PlanResult) -> list[str]:
 
 def exceeds(verdict: str) -> bool:
     """Return whether a week's verdict means that utilization exceeds capacity in it."""
-    return not (verdict.startswith(FITS) or verdict == NOT_JUDGED)
+    return not (verdict.startswith(FITS) or verdict in (NOT_JUDGED, CLOSED))
 
 
 def reissues(result: PlanResult) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, GaussNewton
-from walras.planning.prices.simulated_view import WEEKLY_AGENTS, SimulatedView, simulate_prices
+from walras.planning.prices.simulated_view import WEEKLY_AGENTS, SimulatedView, add_charged_weeks, simulate_prices
 from walras.planning.protocols import Grid
 from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
@@ -57,6 +57,7 @@ class MPCController(Controller):
         self.weeks = len(capacity)
         self.capacity = _hold(capacity, self.window)
         self.planned = _hold(shadow_prices, self.window)
+        self.price_week = np.concatenate([view.price_week, self.weeks + np.arange(self.window)])
         self.solver = solver or GaussNewton(tolerance=3e-3, max_iterations=6)
         self.progress = progress or Progress()
         reserve = np.zeros((1, self.capacity.shape[1])) if reserve is None else reserve
@@ -80,9 +81,12 @@ class MPCController(Controller):
         future = week_of(self.expected, jnp.asarray(week), self.window)
         charged, shape = start[:, :1], start[:, 1:].shape
 
+        same = np.minimum(self.price_week[week : week + self.window] - week, self.window - 1)
+        same[0] = 0  # the price of this week is announced
+
         def window_prices(ahead: np.ndarray) -> Array:
             prices = [charged[: len(ahead)], ahead.reshape(-1, *shape[1:])]
-            return jnp.asarray(np.concatenate(prices, axis=1), jnp.float32)
+            return jnp.asarray(np.concatenate(prices, axis=1)[:, same], jnp.float32)
 
         def use(parts: tuple[Any, ...], ahead: np.ndarray) -> np.ndarray:
             answer = _use(parts[0], parts[1], parts[2], parts[3], window_prices(ahead))
@@ -102,12 +106,14 @@ class MPCController(Controller):
             first_path = jax.tree.map(lambda leaf: leaf[:1], sample[3])
             prices = window_prices(ahead.mean(0, keepdims=True))
             slope = _slope(sample[0], sample[1], sample[2], first_path, prices)
-            return np.asarray(slope, float) * factor.mean(0)[:, None]
+            return add_charged_weeks(np.asarray(slope, float), same[1:] - 1) * factor.mean(0)[:, None]
 
         limit = self.capacity[week : week + self.window] / (1.0 + self.reserve)
+        limit = np.where(limit > 0, limit, np.inf)  # closed weeks receive what is on order, at any price
         target = np.repeat(limit[1:].reshape(1, -1), paths, axis=0)
         problem = DualProblem(response, jacobian, target, self.price_scale, self.max_price)
-        prices = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices.reshape(shape)
+        prices = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices
+        prices = prices.reshape(shape)[:, same[1:] - 1]
         self.progress.step(week + 1, self.weeks)
         return prices
 

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from walras.errors import InputError, NotFiniteError, shape_mismatch
 from walras.exogenous.paths import ExogenousPaths
@@ -71,6 +71,7 @@ class SimulatedView:
         solver: AbstractDualSolver | None = None,
         reserve: float = 0.0,
         seed: int = 0,
+        price_week: Int[np.ndarray, " week"] | None = None,
     ) -> None:
         """Simulate without orders and without prices, to see where prices can make a difference.
 
@@ -79,6 +80,7 @@ class SimulatedView:
             solver: of shadow prices; default `NewtonThenProjected()`.
             reserve: standard deviations between scenarios added to expected utilization, as room for the spread.
             seed: of the sample of agents for the Jacobian.
+            price_week: week whose price is charged in each week; by default its own, else that of the next open one.
 
         Raises:
             ShapeError, InputError, NotFiniteError: see `simulation.checks`.
@@ -90,6 +92,7 @@ class SimulatedView:
         self.reserve, self.resources, self.n_weeks = reserve, population.resources, exogenous.n_weeks
         self.price_scale = float(price_scale(population)[0])
         self.max_price = choke_price(population)
+        self.price_week = np.arange(self.n_weeks) if price_week is None else price_week
         self.queries = self.jacobians = 0
         no_orders = ConstantOrder(jnp.zeros(()))
         self.committed = np.asarray(simulate_prices(population, exogenous, no_orders, initial, None)[0], float).mean(0)
@@ -128,6 +131,10 @@ class SimulatedView:
         use, _ = self._simulate_paths(shadow_prices)
         return use.mean(0) + self.reserve * use.std(0), use.mean(0)
 
+    def charged(self, shadow_prices: Grid) -> Grid:
+        """Return the prices that are charged: in closed weeks, that of the week in which what is due then arrives."""
+        return shadow_prices[self.price_week]
+
     def spread(self, shadow_prices: Grid) -> Grid:
         """Return the standard deviation of utilization between scenarios, relative to its mean."""
         use, _ = self._simulate_paths(shadow_prices)
@@ -149,10 +156,10 @@ class SimulatedView:
         """Return dU/dlambda [utilization entry, price entry] by forward differentiation of a sample of the agents."""
         self.jacobians += 1
         population, exogenous, policy, initial = self._sample
-        prices = jnp.asarray(shadow_prices, jnp.float32)
+        prices = jnp.asarray(self.charged(shadow_prices), jnp.float32)
         slope = utilization_jacobian(population, exogenous, policy, initial=initial, shadow_prices=prices)
         # Of the mean only: the spread between scenarios has no derivative where it is zero.
-        return np.asarray(slope.mean(0), float).reshape(prices.size, prices.size)
+        return add_charged_weeks(np.asarray(slope.mean(0), float).reshape(prices.size, -1), self.price_week)
 
     @property
     def parts(self) -> tuple[Population, ExogenousPaths, Policy, State]:
@@ -178,10 +185,19 @@ class SimulatedView:
     def _simulate_paths(self, plan: Grid) -> tuple[Float[np.ndarray, "path week resource"], Float[np.ndarray, " path"]]:
         """Return utilization and reward of every path; one program serves planning and verification."""
         self._check(plan, "shadow_prices")
-        use, reward = simulate_prices(*self.parts, jnp.asarray(plan, jnp.float32))
+        use, reward = simulate_prices(*self.parts, jnp.asarray(self.charged(plan), jnp.float32))
         if not np.isfinite(use).all():
             raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
         return np.asarray(use, float), np.asarray(reward, float)
+
+
+def add_charged_weeks(
+    slope: Float[np.ndarray, "entry entry"], price_week: Int[np.ndarray, " week"]
+) -> Float[np.ndarray, "entry entry"]:
+    """Return the derivative in prices that are charged in several weeks, given that in the prices of each week."""
+    same = (price_week[:, None] == np.arange(len(price_week))).astype(float)
+    by_week = slope.reshape(len(slope), len(price_week), -1)
+    return np.einsum("ewr,wk->ekr", by_week, same).reshape(slope.shape)
 
 
 def cohort_parts(
