@@ -30,11 +30,15 @@ from walras.planning.result import PlanRecord
 from walras.population.cohort import StratifiedSample, demand_size
 
 MOST_WEEKS = 8  # weeks (times resources) with all sizes: those with the highest price x capacity
-MOST_AGENTS, MOST_CELLS = 2000, 6000  # agents of the cohort, and agents x scenarios, that are simulated per query
+MOST_AGENTS, MOST_CELLS = 2000, 32_000  # agents of the cohort, and agents x scenarios, that are simulated per query
 LEAST_PRICE = 0.05  # of the highest price: weeks with less do not bind
 CEILING = 0.98  # of the highest price tried: from here on a price only says that use does not fit
 MOST_FACTOR = 3.0  # largest correction of a cohort's use
-STEP, ITERATIONS = 0.03, 45  # of the projected search [price scales per relative violation], from the plan's prices
+STEP, ITERATIONS, MORE_ITERATIONS = (
+    0.03,
+    60,
+    25,
+)  # of the projected search [price scales per relative violation], from the plan's prices
 FIRST_STEP, FIRST, LOWERED = 0.3, 200, 0.25  # the same of the plan itself, and its second start as a share of prices
 LONGEST, TOLERANCE = 8.0, 1e-4  # longest step in first steps; mean residual at which a row fits
 SETTLED = 0.02  # mean residual of the plan's own prices above which nothing is said about other capacities
@@ -55,20 +59,25 @@ def capacity_response(
     planned, prices = record.capacity.ravel(), record.shadow_prices.ravel()
     controllable = view.controllable.ravel()
     search = _Search.of(view, record, controllable, seed)
-    weight = np.where(
-        controllable & search.settled & (prices > LEAST_PRICE * prices.max(initial=0.0)), prices * planned, 0.0
-    )
+    priced = controllable & (prices > LEAST_PRICE * prices.max(initial=0.0))
+    weight = np.where(priced & search.settled, prices * planned, 0.0)
     binds = np.argsort(-weight, kind="stable")[: int((weight > 0).sum())]
-    cases = [
-        (row, size) for row in range(len(binds)) for size in range(len(SIZES)) if row < MOST_WEEKS or size == ALWAYS
-    ]
-    rows = [planned, *(_scaled(planned, [binds[row]], SIZES[size]) for row, size in cases)]
+    rows = [planned, *(_scaled(planned, [entry], SIZES[ALWAYS]) for entry in binds)]
     rows += [_scaled(planned, binds, size) for size in JOINT]
     found, gained, _ = search.prices_for(np.stack(rows))
-    gained = gained[1:] - gained[0]
+    gained = gained - gained[0]
     worth, repriced = np.full((len(binds), len(SIZES)), np.nan), np.full((len(binds), len(SIZES), len(planned)), np.nan)
-    for (row, size), value, price in zip(cases, gained, found[1:], strict=False):
-        worth[row, size], repriced[row, size] = value, price
+    worth[:, ALWAYS], repriced[:, ALWAYS] = gained[1 : len(binds) + 1], found[1 : len(binds) + 1]
+    # Other changes of the weeks that matter most start in proportion to what +10 % does.
+    cases = [(row, size) for row in range(min(len(binds), MOST_WEEKS)) for size in range(len(SIZES)) if size != ALWAYS]
+    if cases:
+        row, size = np.asarray(cases).T
+        share = np.asarray(SIZES)[size, None]
+        start = found[0] + share / SIZES[ALWAYS] * (repriced[row, ALWAYS] - found[0])
+        start = np.concatenate([found[:1], np.clip(start, 0.0, view.max_price)])
+        wanted = np.stack([planned, *(_scaled(planned, [binds[row]], SIZES[size]) for row, size in cases)])
+        prices, reward, _ = search.prices_for(wanted, start, iterations=MORE_ITERATIONS)
+        worth[row, size], repriced[row, size] = reward[1:] - reward[0], prices[1:]
     plain = cost.plain if isinstance(cost, ChangePenalty) else cost
     response = CapacityResponse(
         weeks.astype("datetime64[D]"),
@@ -79,7 +88,7 @@ def capacity_response(
         binds,
         worth,
         repriced,
-        gained[len(cases) :],
+        gained[len(binds) + 1 :],
         plain.edges.reshape(len(planned), -1),
         plain.rates.reshape(len(planned), -1),
         np.stack([plain.ramp_up.ravel(), plain.ramp_down.ravel()]),
