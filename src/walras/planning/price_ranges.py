@@ -30,7 +30,7 @@ from walras.planning.result import PlanRecord
 from walras.population.cohort import StratifiedSample, demand_size
 
 MOST_WEEKS = 8  # weeks (times resources) with all sizes: those with the highest price x capacity
-MOST_AGENTS, MOST_CELLS = 2000, 32_000  # agents of the cohort, and agents x scenarios, that are simulated per query
+MOST_AGENTS, MOST_CELLS = 1000, 32_000  # agents of the cohort, and agents x scenarios, that are simulated per query
 LEAST_PRICE = 0.05  # of the highest price: weeks with less do not bind
 CEILING = 0.98  # of the highest price tried: from here on a price only says that use does not fit
 MOST_FACTOR = 3.0  # largest correction of a cohort's use
@@ -39,7 +39,7 @@ STEP, ITERATIONS, MORE_ITERATIONS = (
     60,
     25,
 )  # of the projected search [price scales per relative violation], from the plan's prices
-FIRST_STEP, FIRST, LOWERED = 0.3, 200, 0.25  # the same of the plan itself, and its second start as a share of prices
+FIRST_STEP, FIRST, LOWERED = 0.3, 100, 0.25  # the same of the plan itself, and its second start as a share of prices
 LONGEST, TOLERANCE = 8.0, 1e-4  # longest step in first steps; mean residual at which a row fits
 SETTLED = 0.02  # mean residual of the plan's own prices above which nothing is said about other capacities
 

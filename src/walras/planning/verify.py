@@ -35,8 +35,8 @@ def week_verdicts(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Say for every week and resource whether it fits on the unseen paths, and if not, why.
 
-    `committed` is utilization on the same paths without orders after the origin. Without capacity, use by earlier orders
-    alone is "closed".
+    `committed` is utilization on the same paths without orders after the origin. Without capacity, use by earlier
+    orders alone is "closed".
 
     Returns:
         The verdict of each week, which is that of its worst resource, and one per week and resource, weeks outermost.
@@ -186,8 +186,7 @@ def verified_result(
     progress.stage("Scoring the forecast")
     forecast = backtest(problem.whole, seed=settings.seed).as_dict()
     progress.stage("Valuing more capacity")
-    response = capacity_response(problem.view, record, cost, weeks, settings.seed)
-    ranges = price_ranges(response, record, cost, seen.committed.mean(0), problem.view.max_price)
+    worth = _worth_of_capacity(problem, record, cost, seen, settings.seed)
     progress.stage("Adding up")
     plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
     facts = _product_facts(problem, seen, weeks)
@@ -210,8 +209,7 @@ def verified_result(
         history_demand=problem.panel.units.sum(1, dtype=np.float64),
         demand=fan(seen.demand),
         receipts=fan(seen.receipts),
-        price_ranges=ranges,
-        response=response,
+        **worth,
         **facts,
         money=_money(problem, record, cost, seen, facts["service"]),
         verified={**tally.metrics().as_dict(), **rewards["reissued"]},
@@ -229,6 +227,16 @@ def verified_result(
     progress.stage("Writing")
     sentences = _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
     return replace(result, verdict=sentences, seconds={**progress.seconds, "total": sum(progress.seconds.values())})
+
+
+def _worth_of_capacity(
+    problem: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample, seed: int
+) -> dict[str, Any]:
+    """Return the simulated response to other capacities, and what it says about prices."""
+    weeks = problem.panel.next_weeks(len(record.capacity))
+    response = capacity_response(problem.view, record, cost, weeks, seed)
+    ranges = price_ranges(response, record, cost, seen.committed.mean(0), problem.view.max_price)
+    return {"response": response, "price_ranges": ranges}
 
 
 def _product_facts(problem: PlanningProblem, seen: OutOfSample, weeks: np.ndarray) -> dict[str, Any]:
