@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import report_example
-from rich.console import Console
+from rich.console import Console, Group
 
 from walras.planning.result import Search
 from walras.report.publish import arrow_table, jsonable
@@ -35,7 +35,7 @@ def strict(text: str) -> dict:
 def printed(renderable, width: int = 100) -> str:
     """Print to a terminal of this width and return the text."""
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(renderable)
+    console.print(Group(*renderable))
     return console.export_text()
 
 

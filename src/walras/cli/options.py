@@ -109,11 +109,12 @@ def print_json(answer: Mapping[str, Any]) -> None:
 def print_text(*parts: Any) -> None:
     """Print sentences and tables, folded to the width of the terminal."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(highlight=False)
     for part in parts:
         # Sentences in a pipe are not folded, so that programs can read them line by line.
-        console.print(part, markup=False, soft_wrap=isinstance(part, str) and not console.is_terminal)
+        console.print(part, markup=False, soft_wrap=isinstance(part, str | Text) and not console.is_terminal)
 
 
 def print_files(files: Iterable[Path]) -> None:

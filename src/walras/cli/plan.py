@@ -95,7 +95,7 @@ def _plan(
         result = replace(result, seconds=seconds)
         progress.stage("Writing the report")
         files = write_report(result, out)
-    options.print_result(as_json, plan_summary(result), [console_summary(result)], files)
+    options.print_result(as_json, plan_summary(result), console_summary(result), files)
 
 
 def simulate_command(

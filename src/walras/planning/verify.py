@@ -96,20 +96,20 @@ def _capacity_sentence(result: PlanResult) -> str:
 
 
 def _price_sentence(result: PlanResult) -> str:
-    prices = result.record.shadow_prices
-    if prices.max(initial=0.0) <= 0:
-        return "No week needs a shadow price."
-    week, resource = np.unravel_index(int(np.argmax(prices)), prices.shape)
-    day, name = result.weeks[week].astype("datetime64[D]").item(), result.resources[resource].replace("_", " ")
-    known = {(part.week, part.resource): part for part in result.price_ranges}
-    part = known.get((str(result.weeks[week]), result.resources[resource]))
-    text = f"The price is highest in the week of {day.day} {day:%b %Y}: {prices[week, resource]:.3g} per unit of {name}"
-    if part is None or part.worth is None:
-        return f"{text}; no price helps there." if part else f"{text}."
-    if part.worth["+10 %"] <= 0:
+    """Name the highest price that helps, and what more capacity is worth there; never a price as that worth."""
+    priced = [known for known in result.price_ranges if known.price is not None and known.worth is not None]
+    if not priced:
+        if result.record.shadow_prices.max(initial=0.0) <= 0:
+            return "No week needs a shadow price."
+        return "No price says anything about more capacity: earlier orders fill the weeks, or prices do not settle."
+    top = max(priced, key=lambda known: known.price or 0.0)
+    day, worth = np.datetime64(top.week).astype("datetime64[D]").item(), (top.worth or {})["+10 %"]
+    name = top.resource.replace("_", " ")
+    text = f"The price is highest in the week of {day.day} {day:%b %Y}: {top.price:.3g} per unit of {name}"
+    if worth <= 0:
         return f"{text}; 10 % more capacity in that week alone brings nothing by simulation."
-    more = f"10 % more capacity there is worth {part.worth['+10 %']:,.3g} by simulation"
-    return f"{text}; {more}, {part.per_unit:.3g} a unit (the median product earns {result.money['price_scale']:.3g})."
+    unit = f"{top.per_unit:.3g} a unit (the median product earns {result.money['price_scale']:.3g})"
+    return f"{text}; 10 % more capacity there is worth {worth:,.3g} by simulation, {unit}."
 
 
 ORACLE_CELLS = 1_000_000  # most agents x weeks x paths for the oracle: it needs many simulations of each path
@@ -185,8 +185,7 @@ def verified_result(
     rewards = _reward_measures(problem, record, seen) if settings.bound else {"reissued": NO_BOUND, "fixed": NO_BOUND}
     progress.stage("Scoring the forecast")
     forecast = backtest(problem.whole, seed=settings.seed).as_dict()
-    progress.stage("Valuing more capacity")
-    worth = _worth_of_capacity(problem, record, cost, seen, settings.seed)
+    worth = _worth_of_capacity(problem, record, cost, seen, progress)
     progress.stage("Adding up")
     plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
     facts = _product_facts(problem, seen, weeks)
@@ -230,11 +229,11 @@ def verified_result(
 
 
 def _worth_of_capacity(
-    problem: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample, seed: int
+    problem: PlanningProblem, record: PlanRecord, cost: PiecewiseLinearCost, seen: OutOfSample, progress: Progress
 ) -> dict[str, Any]:
     """Return the simulated response to other capacities, and what it says about prices."""
-    weeks = problem.panel.next_weeks(len(record.capacity))
-    response = capacity_response(problem.view, record, cost, weeks, seed)
+    progress.stage("Valuing more capacity")
+    response = capacity_response(problem.view, record, cost, problem.panel.next_weeks(len(record.capacity)))
     ranges = price_ranges(response, record, cost, seen.committed.mean(0), problem.view.max_price)
     return {"response": response, "price_ranges": ranges}
 

@@ -207,7 +207,6 @@ def _week_row(result: PlanResult, week: int, resource: int) -> tuple[str, ...]:
     date = result.weeks[week]
     granted, used = result.record.capacity[week, resource], result.record.utilization[week, resource]
     low, _, high = result.verified_utilization[:, week, resource]
-    prices = result.record.shadow_prices[:, resource]
     return (
         Markup(f'{fmt.day_month(date)}<span class="x"> {date.astype(object).year}</span>'),
         fmt.number(result.regular_capacity[week, resource]),
@@ -215,7 +214,7 @@ def _week_row(result: PlanResult, week: int, resource: int) -> tuple[str, ...]:
         fmt.number(used),
         fmt.percent(used / granted, 0) if granted > 0 else fmt.NOT_DEFINED,
         f"{fmt.number(low)} – {fmt.number(high)}",
-        fmt.price(prices[week], float(np.nanmax(prices, initial=0.0))),
+        summary.written_price(result, week, resource),
         fmt.percent(result.service.fill_rates()[week], 0),
         str(result.verdict_grid[week, resource]),
     )

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -269,5 +270,6 @@ def picture(name: str, title: str, draw: Callable[..., Figure], *shown: Any) -> 
         title: label for screen readers.
         draw: takes `shown` and a `FigureSize`.
     """
-    with drawing():
+    with drawing(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name may have letters that the font lacks
         return tuple((size.name, to_svg(draw(*shown, size), title, f"{name}-{size.name}")) for size in FIGURE_SIZES)

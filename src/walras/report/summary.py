@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -110,6 +109,15 @@ def exception_rows(result: PlanResult) -> list[tuple[str, str, str, str]]:
         return ", ".join(part for part in parts if part) or "All weeks"
 
     return [(place(e), sentence(e.words), sentence(e.action), number(e.money)) for e in result.exceptions]
+
+
+def written_price(result: PlanResult, week: int, resource: int) -> str:
+    """Write the price of a week; a dash where earlier orders fill it, so that no price helps."""
+    prices = result.record.shadow_prices[:, resource]
+    place = str(result.weeks[week]), result.resources[resource]
+    if any(known.price is None and (known.week, known.resource) == place for known in result.price_ranges):
+        return "–"
+    return formatting.price(prices[week], float(np.nanmax(prices, initial=0.0)))
 
 
 def price_range_rows(result: PlanResult) -> list[tuple[str, ...]]:
@@ -378,7 +386,7 @@ def simulated_products(search: Search) -> str:
     return f"a cohort of {search.cohort} products {others} and every product {plural(search.full_simulations, 'time')}"
 
 
-def console_summary(result: PlanResult) -> Group:
+def console_summary(result: PlanResult) -> list[Text | Table]:
     """Show a plan in the terminal: what it costs, whether it fits, exceptions, and the weeks that need a look."""
     style = {"good": "bold green", "fair": "bold yellow", "bad": "bold red"}[level(result)]
     sentences = [Text(text) for text in shown_verdict(result)]
@@ -386,7 +394,7 @@ def console_summary(result: PlanResult) -> Group:
         sentences[-1].stylize("yellow")
     first = [Text(text, style="bold") for text in cost_sentences(result)]
     fits = Text(headline(result), style=style)
-    return Group(*first, fits, *sentences, *_console_exceptions(result), _console_weeks(result))
+    return [*first, fits, *sentences, *_console_exceptions(result), *_console_weeks(result)]
 
 
 def _console_exceptions(result: PlanResult) -> list[Text]:
@@ -395,13 +403,12 @@ def _console_exceptions(result: PlanResult) -> list[Text]:
     return [Text("Decide (money at stake first; report.html has more)", style="italic"), *texts] if texts else []
 
 
-def _console_weeks(result: PlanResult) -> Group:
+def _console_weeks(result: PlanResult) -> list[Text | Table]:
     columns, several = result.columns(), len(result.resources) > 1
     rows = list(range(len(columns["week"])))
     if len(rows) > MOST_CONSOLE_ROWS:
         rows = [row for row in rows if columns["shadow_price"][row] > 0 or exceeds(str(columns["verdict"][row]))]
     table = Table(title="Weeks", title_justify="left", box=None, pad_edge=False)
-    highest = np.nan_to_num(result.record.shadow_prices).max(axis=0, initial=0.0)
     for heading in ("week", *["resource"] * several):
         table.add_column(heading)
     for heading in ("capacity", "expected use", "price", "served"):
@@ -413,10 +420,10 @@ def _console_weeks(result: PlanResult) -> Group:
             str(columns["week"][row]),
             *([Text(str(columns["resource"][row]))] if several else []),
             *(number(columns[name][row]) for name in ("capacity", "utilization")),
-            formatting.price(columns["shadow_price"][row], highest[row % len(highest)]),
+            written_price(result, *divmod(row, len(result.resources))),
             percent(1 - columns["lost_planned"][row] / max(columns["demand"][row], 1e-9), 0),
             Text(verdict, style="red" if exceeds(verdict) else ""),
         )
     left_out = len(columns["week"]) - len(rows[:MOST_CONSOLE_ROWS])
     more = f"{plural(left_out, 'more row')} {'is' if left_out == 1 else 'are'} in plan.csv"
-    return Group(table, *([Text(more, style="dim")] if left_out else []))
+    return [table, *([Text(more, style="dim")] if left_out else [])]
