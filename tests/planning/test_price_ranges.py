@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from walras.config import PlanSettings
+from walras.config import CostSettings, PlanSettings
 from walras.errors import InputError
 from walras.planning.capacity_response import JOINT, SIZES, CapacityResponse
 from walras.planning.plan import plan
@@ -91,6 +91,13 @@ def test_more_capacity_everywhere_is_worth_less_than_its_prices_promise():
     known = planned().response
     promised = 0.1 * (known.prices * known.capacity)[known.simulated].sum()
     assert known.joint[JOINT.index(0.1)] < promised
+
+
+def test_where_nothing_binds_no_price_is_reported():
+    settings = PlanSettings(weeks=4, scenarios=3, paths=3, policy="newsvendor", reissue=False)
+    free = plan(generate_panel(agents=60, weeks=90, seed=0), settings, CostSettings(regular_capacity=1e6))
+    assert free.record.shadow_prices.max() == 0 and free.price_ranges == () and free.response.error is None
+    assert free.response.estimate(1.1 * free.response.capacity) == 0.0
 
 
 def test_nothing_binds_nothing_is_simulated():

@@ -90,6 +90,8 @@ def test_another_capacity_is_estimated_with_its_cost(folders, capsys):
     assert found["weeks"][0]["price"] == [0.4, pytest.approx(0.2)]
     assert not (found["beyond_simulated"] or found["beyond_purchase"])
     assert what_if(known, known.capacity * 2)["beyond_purchase"]
+    assert what_if(known, other_capacity(known, ("2011-07-04=50%", "2011-09-05=-5%")))["not_simulated"] == []
+    assert what_if(known, other_capacity(known, ("2011-07-04=50000",)))["not_simulated"] == ["2011-07-04"]
 
 
 @pytest.mark.parametrize("change", ["2011-09-06=5", "storage:2011-09-05=5", "2011-09-05=many", "2011-09-05=-5", "x"])

@@ -58,19 +58,21 @@ def capacity_response(
     """
     planned, prices = record.capacity.ravel(), record.shadow_prices.ravel()
     controllable = view.controllable.ravel()
-    search = _Search.of(view, record, controllable, seed)
-    priced = controllable & (prices > LEAST_PRICE * prices.max(initial=0.0))
-    weight = np.where(priced & search.settled, prices * planned, 0.0)
+    priced = controllable & (prices > LEAST_PRICE * prices.max(initial=0.0)) & (planned > 0)
+    search = _Search.of(view, record, controllable, seed) if priced.any() else None
+    weight = np.where(priced & (search is not None and search.settled), prices * planned, 0.0)
     binds = np.argsort(-weight, kind="stable")[: int((weight > 0).sum())]
     rows = [planned, *(_scaled(planned, [entry], SIZES[ALWAYS]) for entry in binds)]
     rows += [_scaled(planned, binds, size) for size in JOINT]
-    found, gained, _ = search.prices_for(np.stack(rows))
-    gained = gained - gained[0]
+    found, gained = np.tile(prices, (len(rows), 1)), np.zeros(len(rows))
+    if search is not None and len(binds):
+        found, gained, _ = search.prices_for(np.stack(rows))
+        gained = gained - gained[0]
     worth, repriced = np.full((len(binds), len(SIZES)), np.nan), np.full((len(binds), len(SIZES), len(planned)), np.nan)
     worth[:, ALWAYS], repriced[:, ALWAYS] = gained[1 : len(binds) + 1], found[1 : len(binds) + 1]
     # Other changes of the weeks that matter most start in proportion to what +10 % does.
     cases = [(row, size) for row in range(min(len(binds), MOST_WEEKS)) for size in range(len(SIZES)) if size != ALWAYS]
-    if cases:
+    if search is not None and cases:
         row, size = np.asarray(cases).T
         share = np.asarray(SIZES)[size, None]
         start = found[0] + share / SIZES[ALWAYS] * (repriced[row, ALWAYS] - found[0])

@@ -201,6 +201,7 @@ def what_if(response: CapacityResponse, capacity: np.ndarray) -> dict[str, Any]:
     moved = np.flatnonzero(capacity != response.capacity)
     worth, cost = response.estimate(capacity), response.cost(capacity) - response.cost(response.capacity)
     share = capacity[moved] / np.maximum(response.capacity[moved], 1e-12) - 1
+    unknown = moved[(capacity[moved] < response.use[moved]) & ~np.isin(moved, response.simulated)]
     rows = []
     for entry in moved:
         week, resource = divmod(int(entry), len(response.resources))
@@ -216,6 +217,7 @@ def what_if(response: CapacityResponse, capacity: np.ndarray) -> dict[str, Any]:
         "cost": cost,
         "net": worth - cost,
         "weeks": rows,
+        "not_simulated": sorted({str(response.weeks[entry // len(response.resources)]) for entry in unknown}),
         "beyond_simulated": bool((share < SIZES[0] - 1e-9).any() or (share > SIZES[-1] + 1e-9).any()),
         "beyond_purchase": bool((capacity > response.edges[:, -1] * (1 + 1e-9)).any()),
         "error": response.error,
@@ -243,6 +245,9 @@ def what_if_parts(found: Mapping[str, Any]) -> list[Any]:
         else f"tested, it was off by {percent(found['error'], 0)} in the median"
     )
     parts.append(f"An estimate from capacities that were simulated for this plan; {off}. `walras plan` searches anew.")
+    if found["not_simulated"]:
+        days = listing(found["not_simulated"])
+        parts.append(f"Less than the expected use was not simulated in {days}: what that costs is a guess; plan again.")
     if found["beyond_simulated"]:
         parts.append("A change is beyond the -10 % to +20 % that were simulated: a rough guess there.")
     if found["beyond_purchase"]:
