@@ -3,23 +3,24 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
-from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, GaussNewton
-from walras.planning.prices.simulated_view import WEEKLY_AGENTS, SimulatedView, add_charged_weeks, simulate_prices
+from walras.planning.prices.dual_ascent import DualProblem, ProjectedDual
+from walras.planning.prices.simulated_view import WEEKLY_AGENTS, SimulatedView, simulate_prices
 from walras.planning.protocols import Grid
 from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
 from walras.population.population import Population
 from walras.progress import Progress
 from walras.simulation.controller import Controller, ControlObservation
-from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.run import week_of, window_length
 from walras.simulation.week import State
+
+SOLVER = ProjectedDual(step=0.1, tolerance=3e-3, max_queries=30)
+"""Of the weekly problem, from last week's prices: small steps are stable where a few agents order by jumps."""
 
 
 class MPCController(Controller):
@@ -39,17 +40,16 @@ class MPCController(Controller):
         shadow_prices: Grid,
         *,
         reserve: Float[np.ndarray, "ahead resource"] | None = None,
-        solver: AbstractDualSolver | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Extend plan and prices beyond the last week, and draw the sample for the Jacobian.
+        """Extend plan and prices beyond the last week, and draw the sample.
 
         Args:
             view: its population, policy, price scale and highest price.
             expected: one path, at least the policy's window longer than the plan.
             capacity, shadow_prices: the plan K, whose last week holds afterwards; its prices open the first week.
             reserve: share of expected use to leave free 0, 1, 2, ... weeks ahead; the last row holds. Default none.
-            solver, progress: of the weekly problem; notified after every week.
+            progress: notified after every week.
         """
         self.population, self.policy, self.expected = view.population, view.policy, expected
         self.price_scale, self.max_price = view.price_scale, view.max_price
@@ -58,7 +58,6 @@ class MPCController(Controller):
         self.capacity = _hold(capacity, self.window)
         self.planned = _hold(shadow_prices, self.window)
         self.price_week = np.concatenate([view.price_week, self.weeks + np.arange(self.window)])
-        self.solver = solver or GaussNewton(tolerance=3e-3, max_iterations=6)
         self.progress = progress or Progress()
         reserve = np.zeros((1, self.capacity.shape[1])) if reserve is None else reserve
         self.reserve = _hold(reserve, self.window)[: self.window]
@@ -102,20 +101,19 @@ class MPCController(Controller):
         def response(ahead: np.ndarray) -> np.ndarray:
             return factor * use(sample, ahead)
 
-        def jacobian(ahead: np.ndarray) -> np.ndarray:
-            first_path = jax.tree.map(lambda leaf: leaf[:1], sample[3])
-            prices = window_prices(ahead.mean(0, keepdims=True))
-            slope = _slope(sample[0], sample[1], sample[2], first_path, prices)
-            return add_charged_weeks(np.asarray(slope, float), same[1:] - 1) * factor.mean(0)[:, None]
-
         limit = self.capacity[week : week + self.window] / (1.0 + self.reserve)
         limit = np.where(limit > 0, limit, np.inf)  # closed weeks receive what is on order, at any price
         target = np.repeat(limit[1:].reshape(1, -1), paths, axis=0)
-        problem = DualProblem(response, jacobian, target, self.price_scale, self.max_price)
-        prices = self.solver.solve(problem, start[:, 1:].reshape(paths, -1)).prices
+        problem = DualProblem(response, _no_jacobian, target, self.price_scale, self.max_price)
+        prices = SOLVER.solve(problem, start[:, 1:].reshape(paths, -1)).prices
         prices = prices.reshape(shape)[:, same[1:] - 1]
         self.progress.step(week + 1, self.weeks)
         return prices
+
+
+def _no_jacobian(prices: np.ndarray) -> np.ndarray:
+    """Stand for a Jacobian that projected steps do not need."""
+    raise NotImplementedError
 
 
 def _hold(values: np.ndarray, extra: int) -> np.ndarray:
@@ -135,14 +133,3 @@ def _use(
 ) -> Float[Array, "path week resource"]:
     paths = broadcast_scenarios(future, prices.shape[0])
     return simulate_prices(population, paths, policy, state, prices)[0]
-
-
-@eqx.filter_jit
-def _slope(
-    population: Population, future: ExogenousPaths, policy: Policy, state: State, prices: Array
-) -> Float[Array, "entry entry"]:
-    """Differentiate utilization after the first week in the prices after the first week (forward mode)."""
-    future = broadcast_scenarios(future, 1)
-    slope = utilization_jacobian(population, future, policy, initial=state, shadow_prices=prices)
-    entries = prices[0, 1:].size
-    return slope[0, 1:, :, 1:].reshape(entries, entries)
