@@ -205,6 +205,16 @@ def test_a_plan_says_for_how_many_weeks_the_users_forecast_was_used():
     assert not any("forecast in the table" in note for note in build_simulation(panel(), settings()).notes)
 
 
+def test_reissued_prices_are_the_same_in_another_currency():
+    record, found = planned().record, []
+    for money in (1.0, 100.0):
+        scaled = {name: (getattr(panel(), name) * money).astype(np.float32) for name in ("price", "unit_cost")}
+        problem = build_problem(replace(panel(), **scaled), settings())
+        same = replace(record, shadow_prices=record.shadow_prices * money)
+        found.append(verify_plan(problem, same, settings()).reissued.shadow_prices.mean(0) / money)
+    np.testing.assert_allclose(found[1], found[0], atol=0.1 * found[0].max())
+
+
 def test_a_closed_week_receives_what_is_on_order_and_nothing_else():
     day = panel().weeks[-1].astype("datetime64[D]").item() + timedelta(weeks=5, days=2)
     result, at = plan(panel(), settings(), CostSettings(closed=(day,))), 4

@@ -57,7 +57,7 @@ def _plan(
     for name in settings.resources:  # refused before any work is done
         _weekly(costs.of(name).regular_capacity or 0.0, settings.weeks, name)
     maps = load_maps(settings) if settings.interface == "learned" else None
-    closed = closed_weeks(panel.next_weeks(settings.weeks), settings, costs)
+    closed = weeks_without_capacity(panel.next_weeks(settings.weeks), settings, costs)
     problem = build_problem(panel, settings, closed=np.any(closed, axis=1), progress=progress)
     progress.stage("Planning")
     cost = acquisition_cost(problem.view, settings, costs, last, closed)
@@ -76,7 +76,9 @@ def _plan(
     return replace(result, moved=moved, notes=(*result.notes, note))
 
 
-def closed_weeks(weeks: np.ndarray, settings: PlanSettings, costs: CostSettings) -> Bool[np.ndarray, "week resource"]:
+def weeks_without_capacity(
+    weeks: np.ndarray, settings: PlanSettings, costs: CostSettings
+) -> Bool[np.ndarray, "week resource"]:
     """Mark the weeks in which nothing can be received: days of `closed`, or a regular capacity of 0; never storage."""
     closed = np.zeros((len(weeks), len(settings.resources)), bool)
     for index, name in enumerate(settings.resources):
