@@ -31,6 +31,7 @@ def response(**more) -> CapacityResponse:
         edges=np.asarray([[0.0, 100, 130], [0, 200, 260], [0, 300, 390]]),
         rates=np.tile([0.1, 0.2], (3, 1)),
         ramps=np.full((2, 3), 0.01),
+        least=np.zeros(3),
         errors=np.asarray([0.1, 0.2, 0.3]),
     )
     return CapacityResponse(**{**fields, **more})

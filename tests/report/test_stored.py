@@ -30,6 +30,7 @@ def response() -> CapacityResponse:
         edges=np.tile([0.0, 1e5, 1.3e5], (count, 1)),
         rates=np.tile([0.01, 0.05], (count, 1)),
         ramps=np.full((2, count), 0.001),
+        least=np.full(count, 9e4),
         errors=np.asarray([0.04]),
     )
 
@@ -90,6 +91,8 @@ def test_another_capacity_is_estimated_with_its_cost(folders, capsys):
     assert found["weeks"][0]["price"] == [0.4, pytest.approx(0.2)]
     assert not (found["beyond_simulated"] or found["beyond_purchase"])
     assert what_if(known, known.capacity * 2)["beyond_purchase"]
+    # Less than what is paid for in any case saves nothing more.
+    assert what_if(known, known.capacity * 0.5)["cost"] == what_if(known, known.capacity * 0.9)["cost"] < 0
     assert what_if(known, other_capacity(known, ("2011-07-04=50%", "2011-09-05=-5%")))["not_simulated"] == []
     assert what_if(known, other_capacity(known, ("2011-07-04=50000",)))["not_simulated"] == ["2011-07-04"]
 

@@ -59,7 +59,8 @@ class CapacityResponse:
         worth: reward gained by each of `SIZES` [money]; NaN where not simulated [simulated, size].
         repriced: prices after each change [simulated, size, entry].
         joint: reward gained by each of `JOINT` in all simulated weeks at once [money].
-        edges, rates, ramps: of the cost of capacity [entry, edge], [entry, segment] and up, down [2, entry].
+        edges, rates, ramps: of the cost of capacity [entry, edge], [entry, segment] and up, down [2, entry]; `least` is
+            what is paid for in any case [entry].
         errors: relative errors of `estimate` for +10 % of each week, estimated without its own simulation.
     """
 
@@ -75,6 +76,7 @@ class CapacityResponse:
     edges: Float[np.ndarray, "entry edge"]
     rates: Float[np.ndarray, "entry segment"]
     ramps: Float[np.ndarray, "2 entry"]
+    least: Entries
     errors: Float[np.ndarray, " test"]
 
     @property
@@ -98,7 +100,8 @@ class CapacityResponse:
             raise InputError(f"`{path}` cannot be read ({error}); {needed}") from None
 
     def cost(self, capacity: Entries) -> float:
-        """Return what a capacity costs [money]; beyond the last tier at its rate."""
+        """Return what a capacity costs [money]; beyond the last tier at its rate, below the least as if it was that."""
+        capacity = np.maximum(capacity, self.least)
         tops = self.edges[:, 1:].copy()
         tops[:, -1] = np.maximum(tops[:, -1], capacity)
         filled = np.clip(capacity[:, None], self.edges[:, :-1], tops) - self.edges[:, :-1]

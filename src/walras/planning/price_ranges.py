@@ -94,6 +94,7 @@ def capacity_response(
         plain.edges.reshape(len(planned), -1),
         plain.rates.reshape(len(planned), -1),
         np.stack([plain.ramp_up.ravel(), plain.ramp_down.ravel()]),
+        plain.lower.ravel(),
         np.zeros(0),
     )
     return replace(response, errors=cross_errors(worth))

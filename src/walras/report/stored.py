@@ -70,7 +70,7 @@ def differs(first: float, second: float, scale: float = 0.0) -> bool:
 
 def compare_plans(first: StoredPlan, second: StoredPlan) -> dict[str, Any]:
     """Return what differs: `settings`, `money`, `service`, `weeks` and `products`, each with both values."""
-    parts = [dict(flat(plan.facts.get("settings") or {})) for plan in (first, second)]
+    parts = [dict(flat(plan.facts.get("settings") or {}, absent="")) for plan in (first, second)]
     settings = {name: [part.get(name) for part in parts] for name in sorted({*parts[0], *parts[1]})}
     money = {name: [plan.facts["money"].get(name) for plan in (first, second)] for name in MONEY}
     lost = {
@@ -155,7 +155,8 @@ def _both(pair: list[Any]) -> tuple[str, str, str]:
     first, second = pair
     if isinstance(first, int | float) and isinstance(second, int | float):
         return number(first), number(second), signed(number(second - first))
-    return ("" if first is None else str(first), "" if second is None else str(second), "")
+    first, second = (number(part) if isinstance(part, int | float) else str(part or "") for part in pair)
+    return first, second, ""
 
 
 def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
@@ -200,7 +201,8 @@ def what_if(response: CapacityResponse, capacity: np.ndarray) -> dict[str, Any]:
     """Estimate what a plan with another capacity gains and costs, and how far off such estimates were."""
     moved = np.flatnonzero(capacity != response.capacity)
     worth, cost = response.estimate(capacity), response.cost(capacity) - response.cost(response.capacity)
-    share = capacity[moved] / np.maximum(response.capacity[moved], 1e-12) - 1
+    tested = np.intersect1d(moved, response.simulated)
+    share = capacity[tested] / np.maximum(response.capacity[tested], 1e-12) - 1
     unknown = moved[(capacity[moved] < response.use[moved]) & ~np.isin(moved, response.simulated)]
     rows = []
     for entry in moved:
@@ -233,11 +235,13 @@ def what_if_parts(found: Mapping[str, Any]) -> list[Any]:
         f"This {gain} {number(abs(found['net']))}: products earn {signed(number(found['worth']))}, capacity costs "
         f"{signed(number(found['cost']))}."
     ]
-    rows = [
-        (row["week"], row["resource"], *_both(row["capacity"]), number(row["expected_use"]), *map(number, row["price"]))
-        for row in found["weeks"]
-    ]
-    headings = ("week", "resource", "capacity", "then", "difference", "expected use", "price", "then")
+    several = len({row["resource"] for row in found["weeks"]}) > 1
+    rows = []
+    for row in found["weeks"]:
+        numbers = *_both(row["capacity"]), number(row["expected_use"]), *map(number, row["price"])
+        rows.append((row["week"], *([row["resource"]] if several else []), *numbers))
+    place = ("week", "resource") if several else ("week",)
+    headings = (*place, "capacity", "then", "difference", "expected use", "price", "then")
     parts.append(_table("Weeks that change", headings, rows))
     off = (
         "it was not tested"
