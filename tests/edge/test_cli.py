@@ -95,7 +95,7 @@ def test_the_version_is_told(capsys):
 
 MISTAKES = [
     ("plna", "`plna` is not a command; did you mean `plan`?"),
-    ("unheard", "`unheard` is not a command; the commands are data, demo, fulfil, plan, policy, simulate, study"),
+    ("unheard", "`unheard` is not a command; the commands are compare, data, demo, fulfil, plan, policy"),
     ("data chek", "`chek` is not a command; did you mean `check`?"),
     ("plan", "requires an argument"),
     ("plan TABLE more", "`more` is more than this command takes"),
