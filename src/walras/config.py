@@ -274,7 +274,24 @@ class CostSettings(ResourceCosts):
         return self
 
 
-class TableSettings(Settings):
+Weekday = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
+class Reading(Settings):
+    """What a table leaves open about its own notation; by default it is seen from the table, or the table is refused."""
+
+    sheet: str | None = Field(None, description="sheet of a workbook (default: the first with a table)")
+    decimal: Literal[".", ","] | None = Field(None, description="decimal mark of numbers")
+    date_order: Literal["day", "month"] | None = Field(None, description="what comes first in dates such as 3/4/2024")
+    timezone: str | None = Field(None, description="time zone whose days count, such as Europe/Berlin")
+    week_start: Weekday | None = Field(None, description="day on which weeks start")
+    first_week: str | None = Field(None, description="date of the first of columns W1, W2, ...")
+    returns: Literal["net", "drop"] | None = Field(None, description="negative units: subtract or leave out")
+    repeats: Literal["sum", "drop"] | None = Field(None, description="rows of one product and week: add or keep one")
+    dash_zero: bool = Field(False, description="a dash in a cell means 0")
+
+
+class TableSettings(Reading):
     """How to read a table: its layout, a second table of product attributes, and its column names."""
 
     format: TableFormat = Field("table", description="layout of the files")

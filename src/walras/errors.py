@@ -5,6 +5,7 @@ Readers of tables report problems to `FailFast` (raise the first) or `CollectAll
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, SupportsInt
 
 
 class WalrasError(Exception):
@@ -54,30 +55,86 @@ def shape_mismatch(name: str, given: object, needed: object, remedy: str) -> Sha
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What was found in a table.
+
+    Attributes:
+        kind: in one or two words.
+        sentence: the whole of it, with the row and the remedy.
+        refuses: the table cannot be planned with; otherwise it is a remark.
+        rows: first three data rows, counted from 1; empty where it concerns the whole table.
+        examples: what stands there.
+        remedy: what to do.
+    """
+
+    kind: str
+    sentence: str
+    refuses: bool
+    rows: tuple[int, ...] = ()
+    examples: tuple[str, ...] = ()
+    remedy: str = ""
+
+
 @dataclass
 class FailFast:
     """Raise the first problem as an `InputError`; collect notes."""
 
-    notes: list[str] = field(default_factory=list)  # sentences about what was repaired
+    findings: list[Finding] = field(default_factory=list)
     rows: int = 0  # of the table, once known
     columns: dict[str, str] = field(default_factory=dict)  # our name -> the table's name, once known
-    problems: list[str] = field(default_factory=list)
+    read_as: dict[str, str] = field(default_factory=dict)  # how the file was understood
+    row_numbers: Any = None  # line of each row, where a wide table was turned into a long one
 
-    def problem(self, sentence: str) -> None:
+    @property
+    def notes(self) -> list[str]:
+        """List the sentences about what was handled."""
+        return [finding.sentence for finding in self.findings if not finding.refuses]
+
+    @property
+    def problems(self) -> list[str]:
+        """List the reasons to refuse the table."""
+        return [finding.sentence for finding in self.findings if finding.refuses]
+
+    def row(self, index: SupportsInt) -> int:
+        """Return the data row of the file, from 1, that holds a row of the long table."""
+        return int(index if self.row_numbers is None else self.row_numbers[int(index)]) + 1
+
+    def problem(
+        self,
+        sentence: str,
+        kind: str = "table",
+        rows: Iterable[int] = (),
+        examples: Iterable[object] = (),
+        remedy: str = "",
+    ) -> None:
         """Raise the sentence as an `InputError`."""
         raise InputError(one_line(sentence))
 
-    def note(self, sentence: str) -> None:
-        """Collect a sentence about something that was repaired."""
-        self.notes.append(one_line(sentence))
+    def note(
+        self, sentence: str, kind: str = "note", rows: Iterable[int] = (), examples: Iterable[object] = ()
+    ) -> None:
+        """Collect a sentence about something that was handled."""
+        shown = tuple(quote(example) for example in examples)
+        self.findings.append(Finding(kind, one_line(sentence), False, tuple(rows), shown))
 
 
 class CollectAll(FailFast):
     """Collect every problem, so that a table can be fixed at once."""
 
-    def problem(self, sentence: str) -> None:
-        """Collect the sentence."""
-        self.problems.append(one_line(sentence))
+    def problem(
+        self,
+        sentence: str,
+        kind: str = "table",
+        rows: Iterable[int] = (),
+        examples: Iterable[object] = (),
+        remedy: str = "",
+    ) -> None:
+        """Collect the sentence; what follows its last semicolon is the remedy where none is given."""
+        text = one_line(sentence)
+        remedy = remedy or text.rpartition("; ")[2]
+        shown = tuple(quote(example) for example in examples)
+        self.findings.append(Finding(kind, text, True, tuple(rows), shown, remedy))
 
 
 def quote(value: object, limit: int = 40) -> str:

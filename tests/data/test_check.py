@@ -10,8 +10,11 @@ DAY = datetime.date(2024, 1, 1)
 
 
 def test_a_good_table_is_described():
-    found = check_table(pa.table({"unique_id": ["a", "b"], "ds": [DAY, DAY], "units": [1, 2], "odd": [0, 0]}))
-    assert (found.rows, found.agents, found.weeks, found.first_week) == (2, 2, 1, "2024-01-01")
+    days = [DAY + datetime.timedelta(days=7 * week) for week in range(4)]
+    found = check_table(
+        pa.table({"unique_id": ["a"] * 4 + ["b"] * 4, "ds": [*days, *days], "units": [1] * 8, "odd": [0] * 8})
+    )
+    assert (found.rows, found.agents, found.weeks, found.first_week) == (8, 2, 4, "2024-01-01")
     assert found.ok and any("odd" in note for note in found.notes)
     assert found.as_dict()["columns"] == {"unique_id": "unique_id", "ds": "ds", "units": "units"}
 

@@ -146,9 +146,10 @@ def test_the_forecast_follows_the_last_week():
         [pa.table(rows), pa.table({**ahead, "forecast": [7.0, 8.0, 9.0, 1.0]})], promote_options="default"
     )
     panel = read_panel(table)
-    np.testing.assert_array_equal(panel.forecast, [[7, np.nan], [8, 9]])
+    assert panel.agents.tolist() == ["a", "b", "new"]
+    np.testing.assert_array_equal(panel.forecast, [[7, np.nan, 1], [8, 9, np.nan]])
     assert panel.n_weeks == 4
-    assert any("1 product without any recorded week left out: new" in note for note in panel.notes)
+    assert any("1 product without history are planned by their forecast alone: new" in note for note in panel.notes)
 
 
 def test_a_forecast_off_the_weekly_grid_is_refused():

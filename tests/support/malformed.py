@@ -157,7 +157,7 @@ def bad_rows(rng: np.random.Generator) -> Iterator[Case]:
 def bad_headers(rng: np.random.Generator) -> Iterator[Case]:
     """Lose, rename or repeat a column."""
     for name in HEADER[:3]:
-        for instead in (name.upper(), name + " ", "x", ""):
+        for instead in ("x", ""):
             header = tuple(instead if column == name else column for column in HEADER)
             yield Case(f"header-{name}-{instead}", put("table.csv", comma_text(good_rows(), header)), (f"`{name}`",))
         place = HEADER.index(name)
@@ -173,14 +173,11 @@ def bad_files(rng: np.random.Generator) -> Iterator[Case]:
     """Give something that is no table at all."""
     text = comma_text(good_rows())
     whole = put_parquet(good_arrow())
-    accented = text.replace("A1", "Ä1").encode("latin-1")
     contents: list[tuple[str, str | bytes]] = [
         ("table.csv", ""),
         ("table.csv", "\n\n\n"),
         ("table.csv", ",".join(HEADER) + "\n"),
         ("table.csv", "no table here"),
-        ("table.csv", text.encode("utf-16")),
-        ("table.csv", accented),
         ("table.csv", b"\x00\x01\x02" * 100),
         ("table.csv", b"\xff\xfe\xff\xfe"),
         ("table.csv", '{"unique_id": ["A1"]}'),

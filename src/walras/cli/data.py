@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_command(
-    table: Annotated[Path, Parameter(help="table of products and weeks, Parquet or CSV")],
+    table: Annotated[Path, Parameter(help="table of products and weeks, Parquet, CSV or workbook")],
     /,
     *,
     table_flags: options.ColumnFlags = NO_FLAGS,
@@ -28,7 +28,7 @@ def check_command(
     from walras.data.sources import existing_file
 
     _, layout = table_flags.read()
-    check = check_table(existing_file(table), columns=layout.columns, static=layout.static)
+    check = check_table(existing_file(table), columns=layout.columns, static=layout.static, reading=layout)
     if as_json:
         options.print_json(check.as_dict())
     else:
@@ -39,13 +39,18 @@ def check_command(
 
 
 def _sentences(check: "TableCheck") -> list[str]:
+    read_as = [f"Read as: {'; '.join(f'{name} {value}' for name, value in check.read_as.items())}."] * bool(
+        check.read_as
+    )
     if not check.ok:
-        return [f"{check.rows:,} rows; this table cannot be planned with:", *(f"- {text}" for text in check.problems)]
+        problems = (f"- {text}" for text in check.problems)
+        return [f"{check.rows:,} rows; this table cannot be planned with:", *problems, *read_as]
     fields = ", ".join(ours if ours == theirs else f"{ours} (from {theirs})" for ours, theirs in check.columns.items())
     return [
         f"{check.rows:,} rows: {check.agents:,} products over {check.weeks:,} weeks from {check.first_week} to "
         f"{check.last_week}.",
         f"Columns: {fields}.",
+        *read_as,
         *(f"- {text}" for text in check.notes),
         "This table can be planned with.",
     ]

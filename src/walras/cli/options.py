@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from walras.config import PlanFields, PlanSettings, TableFormat, TableSettings, read_settings
+from walras.config import PlanFields, PlanSettings, Reading, TableFormat, TableSettings, read_settings
 from walras.errors import SettingsError
 
 if TYPE_CHECKING:
     from walras.data.panel import Panel
 
-TABLE_HELP = "table of products and weeks, Parquet or CSV (a folder for m5 and favorita)"
+TABLE_HELP = "table of products and weeks, Parquet, CSV or workbook (a folder for m5 and favorita)"
 PlanFlags = Annotated[PlanFields | None, Parameter(name="*")]
 SettingsFile = Annotated[Path | None, Parameter(name="--settings", help="TOML file with any of these settings")]
 CostsFile = Annotated[Path | None, Parameter(name="--costs", help="TOML file with the costs of capacity")]
@@ -42,6 +42,7 @@ class ColumnFlags:
     settings: SettingsFile = None
     static: Annotated[Path | None, Parameter(name="--static", help="second table, one row per product")] = None
     column: Annotated[tuple[str, ...], Column] = ()
+    reading: Annotated[Reading | None, Parameter(name="*")] = None
 
     def fields(self) -> dict[str, Any]:
         """Return the given flags as fields of `TableSettings`."""
@@ -49,7 +50,8 @@ class ColumnFlags:
 
         columns = parse_options(self.column) if self.column else None
         given = {"static": self.static, "format": getattr(self, "layout", None), "columns": columns}
-        return {name: value for name, value in given.items() if value is not None}
+        notation = {} if self.reading is None else self.reading.model_dump(exclude_unset=True)
+        return {**notation, **{name: value for name, value in given.items() if value is not None}}
 
     def read(self, flags: PlanFields | None = None) -> tuple[PlanSettings, TableSettings]:
         """Join the settings file and the flags."""
@@ -72,9 +74,13 @@ NO_FLAGS = TableFlags()
 def load_panel(table: Path, layout: TableSettings) -> "Panel":
     """Read the user's table in the layout that the settings name."""
     if layout.format == "table":
+        from walras.data.plausible import check_plannable
         from walras.data.read import read_panel
+        from walras.errors import FailFast
 
-        return read_panel(table, columns=layout.columns, static=layout.static)
+        panel = read_panel(table, columns=layout.columns, static=layout.static, reading=layout)
+        check_plannable(panel, FailFast())
+        return panel
     for name in ("columns", "static"):
         if getattr(layout, name):
             raise SettingsError(

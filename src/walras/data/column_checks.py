@@ -4,22 +4,32 @@ Every function returns one value per row and reports problems to `findings`; row
 header.
 """
 
-import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from walras.errors import FailFast, join, plural, quote
+from walras.config import Reading
+from walras.data.notation import (
+    DASHES,
+    NO_DAY,
+    clean,
+    day_of,
+    day_orders,
+    decimal_marks,
+    is_utc_midnight,
+    number_of,
+    shape_of,
+    split_currency,
+)
+from walras.errors import FailFast, SettingsError, join, plural, quote
 
-NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-DAYS_IN_ISO_TEXT = 10
 LONGEST_LABEL = 200
 LARGEST = 1e12
 """More than any product sells or costs, and far within single precision."""
-NO_DAY = np.iinfo(np.int32).min
 
 
 @dataclass
@@ -37,21 +47,36 @@ class Column:
     name: str
     values: pa.Array
     findings: FailFast = field(repr=False)
+    reading: Reading = field(default_factory=Reading, repr=False)
+    decimal: str = "."
 
     @property
     def title(self) -> str:
         """Return the field and its table, for sentences."""
         return f"`{self.name}` of {self.table}"
 
-    def problem(self, bad: np.ndarray, needed: str, value: Callable[[int], object] | None = None) -> None:
+    def problem(
+        self, bad: np.ndarray, needed: str, value: Callable[[int], object] | None = None, kind: str = ""
+    ) -> None:
         """Report the rows that `bad` marks, naming the first, its value and what is needed."""
         rows = np.flatnonzero(bad)
         if rows.size == 0:
             return
-        first = int(rows[0])
-        given = quote(value(first) if value else self.values[first].as_py())
+        examples = [value(int(row)) if value else self.values[int(row)].as_py() for row in rows[:3]]
         more = f" ({plural(rows.size, 'such row')} in all)" if rows.size > 1 else ""
-        self.findings.problem(f"{self.title} is {given} in data row {first + 1}{more}; {needed}")
+        self.findings.problem(
+            f"{self.title} is {quote(examples[0])} in data row {self.findings.row(rows[0])}{more}; {needed}",
+            kind or f"{self.name}: bad cell",
+            [self.findings.row(row) for row in rows[:3]],
+            examples,
+            needed,
+        )
+
+    def words(self) -> tuple[list[str], np.ndarray]:
+        """Return the distinct cleaned texts, the empty text last, and which of them each row holds."""
+        values = self.values if pa.types.is_dictionary(self.values.type) else self.values.dictionary_encode()
+        texts = [clean(word) for word in values.dictionary.to_pylist()]
+        return [*texts, ""], _numpy(pc.fill_null(values.indices.cast(pa.int64()), len(texts)))
 
 
 @dataclass(frozen=True)
@@ -83,10 +108,13 @@ def texts(column: Column, needed: bool) -> Codes:
     """
     values = column.values
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if pa.types.is_floating(kind) and pc.all(pc.equal(values, pc.floor(values))).as_py():
+        values = values.cast(pa.int64(), safe=False)
+        kind = values.type
     if pa.types.is_null(kind):
         coded = pa.array([None] * len(values), pa.string()).dictionary_encode()
     elif not (_is_text(kind) or pa.types.is_integer(kind)):
-        column.findings.problem(f"{column.title} holds {kind} values; it needs text or whole numbers")
+        column.findings.problem(f"{column.title} holds {plain_type(kind)}; it needs text or whole numbers")
         return Codes(np.full(len(values), -1), np.empty(0, dtype=np.str_))
     else:
         coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
@@ -110,19 +138,83 @@ def texts(column: Column, needed: bool) -> Codes:
 def days(column: Column) -> np.ndarray:
     """Read dates as days since 1970 (`int32`) [row]; `NO_DAY` where there is no date."""
     values = column.values
-    if pa.types.is_dictionary(values.type):
+    if pa.types.is_dictionary(values.type) and not _is_text(values.type.value_type):
         values = values.dictionary_decode()
     if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
         parsed = _days_of_times(values)
-    elif _is_text(values.type):
-        parsed = _days_of_text(values)
+        column.findings.read_as["dates"] = "dates as stored"
     elif pa.types.is_null(values.type):
         parsed = np.full(len(values), NO_DAY, dtype=np.int32)
+    elif pa.types.is_integer(values.type) or pa.types.is_dictionary(values.type) or _is_text(values.type):
+        column = column if not pa.types.is_integer(values.type) else replace(column, values=values.cast(pa.string()))
+        parsed = _days_of_words(column)
     else:
-        column.findings.problem(f"{column.title} holds {values.type} values; it needs dates such as 2024-01-31")
+        column.findings.problem(f"{column.title} holds {plain_type(values.type)}; it needs dates such as 2024-01-31")
         return np.full(len(values), NO_DAY, dtype=np.int32)
-    column.problem(parsed == NO_DAY, "dates are written like 2024-01-31")
+    column.problem(parsed == NO_DAY, "dates are written like 2024-01-31, all in one way", kind="date")
     return parsed
+
+
+def _days_of_words(column: Column) -> np.ndarray:
+    """Choose the notation that most rows use, and the order of day and month, then read every distinct text."""
+    words, codes = column.words()
+    shapes = [shape_of(word) for word in words]
+    rows = np.bincount(codes, minlength=len(words))
+    counts = {name: sum(int(n) for n, shape in zip(rows, shapes, strict=True) if shape == name) for name in shapes}
+    counts.pop(None, None)
+    if not counts:
+        return np.full(codes.size, NO_DAY, dtype=np.int32)
+    usual = max(counts, key=lambda name: counts[name])
+    texts = [word for word, shape in zip(words, shapes, strict=True) if shape == usual]
+    both = ("ISO dates", "ISO times")
+    day_first, order = True, ""
+    if usual == "numeric dates":
+        chosen = _day_first(column, texts)
+        if chosen is None:
+            return np.zeros(codes.size, dtype=np.int32)
+        day_first, order = chosen, ", day first" if chosen else ", month first"
+    zone = _zone(column.reading.timezone)
+    allowed = both if usual in both else (usual,)
+    at = [
+        day_of(word, shape, day_first, zone) if shape is not None and shape in allowed else int(NO_DAY)
+        for word, shape in zip(words, shapes, strict=True)
+    ]
+    column.findings.read_as["dates"] = f"{usual}{order}"
+    if zone is None and is_utc_midnight(texts):
+        at = [day + 1 if shape == usual else day for day, shape in zip(at, shapes, strict=True)]
+        column.findings.read_as["time zone"] = "midnight of a zone one or two hours ahead of UTC"
+        column.findings.note(
+            f"every time of {column.title} is 22:00 or 23:00 UTC, midnight of the next day in a time zone one or two "
+            "hours ahead, so it was read as the day after; name the zone with --timezone, or --timezone UTC to keep "
+            "the day.",
+            "time zone",
+            [1],
+            texts[:1],
+        )
+    elif usual == "ISO times":
+        column.findings.read_as["time zone"] = column.reading.timezone or "the local day that each time is written in"
+    return np.array(at, dtype=np.int32)[codes]
+
+
+def _day_first(column: Column, texts: list[str]) -> bool | None:
+    """Decide the order of day and month; None where the table does not."""
+    if column.reading.date_order is not None:
+        return column.reading.date_order == "day"
+    day, month = day_orders(texts)
+    if (day is None) != (month is None):
+        return day is not None
+    both = f"both {day} and {month}" if day else f"only dates such as {texts[0]}, whose day and month can be exchanged"
+    column.findings.problem(
+        f"{column.title} has {both}; write --date-order day or --date-order month", "date order", [1], texts[:3]
+    )
+    return None
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    try:
+        return None if name is None else ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise SettingsError(f"`timezone` is {quote(name)}, which is none; give e.g. Europe/Berlin") from None
 
 
 def numbers(column: Column, low: float = 0.0, high: float = LARGEST) -> np.ndarray:
@@ -134,22 +226,146 @@ def numbers(column: Column, low: float = 0.0, high: float = LARGEST) -> np.ndarr
         high: largest value allowed.
     """
     values = column.values
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if _is_text(values.type):
-        values = _numbers_of_text(column, values)
-    elif pa.types.is_null(values.type):
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if _is_text(kind):
+        parsed = _numbers_of_words(column)
+    elif pa.types.is_null(kind):
         return np.full(len(values), np.nan)
-    elif not _is_number(values.type):
-        column.findings.problem(f"{column.title} holds {values.type} values; it needs numbers")
+    elif not _is_number(kind):
+        column.findings.problem(f"{column.title} holds {plain_type(kind)}; it needs numbers")
         return np.full(len(values), np.nan)
-    parsed = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    else:
+        plain = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+        parsed = plain.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if column.name == "fill_rate":
+        parsed = _percent(column, parsed)
     column.problem(np.isinf(parsed), "it needs a finite number")
     below, above = parsed < low, np.isfinite(parsed) & (parsed > high)
-    column.problem(below & np.isfinite(parsed), f"it must be {low:g} or more")
-    column.problem(above, f"it must be at most {high:g}")
+    column.problem(below & np.isfinite(parsed), _negative(column.name, low), kind=f"negative {column.name}")
+    column.problem(above, f"it must be at most {high:g}; correct it", kind=f"{column.name}: outlier")
     outside = below | above
     return parsed if not outside.any() else np.where(outside, np.nan, parsed)
+
+
+def _negative(name: str, low: float) -> str:
+    needed = f"it must be {low:g} or more"
+    if name == "units":
+        return f"{needed}: negative sales are returns; write --returns net to subtract or --returns drop to skip them"
+    if name == "on_hand":
+        return f"{needed}: negative stock is a backlog; write 0, and open customer orders as units of their week"
+    return needed
+
+
+def _percent(column: Column, shares: np.ndarray) -> np.ndarray:
+    """Read a column of percent as shares; a mix of both is a problem."""
+    percent = np.isfinite(shares) & (shares > 1) & (shares <= 100)
+    if not percent.any():
+        return shares
+    if (shares > 0).sum() > percent.sum() and ((shares > 0) & (shares < 1)).any():
+        column.problem(percent, "other rows give shares of at most 1; write all as shares or all as percent")
+        return shares
+    column.findings.note(f"{column.title} is given in percent, so 95 was read as 0.95.", "percent")
+    column.findings.read_as["fill_rate"] = "percent"
+    return np.where(np.isfinite(shares), shares / 100.0, shares)
+
+
+def _numbers_of_words(column: Column) -> np.ndarray:
+    """Read every distinct text with the decimal mark of the file; signs of currency only where money is meant."""
+    words, codes = column.words()
+    money = column.name in ("price", "unit_cost")
+    signs: dict[str, int] = {}
+    parsed = np.full(len(words), np.nan)
+    bad, dash = np.zeros(len(words), bool), np.zeros(len(words), bool)
+    for index, word in enumerate(words):
+        if not word:
+            continue
+        sign, text = split_currency(word) if money else ("", word)
+        if money:
+            signs.setdefault(sign, index)
+        scale = 0.01 if column.name == "fill_rate" and text.endswith("%") else 1.0
+        text = text.rstrip("% ") if scale < 1 else text
+        if text in DASHES:
+            dash[index] = True
+            continue
+        parsed[index] = number_of(text, column.decimal) * scale
+        bad[index] = np.isnan(parsed[index])
+    if column.reading.dash_zero:
+        parsed[dash] = 0.0
+    else:
+        column.problem(dash[codes], "write 0 or leave the cell empty, or --dash-zero if - is 0", kind="dash")
+    column.problem(bad[codes], f"it needs a number with the decimal mark {column.decimal!r}", kind="not a number")
+    if len(signs) > 1:
+        odd = min(signs, key=lambda sign: int((codes == signs[sign]).sum()))
+        mixed = ", ".join(sign or "no sign" for sign in sorted(signs))
+        column.problem(codes == signs[odd], f"the column mixes currencies ({mixed}); give one", kind="currency")
+    elif signs and "" not in signs:
+        column.findings.read_as[f"currency of {column.name}"] = next(iter(signs))
+        column.findings.note(f"the currency sign {next(iter(signs))} of {column.title} was taken off.", "currency")
+    return parsed[codes]
+
+
+def decimal_of(columns: list[Column], reading: Reading, findings: FailFast) -> str:
+    """Choose the decimal mark of a file from all its columns of numbers."""
+    if reading.decimal is not None:
+        findings.read_as["decimal mark"] = reading.decimal
+        return reading.decimal
+    found: dict[str, tuple[Column, str]] = {}
+    for column in columns:
+        kind = column.values.type
+        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+            continue
+        for mark, word in decimal_marks(column.words()[0]).items():
+            found.setdefault(mark, (column, word))
+    ask = "write --decimal . or --decimal , for what separates the decimals"
+    if "." in found and "," in found:
+        rows = {mark: _first_row(*found[mark]) for mark in ".,"}
+        late = max(rows, key=lambda mark: rows[mark])
+        column, word = found[late]
+        other, example = found["," if late == "." else "."]
+        findings.problem(
+            f"{column.title} is {word} in data row {findings.row(rows[late])}, but `{other.name}` is {example} in data "
+            f"row {findings.row(min(rows.values()))}, with another decimal mark; correct it, or {ask}",
+            "decimal mark",
+            [findings.row(row) for row in rows.values()],
+            [word, example],
+        )
+    elif "?" in found and not ("." in found or "," in found):
+        column, word = found["?"]
+        row = _first_row(column, word)
+        findings.problem(
+            f"{column.title} is {word} in data row {findings.row(row)}: its mark may separate thousands or decimals; "
+            f"{ask}",
+            "decimal mark",
+            [findings.row(row)],
+            [word],
+        )
+    mark = "," if "," in found and "." not in found else "."
+    findings.read_as["decimal mark"] = mark
+    return mark
+
+
+def _first_row(column: Column, word: str) -> int:
+    words, codes = column.words()
+    return int(np.argmax(codes == words.index(word)))
+
+
+def is_filled(column: Column) -> np.ndarray:
+    """Mark the rows whose cell holds something, readable or not [row]."""
+    kind = column.values.type
+    if _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        words, codes = column.words()
+        return np.array([word != "" for word in words])[codes]
+    values = column.values
+    if pa.types.is_floating(kind):
+        return _numpy(pc.fill_null(pc.invert(pc.is_nan(values)), False))
+    return _numpy(pc.is_valid(values))
+
+
+def plain_type(kind: pa.DataType) -> str:
+    """Name a type of column in plain words."""
+    names = ((pa.types.is_boolean, "yes and no"), (pa.types.is_integer, "whole numbers"), (_is_number, "numbers"))
+    dates = (pa.types.is_date, "dates"), (pa.types.is_timestamp, "times"), (_is_text, "text")
+    return next((name for test, name in (*names, *dates) if test(kind)), f"{kind} values")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -183,32 +399,6 @@ def _days_of_times(values: pa.Array) -> np.ndarray:
     limit = np.iinfo(np.int32).max
     fits = ~np.isnat(times) & (since < limit) & (since > -limit)
     return np.where(fits, since, NO_DAY).astype(np.int32)
-
-
-def _days_of_text(values: pa.Array) -> np.ndarray:
-    coded = values.dictionary_encode()
-    parsed = np.array([_day_of_word(word) for word in coded.dictionary.to_pylist()] + [NO_DAY], dtype=np.int32)
-    return parsed[_numpy(pc.fill_null(coded.indices, len(coded.dictionary)))]
-
-
-def _day_of_word(word: str | None) -> int:
-    """Parse an ISO date, or the date part of an ISO time."""
-    text = (word or "").strip()
-    try:
-        day = datetime.date.fromisoformat(text[:DAYS_IN_ISO_TEXT])
-        if len(text) > DAYS_IN_ISO_TEXT:
-            datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return int(NO_DAY)
-    return (day - datetime.date(1970, 1, 1)).days if text[4:5] == "-" and text[7:8] == "-" else int(NO_DAY)
-
-
-def _numbers_of_text(column: Column, values: pa.Array) -> pa.Array:
-    trimmed = pc.utf8_trim_whitespace(values)
-    empty = _numpy(pc.fill_null(pc.equal(trimmed, ""), True))
-    number = _numpy(pc.fill_null(pc.match_substring_regex(trimmed, NUMBER), False))
-    column.problem(~empty & ~number, "it needs a number")
-    return pc.if_else(pa.array(number), trimmed, pa.scalar(None, trimmed.type)).cast(pa.float64())
 
 
 def repeated_rows(key: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,6 +37,7 @@ class Panel:
         vendor, category: labels (`str`) [agent].
         provenance: for each field, the source of its numbers in words ("given", "assumed: ...").
         notes: sentences about what was dropped, summed or filled while reading.
+        read_as: how the file was understood, e.g. decimal mark, dates, week start; empty for frames and adapters.
     """
 
     agents: np.ndarray
@@ -56,6 +57,7 @@ class Panel:
     category: np.ndarray | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    read_as: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_weeks(self) -> int:
@@ -110,7 +112,7 @@ class Panel:
 
 
 def active_agents(panel: Panel, weeks: int = 26) -> Bool[np.ndarray, " agent"]:
-    """Mark the agents that sold at least one unit in the last `weeks` weeks.
+    """Mark the agents that sold at least one unit in the last `weeks` weeks, or are new and have a forecast.
 
     Args:
         panel: the history.
@@ -118,4 +120,7 @@ def active_agents(panel: Panel, weeks: int = 26) -> Bool[np.ndarray, " agent"]:
     """
     if weeks < 1:
         raise SettingsError(f"the window for active products is {weeks} weeks but needs at least 1; give e.g. 26")
-    return np.asarray((panel.units[-weeks:] > 0).any(axis=0))
+    sold = np.asarray((panel.units[-weeks:] > 0).any(axis=0))
+    if panel.forecast is None:
+        return sold
+    return sold | (~(panel.units > 0).any(axis=0) & (np.nan_to_num(panel.forecast) > 0).any(axis=0))

@@ -1,7 +1,8 @@
 """From a user's table to a Panel.
 
-Rules. A table is weekly when all its dates fall on one weekday; a week is named by that date. Otherwise it is read as
-daily records and summed to weeks that end with the last recorded day; days before the first complete week are dropped.
+Rules. A table is weekly when nearly all its dates fall on one weekday; a week is named by that date. Otherwise it is
+read as daily records and summed to weeks that end with the last recorded day, or that start on Monday where nothing is
+sold on Sundays, or on `week_start`; days outside of whole weeks are dropped, and so is an incomplete last week.
 Flows (units, orders, receipts, forecast) add up; price and unit cost are averaged by units; stock is the last recorded.
 A product is on sale from its first record on (with prices: its first record with a price or a sale); weeks without a
 record after that count as 0 units. Gaps in price and unit cost are filled with the value before them, those at the
@@ -12,13 +13,16 @@ A forecast is rows after the last week with `units` empty and `forecast` given; 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any, SupportsInt, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from walras.config import Reading
 from walras.data.column_checks import names_of, repeated_rows
-from walras.data.panel import Panel, active_agents
+from walras.data.notation import NO_DAY
+from walras.data.panel import Panel
+from walras.data.plausible import check_panel, check_plannable, check_records
 from walras.data.records import (
     FLOWS,
     LABELS,
@@ -34,13 +38,14 @@ from walras.data.weekly import (
     OneRowPerCell,
     SummedRows,
     WeekGrid,
+    drop_incomplete_end,
     fill_weeks,
     format_date,
     latest_per_agent,
     to_weekly,
     weekday,
 )
-from walras.errors import WEEKDAYS, CollectAll, FailFast, WalrasError, join, plural
+from walras.errors import WEEKDAYS, CollectAll, FailFast, Finding, WalrasError, join, plural, quote
 
 MOST_CELLS = 400_000_000
 """Weeks times products that still fit an ordinary memory (3 GB per field)."""
@@ -49,30 +54,45 @@ NOT_RECORDED = "not recorded"
 GIVEN = "given"
 
 
-def read_panel(source: Any, *, columns: Mapping[str, str] | None = None, static: Any = None) -> Panel:
+def read_panel(
+    source: Any, *, columns: Mapping[str, str] | None = None, static: Any = None, reading: Reading | None = None
+) -> Panel:
     """Read one long table, and a table of product attributes where there is one.
 
     Args:
-        source: path of a .parquet or .csv file, or any frame with `__arrow_c_stream__` (pandas, polars, Arrow).
+        source: path of a Parquet file, CSV file or workbook, or any frame with `__arrow_c_stream__` (pandas, polars, Arrow).
         columns: our field name -> the table's column name, for columns that are called otherwise.
         static: the same kind of source with one row per product.
+        reading: what the table leaves open about its own notation.
 
     Raises:
         InputError: one sentence naming the row and the field.
         SettingsError: when `columns` names what does not exist.
     """
     # `FailFast` raises before anything is missing
-    return cast(Panel, build_panel(source, columns, static, FailFast()))
+    return cast(Panel, build_panel(source, columns, static, FailFast(), reading))
 
 
-def build_panel(source: Any, columns: Mapping[str, str] | None, static: Any, findings: FailFast) -> Panel | None:
+def build_panel(
+    source: Any,
+    columns: Mapping[str, str] | None,
+    static: Any,
+    findings: FailFast,
+    reading: Reading | None = None,
+) -> Panel | None:
     """Read a panel, reporting problems and notes to `findings`; None when there were problems."""
-    records = read_records(source, columns, findings, also=names_of_source(static))
-    attributes = None if static is None else read_static(static, columns, findings)
-    if findings.problems or records is None or not is_valid(records):
+    reading = reading or Reading()
+    records = read_records(source, columns, findings, also=names_of_source(static), reading=reading)
+    attributes = None if static is None else read_static(static, columns, findings, reading)
+    if records is None or "units" not in records.numbers:
         return None
-    placed = _place(records, findings)
-    if placed is None or findings.problems:
+    check_records(records, findings)
+    records = _without_returns(records, reading, findings)
+    placed = _place(records, findings, reading)
+    if placed is None:
+        return None
+    if findings.problems:  # rows that repeat are named too, so that one look is enough
+        placed.densify(placed.history, placed.grid.n_weeks, 0, findings)
         return None
     panel = _panel(placed, findings)
     if attributes is not None:
@@ -101,46 +121,87 @@ class Placed:
     history: np.ndarray
     ahead: np.ndarray
     order: np.ndarray
+    repeats: str | None = None
 
     def densify(self, rows: np.ndarray, weeks: int, start: int, findings: FailFast) -> OneRowPerCell | SummedRows:
         """Return dense values of some rows in a block of weeks; repeated rows of a weekly table are a problem."""
         week = self.grid.week[rows] - start
         key = week.astype(np.int64) * self.agents.size + self.agent[rows]
-        if self.grid.daily:
+        if self.grid.daily or self.repeats == "sum":
             return SummedRows(key, np.argsort(self.records.day[rows], kind="stable"), (weeks, self.agents.size))
         row_of_cell, repeated = repeated_rows(key, weeks * self.agents.size)
-        if repeated.any():
-            findings.problem(self._repeated(rows, key, row_of_cell, np.flatnonzero(repeated)))
+        first = row_of_cell[key]
+        same = np.all([_equal(v[rows], v[rows][first]) for v in self.records.numbers.values()], axis=0)
+        if repeated.any() and self.repeats == "drop" and same[repeated].all():
+            findings.note(f"{plural(int(repeated.sum()), 'identical row')} left out.", "repeated rows")
+        elif repeated.any():
+            findings.problem(**self._repeated(rows, same, first, np.flatnonzero(repeated)))
         return OneRowPerCell(row_of_cell.reshape(weeks, self.agents.size))
 
-    def _repeated(self, rows: np.ndarray, key: np.ndarray, row_of_cell: np.ndarray, again: np.ndarray) -> str:
-        second, first = rows[again[0]], rows[row_of_cell[key[again[0]]]]
+    def _repeated(self, rows: np.ndarray, same: np.ndarray, first: np.ndarray, again: np.ndarray) -> dict[str, Any]:
+        second, before = rows[again[0]], rows[first[again[0]]]
         more = f" ({plural(again.size, 'such row')} in all)" if again.size > 1 else ""
-        return (
-            f"`unique_id` and `ds` of {self.records.table} repeat in data row {second + 1}{more}: product "
-            f"{names_of(self.agents, self.agent[second] == np.arange(self.agents.size))} already has the week of "
-            f"{format_date(self.records.day[second])} in data row {first + 1}; keep one row per product and week"
+        alike = "identical rows" if same[again].all() else "not identical rows"
+        remedy = "write --repeats sum to add them up" + (
+            ", or --repeats drop if the file holds the same sale twice"
+            if same[again].all()
+            else " (sales of several shops, say)"
         )
+        product = self.records.products.labels[self.records.products.codes[second]]
+        return {
+            "sentence": f"`unique_id` and `ds` of {self.records.table} repeat in data row "
+            f"{self._row(second)}{more}: product {quote(product)} already has the week of "
+            f"{format_date(self.records.day[second])} in data row {self._row(before)} ({alike}); {remedy}",
+            "kind": "repeated rows",
+            "rows": [self._row(row) for row in rows[again[:3]]],
+            "examples": self.records.products.labels[self.records.products.codes[rows[again[:3]]]].tolist(),
+            "remedy": remedy,
+        }
+
+    def _row(self, index: SupportsInt) -> int:
+        return self.records.row(index)
 
 
-def _place(records: Records, findings: FailFast) -> Placed | None:
+def _equal(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return (left == right) | (np.isnan(left) & np.isnan(right))
+
+
+def _without_returns(records: Records, reading: Reading, findings: FailFast) -> Records:
+    """Subtract or leave out negative units, as the user says."""
+    units = records.numbers["units"]
+    negative = units < 0
+    if not negative.any():
+        return records
+    rows = [findings.row(row) for row in np.flatnonzero(negative)[:3]]
+    words = "left out" if reading.returns == "drop" else "subtracted from the sales of their week"
+    findings.note(f"{plural(int(negative.sum()), 'row')} with negative units were {words}.", "returns", rows)
+    if reading.returns == "net":
+        return records
+    return replace(records, numbers={**records.numbers, "units": np.where(negative, 0.0, units)})
+
+
+def _place(records: Records, findings: FailFast, reading: Reading) -> Placed | None:
     """Split history from forecast and give every row its week and agent."""
     units = records.numbers["units"]
     recorded = np.isfinite(units)
     if not recorded.any():
-        findings.problem(f"`units` of {records.table} is empty in every row; give the units sold per week")
+        findings.problem(f"`units` of {records.table} is empty in every row; give the units sold per week", "empty")
         return None
     last = records.day[recorded].max()
     forecast = records.numbers.get("forecast", np.full(units.size, np.nan))
     ahead = ~recorded & np.isfinite(forecast) & (records.day > last)
-    if not _has_values(records, recorded | ahead, findings):
+    undated = (records.day == NO_DAY) & np.isfinite(forecast)
+    _has_values(records, recorded | ahead | undated, findings)
+    if not is_valid(records):
         return None
-    grid = to_weekly(records.day, recorded, records.table, findings)
+    grid = to_weekly(records.day, recorded, records.table, findings, reading.week_start)
     if grid is None:
         return None
+    grid = drop_incomplete_end(grid, units, findings)
     history = np.flatnonzero(recorded & grid.used)
     with_history = np.zeros(records.products.labels.size, dtype=bool)
-    with_history[records.products.codes[history]] = True
+    with_history[records.products.codes[np.concatenate([history, np.flatnonzero(ahead)])]] = True
+    _note_new(records, history, ahead, findings)
     place = np.where(with_history, np.cumsum(with_history) - 1, -1)
     _note_left_out(records, with_history, findings)
     agent = place[records.products.codes]
@@ -152,20 +213,35 @@ def _place(records: Records, findings: FailFast) -> Placed | None:
         )
         return None
     ahead &= agent >= 0
-    return Placed(records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable"))
+    repeats = "sum" if reading.returns == "net" else reading.repeats
+    return Placed(
+        records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable"), repeats
+    )
 
 
-def _has_values(records: Records, known: np.ndarray, findings: FailFast) -> bool:
+def _note_new(records: Records, history: np.ndarray, ahead: np.ndarray, findings: FailFast) -> None:
+    """Say which products are planned by their forecast alone."""
+    new = np.setdiff1d(records.products.codes[ahead], records.products.codes[history])
+    if new.size:
+        findings.note(
+            f"{plural(new.size, 'product')} without history are planned by their forecast alone: "
+            f"{join(records.products.labels[new].tolist())}.",
+            "new products",
+        )
+
+
+def _has_values(records: Records, known: np.ndarray, findings: FailFast) -> None:
     """Refuse rows that have neither units nor a forecast for the weeks after the last."""
-    unknown = np.flatnonzero(~known)
+    unknown = np.flatnonzero(~known & ~records.unreadable)
     if unknown.size == 0:
-        return True
+        return
     more = f" ({plural(unknown.size, 'such row')} in all)" if unknown.size > 1 else ""
     findings.problem(
-        f"`units` of {records.table} is empty or not a number in data row {unknown[0] + 1}{more}; write 0 where "
-        "nothing was sold (only rows after the last week that give a `forecast` may leave it empty)"
+        f"`units` of {records.table} is empty or not a number in data row {findings.row(unknown[0])}{more}; write 0 where "
+        "nothing was sold (only rows after the last week that give a `forecast` may leave it empty)",
+        "missing units",
+        [findings.row(row) for row in unknown[:3]],
     )
-    return False
 
 
 def _note_left_out(records: Records, with_history: np.ndarray, findings: FailFast) -> None:
@@ -197,6 +273,11 @@ def _panel(placed: Placed, findings: FailFast) -> Panel:
         if name in records.numbers:
             weekly[name] = cells.average(records.numbers[name][rows], records.numbers["units"][rows])
     units = np.nan_to_num(units)
+    if (units < 0).any():
+        findings.note(
+            f"{plural(int((units < 0).sum()), 'product-week')} with more returns than sales count as 0.", "returns"
+        )
+        units = np.maximum(units, 0.0)
     on_sale = _on_sale(recorded, units, weekly.get("price"), findings)
     _note_gaps(recorded, on_sale, findings)
     fields: dict[str, Any] = {**weekly, **_attributes(placed)}
@@ -271,14 +352,14 @@ def _forecast(placed: Placed, findings: FailFast) -> Float[np.ndarray, "ahead ag
     off = np.flatnonzero((day - grid.first_day) % 7 != 0)
     if not grid.daily and off.size:
         findings.problem(
-            f"`ds` of {placed.records.table} is {format_date(day[off[0]])} in data row {rows[off[0]] + 1}, a forecast "
+            f"`ds` of {placed.records.table} is {format_date(day[off[0]])} in data row {findings.row(rows[off[0]])}, a forecast "
             f"for a {WEEKDAYS[weekday(int(day[off[0]]))]}; its weeks start on {WEEKDAYS[weekday(grid.first_day)]}"
         )
         return None
     far = np.flatnonzero(grid.week[rows] >= grid.n_weeks + MOST_WEEKS_AHEAD)
     if far.size:
         findings.problem(
-            f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {rows[far[0]] + 1}, more than "
+            f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {findings.row(rows[far[0]])}, more than "
             f"{MOST_WEEKS_AHEAD} weeks ahead; correct the date"
         )
         return None
@@ -352,7 +433,9 @@ def _finished(panel: Panel, findings: FailFast) -> Panel:
             change[name] = fill_weeks(value)
             if gaps.any():
                 origin[name] = "given, gaps filled"
-    return replace(panel, provenance=origin, notes=tuple(findings.notes), **change)
+    finished = replace(panel, provenance=origin, **change)
+    check_panel(finished, findings)
+    return replace(finished, notes=tuple(findings.notes), read_as=dict(findings.read_as))
 
 
 @dataclass(frozen=True)
@@ -367,6 +450,8 @@ class TableCheck:
         columns: our name -> the table's name, for the fields it has.
         problems: one sentence per reason to refuse the table; empty when it can be planned with.
         notes: one sentence per thing that was handled.
+        findings: problems and notes with their kind, first rows, examples and remedy.
+        read_as: how the file was understood: sheet, header row, encoding, delimiter, decimal mark, dates, week start.
     """
 
     rows: int
@@ -377,6 +462,8 @@ class TableCheck:
     columns: Mapping[str, str]
     problems: list[str]
     notes: list[str]
+    findings: list[Finding]
+    read_as: Mapping[str, str]
 
     @property
     def ok(self) -> bool:
@@ -388,22 +475,25 @@ class TableCheck:
         return asdict(self)
 
 
-def check_table(source: Any, *, columns: Mapping[str, str] | None = None, static: Any = None) -> TableCheck:
+def check_table(
+    source: Any, *, columns: Mapping[str, str] | None = None, static: Any = None, reading: Reading | None = None
+) -> TableCheck:
     """Check a table without stopping at the first problem.
 
     Args:
         source: path or frame, as for `read_panel`.
         columns: our field name -> the table's column name.
         static: table with one row per product.
+        reading: what the table leaves open about its own notation.
     """
     findings = CollectAll()
     panel: Panel | None = None
     try:
-        panel = build_panel(source, columns, static, findings)
+        panel = build_panel(source, columns, static, findings, reading)
     except WalrasError as error:  # not a table at all
         findings.problem(str(error))
-    if panel is not None and not findings.problems and not active_agents(panel).any():
-        findings.problem("no product sold anything in the last 26 weeks, so none would be planned; give a later table")
+    if panel is not None:
+        check_plannable(panel, findings)
     return TableCheck(
         rows=findings.rows,
         agents=panel.n_agents if panel else 0,
@@ -413,4 +503,6 @@ def check_table(source: Any, *, columns: Mapping[str, str] | None = None, static
         columns=dict(findings.columns),
         problems=list(findings.problems),
         notes=list(findings.notes),
+        findings=list(findings.findings),
+        read_as=dict(findings.read_as),
     )

@@ -3,15 +3,18 @@
 CONTRACT: `read_records` is the only reader of long tables; `--column ours=theirs` and adapters end here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsInt
 
 import numpy as np
 import pyarrow as pa
 
-from walras.data.column_checks import LARGEST, NO_DAY, Codes, Column, days, numbers, one_array, texts
-from walras.data.sources import Source, open_source
+from walras.config import Reading
+from walras.data.column_checks import LARGEST, Codes, Column, days, decimal_of, is_filled, numbers, one_array, texts
+from walras.data.layout import long_form
+from walras.data.notation import NO_DAY
+from walras.data.sources import Source, normal, open_source
 from walras.errors import FailFast, SettingsError, join, quote
 
 REQUIRED = ("unique_id", "ds", "units")
@@ -24,7 +27,6 @@ LABELS = ("vendor", "category")
 NUMBERS = (*FLOWS, *MONEY, "on_hand", *NUMBERS_PER_AGENT)
 TABLE_COLUMNS = ("unique_id", "ds", *NUMBERS, *LABELS)
 STATIC_COLUMNS = ("unique_id", *LABELS, *NUMBERS_PER_AGENT, *MONEY)
-TEXT = ("unique_id", *LABELS)
 
 
 def checked_mapping(columns: Mapping[str, Any] | None) -> dict[str, str]:
@@ -85,8 +87,13 @@ def match_columns(
     """
     taken = set(mapping.values())
     match = {}
+    alike: dict[str, list[str]] = {}
+    for column in names:
+        alike.setdefault(normal(column), []).append(column)
     for ours in fields:
         theirs = mapping.get(ours, ours)
+        if theirs not in names and len(alike.get(normal(theirs), ())) == 1:
+            theirs = alike[normal(theirs)][0]  # the same name in another case or with blanks
         if theirs in names and (ours in mapping or theirs not in taken):
             match[ours] = theirs
     missing = [ours for ours in required if ours not in match]
@@ -109,8 +116,8 @@ def _missing_sentence(missing: Sequence[str], names: Sequence[str], mapping: Map
     )
 
 
-HIGHEST = {"fill_rate": 1.0}
-"""Fields that are shares; all others only need to be 0 or more and not absurd."""
+HIGHEST = {"fill_rate": 1.0, "lead_time": 52.0}
+"""Shares, and weeks of lead time; all others only need to be 0 or more and not absurd."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,8 @@ class Records:
         day: days since 1970 of each row; empty for a static table.
         numbers: our name -> values, NaN where empty.
         labels: our name -> coded texts.
+        unreadable: the units of the row were refused already [row].
+        row: data row of the file of each row.
     """
 
     table: str
@@ -132,6 +141,8 @@ class Records:
     day: np.ndarray
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: Mapping[str, Codes] = field(default_factory=dict)
+    unreadable: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=bool))
+    row: Callable[[SupportsInt], int] = field(default=lambda index: int(index) + 1)
 
     @property
     def n_rows(self) -> int:
@@ -146,14 +157,21 @@ class OpenTable:
     table: str
     columns: Mapping[str, str]
     cells: pa.Table
+    reading: Reading
 
-    def column(self, ours: str, findings: FailFast) -> Column:
+    def column(self, ours: str, findings: FailFast, decimal: str = ".") -> Column:
         """Pick the column of one of our fields."""
-        return Column(self.table, ours, one_array(self.cells[self.columns[ours]]), findings)
+        values = one_array(self.cells[self.columns[ours]])
+        return Column(self.table, ours, values, findings, self.reading, decimal)
 
 
 def read_records(
-    source: Any, columns: Mapping[str, str] | None, findings: FailFast, *, also: tuple[str, ...] = ()
+    source: Any,
+    columns: Mapping[str, str] | None,
+    findings: FailFast,
+    *,
+    also: tuple[str, ...] = (),
+    reading: Reading | None = None,
 ) -> Records | None:
     """Read and check a long table.
 
@@ -162,34 +180,39 @@ def read_records(
         columns: our name -> the table's name.
         findings: gets problems and notes.
         also: names of the static table, where mapped columns may be found too.
+        reading: what the user says about the notation.
 
     Returns:
         The records; None when problems are collected and nothing usable is left.
     """
-    mapping = checked_mapping(columns)
-    opened = open_source(source)
+    mapping, reading = checked_mapping(columns), reading or Reading()
+    opened = open_source(source, known=(*TABLE_COLUMNS, *mapping.values()), sheet=reading.sheet)
+    findings.read_as.update(opened.read_as)
     _refuse_unknown(mapping, (*opened.names, *also), opened.name)
+    turned = long_form(opened, mapping, reading, findings)
+    if turned is None:
+        return None
+    opened, mapping = turned
     match = match_columns(opened.names, mapping, TABLE_COLUMNS, REQUIRED, opened.name, findings)
     findings.columns = dict(match)
-    raw = _read(opened, match, REQUIRED, findings)
+    raw = _read(opened, match, REQUIRED, findings, reading)
     if raw is None:
         return None
     findings.rows = raw.cells.num_rows
-    return Records(
-        raw.table,
-        match,
-        texts(raw.column("unique_id", findings), needed=True),
-        days(raw.column("ds", findings)),
-        _numbers(raw, findings),
-        _labels(raw, findings),
-    )
+    products, day = texts(raw.column("unique_id", findings), needed=True), days(raw.column("ds", findings))
+    values = _numbers(raw, findings)
+    filled = is_filled(raw.column("units", findings))
+    unreadable = filled & np.isnan(values["units"]) if "units" in values else filled
+    return Records(raw.table, match, products, day, values, _labels(raw, findings), unreadable, findings.row)
 
 
-def read_static(source: Any, columns: Mapping[str, str] | None, findings: FailFast) -> Records | None:
+def read_static(
+    source: Any, columns: Mapping[str, str] | None, findings: FailFast, reading: Reading | None = None
+) -> Records | None:
     """Read and check a table with one row per product."""
-    opened = open_source(source, "the static table")
+    opened = open_source(source, "the static table", known=STATIC_COLUMNS)
     match = match_columns(opened.names, checked_mapping(columns), STATIC_COLUMNS, ("unique_id",), opened.name, findings)
-    raw = _read(opened, match, ("unique_id",), findings)
+    raw = _read(opened, match, ("unique_id",), findings, reading or Reading())
     if raw is None:
         return None
     column = raw.column("unique_id", findings)
@@ -211,21 +234,28 @@ def is_valid(records: Records) -> bool:
     return bool((records.products.codes >= 0).all() and (records.day != NO_DAY).all())
 
 
-def _read(opened: Source, match: Mapping[str, str], required: tuple[str, ...], findings: FailFast) -> OpenTable | None:
+def _read(
+    opened: Source, match: Mapping[str, str], required: tuple[str, ...], findings: FailFast, reading: Reading
+) -> OpenTable | None:
     if not all(ours in match for ours in required):
         return None
-    cells = opened.read(list(match.values()), [match[ours] for ours in TEXT if ours in match])
+    cells = opened.read(list(match.values()))
     if cells.num_rows == 0:
         findings.problem(f"{opened.name} has a header but no rows; give at least one row")
         return None
-    return OpenTable(opened.name, match, cells)
+    return OpenTable(opened.name, match, cells, reading)
 
 
 def _numbers(raw: OpenTable, findings: FailFast) -> dict[str, np.ndarray]:
+    present = [ours for ours in NUMBERS if ours in raw.columns]
+    before = len(findings.problems)
+    mark = decimal_of([raw.column(ours, findings) for ours in present], raw.reading, findings)
+    if len(findings.problems) > before:
+        return {}
+    lowest = {"units": -LARGEST} if raw.reading.returns else {}
     return {
-        ours: numbers(raw.column(ours, findings), high=HIGHEST.get(ours, LARGEST))
-        for ours in NUMBERS
-        if ours in raw.columns
+        ours: numbers(raw.column(ours, findings, mark), lowest.get(ours, 0.0), HIGHEST.get(ours, LARGEST))
+        for ours in present
     }
 
 

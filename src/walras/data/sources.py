@@ -1,10 +1,14 @@
-"""Open a file or a frame as Arrow columns: Parquet, CSV, and anything with `__arrow_c_stream__`."""
+"""Open a file or a frame as Arrow columns: Parquet, CSV, workbooks, and anything with `__arrow_c_stream__`.
+
+Cells of CSV files and workbooks stay text; what they mean is decided column by column, from all of their rows.
+"""
 
 import csv
-import io
+import datetime
+import gzip
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,11 @@ from walras.errors import InputError, join, one_line, plural, quote
 
 SNIFFED_BYTES = 1 << 16
 PARQUET_SUFFIXES = (".parquet", ".pq")
-CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+CSV_SUFFIXES = (".csv", ".tsv", ".txt", ".gz")
+BOOK_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
+KINDS = "a .parquet, .csv, .csv.gz, .xlsx, .xls or .ods file"
+TITLE_LINES = 30
+"""Lines above the header that are looked at."""
 SEPARATORS = (",", ";", "\t", "|")
 
 
@@ -28,33 +36,41 @@ class Source:
     Attributes:
         name: of the table, for sentences.
         names: of its columns.
-        read: returns the columns in its first argument; those in the second stay text (identifiers keep leading zeros).
+        read: returns the columns in its first argument; a CSV file keeps those in its second as text, by default all.
+        read_as: how the file was understood (sheet, header row, encoding, delimiter).
     """
 
     name: str
     names: list[str]
-    read: Callable[[Sequence[str], Iterable[str]], pa.Table]
+    read: Callable[..., pa.Table]
+    read_as: dict[str, str] = field(default_factory=dict)
 
 
-def open_source(source: Any, name: str = "the table") -> Source:
+def normal(name: str) -> str:
+    """Write a column name in lower case with underscores, as our fields are."""
+    return re.sub(r"[\s\-.]+", "_", name.strip().casefold())
+
+
+def open_source(source: Any, name: str = "the table", known: Iterable[str] = (), sheet: str | None = None) -> Source:
     """Open a path or a frame and read its column names.
 
     Args:
-        source: path of a .parquet or .csv file, or an object with `__arrow_c_stream__`.
+        source: path of a file, or an object with `__arrow_c_stream__`.
         name: of a frame, for sentences; files have their file name.
+        known: names by which the header is recognised below title lines.
+        sheet: of a workbook; by default the first one with a table.
 
     Raises:
         InputError: when there is nothing readable there.
     """
     if isinstance(source, (str, Path)):
-        return _open_file(Path(source))
+        return _open_file(Path(source), frozenset(normal(column) for column in known), sheet)
     if hasattr(source, "__arrow_c_stream__"):
         table = _from_stream(source, name)
         _refuse_repeated(table.column_names, name)
-        return Source(name, list(table.column_names), lambda wanted, text: table.select(list(wanted)))
+        return Source(name, list(table.column_names), lambda wanted, text=None: table.select(list(wanted)))
     raise InputError(
-        f"{name} is of type {type(source).__name__}; give the path of a .parquet or .csv file, or a pandas, polars or "
-        "Arrow table"
+        f"{name} is of type {type(source).__name__}; give the path of {KINDS}, or a pandas, polars or Arrow table"
     )
 
 
@@ -62,9 +78,9 @@ def existing_file(path: Path) -> Path:
     """Refuse a path that is no file with something in it."""
     try:
         if path.is_dir():
-            raise InputError(f"{quote(path, 200)} is a folder; give the path of a .parquet or .csv file in it")
+            raise InputError(f"{quote(path, 200)} is a folder; give the path of {KINDS} in it")
         if not path.exists():
-            raise InputError(f"there is no file {quote(path, 200)}; give the path of a .parquet or .csv file")
+            raise InputError(f"there is no file {quote(path, 200)}; give the path of {KINDS}")
         if path.stat().st_size == 0:
             raise InputError(f"{quote(path, 200)} is an empty file; give a table with a header and at least one row")
         with path.open("rb"):
@@ -73,14 +89,16 @@ def existing_file(path: Path) -> Path:
         raise _unreadable(quote(path, 200), "a file", error) from error
 
 
-def _open_file(path: Path) -> Source:
+def _open_file(path: Path, known: frozenset[str], sheet: str | None) -> Source:
     existing_file(path)
     suffix = path.suffix.lower()
     if suffix in PARQUET_SUFFIXES:
         return _open_parquet(path)
     if suffix in CSV_SUFFIXES:
-        return _open_csv(path)
-    raise InputError(f"{path.name} ends in {quote(suffix or 'no suffix')}; give a .parquet or .csv file")
+        return _open_csv(path, known)
+    if suffix in BOOK_SUFFIXES:
+        return _open_book(path, known, sheet)
+    raise InputError(f"{path.name} ends in {quote(suffix or 'no suffix')}; give {KINDS}")
 
 
 def _open_parquet(path: Path) -> Source:
@@ -90,7 +108,7 @@ def _open_parquet(path: Path) -> Source:
         raise _unreadable(path.name, "a Parquet file", error) from error
     _refuse_repeated(names, path.name)
 
-    def read(wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
+    def read(wanted: Sequence[str], text: Iterable[str] | None = None) -> pa.Table:
         try:
             return pq.read_table(path, columns=list(wanted), partitioning=None)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -99,31 +117,91 @@ def _open_parquet(path: Path) -> Source:
     return Source(path.name, names, read)
 
 
-def _open_csv(path: Path) -> Source:
-    with path.open("rb") as file:
-        head = file.read(SNIFFED_BYTES)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
-        raise _wrong_encoding(path.name, "at its start")
-    lines = [line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
-    if not lines:
+def _open_csv(path: Path, known: frozenset[str]) -> Source:
+    head = _bytes_of(path, SNIFFED_BYTES)
+    encoding = _encoding(path.name, head)
+    text = head.decode(encoding, "replace" if encoding == "utf-8-sig" else "ignore").removeprefix("\ufeff")
+    lines = text.splitlines()[:TITLE_LINES]
+    if not any(line.strip() for line in lines):
         raise InputError(f"{path.name} holds only blank lines; give a table with a header and at least one row")
-    try:
-        header = lines[0].decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _wrong_encoding(path.name, "in its header") from error
-    separator = max(SEPARATORS, key=header.count)
-    names = next(csv.reader(io.StringIO(header), delimiter=separator))
+    mark = re.fullmatch(r"sep=(.)", lines[0].strip(), re.IGNORECASE)
+    separator = mark.group(1) if mark else None
+    rows = [next(csv.reader([line], delimiter=separator or _separator(line)), []) for line in lines]
+    at = _header(rows[1:], known) + 1 if mark else _header(rows, known)
+    separator = separator or _separator(lines[at])
+    names = rows[at]
     _refuse_repeated(names, path.name)
-    return Source(path.name, names, partial(_read_csv, path, separator))
+    read_as = {"encoding": ENCODINGS.get(encoding, encoding), "delimiter": "tab" if separator == "\t" else separator}
+    if at:
+        read_as["header row"] = str(at + 1)
+    return Source(path.name, names, partial(_read_csv, path, separator, encoding, names, at), read_as)
 
 
-def _read_csv(path: Path, separator: str, wanted: Sequence[str], text: Iterable[str]) -> pa.Table:
-    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in text}
+ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Latin-1 (Windows-1252)", "latin-1": "Latin-1", "utf-16": "UTF-16"}
 
-    def read(threads: bool) -> pa.Table:
+
+def _bytes_of(path: Path, count: int = -1) -> bytes:
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            return file.read(count)
+    except (OSError, EOFError, ValueError) as error:
+        raise _unreadable(path.name, "a compressed CSV file", error) from error
+
+
+def _encoding(name: str, content: bytes) -> str:
+    """Recognise UTF-16 by its mark and Latin-1 where UTF-8 fails; a character cut at the end does not count."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            content[: len(content) // 2 * 2].decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise _wrong_encoding(name, "at its start") from error
+        return "utf-16"
+    if b"\0" in content:
+        raise _wrong_encoding(name, "at its start")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            content.decode(encoding)
+            return encoding
+        except UnicodeDecodeError as error:
+            if encoding == "utf-8-sig" and error.start >= len(content) - 3 and len(content) >= SNIFFED_BYTES:
+                return encoding
+    return "latin-1"
+
+
+def _separator(line: str) -> str:
+    return max(SEPARATORS, key=line.count)
+
+
+def _header(rows: Sequence[Sequence[str]], known: frozenset[str]) -> int:
+    """Find the header: the first row with most of the known names, else the first that is filled like most."""
+    scores = [len({normal(cell) for cell in row} & known) for row in rows]
+    if max(scores) >= min(2, len(known)) > 0:
+        return scores.index(max(scores))
+    filled = [sum(bool(cell.strip()) for cell in row) for row in rows]
+    return next(at for at, count in enumerate(filled) if count and 2 * count >= max(filled))
+
+
+def _read_csv(
+    path: Path,
+    separator: str,
+    encoding: str,
+    names: Sequence[str],
+    at: int,
+    wanted: Sequence[str],
+    text: Iterable[str] | None = None,
+) -> pa.Table:
+    types = {name: pa.dictionary(pa.int32(), pa.string()) for name in (wanted if text is None else text)}
+    plain = encoding == "utf-8-sig" and path.suffix.lower() != ".gz"
+
+    def read(threads: bool, encoding: str = encoding) -> pa.Table:
+        content = None if plain and encoding == "utf-8-sig" else _bytes_of(path)
+        if content is not None and encoding != "utf-8-sig":
+            content = content.decode(encoding).encode("utf-8")
         return pacsv.read_csv(
-            path,
-            read_options=pacsv.ReadOptions(use_threads=threads, block_size=1 << 24),
+            path if content is None else pa.BufferReader(content),
+            read_options=pacsv.ReadOptions(
+                use_threads=threads, block_size=1 << 24, column_names=list(names), skip_rows=at + 1
+            ),
             parse_options=pacsv.ParseOptions(delimiter=separator, newlines_in_values=not threads),
             convert_options=pacsv.ConvertOptions(include_columns=list(wanted), column_types=types),
         )
@@ -135,12 +213,64 @@ def _read_csv(path: Path, separator: str, wanted: Sequence[str], text: Iterable[
     try:  # only a single-threaded pass knows the row it failed in
         return read(threads=False)
     except pa.ArrowException as error:
-        raise _csv_error(path.name, str(error)) from error
+        if "UTF8" in str(error):
+            return read(threads=True, encoding="latin-1")
+        if "Empty CSV" in str(error):
+            return pa.table({name: pa.array([], pa.string()) for name in wanted})
+        raise _csv_error(path.name, str(error), at) from error
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(path.name, "in some row") from error
 
 
-def _csv_error(name: str, message: str) -> InputError:
+def _open_book(path: Path, known: frozenset[str], sheet: str | None) -> Source:
+    from python_calamine import CalamineWorkbook
+
+    try:
+        book = CalamineWorkbook.from_path(str(path))
+        if sheet is not None and sheet not in book.sheet_names:
+            raise InputError(f"{path.name} has no sheet {quote(sheet)}; name one of {join(book.sheet_names)}")
+        sheets = {
+            name: book.get_sheet_by_name(name).to_python(skip_empty_area=False)
+            for name in ([sheet] if sheet is not None else book.sheet_names)
+        }
+    except InputError:
+        raise
+    except Exception as error:  # the library raises its own kinds, and panics on damaged files
+        raise _unreadable(path.name, "a workbook", error) from error
+    tables = {name: [[_cell_text(cell) for cell in row] for row in rows] for name, rows in sheets.items()}
+    filled = {name: rows for name, rows in tables.items() if any(any(row) for row in rows[:TITLE_LINES])}
+    if not filled:
+        raise InputError(f"{path.name} has only empty sheets; give a table with a header and at least one row")
+    most = {
+        name: max(len({normal(c) for c in row} & known) for row in rows[:TITLE_LINES]) for name, rows in filled.items()
+    }
+    chosen = max(filled, key=lambda name: most[name])
+    rows = filled[chosen]
+    at = _header(rows[:TITLE_LINES], known)
+    names, body = rows[at], [row for row in rows[at + 1 :] if any(row)]
+    keep = [column for column, name in enumerate(names) if name or any(row[column] for row in body)]
+    names = [names[column] for column in keep]
+    _refuse_repeated(names, path.name)
+    cells = pa.table(
+        {name: pa.array([row[at] for row in body], pa.string()) for name, at in zip(names, keep, strict=True)}
+    )
+    others = [name for name in filled if name != chosen]
+    read_as = {"sheet": chosen + (f" (not {join(others)})" if others else ""), "header row": str(at + 1)}
+    return Source(path.name, names, lambda wanted, text=None: cells.select(list(wanted)), read_as)
+
+
+def _cell_text(cell: Any) -> str:
+    """Write a cell of a workbook as text: dates in ISO form, whole numbers without decimals."""
+    if isinstance(cell, float):
+        return repr(int(cell)) if cell.is_integer() and abs(cell) < 1e15 else repr(cell)
+    if isinstance(cell, datetime.datetime):
+        return str(cell.date()) if cell.time() == datetime.time() else cell.isoformat()
+    return str(cell).strip()
+
+
+def _csv_error(name: str, message: str, header: int) -> InputError:
     row = re.search(r"Row #(\d+)", message)
-    where = f"in data row {int(row.group(1)) - 1}" if row else "in some row"
+    where = f"in data row {int(row.group(1)) - header - 1}" if row else "in some row"
     ragged = re.search(r"Expected (\d+) columns, got (\d+)", message)
     if ragged:
         needed, given = ragged.groups()

@@ -1,10 +1,10 @@
 """From dates to weeks, and from rows to dense [week, agent] arrays.
 
-A week is named by its first day. A table whose dates all fall on one weekday is weekly; any other is daily, and its
-rows are summed to weeks that end with the last recorded day.
+A week is named by its first day. A table with nearly all dates on one weekday is weekly; any other is daily, and its
+rows are summed to weeks that end with the last recorded day, or start on Monday where nothing is sold on Sundays.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -57,7 +57,9 @@ def format_date(day: int | np.integer) -> str:
     return str(np.datetime64(int(day), "D"))
 
 
-def to_weekly(day: np.ndarray, is_history: np.ndarray, table: str, findings: FailFast) -> WeekGrid | None:
+def to_weekly(
+    day: np.ndarray, is_history: np.ndarray, table: str, findings: FailFast, week_start: str | None = None
+) -> WeekGrid | None:
     """Choose the weeks of a table and place every row.
 
     Args:
@@ -65,52 +67,170 @@ def to_weekly(day: np.ndarray, is_history: np.ndarray, table: str, findings: Fai
         is_history: the row records units (the others are a forecast) [row].
         table: name of the table in sentences.
         findings: takes notes of what was summed and dropped.
+        week_start: weekday on which weeks start; by default seen from the dates.
     """
     known = np.unique(day[is_history])
     if int(known[-1] - known[0]) > MOST_WEEKS * DAYS_PER_WEEK:
         usual = np.median(known)
         odd = known[0] if usual - known[0] > known[-1] - usual else known[-1]
-        row = int(np.flatnonzero(is_history & (day == odd))[0]) + 1
+        row = findings.row(np.flatnonzero(is_history & (day == odd))[0])
         findings.problem(
             f"`ds` of {table} runs from {format_date(known[0])} to {format_date(known[-1])}, more than fifty years; "
             f"correct the date {format_date(odd)} in data row {row}"
         )
         return None
-    if _monthly(known):
+    if _has_outliers(day, is_history, table, findings):
+        return None
+    periods = "a month" if _monthly(known) else _distances(known)
+    if periods:
         some = f"{format_date(known[0])}, {format_date(known[1])}, ..."
-        findings.problem(f"`ds` of {table} has one date per month ({some}); give weeks or days")
+        period = "one date per month" if periods == "a month" else f"periods of {periods}"
+        findings.problem(
+            f"`ds` of {table} has {period} ({some}), no weeks; give weeks or days, or spread each period over its weeks",
+            "no weeks",
+            examples=[format_date(at) for at in known[:3]],
+        )
         return None
     share = np.bincount(weekday(day[is_history]), minlength=DAYS_PER_WEEK) / is_history.sum()
-    return _weekly(day, known) if share.max() == 1.0 else _daily(day, known, share, findings)
+    usual = int(share.argmax()) if share.max() >= MOSTLY else -1
+    start = WEEKDAYS.index(week_start) if week_start else usual
+    if usual >= 0:
+        return _weekly(day, is_history, usual, start, table, findings)
+    if start < 0:
+        start = _start_of_daily(share, int(known[-1]))
+    return _daily(day, known, share, start, findings)
 
 
-def _weekly(day: np.ndarray, known: np.ndarray) -> WeekGrid:
-    first = int(known[0])
-    count = int(known[-1] - first) // DAYS_PER_WEEK + 1
-    return WeekGrid(first, count, (day - first) // DAYS_PER_WEEK, False, np.ones(day.size, dtype=bool))
+MOSTLY = 0.95
+"""Share of rows on one weekday that makes a table a weekly one."""
+YEAR = 52 * DAYS_PER_WEEK
+FEW = 0.01
 
 
-def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, findings: FailFast) -> WeekGrid:
-    """Count weeks backwards from the last recorded day, so that the last week is complete."""
-    end, begin = int(known[-1]) + 1, int(known[0])
-    count = -(-(end - begin) // DAYS_PER_WEEK)
-    missing = count * DAYS_PER_WEEK - (end - begin)
-    if missing and count > 1:
-        count -= 1
-    first = end - count * DAYS_PER_WEEK
+def _has_outliers(day: np.ndarray, is_history: np.ndarray, table: str, findings: FailFast) -> bool:
+    """Refuse a few dates that lie more than a year away from all others."""
+    ordered = np.sort(day[is_history])
+    far = np.flatnonzero(np.diff(ordered) > YEAR)
+    few = max(1, int(FEW * ordered.size))
+    late = [at for at in far if ordered.size - at - 1 <= few and ordered.size > 3]
+    early = [at for at in far if at + 1 <= few and ordered.size > 3]
+    odd = is_history & ((day > ordered[late[0]]) if late else (day <= ordered[early[-1]]) if early else False)
+    rows = np.flatnonzero(odd)
+    if rows.size == 0:
+        return False
+    more = f" ({plural(rows.size, 'such row')} in all)" if rows.size > 1 else ""
+    findings.problem(
+        f"`ds` of {table} is {format_date(day[rows[0]])} in data row {findings.row(rows[0])}{more}, more than a year "
+        "away from all other dates; correct the date",
+        "date: outlier",
+        [findings.row(row) for row in rows[:3]],
+        [format_date(day[row]) for row in rows[:3]],
+    )
+    return True
+
+
+def _distances(known: np.ndarray) -> str:
+    """Describe the periods of a table whose dates are two weeks or more apart; empty for weeks and days."""
+    steps = np.diff(known)
+    if steps.size < 2 or np.median(steps) <= DAYS_PER_WEEK or (steps <= DAYS_PER_WEEK).mean() > 0.1:
+        return ""
+    weeks = sorted({f"{step / DAYS_PER_WEEK:g}" for step in steps.tolist()}, key=float)
+    return f"{' and '.join(weeks[:3])} weeks" if len(weeks) <= 3 else ""
+
+
+def _start_of_daily(share: np.ndarray, last: int) -> int:
+    """Start weeks on Monday where nothing is sold on Sundays; otherwise let them end with the last date."""
+    closed_on_sunday = share[-1] == 0 and (share[:5] > 0).all()
+    return 0 if closed_on_sunday else int(weekday(last + 1))
+
+
+def _weekly(
+    day: np.ndarray, is_history: np.ndarray, usual: int, start: int, table: str, findings: FailFast
+) -> WeekGrid:
+    """Number the weeks; rows on another weekday than the usual one go into the week that they lie in."""
+    stray = np.flatnonzero(is_history & (weekday(day) != usual))
+    if stray.size:
+        first = stray[0]
+        findings.note(
+            f"{plural(stray.size, 'row')} of {table} not on a {WEEKDAYS[usual]} (first {format_date(day[first])} in "
+            f"data row {findings.row(first)}) went into the week that holds the date.",
+            "stray weekday",
+            [findings.row(row) for row in stray[:3]],
+            [format_date(day[row]) for row in stray[:3]],
+        )
+    known = day[is_history]
+    first_day = int(known.min()) - (int(weekday(int(known.min()))) - start) % DAYS_PER_WEEK
+    count = int(known.max() - first_day) // DAYS_PER_WEEK + 1
+    findings.read_as["week start"] = WEEKDAYS[start]
+    return WeekGrid(first_day, count, (day - first_day) // DAYS_PER_WEEK, False, np.ones(day.size, dtype=bool))
+
+
+def _daily(day: np.ndarray, known: np.ndarray, share: np.ndarray, start: int, findings: FailFast) -> WeekGrid:
+    """Sum days to whole weeks; what lies before the first and after the last whole week is dropped."""
+    begin, last = int(known[0]), int(known[-1])
+    ahead = 1  # days after the last date on which nothing is ever recorded belong to its week
+    while weekday(last + ahead) != start and share[weekday(last + ahead)] == 0:
+        ahead += 1
+    first, end = begin + (start - int(weekday(begin))) % DAYS_PER_WEEK, last + ahead
+    if (end - first) // DAYS_PER_WEEK < 1:  # a single week, complete or not
+        first = begin - (int(weekday(begin)) - start) % DAYS_PER_WEEK
+        end = first + -(-(end - first) // DAYS_PER_WEEK) * DAYS_PER_WEEK
+    count = (end - first) // DAYS_PER_WEEK
     week = (day - first) // DAYS_PER_WEEK
+    end = first + count * DAYS_PER_WEEK
     often = [index for index in np.argsort(-share, kind="stable")[:3] if share[index] > 0]
     common = ", ".join(f"{WEEKDAYS[index]} {share[index]:.0%}" for index in often)
     findings.note(
         f"dates fall on several weekdays ({common}), so rows were read as daily records and summed to weeks that start "
-        f"on {WEEKDAYS[weekday(first)]}, the last week ending {format_date(end - 1)}."
+        f"on {WEEKDAYS[start]}, the last week ending {format_date(end - 1)}.",
+        "daily",
     )
-    dropped = int((week < 0).sum())
+    findings.read_as["week start"] = WEEKDAYS[start]
+    dropped, late = int((week < 0).sum()), int(((day >= end) & (day <= last)).sum())
     if dropped:
         findings.note(
-            f"the first {DAYS_PER_WEEK - missing} days ({plural(dropped, 'row')}) do not fill a week and were dropped."
+            f"the first {plural(first - begin, 'day')} ({plural(dropped, 'row')}) do not fill a week and were dropped.",
+            "incomplete week",
         )
-    return WeekGrid(first, count, week, True, week >= 0)
+    if late:
+        findings.note(
+            f"the last {plural(last + 1 - end, 'day')} ({plural(late, 'row')}) do not fill a week and were dropped.",
+            "incomplete week",
+        )
+    return WeekGrid(first, count, week, True, (week >= 0) & (week < count))
+
+
+def drop_incomplete_end(grid: WeekGrid, units: np.ndarray, findings: FailFast) -> WeekGrid:
+    """Drop a last week with less than half of the units of each of the eight before it, unless a year ago was alike.
+
+    Args:
+        grid: the weeks.
+        units: of each row; NaN in rows of a forecast [row].
+    """
+    rows = np.flatnonzero(np.isfinite(units) & grid.used & (grid.week >= 0) & (grid.week < grid.n_weeks))
+    total = np.bincount(grid.week[rows], units[rows], grid.n_weeks)
+    if grid.daily or grid.n_weeks <= RECENT or total[-1] >= 0.5 * total[-RECENT - 1 : -1].min() or total[-1] < 0:
+        return grid
+    if total[-RECENT - 1 : -1].min() < FEWEST_UNITS:
+        return grid
+    year = 52
+    if grid.n_weeks > year + RECENT:
+        ago = total[-1 - year - 1 : -1 - year + 2].min()
+        if ago < 0.6 * np.median(total[-1 - year - RECENT : -1 - year]):
+            return grid
+    usual = np.median(total[-RECENT - 1 : -1])
+    findings.note(
+        f"the last week ({format_date(grid.first_day + (grid.n_weeks - 1) * DAYS_PER_WEEK)}) has {total[-1]:,.0f} units "
+        f"where {usual:,.0f} are usual, so it was taken for incomplete and dropped from the history.",
+        "incomplete week",
+        [findings.row(rows[np.argmax(grid.week[rows])])],
+    )
+    return replace(grid, n_weeks=grid.n_weeks - 1, used=grid.used & (grid.week < grid.n_weeks - 1))
+
+
+RECENT = 8
+FEWEST_UNITS = 50
+"""Weeks that an incomplete last week is compared with, and the units that each of them needs."""
 
 
 def _monthly(known: np.ndarray) -> bool:

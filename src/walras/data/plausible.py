@@ -1,0 +1,146 @@
+"""Checks of what a table says: identifiers, sizes, prices and dates that are possible but seldom meant."""
+
+import datetime
+import re
+
+import numpy as np
+
+from walras.data.panel import Panel, active_agents
+from walras.data.records import Records
+from walras.errors import FailFast, join, plural, quote
+
+TOTAL = re.compile(
+    r"(grand|sub)?[ _-]?totals?\b|sum\b|(zwischen|end|gesamt)?summe\b|gesamt\b|insgesamt\b", re.IGNORECASE
+)
+FEWEST_WEEKS = 4
+"""Weeks of history without which no demand can be estimated."""
+OUTLIER = 500
+FEWEST_OF_OUTLIER = 8
+"""How many times the second-largest row of its product a row may sell, and the rows with sales that this needs."""
+
+
+def check_records(records: Records, findings: FailFast) -> None:
+    """Refuse totals and outliers, and name products that differ only by case or blanks."""
+    labels, codes, units = records.products.labels, records.products.codes, records.numbers["units"]
+    total = np.array([TOTAL.match(label.strip()) is not None for label in labels.tolist()], dtype=bool)
+    rows = np.flatnonzero(total[codes] & (codes >= 0)) if total.any() else np.empty(0, int)
+    if rows.size and np.nanmax(units[rows], initial=0) >= np.nanmax(np.delete(units, rows), initial=0):
+        words = labels[codes[rows[:3]]].tolist()
+        findings.problem(
+            f"`unique_id` of {records.table} is {quote(words[0])} in data row {findings.row(rows[0])} "
+            f"({plural(rows.size, 'such row')} in all), a total and no product; remove these rows",
+            "totals",
+            [findings.row(row) for row in rows[:3]],
+            words,
+        )
+    _check_outliers(records, findings)
+    _, group, count = np.unique(
+        [" ".join(label.split()).casefold() for label in labels.tolist()], return_inverse=True, return_counts=True
+    )
+    alike = np.flatnonzero(count > 1)
+    if alike.size:
+        words = [repr(label) for label in labels[group == alike[0]].tolist()]
+        findings.note(
+            f"{plural(int(count[alike].sum()), 'product')} differ only by case or blanks, e.g. {' and '.join(words[:3])} "
+            f"({labels.size:,} products, probably {count.size:,}); write them alike if they are the same.",
+            "identifiers",
+            examples=words[:3],
+        )
+
+
+def check_panel(panel: Panel, findings: FailFast) -> None:
+    """Name what is possible but seldom meant: prices, lead times, stock-outs, dates after today."""
+    _check_money(panel, findings)
+    today = np.datetime64(datetime.date.today(), "D")
+    if panel.n_weeks and panel.weeks[-1] > today:
+        first = panel.weeks[panel.weeks > today][0]
+        findings.note(
+            f"weeks from {first} on lie in the future (after today, {today}) though they give sales; correct the dates, "
+            "or give a forecast in the column `forecast`.",
+            "future dates",
+            examples=[first],
+        )
+    lead = panel.lead_time
+    if lead is not None and np.isfinite(lead).any() and (np.nan_to_num(lead) % 7 == 0).all() and np.nanmax(lead) >= 7:
+        findings.note(
+            f"every `lead_time` is a multiple of 7 ({join(np.unique(lead[np.isfinite(lead)]).astype(int), 3)}) and was "
+            "read as weeks; divide by 7 if these are days.",
+            "lead time",
+        )
+    elif lead is not None and (lead > 12).any():
+        odd = np.flatnonzero(lead > 12)
+        findings.note(
+            f"`lead_time` is more than 12 weeks for {plural(odd.size, 'product')} (e.g. {quote(panel.agents[odd[0]])}: "
+            f"{lead[odd[0]]:g}); it is read as weeks, so divide by 7 if these are days.",
+            "lead time",
+            examples=panel.agents[odd[:3]],
+        )
+    if panel.on_hand is not None:
+        out = (panel.on_hand == 0) & (panel.units == 0) & panel.on_sale
+        if out.any():
+            findings.note(
+                f"{plural(int(out.sum()), 'product-week')} of {plural(int(out.any(0).sum()), 'product')} had no stock and "
+                "no sales: their demand is unknown, and the 0 counts as if nothing was wanted.",
+                "stock-outs",
+                examples=panel.agents[out.any(0)][:3],
+            )
+
+
+def _check_outliers(records: Records, findings: FailFast) -> None:
+    """Refuse a row that sells many times more than every other row of its product."""
+    units, codes, size = np.nan_to_num(records.numbers["units"]), records.products.codes, records.products.labels.size
+    largest = np.zeros(size)
+    np.maximum.at(largest, codes[codes >= 0], units[codes >= 0])
+    rows = np.flatnonzero((codes >= 0) & (units > 0))
+    near = rows[units[rows] * OUTLIER > largest[codes[rows]]]
+    alone = np.bincount(codes[near], minlength=size) == 1
+    enough = np.bincount(codes[rows], minlength=size) >= FEWEST_OF_OUTLIER
+    odd = near[(alone & enough)[codes[near]]]
+    if odd.size:
+        more = f" ({plural(odd.size, 'such row')} in all)" if odd.size > 1 else ""
+        findings.problem(
+            f"`units` of {records.table} is {units[odd[0]]:,.0f} in data row {findings.row(odd[0])}{more}, more than "
+            f"{OUTLIER} times as much as any other row of its product; correct that outlier",
+            "units: outlier",
+            [findings.row(row) for row in odd[:3]],
+            [f"{units[row]:.0f}" for row in odd[:3]],
+        )
+
+
+def _check_money(panel: Panel, findings: FailFast) -> None:
+    price, cost = panel.price, panel.unit_cost
+    if price is not None and (price == 0).any():
+        free = (price == 0).any(axis=0)
+        findings.note(
+            f"`price` is 0 in some week of {plural(int(free.sum()), 'product')}: {join(panel.agents[free])}; "
+            "leave the cell empty where it is not known.",
+            "price 0",
+            examples=panel.agents[free][:3],
+        )
+    if price is not None and cost is not None:
+        above = np.nan_to_num(cost[-1]) > np.nan_to_num(price[-1], nan=np.inf)
+        if above.any():
+            worst = np.flatnonzero(above)[0]
+            findings.note(
+                f"{plural(int(above.sum()), 'product')} cost more than they sell for (e.g. "
+                f"{quote(panel.agents[worst])}: unit_cost {cost[-1, worst]:g}, price {price[-1, worst]:g}): "
+                f"{join(panel.agents[above])}.",
+                "cost above price",
+                examples=panel.agents[above][:3],
+            )
+
+
+def check_plannable(panel: Panel, findings: FailFast) -> None:
+    """Refuse a table that can be read but not planned with."""
+    if not active_agents(panel).any():
+        findings.problem(
+            "no product sold anything in the last 26 weeks, so none would be planned; give a later table", "no sales"
+        )
+    if panel.n_weeks < FEWEST_WEEKS:
+        findings.problem(
+            f"the table has {plural(panel.n_weeks, 'week')} of history but a plan needs at least {FEWEST_WEEKS} "
+            "(52 or more to see a season); give a longer history",
+            "short history",
+        )
+    if panel.n_agents == 1:
+        findings.note("one product is no population: it is planned, but coordinates with nothing.", "one product")
