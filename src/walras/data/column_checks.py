@@ -6,6 +6,7 @@ header.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -72,6 +73,7 @@ class Column:
             needed,
         )
 
+    @cached_property
     def words(self) -> tuple[list[str], np.ndarray]:
         """Return the distinct cleaned texts, the empty text last, and which of them each row holds."""
         values = self.values if pa.types.is_dictionary(self.values.type) else self.values.dictionary_encode()
@@ -157,7 +159,7 @@ def days(column: Column) -> np.ndarray:
 
 def _days_of_words(column: Column) -> np.ndarray:
     """Choose the notation that most rows use, and the order of day and month, then read every distinct text."""
-    words, codes = column.words()
+    words, codes = column.words
     shapes = [shape_of(word) for word in words]
     rows = np.bincount(codes, minlength=len(words))
     counts = {name: sum(int(n) for n, shape in zip(rows, shapes, strict=True) if shape == name) for name in shapes}
@@ -271,7 +273,7 @@ def _percent(column: Column, shares: np.ndarray) -> np.ndarray:
 
 def _numbers_of_words(column: Column) -> np.ndarray:
     """Read every distinct text with the decimal mark of the file; signs of currency only where money is meant."""
-    words, codes = column.words()
+    words, codes = column.words
     money = column.name in ("price", "unit_cost")
     signs: dict[str, int] = {}
     parsed = np.full(len(words), np.nan)
@@ -314,7 +316,7 @@ def decimal_of(columns: list[Column], reading: Reading, findings: FailFast) -> s
         kind = column.values.type
         if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
             continue
-        for mark, word in decimal_marks(column.words()[0]).items():
+        for mark, word in decimal_marks(column.words[0]).items():
             found.setdefault(mark, (column, word))
     ask = "write --decimal . or --decimal , for what separates the decimals"
     if "." in found and "," in found:
@@ -345,7 +347,7 @@ def decimal_of(columns: list[Column], reading: Reading, findings: FailFast) -> s
 
 
 def _first_row(column: Column, word: str) -> int:
-    words, codes = column.words()
+    words, codes = column.words
     return int(np.argmax(codes == words.index(word)))
 
 
@@ -353,7 +355,7 @@ def is_filled(column: Column) -> np.ndarray:
     """Mark the rows whose cell holds something, readable or not [row]."""
     kind = column.values.type
     if _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
-        words, codes = column.words()
+        words, codes = column.words
         return np.array([word != "" for word in words])[codes]
     values = column.values
     if pa.types.is_floating(kind):
@@ -420,3 +422,8 @@ def repeated_rows(key: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
 def names_of(labels: np.ndarray, mask: np.ndarray) -> str:
     """List the labels that a mask selects."""
     return join(labels[mask].tolist())
+
+
+def equal_or_empty(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Compare numbers; two empty ones (NaN) are equal."""
+    return (left == right) | (np.isnan(left) & np.isnan(right))

@@ -13,13 +13,13 @@ A forecast is rows after the last week with `units` empty and `forecast` given; 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, SupportsInt, cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from walras.config import Reading
-from walras.data.column_checks import names_of, repeated_rows
+from walras.data.column_checks import equal_or_empty, names_of, repeated_rows
 from walras.data.notation import NO_DAY
 from walras.data.panel import Panel
 from walras.data.plausible import check_panel, check_plannable, check_records
@@ -131,7 +131,7 @@ class Placed:
             return SummedRows(key, np.argsort(self.records.day[rows], kind="stable"), (weeks, self.agents.size))
         row_of_cell, repeated = repeated_rows(key, weeks * self.agents.size)
         first = row_of_cell[key]
-        same = np.all([_equal(v[rows], v[rows][first]) for v in self.records.numbers.values()], axis=0)
+        same = np.all([equal_or_empty(v[rows], v[rows][first]) for v in self.records.numbers.values()], axis=0)
         if repeated.any() and self.repeats == "drop" and same[repeated].all():
             findings.note(f"{plural(int(repeated.sum()), 'identical row')} left out.", "repeated rows")
         elif repeated.any():
@@ -150,20 +150,13 @@ class Placed:
         product = self.records.products.labels[self.records.products.codes[second]]
         return {
             "sentence": f"`unique_id` and `ds` of {self.records.table} repeat in data row "
-            f"{self._row(second)}{more}: product {quote(product)} already has the week of "
-            f"{format_date(self.records.day[second])} in data row {self._row(before)} ({alike}); {remedy}",
+            f"{self.records.row(second)}{more}: product {quote(product)} already has the week of "
+            f"{format_date(self.records.day[second])} in data row {self.records.row(before)} ({alike}); {remedy}",
             "kind": "repeated rows",
-            "rows": [self._row(row) for row in rows[again[:3]]],
+            "rows": [self.records.row(row) for row in rows[again[:3]]],
             "examples": self.records.products.labels[self.records.products.codes[rows[again[:3]]]].tolist(),
             "remedy": remedy,
         }
-
-    def _row(self, index: SupportsInt) -> int:
-        return self.records.row(index)
-
-
-def _equal(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return (left == right) | (np.isnan(left) & np.isnan(right))
 
 
 def _without_returns(records: Records, reading: Reading, findings: FailFast) -> Records:
