@@ -83,7 +83,7 @@ def build_panel(
     """Read a panel, reporting problems and notes to `findings`; None when there were problems."""
     reading = reading or Reading()
     records = read_records(source, columns, findings, also=names_of_source(static), reading=reading)
-    attributes = None if static is None else read_static(static, columns, findings, reading)
+    attributes = None if static is None else _read_apart(static, columns, findings, reading)
     if records is None or "units" not in records.numbers:
         return None
     check_records(records, findings)
@@ -98,6 +98,16 @@ def build_panel(
     if attributes is not None:
         panel = _with_static(panel, attributes, findings)
     return None if findings.problems else _finished(panel, findings)
+
+
+def _read_apart(static: Any, columns: Mapping[str, str] | None, findings: FailFast, reading: Reading) -> Records | None:
+    """Read the static table, whose rows and notation are its own."""
+    rows, read_as = findings.row_numbers, findings.read_as
+    findings.row_numbers, findings.read_as = None, {}
+    records = read_static(static, columns, findings, reading)
+    read_as.update({f"{name} of the static table": value for name, value in findings.read_as.items()})
+    findings.row_numbers, findings.read_as = rows, read_as
+    return records
 
 
 @dataclass(frozen=True)
