@@ -278,7 +278,7 @@ Weekday = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Satur
 
 
 class Reading(Settings):
-    """What a table leaves open about its own notation; by default it is seen from the table, or the table is refused."""
+    """What a table leaves open about its own notation; by default the table shows it, or is refused."""
 
     sheet: str | None = Field(None, description="sheet of a workbook (default: the first with a table)")
     decimal: Literal[".", ","] | None = Field(None, description="decimal mark of numbers")

@@ -19,6 +19,10 @@ FEWEST_OF_OUTLIER = 8
 """How many times the second-largest row of its product a row may sell, and the rows with sales that this needs."""
 
 
+BEYOND_ALL = 10
+"""An outlier is refused where it is this many times larger than every other row of the table."""
+
+
 def check_records(records: Records, findings: FailFast) -> None:
     """Refuse totals and outliers, and name products that differ only by case or blanks."""
     labels, codes, units = records.products.labels, records.products.codes, records.numbers["units"]
@@ -41,8 +45,8 @@ def check_records(records: Records, findings: FailFast) -> None:
     if alike.size:
         words = [repr(label) for label in labels[group == alike[0]].tolist()]
         findings.note(
-            f"{plural(int(count[alike].sum()), 'product')} differ only by case or blanks, e.g. {' and '.join(words[:3])} "
-            f"({labels.size:,} products, probably {count.size:,}); write them alike if they are the same.",
+            f"{plural(int(count[alike].sum()), 'product')} differ only by case or blanks, e.g. "
+            f"{' and '.join(words[:3])} ({labels.size:,} products, probably {count.size:,}); write them alike if they are the same.",
             "identifiers",
             examples=words[:3],
         )
@@ -55,8 +59,8 @@ def check_panel(panel: Panel, findings: FailFast) -> None:
     if panel.n_weeks and panel.weeks[-1] > today:
         first = panel.weeks[panel.weeks > today][0]
         findings.note(
-            f"weeks from {first} on lie in the future (after today, {today}) though they give sales; correct the dates, "
-            "or give a forecast in the column `forecast`.",
+            f"weeks from {first} on lie in the future (after today, {today}) though they give sales; correct the "
+            "dates, or give a forecast in the column `forecast`.",
             "future dates",
             examples=[first],
         )
@@ -79,15 +83,15 @@ def check_panel(panel: Panel, findings: FailFast) -> None:
         out = (panel.on_hand == 0) & (panel.units == 0) & panel.on_sale
         if out.any():
             findings.note(
-                f"{plural(int(out.sum()), 'product-week')} of {plural(int(out.any(0).sum()), 'product')} had no stock and "
-                "no sales: their demand is unknown, and the 0 counts as if nothing was wanted.",
+                f"{plural(int(out.sum()), 'product-week')} of {plural(int(out.any(0).sum()), 'product')} had no stock "
+                "and no sales: their demand is unknown, and the 0 counts as if nothing was wanted.",
                 "stock-outs",
                 examples=panel.agents[out.any(0)][:3],
             )
 
 
 def _check_outliers(records: Records, findings: FailFast) -> None:
-    """Refuse a row that sells many times more than every other row of its product."""
+    """Name rows that sell many times more than every other row of their product; refuse those beyond all products."""
     units, codes, size = np.nan_to_num(records.numbers["units"]), records.products.codes, records.products.labels.size
     largest = np.zeros(size)
     np.maximum.at(largest, codes[codes >= 0], units[codes >= 0])
@@ -96,15 +100,19 @@ def _check_outliers(records: Records, findings: FailFast) -> None:
     alone = np.bincount(codes[near], minlength=size) == 1
     enough = np.bincount(codes[rows], minlength=size) >= FEWEST_OF_OUTLIER
     odd = near[(alone & enough)[codes[near]]]
-    if odd.size:
-        more = f" ({plural(odd.size, 'such row')} in all)" if odd.size > 1 else ""
-        findings.problem(
-            f"`units` of {records.table} is {units[odd[0]]:,.0f} in data row {findings.row(odd[0])}{more}, more than "
-            f"{OUTLIER} times as much as any other row of its product; correct that outlier",
-            "units: outlier",
-            [findings.row(row) for row in odd[:3]],
-            [f"{units[row]:.0f}" for row in odd[:3]],
-        )
+    if not odd.size:
+        return
+    more = f" ({plural(odd.size, 'such row')} in all)" if odd.size > 1 else ""
+    sentence = (
+        f"`units` of {records.table} is {units[odd[0]]:,.0f} in data row {findings.row(odd[0])}{more}, more than "
+        f"{OUTLIER} times as much as any other row of its product; correct that outlier"
+    )
+    examples = [findings.row(row) for row in odd[:3]], [f"{units[row]:.0f}" for row in odd[:3]]
+    others = np.delete(units, odd).max(initial=0.0)
+    if (units[odd] > BEYOND_ALL * others).any():
+        findings.problem(sentence, "units: outlier", *examples)
+    else:  # an order of this size is possible where other products sell as much
+        findings.note(f"{sentence} if it is one.", "units: outlier", *examples)
 
 
 def _check_money(panel: Panel, findings: FailFast) -> None:

@@ -60,7 +60,7 @@ def read_panel(
     """Read one long table, and a table of product attributes where there is one.
 
     Args:
-        source: path of a Parquet file, CSV file or workbook, or any frame with `__arrow_c_stream__` (pandas, polars, Arrow).
+        source: path of a Parquet file, CSV file or workbook, or any frame with `__arrow_c_stream__` (pandas, Arrow).
         columns: our field name -> the table's column name, for columns that are called otherwise.
         static: the same kind of source with one row per product.
         reading: what the table leaves open about its own notation.
@@ -240,8 +240,8 @@ def _has_values(records: Records, known: np.ndarray, findings: FailFast) -> None
         return
     more = f" ({plural(unknown.size, 'such row')} in all)" if unknown.size > 1 else ""
     findings.problem(
-        f"`units` of {records.table} is empty or not a number in data row {findings.row(unknown[0])}{more}; write 0 where "
-        "nothing was sold (only rows after the last week that give a `forecast` may leave it empty)",
+        f"`units` of {records.table} is empty or not a number in data row {findings.row(unknown[0])}{more}; write 0 "
+        "where nothing was sold (only rows after the last week that give a `forecast` may leave it empty)",
         "missing units",
         [findings.row(row) for row in unknown[:3]],
     )
@@ -355,15 +355,15 @@ def _forecast(placed: Placed, findings: FailFast) -> Float[np.ndarray, "ahead ag
     off = np.flatnonzero((day - grid.first_day) % 7 != 0)
     if not grid.daily and off.size:
         findings.problem(
-            f"`ds` of {placed.records.table} is {format_date(day[off[0]])} in data row {findings.row(rows[off[0]])}, a forecast "
-            f"for a {WEEKDAYS[weekday(int(day[off[0]]))]}; its weeks start on {WEEKDAYS[weekday(grid.first_day)]}"
+            f"`ds` of {placed.records.table} is {format_date(day[off[0]])} in data row {findings.row(rows[off[0]])}, a "
+            f"forecast for a {WEEKDAYS[weekday(int(day[off[0]]))]}; its weeks start on {WEEKDAYS[weekday(grid.first_day)]}"
         )
         return None
     far = np.flatnonzero(grid.week[rows] >= grid.n_weeks + MOST_WEEKS_AHEAD)
     if far.size:
         findings.problem(
-            f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {findings.row(rows[far[0]])}, more than "
-            f"{MOST_WEEKS_AHEAD} weeks ahead; correct the date"
+            f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {findings.row(rows[far[0]])}, more "
+            f"than {MOST_WEEKS_AHEAD} weeks ahead; correct the date"
         )
         return None
     return _dense_forecast(placed, rows, findings)

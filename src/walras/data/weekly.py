@@ -86,7 +86,7 @@ def to_weekly(
         some = f"{format_date(known[0])}, {format_date(known[1])}, ..."
         period = "one date per month" if periods == "a month" else f"periods of {periods}"
         findings.problem(
-            f"`ds` of {table} has {period} ({some}), no weeks; give weeks or days, or spread each period over its weeks",
+            f"`ds` of {table} has {period} ({some}), no weeks; give weeks or days, or spread each over its weeks",
             "no weeks",
             examples=[format_date(at) for at in known[:3]],
         )
@@ -220,8 +220,8 @@ def drop_incomplete_end(grid: WeekGrid, units: np.ndarray, findings: FailFast) -
             return grid
     usual = np.median(total[-RECENT - 1 : -1])
     findings.note(
-        f"the last week ({format_date(grid.first_day + (grid.n_weeks - 1) * DAYS_PER_WEEK)}) has {total[-1]:,.0f} units "
-        f"where {usual:,.0f} are usual, so it was taken for incomplete and dropped from the history.",
+        f"the last week ({format_date(grid.first_day + (grid.n_weeks - 1) * DAYS_PER_WEEK)}) has {total[-1]:,.0f} "
+        f"units where {usual:,.0f} are usual, so it was taken for incomplete and dropped from the history.",
         "incomplete week",
         [findings.row(rows[np.argmax(grid.week[rows])])],
     )
