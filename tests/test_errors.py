@@ -1,4 +1,4 @@
-"""Sentences for users: values are quoted whole where they are short, lists are cut, problems are raised or collected."""
+"""Sentences for users: short values are quoted whole, lists are cut, problems are raised or collected."""
 
 import pytest
 

@@ -46,7 +46,8 @@ def check_records(records: Records, findings: FailFast) -> None:
         words = [repr(label) for label in labels[group == alike[0]].tolist()]
         findings.note(
             f"{plural(int(count[alike].sum()), 'product')} differ only by case or blanks, e.g. "
-            f"{' and '.join(words[:3])} ({labels.size:,} products, probably {count.size:,}); write them alike if they are the same.",
+            f"{' and '.join(words[:3])} ({labels.size:,} products, probably {count.size:,}); "
+            "write them alike if they are the same.",
             "identifiers",
             examples=words[:3],
         )

@@ -356,14 +356,15 @@ def _forecast(placed: Placed, findings: FailFast) -> Float[np.ndarray, "ahead ag
     if not grid.daily and off.size:
         findings.problem(
             f"`ds` of {placed.records.table} is {format_date(day[off[0]])} in data row {findings.row(rows[off[0]])}, a "
-            f"forecast for a {WEEKDAYS[weekday(int(day[off[0]]))]}; its weeks start on {WEEKDAYS[weekday(grid.first_day)]}"
+            f"forecast for a {WEEKDAYS[weekday(int(day[off[0]]))]}; "
+            f"its weeks start on {WEEKDAYS[weekday(grid.first_day)]}"
         )
         return None
     far = np.flatnonzero(grid.week[rows] >= grid.n_weeks + MOST_WEEKS_AHEAD)
     if far.size:
         findings.problem(
-            f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {findings.row(rows[far[0]])}, more "
-            f"than {MOST_WEEKS_AHEAD} weeks ahead; correct the date"
+            f"`ds` of {placed.records.table} is {format_date(day[far[0]])} in data row {findings.row(rows[far[0]])}, "
+            f"more than {MOST_WEEKS_AHEAD} weeks ahead; correct the date"
         )
         return None
     return _dense_forecast(placed, rows, findings)

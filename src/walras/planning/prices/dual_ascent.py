@@ -33,14 +33,14 @@ class DualProblem:
 
     Attributes:
         response: U(lambda); problem p depends on row p of the prices only.
-        jacobian: dU/dlambda, shared by the problems.
+        jacobian: dU/dlambda, shared by the problems; None for solvers that need none.
         capacity: K [units of resource].
         price_scale, max_price: unit in which prices are compared, and the highest one; a week that needs more stays
             violated [money per unit of resource].
     """
 
     response: ResponseFunction
-    jacobian: JacobianFunction
+    jacobian: JacobianFunction | None
     capacity: Entries
     price_scale: float
     max_price: float
@@ -155,7 +155,7 @@ class GaussNewton(AbstractDualSolver):
         for _ in range(self.max_iterations):
             if (score <= self.tolerance).all() or (damping >= MAX_DAMPING).all():
                 break
-            if slope is None:
+            if slope is None and problem.jacobian is not None:
                 slope, jacobians = problem.jacobian(prices), jacobians + 1
             target = newton_target(slope, prices, problem.room(use), damping, problem.max_price)
             before, base, searching = score.copy(), prices.copy(), score > self.tolerance

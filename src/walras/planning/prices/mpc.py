@@ -104,16 +104,11 @@ class MPCController(Controller):
         limit = self.capacity[week : week + self.window] / (1.0 + self.reserve)
         limit = np.where(limit > 0, limit, np.inf)  # closed weeks receive what is on order, at any price
         target = np.repeat(limit[1:].reshape(1, -1), paths, axis=0)
-        problem = DualProblem(response, _no_jacobian, target, self.price_scale, self.max_price)
+        problem = DualProblem(response, None, target, self.price_scale, self.max_price)
         prices = SOLVER.solve(problem, start[:, 1:].reshape(paths, -1)).prices
         prices = prices.reshape(shape)[:, same[1:] - 1]
         self.progress.step(week + 1, self.weeks)
         return prices
-
-
-def _no_jacobian(prices: np.ndarray) -> np.ndarray:
-    """Stand for a Jacobian that projected steps do not need."""
-    raise NotImplementedError
 
 
 def _hold(values: np.ndarray, extra: int) -> np.ndarray:
