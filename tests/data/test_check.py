@@ -4,7 +4,7 @@ import datetime
 
 import pyarrow as pa
 
-from walras.data.read import check_table
+from walras.data.check import check_table
 
 DAY = datetime.date(2024, 1, 1)
 

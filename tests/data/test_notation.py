@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walras.config import Reading
-from walras.data.read import check_table, read_panel
+from walras.data.check import check_table
+from walras.data.read import read_panel
 
 MONDAY = datetime.date(2023, 7, 10)
 WEEKS = 12

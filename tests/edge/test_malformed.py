@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from walras.cli.app import main
-from walras.data.read import check_table, read_panel
+from walras.data.check import check_table
+from walras.data.read import read_panel
 from walras.errors import InputError, SettingsError
 
 CASES = malformed.all_cases()

@@ -10,7 +10,7 @@ from walras.cli.options import NO_FLAGS
 from walras.errors import InputError
 
 if TYPE_CHECKING:
-    from walras.data.read import TableCheck
+    from walras.data.check import TableCheck
 
 
 def check_command(
@@ -24,7 +24,7 @@ def check_command(
 
     The exit code is 2 if the table cannot be planned with.
     """
-    from walras.data.read import check_table
+    from walras.data.check import check_table
     from walras.data.sources import existing_file
 
     _, layout = table_flags.read()

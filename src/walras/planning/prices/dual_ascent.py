@@ -148,6 +148,7 @@ class GaussNewton(AbstractDualSolver):
 
     def solve(self, problem: DualProblem, start: Entries) -> DualSolution:
         """Solve the linearised problem, step along it as far as the residual falls, repeat."""
+        assert problem.jacobian is not None  # Newton steps need one
         prices, use = start.copy(), problem.response(start)
         score = problem.score(prices, use)
         damping, slope = np.full(len(start), self.damping), None
@@ -155,7 +156,7 @@ class GaussNewton(AbstractDualSolver):
         for _ in range(self.max_iterations):
             if (score <= self.tolerance).all() or (damping >= MAX_DAMPING).all():
                 break
-            if slope is None and problem.jacobian is not None:
+            if slope is None:
                 slope, jacobians = problem.jacobian(prices), jacobians + 1
             target = newton_target(slope, prices, problem.room(use), damping, problem.max_price)
             before, base, searching = score.copy(), prices.copy(), score > self.tolerance
