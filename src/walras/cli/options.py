@@ -74,12 +74,20 @@ NO_FLAGS = TableFlags()
 def load_panel(table: Path, layout: TableSettings) -> "Panel":
     """Read the user's table in the layout that the settings name."""
     if layout.format == "table":
+        from walras.data.check import check_table
         from walras.data.plausible import check_plannable
         from walras.data.read import read_panel
-        from walras.errors import FailFast
+        from walras.errors import FailFast, InputError
 
-        panel = read_panel(table, columns=layout.columns, static=layout.static, reading=layout)
-        check_plannable(panel, FailFast())
+        try:
+            panel = read_panel(table, columns=layout.columns, static=layout.static, reading=layout)
+            check_plannable(panel, FailFast())
+        except InputError as error:  # one sentence, and how many more there are
+            found = check_table(table, columns=layout.columns, static=layout.static, reading=layout)
+            more = len(found.problems) - 1
+            raise InputError(
+                f"{error}{f' (and {more} more: `walras data check` lists all)' if more > 0 else ''}"
+            ) from None
         return panel
     for name in ("columns", "static"):
         if getattr(layout, name):

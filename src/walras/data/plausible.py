@@ -151,5 +151,18 @@ def check_plannable(panel: Panel, findings: FailFast) -> None:
             "(52 or more to see a season); give a longer history",
             "short history",
         )
+    if panel.price is not None and panel.unit_cost is not None and (wrong := lacks_margin(panel)):
+        findings.problem(wrong, "no margin")
     if panel.n_agents == 1:
         findings.note("one product is no population: it is planned, but coordinates with nothing.", "one product")
+
+
+def lacks_margin(panel: Panel) -> str:
+    """Return the problem if the last week's median margin is not positive (no price would mean anything), else ""."""
+    price, cost = np.asarray(panel.price)[-1], np.asarray(panel.unit_cost)[-1]
+    known = np.flatnonzero(np.isfinite(price) & np.isfinite(cost))
+    if not known.size or np.median((price - cost)[known]) > 0:
+        return ""
+    worst = known[np.argmin((price - cost)[known])]
+    example = f"`{panel.agents[worst]}`: price {price[worst]:g}, unit_cost {cost[worst]:g}"
+    return f"at least half of the products cost as much as they sell for ({example}); correct price and unit_cost"

@@ -14,6 +14,7 @@ from scipy.special import ndtri
 from walras.config import PlanSettings
 from walras.data.imputation import complete_panel
 from walras.data.panel import Panel, active_agents
+from walras.data.plausible import lacks_margin
 from walras.errors import InputError
 from walras.exogenous.arrivals import ORDER_LOG_SD, longest_run, next_open
 from walras.exogenous.calendar import holiday_distance
@@ -26,7 +27,7 @@ from walras.planning.prices.simulated_view import SimulatedView
 from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
-from walras.population.population import Population, latest_prices, population_from_panel
+from walras.population.population import Population, population_from_panel
 from walras.progress import Progress
 from walras.simulation.record import Record
 from walras.simulation.run import Rollout, simulate, week_of, window_length
@@ -146,7 +147,8 @@ def _at_origin(
     active, counts, dropped = active_panel(panel, settings)
     progress.stage("Fitting the demand")
     completed = complete_panel(active, seed=settings.seed)
-    _require_margin(completed)
+    if wrong := lacks_margin(completed):
+        raise InputError(wrong)
     demand = DemandModel.fit(completed)
     economics = settings.economics
     rates = {"annual_holding_rate": economics.holding_rate, "lost_sale_penalty_share": economics.lost_sale_penalty}
@@ -222,16 +224,6 @@ def _forecast_note(panel: Panel, weeks: int) -> tuple[str, ...]:
     of = "" if products == panel.n_agents else f" of {products} of {panel.n_agents} products"
     rest = "" if given.all() and used == weeks else "; the demand model forecasts the rest"
     return (f"The forecast in the table is the expected demand{of} in {used} of {weeks} planned weeks{rest}.",)
-
-
-def _require_margin(panel: Panel) -> None:
-    """Refuse a population whose median margin is not positive: no price of capacity means anything to it."""
-    price, cost = latest_prices(panel)
-    if not np.median(price - cost) > 0:
-        worst = int(np.argmin(price - cost))
-        example = f"`{panel.agents[worst]}`: price {price[worst]:g}, unit_cost {cost[worst]:g}"
-        wrong = f"at least half of the products cost as much as they sell for ({example})"
-        raise InputError(f"{wrong}; correct the columns price and unit_cost")
 
 
 def replay_history(
