@@ -97,7 +97,7 @@ def _check_outliers(records: Records, findings: FailFast) -> None:
     largest = np.zeros(size)
     np.maximum.at(largest, codes[codes >= 0], units[codes >= 0])
     rows = np.flatnonzero((codes >= 0) & (units > 0))
-    near = rows[units[rows] * OUTLIER > largest[codes[rows]]]
+    near = rows[units[rows] > largest[codes[rows]] / OUTLIER]
     alone = np.bincount(codes[near], minlength=size) == 1
     enough = np.bincount(codes[rows], minlength=size) >= FEWEST_OF_OUTLIER
     odd = near[(alone & enough)[codes[near]]]
