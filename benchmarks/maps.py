@@ -37,8 +37,7 @@ from walras.maps.file import DUAL, PRIMAL
 from walras.maps.history import History
 from walras.maps.interface import Interface
 from walras.planning.prices.dual_ascent import GaussNewton, NewtonThenProjected, ProjectedDual, solve_prices
-from walras.planning.prices.mpc import broadcast_scenarios
-from walras.planning.prices.simulated_view import SimulatedView
+from walras.planning.prices.simulated_view import SimulatedView, broadcast_scenarios
 from walras.policies.base_stock import PricedNewsvendor
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of

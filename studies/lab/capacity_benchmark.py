@@ -21,8 +21,7 @@ from walras.maps.agent_layout import CohortIndex
 from walras.maps.closed_loop import CapacityTarget
 from walras.maps.file import LearnedMap
 from walras.maps.rollout import PopulationWindow
-from walras.planning.prices.mpc import broadcast_scenarios
-from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
+from walras.planning.prices.simulated_view import PricedSimulation, SimulatedView, broadcast_scenarios
 from walras.policies.base import Policy
 from walras.policies.base_stock import ConstantOrder
 from walras.population.cohort import Cohort, StratifiedSample
@@ -266,5 +265,6 @@ def _simulate(
     pop_window: PopulationWindow, first: int, policy: Policy, state: State, shadow_prices: WeekResource
 ) -> ControlOutcome:
     future = broadcast_scenarios(_future(pop_window, first), 1)
-    use, reward = simulate_prices(pop_window.population, future, policy, state, jnp.asarray(shadow_prices, jnp.float32))
+    simulation = PricedSimulation(pop_window.population, future, policy, state)
+    use, reward = simulation(np.asarray(shadow_prices, np.float32))
     return ControlOutcome(np.asarray(use[0], float), float(reward[0]), np.asarray(shadow_prices, float))

@@ -26,7 +26,7 @@ from walras.clipping import positive_part
 from walras.errors import InputError, NoDerivativeError, NotFiniteError, ShapeError
 from walras.exogenous.arrivals import ConstantLeadTime
 from walras.exogenous.paths import constant_paths
-from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
+from walras.planning.prices.simulated_view import PricedSimulation, SimulatedView
 from walras.policies.base import Policy, PolicyMemory
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.order_constraints import CasePacks, Constrained
@@ -267,7 +267,7 @@ def test_a_mistake_of_the_function_is_one_sentence(kind):
     error, words = MISTAKES[kind]
     for attempt in (
         lambda: run(wrong(kind)),
-        lambda: simulate_prices(PEOPLE, happenings(PEOPLE, scenarios=2), wrong(kind), STATE, None),
+        lambda: PricedSimulation(PEOPLE, happenings(PEOPLE, scenarios=2), wrong(kind), STATE)(None),
     ):
         with pytest.raises(error, match=f"the policy `order` {words}") as caught:
             attempt()

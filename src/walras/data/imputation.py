@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtr, ndtri
-from scipy.stats import beta, gamma
+from scipy.special import betaincinv, gammaincinv, ndtr, ndtri
 
 from walras.data.panel import Panel
 from walras.data.read import NOT_RECORDED
@@ -87,14 +86,15 @@ def complete_panel(panel: Panel, *, seed: int = 0) -> Panel:
 
 def gross_margins(names: np.ndarray, seed: int) -> Float[np.ndarray, " agent"]:
     """Draw a gross margin per product, as a share of the sale price."""
-    return np.asarray(MARGIN_TOP * beta.ppf(keyed_uniform(names, "margin", seed), *MARGIN_SHAPES))
+    return np.asarray(MARGIN_TOP * betaincinv(*MARGIN_SHAPES, keyed_uniform(names, "margin", seed)))
 
 
 def lead_times(names: np.ndarray, vendors: np.ndarray, seed: int) -> Float[np.ndarray, " agent"]:
     """Draw a typical lead time per product: Gamma-shaped, alike within a vendor, whole weeks from 1 to 4 [weeks]."""
     between, within = LEAD_LOG_SD_VENDOR, LEAD_LOG_SD_WITHIN
     score = between * keyed_normal(vendors, "lead time of vendor", seed) + within * keyed_normal(names, "lead", seed)
-    weeks = gamma.ppf(ndtr(score / np.hypot(between, within)), LEAD_SHAPE) / gamma.median(LEAD_SHAPE) * LEAD_MEDIAN
+    gamma = gammaincinv(LEAD_SHAPE, ndtr(score / np.hypot(between, within)))
+    weeks = gamma / gammaincinv(LEAD_SHAPE, 0.5) * LEAD_MEDIAN
     return np.clip(np.round(weeks), *LEAD_BOUNDS)
 
 

@@ -110,7 +110,8 @@ def _open_parquet(path: Path) -> Source:
 
     def read(wanted: Sequence[str], text: Iterable[str] | None = None) -> pa.Table:
         try:
-            return pq.read_table(path, columns=list(wanted), partitioning=None)
+            with pq.ParquetFile(path) as file:  # `read_table` would import pandas where it is installed
+                return file.read(columns=list(wanted))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _unreadable(path.name, "a Parquet file", error) from error
 

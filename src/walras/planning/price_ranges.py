@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -24,7 +23,7 @@ from walras.planning.capacity_response import (
 )
 from walras.planning.costs import ChangePenalty, PiecewiseLinearCost
 from walras.planning.prices.dual_ascent import adapt_step
-from walras.planning.prices.simulated_view import SimulatedView, cohort_parts, simulate_prices
+from walras.planning.prices.simulated_view import PricedSimulation, SimulatedView, cohort_parts
 from walras.planning.protocols import Grid
 from walras.planning.result import PlanRecord
 from walras.population.cohort import StratifiedSample, demand_size
@@ -132,11 +131,11 @@ class _Search:
             random = np.random.default_rng([seed, 0xC1])
             parts = cohort_parts(StratifiedSample().draw(demand_size(view.population), MOST_AGENTS, random), *parts)
         count = int(np.clip(MOST_CELLS // parts[0].n_agents, 1, view.exogenous.n_scenarios or 1))
-        parts = parts[0], parts[1].map_scenarios(lambda leaf: leaf[:count]), *parts[2:]
+        simulation = PricedSimulation(parts[0], parts[1].map_scenarios(lambda leaf: leaf[:count]), *parts[2:])
 
         def simulate(prices: Rows) -> tuple[Rows, np.ndarray]:
-            charged = [jnp.asarray(view.charged(row.reshape(shape)), jnp.float32) for row in prices]
-            found = run_parallel([partial(simulate_prices, *parts, row) for row in charged], cores())
+            charged = [view.charged(row.reshape(shape)).astype(np.float32) for row in prices]
+            found = run_parallel([partial(simulation, row) for row in charged], cores())
             rewards = np.asarray([np.asarray(reward, float).mean() for _, reward in found])
             return np.stack([np.asarray(use, float).mean(0).ravel() for use, _ in found]), rewards
 

@@ -349,13 +349,9 @@ def _run_controlled(setup: Setup, controller: Controller, mesh: AgentMesh | None
     exogenous, ahead = setup.exogenous, window_length(setup.policy, setup.initial.max_lead) - 1
 
     def run_week(week: int, state: State, charged: Array, issued: Prices) -> tuple[State, Rollout]:
-        now = _per_scenario(jnp.asarray(charged, jnp.float32)[..., None, :], exogenous)
-        issued = jnp.asarray(issued, jnp.float32)  # cut to what policies see, or the last row held
-        issued = issued[..., np.minimum(np.arange(ahead), issued.shape[-2] - 1), :]
-        window = jnp.concatenate([now, _per_scenario(issued, exogenous)], axis=-2)
         index = jnp.asarray(week)
-        following = exogenous.unit_cost[jnp.asarray(min(week + 1, exogenous.unit_cost.shape[0] - 1))]
-        part = replace(setup, exogenous=week_of(exogenous, index), initial=state, windows=window[..., None, :, :])
+        now, window, paths, following = _inputs_of_week(exogenous, index, charged, issued, ahead)
+        part = replace(setup, exogenous=paths, initial=state, windows=window)
         rollout = run_setup(replace(part, following_cost=following, first_week=index), now, mesh)
         return rollout.final, rollout
 
@@ -363,10 +359,22 @@ def _run_controlled(setup: Setup, controller: Controller, mesh: AgentMesh | None
     return _concatenate(weeks, 0 if exogenous.n_scenarios is None else 1)
 
 
-def _per_scenario(prices: Array, exogenous: ExogenousPaths) -> Float[Array, "*scenario ahead resource"]:
-    if exogenous.n_scenarios is not None and prices.ndim == 2:
-        return jnp.broadcast_to(prices, (exogenous.n_scenarios, *prices.shape))
-    return prices
+@eqx.filter_jit
+def _inputs_of_week(
+    exogenous: ExogenousPaths, week: Array, charged: Array, issued: Prices, ahead: int
+) -> tuple[Array, Array, ExogenousPaths, Array]:
+    """Return the prices charged, the window of prices, the paths of this week, and the unit cost of the next one."""
+    scenarios = exogenous.n_scenarios
+
+    def per_scenario(prices: Array) -> Float[Array, "*scenario ahead resource"]:
+        return prices if scenarios is None or prices.ndim == 3 else jnp.broadcast_to(prices, (scenarios, *prices.shape))
+
+    now = per_scenario(jnp.asarray(charged, jnp.float32)[..., None, :])
+    # Cut to what policies see, or the last row held.
+    issued = jnp.asarray(issued, jnp.float32)[..., np.minimum(np.arange(ahead), issued.shape[-2] - 1), :]
+    window = jnp.concatenate([now, per_scenario(issued)], axis=-2)[..., None, :, :]
+    following = exogenous.unit_cost[jnp.minimum(week + 1, exogenous.unit_cost.shape[0] - 1)]
+    return now, window, week_of(exogenous, week), following
 
 
 @eqx.filter_jit
@@ -381,6 +389,7 @@ def week_of(exogenous: ExogenousPaths, week: Array, count: int = 1) -> Exogenous
     return eqx.tree_at(lambda e: (e.demand, e.arrivals), cut, own, is_leaf=lambda x: x is None)
 
 
+@eqx.filter_jit
 def _concatenate(weeks: list[Rollout], week_axis: int) -> Rollout:
     last = weeks[-1]
 

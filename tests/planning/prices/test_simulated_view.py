@@ -15,7 +15,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, DualSolution, GaussNewton, ProjectedDual
 from walras.planning.prices.mpc import MPCController
 from walras.planning.prices.oracle import committed_use, oracle, path_outcome
-from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
+from walras.planning.prices.simulated_view import PricedSimulation, SimulatedView
 from walras.planning.protocols import DifferentiableView, PlannerView, ValuedView
 from walras.policies.base_stock import ConstantOrder, PricedNewsvendor
 from walras.population.population import Population
@@ -259,7 +259,7 @@ SHOP_PARTS = (
 
 def test_answers_are_the_simulators():
     charged = some_prices(shop(), scenarios=SCENARIOS)
-    use, reward = simulate_prices(*SHOP_PARTS, charged)
+    use, reward = PricedSimulation(*SHOP_PARTS)(charged)
     run = simulate(*SHOP_PARTS[:3], initial=SHOP_PARTS[3], shadow_prices=charged)
     np.testing.assert_allclose(use, run.totals.utilization, rtol=1e-6)
     np.testing.assert_allclose(reward, run.reward, rtol=1e-6)

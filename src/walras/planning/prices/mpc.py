@@ -2,22 +2,18 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import DualProblem, ProjectedDual
-from walras.planning.prices.simulated_view import WEEKLY_AGENTS, SimulatedView, simulate_prices
+from walras.planning.prices.simulated_view import WEEKLY_AGENTS, PricedSimulation, SimulatedView
 from walras.planning.protocols import Grid
-from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, demand_size
-from walras.population.population import Population
 from walras.progress import Progress
 from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.run import week_of, window_length
-from walras.simulation.week import State
 
 SOLVER = ProjectedDual(step=0.1, tolerance=3e-3, max_queries=30)
 """Of the weekly problem, from last week's prices: small steps are stable where a few agents order by jumps."""
@@ -83,19 +79,18 @@ class MPCController(Controller):
         same = np.minimum(self.price_week[week : week + self.window] - week, self.window - 1)
         same[0] = 0  # the price of this week is announced
 
-        def window_prices(ahead: np.ndarray) -> Array:
+        def window_prices(ahead: np.ndarray) -> np.ndarray:
             prices = [charged[: len(ahead)], ahead.reshape(-1, *shape[1:])]
-            return jnp.asarray(np.concatenate(prices, axis=1)[:, same], jnp.float32)
+            return np.concatenate(prices, axis=1)[:, same].astype(np.float32)
 
-        def use(parts: tuple[Any, ...], ahead: np.ndarray) -> np.ndarray:
-            answer = _use(parts[0], parts[1], parts[2], parts[3], window_prices(ahead))
-            return np.asarray(answer, float)[:, 1:].reshape(len(ahead), -1)
+        def use(simulation: PricedSimulation, ahead: np.ndarray) -> np.ndarray:
+            return np.asarray(simulation(window_prices(ahead))[0], float)[:, 1:].reshape(len(ahead), -1)
 
-        whole: tuple[Any, ...] = (self.population, future, self.policy, state)
-        sample: tuple[Any, ...] = (self._sampled_population, *map(self._sample.select, whole[1:]))
+        parts: tuple[Any, ...] = (future, self.policy, state)
+        sample = PricedSimulation(self._sampled_population, *map(self._sample.select, parts))
         factor = np.ones((1, 1))
         if not self._sample.is_complete:
-            ahead = start[:, 1:].reshape(paths, -1)
+            ahead, whole = start[:, 1:].reshape(paths, -1), PricedSimulation(self.population, *parts)
             factor = use(whole, ahead) / np.maximum(use(sample, ahead), np.finfo(np.float32).tiny)
 
         def response(ahead: np.ndarray) -> np.ndarray:
@@ -115,16 +110,3 @@ def _hold(values: np.ndarray, extra: int) -> np.ndarray:
     """Repeat the last week `extra` times."""
     values = np.asarray(values, float)
     return np.concatenate([values, np.repeat(values[-1:], extra, axis=0)])
-
-
-def broadcast_scenarios(future: ExogenousPaths, paths: int) -> ExogenousPaths:
-    """Repeat one future on several paths, for as many price paths."""
-    return future.map_scenarios(lambda leaf: jnp.broadcast_to(leaf, (paths, *leaf.shape)))
-
-
-@eqx.filter_jit
-def _use(
-    population: Population, future: ExogenousPaths, policy: Policy, state: State, prices: Array
-) -> Float[Array, "path week resource"]:
-    paths = broadcast_scenarios(future, prices.shape[0])
-    return simulate_prices(population, paths, policy, state, prices)[0]

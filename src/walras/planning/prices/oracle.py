@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import AbstractDualSolver, DualProblem, NewtonThenProjected
-from walras.planning.prices.simulated_view import SimulatedView, simulate_prices
+from walras.planning.prices.simulated_view import PricedSimulation, SimulatedView
 from walras.policies.base import Policy
 from walras.policies.base_stock import ConstantOrder
 from walras.population.population import Population
@@ -53,14 +53,15 @@ def path_outcome(
     """Simulate every path under given prices, the same on all paths or one price path each."""
     check_shapes(population, exogenous, initial, shadow_prices)
     check_values(population, exogenous, initial, shadow_prices)
-    use, reward = simulate_prices(population, exogenous, policy, initial, jnp.asarray(shadow_prices, jnp.float32))
+    use, reward = PricedSimulation(population, exogenous, policy, initial)(np.asarray(shadow_prices, np.float32))
     charged = np.asarray(np.broadcast_to(shadow_prices, use.shape), float)
     return PathOutcome(np.asarray(use, float), np.asarray(reward, float), charged)
 
 
 def committed_use(population: Population, exogenous: ExogenousPaths, initial: State) -> PathGrid:
     """Return utilization without further orders, by what is on hand and on order already (irreducible)."""
-    return np.asarray(simulate_prices(population, exogenous, ConstantOrder(jnp.zeros(())), initial, None)[0], float)
+    use, _ = PricedSimulation(population, exogenous, ConstantOrder(jnp.zeros(())), initial)(None)
+    return np.asarray(use, float)
 
 
 def oracle(
@@ -134,7 +135,7 @@ def _penalised(
     """Return reward and use on every path, and the gradient of reward minus penalty x excess in the prices."""
 
     def objective(candidate: Array) -> tuple[Array, tuple[Array, Array]]:
-        use, reward = simulate_prices(population, exogenous, policy, initial, candidate)
+        use, reward = PricedSimulation(population, exogenous, policy, initial)(candidate)
         excess = jnp.where(use > limit, use - limit, 0.0)
         return (reward - (penalty * excess).sum((1, 2))).sum(), (reward, use)
 

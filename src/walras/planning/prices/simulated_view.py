@@ -1,6 +1,10 @@
 """The planner's view by simulation: utilization, shadow prices, reward and Jacobian, without learning."""
 
+from functools import partial
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -22,32 +26,60 @@ from walras.population.cohort import Cohort, ProportionalSample, demand_size
 from walras.population.population import Population, choke_price, price_scale
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.gradients import utilization_jacobian
+from walras.simulation.record import Record
 from walras.simulation.run import simulate
 from walras.simulation.week import State
 
 NO_DIFFERENCE = 1e-4  # relative difference in utilization below which future orders are said to make none
 JACOBIAN_AGENTS = 4000  # of the sample that a Jacobian is of: it only steers the search
+PARALLEL_AGENTS = 4096  # fewer are simulated on one core
 WEEKLY_AGENTS = 1000  # of the sample that prices are re-issued by, week after week
 
 
-def simulate_prices(
-    population: Population,
-    exogenous: ExogenousPaths,
-    policy: Policy,
-    initial: State,
-    shadow_prices: Float[Array, "*path week resource"] | None,
-) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
-    """Return utilization and reward of every path; errors of a policy in Python name the agents."""
-    with callback_names(population):
-        return _simulate_prices(population, exogenous, policy, initial, shadow_prices)
+class PricedSimulation:
+    """Simulate the same agents on the same paths at any prices, compiled once for all of the same shapes.
+
+    The arguments are flattened once and not with every query. From `PARALLEL_AGENTS` on, all cores share the agents.
+    """
+
+    def __init__(self, population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State) -> None:
+        """Take what is simulated; paths without a scenario axis are the same for every path of prices."""
+        self._parts = population, exogenous, policy, initial
+        arrays, rest = eqx.partition(self._parts, eqx.is_array)
+        self._leaves, structure = jax.tree.flatten(arrays)
+        others, shape = jax.tree.flatten(rest)
+        self._static = structure, tuple(others), shape
+
+    def __call__(
+        self, shadow_prices: Float[Array | np.ndarray, "*path week resource"] | None
+    ) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
+        """Return utilization and reward of every path; errors of a policy in Python name the agents."""
+        population = self._parts[0]
+        if population.n_agents >= PARALLEL_AGENTS:
+            return _simulate(self._parts, shadow_prices)
+        with callback_names(population):
+            return _simulate_leaves(self._static, self._leaves, shadow_prices)
 
 
-@eqx.filter_jit
-def _simulate_prices(
-    population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State, shadow_prices: Array | None
-) -> tuple[Array, Array]:
-    rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, throw=False)
+@partial(jax.jit, static_argnums=0)
+def _simulate_leaves(static: tuple[Any, ...], leaves: list[Array], shadow_prices: Array | None) -> tuple[Array, Array]:
+    structure, others, shape = static
+    parts = eqx.combine(jax.tree.unflatten(structure, leaves), jax.tree.unflatten(shape, others))
+    return _simulate(parts, shadow_prices)
+
+
+def _simulate(parts: tuple[Population, ExogenousPaths, Policy, State], shadow_prices: Any) -> tuple[Array, Array]:
+    population, exogenous, policy, initial = parts
+    if shadow_prices is not None and shadow_prices.ndim == 3 and exogenous.n_scenarios is None:
+        exogenous = broadcast_scenarios(exogenous, len(shadow_prices))
+    options: Any = {"record": Record.use_and_reward(), "throw": False}
+    rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, **options)
     return rollout.totals.utilization, rollout.reward
+
+
+def broadcast_scenarios(future: ExogenousPaths, paths: int) -> ExogenousPaths:
+    """Repeat one future on several paths, for as many price paths."""
+    return future.map_scenarios(lambda leaf: jnp.broadcast_to(leaf, (paths, *leaf.shape)))
 
 
 class SimulatedView:
@@ -95,7 +127,9 @@ class SimulatedView:
         self.price_week = np.arange(self.n_weeks) if price_week is None else price_week
         self.queries = self.jacobians = 0
         no_orders = ConstantOrder(jnp.zeros(()))
-        self.committed = np.asarray(simulate_prices(population, exogenous, no_orders, initial, None)[0], float).mean(0)
+        committed, _ = PricedSimulation(population, exogenous, no_orders, initial)(None)
+        self.committed = np.asarray(committed, float).mean(0)
+        self._at_prices = PricedSimulation(*self.parts)
         self.free = self.utilization(np.zeros((self.n_weeks, len(self.resources))))
         self.controllable = np.abs(self.free - self.committed) > NO_DIFFERENCE * np.maximum(self.free, 1.0)
         # The Jacobian is of agents drawn in proportion to demand, on the first two scenarios.
@@ -185,7 +219,7 @@ class SimulatedView:
     def _simulate_paths(self, plan: Grid) -> tuple[Float[np.ndarray, "path week resource"], Float[np.ndarray, " path"]]:
         """Return utilization and reward of every path; one program serves planning and verification."""
         self._check(plan, "shadow_prices")
-        use, reward = simulate_prices(*self.parts, jnp.asarray(self.charged(plan), jnp.float32))
+        use, reward = self._at_prices(self.charged(plan).astype(np.float32))
         if not np.isfinite(use).all():
             raise NotFiniteError("the simulated utilization is not a finite number; check the table for extreme values")
         return np.asarray(use, float), np.asarray(reward, float)
