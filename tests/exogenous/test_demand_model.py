@@ -235,3 +235,22 @@ def test_bad_requests_are_refused():
         model.sample(0, 3, seed=0)
     with pytest.raises(SettingsError, match="weeks"):
         model.mean(0)
+
+
+def test_weeks_without_stock_do_not_lower_demand():
+    units = lumpy(60, 30, mean=10.0) + 1.0
+    on_hand = np.full(units.shape, 50.0)
+    censored, empty = units.copy(), on_hand.copy()
+    censored[-12:, :6], empty[-12:, :6] = 0.0, 0.0
+    true = DemandModel.fit(panel_of(units, on_hand=on_hand)).mean(8)
+    known = DemandModel.fit(panel_of(censored, on_hand=empty)).mean(8)
+    as_it_sold = DemandModel.fit(panel_of(censored)).mean(8)
+    assert known[:, :6].sum() == pytest.approx(true[:, :6].sum(), rel=0.15)
+    assert as_it_sold[:, :6].sum() < 0.7 * true[:, :6].sum()
+
+
+def test_what_is_made_to_order_is_never_out_of_stock():
+    units = lumpy(60, 30)
+    panel = panel_of(units, on_hand=np.zeros(units.shape))
+    assert not panel.out_of_stock.any()
+    np.testing.assert_array_equal(DemandModel.fit(panel).mean(8), DemandModel.fit(panel_of(units)).mean(8))

@@ -78,6 +78,15 @@ def test_a_typical_path_mixes_scenarios_agent_by_agent():
     np.testing.assert_array_equal(mixed_path(paths, 0).demand, mixed.demand)
 
 
+def test_copies_of_all_agents_follow_every_scenario_once():
+    paths = coming()
+    mixed = mixed_path(paths, 0, copies=5)
+    assert mixed.n_agents == 60 and mixed.sale_price.shape == (6, 60)
+    np.testing.assert_array_equal(mixed.demand[:, :12], mixed_path(paths, 0).demand)
+    followed = np.asarray(mixed.demand).reshape(6, 5, 12)
+    np.testing.assert_array_equal(np.sort(followed, axis=1), np.sort(np.moveaxis(paths.demand, 0, 1), axis=1))
+
+
 def test_lead_times_are_whole_near_typical_and_bounded():
     typical = np.array([1, 2, 4, 8])
     drawn = draw_lead_times(typical, (50, 100), seed=1)

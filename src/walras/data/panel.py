@@ -81,6 +81,15 @@ class Panel:
         return "\n".join(["Panel", *(f"  {name:<12}{value}" for name, value in rows)])
 
     @property
+    def out_of_stock(self) -> Bool[np.ndarray, "week agent"]:
+        """Mark weeks whose demand is unknown: no sales and no stock, of products that otherwise keep stock."""
+        if self.on_hand is None:
+            return np.zeros(self.units.shape, bool)
+        sold, empty = self.units > 0, self.on_hand == 0
+        stocked = 2 * (sold & ~empty).sum(0) > sold.sum(0)  # what is made to order has no stock to run out of
+        return self.on_sale & empty & ~sold & stocked
+
+    @property
     def assumed_columns(self) -> tuple[str, ...]:
         """Name the fields whose numbers were assumed, not given."""
         return tuple(sorted(name for name, origin in self.provenance.items() if origin.startswith("assumed")))

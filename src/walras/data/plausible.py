@@ -80,15 +80,14 @@ def check_panel(panel: Panel, findings: FailFast) -> None:
             "lead time",
             examples=panel.agents[odd[:3]],
         )
-    if panel.on_hand is not None:
-        out = (panel.on_hand == 0) & (panel.units == 0) & panel.on_sale
-        if out.any():
-            findings.note(
-                f"{plural(int(out.sum()), 'product-week')} of {plural(int(out.any(0).sum()), 'product')} had no stock "
-                "and no sales: their demand is unknown, and the 0 counts as if nothing was wanted.",
-                "stock-outs",
-                examples=panel.agents[out.any(0)][:3],
-            )
+    out = panel.out_of_stock
+    if out.any():
+        findings.note(
+            f"{plural(int(out.sum()), 'product-week')} of {plural(int(out.any(0).sum()), 'product')} had no stock and "
+            "no sales: demand there is unknown, and expected demand is estimated from the other weeks.",
+            "stock-outs",
+            examples=panel.agents[out.any(0)][:3],
+        )
 
 
 def _check_outliers(records: Records, findings: FailFast) -> None:

@@ -4,6 +4,7 @@ The same seed gives the same paths.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -92,19 +93,24 @@ def past_paths(
     return _paths(panel, panel.units[-weeks:], drawn, mean, sd)
 
 
-def mixed_path(paths: ExogenousPaths, seed: int) -> ExogenousPaths:
+def mixed_path(paths: ExogenousPaths, seed: int, copies: int = 1) -> ExogenousPaths:
     """Mix the scenarios into one path: every agent follows a randomly chosen scenario.
 
     Shared shocks average out over the population while each agent's demand stays as lumpy as it is, so that totals
-    follow their expectation in a single path.
+    follow their expectation in a single path. Of few agents this takes several copies of all, one after the other,
+    each of which follows another scenario.
     """
-    agents, count = paths.n_agents, paths.n_scenarios or 1
-    pick = np.random.default_rng([seed, 0x71]).integers(count, size=agents)
+    count = paths.n_scenarios or 1
+    first = np.random.default_rng([seed, 0x71]).integers(count, size=paths.n_agents)
+    pick = jnp.asarray((first + np.arange(copies)[:, None]) % count)[:, None, :]
 
     def mix(leaf: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(leaf, jnp.asarray(pick)[None, None, :], axis=0)[0]
+        followed = jnp.take_along_axis(leaf, pick, axis=0)  # [copy, week, agent]
+        return jnp.moveaxis(followed, 0, 1).reshape(leaf.shape[1], -1)
 
-    return paths.map_scenarios(mix)
+    mixed = paths.map_scenarios(mix)
+    repeated = jax.tree.map(lambda leaf: jnp.tile(leaf, copies), paths)
+    return replace(repeated, demand=mixed.demand, arrivals=mixed.arrivals)
 
 
 def generate(

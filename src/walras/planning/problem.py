@@ -23,7 +23,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import Demand, coming_paths, mixed_path, past_paths, pipeline_length
 from walras.maps.features import HORIZON, LOOK_BACK, AgentHistory, KnownFuture, stock_use
 from walras.maps.history import History
-from walras.planning.prices.simulated_view import SimulatedView
+from walras.planning.prices.simulated_view import COPIED_AGENTS, SimulatedView
 from walras.policies.base import Policy
 from walras.policies.base_stock import PricedNewsvendor
 from walras.policies.buyer import Buyer
@@ -129,13 +129,14 @@ def build_problem(
     population, policy, initial, demand = origin.population, origin.policy, origin.initial, origin.demand
     longer = settings.weeks + window_length(policy, initial.max_lead)
     drawn = _futures(origin.panel, population, demand, settings.scenarios, longer, settings.seed, closed)
-    expected = mixed_path(drawn, settings.seed)
+    copies = int(np.clip(COPIED_AGENTS // population.n_agents, 1, settings.scenarios))
+    expected = mixed_path(drawn, settings.seed, copies)
     reserve = float(ndtri(settings.service_level)) if settings.scenarios > 1 else 0.0
     scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
     weeks = None if closed is None else np.minimum(next_open(closed, settings.weeks), settings.weeks - 1)
     kept: dict[str, Any] = {"reserve": reserve, "seed": settings.seed, "price_week": weeks}
     view = SimulatedView(population, scenarios, policy, initial, **kept)
-    parts = origin.panel, population, past, initial, expected, demand
+    parts = origin.panel, population, past, initial, mixed_path(drawn, settings.seed), demand
     history = map_history(*parts) if settings.interface == "learned" else None
     return PlanningProblem(**vars(origin), view=view, expected=expected, history=history)
 

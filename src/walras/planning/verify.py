@@ -27,6 +27,7 @@ from walras.simulation.record import AgentMeans, Record
 from walras.simulation.run import Rollout, simulate, window_length
 
 FITS_TO = 0.01  # A week whose mean violation over the paths is at most this fits
+MUCH_CHANCE = 0.25  # half of the range from 5 to 95 % of futures, as a share of the median, that prices cannot steer
 AT_THE_TOP = 0.98  # A price of at least this share of the highest one tried is at the top
 
 
@@ -85,6 +86,19 @@ def _feasibility_sentence(result: PlanResult) -> str:
     return f"{word}: on {futures}, weeks near the limit exceed capacity by {near:.1%} on average{how}{rest}."
 
 
+def _chance_sentence(result: PlanResult) -> str | None:
+    """Say where use differs so much between futures that prices, which act on averages, cannot steer it."""
+    priced = result.record.shadow_prices > 0
+    low, middle, high = (level[priced] for level in result.fixed_utilization)
+    if not priced.any() or (spread := float(((high - low) / 2).sum() / max(middle.sum(), 1e-9))) < MUCH_CHANCE:
+        return None
+    few = f"{result.counts.get('active', 0)} products are few or lumpy"
+    return (
+        f"Chance matters more than prices: {few}, so that use in weeks with a price ends up to {spread:.0%} above or "
+        "below its median; prices steer averages only. Decide on the orders of the largest products one by one."
+    )
+
+
 def _capacity_sentence(result: PlanResult) -> str:
     extra = np.maximum(result.record.capacity - result.regular_capacity, 0)
     weeks = int((extra.sum(1) > 1e-6 * np.maximum(result.regular_capacity.sum(1), 1e-9)).sum())
@@ -92,7 +106,13 @@ def _capacity_sentence(result: PlanResult) -> str:
         return "No capacity beyond the regular one is worth its cost."
     share = extra.sum() / max(float(result.regular_capacity.sum()), 1e-9)
     spread = "in one week" if weeks == 1 else f"spread over {weeks} weeks"
-    return f"Beyond regular capacity the plan buys {share:.1%} more, {spread}."
+    text = f"Beyond regular capacity the plan buys {share:.1%} more, {spread}"
+    use, capacity = (values[extra > 0].sum() for values in (result.record.utilization, result.record.capacity))
+    if not 0 < use < 0.98 * capacity:
+        return f"{text}."
+    level = result.settings.get("plan", {}).get("service_level")
+    why = "" if level is None else f" (`service_level` {level:g})"
+    return f"{text}; capacity there is {capacity / use - 1:.0%} above expected use, as room for chance{why}."
 
 
 def _price_sentence(result: PlanResult) -> str:
@@ -224,7 +244,9 @@ def verified_result(
         settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
     )
     progress.stage("Writing")
+    chance = _chance_sentence(result)
     sentences = _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
+    sentences = sentences if chance is None else (chance, *sentences)
     return replace(result, verdict=sentences, seconds={**progress.seconds, "total": sum(progress.seconds.values())})
 
 

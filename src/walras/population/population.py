@@ -152,8 +152,9 @@ def latest_prices(panel: Panel) -> tuple[Float[np.ndarray, " agent"], Float[np.n
 
 
 def mean_demand(panel: Panel) -> Float[np.ndarray, " agent"]:
-    """Return mean weekly units over the weeks on sale [units/week]."""
-    return (panel.units * panel.on_sale).sum(0, dtype=np.float64) / np.maximum(panel.on_sale.sum(0), 1)
+    """Return mean weekly units over the weeks on sale and in stock [units/week]."""
+    known = panel.on_sale & ~panel.out_of_stock
+    return (panel.units * known).sum(0, dtype=np.float64) / np.maximum(known.sum(0), 1)
 
 
 def population_from_panel(

@@ -216,6 +216,18 @@ def test_prices_reissued_weekly_follow_demand_that_fixed_prices_did_not_expect(v
     assert np.ptp(np.asarray(reissued.shadow_prices), axis=0).max() > 0  # every path is charged its own prices
 
 
+def test_copies_that_follow_the_same_future_change_no_price(view, cleared):
+    longer = WEEKS + window_length(POLICY, LEAD)
+    expected = futures(PEOPLE, longer, 0, np.full((longer, AGENTS), 10.0))
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (PATHS, *leaf.shape)), STATE)
+    twice = jax.tree.map(lambda leaf: jnp.tile(leaf, 2), expected)
+    once, doubled = (
+        controller.issue(ControlObservation(0, start, controller.opening_prices(1)))
+        for controller in (MPCController(view, paths, SMALL, cleared) for paths in (expected, twice))
+    )
+    np.testing.assert_allclose(once, doubled, rtol=1e-3, atol=1e-5)
+
+
 def test_reissuing_asks_for_no_new_trace_from_week_to_week(view, cleared):
     expected = week_of(
         futures(PEOPLE, 20, 0, np.full((20, AGENTS), 10.0)), jnp.asarray(0), WEEKS + window_length(POLICY, LEAD)

@@ -107,7 +107,7 @@ class DemandModel:
         units = panel.units.astype(np.float32)
         cut = _cap_spikes(units, chosen.spike)
         closings = find_closed_weeks(cut.sum(axis=1, dtype=np.float64), (units > 0).sum(axis=1).astype(float))
-        known = _after_launch(panel.on_sale) & closings.usual[:, None]
+        known = _after_launch(panel.on_sale) & closings.usual[:, None] & ~panel.out_of_stock
         yearly = season == "yearly" or (season == "auto" and panel.n_weeks >= SEASON_FROM)
         past = np.arange(panel.n_weeks)
         bins = age_bins(panel.on_sale, past)

@@ -1,7 +1,5 @@
 """Model-predictive control by simulation: re-issue shadow prices weekly so that expected use fits a fixed plan."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -10,7 +8,7 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import DualProblem, ProjectedDual
 from walras.planning.prices.simulated_view import WEEKLY_AGENTS, PricedSimulation, SimulatedView
 from walras.planning.protocols import Grid
-from walras.population.cohort import ProportionalSample, demand_size
+from walras.population.cohort import Cohort, ProportionalSample, demand_size
 from walras.progress import Progress
 from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.run import week_of, window_length
@@ -25,7 +23,7 @@ class MPCController(Controller):
     It simulates the agents from the present state along the expected future (a path of its own, not the realised one)
     and solves the complementarity problem for the weeks that a policy looks ahead, from last week's prices. Of more
     than `WEEKLY_AGENTS`, all are simulated once a week, at these prices; the search simulates a sample whose use is
-    multiplied by the ratio of the two.
+    multiplied by the ratio of the two. Few agents are lumpy: copies of them follow different scenarios.
     """
 
     def __init__(
@@ -42,12 +40,12 @@ class MPCController(Controller):
 
         Args:
             view: its population, policy, price scale and highest price.
-            expected: one path, at least the policy's window longer than the plan.
+            expected: one path, at least the policy's window longer than the plan; of all agents or of several copies.
             capacity, shadow_prices: the plan K, whose last week holds afterwards; its prices open the first week.
             reserve: share of expected use to leave free 0, 1, 2, ... weeks ahead; the last row holds. Default none.
             progress: notified after every week.
         """
-        self.population, self.policy, self.expected = view.population, view.policy, expected
+        self.population, self.policy, self._expected = view.population, view.policy, expected
         self.price_scale, self.max_price = view.price_scale, view.max_price
         self.window = window_length(view.policy, view.initial.max_lead)
         self.weeks = len(capacity)
@@ -57,9 +55,15 @@ class MPCController(Controller):
         self.progress = progress or Progress()
         reserve = np.zeros((1, self.capacity.shape[1])) if reserve is None else reserve
         self.reserve = _hold(reserve, self.window)[: self.window]
-        # Always the same sample, so that the same plan gets the same prices.
-        random = np.random.default_rng(0)
-        self._sample = ProportionalSample().draw(demand_size(self.population), WEEKLY_AGENTS, random)
+        agents = self.population.n_agents
+        copies = expected.n_agents // agents
+        if copies > 1:
+            index, weight = np.tile(np.arange(agents), copies), np.full(agents * copies, 1.0 / copies)
+            self._sample, self._sampled = Cohort(index, weight, 0 * index, agents, "copies of all"), expected
+        else:  # always the same sample, so that the same plan gets the same prices
+            random = np.random.default_rng(0)
+            self._sample = ProportionalSample().draw(demand_size(self.population), WEEKLY_AGENTS, random)
+            self._sampled = self._sample.select(expected)
         self._sampled_population = self._sample.subset(self.population)
 
     def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
@@ -73,7 +77,6 @@ class MPCController(Controller):
         start = np.repeat(self.planned[None, week : week + self.window], paths, axis=0)
         if observation.announced is not None:  # last week's prices, for all weeks but the last
             start = np.concatenate([np.asarray(observation.announced), start[:, -1:]], axis=1)
-        future = week_of(self.expected, jnp.asarray(week), self.window)
         charged, shape = start[:, :1], start[:, 1:].shape
 
         same = np.minimum(self.price_week[week : week + self.window] - week, self.window - 1)
@@ -86,11 +89,15 @@ class MPCController(Controller):
         def use(simulation: PricedSimulation, ahead: np.ndarray) -> np.ndarray:
             return np.asarray(simulation(window_prices(ahead))[0], float)[:, 1:].reshape(len(ahead), -1)
 
-        parts: tuple[Any, ...] = (future, self.policy, state)
-        sample = PricedSimulation(self._sampled_population, *map(self._sample.select, parts))
+        def coming(paths: ExogenousPaths) -> ExogenousPaths:
+            return week_of(paths, jnp.asarray(week), self.window)
+
+        policy, now = self._sample.select((self.policy, state))
+        sample = PricedSimulation(self._sampled_population, coming(self._sampled), policy, now)
         factor = np.ones((1, 1))
-        if not self._sample.is_complete:
-            ahead, whole = start[:, 1:].reshape(paths, -1), PricedSimulation(self.population, *parts)
+        if self._sample.n_drawn < self.population.n_agents:
+            whole = PricedSimulation(self.population, coming(self._expected), self.policy, state)
+            ahead = start[:, 1:].reshape(paths, -1)
             factor = use(whole, ahead) / np.maximum(use(sample, ahead), np.finfo(np.float32).tiny)
 
         def response(ahead: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ NO_DIFFERENCE = 1e-4  # relative difference in utilization below which future or
 JACOBIAN_AGENTS = 4000  # of the sample that a Jacobian is of: it only steers the search
 PARALLEL_AGENTS = 4096  # fewer are simulated on one core
 WEEKLY_AGENTS = 1000  # of the sample that prices are re-issued by, week after week
+COPIED_AGENTS = 300  # fewer agents are copied, on other scenarios, up to this number: alone their use is no expectation
 
 
 class PricedSimulation:
