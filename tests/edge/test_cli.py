@@ -185,6 +185,16 @@ def test_malformed_tables_end_in_one_sentence(capsys, tmp_path, header, rows, ta
     assert (err == "") if code == 0 else one_sentence(err)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "\n", " \n \n", ",\n", "\n,\n", "sep=;\n", "sep=;\n;\n", "\ufeff", '""\n""\n', ";;\n;;\n"]
+)
+def test_tables_of_blank_cells_are_refused(capsys, tmp_path, text):
+    bad = tmp_path / "bad.csv"
+    bad.write_text(text, encoding="utf-8")
+    code, _, err = run(capsys, "data", "check", str(bad))
+    assert code == 2 and one_sentence(err)
+
+
 def test_a_generated_table_is_read_back(capsys, tmp_path):
     path = tmp_path / "made.parquet"
     code, out, _ = run(capsys, "data", "generate", str(path), "--agents", "12", "--weeks", "60", "--json")

@@ -123,12 +123,11 @@ def _open_csv(path: Path, known: frozenset[str]) -> Source:
     encoding = _encoding(path.name, head)
     text = head.decode(encoding, "replace" if encoding == "utf-8-sig" else "ignore").removeprefix("\ufeff")
     lines = text.splitlines()[:TITLE_LINES]
-    if not any(line.strip() for line in lines):
-        raise InputError(f"{path.name} holds only blank lines; give a table with a header and at least one row")
-    mark = re.fullmatch(r"sep=(.)", lines[0].strip(), re.IGNORECASE)
+    mark = re.fullmatch(r"sep=(.)", lines[0].strip(), re.IGNORECASE) if lines else None
     separator = mark.group(1) if mark else None
     rows = [next(csv.reader([line], delimiter=separator or _separator(line)), []) for line in lines]
-    at = _header(rows[1:], known) + 1 if mark else _header(rows, known)
+    first = 1 if mark else 0
+    at = first + _header(path.name, rows[first:], known)
     separator = separator or _separator(lines[at])
     names = rows[at]
     _refuse_repeated(names, path.name)
@@ -173,8 +172,10 @@ def _separator(line: str) -> str:
     return max(SEPARATORS, key=line.count)
 
 
-def _header(rows: Sequence[Sequence[str]], known: frozenset[str]) -> int:
+def _header(name: str, rows: Sequence[Sequence[str]], known: frozenset[str]) -> int:
     """Find the header: the first row with most of the known names, else the first that is filled like most."""
+    if not any(cell.strip() for row in rows for cell in row):
+        raise InputError(f"{name} holds only blank cells; give a table with a header and at least one row")
     scores = [len({normal(cell) for cell in row} & known) for row in rows]
     if max(scores) >= min(2, len(known)) > 0:
         return scores.index(max(scores))
@@ -247,7 +248,7 @@ def _open_book(path: Path, known: frozenset[str], sheet: str | None) -> Source:
     }
     chosen = max(filled, key=lambda name: most[name])
     rows = filled[chosen]
-    at = _header(rows[:TITLE_LINES], known)
+    at = _header(path.name, rows[:TITLE_LINES], known)
     names, body = rows[at], [row for row in rows[at + 1 :] if any(row)]
     keep = [column for column, name in enumerate(names) if name or any(row[column] for row in body)]
     names = [names[column] for column in keep]

@@ -245,8 +245,8 @@ def verified_result(
     )
     progress.stage("Writing")
     chance = _chance_sentence(result)
-    sentences = _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
-    sentences = sentences if chance is None else (chance, *sentences)
+    first = (chance,) if chance is not None else ()
+    sentences = *first, _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
     return replace(result, verdict=sentences, seconds={**progress.seconds, "total": sum(progress.seconds.values())})
 
 
