@@ -23,6 +23,7 @@ from walras.planning.result import PlanRecord, PlanResult, PriceComparison, fan
 from walras.planning.service import ProductOutcomes, Service
 from walras.population.population import bucket_edges, bucket_of, mean_demand
 from walras.progress import Progress
+from walras.simulation.controller import Controller, FixedPrices
 from walras.simulation.record import AgentMeans, Record
 from walras.simulation.run import Rollout, simulate, window_length
 
@@ -159,20 +160,18 @@ def verify_plan(
 ) -> OutOfSample:
     """Simulate the unseen paths without prices, with the planned prices, and with prices re-issued every week."""
     parts = problem.population, problem.unseen, problem.policy, problem.initial
-    keep = Record(means=True)
-    zero = jnp.zeros(record.shadow_prices.shape, jnp.float32)
-    without = simulate(*parts[:3], initial=parts[3], shadow_prices=zero, record=keep)
     fixed = path_outcome(*parts, record.shadow_prices)
+    controller: Controller = FixedPrices(record.shadow_prices)
     if settings.reissue:
-        start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
         window = window_length(problem.policy, problem.initial.max_lead)
         reserve = problem.view.reserve * problem.view.spread(record.shadow_prices)[:window]
         plan = record.capacity, record.shadow_prices
         controller = MPCController(problem.view, problem.expected, *plan, reserve=reserve, progress=progress)
-        rollout = simulate(*parts[:3], initial=start, controller=controller, record=keep)
-    else:
-        charged = jnp.asarray(record.shadow_prices, jnp.float32)
-        rollout = simulate(*parts[:3], initial=parts[3], shadow_prices=charged, record=keep)
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
+    without, rollout = (
+        simulate(*parts[:3], initial=start, controller=issued, record=Record(means=True))
+        for issued in (FixedPrices(np.zeros_like(record.shadow_prices)), controller)
+    )
     flows = np.asarray(rollout.totals.demand), np.asarray(rollout.totals.receipts)
     committed = committed_use(problem.population, problem.unseen, problem.initial)
     assert without.means is not None and rollout.means is not None  # the record asks for them

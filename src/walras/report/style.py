@@ -15,7 +15,7 @@ from matplotlib import dates as mdates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from walras.report import formatting
@@ -220,9 +220,8 @@ def number_axis(axes: Axes) -> None:
 
 def width_of(text: str, size: float) -> float:
     """Return the drawn width of one line of text [inch]."""
-    if not text.strip():
-        return 0.0
-    return float(TextPath((0, 0), text, size=size, prop=FontProperties(family=FONT)).get_extents().width) / POINTS
+    font = FontProperties(family=FONT, size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / POINTS
 
 
 def top_of(*values: np.ndarray) -> float:

@@ -79,6 +79,23 @@ class Controller(abc.ABC):
         return jnp.zeros(n_resources)
 
 
+class FixedPrices(Controller):
+    """Charge given prices; week by week, the program of other controllers serves without another compilation."""
+
+    def __init__(self, shadow_prices: Float[np.ndarray, "week resource"]) -> None:
+        self.shadow_prices = np.asarray(shadow_prices, np.float32)
+
+    def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
+        """Return the prices of the first week."""
+        return jnp.asarray(self.shadow_prices[0])
+
+    def issue(self, observation: ControlObservation) -> Float[np.ndarray, "ahead resource"]:
+        """Return the prices of all weeks after this one; the last ones hold."""
+        last = len(self.shadow_prices) - 1
+        week = int(observation.week) + 1 + np.arange(len(self.shadow_prices))
+        return self.shadow_prices[np.minimum(week, last)]
+
+
 Week = TypeVar("Week")
 
 
