@@ -1,6 +1,7 @@
 """Threads: one compiled program on different agents, side by side on all cores of a processor."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 Result = TypeVar("Result")
 
+THREADS = "walras"  # their names begin so
 BLOCKS_AT_ONCE = 64  # of one call of a compiled program: enough to hide the call, few enough to balance threads
 CPU_OPTIONS = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 """Wide vectors (narrower ones where there are none), and kernels one after the other, since the small kernels of a week
@@ -39,8 +41,11 @@ def cores() -> int:
 
 
 def run_parallel(tasks: Sequence[Callable[[], Result]], n_threads: int) -> list[Result]:
-    """Run all tasks on threads, which suffice as a compiled program releases the GIL; raise the first error."""
-    if n_threads == 1 or len(tasks) == 1:
+    """Run all tasks on threads, which suffice as a compiled program releases the GIL; raise the first error.
+
+    Tasks of a task run one after the other: waiting for threads that wait themselves would never end.
+    """
+    if n_threads == 1 or len(tasks) == 1 or threading.current_thread().name.startswith(THREADS):
         return [task() for task in tasks]
     double = jax.dtypes.canonicalize_dtype(float) == jnp.float64  # a setting of the calling thread
 
@@ -83,4 +88,4 @@ def _compiled(run: Callable[..., Result], alone: bool) -> Callable[..., Result]:
 @cache
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     """Keep the threads: starting them anew takes as long as simulating thousands of agents."""
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="walras")
+    return ThreadPoolExecutor(n_threads, thread_name_prefix=THREADS)

@@ -30,6 +30,7 @@ from walras.population.cohort import StratifiedSample, demand_size
 
 MOST_WEEKS = 8  # weeks (times resources) with all sizes: those with the highest price x capacity
 MOST_AGENTS, MOST_CELLS = 1000, 32_000  # agents of the cohort, and agents x scenarios, that are simulated per query
+READERS, READER_CELLS = 500, 4_000  # the same of a policy that reads history, which takes ten times as long
 LEAST_PRICE = 0.05  # of the highest price: weeks with less do not bind
 CEILING = 0.98  # of the highest price tried: from here on a price only says that use does not fit
 MOST_FACTOR = 3.0  # largest correction of a cohort's use
@@ -127,10 +128,11 @@ class _Search:
     def of(view: SimulatedView, record: PlanRecord, controllable: Bool[np.ndarray, " entry"], seed: int) -> "_Search":
         """Sample a large population, and search the prices of the plan itself, from high and from low ones."""
         parts, shape = view.parts, record.capacity.shape
-        if view.population.n_agents > MOST_AGENTS:
+        most, cells = (READERS, READER_CELLS) if view.policy.reads_history else (MOST_AGENTS, MOST_CELLS)
+        if view.population.n_agents > most:
             random = np.random.default_rng([seed, 0xC1])
-            parts = cohort_parts(StratifiedSample().draw(demand_size(view.population), MOST_AGENTS, random), *parts)
-        count = int(np.clip(MOST_CELLS // parts[0].n_agents, 1, view.exogenous.n_scenarios or 1))
+            parts = cohort_parts(StratifiedSample().draw(demand_size(view.population), most, random), *parts)
+        count = int(np.clip(cells // parts[0].n_agents, 1, view.exogenous.n_scenarios or 1))
         simulation = PricedSimulation(parts[0], parts[1].map_scenarios(lambda leaf: leaf[:count]), *parts[2:])
 
         def simulate(prices: Rows) -> tuple[Rows, np.ndarray]:

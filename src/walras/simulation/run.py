@@ -137,7 +137,7 @@ def simulate(
             rollout = _run_controlled(setup, controller, mesh)
         else:
             prices = full_prices(population, exogenous, shadow_prices)
-            rollout = run_setup(_announced(setup, prices, notice), prices, mesh)
+            rollout = run_setup(announce(setup, prices, notice), prices, mesh)
         if throw:
             retrace = partial(_retrace, setup, rollout.shadow_prices, notice, mesh)
             raise_if_nonfinite(population, rollout.totals.reward, rollout.end_value, retrace)
@@ -148,7 +148,7 @@ def _retrace(
     setup: Setup, shadow_prices: PathPrices, notice: Notice, mesh: AgentMesh | None, first: int, last: int
 ) -> WeekRecord:
     part = replace(setup.cut(first, last - first), record=Record.traces())
-    agents = run_setup(_announced(part, shadow_prices, notice), shadow_prices, mesh).agents
+    agents = run_setup(announce(part, shadow_prices, notice), shadow_prices, mesh).agents
     assert agents is not None  # the record asks for them
     return agents
 
@@ -313,7 +313,8 @@ def full_prices(population: Population, exogenous: ExogenousPaths, shadow_prices
     return jnp.asarray(shadow_prices, jnp.float32)
 
 
-def _announced(setup: Setup, shadow_prices: PathPrices, notice: Notice) -> Setup:
+def announce(setup: Setup, shadow_prices: PathPrices, notice: Notice = None) -> Setup:
+    """Return the setup with the windows of prices that agents see."""
     length = window_length(setup.policy, setup.initial.max_lead)
     return replace(setup, windows=announced_windows(shadow_prices, length, notice))
 

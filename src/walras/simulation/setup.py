@@ -43,6 +43,7 @@ class Setup(eqx.Module):
         block: agents simulated together.
         following_cost: unit cost of the week after the last one; None for that of the last week [money].
         first_week: index of the first week.
+        read: what the policy reads of the paths, as `read_paths` returns it; None to read it in the run.
     """
 
     population: Population
@@ -56,12 +57,15 @@ class Setup(eqx.Module):
     block: int = eqx.field(static=True)
     following_cost: Float[Array, " agent"] | None = None
     first_week: Int[Array, ""] | int = 0
+    read: Any = None
 
     def cut(self, start: Array | int, size: int) -> "Setup":
         """Return the setup of `size` agents from `start` on."""
         agents = cut_agents(self.population, self.exogenous, self.policy, self.initial, start, size)
-        record, cost = slice_agents((self.record, self.following_cost), start, size, self.population.n_agents)
-        return Setup(*agents, self.windows, self.engine, record, self.backlog, self.block, cost, self.first_week)
+        own = self.record, self.following_cost, self.read
+        record, cost, read = slice_agents(own, start, size, self.population.n_agents)
+        more: dict[str, Any] = {"following_cost": cost, "first_week": self.first_week, "read": read}
+        return Setup(*agents, self.windows, self.engine, record, self.backlog, self.block, **more)
 
     def run(self) -> Any:
         """Run all agents at once and sum them by tile.
@@ -78,27 +82,39 @@ class Setup(eqx.Module):
     def _run_paths(self) -> Any:
         exogenous, policy, windows = self.exogenous, self.policy, self.windows
         assert windows is not None  # prices are announced before a run
-        weeks = self.first_week + jnp.arange(exogenous.n_weeks)
-        fields = shared_inputs(exogenous, self.following_cost)
+        weeks, fields = self._weeks()
         # A policy that does not read the past says the same in all scenarios, once.
         encoded = None if policy.reads_history else encode_weeks(self.population, policy, fields, weeks, windows)
         run_path = partial(self._run_path, weeks, fields)
-        paths = (exogenous.demand, exogenous.arrivals)
+        paths = (exogenous.demand, exogenous.arrivals, self.read)
         if exogenous.n_scenarios is None:
             return run_path(*paths, encoded, windows, self.initial)
-        initial, own_prices = self.initial, windows.ndim == 4
-        if initial.stock_end.ndim == 1:  # the same for all scenarios
-            wide = lambda leaf: jnp.broadcast_to(leaf, (exogenous.n_scenarios, *leaf.shape))  # noqa: E731
-            initial = jax.tree.map(wide, initial)
+        initial, own_prices = self._initial_states(), windows.ndim == 4
         if policy.scan_scenarios:
             # What is read has a row for every week: of all scenarios at once it would not stay in the cache.
             def next_path(path: Any) -> Any:
-                demand, arrivals, state, window = path
-                return run_path(demand, arrivals, None, window if own_prices else windows, state)
+                demand, arrivals, read, state, window = path
+                return run_path(demand, arrivals, read, None, window if own_prices else windows, state)
 
             return jax.lax.map(next_path, (*paths, initial, windows if own_prices else None))
         axis = 0 if own_prices else None
-        return jax.vmap(run_path, in_axes=(0, 0, axis, axis, 0))(*paths, encoded, windows, initial)
+        return jax.vmap(run_path, in_axes=(0, 0, 0, axis, axis, 0))(*paths, encoded, windows, initial)
+
+    def _weeks(self) -> tuple[Array, dict[str, Any]]:
+        """Return the indices of the weeks, and what all scenarios share in them."""
+        weeks = self.first_week + jnp.arange(self.exogenous.n_weeks)
+        return weeks, shared_inputs(self.exogenous, self.following_cost)
+
+    def _initial_states(self) -> State:
+        """Return the initial state of every scenario."""
+        if self.initial.stock_end.ndim == 2:
+            return self.initial
+        wide = lambda leaf: jnp.broadcast_to(leaf, (self.exogenous.n_scenarios, *leaf.shape))  # noqa: E731
+        return jax.tree.map(wide, self.initial)
+
+    def _read(self, weeks: Array, fields: dict[str, Any], demand: Array, state: State) -> tuple[Any, PolicyMemory]:
+        memory = self.policy.begin(self.population) if state.memory is None else state.memory
+        return read_weeks(self.population, self.policy, fields, weeks, demand, memory or PolicyMemory())
 
     def _run_path(
         self,
@@ -106,6 +122,7 @@ class Setup(eqx.Module):
         fields: dict[str, Any],
         demand: Array,
         arrivals: Any,
+        read: Any,
         encoded: Any,
         windows: Array,
         state: State,
@@ -113,7 +130,8 @@ class Setup(eqx.Module):
         population, policy, exogenous, record = self.population, self.policy, self.exogenous, self.record
         memory = policy.begin(population) if state.memory is None else state.memory
         if policy.reads_history:
-            read, memory = read_weeks(population, policy, fields, weeks, demand, memory or PolicyMemory())
+            if read is None:
+                read, memory = self._read(weeks, fields, demand, state)
             encoded = encode_weeks(population, policy, fields, weeks, windows, read)
         steady, changing = split_static(fields, len(weeks))
         own = {"week": weeks, "demand": demand, "arrivals": arrivals, "encoded": encoded, "shadow_prices": windows}
@@ -130,6 +148,17 @@ class Setup(eqx.Module):
         final = trajectory.final.state
         end = blocked_sums([exogenous.unit_cost[-1] * (final.stock_end + final.pipeline.sum(0))], weight)
         return (rows, cells, end), (final, traces), info
+
+
+@eqx.filter_jit
+def read_paths(setup: Setup) -> Any:
+    """Return what the policy reads in every week [*scenario week ... agent], which does not depend on prices."""
+    weeks, fields = setup._weeks()
+    demand = setup.exogenous.demand
+    if setup.exogenous.n_scenarios is None:
+        return setup._read(weeks, fields, demand, setup.initial)[0]
+    paths = demand, setup._initial_states()
+    return jax.lax.map(lambda path: setup._read(weeks, fields, *path)[0], paths)
 
 
 def run_range(setup: Setup, first: Array | int, count: int) -> Any:

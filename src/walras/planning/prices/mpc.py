@@ -6,12 +6,19 @@ from jaxtyping import Array, Float
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.planning.prices.dual_ascent import DualProblem, ProjectedDual
-from walras.planning.prices.simulated_view import WEEKLY_AGENTS, PricedSimulation, SimulatedView
+from walras.planning.prices.simulated_view import (
+    WEEKLY_AGENTS,
+    WEEKLY_READERS,
+    PricedSimulation,
+    SimulatedView,
+    broadcast_scenarios,
+)
 from walras.planning.protocols import Grid
 from walras.population.cohort import Cohort, ProportionalSample, demand_size
 from walras.progress import Progress
 from walras.simulation.controller import Controller, ControlObservation
 from walras.simulation.run import week_of, window_length
+from walras.simulation.week import State
 
 SOLVER = ProjectedDual(step=0.1, tolerance=3e-3, max_queries=30)
 """Of the weekly problem, from last week's prices: small steps are stable where a few agents order by jumps."""
@@ -62,9 +69,11 @@ class MPCController(Controller):
             self._sample, self._sampled = Cohort(index, weight, 0 * index, agents, "copies of all"), expected
         else:  # always the same sample, so that the same plan gets the same prices
             random = np.random.default_rng(0)
-            self._sample = ProportionalSample().draw(demand_size(self.population), WEEKLY_AGENTS, random)
+            count = WEEKLY_READERS if self.policy.reads_history else WEEKLY_AGENTS
+            self._sample = ProportionalSample().draw(demand_size(self.population), count, random)
             self._sampled = self._sample.select(expected)
-        self._sampled_population = self._sample.subset(self.population)
+        self._whole: PricedSimulation | None = None
+        self._part: PricedSimulation | None = None
 
     def opening_prices(self, n_resources: int) -> Float[Array, " resource"]:
         """Charge the planned prices in the first week."""
@@ -89,16 +98,12 @@ class MPCController(Controller):
         def use(simulation: PricedSimulation, ahead: np.ndarray) -> np.ndarray:
             return np.asarray(simulation(window_prices(ahead))[0], float)[:, 1:].reshape(len(ahead), -1)
 
-        def coming(paths: ExogenousPaths) -> ExogenousPaths:
-            return week_of(paths, jnp.asarray(week), self.window)
-
-        policy, now = self._sample.select((self.policy, state))
-        sample = PricedSimulation(self._sampled_population, coming(self._sampled), policy, now)
+        sample = self._simulate_sample(week, state)
         factor = np.ones((1, 1))
         if self._sample.n_drawn < self.population.n_agents:
-            whole = PricedSimulation(self.population, coming(self._expected), self.policy, state)
             ahead = start[:, 1:].reshape(paths, -1)
-            factor = use(whole, ahead) / np.maximum(use(sample, ahead), np.finfo(np.float32).tiny)
+            least = np.finfo(np.float32).tiny
+            factor = use(self._simulate_all(week, state), ahead) / np.maximum(use(sample, ahead), least)
 
         def response(ahead: np.ndarray) -> np.ndarray:
             return factor * use(sample, ahead)
@@ -111,6 +116,20 @@ class MPCController(Controller):
         prices = prices.reshape(shape)[:, same[1:] - 1]
         self.progress.step(week + 1, self.weeks)
         return prices
+
+    def _simulate_all(self, week: int, state: State) -> PricedSimulation:
+        paths = week_of(self._expected, jnp.asarray(week), self.window)
+        if self._whole is None:  # checked once
+            several = broadcast_scenarios(paths, len(state.stock_end))
+            self._whole = PricedSimulation(self.population, several, self.policy, state)
+        return self._whole.at(paths, state)
+
+    def _simulate_sample(self, week: int, state: State) -> PricedSimulation:
+        paths, state = week_of(self._sampled, jnp.asarray(week), self.window), self._sample.select(state)
+        if self._part is None:
+            several, policy = broadcast_scenarios(paths, len(state.stock_end)), self._sample.select(self.policy)
+            self._part = PricedSimulation(self._sample.subset(self.population), several, policy, state)
+        return self._part.at(paths, state)
 
 
 def _hold(values: np.ndarray, extra: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The planner's view by simulation: utilization, shadow prices, reward and Jacobian, without learning."""
 
+import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,26 +29,45 @@ from walras.population.population import Population, choke_price, price_scale
 from walras.simulation.checks import check_shapes, check_values
 from walras.simulation.gradients import utilization_jacobian
 from walras.simulation.record import Record
-from walras.simulation.run import simulate
+from walras.simulation.run import announce, full_prices, prepare, run_setup
+from walras.simulation.setup import Setup, read_paths
 from walras.simulation.week import State
 
 NO_DIFFERENCE = 1e-4  # relative difference in utilization below which future orders are said to make none
 JACOBIAN_AGENTS = 4000  # of the sample that a Jacobian is of: it only steers the search
-PARALLEL_AGENTS = 4096  # fewer are simulated on one core
-WEEKLY_AGENTS = 1000  # of the sample that prices are re-issued by, week after week
+PARALLEL_AGENTS, PARALLEL_READERS = 4096, 512  # fewer are simulated on one core
+WEEKLY_AGENTS, WEEKLY_READERS = 1000, 500  # of the sample that prices are re-issued by, week after week
 COPIED_AGENTS = 300  # fewer agents are copied, on other scenarios, up to this number: alone their use is no expectation
 
 
 class PricedSimulation:
     """Simulate the same agents on the same paths at any prices, compiled once for all of the same shapes.
 
-    The arguments are flattened once and not with every query. From `PARALLEL_AGENTS` on, all cores share the agents.
+    The arguments are flattened once and not with every query, and a policy reads the paths once. Many agents, or those
+    of a policy that reads history, are shared by all cores.
     """
 
     def __init__(self, population: Population, exogenous: ExogenousPaths, policy: Policy, initial: State) -> None:
         """Take what is simulated; paths without a scenario axis are the same for every path of prices."""
-        self._parts = population, exogenous, policy, initial
-        arrays, rest = eqx.partition(self._parts, eqx.is_array)
+        self._take(prepare(population, exogenous, policy, initial, record=Record.use_and_reward(), values=False))
+
+    def at(self, exogenous: ExogenousPaths, initial: State) -> "PricedSimulation":
+        """Return the simulation of the same agents on other paths, from another state."""
+        other = copy.copy(self)
+        other._take(replace(self._setup, exogenous=exogenous, initial=initial, read=None))
+        return other
+
+    def _take(self, setup: Setup) -> None:
+        exogenous, state = setup.exogenous, setup.initial.stock_end
+        few = PARALLEL_AGENTS
+        if setup.policy.reads_history:
+            few = PARALLEL_READERS
+            if exogenous.n_scenarios is None and state.ndim == 2:
+                exogenous = broadcast_scenarios(exogenous, len(state))
+            with callback_names(setup.population):
+                setup = replace(setup, read=read_paths(replace(setup, exogenous=exogenous)))
+        self._setup, self._parallel = setup, setup.population.n_agents >= few
+        arrays, rest = eqx.partition(setup, eqx.is_array)
         self._leaves, structure = jax.tree.flatten(arrays)
         others, shape = jax.tree.flatten(rest)
         self._static = structure, tuple(others), shape
@@ -55,26 +76,25 @@ class PricedSimulation:
         self, shadow_prices: Float[Array | np.ndarray, "*path week resource"] | None
     ) -> tuple[Float[Array, "path week resource"], Float[Array, " path"]]:
         """Return utilization and reward of every path; errors of a policy in Python name the agents."""
-        population = self._parts[0]
-        if population.n_agents >= PARALLEL_AGENTS:
-            return _simulate(self._parts, shadow_prices)
-        with callback_names(population):
+        with callback_names(self._setup.population):
+            if self._parallel:
+                return _simulate(self._setup, shadow_prices)
             return _simulate_leaves(self._static, self._leaves, shadow_prices)
 
 
 @partial(jax.jit, static_argnums=0)
 def _simulate_leaves(static: tuple[Any, ...], leaves: list[Array], shadow_prices: Array | None) -> tuple[Array, Array]:
     structure, others, shape = static
-    parts = eqx.combine(jax.tree.unflatten(structure, leaves), jax.tree.unflatten(shape, others))
-    return _simulate(parts, shadow_prices)
+    setup = eqx.combine(jax.tree.unflatten(structure, leaves), jax.tree.unflatten(shape, others))
+    return _simulate(setup, shadow_prices)
 
 
-def _simulate(parts: tuple[Population, ExogenousPaths, Policy, State], shadow_prices: Any) -> tuple[Array, Array]:
-    population, exogenous, policy, initial = parts
+def _simulate(setup: Setup, shadow_prices: Any) -> tuple[Array, Array]:
+    exogenous = setup.exogenous
     if shadow_prices is not None and shadow_prices.ndim == 3 and exogenous.n_scenarios is None:
-        exogenous = broadcast_scenarios(exogenous, len(shadow_prices))
-    options: Any = {"record": Record.use_and_reward(), "throw": False}
-    rollout = simulate(population, exogenous, policy, initial=initial, shadow_prices=shadow_prices, **options)
+        setup = replace(setup, exogenous=broadcast_scenarios(exogenous, len(shadow_prices)))
+    prices = full_prices(setup.population, exogenous, shadow_prices)
+    rollout = run_setup(announce(setup, prices), prices)
     return rollout.totals.utilization, rollout.reward
 
 
