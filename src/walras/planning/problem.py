@@ -96,7 +96,7 @@ class PlanningProblem(SimulationProblem):
 
     Attributes:
         view: by simulation, on the planning scenarios.
-        expected: one path of the expected future, longer than the plan, for re-issuing prices.
+        expected: one path of the expected future, longer than the plan, for re-issuing prices; copies of few agents.
         history: what learned maps read at the first planned week; None where `interface` is not learned.
     """
 
