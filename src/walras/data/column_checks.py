@@ -4,7 +4,7 @@ Every function returns one value per row and reports problems to `findings`; row
 header.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from zoneinfo import ZoneInfo
@@ -29,6 +29,8 @@ from walras.data.notation import (
 from walras.errors import FailFast, SettingsError, join, plural, quote
 
 LONGEST_LABEL = 200
+ROWS_AT_ONCE = 1 << 22
+"""Rows handled together, so that what is made of a long table on the way stays small."""
 LARGEST = 1e12
 """More than any product sells or costs, and far within single precision."""
 
@@ -83,10 +85,32 @@ class Column:
 
 @dataclass(frozen=True)
 class Codes:
-    """Texts as codes into sorted labels; -1 where the cell is empty."""
+    """Texts as codes (`int32`) into sorted labels; -1 where the cell is empty."""
 
     codes: np.ndarray
     labels: np.ndarray
+
+
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Cut rows into blocks of `ROWS_AT_ONCE`."""
+    return (slice(first, min(first + ROWS_AT_ONCE, rows)) for first in range(0, rows, ROWS_AT_ONCE))
+
+
+def look_up(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return `values[index]`; numpy would first turn a whole index into 8 bytes per row."""
+    found = np.empty(index.shape, values.dtype)
+    for block in row_blocks(len(index)):
+        found[block] = values[index[block]]
+    return found
+
+
+def constant_per_code(values: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray | None:
+    """Return the value of each of `count` codes [code], NaN where empty; None where rows of a code differ."""
+    each = np.full(count + 1, np.nan)  # the last place is that of rows without a code, which are refused elsewhere
+    for block in row_blocks(codes.size):
+        each[codes[block]] = values[block]
+    same = all(equal_or_empty(values[block], each[codes[block]]).all() for block in row_blocks(codes.size))
+    return each[:-1] if same else None
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -117,7 +141,7 @@ def texts(column: Column, needed: bool) -> Codes:
         coded = pa.array([None] * len(values), pa.string()).dictionary_encode()
     elif not (_is_text(kind) or pa.types.is_integer(kind)):
         column.findings.problem(f"{column.title} holds {plain_type(kind)}; it needs text or whole numbers")
-        return Codes(np.full(len(values), -1), np.empty(0, dtype=np.str_))
+        return Codes(np.full(len(values), -1, np.int32), np.empty(0, dtype=np.str_))
     else:
         coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
     long = next((word for word in coded.dictionary.to_pylist() if len(str(word)) > LONGEST_LABEL), None)
@@ -125,13 +149,12 @@ def texts(column: Column, needed: bool) -> Codes:
         column.findings.problem(
             f"{column.title} holds {quote(long)}, longer than {LONGEST_LABEL} characters; shorten it"
         )
-        return Codes(np.full(len(values), -1), np.empty(0, dtype=np.str_))
+        return Codes(np.full(len(values), -1, np.int32), np.empty(0, dtype=np.str_))
     words = np.array(["" if word is None else str(word) for word in coded.dictionary.to_pylist()], dtype=np.str_)
-    codes = _numpy(pc.fill_null(coded.indices.cast(pa.int64()), -1))
     labels, position = np.unique(words, return_inverse=True)
-    if labels.size:
-        codes = np.where(codes < 0, -1, position[codes])
-        codes = np.where((codes >= 0) & (np.char.strip(labels) == "")[codes], -1, codes)
+    blank = np.char.strip(labels) == ""
+    place = np.append(np.where(blank[position], -1, position), -1).astype(np.int32)
+    codes = look_up(place, _numpy(pc.fill_null(coded.indices.cast(pa.int32()), -1)))
     if needed:
         column.problem(codes < 0, "every row needs one", lambda row: None)
     return _only_used(codes, labels)
@@ -306,16 +329,13 @@ def _numbers_of_words(column: Column) -> np.ndarray:
     return parsed[codes]
 
 
-def decimal_of(columns: list[Column], reading: Reading, findings: FailFast) -> str:
-    """Choose the decimal mark of a file from all its columns of numbers."""
+def decimal_of(columns: Iterable[Column], reading: Reading, findings: FailFast) -> str:
+    """Choose the decimal mark of a file from all its columns of numbers that are texts."""
     if reading.decimal is not None:
         findings.read_as["decimal mark"] = reading.decimal
         return reading.decimal
     found: dict[str, tuple[Column, str]] = {}
     for column in columns:
-        kind = column.values.type
-        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
-            continue
         for mark, word in decimal_marks(column.words[0]).items():
             found.setdefault(mark, (column, word))
     ask = "write --decimal . or --decimal , for what separates the decimals"
@@ -354,7 +374,7 @@ def _first_row(column: Column, word: str) -> int:
 def is_filled(column: Column) -> np.ndarray:
     """Mark the rows whose cell holds something, readable or not [row]."""
     kind = column.values.type
-    if _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+    if is_text(kind):
         words, codes = column.words
         return np.array([word != "" for word in words])[codes]
     values = column.values
@@ -368,6 +388,11 @@ def plain_type(kind: pa.DataType) -> str:
     names = ((pa.types.is_boolean, "yes and no"), (pa.types.is_integer, "whole numbers"), (_is_number, "numbers"))
     dates = (pa.types.is_date, "dates"), (pa.types.is_timestamp, "times"), (_is_text, "text")
     return next((name for test, name in (*names, *dates) if test(kind)), f"{kind} values")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether cells are texts, or a dictionary of them."""
+    return _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -384,23 +409,28 @@ def _numpy(array: pa.Array) -> np.ndarray:
 
 def _only_used(codes: np.ndarray, labels: np.ndarray) -> Codes:
     """Drop the labels that no row uses (dictionaries survive filters)."""
-    used = np.zeros(labels.size, dtype=bool)
-    used[codes[codes >= 0]] = True
+    used = np.zeros(labels.size + 1, dtype=bool)
+    for block in row_blocks(codes.size):
+        used[codes[block]] = True
+    used = used[:-1]  # the last place is that of empty cells
     if used.all():
         return Codes(codes, labels)
-    place = np.cumsum(used) - 1
-    return Codes(np.where(codes < 0, -1, place[codes]), labels[used])
+    place = np.append(np.cumsum(used) - 1, -1).astype(np.int32)
+    return Codes(look_up(place, codes), labels[used])
 
 
 def _days_of_times(values: pa.Array) -> np.ndarray:
     """Take the calendar day of each time; a time zone's local day where there is one."""
     if pa.types.is_timestamp(values.type) and values.type.tz is not None:
         values = pc.local_timestamp(values)
-    times = _numpy(values).astype("datetime64[D]")
-    since = times.astype(np.int64)
+    parsed = np.empty(len(values), np.int32)
     limit = np.iinfo(np.int32).max
-    fits = ~np.isnat(times) & (since < limit) & (since > -limit)
-    return np.where(fits, since, NO_DAY).astype(np.int32)
+    for block in row_blocks(len(values)):
+        times = _numpy(values[block]).astype("datetime64[D]")
+        since = times.astype(np.int64)
+        fits = ~np.isnat(times) & (since < limit) & (since > -limit)
+        parsed[block] = np.where(fits, since, NO_DAY)
+    return parsed
 
 
 def repeated_rows(key: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from walras.data.column_checks import row_blocks
 from walras.data.panel import Panel, active_agents
 from walras.data.records import Records
 from walras.errors import FailFast, join, plural, quote
@@ -92,16 +93,22 @@ def check_panel(panel: Panel, findings: FailFast) -> None:
 
 def _check_outliers(records: Records, findings: FailFast) -> None:
     """Name rows that sell many times more than every other row of their product; refuse those beyond all products."""
-    units, codes, size = np.nan_to_num(records.numbers["units"]), records.products.codes, records.products.labels.size
-    largest = np.zeros(size)
-    np.maximum.at(largest, codes[codes >= 0], units[codes >= 0])
-    rows = np.flatnonzero((codes >= 0) & (units > 0))
-    near = rows[units[rows] > largest[codes[rows]] / OUTLIER]
-    alone = np.bincount(codes[near], minlength=size) == 1
-    enough = np.bincount(codes[rows], minlength=size) >= FEWEST_OF_OUTLIER
-    odd = near[(alone & enough)[codes[near]]]
-    if not odd.size:
+    units, codes, size = records.numbers["units"], records.products.codes, records.products.labels.size
+    largest, near, sold = np.zeros(size), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    sales = [block for block in row_blocks(units.size) if (units[block] > 0).any()]
+    counts = [(codes[block] >= 0) & (units[block] > 0) & np.isfinite(units[block]) for block in sales]
+    for block, some in zip(sales, counts, strict=True):
+        np.maximum.at(largest, codes[block][some], units[block][some])
+    for block, some in zip(sales, counts, strict=True):
+        some_codes = codes[block][some]
+        sold += np.bincount(some_codes, minlength=size)
+        near += np.bincount(some_codes[units[block][some] > largest[some_codes] / OUTLIER], minlength=size)
+    products = (near == 1) & (sold >= FEWEST_OF_OUTLIER)
+    if not products.any():
         return
+    units = np.nan_to_num(units)
+    odd = np.flatnonzero(products[codes] & (codes >= 0) & (units > 0))
+    odd = odd[units[odd] > largest[codes[odd]] / OUTLIER]
     more = f" ({plural(odd.size, 'such row')} in all)" if odd.size > 1 else ""
     sentence = (
         f"`units` of {records.table} is {units[odd[0]]:,.0f} in data row {findings.row(odd[0])}{more}, more than "

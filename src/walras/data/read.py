@@ -13,13 +13,14 @@ A forecast is rows after the last week with `units` empty and `forecast` given; 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from walras.config import Reading
-from walras.data.column_checks import equal_or_empty, names_of, repeated_rows
+from walras.data.column_checks import equal_or_empty, look_up, names_of, repeated_rows, row_blocks
 from walras.data.notation import NO_DAY
 from walras.data.panel import Panel
 from walras.data.plausible import check_panel, check_records
@@ -118,35 +119,47 @@ class Placed:
         records: the checked rows.
         grid: the weeks.
         agents: product of each agent.
+        products: its place among the labels of the records.
         agent: agent of each row; -1 for products without history.
         history: rows of the history.
         ahead: rows of the forecast.
-        order: all rows by date.
     """
 
     records: Records
     grid: WeekGrid
     agents: np.ndarray
+    products: np.ndarray
     agent: np.ndarray
     history: np.ndarray
     ahead: np.ndarray
-    order: np.ndarray
     repeats: str | None = None
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Return all rows by date."""
+        return np.argsort(self.records.day, kind="stable")
 
     def densify(self, rows: np.ndarray, weeks: int, start: int, findings: FailFast) -> OneRowPerCell | SummedRows:
         """Return dense values of some rows in a block of weeks; repeated rows of a weekly table are a problem."""
-        week = self.grid.week[rows] - start
-        key = week.astype(np.int64) * self.agents.size + self.agent[rows]
+        shape = weeks, self.agents.size
+        key = np.multiply(self.grid.week[rows] - start, np.int64(shape[1]), dtype=np.int64)
+        key += self.agent[rows]
         if self.grid.daily or self.repeats == "sum":
-            return SummedRows(key, np.argsort(self.records.day[rows], kind="stable"), (weeks, self.agents.size))
+            return SummedRows(key, np.argsort(self.records.day[rows], kind="stable"), shape)
         row_of_cell, repeated = repeated_rows(key, weeks * self.agents.size)
-        first = row_of_cell[key]
-        same = np.all([equal_or_empty(v[rows], v[rows][first]) for v in self.records.numbers.values()], axis=0)
-        if repeated.any() and self.repeats == "drop" and same[repeated].all():
-            findings.note(f"{plural(int(repeated.sum()), 'identical row')} left out.", "repeated rows")
-        elif repeated.any():
-            findings.problem(**self._repeated(rows, same, first, np.flatnonzero(repeated)))
-        return OneRowPerCell(row_of_cell.reshape(weeks, self.agents.size))
+        if repeated.any():
+            first = row_of_cell[key]
+            same = np.all([equal_or_empty(v[rows], v[rows][first]) for v in self.records.numbers.values()], axis=0)
+            if self.repeats == "drop" and same[repeated].all():
+                findings.note(f"{plural(int(repeated.sum()), 'identical row')} left out.", "repeated rows")
+            else:
+                findings.problem(**self._repeated(rows, same, first, np.flatnonzero(repeated)))
+        return OneRowPerCell(row_of_cell.reshape(shape))
+
+    def take(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return some rows of a column of numbers; the records do not keep it unless a forecast follows."""
+        values = self.records.numbers[name] if self.ahead.size else self.records.numbers.pop(name)
+        return values if rows.size == values.size else values[rows]
 
     def _repeated(self, rows: np.ndarray, same: np.ndarray, first: np.ndarray, again: np.ndarray) -> dict[str, Any]:
         second, before = rows[again[0]], rows[first[again[0]]]
@@ -191,9 +204,9 @@ def _place(records: Records, findings: FailFast, reading: Reading) -> Placed | N
         findings.problem(f"`units` of {records.table} is empty in every row; give the units sold per week", "empty")
         return None
     last = records.day[recorded].max()
-    forecast = records.numbers.get("forecast", np.full(units.size, np.nan))
-    ahead = ~recorded & np.isfinite(forecast) & (records.day > last)
-    undated = (records.day == NO_DAY) & np.isfinite(forecast)
+    given = np.isfinite(records.numbers["forecast"]) if "forecast" in records.numbers else np.zeros(units.size, bool)
+    ahead = ~recorded & given & (records.day > last)
+    undated = (records.day == NO_DAY) & given
     _has_values(records, recorded | ahead | undated, findings)
     if not is_valid(records):
         return None
@@ -203,11 +216,12 @@ def _place(records: Records, findings: FailFast, reading: Reading) -> Placed | N
     grid = drop_incomplete_end(grid, units, findings)
     history = np.flatnonzero(recorded & grid.used)
     with_history = np.zeros(records.products.labels.size, dtype=bool)
-    with_history[records.products.codes[np.concatenate([history, np.flatnonzero(ahead)])]] = True
+    for block in row_blocks(units.size):
+        with_history[records.products.codes[block][(recorded & grid.used | ahead)[block]]] = True
     _note_new(records, history, ahead, findings)
-    place = np.where(with_history, np.cumsum(with_history) - 1, -1)
+    place = np.where(with_history, np.cumsum(with_history) - 1, -1).astype(np.int32)
     _note_left_out(records, with_history, findings)
-    agent = place[records.products.codes]
+    agent = look_up(place, records.products.codes)
     agents = records.products.labels[with_history]
     if agents.size * grid.n_weeks > MOST_CELLS:
         findings.problem(
@@ -217,13 +231,14 @@ def _place(records: Records, findings: FailFast, reading: Reading) -> Placed | N
         return None
     ahead &= agent >= 0
     repeats = "sum" if reading.returns == "net" else reading.repeats
-    return Placed(
-        records, grid, agents, agent, history, np.flatnonzero(ahead), np.argsort(records.day, kind="stable"), repeats
-    )
+    products = np.flatnonzero(with_history)
+    return Placed(records, grid, agents, products, agent, history, np.flatnonzero(ahead), repeats)
 
 
 def _note_new(records: Records, history: np.ndarray, ahead: np.ndarray, findings: FailFast) -> None:
     """Say which products are planned by their forecast alone."""
+    if not ahead.any():
+        return
     new = np.setdiff1d(records.products.codes[ahead], records.products.codes[history])
     if new.size:
         findings.note(
@@ -264,18 +279,16 @@ def _panel(placed: Placed, findings: FailFast) -> Panel:
     records, grid, rows = placed.records, placed.grid, placed.history
     cells = placed.densify(rows, grid.n_weeks, 0, findings)
     recorded = cells.recorded
-    weekly = {
-        name: cells.total(records.numbers[name][rows])
-        for name in FLOWS
-        if name in records.numbers and name != "forecast"
-    }
-    units = weekly.pop("units")
+    fields: dict[str, Any] = _attributes(placed)
+    sold = placed.take("units", rows)
+    flows = [name for name in ("orders", "receipts") if name in records.numbers]
+    weekly = {name: cells.total(placed.take(name, rows)) for name in flows}
     if "on_hand" in records.numbers:
-        weekly["on_hand"] = cells.latest(records.numbers["on_hand"][rows])
+        weekly["on_hand"] = cells.latest(placed.take("on_hand", rows))
     for name in MONEY:
         if name in records.numbers:
-            weekly[name] = cells.average(records.numbers[name][rows], records.numbers["units"][rows])
-    units = np.nan_to_num(units)
+            weekly[name] = cells.average(placed.take(name, rows), sold)
+    units = np.nan_to_num(cells.total(sold), copy=False)
     if (units < 0).any():
         findings.note(
             f"{plural(int((units < 0).sum()), 'product-week')} with more returns than sales count as 0.", "returns"
@@ -283,8 +296,7 @@ def _panel(placed: Placed, findings: FailFast) -> Panel:
         units = np.maximum(units, 0.0)
     on_sale = _on_sale(recorded, units, weekly.get("price"), findings)
     _note_gaps(recorded, on_sale, findings)
-    fields: dict[str, Any] = {**weekly, **_attributes(placed)}
-    fields["forecast"] = _forecast(placed, findings)
+    fields |= {**weekly, "forecast": _forecast(placed, findings)}
     return Panel(
         agents=placed.agents,
         weeks=grid.starts,
@@ -328,16 +340,22 @@ def _extent(mask: np.ndarray, what: str) -> str:
 def _attributes(placed: Placed) -> dict[str, np.ndarray]:
     """Take each product's last recorded attributes."""
     records, count = placed.records, placed.agents.size
-    order = placed.order[placed.agent[placed.order] >= 0]
-    attributes = {
-        name: latest_per_agent(records.numbers[name], placed.agent, order, count)
-        for name in NUMBERS_PER_AGENT
-        if name in records.numbers
-    }
-    for name, coded in records.labels.items():
-        codes = np.where(coded.codes < 0, np.nan, coded.codes)
-        attributes[name] = _words(latest_per_agent(codes, placed.agent, order, count), coded.labels)
+    attributes = {}
+    for name in (*NUMBERS_PER_AGENT, *records.labels):
+        if name in records.constant:
+            attributes[name] = records.constant[name][placed.products]
+        elif name in records.numbers or name in records.labels:
+            values = records.labels[name].codes if name in records.labels else records.numbers[name]
+            order = placed.order[placed.agent[placed.order] >= 0]
+            attributes[name] = latest_per_agent(_without_code(values), placed.agent, order, count)
+        if name in records.labels:
+            attributes[name] = _words(_without_code(attributes[name]), records.labels[name].labels)
     return attributes
+
+
+def _without_code(values: np.ndarray) -> np.ndarray:
+    """Replace -1, the code of an empty cell, by NaN; attributes that are numbers are never below 0."""
+    return np.where(values < 0, np.nan, values)
 
 
 def _words(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:

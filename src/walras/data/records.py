@@ -11,7 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from walras.config import Reading
-from walras.data.column_checks import LARGEST, Codes, Column, days, decimal_of, is_filled, numbers, one_array, texts
+from walras.data.column_checks import (
+    LARGEST,
+    Codes,
+    Column,
+    constant_per_code,
+    days,
+    decimal_of,
+    is_filled,
+    is_text,
+    numbers,
+    one_array,
+    texts,
+)
 from walras.data.layout import long_form
 from walras.data.notation import NO_DAY
 from walras.data.sources import Source, normal, open_source
@@ -133,16 +145,18 @@ class Records:
         labels: our name -> coded texts.
         unreadable: the units of the row were refused already [row].
         row: data row of the file of each row.
+        constant: our name -> the only value, or code, of each product; `numbers` and `labels` have no rows of these.
     """
 
     table: str
     columns: Mapping[str, str]
     products: Codes
     day: np.ndarray
-    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)
     labels: Mapping[str, Codes] = field(default_factory=dict)
     unreadable: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=bool))
     row: Callable[[SupportsInt], int] = field(default=lambda index: int(index) + 1)
+    constant: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -152,16 +166,17 @@ class Records:
 
 @dataclass(frozen=True)
 class OpenTable:
-    """Raw columns that were matched to our fields."""
+    """Raw columns that were matched to our fields, read when they are needed."""
 
     table: str
     columns: Mapping[str, str]
-    cells: pa.Table
+    schema: pa.Schema
+    read: Callable[[list[str]], pa.Table]
     reading: Reading
 
     def column(self, ours: str, findings: FailFast, decimal: str = ".") -> Column:
         """Pick the column of one of our fields."""
-        values = one_array(self.cells[self.columns[ours]])
+        values = one_array(self.read([self.columns[ours]])[0])
         return Column(self.table, ours, values, findings, self.reading, decimal)
 
 
@@ -198,12 +213,19 @@ def read_records(
     raw = _read(opened, match, REQUIRED, findings, reading)
     if raw is None:
         return None
-    findings.rows = raw.cells.num_rows
     products, day = texts(raw.column("unique_id", findings), needed=True), days(raw.column("ds", findings))
-    values = _numbers(raw, findings)
-    filled = is_filled(raw.column("units", findings))
-    unreadable = filled & np.isnan(values["units"]) if "units" in values else filled
-    return Records(raw.table, match, products, day, values, _labels(raw, findings), unreadable, findings.row)
+    findings.rows = day.size
+    values, constant = _numbers(raw, findings, products)
+    unreadable = np.isnan(values["units"]) if "units" in values else np.ones(day.size, dtype=bool)
+    if unreadable.any():
+        unreadable &= is_filled(raw.column("units", findings))
+    labels = {}
+    for name, coded in _labels(raw, findings).items():
+        each = constant_per_code(coded.codes, products.codes, products.labels.size)
+        labels[name] = coded if each is None else Codes(np.empty(0, np.int32), coded.labels)
+        constant |= {} if each is None else {name: each}
+    pa.default_memory_pool().release_unused()  # of large tables this is most of what is not needed any more
+    return Records(raw.table, match, products, day, values, labels, unreadable, findings.row, constant)
 
 
 def read_static(
@@ -221,7 +243,8 @@ def read_static(
     again = np.ones(products.codes.size, dtype=bool)
     again[first] = False
     column.problem(again & (products.codes >= 0), "the static table needs one row per product; drop the repeated one")
-    return Records(raw.table, match, products, np.empty(0, np.int32), _numbers(raw, findings), _labels(raw, findings))
+    values = _numbers(raw, findings)[0]
+    return Records(raw.table, match, products, np.empty(0, np.int32), values, _labels(raw, findings))
 
 
 def names_of_source(source: Any) -> tuple[str, ...]:
@@ -239,24 +262,37 @@ def _read(
 ) -> OpenTable | None:
     if not all(ours in match for ours in required):
         return None
-    cells = opened.read(list(match.values()))
+    cells = opened.read([match[required[0]]] if opened.schema else list(match.values()))
     if cells.num_rows == 0:
         findings.problem(f"{opened.name} has a header but no rows; give at least one row")
         return None
-    return OpenTable(opened.name, match, cells, reading)
+    if opened.schema is not None:
+        return OpenTable(opened.name, match, opened.schema, opened.read, reading)
+    return OpenTable(opened.name, match, cells.schema, cells.select, reading)
 
 
-def _numbers(raw: OpenTable, findings: FailFast) -> dict[str, np.ndarray]:
+def _numbers(
+    raw: OpenTable, findings: FailFast, products: Codes | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the values of each row, and apart the attributes that never change within a product, one for each."""
     present = [ours for ours in NUMBERS if ours in raw.columns]
     before = len(findings.problems)
-    mark = decimal_of([raw.column(ours, findings) for ours in present], raw.reading, findings)
+    words = (ours for ours in present if is_text(raw.schema.field(raw.columns[ours]).type))
+    mark = decimal_of((raw.column(ours, findings) for ours in words), raw.reading, findings)
     if len(findings.problems) > before:
-        return {}
+        return {}, {}
     lowest = {"units": -LARGEST} if raw.reading.returns else {}
-    return {
-        ours: numbers(raw.column(ours, findings, mark), lowest.get(ours, 0.0), HIGHEST.get(ours, LARGEST))
-        for ours in present
-    }
+    rows, constant = {}, {}
+    for ours in present:
+        values = numbers(raw.column(ours, findings, mark), lowest.get(ours, 0.0), HIGHEST.get(ours, LARGEST))
+        each = None
+        if products is not None and ours in NUMBERS_PER_AGENT:
+            each = constant_per_code(values, products.codes, products.labels.size)
+        if each is None:
+            rows[ours] = values
+        else:
+            constant[ours] = each
+    return rows, constant
 
 
 def _labels(raw: OpenTable, findings: FailFast) -> dict[str, Codes]:

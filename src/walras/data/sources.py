@@ -38,12 +38,14 @@ class Source:
         names: of its columns.
         read: returns the columns in its first argument; a CSV file keeps those in its second as text, by default all.
         read_as: how the file was understood (sheet, header row, encoding, delimiter).
+        schema: of a file whose columns can be read one by one, which takes less memory.
     """
 
     name: str
     names: list[str]
     read: Callable[..., pa.Table]
     read_as: dict[str, str] = field(default_factory=dict)
+    schema: pa.Schema | None = None
 
 
 def normal(name: str) -> str:
@@ -103,19 +105,21 @@ def _open_file(path: Path, known: frozenset[str], sheet: str | None) -> Source:
 
 def _open_parquet(path: Path) -> Source:
     try:
-        names = list(pq.read_schema(path).names)
+        schema = pq.read_schema(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path.name, "a Parquet file", error) from error
+    names = list(schema.names)
     _refuse_repeated(names, path.name)
+    words = [name for name in names if pa.types.is_string(schema.field(name).type)]
 
     def read(wanted: Sequence[str], text: Iterable[str] | None = None) -> pa.Table:
-        try:
-            with pq.ParquetFile(path) as file:  # `read_table` would import pandas where it is installed
+        try:  # `read_table` would import pandas where it is installed
+            with pq.ParquetFile(path, read_dictionary=words) as file:
                 return file.read(columns=list(wanted))
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _unreadable(path.name, "a Parquet file", error) from error
 
-    return Source(path.name, names, read)
+    return Source(path.name, names, read, schema=schema)
 
 
 def _open_csv(path: Path, known: frozenset[str]) -> Source:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float
 
+from walras.data.column_checks import row_blocks
 from walras.data.panel import DAYS_PER_WEEK
 from walras.errors import WEEKDAYS, FailFast, plural
 
@@ -69,7 +70,7 @@ def to_weekly(
         findings: takes notes of what was summed and dropped.
         week_start: weekday on which weeks start; by default seen from the dates.
     """
-    known = np.unique(day[is_history])
+    known, rows_of_day = np.unique(day[is_history], return_counts=True)
     if int(known[-1] - known[0]) > MOST_WEEKS * DAYS_PER_WEEK:
         usual = np.median(known)
         odd = known[0] if usual - known[0] > known[-1] - usual else known[-1]
@@ -79,7 +80,7 @@ def to_weekly(
             f"correct the date {format_date(odd)} in data row {row}"
         )
         return None
-    if _has_outliers(day, is_history, table, findings):
+    if _has_outliers(known, rows_of_day, day, is_history, table, findings):
         return None
     periods = "a month" if _monthly(known) else _distances(known)
     if periods:
@@ -91,11 +92,11 @@ def to_weekly(
             examples=[format_date(at) for at in known[:3]],
         )
         return None
-    share = np.bincount(weekday(day[is_history]), minlength=DAYS_PER_WEEK) / is_history.sum()
+    share = np.bincount(weekday(known), rows_of_day, DAYS_PER_WEEK) / rows_of_day.sum()
     usual = int(share.argmax()) if share.max() >= MOSTLY else -1
     start = WEEKDAYS.index(week_start) if week_start else usual
     if usual >= 0:
-        return _weekly(day, is_history, usual, start, table, findings)
+        return _weekly(day, known, is_history, usual, start, table, findings)
     if start < 0:
         start = _start_of_daily(share, int(known[-1]))
     return _daily(day, known, share, start, findings)
@@ -107,17 +108,18 @@ YEAR = 52 * DAYS_PER_WEEK
 FEW = 0.01
 
 
-def _has_outliers(day: np.ndarray, is_history: np.ndarray, table: str, findings: FailFast) -> bool:
+def _has_outliers(
+    known: np.ndarray, rows_of_day: np.ndarray, day: np.ndarray, is_history: np.ndarray, table: str, findings: FailFast
+) -> bool:
     """Refuse a few dates that lie more than a year away from all others."""
-    ordered = np.sort(day[is_history])
-    far = np.flatnonzero(np.diff(ordered) > YEAR)
-    few = max(1, int(FEW * ordered.size))
-    late = [at for at in far if ordered.size - at - 1 <= few and ordered.size > 3]
-    early = [at for at in far if at + 1 <= few and ordered.size > 3]
-    odd = is_history & ((day > ordered[late[0]]) if late else (day <= ordered[early[-1]]) if early else False)
-    rows = np.flatnonzero(odd)
-    if rows.size == 0:
+    until = np.cumsum(rows_of_day)  # rows up to each date
+    few = max(1, int(FEW * until[-1]))
+    far = np.flatnonzero(np.diff(known) > YEAR)
+    late = far[until[-1] - until[far] <= few]
+    early = far[until[far] <= few]
+    if until[-1] <= 3 or not (late.size or early.size):
         return False
+    rows = np.flatnonzero(is_history & ((day > known[late[0]]) if late.size else (day <= known[early[-1]])))
     more = f" ({plural(rows.size, 'such row')} in all)" if rows.size > 1 else ""
     findings.problem(
         f"`ds` of {table} is {format_date(day[rows[0]])} in data row {findings.row(rows[0])}{more}, more than a year "
@@ -145,7 +147,7 @@ def _start_of_daily(share: np.ndarray, last: int) -> int:
 
 
 def _weekly(
-    day: np.ndarray, is_history: np.ndarray, usual: int, start: int, table: str, findings: FailFast
+    day: np.ndarray, known: np.ndarray, is_history: np.ndarray, usual: int, start: int, table: str, findings: FailFast
 ) -> WeekGrid:
     """Number the weeks; rows on another weekday than the usual one go into the week that they lie in."""
     stray = np.flatnonzero(is_history & (weekday(day) != usual))
@@ -158,9 +160,8 @@ def _weekly(
             [findings.row(row) for row in stray[:3]],
             [format_date(day[row]) for row in stray[:3]],
         )
-    known = day[is_history]
-    first_day = int(known.min()) - (int(weekday(int(known.min()))) - start) % DAYS_PER_WEEK
-    count = int(known.max() - first_day) // DAYS_PER_WEEK + 1
+    first_day = int(known[0]) - (int(weekday(int(known[0]))) - start) % DAYS_PER_WEEK
+    count = int(known[-1] - first_day) // DAYS_PER_WEEK + 1
     findings.read_as["week start"] = WEEKDAYS[start]
     return WeekGrid(first_day, count, (day - first_day) // DAYS_PER_WEEK, False, np.ones(day.size, dtype=bool))
 
@@ -207,8 +208,10 @@ def drop_incomplete_end(grid: WeekGrid, units: np.ndarray, findings: FailFast) -
         grid: the weeks.
         units: of each row; NaN in rows of a forecast [row].
     """
-    rows = np.flatnonzero(np.isfinite(units) & grid.used & (grid.week >= 0) & (grid.week < grid.n_weeks))
-    total = np.bincount(grid.week[rows], units[rows], grid.n_weeks)
+    counts = np.isfinite(units) & grid.used & (grid.week >= 0) & (grid.week < grid.n_weeks)
+    total = np.zeros(grid.n_weeks)
+    for block in row_blocks(units.size):
+        total += np.bincount(grid.week[block][counts[block]], units[block][counts[block]], grid.n_weeks)
     if grid.daily or grid.n_weeks <= RECENT or total[-1] >= 0.5 * total[-RECENT - 1 : -1].min() or total[-1] < 0:
         return grid
     if total[-RECENT - 1 : -1].min() < FEWEST_UNITS:
@@ -223,7 +226,7 @@ def drop_incomplete_end(grid: WeekGrid, units: np.ndarray, findings: FailFast) -
         f"the last week ({format_date(grid.first_day + (grid.n_weeks - 1) * DAYS_PER_WEEK)}) has {total[-1]:,.0f} "
         f"units where {usual:,.0f} are usual, so it was taken for incomplete and dropped from the history.",
         "incomplete week",
-        [findings.row(rows[np.argmax(grid.week[rows])])],
+        [findings.row(np.flatnonzero(counts & (grid.week == grid.n_weeks - 1))[0])],
     )
     return replace(grid, n_weeks=grid.n_weeks - 1, used=grid.used & (grid.week < grid.n_weeks - 1))
 
@@ -265,7 +268,11 @@ class OneRowPerCell:
 
     def total(self, values: np.ndarray) -> Float[np.ndarray, "week agent"]:
         """Take the value of the only row; NaN where there is none."""
-        return np.where(self.row_of_cell >= 0, values[self.row_of_cell], np.nan)
+        dense = np.full(self.row_of_cell.shape, np.nan)
+        for week, rows in enumerate(self.row_of_cell):  # week by week, without a second array of the whole size
+            known = rows >= 0
+            dense[week, known] = values[rows[known]]
+        return dense
 
     def average(self, values: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "week agent"]:
         """Take the value of the only row."""

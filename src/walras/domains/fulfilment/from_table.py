@@ -101,7 +101,7 @@ def read_orders(
     targets, spots = (np.array([sites.spots[str(name)] for name in names]) for names in (countries.labels, sites.names))
     instance = make_instance(
         product=product,
-        destination=countries.codes,
+        destination=countries.codes.astype(np.int64),
         reward=distance_reward(targets, spots),
         stock=held,
         quantity=quantity,
@@ -176,7 +176,7 @@ def _read_stock(path: str | Path, centres: tuple[str, ...]) -> tuple[ndarray, In
     place = np.array([centres.index(str(name)) if str(name) in centres else -1 for name in centre.labels])
     column = place[centre.codes]
     read["centre"].problem(column < 0, f"the centres are {', '.join(centres[:12])}")
-    cell = product.codes * len(centres) + column
+    cell = product.codes.astype(np.int64) * len(centres) + column
     held = np.zeros((len(product.labels), len(centres)), np.int64)
     repeated = repeated_rows(cell, held.size)[1]
     read["unique_id"].problem(repeated, "its stock in this centre has a row already; keep one")
