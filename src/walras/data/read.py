@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float
 
 from walras.config import Reading
@@ -281,7 +282,7 @@ def _panel(placed: Placed, findings: FailFast) -> Panel:
     recorded = cells.recorded
     fields: dict[str, Any] = _attributes(placed)
     sold = placed.take("units", rows)
-    flows = [name for name in ("orders", "receipts") if name in records.numbers]
+    flows = [name for name in FLOWS if name in records.numbers and name not in ("units", "forecast")]
     weekly = {name: cells.total(placed.take(name, rows)) for name in flows}
     if "on_hand" in records.numbers:
         weekly["on_hand"] = cells.latest(placed.take("on_hand", rows))
@@ -443,6 +444,7 @@ def _joined(panel: Panel, static: Records, row: np.ndarray, findings: FailFast) 
 
 def _finished(panel: Panel, findings: FailFast) -> Panel:
     """Fill the gaps of prices and costs and record where every field comes from."""
+    pa.default_memory_pool().release_unused()  # columns of the file, which are dense by now
     change: dict[str, Any] = {}
     origin = {"units": GIVEN}
     for name in (*MONEY, *FLOWS[1:], "on_hand", *NUMBERS_PER_AGENT, *LABELS):

@@ -224,7 +224,6 @@ def read_records(
         each = constant_per_code(coded.codes, products.codes, products.labels.size)
         labels[name] = coded if each is None else Codes(np.empty(0, np.int32), coded.labels)
         constant |= {} if each is None else {name: each}
-    pa.default_memory_pool().release_unused()  # of large tables this is most of what is not needed any more
     return Records(raw.table, match, products, day, values, labels, unreadable, findings.row, constant)
 
 

@@ -62,14 +62,14 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray] | pa.Table) 
 
 def panel_to_table(panel: Panel) -> pa.Table:
     """Return a panel as a long table that can be read again: history rows on sale, then the forecast."""
-    week, agent = np.nonzero(panel.on_sale)
-    order = np.lexsort((week, agent))
-    week, agent = week[order], agent[order]
+    on_sale = panel.on_sale.T.copy()  # products outermost
+    agent = pa.array(np.repeat(np.arange(panel.n_agents, dtype=np.int32), on_sale.sum(axis=1)))
     weekly = {name: getattr(panel, name) for name in (*FLOWS[:-1], *MONEY, "on_hand")}
-    columns = {"unique_id": panel.agents[agent], "ds": panel.weeks[week]}
-    columns |= {name: values[week, agent] for name, values in weekly.items() if values is not None}
-    columns |= {name: values[agent] for name, values in _per_agent(panel).items()}
-    table = pa.table({name: _arrow(values) for name, values in columns.items()})
+    columns = {"unique_id": _repeated(panel.agents, agent)}
+    columns["ds"] = _arrow(np.broadcast_to(panel.weeks, on_sale.shape)[on_sale])
+    columns |= {name: _arrow(values.T[on_sale]) for name, values in weekly.items() if values is not None}
+    columns |= {name: _repeated(values, agent) for name, values in _per_agent(panel).items()}
+    table = pa.table(columns)
     if panel.forecast is None:
         return table
     return pa.concat_tables([table, _forecast_table(panel)], promote_options="default")
@@ -91,6 +91,14 @@ def _forecast_table(panel: Panel) -> pa.Table:
 def _per_agent(panel: Panel) -> dict[str, np.ndarray]:
     fields = {name: getattr(panel, name) for name in (*NUMBERS_PER_AGENT, *LABELS)}
     return {name: values for name, values in fields.items() if values is not None}
+
+
+def _repeated(values: np.ndarray, agent: pa.Array) -> pa.Array:
+    """Give every row the value of its product; words stay codes into those of the products."""
+    each = _arrow(values)
+    if not pa.types.is_dictionary(each.type):
+        return each.take(agent)
+    return pa.DictionaryArray.from_arrays(each.indices.take(agent), each.dictionary)
 
 
 def _arrow(values: np.ndarray) -> pa.Array:

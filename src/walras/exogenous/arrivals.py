@@ -194,12 +194,17 @@ def draw_lead_times(
         seed: same seed, same draws.
     """
     generator = np.random.default_rng([seed, 0x1EAD])
-    noise = generator.standard_normal((*shape, len(typical)), dtype=np.float32)
     longest = longest_lead_time(typical, log_sd)
-    noise *= np.float32(log_sd)
-    np.exp(noise, out=noise)
-    noise *= typical.astype(np.float32)
-    return np.clip(np.rint(noise), 1, longest).astype(np.int8)
+    usual = typical.astype(np.float32)
+    drawn = np.empty((*shape, len(typical)), np.int8)
+    for path in drawn:  # one after the other, in the memory of one
+        noise = generator.standard_normal(path.shape, dtype=np.float32)
+        noise *= np.float32(log_sd)
+        np.exp(noise, out=noise)
+        noise *= usual
+        np.rint(noise, out=noise)
+        path[:] = np.clip(noise, 1, longest, out=noise)
+    return drawn
 
 
 def postponed(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,7 +110,8 @@ def mixed_path(paths: ExogenousPaths, seed: int, copies: int = 1) -> ExogenousPa
         return jnp.moveaxis(followed, 0, 1).reshape(leaf.shape[1], -1)
 
     mixed = paths.map_scenarios(mix)
-    repeated = jax.tree.map(lambda leaf: jnp.tile(leaf, copies), paths)
+    shared = eqx.tree_at(lambda mixed: (mixed.demand, mixed.arrivals), mixed, (None, None))
+    repeated = jax.tree.map(lambda leaf: jnp.tile(leaf, copies), shared)
     return replace(repeated, demand=mixed.demand, arrivals=mixed.arrivals)
 
 
@@ -148,7 +150,7 @@ def _paths(
     latest = (np.asarray(panel.price)[-1], np.asarray(panel.unit_cost)[-1])
     price, cost = (jnp.asarray(np.repeat(x[None].astype(np.float32), weeks, axis=0)) for x in latest)
     return ExogenousPaths(
-        demand=jnp.asarray(demand, jnp.float32),
+        demand=jnp.asarray(demand, jnp.float32),  # aligned as `aligned_empty` makes it, this is no copy
         sale_price=price,
         unit_cost=cost,
         arrivals=IntegerLeadTimes(jnp.asarray(lead_times)),

@@ -72,7 +72,8 @@ class SimulationProblem:
     """A population at the first planned week, and futures to simulate it on.
 
     Attributes:
-        whole: the panel as read, inactive agents included; `panel` is the completed one of the active agents.
+        whole: the panel as read, inactive agents included; `panel` is the completed one of the active agents, with the
+            last week's price and unit cost in all weeks.
         unseen: futures that no plan is made on.
         counts, notes: what was kept, dropped and estimated, in numbers and in words.
         chosen: name of the policy, and the file of a trained one.
@@ -132,12 +133,14 @@ def build_problem(
     copies = int(np.clip(COPIED_AGENTS // population.n_agents, 1, settings.scenarios))
     expected = mixed_path(drawn, settings.seed, copies)
     reserve = float(ndtri(settings.service_level)) if settings.scenarios > 1 else 0.0
+    learned = settings.interface == "learned"
+    parts = origin.panel, population, past, initial
+    history = map_history(*parts, mixed_path(drawn, settings.seed), demand) if learned else None
     scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
+    del drawn  # of a large population, memory is needed for the simulations
     weeks = None if closed is None else np.minimum(next_open(closed, settings.weeks), settings.weeks - 1)
     kept: dict[str, Any] = {"reserve": reserve, "seed": settings.seed, "price_week": weeks}
     view = SimulatedView(population, scenarios, policy, initial, **kept)
-    parts = origin.panel, population, past, initial, mixed_path(drawn, settings.seed), demand
-    history = map_history(*parts) if settings.interface == "learned" else None
     return PlanningProblem(**vars(origin), view=view, expected=expected, history=history)
 
 
@@ -145,6 +148,7 @@ def _at_origin(
     panel: Panel, settings: PlanSettings, progress: Progress, closed: Bool[np.ndarray, " week"] | None = None
 ) -> tuple[SimulationProblem, WarmUp]:
     policy, policy_words, chosen = choose_policy(settings)
+    active: Panel | None
     active, counts, dropped = active_panel(panel, settings)
     progress.stage("Fitting the demand")
     completed = complete_panel(active, seed=settings.seed)
@@ -154,6 +158,8 @@ def _at_origin(
     economics = settings.economics
     rates = {"annual_holding_rate": economics.holding_rate, "lost_sale_penalty_share": economics.lost_sale_penalty}
     population = population_from_panel(completed, resources=settings.resources, **rates)
+    price, cost = _latest_only(np.asarray(completed.price)), _latest_only(np.asarray(completed.unit_cost))
+    completed, active = replace(completed, price=price, unit_cost=cost), None
     if isinstance(policy, Buyer):
         policy = policy.with_history(np.asarray(completed.units), np.asarray(population.lead_time))
     replay: dict[str, Any] = {"log_sd": ORDER_LOG_SD, "seed": settings.seed}
@@ -171,6 +177,11 @@ def _at_origin(
     parts = population, policy, initial, unseen, demand
     completed = replace(completed, provenance={**completed.provenance, **_assumed_start(panel)})
     return SimulationProblem(panel, completed, *parts, counts, notes, chosen), past
+
+
+def _latest_only(values: np.ndarray) -> np.ndarray:
+    """Return the last week in place of all weeks, without their memory: nothing reads earlier prices and costs."""
+    return np.broadcast_to(values[-1].copy(), values.shape)
 
 
 def _assumed_start(panel: Panel) -> dict[str, str]:

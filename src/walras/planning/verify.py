@@ -11,7 +11,7 @@ from jaxtyping import Float
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel
 from walras.evaluation.metrics import control_intervals, control_tally, reward_tally
-from walras.exogenous.demand.backtest import backtest
+from walras.exogenous.demand.backtest import backtest, scored_products
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.price_ranges import capacity_response, price_ranges
 from walras.planning.prices.mpc import MPCController
@@ -203,7 +203,8 @@ def verified_result(
         progress.stage("Comparing with the clairvoyant oracle")
     rewards = _reward_measures(problem, record, seen) if settings.bound else {"reissued": NO_BOUND, "fixed": NO_BOUND}
     progress.stage("Scoring the forecast")
-    forecast = backtest(problem.whole, seed=settings.seed).as_dict()
+    scored = scored_products(problem.whole)
+    forecast = backtest(scored, seed=settings.seed).as_dict()
     worth = _worth_of_capacity(problem, record, cost, seen, progress)
     progress.stage("Adding up")
     plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
@@ -237,7 +238,7 @@ def verified_result(
         week_verdicts=by_week,
         row_verdicts=by_row,
         provenance=problem.panel.provenance,
-        notes=problem.notes,
+        notes=problem.notes + _scored_note(scored, problem.whole),
         counts=problem.counts,
         policy=problem.chosen,
         settings={"plan": settings.model_dump(), "costs": costs.model_dump()},
@@ -247,6 +248,14 @@ def verified_result(
     first = (chance,) if chance is not None else ()
     sentences = *first, _feasibility_sentence(result), _capacity_sentence(result), _price_sentence(result)
     return replace(result, verdict=sentences, seconds={**progress.seconds, "total": sum(progress.seconds.values())})
+
+
+def _scored_note(scored: Panel, whole: Panel) -> tuple[str, ...]:
+    """Say that the forecast is scored on a sample, whose total is harder to forecast than that of all."""
+    if scored.n_agents == whole.n_agents:
+        return ()
+    sample = f"{scored.n_agents:,} of {whole.n_agents:,} products, evenly spread from the least to the most sold"
+    return (f"The score of the forecast is of {sample}.",)
 
 
 def _worth_of_capacity(

@@ -354,7 +354,9 @@ def _run_controlled(setup: Setup, controller: Controller, mesh: AgentMesh | None
         now, window, paths, following = _inputs_of_week(exogenous, index, charged, issued, ahead)
         part = replace(setup, exogenous=paths, initial=state, windows=window)
         rollout = run_setup(replace(part, following_cost=following, first_week=index), now, mesh)
-        return rollout.final, rollout
+        # States of all weeks would be by far the largest of what is kept.
+        last = week == exogenous.n_weeks - 1
+        return rollout.final, rollout if last else eqx.tree_at(lambda done: done.final, rollout, None)
 
     weeks = closed_loop(controller, run_week, setup.initial, exogenous.n_weeks, len(setup.population.resources))
     return _concatenate(weeks, 0 if exogenous.n_scenarios is None else 1)

@@ -19,6 +19,12 @@ NAIVE_WEEKS = 8
 FEWEST_WEEKS = 8
 """Least number of weeks before an origin to fit on, and after it to score."""
 
+HOLDOUT = 26
+"""Weeks held out where nothing else is said."""
+
+MOST_SCORED = 5_000
+"""Products that the forecast of a plan is scored on; of more, it is a sample."""
+
 ORIGINS = 5
 """Origins of the rolling score, spread over the held-out weeks."""
 
@@ -107,7 +113,7 @@ class _Origin:
 def backtest(
     panel: Panel,
     *,
-    holdout: int = 26,
+    holdout: int = HOLDOUT,
     scenarios: int = 100,
     seed: int = 0,
     season: str = "auto",
@@ -136,6 +142,15 @@ def backtest(
     if runs[0] is None:
         return ForecastScore("Nothing was sold before or within the held-out weeks.", holdout)
     return _summary(runs[0], [run for run in runs if run is not None], holdout)
+
+
+def scored_products(panel: Panel) -> Panel:
+    """Return at most `MOST_SCORED` products, evenly spread in the order of demand before the held-out weeks."""
+    if panel.n_agents <= MOST_SCORED:
+        return panel
+    order = np.argsort(panel.units[:-HOLDOUT].sum(axis=0, dtype=np.float64), kind="stable")
+    spot = ((np.arange(MOST_SCORED) + 0.5) * panel.n_agents / MOST_SCORED).astype(int)
+    return panel.take(np.sort(order[spot]))
 
 
 def _origins(n_weeks: int, holdout: int) -> list[int]:

@@ -132,6 +132,10 @@ AGE_PRODUCTS = 15
 """Launched products at which the age effect is half trusted."""
 
 
+AGENTS_AT_ONCE = 8192
+"""Products whose masks of age are numbers at the same time."""
+
+
 @dataclass(frozen=True, eq=False)
 class TwoWayEffects:
     """Raw effects of the alternating fit.
@@ -150,8 +154,11 @@ class TwoWayEffects:
 def age_bins(on_sale: Bool[np.ndarray, "week agent"], weeks: Int[np.ndarray, " any"]) -> Int[np.ndarray, "any agent"]:
     """Return the age bin of each product in the weeks with these indices; the last bin is mature."""
     launch = np.where(on_sale.any(axis=0), on_sale.argmax(axis=0), len(on_sale))
-    age = np.clip((weeks[:, None] - launch[None, :]) // AGE_BIN, 0, AGE_BINS - 1)
-    return np.where(launch[None, :] < LAUNCH_EDGE, AGE_BINS - 1, age)
+    bins = np.empty((len(weeks), len(launch)), np.int8)
+    for row, week in zip(bins, weeks, strict=True):
+        row[:] = np.clip((week - launch) // AGE_BIN, 0, AGE_BINS - 1)
+    bins[:, launch < LAUNCH_EDGE] = AGE_BINS - 1
+    return bins
 
 
 def fit_two_way_effects(
@@ -164,22 +171,26 @@ def fit_two_way_effects(
         known: weeks that count (on sale, after the launch week, not closed).
         bins: age bin of each product and week.
     """
-    sold = np.where(known, units, 0.0).astype(np.float32)
+    sold = np.where(known, units, np.float32(0.0)).astype(np.float32, copy=False)
     per_week, per_agent = sold.sum(axis=1, dtype=np.float64), sold.sum(axis=0, dtype=np.float64)
     parts = [known & (bins == number) for number in range(AGE_BINS)]
-    masks = [part.astype(np.float32) for part in parts]
     per_bin = np.array([sold[part].sum(dtype=np.float64) for part in parts])
     young = int((parts[0] | parts[1]).any(axis=0).sum())
     trust = young / (young + AGE_PRODUCTS)
     seen = known.any(axis=1)
     week, age = np.ones(len(units)), np.ones(AGE_BINS)
     for _ in range(ALTERNATIONS):
-        exposure = np.stack([week @ mask for mask in masks])
-        level = per_agent / np.maximum(age @ exposure, 1e-9)
-        expected = exposure @ level
+        expected, levels = np.zeros(AGE_BINS), np.zeros((AGE_BINS, len(units)))
+        for first in range(0, len(per_agent), AGENTS_AT_ONCE):
+            block = slice(first, first + AGENTS_AT_ONCE)
+            masks = [part[:, block].astype(np.float64) for part in parts]
+            exposure = np.stack([week @ mask for mask in masks])
+            level = per_agent[block] / np.maximum(age @ exposure, 1e-9)
+            expected += exposure @ level
+            levels += np.stack([mask @ level for mask in masks])
         raw = np.divide(per_bin, expected, out=np.ones(AGE_BINS), where=expected > 0)
         age = np.clip((raw / raw[-1] if raw[-1] > 0 else raw), 0.25, 4.0) ** trust
-        per_level = sum(share * (mask @ level) for share, mask in zip(age, masks, strict=True))
+        per_level = sum(share * total for share, total in zip(age, levels, strict=True))
         week = np.divide(per_week, per_level, out=np.zeros(len(units)), where=per_level > 0)
         week /= max(float(week[seen].mean()) if seen.any() else 1.0, 1e-9)
     empty = float((per_week[seen] == 0).mean()) if seen.any() else 0.0

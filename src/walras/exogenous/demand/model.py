@@ -6,6 +6,7 @@ demand over fitted mean in a past week. Past weeks are block-bootstrapped, the s
 zeros, spikes, runs and shocks that hit many products at once are preserved.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from zlib import crc32
@@ -113,8 +114,9 @@ class DemandModel:
         bins = age_bins(panel.on_sale, past)
         parts = fit_two_way_effects(cut, known, bins)
         effect = _smooth(parts, known, yearly)
-        shape = _shared(effect, past)[:, None] * parts.age[bins]
-        exposure = np.where(known, shape, 0.0).astype(np.float32)
+        exposure = np.zeros(units.shape, np.float32)
+        for row, shared in enumerate(_shared(effect, past)):
+            np.copyto(exposure[row], shared * parts.age[bins[row]], where=known[row], casting="same_kind")
         served = np.where(known, cut, np.float32(0.0))
         base = _class_level(served, exposure, panel.category)
         level = _levels(served, exposure, base, chosen)
@@ -144,8 +146,10 @@ class DemandModel:
 
     def _shape(self, weeks: np.ndarray) -> np.ndarray:
         """Return week effect x age effect, closings left out [week, agent]."""
-        bins = age_bins(self._on_sale, weeks)
-        return (_shared(self.effect, weeks)[:, None] * self._age[bins]).astype(np.float32)
+        shape = np.empty((len(weeks), len(self.agents)), np.float32)
+        for row, shared, bins in zip(shape, _shared(self.effect, weeks), age_bins(self._on_sale, weeks), strict=True):
+            row[:] = shared * self._age[bins]
+        return shape
 
     def mean(self, weeks: int) -> Float32[np.ndarray, "week agent"]:
         """Return the expected demand of the coming `weeks` [units per week]."""
@@ -159,7 +163,7 @@ class DemandModel:
         mean = self.mean(weeks)
         out = np.empty_like(mean)
         variance = np.diag(self._common_covariance(weeks))
-        second = (self.ratio.astype(np.float64) ** 2).mean(axis=0)
+        second = np.square(self.ratio, dtype=np.float64).mean(axis=0)
         for week in range(weeks):
             out[week] = mean[week] ** 2 * np.maximum(second * np.exp(variance[week]) - 1.0, 0.0)
             if self.integer:
@@ -176,7 +180,7 @@ class DemandModel:
             weeks: weeks ahead.
             seed: the same seed draws the same paths, another seed independent ones.
         """
-        out = np.empty((max(scenarios, 0), weeks, len(self.agents)), np.float32)
+        out = aligned_empty((max(scenarios, 0), weeks, len(self.agents)))
         for scenario, path in enumerate(self._paths(scenarios, weeks, seed)):
             out[scenario] = path
         return out
@@ -238,6 +242,14 @@ class DemandModel:
         given = self.forecast[:rows]
         mean[:rows] = np.where(np.isfinite(given), np.maximum(given, 0.0), mean[:rows])
         return mean
+
+
+def aligned_empty(shape: tuple[int, ...]) -> Float32[np.ndarray, "..."]:
+    """Return an array that JAX takes over without a copy, which needs an address that is a multiple of 64."""
+    size = math.prod(shape)
+    room = np.empty(size + 16, np.float32)
+    first = -room.ctypes.data // room.itemsize % 16
+    return room[first : first + size].reshape(shape)
 
 
 def _check(panel: Panel, season: str) -> None:
