@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.agent_layout import CohortIndex, PooledAgents
+from walras.maps.layers import prepend_axes
 from walras.maps.probes import AgentState, PreparedProbes, ProbeAgents, prepare_probes
 from walras.policies.base import Policy
 from walras.population.population import Population
@@ -241,7 +242,7 @@ def total_features(population: Population, history: AgentHistory, units: Units) 
 
 def future_features(known: KnownFuture, units: Units) -> Float[Array, "*origin ahead feature"]:
     """Return forecast use, use by open orders and projected stock of the coming weeks, and nearness of holidays."""
-    scale = units.use.reshape((1,) * (known.expected.ndim - 1) + units.use.shape)
+    scale = prepend_axes(units.use, known.expected.ndim)
     expected, committed = known.expected / scale, known.committed / scale
     inflow = jnp.cumsum(committed[..., 1:, :], -2)
     drain = jnp.cumsum(expected[..., :-1, :], -2)
@@ -252,10 +253,10 @@ def future_features(known: KnownFuture, units: Units) -> Float[Array, "*origin a
 
 def baseline_of(population: Population, known: KnownFuture, units: Units) -> Baseline:
     """Return what answers start from."""
-    scale = units.use.reshape((1,) * (known.stock.ndim - 1) + units.use.shape)
+    scale = prepend_axes(units.use, known.stock.ndim)
     level = jnp.maximum(known.expected[..., 1:, :].mean(-2) / scale, LEAST_BASE)
     flow = 1.0 - jnp.asarray(population.stock_resource, jnp.float32)
-    due = known.committed[..., 1:, :] / scale[..., None, :] * flow.reshape((1,) * (known.stock.ndim) + flow.shape)
+    due = known.committed[..., 1:, :] / scale[..., None, :] * prepend_axes(flow, known.committed.ndim)
     return Baseline(level, due)
 
 
@@ -376,5 +377,5 @@ def _moments(rows: list[np.ndarray], masked: Sequence[int] = ()) -> Array:
 
 
 def _scaled(values: Float[Array, "*axes feature"], moments: Float[Array, "moment feature"]) -> Array:
-    mean, spread = (row.reshape((1,) * (values.ndim - 1) + row.shape) for row in moments)
+    mean, spread = (prepend_axes(row, values.ndim) for row in moments)
     return jnp.clip((values - mean) / spread, -FAR, FAR)

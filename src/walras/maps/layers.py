@@ -18,6 +18,11 @@ LOW_PRICE = -3.0  # an output of 0 means a price of a twentieth of the median ma
 LEAST_USE = 1e-4  # relative use below this has no logarithm that matters
 
 
+def prepend_axes(values: Float[Array, "..."], n_axes: int) -> Float[Array, "..."]:
+    """Put axes of length 1 in front, up to `n_axes` in all."""
+    return values.reshape((1,) * (n_axes - values.ndim) + values.shape)
+
+
 class Linear(eqx.Module):
     """Affine map of the last axis: x W + b."""
 
@@ -33,7 +38,7 @@ class Linear(eqx.Module):
     def __call__(self, x: Float[Array, "*axes given"]) -> Float[Array, "*axes made"]:
         """Return x W + b."""
         product = x @ self.weight
-        return product + self.bias.reshape((1,) * (product.ndim - 1) + self.bias.shape)
+        return product + prepend_axes(self.bias, product.ndim)
 
 
 class Perceptron(eqx.Module):

@@ -10,7 +10,16 @@ from jaxtyping import Array, Float
 
 from walras.maps.agent_layout import PooledAgents
 from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Baseline, MapInputs
-from walras.maps.layers import DilatedCNN, FutureCNN, Linear, Perceptron, inverse_head, relative_use, scaled_price
+from walras.maps.layers import (
+    DilatedCNN,
+    FutureCNN,
+    Linear,
+    Perceptron,
+    inverse_head,
+    prepend_axes,
+    relative_use,
+    scaled_price,
+)
 from walras.maps.probes import PreparedProbes
 from walras.maps.representations import REPRESENTATIONS, AbstractRepresentation, BottomUp, Widths
 
@@ -150,10 +159,10 @@ class MapNetwork(eqx.Module):
         Use by open orders is added where the representation answers for the population as a whole: only orders yet to
         be placed are learned, and with probes only the error of these.
         """
-        level = _prepend_axes(encoded.baseline.level[..., None, :], shadow_prices.ndim)
+        level = prepend_axes(encoded.baseline.level[..., None, :], shadow_prices.ndim)
         signal, known = self.probe_features(encoded, shadow_prices)
         use = relative_use(self.forward(encoded, signal) + known) * level
-        return use if self.representation.by_agent else use + _prepend_axes(encoded.baseline.due, use.ndim)
+        return use if self.representation.by_agent else use + prepend_axes(encoded.baseline.due, use.ndim)
 
     def probe_features(
         self, encoded: EncodedPopulation, shadow_prices: Plan
@@ -164,10 +173,10 @@ class MapNetwork(eqx.Module):
             return jnp.zeros_like(shadow_prices), 0.0
         if probes is None:
             return shadow_prices, 0.0
-        level = _prepend_axes(encoded.baseline.level[..., None, :], shadow_prices.ndim)
+        level = prepend_axes(encoded.baseline.level[..., None, :], shadow_prices.ndim)
         use = probes.use(shadow_prices) / level
-        ordered = use - _prepend_axes(probes.due, use.ndim) / level
-        moved = use - _prepend_axes(probes.free, use.ndim) / level
+        ordered = use - prepend_axes(probes.due, use.ndim) / level
+        moved = use - prepend_axes(probes.free, use.ndim) / level
         return jnp.concatenate([shadow_prices, use, moved], -1), inverse_head(ordered)
 
     def shadow_prices(self, encoded: EncodedPopulation, capacity: Plan) -> Plan:
@@ -177,7 +186,7 @@ class MapNetwork(eqx.Module):
         itself varies so little beside them that maps hardly learned to use it. With probes, their use at the prices so
         far is compared with capacity, and the network corrects the prices a few times.
         """
-        level = _prepend_axes(encoded.baseline.level[..., None, :], capacity.ndim)
+        level = prepend_axes(encoded.baseline.level[..., None, :], capacity.ndim)
         capacity = jnp.maximum(capacity, LEAST_CAPACITY * level)
         log_capacity = SLACK_SCALE * jnp.log(capacity / level)
         if encoded.probes is None:
@@ -188,8 +197,3 @@ class MapNetwork(eqx.Module):
             log_slack = SLACK_SCALE * jnp.log(capacity / use)
             output = output + self.forward(encoded, jnp.concatenate([log_capacity, output, log_slack], -1))
         return scaled_price(output)
-
-
-def _prepend_axes(values: Array, axes: int) -> Array:
-    """Put axes of candidate plans in front of those of origins."""
-    return values.reshape((1,) * (axes - values.ndim) + values.shape)

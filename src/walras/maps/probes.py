@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Int8
 
 from walras.exogenous.arrivals import AbstractArrivals, IntegerLeadTimes, draw_lead_times
 from walras.exogenous.paths import ExogenousPaths
+from walras.maps.layers import prepend_axes
 from walras.policies.base import Policy
 from walras.policies.user_policies import number_agents
 from walras.population.agent_axis import map_per_agent
@@ -112,8 +113,7 @@ def prepare_probes(
     exogenous = (jax.vmap(paths) if expected.ndim == 3 else paths)(states, expected)
     state = State(states.stock_end, states.pipeline)
     per_unit = drawn.weight[:, None] * drawn.use / scale[None, :]
-    flow = 1.0 - jnp.asarray(drawn.stock_resource, jnp.float32)
-    flow = flow.reshape((1,) * (expected.ndim - 1) + flow.shape)
+    flow = prepend_axes(1.0 - jnp.asarray(drawn.stock_resource, jnp.float32), expected.ndim)
     rows, ahead = (states.pipeline @ per_unit)[..., 1 : expected.shape[-2], :], expected.shape[-2] - 1
     due = jnp.pad(rows, [(0, 0)] * (rows.ndim - 2) + [(0, ahead - rows.shape[-2]), (0, 0)]) * flow
     free = _simulated_use(drawn, exogenous, own_policy, state, jnp.zeros(due.shape), unit, scale)

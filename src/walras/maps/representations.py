@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.maps.agent_layout import PooledAgents
-from walras.maps.layers import Linear, Perceptron, inverse_head, normalise, relative_use
+from walras.maps.layers import Linear, Perceptron, inverse_head, normalise, prepend_axes, relative_use
 
 Query = Float[Array, "*axes ahead query"]
 Answer = Float[Array, "*axes ahead resource"]
@@ -91,7 +91,7 @@ def sums_by_bucket(
         empty = jnp.zeros((pooled.n_buckets, flat.shape[0], items.values.shape[-1]), flat.dtype)
         return jnp.moveaxis(jax.lax.scan(add, empty, items)[0], 0, 1).reshape(*axes, pooled.n_buckets, -1)
     keys, values = items
-    weight = pooled.weight.reshape((1,) * (query.ndim - 1) + pooled.weight.shape)
+    weight = prepend_axes(pooled.weight, query.ndim)
     scores = attention.scores(keys, query) * weight
     tiles = scores.reshape(*scores.shape[:-1], -1, pooled.tile)
     by_tile = values.reshape(*values.shape[:-2], -1, pooled.tile, values.shape[-1])
@@ -181,8 +181,7 @@ class AbstractPooling(AbstractRepresentation):
 
     def pool(self, prepared: Any, pooled: PooledAgents, query: Query) -> Float[Array, "*axes ahead channel"]:
         """Return the population as seen from each coming week; by default the prepared vector."""
-        wide = prepared.reshape((1,) * (query.ndim - 1 - prepared.ndim) + (*prepared.shape[:-1], 1, prepared.shape[-1]))
-        return jnp.broadcast_to(wide, (*query.shape[:-1], prepared.shape[-1]))
+        return jnp.broadcast_to(prepared[..., None, :], (*query.shape[:-1], prepared.shape[-1]))
 
     def forward(self, prepared: Any, pooled: PooledAgents, query: Query) -> Answer:
         """Decode the pooled vector beside the query."""
@@ -375,7 +374,7 @@ class BottomUp(AbstractRepresentation):
         """Return each agent's use in units of its demand scale, relative to what is expected of all."""
         from_query = self.of_query(query)[..., :, None, :]
         first = prepared[..., None, :, :]
-        both = first.reshape((1,) * (from_query.ndim - first.ndim) + first.shape) + from_query
+        both = prepend_axes(first, from_query.ndim) + from_query
         return relative_use(self.decoder(jax.nn.elu(both)))
 
     def forward(self, prepared: Any, pooled: PooledAgents, query: Query) -> Answer:

@@ -19,6 +19,7 @@ from walras.maps.encoder import EncoderState
 from walras.maps.features import HORIZON, AgentHistory, KnownFuture, Units
 from walras.maps.file import PRIMAL
 from walras.maps.history import History
+from walras.maps.layers import prepend_axes
 from walras.maps.network import EncodedPopulation, MapNetwork
 from walras.maps.support import QueryRange, TrainingSupport
 from walras.population.population import Population, price_scale
@@ -330,22 +331,18 @@ def _coming_weeks(weeks: Float[Array, "plan week resource"]) -> Float[Array, "pl
     return jnp.concatenate([weeks[:, 1:], last], axis=1)
 
 
-def _like(values: Float[Array, " resource"], array: Array) -> Array:
-    return values.reshape((1,) * (array.ndim - 1) + values.shape)
-
-
 @eqx.filter_jit
 def _utilization(network: MapNetwork, encoded: EncodedPopulation, conversion: UnitConversion, plans: Plans) -> Plans:
-    signal = _coming_weeks(plans / _like(conversion.price, plans))
-    use = network.utilization(encoded, signal) * _like(conversion.use, signal)
-    now = jnp.broadcast_to(_like(conversion.now, plans), plans[:, :1].shape)
+    signal = _coming_weeks(plans / prepend_axes(conversion.price, plans.ndim))
+    use = network.utilization(encoded, signal) * prepend_axes(conversion.use, signal.ndim)
+    now = jnp.broadcast_to(prepend_axes(conversion.now, plans.ndim), plans[:, :1].shape)
     return jnp.concatenate([now, use[:, : plans.shape[1] - 1]], axis=1) * conversion.reserve_factor[None]
 
 
 @eqx.filter_jit
 def _prices(network: MapNetwork, encoded: EncodedPopulation, conversion: UnitConversion, plans: Plans) -> Plans:
-    signal = _coming_weeks(plans / conversion.reserve_factor[None] / _like(conversion.use, plans))
-    prices = network.shadow_prices(encoded, signal) * _like(conversion.price, signal)
+    signal = _coming_weeks(plans / conversion.reserve_factor[None] / prepend_axes(conversion.use, plans.ndim))
+    prices = network.shadow_prices(encoded, signal) * prepend_axes(conversion.price, signal.ndim)
     return jnp.concatenate([jnp.zeros_like(plans[:, :1]), prices[:, : plans.shape[1] - 1]], axis=1)
 
 
