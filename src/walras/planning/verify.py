@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,7 +170,7 @@ def verify_plan(
         controller = MPCController(problem.view, problem.expected, *plan, reserve=reserve, progress=progress)
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (settings.paths, *leaf.shape)), problem.initial)
     without, rollout = (
-        simulate(*parts[:3], initial=start, controller=issued, record=Record(means=True))
+        _without_states(simulate(*parts[:3], initial=start, controller=issued, record=Record(means=True)))
         for issued in (FixedPrices(np.zeros_like(record.shadow_prices)), controller)
     )
     flows = np.asarray(rollout.totals.demand), np.asarray(rollout.totals.receipts)
@@ -177,6 +178,11 @@ def verify_plan(
     assert without.means is not None and rollout.means is not None  # the record asks for them
     means = without.means, rollout.means
     return OutOfSample(_outcome(without), fixed, _outcome(rollout), *flows, committed, *means)
+
+
+def _without_states(rollout: Rollout) -> Rollout:
+    """Drop the states of all agents on all paths after the last week, the largest part of a rollout."""
+    return eqx.tree_at(lambda done: done.final, rollout, None)
 
 
 def _outcome(rollout: Rollout) -> PathOutcome:

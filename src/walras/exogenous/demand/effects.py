@@ -133,7 +133,7 @@ AGE_PRODUCTS = 15
 
 
 AGENTS_AT_ONCE = 8192
-"""Products whose masks of age are numbers at the same time."""
+"""Products handled together, so that arrays of weeks x products stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)

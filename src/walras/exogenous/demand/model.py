@@ -18,7 +18,14 @@ from scipy.special import ndtri
 from walras.data.panel import Panel
 from walras.errors import InputError, SettingsError
 from walras.exogenous.calendar import ClosedWeeks, find_closed_weeks, year_lag
-from walras.exogenous.demand.effects import TwoWayEffects, WeekEffect, age_bins, fit_two_way_effects, fit_week_effect
+from walras.exogenous.demand.effects import (
+    AGENTS_AT_ONCE,
+    TwoWayEffects,
+    WeekEffect,
+    age_bins,
+    fit_two_way_effects,
+    fit_week_effect,
+)
 
 SEASONS = ("auto", "yearly", "none")
 
@@ -163,14 +170,18 @@ class DemandModel:
         mean = self.mean(weeks)
         out = np.empty_like(mean)
         variance = np.diag(self._common_covariance(weeks))
-        second = np.square(self.ratio, dtype=np.float64).mean(axis=0)
-        for week in range(weeks):
-            out[week] = mean[week] ** 2 * np.maximum(second * np.exp(variance[week]) - 1.0, 0.0)
-            if self.integer:
-                part = mean[week] * self.ratio
-                part -= np.floor(part)
-                out[week] += (part * (1.0 - part)).mean(axis=0)
-        return np.sqrt(out)
+        for first in range(0, len(self.agents), AGENTS_AT_ONCE):
+            block = slice(first, first + AGENTS_AT_ONCE)
+            ratio = self.ratio[:, block]
+            second = np.square(ratio, dtype=np.float64).mean(axis=0)
+            for week in range(weeks):
+                usual = mean[week, block]
+                out[week, block] = usual**2 * np.maximum(second * np.exp(variance[week]) - 1.0, 0.0)
+                if self.integer:
+                    part = usual * ratio
+                    part -= np.floor(part)
+                    out[week, block] += (part * (1.0 - part)).mean(axis=0)
+        return np.sqrt(out, out=out)
 
     def sample(self, scenarios: int, weeks: int, *, seed: int) -> Float32[np.ndarray, "scenario week agent"]:
         """Draw demand paths of the coming `weeks`; their mean over scenarios is `mean(weeks)` up to chance.
@@ -199,13 +210,15 @@ class DemandModel:
         common = _draw_common(random, scenarios, self._common_covariance(weeks)).astype(np.float32)
         dither = random.random((scenarios, weeks), dtype=np.float32)
         offset = _offsets(self.agents) if self.integer else None
-        path = np.empty_like(mean)
+        path, rounding, whole = np.empty_like(mean), np.empty_like(mean), np.empty_like(mean)
         for scenario in range(scenarios):
             np.take(self.ratio, source[scenario], axis=0, out=path)
             path *= mean
             path *= common[scenario][:, None]
             if offset is not None:
-                path += (offset[None, :] + dither[scenario][:, None]) % np.float32(1.0)
+                np.add(offset[None, :], dither[scenario][:, None], out=rounding)
+                rounding -= np.floor(rounding, out=whole)
+                path += rounding
                 np.floor(path, out=path)
             yield path
 
