@@ -47,6 +47,10 @@ NOTATIONS = {
     "ISO weeks": lambda: text(rows("{:%G-W%V}".format)),
     "serial numbers": lambda: text(rows(lambda day: str((day - datetime.date(1899, 12, 30)).days))),
     "local midnights": lambda: text(rows(lambda day: f"{day}T00:00:00+02:00")),
+    "weeks before the year": lambda: text(rows("KW {:%V/%G}".format)),
+    "apostrophes": lambda: text(rows(units=lambda number: f"{number:,}".replace(",", "'"))),
+    "hard blanks": lambda: text(rows(units=lambda number: f"{number:,}".replace(",", "\u00a0"))),
+    "wide digits": lambda: text(rows(units=lambda number: "".join(chr(0xFF10 + int(digit)) for digit in str(number)))),
     "German numbers": lambda: text(rows(units=german), ";"),
     "UTF-16": lambda: text(rows()).encode("utf-16"),
     "midnights in UTC": lambda: text(rows(lambda day: f"{day - datetime.timedelta(days=1)}T22:00:00Z")),
@@ -152,3 +156,38 @@ def test_an_outlier_a_total_and_an_incomplete_week_are_named(tmp_path):
     path.write_text(text(cells))
     panel = read_panel(path)
     assert panel.n_weeks == WEEKS - 1 and any("incomplete" in note for note in panel.notes)
+
+
+def test_lakhs_are_read(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(text([["A", "2023-07-10", '"1,00,720"'], ["A", "2023-07-17", '"12,34,567"']]))
+    assert read_panel(path).units[:, 0].tolist() == [100720, 1234567]
+
+
+def test_whole_numbers_beside_a_mark_before_three_digits_are_not_read_as_fractions(tmp_path):
+    path = tmp_path / "table.csv"
+    cells = [[*row, "9.50"] for row in rows(units=lambda number: f"{number:,}".replace(",", "."))]
+    path.write_text(text(cells, header=("unique_id", "ds", "units", "price")))
+    found = check_table(path)
+    assert any("1.080" in problem and "--decimal" in problem for problem in found.problems)
+    assert read_panel(path, reading=Reading(decimal=".")).units.max() < 1000
+
+
+def test_what_is_possible_but_seldom_meant_is_named(tmp_path):
+    path = tmp_path / "table.csv"
+
+    def notes(cells) -> str:
+        path.write_text(text(cells))
+        return " ".join(str(finding) for finding in check_table(path).findings)
+
+    assert "running totals" in notes(rows())
+    assert "leading zeros" in notes([[("007" if i % 2 else "7"), *row[1:]] for i, row in enumerate(rows())])
+    assert "1.2E+03" in notes([["1.2E+03" if row[0] == "A" else row[0], *row[1:]] for row in rows()])
+
+
+def test_a_column_per_month_is_refused_and_one_per_week_of_a_year_is_read(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("SKU,Jan 2023,Feb 2023,Mar 2023\nA,1,2,3\n")
+    assert any("months" in problem for problem in check_table(path).problems)
+    path.write_text("SKU,KW01 2024,KW02 2024,KW03 2024,KW04 2024\nA,1,2,3,5\nB,2,2,3,1\n")
+    assert read_panel(path).weeks[0] == np.datetime64("2024-01-01")

@@ -4,7 +4,7 @@ Every function returns one value per row and reports problems to `findings`; row
 header.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from zoneinfo import ZoneInfo
@@ -298,15 +298,13 @@ def _numbers_of_words(column: Column) -> np.ndarray:
     """Read every distinct text with the decimal mark of the file; signs of currency only where money is meant."""
     words, codes = column.words
     money = column.name in ("price", "unit_cost")
-    signs: dict[str, int] = {}
+    signs: dict[int, str] = {}  # of every distinct amount
     parsed = np.full(len(words), np.nan)
     bad, dash = np.zeros(len(words), bool), np.zeros(len(words), bool)
     for index, word in enumerate(words):
         if not word:
             continue
         sign, text = split_currency(word) if money else ("", word)
-        if money:
-            signs.setdefault(sign, index)
         scale = 0.01 if column.name == "fill_rate" and text.endswith("%") else 1.0
         text = text.rstrip("% ") if scale < 1 else text
         if text in DASHES:
@@ -314,31 +312,42 @@ def _numbers_of_words(column: Column) -> np.ndarray:
             continue
         parsed[index] = number_of(text, column.decimal) * scale
         bad[index] = np.isnan(parsed[index])
+        if money and not bad[index]:
+            signs[index] = sign
     if column.reading.dash_zero:
         parsed[dash] = 0.0
     else:
         column.problem(dash[codes], "write 0 or leave the cell empty, or --dash-zero if - is 0", kind="dash")
     column.problem(bad[codes], f"it needs a number with the decimal mark {column.decimal!r}", kind="not a number")
-    if len(signs) > 1:
-        odd = min(signs, key=lambda sign: int((codes == signs[sign]).sum()))
-        mixed = ", ".join(sign or "no sign" for sign in sorted(signs))
-        column.problem(codes == signs[odd], f"the column mixes currencies ({mixed}); give one", kind="currency")
-    elif signs and "" not in signs:
-        column.findings.read_as[f"currency of {column.name}"] = next(iter(signs))
-        column.findings.note(f"the currency sign {next(iter(signs))} of {column.title} was taken off.", "currency")
+    _check_currency(column, codes, signs)
     return parsed[codes]
 
 
-def decimal_of(columns: Iterable[Column], reading: Reading, findings: FailFast) -> str:
-    """Choose the decimal mark of a file from all its columns of numbers that are texts."""
+def _check_currency(column: Column, codes: np.ndarray, signs: dict[int, str]) -> None:
+    """Refuse amounts in another currency than most, and say which sign was taken off."""
+    kinds = sorted(set(signs.values()))
+    if len(kinds) > 1:
+        rows = {kind: np.isin(codes, [index for index, sign in signs.items() if sign == kind]) for kind in kinds}
+        usual = max(kinds, key=lambda kind: int(rows[kind].sum()))
+        mixed = ", ".join(kind or "no sign" for kind in kinds)
+        odd = np.any([rows[kind] for kind in kinds if kind != usual], axis=0)
+        column.problem(odd, f"the column mixes currencies ({mixed}); give one", kind="currency")
+    elif kinds and kinds[0]:
+        column.findings.read_as[f"currency of {column.name}"] = kinds[0]
+        column.findings.note(f"the currency sign {kinds[0]} of {column.title} was taken off.", "currency")
+
+
+def decimal_of(columns: list[Column], reading: Reading, findings: FailFast) -> tuple[str, bool]:
+    """Choose the decimal mark of a file from all its columns of numbers that are texts; tell whether it is doubtful."""
     if reading.decimal is not None:
         findings.read_as["decimal mark"] = reading.decimal
-        return reading.decimal
+        return reading.decimal, False
     found: dict[str, tuple[Column, str]] = {}
     for column in columns:
         for mark, word in decimal_marks(column.words[0]).items():
             found.setdefault(mark, (column, word))
     ask = "write --decimal . or --decimal , for what separates the decimals"
+    doubtful = False
     if "." in found and "," in found:
         rows = {mark: _first_row(*found[mark]) for mark in ".,"}
         late = max(rows, key=lambda mark: rows[mark])
@@ -351,9 +360,9 @@ def decimal_of(columns: Iterable[Column], reading: Reading, findings: FailFast) 
             [findings.row(row) for row in rows.values()],
             [word, example],
         )
-    elif "?" in found and not ("." in found or "," in found):
+    elif "?" in found and (not ("." in found or "," in found) or _is_doubtful(*found["?"], found)):
         column, word = found["?"]
-        row = _first_row(column, word)
+        doubtful, row = True, _first_row(column, word)
         findings.problem(
             f"{column.title} is {word} in data row {findings.row(row)}: its mark may separate thousands or decimals; "
             f"{ask}",
@@ -361,9 +370,32 @@ def decimal_of(columns: Iterable[Column], reading: Reading, findings: FailFast) 
             [findings.row(row)],
             [word],
         )
-    mark = "," if "," in found and "." not in found else "."
+    mark = "," if "," in found and ("." not in found or _usual_mark(columns) == ",") else "."
     findings.read_as["decimal mark"] = mark
-    return mark
+    return mark, doubtful
+
+
+def _usual_mark(columns: list[Column]) -> str:
+    """Return the decimal mark of more rows, where a file has both."""
+    rows = dict.fromkeys(".,?", 0)
+    for column in columns:
+        words, codes = column.words
+        for word, count in zip(words, np.bincount(codes, minlength=len(words)), strict=True):
+            for mark in decimal_marks([word]):
+                rows[mark] += int(count)
+    return max(".,", key=lambda mark: rows[mark])
+
+
+PIECES = ("units", "orders", "receipts", "forecast", "on_hand")
+"""Columns that usually hold whole numbers."""
+
+
+def _is_doubtful(column: Column, word: str, found: dict[str, tuple[Column, str]]) -> bool:
+    """Tell whether a column of pieces has whole numbers and ones like 1.440, which another column makes fractions."""
+    mark = next(mark for mark in ".," if mark in found)
+    needed = decimal_marks(column.words[0])
+    whole = any(text.isdigit() for text in column.words[0])
+    return column.name in PIECES and mark in word and mark not in needed and whole
 
 
 def _first_row(column: Column, word: str) -> int:

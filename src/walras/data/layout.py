@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from walras.config import Reading
-from walras.data.notation import NO_DAY, clean, day_of, day_orders, shape_of
+from walras.data.notation import NO_DAY, clean, day_of, day_orders, is_month, shape_of
 from walras.data.sources import Source, normal
 from walras.errors import FailFast, InputError, join, quote
 
@@ -40,6 +40,12 @@ def long_form(
             )
             return None
         return _turn_weeks(opened, mapping, numbered, _counted(numbered, reading.first_week), findings)
+    months = [name for name in opened.names if is_month(clean(name))]
+    if len(months) >= FEWEST and not has["ds"]:
+        raise InputError(
+            f"columns {join(months, 3)} of {opened.name} are months, no weeks; give weeks or days, or spread each "
+            "month over its weeks"
+        )
     if has["ds"] and not has["unique_id"] and len(opened.names) > 1:
         day = mapping.get("ds", opened.names[names.index("ds")] if "ds" in names else "")
         return _turned(

@@ -6,6 +6,7 @@ Where two notations are possible and nothing in the table decides, the choice is
 
 import datetime
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from zoneinfo import ZoneInfo
 
@@ -18,7 +19,9 @@ DASHES = frozenset({"-", "–", "—"})
 CURRENCY = re.compile(r"^(?:(€|\$|£|¥|₹|EUR|USD|GBP|CHF)\s*)?(.*?)(?:\s*(€|\$|£|¥|₹|EUR|USD|GBP|CHF))?$")
 PLAIN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 COMMA = re.compile(r"[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+|[+-]?[0-9]{1,3}(\.[0-9]{3}){2,}")
-POINT = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+\.[0-9]+|[+-]?[0-9]{1,3}(,[0-9]{3}){2,}")
+POINT = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{2,3})*,[0-9]{3}\.[0-9]+|[+-]?[0-9]{1,3}(,[0-9]{2,3})+,[0-9]{3}")
+SPACED = re.compile(r"[+-]?[0-9]{1,3}([ '’][0-9]{3})+([.,][0-9]+)?")
+"""Thousands grouped by blanks or apostrophes."""
 EITHER = re.compile(r"[+-]?[1-9][0-9]{0,2}[.,][0-9]{3}")
 """One mark before three digits, which may be a decimal mark or group thousands."""
 EPOCH = datetime.date(1970, 1, 1).toordinal()
@@ -34,8 +37,8 @@ MONTHS = {
 
 
 def clean(word: str | None) -> str:
-    """Strip blanks, also hard ones; a missing value becomes the empty text."""
-    text = (word or "").replace("\u00a0", " ").replace("\u202f", " ").strip()
+    """Strip blanks, also hard ones, and write wide digits as usual ones; a missing value becomes the empty text."""
+    text = unicodedata.normalize("NFKC", word or "").strip()
     return "" if text.lower() in MISSING else text
 
 
@@ -51,7 +54,7 @@ def decimal_marks(words: Iterable[str]) -> dict[str, str]:
     """Find which decimal marks texts need: "." or "," for evidence, "?" for a text that fits both; with an example."""
     found: dict[str, str] = {}
     for word in words:
-        text = split_currency(clean(word).replace(" ", "").rstrip("%"))[1]
+        text = re.sub("[ '’]", "", split_currency(clean(word).rstrip("%"))[1])
         if EITHER.fullmatch(text):
             found.setdefault("?", word)
         elif COMMA.fullmatch(text):
@@ -73,7 +76,9 @@ def number_of(text: str, decimal: str) -> float:
     elif text.endswith("-"):
         text = "-" + text[:-1]
     group = "," if decimal == "." else "."
-    if re.fullmatch(rf"[+-]?[0-9]{{1,3}}(\{group}[0-9]{{3}})+(\{decimal}[0-9]+)?", text):
+    if SPACED.fullmatch(text):
+        text = re.sub("[ '’]", "", text)
+    if re.fullmatch(rf"[+-]?[0-9]{{1,3}}(\{group}[0-9]{{2,3}})*\{group}[0-9]{{3}}(\{decimal}[0-9]+)?", text):
         text = text.replace(group, "")
     elif group in text:
         return float("nan")
@@ -85,12 +90,24 @@ SHAPES = (
     ("ISO dates", re.compile(r"\d{4}-\d\d-\d\d")),
     ("ISO times", re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d.*")),
     ("compact dates", re.compile(r"(19|20)\d{6}")),
-    ("ISO weeks", re.compile(r"(\d{4})[-/ ]?[WK]W?(\d\d?)")),
+    ("ISO weeks", re.compile(r"(\d{4})[-/ ]?(?:[WK]W?|CW)[ ]?(\d\d?)")),
+    ("weeks before the year", re.compile(r"(?:W|KW|CW|WK|Week)[ _.-]*(\d\d?)[ /_.-]+(\d{4})", re.IGNORECASE)),
     ("year first", re.compile(r"(\d{4})[/.](\d\d?)[/.](\d\d?)")),
     ("numeric dates", re.compile(r"(\d\d?)([./-])(\d\d?)\2(\d{4}|\d\d)(?: \d\d?:\d\d(?::\d\d)?)?")),
     ("day, month name, year", re.compile(r"(\d\d?)[ .-]+([A-Za-zä]{3})[a-zé]*[ .,-]+(\d{4}|\d\d)")),
     ("serial numbers of a spreadsheet", re.compile(r"[2-6]\d{4}(\.0+)?")),
 )
+
+
+MONTH = re.compile(
+    r"\d{4}[-/. ]?(0?[1-9]|1[0-2])|(0?[1-9]|1[0-2])[-/.]\d{4}|(?P<name>[A-Za-zä]{3})[a-zé]*[ .,'-]+(\d{4}|\d\d)"
+)
+
+
+def is_month(text: str) -> bool:
+    """Tell whether a text names a month and no day, like 2024-01, 01/2024 or Jan 24."""
+    match = MONTH.fullmatch(text)
+    return match is not None and (match["name"] is None or match["name"].lower() in MONTHS)
 
 
 def shape_of(text: str) -> str | None:
@@ -118,6 +135,8 @@ def day_of(text: str, shape: str, day_first: bool, zone: ZoneInfo | None) -> int
             date = datetime.date(int(text[:4]), int(text[4:6]), int(text[6:]))
         elif shape == "ISO weeks":
             date = datetime.date.fromisocalendar(int(part[0]), int(part[1]), 1)
+        elif shape == "weeks before the year":
+            date = datetime.date.fromisocalendar(int(part[1]), int(part[0]), 1)
         elif shape == "year first":
             date = datetime.date(int(part[0]), int(part[1]), int(part[2]))
         elif shape == "numeric dates":

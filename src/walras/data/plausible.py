@@ -13,6 +13,8 @@ from walras.errors import FailFast, join, plural, quote
 TOTAL = re.compile(
     r"(grand|sub)?[ _-]?totals?\b|sum\b|(zwischen|end|gesamt)?summe\b|gesamt\b|insgesamt\b", re.IGNORECASE
 )
+FEWEST_OF_TOTALS = 12
+"""Weeks of history from which units that never fall are taken for running totals."""
 FEWEST_WEEKS = 4
 """Weeks of history without which no demand can be estimated."""
 OUTLIER = 500
@@ -29,7 +31,9 @@ def check_records(records: Records, findings: FailFast) -> None:
     labels, codes, units = records.products.labels, records.products.codes, records.numbers["units"]
     total = np.array([TOTAL.match(label.strip()) is not None for label in labels.tolist()], dtype=bool)
     rows = np.flatnonzero(total[codes] & (codes >= 0)) if total.any() else np.empty(0, int)
-    if rows.size and np.nanmax(units[rows], initial=0) >= np.nanmax(np.delete(units, rows), initial=0):
+    # A product may be called so: a total is larger than nearly all that is sold.
+    others = np.append(np.nan_to_num(np.delete(units, rows)), 0.0)
+    if rows.size and np.nanmax(units[rows], initial=0) >= np.quantile(others, 0.95):
         words = labels[codes[rows[:3]]].tolist()
         findings.problem(
             f"`unique_id` of {records.table} is {quote(words[0])} in data row {findings.row(rows[0])} "
@@ -39,16 +43,34 @@ def check_records(records: Records, findings: FailFast) -> None:
             words,
         )
     _check_outliers(records, findings)
-    _, group, count = np.unique(
-        [" ".join(label.split()).casefold() for label in labels.tolist()], return_inverse=True, return_counts=True
-    )
+    _, group, count = np.unique([_plain(label) for label in labels.tolist()], return_inverse=True, return_counts=True)
     alike = np.flatnonzero(count > 1)
     if alike.size:
         words = [repr(label) for label in labels[group == alike[0]].tolist()]
         findings.note(
-            f"{plural(int(count[alike].sum()), 'product')} differ only by case or blanks, e.g. "
+            f"{plural(int(count[alike].sum()), 'product')} differ only by case, blanks or leading zeros, e.g. "
             f"{' and '.join(words[:3])} ({labels.size:,} products, probably {count.size:,}); "
             "write them alike if they are the same.",
+            "identifiers",
+            examples=words[:3],
+        )
+
+    _name_rewritten(records, findings)
+
+
+def _plain(label: str) -> str:
+    """Return an identifier without what spreadsheets and people change: case, blanks and leading zeros."""
+    text = " ".join(label.split()).casefold()
+    return text.lstrip("0") if text.isdigit() else text
+
+
+def _name_rewritten(records: Records, findings: FailFast) -> None:
+    """Name identifiers that a spreadsheet has rewritten as numbers."""
+    words = [label for label in records.products.labels.tolist() if re.fullmatch(r"\d([.,]\d+)?E\+?\d+", label.strip())]
+    if words:
+        findings.note(
+            f"`unique_id` of {records.table} is {quote(words[0])}, a number as spreadsheets write long ones "
+            f"({plural(len(words), 'such product')}): it may stand for several products; export identifiers as text.",
             "identifiers",
             examples=words[:3],
         )
@@ -57,6 +79,7 @@ def check_records(records: Records, findings: FailFast) -> None:
 def check_panel(panel: Panel, findings: FailFast) -> None:
     """Name what is possible but seldom meant: prices, lead times, stock-outs, dates after today."""
     _check_money(panel, findings)
+    _check_running_totals(panel, findings)
     today = np.datetime64(datetime.date.today(), "D")
     if panel.n_weeks and panel.weeks[-1] > today:
         first = panel.weeks[panel.weeks > today][0]
@@ -88,6 +111,24 @@ def check_panel(panel: Panel, findings: FailFast) -> None:
             "no sales: demand there is unknown, and expected demand is estimated from the other weeks.",
             "stock-outs",
             examples=panel.agents[out.any(0)][:3],
+        )
+
+
+def _check_running_totals(panel: Panel, findings: FailFast) -> None:
+    """Name units that never fall from week to week for nearly all products."""
+    sold = panel.units.max(0, initial=0.0) > 0
+    if panel.n_weeks < FEWEST_OF_TOTALS or not sold.any():
+        return
+    units = panel.units[:, sold]
+    steps = np.diff(units, axis=0)
+    running = (steps >= 0).all(0) & ((steps > 0).mean(0) > 0.5)
+    if running.mean() > 0.8:
+        product = panel.agents[sold][running][0]
+        findings.note(
+            f"`units` never fall from week to week for {plural(int(running.sum()), 'product')} of {int(sold.sum())} "
+            f"(e.g. {quote(product)}), as running totals do; if they are, give the units of each week.",
+            "running totals",
+            examples=[product],
         )
 
 
@@ -158,7 +199,7 @@ def check_plannable(panel: Panel, findings: FailFast) -> None:
             "short history",
         )
     if panel.price is not None and panel.unit_cost is not None and (wrong := lacks_margin(panel)):
-        findings.problem(wrong, "no margin")
+        findings.note(f"{wrong}: without a margin `walras plan` refuses the table.", "no margin")
     if panel.n_agents == 1:
         findings.note("one product is no population: it is planned, but coordinates with nothing.", "one product")
 

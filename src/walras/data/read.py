@@ -43,6 +43,7 @@ from walras.data.weekly import (
     drop_incomplete_end,
     fill_weeks,
     format_date,
+    has_outliers,
     latest_per_agent,
     to_weekly,
     weekday,
@@ -210,6 +211,9 @@ def _place(records: Records, findings: FailFast, reading: Reading) -> Placed | N
     undated = (records.day == NO_DAY) & given
     _has_values(records, recorded | ahead | undated, findings)
     if not is_valid(records):
+        dated = recorded & (records.day != NO_DAY)
+        known = np.unique(records.day[dated], return_counts=True)
+        has_outliers(*known, records.day, dated, records.table, findings)
         return None
     grid = to_weekly(records.day, recorded, records.table, findings, reading.week_start)
     if grid is None:

@@ -275,11 +275,8 @@ def _numbers(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the values of each row, and apart the attributes that never change within a product, one for each."""
     present = [ours for ours in NUMBERS if ours in raw.columns]
-    before = len(findings.problems)
     words = (ours for ours in present if is_text(raw.schema.field(raw.columns[ours]).type))
-    mark = decimal_of((raw.column(ours, findings) for ours in words), raw.reading, findings)
-    if len(findings.problems) > before:
-        return {}, {}
+    mark, doubtful = decimal_of([raw.column(ours, findings) for ours in words], raw.reading, findings)
     lowest = {"units": -LARGEST} if raw.reading.returns else {}
     rows, constant = {}, {}
     for ours in present:
@@ -291,7 +288,7 @@ def _numbers(
             rows[ours] = values
         else:
             constant[ours] = each
-    return rows, constant
+    return ({}, {}) if doubtful else (rows, constant)  # what else is wrong was found all the same
 
 
 def _labels(raw: OpenTable, findings: FailFast) -> dict[str, Codes]:

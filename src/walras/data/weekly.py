@@ -80,7 +80,7 @@ def to_weekly(
             f"correct the date {format_date(odd)} in data row {row}"
         )
         return None
-    if _has_outliers(known, rows_of_day, day, is_history, table, findings):
+    if has_outliers(known, rows_of_day, day, is_history, table, findings):
         return None
     periods = "a month" if _monthly(known) else _distances(known)
     if periods:
@@ -108,7 +108,7 @@ YEAR = 52 * DAYS_PER_WEEK
 FEW = 0.01
 
 
-def _has_outliers(
+def has_outliers(
     known: np.ndarray, rows_of_day: np.ndarray, day: np.ndarray, is_history: np.ndarray, table: str, findings: FailFast
 ) -> bool:
     """Refuse a few dates that lie more than a year away from all others."""

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel
-from walras.evaluation.metrics import control_intervals, control_tally, reward_tally
+from walras.evaluation.metrics import ControlTally, control_intervals, control_tally, reward_tally
 from walras.exogenous.demand.backtest import backtest, scored_products
 from walras.planning.costs import PiecewiseLinearCost
 from walras.planning.price_ranges import capacity_response, price_ranges
@@ -213,12 +213,8 @@ def verified_result(
     forecast = backtest(scored, seed=settings.seed).as_dict()
     worth = _worth_of_capacity(problem, record, cost, seen, progress)
     progress.stage("Adding up")
-    plan, scale = (seen.free.utilization, record.capacity, seen.committed), problem.view.price_scale
     facts = _product_facts(problem, seen, weeks)
-    tally, fixed_tally = (
-        control_tally(method.utilization, *plan, method.shadow_prices, price_scale=scale)
-        for method in (seen.reissued, seen.fixed)
-    )
+    tally, fixed_tally = (_control(problem, record, seen, method) for method in (seen.reissued, seen.fixed))
     by_week, by_row = week_verdicts(record, seen.reissued, seen.committed, problem.view.max_price)
     result = PlanResult(
         record=record,
@@ -262,6 +258,11 @@ def _scored_note(scored: Panel, whole: Panel) -> tuple[str, ...]:
         return ()
     sample = f"{scored.n_agents:,} of {whole.n_agents:,} products, evenly spread from the least to the most sold"
     return (f"The score of the forecast is of {sample}.",)
+
+
+def _control(problem: PlanningProblem, record: PlanRecord, seen: OutOfSample, method: PathOutcome) -> ControlTally:
+    plan = seen.free.utilization, record.capacity, seen.committed
+    return control_tally(method.utilization, *plan, method.shadow_prices, price_scale=problem.view.price_scale)
 
 
 def _worth_of_capacity(
