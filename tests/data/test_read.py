@@ -236,3 +236,15 @@ def test_reading_the_summed_daily_table_gives_the_same_as_the_weekly_one():
     weekly = daily.groupby(["unique_id", pd.Grouper(key="ds", freq="W-MON", closed="left", label="left")]).sum()
     np.testing.assert_array_equal(read_panel(daily).units, read_panel(weekly.reset_index()).units)
     np.testing.assert_array_equal(read_panel(daily).weeks, read_panel(weekly.reset_index()).weeks)
+
+
+def test_attributes_that_change_within_a_product_are_the_last_recorded(tmp_path):
+    rows = ["unique_id,ds,units,lead_time,volume,vendor"]
+    rows += [f"A,2024-01-{1 + 7 * week:02},5,2,1.5,x" for week in range(4)]
+    rows += [f"B,2024-01-{1 + 7 * week:02},5,{1 + week},1.5,{'xy'[week // 2]}" for week in range(4)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(rows))
+    panel = read_panel(path)
+    np.testing.assert_array_equal(panel.lead_time, [2, 4])
+    np.testing.assert_array_equal(panel.volume, [1.5, 1.5])
+    assert panel.vendor.tolist() == ["x", "y"]

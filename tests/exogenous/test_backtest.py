@@ -97,3 +97,13 @@ def test_the_model_is_the_one_that_plans_use():
     panel = panel_of(lumpy(70, 12))
     run = module._run(panel, 44, 20, 0, "auto", None)
     np.testing.assert_array_equal(run.mean.astype(np.float32), DemandModel.fit(panel.before(44)).mean(26))
+
+
+def test_of_many_products_a_sample_is_scored_that_sells_as_all_do(monkeypatch):
+    panel = panel_of(lumpy(70, 200))
+    assert module.scored_products(panel) is panel
+    monkeypatch.setattr(module, "MOST_SCORED", 50)
+    scored = module.scored_products(panel)
+    assert scored.n_agents == 50 and set(scored.agents) < set(panel.agents)
+    mean_of_all = panel.units[: -module.HOLDOUT].mean()
+    assert scored.units[: -module.HOLDOUT].mean() == pytest.approx(mean_of_all, rel=0.1)
