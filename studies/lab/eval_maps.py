@@ -16,7 +16,8 @@ from walras.exogenous.paths import ExogenousPaths
 from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import FeatureScaling, units_of
 from walras.maps.file import LearnedMap
-from walras.maps.network import MapNetwork, MapShape
+from walras.maps.network import MapNetwork
+from walras.maps.representations import MapShape
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices
 from walras.policies.base import Policy
 from walras.population.population import Population

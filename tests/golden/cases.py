@@ -39,8 +39,9 @@ from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import coming_paths, mixed_path
 from walras.maps.interface import Interface
-from walras.maps.network import MapNetwork, MapShape
+from walras.maps.network import MapNetwork
 from walras.maps.probes import draw_probes
+from walras.maps.representations import MapShape
 from walras.maps.support import policy_hash
 from walras.parallel.picard import Picard
 from walras.parallel.strategies import FixedWindows, RandomAssignment, SlidingWindow

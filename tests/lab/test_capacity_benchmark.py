@@ -15,7 +15,8 @@ from walras.errors import InputError, SettingsError
 from walras.exogenous.capacity import HaarCapacity
 from walras.maps.features import AHEAD, ATTRIBUTES, TOTALS, FeatureScaling
 from walras.maps.file import LearnedMap
-from walras.maps.network import MapNetwork, MapShape
+from walras.maps.network import MapNetwork
+from walras.maps.representations import MapShape
 from walras.planning.prices.dual_ascent import ProjectedDual
 from walras.policies.base_stock import PricedNewsvendor
 from walras.population.generate import generate_panel

@@ -35,7 +35,7 @@ from walras.maps.features import (
     units_of,
     weighted_median,
 )
-from walras.maps.network import MapShape
+from walras.maps.representations import MapShape
 from walras.policies.base_stock import OrderUpTo
 from walras.simulation.record import Record
 from walras.simulation.run import simulate, week_of

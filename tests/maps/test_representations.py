@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from walras.maps.agent_layout import EMPTY, PooledAgents, pack_by_bucket
-from walras.maps.representations import REPRESENTATIONS, Widths
+from walras.maps.representations import REPRESENTATIONS, MapShape
 
 AGENTS, TILE, BUCKETS, CHANNELS, TRAITS = 10, 4, 3, 6, 7
 SLOTS_OF = 2 * AGENTS
@@ -44,8 +44,8 @@ def laid_out(chosen, weight, rest: float = 0.0) -> tuple[jax.Array, PooledAgents
 @pytest.fixture(scope="module", params=REPRESENTATIONS)
 def answer(request):
     """Ask a representation, compiled once."""
-    widths = Widths(CHANNELS, 4, 5, 8, 2, TRAITS, BUCKETS)
-    representation = REPRESENTATIONS[request.param].draw(np.random.default_rng(1), widths)
+    shape = MapShape(request.param, 2, CHANNELS, future_width=2, decoder_width=8, attention=5, buckets=BUCKETS)
+    representation = REPRESENTATIONS[request.param].draw(np.random.default_rng(1), shape)
     if request.param != "global":  # the last layer is drawn small, so that nothing would depend on much
         last = lambda r: r.decoder.layers[-1].weight  # noqa: E731
         representation = eqx.tree_at(last, representation, 10 * last(representation))
@@ -121,8 +121,9 @@ def test_a_cache_answers_as_what_training_computes(name):
 
     weight = jnp.asarray(np.where(np.arange(20) % 7 < 5, random.uniform(1, 3, 20), 0.0), jnp.float32)
     pooled = PooledAgents(weight, weight * jnp.exp(drawn(20)), jnp.array([0, 0, 2, 2, 2]), drawn(20, 7), 4)
-    representation = REPRESENTATIONS[name].draw(random, Widths(6, 5, 4, 8, 2, 7, 4))
-    embeddings, query = drawn(20, 6), drawn(3, 26, 5)
+    shape = MapShape(name, 2, history_width=6, future_width=2, decoder_width=8, attention=4, buckets=4)
+    representation = REPRESENTATIONS[name].draw(random, shape)
+    embeddings, query = drawn(20, 6), drawn(3, 26, 4)
 
     @jax.jit
     def both():

@@ -20,7 +20,8 @@ from walras.maps.features import (
 from walras.maps.file import DUAL, PRIMAL, LearnedMap
 from walras.maps.history import History
 from walras.maps.interface import Interface
-from walras.maps.network import MapNetwork, MapShape
+from walras.maps.network import MapNetwork
+from walras.maps.representations import MapShape
 from walras.population.population import Population, bucket_edges
 
 AGENTS, WEEKS, BUCKETS = 40, 64, 3

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from walras.data.array_file import Stored, flatten, read_arrays, restore, write_arrays
 from walras.errors import InputError, join, quote
 from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, FEATURES, HORIZON, TOTALS, FeatureScaling
-from walras.maps.network import MapNetwork, MapShape
+from walras.maps.network import MapNetwork
 from walras.maps.probes import ProbeAgents, draw_probes
-from walras.maps.representations import REPRESENTATIONS
+from walras.maps.representations import REPRESENTATIONS, MapShape
 from walras.population.cohort import Cohort
 from walras.population.population import Population
 

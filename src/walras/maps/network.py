@@ -1,6 +1,5 @@
 """Network of a map: reads history once, and in every query coming weeks and a signal (prices or capacity)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from walras.maps.agent_layout import PooledAgents
-from walras.maps.features import AGENT_FEATURES, AHEAD, ATTRIBUTES, TOTALS, Baseline, MapInputs
+from walras.maps.features import AGENT_FEATURES, AHEAD, TOTALS, Baseline, MapInputs
 from walras.maps.layers import (
     DilatedCNN,
     FutureCNN,
@@ -21,7 +20,7 @@ from walras.maps.layers import (
     scaled_price,
 )
 from walras.maps.probes import PreparedProbes
-from walras.maps.representations import REPRESENTATIONS, AbstractRepresentation, BottomUp, Widths
+from walras.maps.representations import AbstractRepresentation, BottomUp, MapShape
 
 Plan = Float[Array, "*axes ahead resource"]
 
@@ -29,38 +28,6 @@ SLACK_SCALE, LEAST_CAPACITY = 4.0, 0.05
 """Capacities vary by about a quarter; less than a twentieth of expected use is read as that much."""
 
 CORRECTIONS = 3  # times that a dual map corrects its prices by the use of its probes
-
-
-@dataclass(frozen=True)
-class MapShape:
-    """Sizes of a map's network; the defaults are the published ones."""
-
-    representation: str = "bucketized"  # its name in `REPRESENTATIONS`
-    resources: int = 1  # number of resources
-    history_width: int = 32  # channels of the CNNs that read history, of agents and totals each
-    future_width: int = 16  # channels of each direction of the CNN that reads coming weeks
-    decoder_width: int = 32  # width of the decoder
-    attention: int = 20  # dimension of keys, values and pooled vectors
-    buckets: int = 10  # demand buckets
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # of the history's layers; the default sees exactly 64 weeks
-    future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)  # of the future's layers
-    n_probes: int = 0  # agents whose policies are simulated in every query; 0 for none, as in the published maps
-    sees_prices: bool = True  # False for a primal map that ignores prices, to learn what they are worth to it
-
-    @property
-    def kind(self) -> type[AbstractRepresentation]:
-        """The representation's class."""
-        return REPRESENTATIONS[self.representation]
-
-    @property
-    def name(self) -> str:
-        """Name of the representation, with the suffix that stored results use for maps with probes."""
-        return self.representation + ("+delegates" if self.n_probes else "")
-
-    @property
-    def signals(self) -> int:
-        """Numbers read per coming week and resource beside features: the query, and two of the probes."""
-        return 3 if self.n_probes else 1
 
 
 class EncodedPopulation(eqx.Module):
@@ -92,17 +59,15 @@ class MapNetwork(eqx.Module):
         """Draw all weights."""
         random = np.random.default_rng([seed, 0x3A9])
         m, width = shape.resources, shape.history_width
-        query = 2 * shape.future_width
-        widths = Widths(width, query, shape.attention, shape.decoder_width, m, ATTRIBUTES, shape.buckets)
         reads = shape.kind.reads_agents
         return MapNetwork(
             agents=DilatedCNN.draw(random, AGENT_FEATURES, width, shape.dilations) if reads else None,
             totals=DilatedCNN.draw(random, TOTALS * m, width, shape.dilations),
             future=FutureCNN.draw(random, (AHEAD + shape.signals) * m + 2, shape.future_width, shape.future_dilations),
-            context=Linear.draw(random, width, query),
-            basis=Perceptron.draw(random, (query, shape.decoder_width, shape.decoder_width, m), 0.1),
-            representation=shape.kind.draw(random, widths),  # type: ignore[attr-defined]
-            agent_head=BottomUp.draw(random, widths) if reads and not shape.kind.by_agent else None,
+            context=Linear.draw(random, width, shape.query_width),
+            basis=shape.draw_decoder(random, 0),
+            representation=shape.kind.draw(random, shape),  # type: ignore[attr-defined]
+            agent_head=BottomUp.draw(random, shape) if reads and not shape.kind.by_agent else None,
             sees_prices=shape.sees_prices,
         )
 

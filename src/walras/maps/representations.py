@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from walras.maps.agent_layout import PooledAgents
+from walras.maps.features import ATTRIBUTES
 from walras.maps.layers import Linear, Perceptron, inverse_head, normalise, prepend_axes, relative_use
 
 Query = Float[Array, "*axes ahead query"]
@@ -129,20 +130,45 @@ def _log_mean(mass: Array, total: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Widths:
-    """Sizes with which a representation is drawn."""
+class MapShape:
+    """Sizes of a map's network; the defaults are the published ones."""
 
-    embedding: int  # channels of an agent's embedding
-    query: int  # channels of a query
-    attention: int  # dimension of keys, values and pooled vectors
-    decoder: int  # width of the decoder's two layers
-    resources: int  # numbers in an answer
-    attributes: int  # static attributes of an agent
-    buckets: int  # number of demand buckets
+    representation: str = "bucketized"  # its name in `REPRESENTATIONS`
+    resources: int = 1  # number of resources
+    history_width: int = 32  # channels of the CNNs that read history, of agents and totals each
+    future_width: int = 16  # channels of each direction of the CNN that reads coming weeks
+    decoder_width: int = 32  # width of the decoder
+    attention: int = 20  # dimension of keys, values and pooled vectors
+    buckets: int = 10  # demand buckets
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # of the history's layers; the default sees exactly 64 weeks
+    future_dilations: tuple[int, ...] = (1, 2, 4, 8, 16)  # of the future's layers
+    n_probes: int = 0  # agents whose policies are simulated in every query; 0 for none, as in the published maps
+    sees_prices: bool = True  # False for a primal map that ignores prices, to learn what they are worth to it
+
+    @property
+    def kind(self) -> "type[AbstractRepresentation]":
+        """The representation's class."""
+        return REPRESENTATIONS[self.representation]
+
+    @property
+    def query_width(self) -> int:
+        """Channels of a query: both directions of the CNN that reads coming weeks."""
+        return 2 * self.future_width
+
+    @property
+    def name(self) -> str:
+        """Name of the representation, with the suffix that stored results use for maps with probes."""
+        return self.representation + ("+delegates" if self.n_probes else "")
+
+    @property
+    def signals(self) -> int:
+        """Numbers read per coming week and resource beside features: the query, and two of the probes."""
+        return 3 if self.n_probes else 1
 
     def draw_decoder(self, random: np.random.Generator, pooled: int) -> Perceptron:
-        """Draw a decoder whose first answers are near 0."""
-        return Perceptron.draw(random, (pooled + self.query, self.decoder, self.decoder, self.resources), 0.1)
+        """Draw a decoder of a query and `pooled` channels beside it, whose first answers are near 0."""
+        width = self.decoder_width
+        return Perceptron.draw(random, (pooled + self.query_width, width, width, self.resources), 0.1)
 
 
 class AbstractRepresentation(eqx.Module):
@@ -199,12 +225,12 @@ class BucketizedEmbedding(AbstractPooling):
     decoder: Perceptron
 
     @staticmethod
-    def draw(random: np.random.Generator, widths: Widths) -> "BucketizedEmbedding":
+    def draw(random: np.random.Generator, shape: MapShape) -> "BucketizedEmbedding":
         """Draw both attentions and the decoder."""
-        within = Attention.draw(random, widths.query, widths.embedding, widths.attention)
-        over = Attention.draw(random, widths.query, 2 * widths.attention + 4, widths.attention)
-        channels = 3 * widths.attention + 2 + 2 * widths.buckets
-        return BucketizedEmbedding(within=within, over=over, decoder=widths.draw_decoder(random, channels))
+        within = Attention.draw(random, shape.query_width, shape.history_width, shape.attention)
+        over = Attention.draw(random, shape.query_width, 2 * shape.attention + 4, shape.attention)
+        channels = 3 * shape.attention + 2 + 2 * shape.buckets
+        return BucketizedEmbedding(within=within, over=over, decoder=shape.draw_decoder(random, channels))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
@@ -242,10 +268,10 @@ class PerAgentEmbedding(AbstractPooling):
     decoder: Perceptron
 
     @staticmethod
-    def draw(random: np.random.Generator, widths: Widths) -> "PerAgentEmbedding":
+    def draw(random: np.random.Generator, shape: MapShape) -> "PerAgentEmbedding":
         """Draw attention and decoder."""
-        attention = Attention.draw(random, widths.query, widths.embedding, widths.attention)
-        return PerAgentEmbedding(attention=attention, decoder=widths.draw_decoder(random, 2 * widths.attention + 2))
+        attention = Attention.draw(random, shape.query_width, shape.history_width, shape.attention)
+        return PerAgentEmbedding(attention=attention, decoder=shape.draw_decoder(random, 2 * shape.attention + 2))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> tuple[Array, Array]:
         """Return the agents' keys and values."""
@@ -272,10 +298,10 @@ class DeepSets(AbstractPooling):
     decoder: Perceptron
 
     @staticmethod
-    def draw(random: np.random.Generator, widths: Widths) -> "DeepSets":
+    def draw(random: np.random.Generator, shape: MapShape) -> "DeepSets":
         """Draw both networks."""
-        inner = Perceptron.draw(random, (widths.embedding, widths.decoder, widths.attention))
-        return DeepSets(inner, widths.draw_decoder(random, 2 * widths.attention))
+        inner = Perceptron.draw(random, (shape.history_width, shape.decoder_width, shape.attention))
+        return DeepSets(inner, shape.draw_decoder(random, 2 * shape.attention))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> Float[Array, "..."]:
         """Return the pooled vector."""
@@ -294,9 +320,9 @@ class GlobalAggregate(AbstractRepresentation):
     resources: int = eqx.field(static=True)
 
     @staticmethod
-    def draw(random: np.random.Generator, widths: Widths) -> "GlobalAggregate":
+    def draw(random: np.random.Generator, shape: MapShape) -> "GlobalAggregate":
         """Return it; it has no weights."""
-        return GlobalAggregate(widths.resources)
+        return GlobalAggregate(shape.resources)
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"] | None, pooled: PooledAgents) -> None:
         """Prepare nothing."""
@@ -317,11 +343,11 @@ class MomentVector(AbstractPooling):
     decoder: Perceptron
 
     @staticmethod
-    def draw(random: np.random.Generator, widths: Widths) -> "MomentVector":
+    def draw(random: np.random.Generator, shape: MapShape) -> "MomentVector":
         """Draw both networks."""
-        given = widths.attributes * (3 + len(DECILES))
-        inner = Perceptron.draw(random, (given, widths.decoder, widths.attention))
-        return MomentVector(inner, widths.draw_decoder(random, widths.attention))
+        given = ATTRIBUTES * (3 + len(DECILES))
+        inner = Perceptron.draw(random, (given, shape.decoder_width, shape.attention))
+        return MomentVector(inner, shape.draw_decoder(random, shape.attention))
 
     def prepare(self, embeddings: Float[Array, "..."] | None, pooled: PooledAgents) -> Float[Array, " channel"]:
         """Return the network's output for the moments."""
@@ -361,10 +387,11 @@ class BottomUp(AbstractRepresentation):
     decoder: Perceptron  # the layers after it
 
     @staticmethod
-    def draw(random: np.random.Generator, widths: Widths) -> "BottomUp":
+    def draw(random: np.random.Generator, shape: MapShape) -> "BottomUp":
         """Draw all layers."""
-        agent, query = (Linear.draw(random, given, widths.decoder) for given in (widths.embedding, widths.query))
-        return BottomUp(agent, query, Perceptron.draw(random, (widths.decoder, widths.decoder, widths.resources), 0.1))
+        width = shape.decoder_width
+        agent, query = (Linear.draw(random, given, width) for given in (shape.history_width, shape.query_width))
+        return BottomUp(agent, query, Perceptron.draw(random, (width, width, shape.resources), 0.1))
 
     def prepare(self, embeddings: Float[Array, "*axes slot channel"], pooled: PooledAgents) -> Float[Array, "..."]:
         """Return the agents' side of the first layer."""

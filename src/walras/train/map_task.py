@@ -13,8 +13,9 @@ from jaxtyping import Float
 from walras.data.resume_log import digest
 from walras.maps.agent_layout import CohortIndex
 from walras.maps.features import HORIZON, FeatureScaling
-from walras.maps.network import MapNetwork, MapShape
+from walras.maps.network import MapNetwork
 from walras.maps.probes import draw_probes
+from walras.maps.representations import MapShape
 from walras.maps.rollout import MapRollout, PopulationWindow, roll_out
 from walras.policies.base import Policy
 from walras.population.cohort import ProportionalSample, StratifiedSample, UniformSample

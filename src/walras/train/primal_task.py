@@ -24,7 +24,8 @@ from walras.maps.closed_loop import (
 )
 from walras.maps.features import HORIZON, LEAST_DEMAND, FeatureScaling, MapInputs
 from walras.maps.file import LearnedMap
-from walras.maps.network import EncodedPopulation, MapNetwork, MapShape
+from walras.maps.network import EncodedPopulation, MapNetwork
+from walras.maps.representations import MapShape
 from walras.maps.rollout import MapRollout, PopulationWindow, horizon_slices, inputs_of, roll_out
 from walras.policies.base import Policy
 from walras.train.loop import TrainState, apply_gradients
