@@ -212,8 +212,9 @@ def _place(records: Records, findings: FailFast, reading: Reading) -> Placed | N
     _has_values(records, recorded | ahead | undated, findings)
     if not is_valid(records):
         dated = recorded & (records.day != NO_DAY)
-        known = np.unique(records.day[dated], return_counts=True)
-        has_outliers(*known, records.day, dated, records.table, findings)
+        if dated.any():
+            known = np.unique(records.day[dated], return_counts=True)
+            has_outliers(*known, records.day, dated, records.table, findings)
         return None
     grid = to_weekly(records.day, recorded, records.table, findings, reading.week_start)
     if grid is None:
