@@ -3,7 +3,6 @@
 CONTRACT: implements `planning.protocols.PlannerView` and `DifferentiableView`; numpy in and out, or jax in and out.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -131,9 +130,19 @@ class LearnedView:
 
     @property
     def relative_error(self) -> Float[np.ndarray, "week resource"]:
-        """Standard deviation of the primal map's held-out error, relative; 0 where the map does not tell."""
-        facts: Mapping[str, Any] = {} if self.primal is None else self.primal.learned.facts
-        return relative_error(facts, self.n_weeks, len(self.resources))
+        """Relative standard deviation of the primal map's held-out error; 0 where it is not known, and in week 0.
+
+        A map's facts give it by coming week, or by resource too.
+        """
+        resources = len(self.resources)
+        errors = np.zeros((HORIZON + 1, resources))
+        if self.primal is not None and "relative_error" in self.primal.learned.facts:
+            given = np.asarray(self.primal.learned.facts["relative_error"], float)
+            if given.shape not in ((HORIZON,), (HORIZON, resources)):
+                needed = f"({HORIZON},) or ({HORIZON}, {resources})"
+                raise shape_mismatch("relative_error", given.shape, needed, "give one for each coming week")
+            errors[1:] = given.reshape(HORIZON, -1)
+        return errors[: self.n_weeks]
 
     def utilization(self, shadow_prices: Any) -> Any:
         """Return utilization to plan for: expected, and `reserve` standard deviations of the map's own error more.
@@ -306,18 +315,6 @@ def controllable_weeks(population: Population, weeks: int) -> Bool[np.ndarray, "
     lead = np.maximum(np.asarray(population.lead_time), 1)
     arrived = np.stack([size[lead <= week].sum(0) for week in range(weeks)])
     return arrived >= FIRST_ORDERS * size.sum(0)
-
-
-def relative_error(facts: Mapping[str, Any], weeks: int, resources: int) -> Float[np.ndarray, "week resource"]:
-    """Read the relative error of each week of a view off a map's facts, by week or by resource too; 0 in week 0."""
-    errors = np.zeros((HORIZON + 1, resources))
-    if "relative_error" in facts:
-        given = np.asarray(facts["relative_error"], float)
-        if given.shape not in ((HORIZON,), (HORIZON, resources)):
-            needed = f"({HORIZON},) or ({HORIZON}, {resources})"
-            raise shape_mismatch("relative_error", given.shape, needed, "give one for each coming week")
-        errors[1:] = given.reshape(HORIZON, -1)
-    return errors[:weeks]
 
 
 def _in_units(array: Any, unit: Array) -> np.ndarray | None:
