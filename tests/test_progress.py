@@ -5,7 +5,7 @@ import time
 
 from rich.console import Console
 
-from walras.progress import Bars, Progress, on_terminal
+from walras.progress import Bars, Lines, Progress, on_terminal
 
 
 def screen() -> Console:
@@ -50,5 +50,10 @@ def test_closing_before_the_bar_appears_leaves_it_away():
     assert console.file.getvalue() == ""
 
 
-def test_a_pipe_gets_no_bars(capsys):
-    assert type(on_terminal()) is Progress
+def test_a_pipe_gets_a_line_for_each_stage_of_longer_work(capsys):
+    assert type(on_terminal()) is Lines
+    for patience, written in ((0.0, "Planning ...\nfound\n"), (60.0, "")):
+        with Lines(patience) as progress:
+            progress.stage("Planning")
+            progress.say("found")
+        assert capsys.readouterr().err == written

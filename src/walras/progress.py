@@ -22,6 +22,9 @@ class Progress:
     def step(self, done: int, total: int) -> None:
         """Report that `done` of `total` steps of this stage are finished."""
 
+    def say(self, text: str) -> None:
+        """Show a first result while work goes on."""
+
     def close(self) -> None:
         """End the last stage."""
         if self._stage is not None:
@@ -68,6 +71,10 @@ class Bars(Progress):
         """Move the bar to `done` of `total`."""
         self._bar.update(self._task, completed=done, total=total)
 
+    def say(self, text: str) -> None:
+        """Write a line above the bar."""
+        self._bar.console.print(text, highlight=False)
+
     def close(self) -> None:
         """Remove the bar."""
         super().close()
@@ -77,6 +84,24 @@ class Bars(Progress):
             self._bar.stop()
 
 
+class Lines(Progress):
+    """Write one line for each stage to stderr, where no bar can be drawn, from `patience` seconds of work on."""
+
+    def __init__(self, patience: float = 2.0) -> None:
+        super().__init__()
+        self._began, self._patience = time.perf_counter(), patience
+
+    def stage(self, name: str) -> None:
+        """Start the stage `name` with a line."""
+        super().stage(name)
+        self.say(f"{name} ...")
+
+    def say(self, text: str) -> None:
+        """Write a line, unless all is done too soon for one."""
+        if time.perf_counter() - self._began >= self._patience:
+            print(text, file=sys.stderr, flush=True)
+
+
 def on_terminal() -> Progress:
-    """Return bars if stderr is a terminal, else progress that draws nothing."""
-    return Bars() if sys.stderr.isatty() else Progress()
+    """Return bars if stderr is a terminal, else a line for each stage of longer work."""
+    return Bars() if sys.stderr.isatty() else Lines()

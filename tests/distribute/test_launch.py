@@ -44,6 +44,7 @@ def alone(tmp_path_factory) -> list[np.ndarray]:
     return jax.tree.leaves((answer.totals, answer.end_value, answer.agents, answer.final))
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_with_one_sentence_and_a_restart_continues(tmp_path, alone):
     words = [sys.executable, "-m", "walras.distribute.launch", "--processes", "2", "--", *RUN, str(tmp_path)]
     lost = subprocess.run([*words, "--lose", "1", "1", "killed"], capture_output=True, text=True, timeout=120)

@@ -117,6 +117,14 @@ def _capacity_sentence(result: PlanResult) -> str:
     return f"{text}; capacity there is {capacity / use - 1:.0%} above expected use, as room for chance{why}."
 
 
+def _first_verdict(record: PlanRecord, cost: PiecewiseLinearCost) -> str:
+    """Say what is planned before it is verified."""
+    bought = np.maximum(record.capacity - cost.regular, 0).sum() / max(float(cost.regular.sum()), 1e-9)
+    fits = "expected use fits" if record.feasible else "expected use does not fit in every week"
+    top = record.shadow_prices.max(initial=0.0)
+    return f"Planned: {bought:.1%} beyond regular capacity, prices up to {top:.3g}, {fits}. Verification follows."
+
+
 def _price_sentence(result: PlanResult) -> str:
     """Name the highest price that helps, and what more capacity is worth there; never a price as that worth."""
     priced = [known for known in result.price_ranges if known.price is not None and known.worth is not None]
@@ -203,6 +211,7 @@ def verified_result(
     prices = problem.view.charged(record.shadow_prices)
     record = replace(record, utilization=problem.view.expected(prices), shadow_prices=prices)
     weeks = problem.panel.next_weeks(settings.weeks)
+    progress.say(_first_verdict(record, cost))
     progress.stage("Verifying on unseen futures")
     seen = verify_plan(problem, record, settings, progress)
     if settings.bound:
