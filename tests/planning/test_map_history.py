@@ -13,6 +13,7 @@ from walras.config import PlanSettings
 from walras.errors import InputError
 from walras.exogenous.arrivals import ORDER_LOG_SD
 from walras.exogenous.calendar import holiday_distance
+from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths
 from walras.maps.features import HORIZON, AgentHistory
 from walras.maps.rollout import PopulationWindow, known_future
@@ -30,6 +31,11 @@ SETTINGS = PlanSettings(interface="learned", weeks=WEEKS, scenarios=2, paths=1)
 @lru_cache
 def case() -> PlanningProblem:
     return build_problem(generate_panel(agents=60, weeks=110, seed=0), SETTINGS)
+
+
+@lru_cache
+def demand() -> DemandModel:
+    return DemandModel.fit(case().panel)
 
 
 def expected() -> ExogenousPaths:
@@ -60,7 +66,7 @@ def test_the_last_column_is_the_first_planned_week_before_its_orders():
 
 def test_what_is_known_of_the_coming_weeks_is_what_the_plan_knows():
     known, use = case().history.known, np.asarray(case().population.use)
-    np.testing.assert_allclose(known.expected, case().demand.mean(HORIZON + 1) @ use, rtol=1e-5)
+    np.testing.assert_allclose(known.expected, demand().mean(HORIZON + 1) @ use, rtol=1e-5)
     np.testing.assert_allclose(known.committed[:WEEKS], case().view.committed, rtol=1e-4, atol=1e-2)
     first = case().panel.next_weeks(1)[0]
     np.testing.assert_array_equal(known.holidays, holiday_distance(first, HORIZON + 1)[1:])
@@ -110,12 +116,12 @@ def test_recorded_stock_replaces_the_replayed_one_in_the_last_column():
 
 def test_a_replay_without_traces_is_refused():
     parts = (case().panel, case().population)
-    without = replay_history(*parts, case().policy, case().demand, log_sd=0.1, seed=0, weeks=3)
+    without = replay_history(*parts, case().policy, demand(), log_sd=0.1, seed=0, weeks=3)
     with pytest.raises(InputError, match=r"the replay kept no traces .* replay with Record.traces\(\)"):
-        map_history(*parts, without, case().initial, expected(), case().demand)
+        map_history(*parts, without, case().initial, expected(), demand())
 
 
 def _replayed():
     known = case()
     given = {"log_sd": ORDER_LOG_SD, "seed": 0, "weeks": 94, "record": Record.traces()}
-    return replay_history(known.panel, known.population, known.policy, known.demand, **given)
+    return replay_history(known.panel, known.population, known.policy, demand(), **given)

@@ -10,6 +10,7 @@ import pytest
 from walras.config import CostSettings, PlanSettings
 from walras.data.panel import Panel, active_agents
 from walras.errors import InputError
+from walras.exogenous.demand.model import DemandModel
 from walras.planning.costs import PreviousPlan
 from walras.planning.plan import acquisition_cost, plan
 from walras.planning.problem import build_problem, build_simulation
@@ -191,7 +192,7 @@ def test_the_users_forecast_is_what_is_planned_for():
     kept = np.isin(panel().agents, given.panel.agents)
     drawn = np.asarray(given.view.exogenous.demand).mean()
     assert drawn == pytest.approx(ahead[:, kept].mean(), rel=0.25)
-    model = given.demand.mean(WEEKS)
+    model = DemandModel.fit(given.panel).mean(WEEKS)
     np.testing.assert_allclose(model, ahead[:, kept], rtol=1e-4, atol=1e-4)
     assert any(f"expected demand in {WEEKS} of {WEEKS} planned weeks." in note for note in given.notes)
 

@@ -85,7 +85,6 @@ class SimulationProblem:
     policy: Policy
     initial: State
     unseen: ExogenousPaths
-    demand: DemandModel
     counts: dict[str, int]
     notes: tuple[str, ...]
     chosen: Mapping[str, Any]
@@ -126,8 +125,8 @@ def build_problem(
 
     Orders that would arrive in `closed` weeks arrive in the next open one.
     """
-    origin, past = _at_origin(panel, settings, progress or Progress(), closed)
-    population, policy, initial, demand = origin.population, origin.policy, origin.initial, origin.demand
+    origin, past, demand = _at_origin(panel, settings, progress or Progress(), closed)
+    population, policy, initial = origin.population, origin.policy, origin.initial
     longer = settings.weeks + window_length(policy, initial.max_lead)
     drawn = _futures(origin.panel, population, demand, settings.scenarios, longer, settings.seed, closed)
     copies = int(np.clip(COPIED_AGENTS // population.n_agents, 1, settings.scenarios))
@@ -137,7 +136,7 @@ def build_problem(
     parts = origin.panel, population, past, initial
     history = map_history(*parts, mixed_path(drawn, settings.seed), demand) if learned else None
     scenarios = week_of(drawn, jnp.asarray(0), settings.weeks)
-    del drawn  # of a large population, memory is needed for the simulations
+    del drawn, demand, past  # of a large population, memory is needed for the simulations
     weeks = None if closed is None else np.minimum(next_open(closed, settings.weeks), settings.weeks - 1)
     kept: dict[str, Any] = {"reserve": reserve, "seed": settings.seed, "price_week": weeks}
     view = SimulatedView(population, scenarios, policy, initial, **kept)
@@ -146,7 +145,7 @@ def build_problem(
 
 def _at_origin(
     panel: Panel, settings: PlanSettings, progress: Progress, closed: Bool[np.ndarray, " week"] | None = None
-) -> tuple[SimulationProblem, WarmUp]:
+) -> tuple[SimulationProblem, WarmUp, DemandModel]:
     policy, policy_words, chosen = choose_policy(settings)
     active: Panel | None
     active, counts, dropped = active_panel(panel, settings)
@@ -174,9 +173,9 @@ def _at_origin(
     unseen = _futures(completed, population, demand, settings.paths, settings.weeks, settings.seed + UNSEEN, closed)
     more = *demand.limits, *_forecast_note(completed, settings.weeks)
     notes = *panel.notes, *dropped, policy_words, *start_words, *more
-    parts = population, policy, initial, unseen, demand
+    parts = population, policy, initial, unseen
     completed = replace(completed, provenance={**completed.provenance, **_assumed_start(panel)})
-    return SimulationProblem(panel, completed, *parts, counts, notes, chosen), past
+    return SimulationProblem(panel, completed, *parts, counts, notes, chosen), past, demand
 
 
 def _latest_only(values: np.ndarray) -> np.ndarray:
