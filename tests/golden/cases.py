@@ -36,6 +36,7 @@ from walras.domains.fulfilment.process import fulfil
 from walras.evaluation.inference import mean_interval
 from walras.exogenous.arrivals import ArrivalShares, IntegerLeadTimes, SupplyLimit, draw_lead_times
 from walras.exogenous.capacity import HaarCapacity, HaarPrices, PulsePrices
+from walras.exogenous.demand.model import DemandModel
 from walras.exogenous.paths import ExogenousPaths
 from walras.exogenous.scenarios import coming_paths, mixed_path
 from walras.maps.interface import Interface
@@ -574,7 +575,7 @@ def table_draws() -> Values:
 def future_draws() -> Values:
     """Hold demand, lead times and mixed scenarios of the coming weeks."""
     known, _ = planning(0, ONE)
-    model = known.demand
+    model = DemandModel.fit(known.panel)
     lead = np.asarray(known.population.lead_time)
     drawn = coming_paths(known.panel, lead, model, scenarios=3, weeks=6, seed=4)
     mixed = mixed_path(drawn, 2)
